@@ -1,0 +1,120 @@
+//! A message the broker has taken in: one allocation, shared by all its deliveries.
+
+use std::fmt;
+
+use triomphe::ThinArc;
+
+use crate::wire::{Properties, QoS};
+
+/// A published message. Cloning it counts a reference; topic, properties and payload stand in one allocation.
+#[derive(Clone)]
+pub struct Message(ThinArc<Head, u8>);
+
+#[derive(Clone, Copy, PartialEq)]
+struct Head {
+    topic_len: u16,
+    properties_len: u32,
+    qos: QoS,
+    retain: bool,
+    expires: Option<u64>,
+}
+
+/// The parts a message is made of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Parts<'a> {
+    /// Topic name.
+    pub topic: &'a str,
+    /// The properties that travel with the message: payload format, content type, response topic, correlation data and user properties.
+    pub properties: Properties<'a>,
+    /// Payload.
+    pub payload: &'a [u8],
+    /// QoS it was published with.
+    pub qos: QoS,
+    /// Retain flag it was published with.
+    pub retain: bool,
+    /// When it expires, in milliseconds since 1970.
+    pub expires: Option<u64>,
+}
+
+impl Message {
+    /// A message of these parts, which are copied.
+    pub fn new(parts: &Parts<'_>) -> Message {
+        let properties = parts.properties.as_bytes();
+        let mut data =
+            Vec::with_capacity(parts.topic.len() + properties.len() + parts.payload.len());
+        data.extend_from_slice(parts.topic.as_bytes());
+        data.extend_from_slice(properties);
+        data.extend_from_slice(parts.payload);
+        let head = Head {
+            topic_len: parts.topic.len() as u16,
+            properties_len: properties.len() as u32,
+            qos: parts.qos,
+            retain: parts.retain,
+            expires: parts.expires,
+        };
+        Message(ThinArc::from_header_and_slice(head, &data))
+    }
+
+    /// Topic name.
+    pub fn topic(&self) -> &str {
+        let topic = &self.0.slice[..usize::from(self.0.header.header.topic_len)];
+        std::str::from_utf8(topic).expect("a message is made of a &str topic")
+    }
+
+    /// The properties that travel with the message.
+    pub fn properties(&self) -> Properties<'_> {
+        let head = &self.0.header.header;
+        let start = usize::from(head.topic_len);
+        Properties::assume_valid(&self.0.slice[start..start + head.properties_len as usize])
+    }
+
+    /// Payload.
+    pub fn payload(&self) -> &[u8] {
+        let head = &self.0.header.header;
+        &self.0.slice[usize::from(head.topic_len) + head.properties_len as usize..]
+    }
+
+    /// QoS it was published with.
+    pub fn qos(&self) -> QoS {
+        self.0.header.header.qos
+    }
+
+    /// Retain flag it was published with.
+    pub fn retain(&self) -> bool {
+        self.0.header.header.retain
+    }
+
+    /// When it expires, in milliseconds since 1970.
+    pub fn expires(&self) -> Option<u64> {
+        self.0.header.header.expires
+    }
+
+    /// Bytes that count in queues: topic, properties and payload.
+    pub fn size(&self) -> u32 {
+        self.0.slice.len() as u32
+    }
+
+    /// All parts, borrowed.
+    pub fn parts(&self) -> Parts<'_> {
+        Parts {
+            topic: self.topic(),
+            properties: self.properties(),
+            payload: self.payload(),
+            qos: self.qos(),
+            retain: self.retain(),
+            expires: self.expires(),
+        }
+    }
+}
+
+impl PartialEq for Message {
+    fn eq(&self, other: &Message) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts().fmt(f)
+    }
+}

@@ -1,0 +1,173 @@
+//! What the broker remembers on disk, as plain data. How it is laid out in bytes is the store's affair.
+
+use super::message::Message;
+use crate::wire::packet::SubscribeOptions;
+use crate::wire::{PacketId, ProtocolVersion, QoS};
+
+/// A message's place in the order in which the broker accepted messages. Grows for ever; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(pub u64);
+
+/// Names a queue of messages, which is a session's or a shared group's, on disk and in memory. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueKey(pub u64);
+
+/// Names a batch of writes; batches commit in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct BatchId(pub u64);
+
+/// How far an acknowledgement waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Durability {
+    /// Nothing is written; lost when the process ends.
+    Memory,
+    /// The acknowledgement waits until the operating system has the data: survives the process, not a power cut.
+    Os,
+    /// The acknowledgement waits for the fsync.
+    #[default]
+    Fsync,
+}
+
+/// Session expiry interval that never ends.
+pub const NEVER_EXPIRES: u32 = u32::MAX;
+
+/// A session whose state is kept on disk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionRecord {
+    /// Client identifier.
+    pub client_id: Box<str>,
+    /// Version of its last connection.
+    pub version: ProtocolVersion,
+    /// Session expiry interval in seconds; [`NEVER_EXPIRES`] for no end. 0 for a session that is only here because it has a will.
+    pub expiry: u32,
+    /// When its last connection ended, in milliseconds since 1970; `None` while it is connected.
+    pub disconnected_at: Option<u64>,
+}
+
+/// A subscription of a session.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SubscriptionRecord {
+    /// Options as granted.
+    pub options: SubscribeOptions,
+    /// Subscription identifier, where there is one.
+    pub id: Option<u32>,
+}
+
+/// A will, kept until the session's connection ends well or the will has been published.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WillRecord {
+    /// What to publish. Its expiry, if any, is in `expiry`: it starts when the will is published.
+    pub message: Message,
+    /// Message expiry interval in seconds.
+    pub expiry: Option<u32>,
+    /// Will delay interval in seconds.
+    pub delay: u32,
+    /// When to publish it, in milliseconds since 1970; `None` while the client is connected.
+    pub due: Option<u64>,
+}
+
+/// A message waiting in a queue or on its way to the queue's client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeliveryRecord {
+    /// QoS of the delivery: 1 or 2.
+    pub qos: QoS,
+    /// Retain flag of the delivery.
+    pub retain: bool,
+    /// QoS 2: the client has sent PUBREC; what is left is PUBREL.
+    pub released: bool,
+    /// Packet identifier, once it has been given one that must be remembered.
+    pub packet_id: Option<PacketId>,
+    /// Bytes of the message that count in the queue.
+    pub size: u32,
+    /// When the message expires, in milliseconds since 1970.
+    pub expires: Option<u64>,
+    /// Identifiers of the subscriptions that matched.
+    pub subscription_ids: SubscriptionIds,
+}
+
+/// Identifiers of the subscriptions a delivery matched; mostly none, so it is one word.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionIds(#[allow(clippy::box_collection)] Option<Box<Vec<u32>>>);
+
+impl SubscriptionIds {
+    /// No identifiers; allocates nothing.
+    pub const NONE: SubscriptionIds = SubscriptionIds(None);
+
+    /// Adds an identifier, unless it is there already.
+    pub fn add(&mut self, id: u32) {
+        let ids = self.0.get_or_insert_default();
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+
+    /// The identifiers, in the order they were added.
+    pub fn as_slice(&self) -> &[u32] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
+    }
+}
+
+impl FromIterator<u32> for SubscriptionIds {
+    fn from_iter<I: IntoIterator<Item = u32>>(ids: I) -> SubscriptionIds {
+        let mut all = SubscriptionIds::NONE;
+        for id in ids {
+            all.add(id);
+        }
+        all
+    }
+}
+
+/// One operation on one row of the store. The `Put` variants are also what recovery hands back to the broker.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// A session, new or changed.
+    PutSession(QueueKey, SessionRecord),
+    /// A session's own row; its other rows are removed by their own writes.
+    RemoveSession(QueueKey),
+    /// A subscription, new or changed. The filter is as the client sent it, `$share/` included.
+    PutSubscription(QueueKey, Box<str>, SubscriptionRecord),
+    /// A subscription.
+    RemoveSubscription(QueueKey, Box<str>),
+    /// A shared group: its queue, and its name and filter as in a SUBSCRIBE.
+    PutGroup(QueueKey, Box<str>),
+    /// A shared group.
+    RemoveGroup(QueueKey),
+    /// The will of a session.
+    PutWill(QueueKey, WillRecord),
+    /// The will of a session.
+    RemoveWill(QueueKey),
+    /// The body of a message.
+    PutMessage(Seq, Message),
+    /// The body of a message.
+    RemoveMessage(Seq),
+    /// A message's place in a queue, new or changed.
+    PutDelivery(Seq, QueueKey, DeliveryRecord),
+    /// A message's place in a queue.
+    RemoveDelivery(Seq, QueueKey),
+    /// The packet identifier of a QoS 2 message that a session's client published and has not released.
+    PutReceived(QueueKey, PacketId),
+    /// The packet identifier of a released message.
+    RemoveReceived(QueueKey, PacketId),
+    /// The retained message of the topic it names.
+    PutRetained(Message),
+    /// The retained message of this topic.
+    RemoveRetained(Box<str>),
+}
+
+/// Writes that commit together.
+#[derive(Debug)]
+pub struct Batch {
+    /// Its place in the order of batches.
+    pub id: BatchId,
+    /// The operations, in order.
+    pub writes: Vec<Write>,
+}
+
+/// How far acknowledgements wait, by topic.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DurabilityRules {
+    /// What holds where no rule matches.
+    pub default: Durability,
+    /// Topic filters and what holds for topics they match; the first match wins.
+    pub topics: Vec<(Box<str>, Durability)>,
+}

@@ -1,0 +1,48 @@
+//! The only place that reads a clock or a source of chance. Everything else is handed [`Now`] and a seed.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// A moment, as the broker sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds since the process started, monotonic: keep alive, delays and time-outs are measured with it.
+    pub uptime: u64,
+    /// Milliseconds since 1970: what goes on counting across a restart is written with it. Within a process it advances with `uptime`, so
+    /// a wall clock that jumps (a gateway without a battery clock, once its NTP answers) expires nothing.
+    pub unix: u64,
+}
+
+/// The clock of a running process.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    started: Instant,
+    started_unix: u64,
+}
+
+impl Clock {
+    /// Starts the clock at the wall clock's time.
+    pub fn start() -> Clock {
+        let started_unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64);
+        Clock {
+            started: Instant::now(),
+            started_unix,
+        }
+    }
+
+    /// The moment it is now.
+    pub fn now(&self) -> Now {
+        let uptime = self.started.elapsed().as_millis() as u64;
+        Now {
+            uptime,
+            unix: self.started_unix + uptime,
+        }
+    }
+}
+
+/// A seed that differs from process to process, drawn from the operating system's randomness through the standard library's hasher keys.
+pub fn seed() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}

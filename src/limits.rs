@@ -1,0 +1,90 @@
+//! Every limit of the broker, each a named field with one documented answer when it is reached.
+//!
+//! Names are Mosquitto's where it has a name. All answers are counted (see `broker::Counters`).
+
+use crate::wire::QoS;
+
+/// The limits of a broker. `Default` is what a broker without a configuration has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Connections at once, those that have not sent CONNECT included. Reached: a new one is closed at once.
+    pub max_connections: usize,
+    /// Outgoing QoS 1 and 2 messages on their way to one client; the client's receive maximum applies as well. Reached: messages wait in the queue.
+    pub max_inflight_messages: u16,
+    /// Incoming QoS 1 and 2 messages of one client that are not acknowledged yet; sent as Receive Maximum. Exceeded: disconnect 0x93.
+    pub receive_maximum: u16,
+    /// QoS 1 and 2 messages waiting in one session's queue. Reached: the newest message is dropped for that session and counted.
+    pub max_queued_messages: u64,
+    /// Bytes (topic, properties and payload) waiting in one session's queue. Reached: as `max_queued_messages`.
+    pub max_queued_bytes: u64,
+    /// Bytes waiting in the queues of all sessions. Reached: as `max_queued_messages`.
+    pub max_queued_bytes_total: u64,
+    /// Bytes of queued message bodies kept in memory for connected clients; beyond it bodies are read from disk when they are needed.
+    /// Reached: nothing is lost, reads get slower. Applies to messages that are on disk.
+    pub max_hot_bytes: u64,
+    /// Bytes of a whole packet from a client; sent as Maximum Packet Size. Exceeded: disconnect 0x95.
+    pub max_packet_size: u32,
+    /// Bytes waiting to be written to one connection. Reached: QoS 0 messages for it are dropped and counted, QoS 1 and 2 wait in the queue,
+    /// and nothing more is read from it.
+    pub max_outgoing_bytes: usize,
+    /// Bytes of writes waiting for the disk. Reached: nothing is read from publishers until the disk has caught up.
+    pub max_pending_write_bytes: usize,
+    /// Topic aliases a client may set; sent as Topic Alias Maximum. Exceeded: disconnect 0x94.
+    pub max_topic_alias: u16,
+    /// Topic aliases the broker sets towards a client that allows them; 0 sends none.
+    pub max_topic_alias_out: u16,
+    /// Longest keep alive in seconds, 0 for no limit. A longer one (or none) is lowered for MQTT 5 (Server Keep Alive), and refused with
+    /// "identifier rejected" for MQTT 3, which cannot be told.
+    pub max_keepalive: u16,
+    /// Highest QoS a client may publish with; sent as Maximum QoS. Exceeded: disconnect 0x9B. Subscriptions are granted this QoS at most.
+    pub maximum_qos: QoS,
+    /// Whether messages may be retained; sent as Retain Available. Violated: disconnect 0x9A.
+    pub retain_available: bool,
+    /// Retained messages. Reached: a new one is not retained, and answered with 0x97 where the client can be told; replacing goes on.
+    pub max_retained_messages: u64,
+    /// Bytes (topic, properties and payload) of all retained messages. Reached: as `max_retained_messages`.
+    pub max_retained_bytes: u64,
+    /// Longest session expiry in seconds, `u32::MAX` for none; a longer one is lowered and the client told. Applies to MQTT 3 sessions without
+    /// clean session too.
+    pub persistent_client_expiration: u32,
+    /// Sessions, connected or not. Reached: a CONNECT that needs a new one is refused with 0x97 (MQTT 3: server unavailable).
+    pub max_sessions: usize,
+    /// Subscriptions of one session. Reached: the SUBACK code is 0x97 (MQTT 3: 0x80).
+    pub max_subscriptions: usize,
+    /// Levels of a topic name or filter. Exceeded: 0x90 for a name (MQTT 3: the connection is closed), 0x8F for a filter.
+    pub max_topic_levels: usize,
+    /// Bytes of a topic name or filter. Exceeded: as `max_topic_levels`.
+    pub max_topic_length: usize,
+    /// Milliseconds a new connection has for its CONNECT. Exceeded: it is closed.
+    pub connect_timeout_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_connections: 1_000_000,
+            max_inflight_messages: 100,
+            receive_maximum: 1000,
+            max_queued_messages: 1_000_000,
+            max_queued_bytes: 1_000_000_000,
+            max_queued_bytes_total: 10_000_000_000,
+            max_hot_bytes: 32_000_000,
+            max_packet_size: 1_048_576,
+            max_outgoing_bytes: 1_048_576,
+            max_pending_write_bytes: 64_000_000,
+            max_topic_alias: 100,
+            max_topic_alias_out: 20,
+            max_keepalive: 0,
+            maximum_qos: QoS::ExactlyOnce,
+            retain_available: true,
+            max_retained_messages: 1_000_000,
+            max_retained_bytes: 500_000_000,
+            persistent_client_expiration: u32::MAX,
+            max_sessions: 1_000_000,
+            max_subscriptions: 1_000_000,
+            max_topic_levels: 200,
+            max_topic_length: 65_535,
+            connect_timeout_ms: 10_000,
+        }
+    }
+}
