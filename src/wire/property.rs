@@ -100,7 +100,7 @@ impl<'a> Properties<'a> {
     ///
     /// # Errors
     /// 0x81 for an unknown identifier, a value that does not fit, or text that is not UTF-8 or has U+0000;
-    /// 0x82 for a property that does not belong in this packet \[MQTT-2.2.2-2\], comes twice, or has a forbidden value; 0x94 for topic alias 0.
+    /// 0x82 for a property that does not belong in this packet, comes twice, or has a forbidden value; 0x94 for topic alias 0.
     pub fn parse(block: &'a [u8], place: Place) -> Result<Properties<'a>, Fault> {
         let allowed = allowed(place);
         let mut seen = 0_u64;
