@@ -19,8 +19,10 @@ use crate::wire::{
     Packet, PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
 };
 
-/// Messages on their way, unless `-M` or the server says otherwise. Servers of MQTT 3 cannot tell how many they bear.
+/// Messages on their way to a server of MQTT 5, unless `-M` or the server says otherwise.
 const DEFAULT_WINDOW: u16 = 100;
+/// The same for MQTT 3, whose servers cannot tell how many they bear: Mosquitto 2.0 loses QoS 2 messages beyond 20.
+const DEFAULT_WINDOW_MQTT_3: u16 = 20;
 
 /// The flags of `tidegate pub`.
 #[derive(Args, Clone, Debug)]
@@ -37,7 +39,7 @@ pub struct PublishFlags {
     /// Publish retained
     #[arg(short, long)]
     pub retain: bool,
-    /// QoS 1 and 2 messages on their way at once [default: 100, or what the server allows if that is less]
+    /// QoS 1 and 2 messages on their way at once [default: 20 in MQTT 3, 100 in MQTT 5; never more than the server allows]
     #[arg(short = 'M', long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
     pub max_inflight: Option<u16>,
     /// Publish the message this many times (not with -l)
@@ -203,9 +205,13 @@ impl Publisher {
             );
             return refuse(&what, ReasonCode::TopicAliasInvalid);
         }
+        let default_window = match settings.version {
+            ProtocolVersion::V5 => DEFAULT_WINDOW,
+            _ => DEFAULT_WINDOW_MQTT_3,
+        };
         let window = flags
             .max_inflight
-            .unwrap_or(DEFAULT_WINDOW)
+            .unwrap_or(default_window)
             .min(granted.receive_maximum);
         // In a session that is taken up, the server may remember identifiers of messages it took before and never saw released. It would take a
         // new QoS 2 message with one of them for a repetition; so identifiers begin anywhere.
