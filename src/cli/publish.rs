@@ -93,10 +93,10 @@ pub fn run(flags: PublishFlags) -> Result<(), Failure> {
         None => publisher.publish_lines(),
     };
     match outcome {
-        Ok(()) => publisher.client.disconnect(&settings, ReasonCode::Success),
+        Ok(()) => publisher.client.disconnect(&settings),
         Err(End::Interrupted) => {
             let waiting = publisher.in_flight.len();
-            publisher.client.disconnect(&settings, ReasonCode::Success);
+            publisher.client.disconnect(&settings);
             if waiting > 0 {
                 let what = format!("interrupted: {waiting} messages are not acknowledged");
                 return Err(Failure::new(exit::FAILED, what));
@@ -409,4 +409,158 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| "expected seconds, as in 2 or 0.5".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::scripted::{Peer, ack, serve};
+    use clap::Parser;
+
+    #[derive(Parser)]
+    #[command(disable_help_flag = true)]
+    struct Only {
+        #[command(flatten)]
+        flags: PublishFlags,
+    }
+
+    fn publish(port: &str, line: &str) -> Result<(), Failure> {
+        let words = ["x", "-h", "127.0.0.1", "-V", "5", "-p", port];
+        let words = words.into_iter().chain(line.split_whitespace());
+        run(Only::try_parse_from(words).expect(line).flags)
+    }
+
+    fn publish_id(peer: &mut Peer) -> u16 {
+        peer.receive(|packet| match packet {
+            Packet::Publish(publish) => publish.packet_id.map_or(0, PacketId::get),
+            other => panic!("{other:?}"),
+        })
+    }
+
+    fn disconnected(peer: &mut Peer) {
+        peer.receive(|packet| assert!(matches!(packet, Packet::Disconnect(_)), "{packet:?}"));
+    }
+
+    #[test]
+    fn no_more_messages_are_on_their_way_than_the_server_allows() {
+        let (port, server) = serve(|peer| {
+            peer.accept(&[Property::ReceiveMaximum(2)]);
+            let first = publish_id(peer);
+            let second = publish_id(peer);
+            assert!(peer.is_quiet(), "a third message before an acknowledgement");
+            peer.send(&Packet::PubAck(ack(first)));
+            let third = publish_id(peer);
+            assert!(peer.is_quiet(), "a fourth message");
+            peer.send(&Packet::PubAck(ack(second)));
+            peer.send(&Packet::PubAck(ack(third)));
+            disconnected(peer);
+        });
+        assert_eq!(publish(&port, "-t a -m x -q 1 --repeat 3"), Ok(()));
+        server.join().expect("as scripted");
+    }
+
+    #[test]
+    fn a_qos_2_message_is_done_when_pubcomp_has_come() {
+        let (port, server) = serve(|peer| {
+            peer.accept(&[]);
+            let id = publish_id(peer);
+            peer.send(&Packet::PubRec(ack(id)));
+            peer.receive(|packet| assert_eq!(packet, &Packet::PubRel(ack(id))));
+            assert!(peer.is_quiet(), "it ends before PUBCOMP");
+            peer.send(&Packet::PubComp(ack(id)));
+            disconnected(peer);
+        });
+        assert_eq!(publish(&port, "-t a -m x -q 2"), Ok(()));
+        server.join().expect("as scripted");
+    }
+
+    #[test]
+    fn a_refused_message_is_the_exit_code() {
+        for qos in ["1", "2"] {
+            let (port, server) = serve(move |peer| {
+                peer.accept(&[]);
+                let refusal = Ack {
+                    reason: ReasonCode::QuotaExceeded,
+                    ..ack(publish_id(peer))
+                };
+                peer.send(&match qos {
+                    "1" => Packet::PubAck(refusal),
+                    _ => Packet::PubRec(refusal),
+                });
+                disconnected(peer);
+            });
+            let failure = publish(&port, &format!("-t a -m x -q {qos}")).expect_err("refused");
+            assert_eq!(failure.code, 0x97);
+            assert_eq!(
+                failure.message,
+                "the message was refused: quota exceeded (0x97)"
+            );
+            server.join().expect("as scripted");
+        }
+    }
+
+    #[test]
+    fn nobody_listening_is_not_a_failure() {
+        let (port, server) = serve(|peer| {
+            peer.accept(&[]);
+            let id = publish_id(peer);
+            peer.send(&Packet::PubAck(Ack {
+                reason: ReasonCode::NoMatchingSubscribers,
+                ..ack(id)
+            }));
+            disconnected(peer);
+        });
+        assert_eq!(publish(&port, "-t a -m x -q 1"), Ok(()));
+        server.join().expect("as scripted");
+    }
+
+    #[test]
+    fn a_connection_lost_before_the_acknowledgement_is_a_failure() {
+        let (port, server) = serve(|peer| {
+            peer.accept(&[]);
+            publish_id(peer);
+        });
+        let failure = publish(&port, "-t a -m x -q 1").expect_err("lost");
+        assert_eq!(failure.code, exit::LOST);
+        assert!(
+            failure.message.contains("1 messages are not acknowledged"),
+            "{failure}"
+        );
+        server.join().expect("as scripted");
+    }
+
+    #[test]
+    fn what_the_server_cannot_take_is_not_sent() {
+        for (granted, line, code) in [
+            (Property::MaximumQos(1), "-t a -m x -q 2", 0x9b),
+            (Property::RetainAvailable(0), "-t a -m x -r", 0x9a),
+            (Property::MaximumPacketSize(10), "-t a -m 0123456789", 0x95),
+            (
+                Property::TopicAliasMaximum(1),
+                "-t a -m x -D publish topic-alias 2",
+                0x94,
+            ),
+        ] {
+            let (port, server) = serve(move |peer| peer.accept(&[granted]));
+            assert_eq!(publish(&port, line).expect_err(line).code, code);
+            server.join().expect("as scripted");
+        }
+    }
+
+    #[test]
+    fn a_topic_with_an_alias_is_sent_once() {
+        let (port, server) = serve(|peer| {
+            peer.accept(&[Property::TopicAliasMaximum(5)]);
+            for expected in ["a/b", ""] {
+                peer.receive(|packet| match packet {
+                    Packet::Publish(publish) => assert_eq!(publish.topic, expected),
+                    other => panic!("{other:?}"),
+                });
+            }
+            disconnected(peer);
+        });
+        let line = "-t a/b -m x --repeat 2 -D publish topic-alias 5";
+        assert_eq!(publish(&port, line), Ok(()));
+        server.join().expect("as scripted");
+    }
 }
