@@ -140,12 +140,12 @@ fn read_whole(input: impl Read) -> io::Result<Vec<u8>> {
     Ok(payload)
 }
 
-/// What a message waits for.
+/// The packet a message waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    PubAck,
-    PubRec,
-    PubComp,
+enum Awaits {
+    Ack,
+    Rec,
+    Comp,
 }
 
 /// Why publishing ends early.
@@ -172,7 +172,7 @@ struct Publisher {
     has_alias: bool,
     window: usize,
     next_id: PacketId,
-    in_flight: BTreeMap<PacketId, Stage>,
+    in_flight: BTreeMap<PacketId, Awaits>,
     /// The first refusal.
     refused: Option<Failure>,
     quiet: bool,
@@ -319,11 +319,11 @@ impl Publisher {
         self.client.send(&Packet::Publish(publish));
         self.aliased = self.has_alias;
         if let Some(id) = packet_id {
-            let stage = match self.qos {
-                QoS::ExactlyOnce => Stage::PubRec,
-                _ => Stage::PubAck,
+            let awaited = match self.qos {
+                QoS::ExactlyOnce => Awaits::Rec,
+                _ => Awaits::Ack,
             };
-            self.in_flight.insert(id, stage);
+            self.in_flight.insert(id, awaited);
         }
         Ok(())
     }
@@ -362,9 +362,9 @@ impl Publisher {
 
     fn receive(&mut self, packet: &Packet<'_>) -> Result<(), Failure> {
         match packet {
-            Packet::PubAck(ack) => self.receive_ack(ack, Stage::PubAck),
-            Packet::PubRec(ack) => self.receive_ack(ack, Stage::PubRec),
-            Packet::PubComp(ack) => self.receive_ack(ack, Stage::PubComp),
+            Packet::PubAck(ack) => self.receive_ack(ack, Awaits::Ack),
+            Packet::PubRec(ack) => self.receive_ack(ack, Awaits::Rec),
+            Packet::PubComp(ack) => self.receive_ack(ack, Awaits::Comp),
             Packet::PingResp => {}
             // A session that is taken up may have subscriptions: what arrives stays unacknowledged, for the client that made them.
             Packet::Publish(_) | Packet::PubRel(_) => {}
@@ -373,8 +373,8 @@ impl Publisher {
         Ok(())
     }
 
-    fn receive_ack(&mut self, ack: &Ack<'_>, stage: Stage) {
-        if self.in_flight.get(&ack.packet_id) != Some(&stage) {
+    fn receive_ack(&mut self, ack: &Ack<'_>, awaited: Awaits) {
+        if self.in_flight.get(&ack.packet_id) != Some(&awaited) {
             return;
         }
         let refused = ack.reason.is_error();
@@ -386,8 +386,8 @@ impl Publisher {
             }
             self.refused.get_or_insert(failure);
         }
-        if stage == Stage::PubRec && !refused {
-            self.in_flight.insert(ack.packet_id, Stage::PubComp);
+        if awaited == Awaits::Rec && !refused {
+            self.in_flight.insert(ack.packet_id, Awaits::Comp);
             self.client.send(&Packet::PubRel(Ack {
                 packet_id: ack.packet_id,
                 reason: ReasonCode::Success,
