@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -45,7 +45,10 @@ pub async fn serve(core: Arc<Core>, stream: impl Stream, id: ConnectionId, max_p
         partial: Vec::new(),
         writing: Vec::new(),
         written: 0,
-        output: Output { close: false, pause: false },
+        output: Output {
+            close: false,
+            pause: false,
+        },
     };
     let ended = poll_fn(|cx| connection.poll(cx)).await;
     {
@@ -117,7 +120,9 @@ impl<S: Stream> Connection<S> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                }
                 Poll::Ready(Ok(())) => {
                     self.handle(cx, buffer.filled());
                     Ok(true)
@@ -174,7 +179,9 @@ impl<S: Stream> Connection<S> {
     }
 
     fn decode_next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(Packet<'a>, usize)>, Fault> {
-        let Some(length) = codec::frame_len(bytes, self.max_packet_size)? else { return Ok(None) };
+        let Some(length) = codec::frame_len(bytes, self.max_packet_size)? else {
+            return Ok(None);
+        };
         let frame = &bytes[..length];
         if self.version.is_none() {
             self.version = codec::version_of_connect(frame);
@@ -208,7 +215,9 @@ impl<S: Stream> Connection<S> {
         let core = Arc::clone(&self.core);
         let mut entered = core.enter(Some(self.id));
         let now = entered.now();
-        self.output = entered.broker().take_output(self.id, &mut self.writing, now);
+        self.output = entered
+            .broker()
+            .take_output(self.id, &mut self.writing, now);
         entered.set_waker(self.id, cx.waker());
         !self.writing.is_empty() || self.output != before
     }

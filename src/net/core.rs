@@ -50,9 +50,20 @@ impl Core {
     /// The core of a process. The receiver is for [`Core::read_bodies`].
     pub fn new(broker: Broker, clock: Clock) -> (Arc<Core>, Receiver<Fetch>) {
         let (fetches, receiver) = channel();
-        let state = State { broker, wakers: Vec::new(), armed: u64::MAX, committing: false, touched: Vec::new() };
-        let core =
-            Core { state: Mutex::new(state), clock, earlier: Notify::new(), committer: OnceLock::new(), fetches };
+        let state = State {
+            broker,
+            wakers: Vec::new(),
+            armed: u64::MAX,
+            committing: false,
+            touched: Vec::new(),
+        };
+        let core = Core {
+            state: Mutex::new(state),
+            clock,
+            earlier: Notify::new(),
+            committer: OnceLock::new(),
+            fetches,
+        };
         (Arc::new(core), receiver)
     }
 
@@ -60,7 +71,12 @@ impl Core {
     pub fn enter(&self, own: Option<ConnectionId>) -> Entered<'_> {
         let now = self.clock.now();
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        Entered { core: self, state: Some(state), now, own }
+        Entered {
+            core: self,
+            state: Some(state),
+            now,
+            own,
+        }
     }
 
     /// Tells the core how to wake the committer.
@@ -97,7 +113,11 @@ impl Core {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn read_bodies(&self, fetches: &Receiver<Fetch>, store: &Store) -> Result<(), crate::store::StoreError> {
+    pub fn read_bodies(
+        &self,
+        fetches: &Receiver<Fetch>,
+        store: &Store,
+    ) -> Result<(), crate::store::StoreError> {
         while let Ok(fetch) = fetches.recv() {
             let mut bodies = Vec::with_capacity(fetch.seqs.len());
             store.fetch(&fetch.seqs, &mut |seq, body| bodies.push((seq, body)))?;
@@ -145,20 +165,27 @@ impl Entered<'_> {
         if wakers.len() <= at {
             wakers.resize_with(at + 1, || None);
         }
-        if !wakers[at].as_ref().is_some_and(|known| known.will_wake(waker)) {
+        if !wakers[at]
+            .as_ref()
+            .is_some_and(|known| known.will_wake(waker))
+        {
             wakers[at] = Some(waker.clone());
         }
     }
 
     fn state_mut(&mut self) -> &mut State {
-        self.state.as_mut().expect("the state is there until this is dropped")
+        self.state
+            .as_mut()
+            .expect("the state is there until this is dropped")
     }
 }
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         let (now, own) = (self.now, self.own);
-        let Some(mut guard) = self.state.take() else { return };
+        let Some(mut guard) = self.state.take() else {
+            return;
+        };
         let state = &mut *guard;
         let mut touched = std::mem::take(&mut state.touched);
         state.broker.take_touched(&mut touched);

@@ -20,7 +20,11 @@ const BACKLOG: i32 = 1024;
 /// # Errors
 /// The address cannot be used.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        None,
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -45,7 +49,13 @@ pub async fn accept(core: Arc<Core>, listener: TcpListener, access: Access, max_
     }
 }
 
-fn take_in(core: &Arc<Core>, stream: TcpStream, peer: SocketAddr, access: Access, max_packet_size: u32) {
+fn take_in(
+    core: &Arc<Core>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    access: Access,
+    max_packet_size: u32,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         return tracing::debug!(%peer, %error, "connection is gone already");
     }
@@ -57,6 +67,8 @@ fn take_in(core: &Arc<Core>, stream: TcpStream, peer: SocketAddr, access: Access
             drop(entered);
             tokio::spawn(serve(Arc::clone(core), stream, id, max_packet_size));
         }
-        None => tracing::warn!(%peer, "connection refused: max_connections is reached, or the broker is stopping"),
+        None => {
+            tracing::warn!(%peer, "connection refused: max_connections is reached, or the broker is stopping")
+        }
     }
 }

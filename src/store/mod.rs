@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use redb::{Database, ReadableDatabase};
 
-pub use committer::{Committer, Progress};
+pub use committer::{Committer, Notifier, Progress};
 pub use error::StoreError;
 pub use open::{Opened, Start};
 pub use recover::Recovery;
