@@ -196,14 +196,24 @@ impl<'a> Properties<'a> {
     where
         'a: 'b,
     {
-        let keep = |id: u8| dropped >> id & 1 == 0;
-        if raw(self.block).all(|(id, _, _)| keep(id)) {
+        let (mut end, mut kept_from, mut copied) = (0, 0, false);
+        for (id, _, whole) in raw(self.block) {
+            let start = end;
+            end += whole.len();
+            if dropped >> id & 1 == 0 {
+                continue;
+            }
+            if !copied {
+                copy.clear();
+                copied = true;
+            }
+            copy.block.extend_from_slice(&self.block[kept_from..start]);
+            kept_from = end;
+        }
+        if !copied {
             return *self;
         }
-        copy.clear();
-        for (_, _, whole) in raw(self.block).filter(|(id, _, _)| keep(*id)) {
-            copy.block.extend_from_slice(whole);
-        }
+        copy.block.extend_from_slice(&self.block[kept_from..end]);
         copy.as_properties()
     }
 
