@@ -112,6 +112,7 @@ impl<'a> Properties<'a> {
             ))?;
             let bit = 1 << id;
             if allowed & bit == 0 {
+                // Known and readable, but not allowed here: as Mosquitto answers it, though section 2.2.2.2 says 0x81.
                 return Err(Fault::protocol("property: does not belong in this packet"));
             }
             if seen & bit & !repeatable(place) != 0 {
@@ -147,7 +148,9 @@ impl<'a> Properties<'a> {
 
     /// The properties, in the order they were sent.
     pub fn iter(&self) -> impl Iterator<Item = Property<'a>> + use<'a> {
-        raw(self.block).map_while(|(id, value, _)| interpret(id, value))
+        raw(self.block)
+            .map_while(|(id, value, _)| interpret(id, value))
+            .fuse()
     }
 
     /// The properties that travel with a PUBLISH or a will when it is forwarded: all but message expiry interval, topic alias, subscription
@@ -196,14 +199,24 @@ impl<'a> Properties<'a> {
     where
         'a: 'b,
     {
-        let keep = |id: u8| dropped >> id & 1 == 0;
-        if raw(self.block).all(|(id, _, _)| keep(id)) {
+        let (mut end, mut kept_from, mut copied) = (0, 0, false);
+        for (id, _, whole) in raw(self.block) {
+            let start = end;
+            end += whole.len();
+            if dropped >> id & 1 == 0 {
+                continue;
+            }
+            if !copied {
+                copy.clear();
+                copied = true;
+            }
+            copy.block.extend_from_slice(&self.block[kept_from..start]);
+            kept_from = end;
+        }
+        if !copied {
             return *self;
         }
-        copy.clear();
-        for (_, _, whole) in raw(self.block).filter(|(id, _, _)| keep(*id)) {
-            copy.block.extend_from_slice(whole);
-        }
+        copy.block.extend_from_slice(&self.block[kept_from..end]);
         copy.as_properties()
     }
 
@@ -427,9 +440,7 @@ fn raw(block: &[u8]) -> impl Iterator<Item = (u8, &[u8], &[u8])> {
     let mut reader = Reader::new(block);
     std::iter::from_fn(move || {
         let start = reader.rest();
-        let (id, value) = split(&mut reader)
-            .inspect_err(|_| reader = Reader::new(&[]))
-            .ok()?;
+        let (id, value) = split(&mut reader).ok()?;
         Some((id, value, &start[..start.len() - reader.len()]))
     })
 }

@@ -181,6 +181,19 @@ fn text_that_is_none_and_numbers_that_are_not_minimal_are_0x81() {
 }
 
 #[test]
+fn reading_a_block_that_was_never_valid_stops_where_it_makes_no_sense_and_stays_there() {
+    for block in [
+        &b"\x01\x01\x03\x00\x01\xff\x01\x01"[..],
+        b"\x01\x01\x00\x01\x01\x01\x01",
+        b"\x01\x01\x03\x00\x09\x01\x01",
+    ] {
+        let mut read = Properties::assume_valid(block).iter();
+        assert_eq!(read.next(), Some(Property::PayloadFormatIndicator(1)));
+        assert_eq!((read.next(), read.next(), read.next()), (None, None, None));
+    }
+}
+
+#[test]
 fn getters_find_their_property_behind_all_others() {
     let block = block(&all().iter().map(|(p, _)| *p).collect::<Vec<_>>());
     let properties = Properties::assume_valid(&block);
