@@ -123,10 +123,7 @@ fn a_malformed_connect_is_refused_with_0x81() {
         connect("MQTT", 5, 2, &[0, 0, 9, b'a']),
     );
     malformed("no client id", connect("MQTT", 5, 2, &[0]));
-    malformed(
-        "user name missing",
-        connect("MQTT", 5, 0x82, &rest),
-    );
+    malformed("user name missing", connect("MQTT", 5, 0x82, &rest));
     malformed("will missing", connect("MQTT", 5, 0x06, &rest));
     // [MQTT-1.5.4-1], [MQTT-3.1.3-4]
     malformed(
@@ -261,7 +258,10 @@ fn a_connect_of_mqtt_3_that_is_malformed_is_closed() {
         let id = string("id");
         let close = |what: &str, bytes: Vec<u8>| refused_or_closed(&broker, what, version, &bytes);
         close("bytes behind", connect(name, level, 2, b"\0\x02idx"));
-        close("client id cut short", connect(name, level, 2, &[0, 9, b'a']));
+        close(
+            "client id cut short",
+            connect(name, level, 2, &[0, 9, b'a']),
+        );
         close(
             "client id that is not UTF-8",
             connect(name, level, 2, &[0, 2, 0xc3, 0x28]),
@@ -273,11 +273,21 @@ fn a_connect_of_mqtt_3_that_is_malformed_is_closed() {
         close("will missing", connect(name, level, 6, &id));
         close(
             "will QoS 3",
-            connect(name, level, 0x1e, &concat(&[&id, &string("t"), &string("p")])),
+            connect(
+                name,
+                level,
+                0x1e,
+                &concat(&[&id, &string("t"), &string("p")]),
+            ),
         );
         close(
             "will topic with a wildcard",
-            connect(name, level, 6, &concat(&[&id, &string("t/#"), &string("p")])),
+            connect(
+                name,
+                level,
+                6,
+                &concat(&[&id, &string("t/#"), &string("p")]),
+            ),
         );
         close("nothing behind the flags", connect(name, level, 2, &[]));
     }
@@ -323,6 +333,8 @@ fn a_giant_connect_is_closed_when_its_length_is_known() {
         &broker,
         "giant",
         Version::V5,
-        &[0x10, 0xff, 0xff, 0xff, 0x7f, 0, 4, b'M', b'Q', b'T', b'T', 5],
+        &[
+            0x10, 0xff, 0xff, 0xff, 0x7f, 0, 4, b'M', b'Q', b'T', b'T', 5,
+        ],
     );
 }

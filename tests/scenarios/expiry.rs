@@ -86,8 +86,8 @@ fn a_retained_message_expires() {
 }
 
 #[test]
-fn an_expiry_interval_of_zero_is_delivered_to_those_who_are_there() {
-    // Section 3.3.2.3.3: onward delivery has started at once, so it has not passed.
+fn a_message_with_an_expiry_interval_of_zero_is_not_kept() {
+    // Section 3.3.2.3.3
     let Some(broker) = Broker::with("") else {
         return;
     };

@@ -68,7 +68,17 @@ fn topics_of_any_text_arrive_as_they_are() {
     each_version(|broker, v| {
         let (mut publisher, mut subscriber) = pair(broker, v, "#");
         let long = "l".repeat(5000);
-        for topic in ["/", "//", " ", "a b", "é/ключ/鍵/🔑", "Å", "A\u{30a}", "\u{feff}x", &long] {
+        for topic in [
+            "/",
+            "//",
+            " ",
+            "a b",
+            "é/ключ/鍵/🔑",
+            "Å",
+            "A\u{30a}",
+            "\u{feff}x",
+            &long,
+        ] {
             publisher.publish(&Message::new(topic, "x", 1));
             subscriber.expect(topic, "x", 1);
         }
@@ -219,10 +229,7 @@ fn properties_travel_with_a_message_unaltered_and_in_order() {
         assert_eq!(p.number(property::PAYLOAD_FORMAT), Some(1));
         assert_eq!(p.string(property::CONTENT_TYPE), Some("text/plain; é"));
         assert_eq!(p.string(property::RESPONSE_TOPIC), Some("answers/here"));
-        assert_eq!(
-            p.bytes(property::CORRELATION_DATA),
-            Some(&[0, 1, 0xff][..])
-        );
+        assert_eq!(p.bytes(property::CORRELATION_DATA), Some(&[0, 1, 0xff][..]));
         let users = [("b", "2"), ("a", "1"), ("b", "2"), ("", "")];
         assert_eq!(p.users(), users);
         assert_eq!(p.0.len(), 8, "nothing was added: {p:?}");
@@ -249,9 +256,8 @@ fn a_payload_that_is_not_the_utf_8_it_says_it_is_is_refused() {
     };
     let (_, mut subscriber) = pair(&broker, Version::V5, "utf8");
     let mut publisher = Connect::new(Version::V5, "fibber").open(broker.addr());
-    let lie = |qos| {
-        Message::new("utf8", [0xc3, 0x28], qos).with(|p| p.byte(property::PAYLOAD_FORMAT, 1))
-    };
+    let lie =
+        |qos| Message::new("utf8", [0xc3, 0x28], qos).with(|p| p.byte(property::PAYLOAD_FORMAT, 1));
     assert_eq!(publisher.publish(&lie(1)), 0x99);
     assert_eq!(publisher.publish(&lie(2)), 0x99);
     publisher.send_publish(&lie(0));
@@ -275,10 +281,7 @@ fn a_message_carries_the_identifier_of_every_subscription_that_matched() {
     client.subscribe("+/b", 2);
     client.publish(&Message::new("a/b", "x", 2));
     let publish = client.expect("a/b", "x", 2);
-    assert_eq!(
-        publish.properties.subscription_ids(),
-        [1, 300, 268_435_455]
-    );
+    assert_eq!(publish.properties.subscription_ids(), [1, 300, 268_435_455]);
     client.expect_nothing();
     client.publish(&Message::new("c/b", "x", 2));
     let publish = client.expect("c/b", "x", 2);
@@ -289,10 +292,7 @@ fn a_message_carries_the_identifier_of_every_subscription_that_matched() {
     client.subscribe_to(&[Subscription::new("a/+", 1)], &Properties::new());
     client.publish(&Message::new("a/b", "x", 0));
     let publish = client.expect("a/b", "x", 0);
-    assert_eq!(
-        publish.properties.subscription_ids(),
-        [2, 268_435_455]
-    );
+    assert_eq!(publish.properties.subscription_ids(), [2, 268_435_455]);
 }
 
 #[test]

@@ -114,12 +114,7 @@ fn a_session_with_the_largest_interval_never_expires() {
         .clean(false)
         .expiry(u32::MAX);
     connect.open(broker.addr()).disconnect();
-    assert!(
-        connect
-            .open_with_answer(broker.addr())
-            .1
-            .session_present
-    );
+    assert!(connect.open_with_answer(broker.addr()).1.session_present);
 }
 
 #[test]
@@ -145,12 +140,7 @@ fn the_expiry_interval_may_be_raised_at_disconnect_unless_it_was_zero() {
     let hour = Properties::new().four(property::SESSION_EXPIRY, 3600);
     connect.open(broker.addr()).disconnect_with(0, &hour);
     sleep(Duration::from_millis(2500));
-    assert!(
-        connect
-            .open_with_answer(broker.addr())
-            .1
-            .session_present
-    );
+    assert!(connect.open_with_answer(broker.addr()).1.session_present);
     // A protocol error if it was 0 in the CONNECT.
     let mut client = Connect::new(Version::V5, "zero").open(broker.addr());
     let bytes = [0xe0, 7, 0, 5, 0x11, 0, 0, 0, 60];

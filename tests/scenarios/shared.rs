@@ -226,7 +226,11 @@ fn a_member_with_a_full_window_does_not_hold_up_the_group() {
         publisher.publish(&Message::new("a", i.to_string(), 1));
     }
     let got = collect_all(std::slice::from_mut(&mut works), 38);
-    assert_eq!(got[0].len(), 38, "all but the two that fill the other window");
+    assert_eq!(
+        got[0].len(),
+        38,
+        "all but the two that fill the other window"
+    );
     let mut members = [stuck, works];
     let rest = collect_all(&mut members, 2);
     exactly_once(&[got[0].clone(), rest.concat()], 40);

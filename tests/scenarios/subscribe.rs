@@ -157,7 +157,9 @@ fn an_illegal_filter_is_refused_and_the_others_are_granted() {
     };
     for v in [Version::V311, Version::V5] {
         let code = if v.is5() { 0x8f } else { 0x80 };
-        for filter in ["a/#/b", "a#", "#a", "a/b+", "+a", "a/+b/c", "##", "++", "$share/g"] {
+        for filter in [
+            "a/#/b", "a#", "#a", "a/b+", "+a", "a/+b/c", "##", "++", "$share/g",
+        ] {
             if filter.starts_with("$share") && !v.is5() {
                 continue;
             }

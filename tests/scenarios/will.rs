@@ -50,7 +50,9 @@ fn a_will_is_not_published_after_a_clean_disconnect() {
 fn a_will_is_published_when_the_keep_alive_runs_out() {
     each_version(|broker, v| {
         let mut watcher = watcher(broker, v);
-        let connect = Connect::new(v, "silent").keep_alive(1).will(will("silence", 1));
+        let connect = Connect::new(v, "silent")
+            .keep_alive(1)
+            .will(will("silence", 1));
         let mut client = connect.open(broker.addr());
         watcher.expect("will/x", "silence", 1);
         client.expect_disconnect(&[0x8d]);
@@ -115,7 +117,10 @@ fn a_retained_will_is_retained() {
     each_version(|broker, v| {
         let mut watcher = watcher(broker, v);
         let will = Will::new(Message::new("will/state", "offline", 1).retained());
-        Connect::new(v, "device").will(will).open(broker.addr()).cut();
+        Connect::new(v, "device")
+            .will(will)
+            .open(broker.addr())
+            .cut();
         watcher.expect("will/state", "offline", 1);
         let mut late = Connect::new(v, "late").open(broker.addr());
         late.subscribe("will/state", 1);
@@ -216,9 +221,14 @@ fn a_delayed_will_is_published_when_the_session_ends_first() {
     let without_session = Connect::new(Version::V5, "ends-at-once").will(will("a", 1).delay(1000));
     without_session.open(broker.addr()).cut();
     watcher.expect("will/x", "a", 1);
-    let short = Connect::new(Version::V5, "ends-soon").clean(false).expiry(1);
+    let short = Connect::new(Version::V5, "ends-soon")
+        .clean(false)
+        .expiry(1);
     let cut = Instant::now();
-    short.will(will("b", 1).delay(1000)).open(broker.addr()).cut();
+    short
+        .will(will("b", 1).delay(1000))
+        .open(broker.addr())
+        .cut();
     watcher.expect("will/x", "b", 1);
     let waited = cut.elapsed();
     assert!(waited >= Duration::from_millis(900), "after {waited:?}");

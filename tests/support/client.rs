@@ -381,7 +381,10 @@ impl Client {
 
     fn understand(&mut self, frame: &[u8]) -> Result<Packet, String> {
         if self.largest.is_some_and(|max| frame.len() > max as usize) {
-            return Err(format!("{} bytes are too many for us [MQTT-3.1.2-24]", frame.len()));
+            return Err(format!(
+                "{} bytes are too many for us [MQTT-3.1.2-24]",
+                frame.len()
+            ));
         }
         let mut packet = packet::parse(self.version, frame)
             .map_err(|error| format!("the server broke a rule: {error}; in {frame:02x?}"))?;
@@ -398,7 +401,9 @@ impl Client {
             return Ok(());
         };
         if alias > self.alias_maximum {
-            return Err(format!("topic alias {alias} is more than we allow [MQTT-3.1.2-26]"));
+            return Err(format!(
+                "topic alias {alias} is more than we allow [MQTT-3.1.2-26]"
+            ));
         }
         if publish.named {
             self.aliases.insert(alias, publish.topic.clone());

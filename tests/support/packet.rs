@@ -307,7 +307,10 @@ pub fn parse(version: Version, frame: &[u8]) -> Result<Packet, String> {
     let mut reader = Reader { rest: body };
     let packet = parse_body(version, frame[0], &mut reader)?;
     if !reader.rest.is_empty() {
-        return Err(format!("{} bytes too many in {packet:?}", reader.rest.len()));
+        return Err(format!(
+            "{} bytes too many in {packet:?}",
+            reader.rest.len()
+        ));
     }
     Ok(packet)
 }
@@ -401,7 +404,11 @@ fn parse_publish(is5: bool, first: u8, r: &mut Reader<'_>) -> Result<Publish, St
 
 fn parse_ack(is5: bool, r: &mut Reader<'_>) -> Result<Ack, String> {
     let id = r.id()?;
-    let reason = if is5 && !r.rest.is_empty() { r.byte()? } else { 0 };
+    let reason = if is5 && !r.rest.is_empty() {
+        r.byte()?
+    } else {
+        0
+    };
     let properties = r.properties(is5 && !r.rest.is_empty(), Place::Ack)?;
     Ok(Ack {
         id,
@@ -445,7 +452,9 @@ enum Place {
 /// Whether a server may send this property there (MQTT 5 table 2-4 and the packets' own sections).
 fn belongs(id: u8, place: Place) -> bool {
     match place {
-        Place::ConnAck => matches!(id, 0x11..=0x13 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f | 0x21 | 0x22 | 0x24..=0x2a),
+        Place::ConnAck => {
+            matches!(id, 0x11..=0x13 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f | 0x21 | 0x22 | 0x24..=0x2a)
+        }
         Place::Publish => matches!(id, 0x01..=0x03 | 0x08 | 0x09 | 0x0b | 0x23 | 0x26),
         Place::Ack => matches!(id, 0x1f | 0x26),
         // A server must not send a session expiry in DISCONNECT [MQTT-3.14.2-2].

@@ -62,10 +62,7 @@ pub fn properties(properties: &Properties) -> Vec<u8> {
 
 /// A CONNECT: protocol name, level, flags, keep alive 0, and all that comes after it.
 pub fn connect(name: &str, level: u8, flags: u8, rest: &[u8]) -> Vec<u8> {
-    frame(
-        0x10,
-        &concat(&[&string(name), &[level, flags, 0, 0], rest]),
-    )
+    frame(0x10, &concat(&[&string(name), &[level, flags, 0, 0], rest]))
 }
 
 /// A PUBLISH of MQTT 5 with the property block (without its length) given as bytes.
