@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -49,6 +49,37 @@ impl Broker {
     /// A broker that can be killed and restarted on its data; `None` where the tests run against another broker.
     pub fn durable() -> Option<Broker> {
         Broker::with("")
+    }
+
+    /// Runs the broker on this data directory and waits until it ends by itself, which it must soon.
+    pub fn output_on(data_dir: &Path) -> Output {
+        let dir = TempDir::new().expect("there is a directory for temporary files");
+        let path = dir.path().join("tidegate.toml");
+        let text = format!(
+            "data_dir = {data_dir:?}\n[[listeners]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n"
+        );
+        std::fs::write(&path, text).expect("the configuration can be written");
+        let mut child = Command::new(binary())
+            .args(["run", "--config"])
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the broker has been built");
+        let deadline = Instant::now() + PATIENCE;
+        while child
+            .try_wait()
+            .expect("a child can be waited for")
+            .is_none()
+        {
+            if Instant::now() >= deadline {
+                let _ = child.kill();
+                panic!("the broker does not end");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.wait_with_output().expect("its output can be read")
     }
 
     /// Where it listens.
