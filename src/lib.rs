@@ -3,7 +3,11 @@
 #![warn(missing_docs)]
 
 pub mod broker;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod limits;
+pub mod net;
+pub mod server;
 pub mod store;
 pub mod wire;

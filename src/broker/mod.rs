@@ -1,6 +1,547 @@
-//! What is decided: a state machine without IO, clocks, chance or locks.
+//! What is decided: sessions, QoS flows, subscriptions, retained messages, wills, expiry, and the gate.
+//!
+//! [`Broker`] is a state machine without IO: it owns everything by `&mut`, never blocks, never fails, and is handed the time and a seed. A driver
+//! feeds it and empties it:
+//!
+//! | the driver calls | when |
+//! |---|---|
+//! | [`Broker::accept`] | a connection was accepted |
+//! | [`Broker::receive`], [`Broker::fault`] | a packet was decoded, or could not be |
+//! | [`Broker::lost`] | the connection is gone, whoever closed it; always, and last |
+//! | [`Broker::written`], [`Broker::durable`] | the store has come so far with a batch |
+//! | [`Broker::fetched`] | message bodies were read from the store |
+//! | [`Broker::tick`] | the time of [`Broker::next_timeout`] has come |
+//! | [`Broker::take_touched`] | after each of these: the connections to serve with [`Broker::take_output`] |
+//! | [`Broker::take_batch`], [`Broker::take_fetches`] | the store is free, or reads were asked for |
+//!
+//! A peer's faults are values with an MQTT 5 reason code; a panic here is a bug. The way of a PUBLISH: [`Broker::receive`], `receive_publish`
+//! (publish.rs), `publish` and `offer` (route.rs), `send` (deliver.rs), `Gate::write` and `Outbox::push` (gate.rs), and, once the batch
+//! is durable, [`Broker::take_output`].
 
+mod acknowledge;
+mod connect;
+mod connection;
+mod counters;
+mod deliver;
+mod end;
+mod gate;
 pub mod message;
+mod publish;
+mod queue;
 pub mod record;
+mod restore;
+mod retained;
+mod route;
+mod session;
+mod shared;
+mod subscribe;
+mod sys;
+mod timer;
+mod tree;
+mod will;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+use slab::Slab;
+
+pub use connection::Access;
+pub use counters::Counters;
 pub use message::Message;
+pub use restore::Restored;
+pub use sys::Gauges;
+
+use crate::clock::Now;
+use crate::limits::Limits;
+use crate::wire::packet::{Ack, Disconnect};
+use crate::wire::{
+    Fault, Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, ReasonCode,
+    codec,
+};
+use connection::{Connection, State};
+use gate::{Gate, Stamp};
+use record::{Batch, BatchId, Durability, DurabilityRules, QueueKey, Seq, Write};
+use retained::Retained;
+use route::Routes;
+use session::Session;
+use shared::Group;
+use timer::{Timer, Timers};
+use tree::Tree;
+
+/// Names a connection, from [`Broker::accept`] until [`Broker::lost`]; then another connection may get it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u32);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct SessionIndex(u32);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct GroupIndex(u32);
+
+/// What a broker is told once, at its start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// All limits.
+    pub limits: Limits,
+    /// How far acknowledgements wait.
+    pub durability: DurabilityRules,
+    /// How often `$SYS` topics are published, in milliseconds; 0 for never.
+    pub sys_interval_ms: u64,
+}
+
+/// Bodies to be read from the store: the answer goes to [`Broker::fetched`].
+#[derive(Debug)]
+pub struct Fetch {
+    owner: Owner,
+    key: QueueKey,
+    serial: u64,
+    /// The messages, in ascending order.
+    pub seqs: Vec<Seq>,
+}
+
+/// Who asked for bodies.
+#[derive(Clone, Copy, Debug)]
+enum Owner {
+    /// A session's queue.
+    Session(SessionIndex),
+    /// A session's messages that must be sent again.
+    Resend(SessionIndex),
+    /// A shared group's queue.
+    Group(GroupIndex),
+}
+
+/// What [`Broker::take_output`] says beside the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Nothing more will come: write what there is, then close the connection.
+    pub close: bool,
+    /// Nothing more should be read for now; the connection is touched when that changes.
+    pub pause: bool,
+}
+
+/// The broker.
+#[derive(Debug)]
+pub struct Broker {
+    settings: Settings,
+    /// How far acknowledgements wait that belong to no topic: the furthest any topic waits.
+    session_level: Durability,
+    seed: u64,
+    now: Now,
+    connections: Slab<Connection>,
+    sessions: Slab<Session>,
+    by_client: HashMap<Box<str>, SessionIndex, FixedState>,
+    groups: Slab<Group>,
+    group_names: HashMap<Box<str>, GroupIndex, FixedState>,
+    tree: Tree,
+    retained: Retained,
+    gate: Gate,
+    /// How many deliveries need a stored message, where it is more than one.
+    shares: HashMap<Seq, u32, FxBuildHasher>,
+    next_seq: u64,
+    next_key: u64,
+    next_serial: u64,
+    assigned_ids: u64,
+    queued_bytes: u64,
+    hot_bytes: u64,
+    room: bool,
+    shutting_down: bool,
+    timers: Timers,
+    counters: Counters,
+    touched: Vec<ConnectionId>,
+    holding: Vec<ConnectionId>,
+    paused: Vec<ConnectionId>,
+    fetches: Vec<Fetch>,
+    /// Sessions and groups whose next message is neither in memory nor durable: they go on after the next commit.
+    starved: Vec<SessionIndex>,
+    graveyard: end::Graveyard,
+    sweep: (usize, usize),
+    sys: sys::Sys,
+    restoring: restore::Restoring,
+    routes: Routes,
+    scratch: PropertiesBuf,
+}
+
+impl Broker {
+    /// A broker without any state. `seed` decides what is left to chance (assigned client identifiers, hash keys).
+    pub fn new(settings: Settings, seed: u64, now: Now) -> Broker {
+        let levels = settings.durability.topics.iter().map(|(_, level)| *level);
+        let session_level = levels.fold(settings.durability.default, Durability::max);
+        let mut broker = Broker {
+            session_level,
+            seed,
+            now,
+            connections: Slab::new(),
+            sessions: Slab::new(),
+            by_client: HashMap::with_hasher(FixedState::with_seed(seed)),
+            groups: Slab::new(),
+            group_names: HashMap::with_hasher(FixedState::with_seed(seed)),
+            tree: Tree::new(seed),
+            retained: Retained::default(),
+            gate: Gate::new(),
+            shares: HashMap::default(),
+            next_seq: 1,
+            next_key: 1,
+            next_serial: 1,
+            assigned_ids: 0,
+            queued_bytes: 0,
+            hot_bytes: 0,
+            room: true,
+            shutting_down: false,
+            timers: Timers::default(),
+            counters: Counters::default(),
+            touched: Vec::new(),
+            holding: Vec::new(),
+            paused: Vec::new(),
+            fetches: Vec::new(),
+            starved: Vec::new(),
+            graveyard: end::Graveyard::default(),
+            sweep: (0, 0),
+            sys: sys::Sys::new(now),
+            restoring: restore::Restoring::default(),
+            routes: Routes::default(),
+            scratch: PropertiesBuf::new(),
+            settings,
+        };
+        broker
+            .timers
+            .set(now.uptime + timer::SWEEP_MS, Timer::Sweep);
+        if broker.settings.sys_interval_ms > 0 {
+            broker.timers.set(now.uptime + 1, Timer::Sys);
+        }
+        broker
+    }
+
+    /// Takes in a connection; `None` if there are too many or the broker is shutting down: close it.
+    pub fn accept(&mut self, access: Access, now: Now) -> Option<ConnectionId> {
+        self.now = now;
+        if self.shutting_down || self.connections.len() >= self.settings.limits.max_connections {
+            self.counters.connections_refused += 1;
+            return None;
+        }
+        self.counters.connections_accepted += 1;
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let id = ConnectionId(
+            self.connections
+                .insert(Connection::new(serial, access, now.uptime)) as u32,
+        );
+        self.timers.set(
+            now.uptime + self.settings.limits.connect_timeout_ms,
+            Timer::Connect(id, serial),
+        );
+        Some(id)
+    }
+
+    /// Handles a packet from a connection.
+    pub fn receive(&mut self, id: ConnectionId, packet: Packet<'_>, now: Now) {
+        self.now = now;
+        let connection = &mut self.connections[id.0 as usize];
+        connection.last_received = now.uptime;
+        let outcome = match (connection.state, connection.session) {
+            (State::Closing, _) => return,
+            (State::Open, Some(session)) => self.receive_in_session(id, session, packet),
+            _ => match packet {
+                Packet::Connect(connect) => self.receive_connect(id, &connect),
+                _ => {
+                    // [MQTT-3.1.0-1]: what is not a MQTT client gets no answer.
+                    return self.fault(
+                        id,
+                        Fault::protocol("the first packet is not CONNECT"),
+                        None,
+                        now,
+                    );
+                }
+            },
+        };
+        if let Err(fault) = outcome {
+            let version = self.connections[id.0 as usize].version;
+            self.fault(id, fault, Some(version), now);
+        }
+    }
+
+    fn receive_in_session(
+        &mut self,
+        id: ConnectionId,
+        session: SessionIndex,
+        packet: Packet<'_>,
+    ) -> Result<(), Fault> {
+        match packet {
+            Packet::Publish(publish) => self.receive_publish(id, session, &publish),
+            Packet::PubAck(ack) => self.receive_puback(id, session, &ack),
+            Packet::PubRec(ack) => self.receive_pubrec(id, session, &ack),
+            Packet::PubRel(ack) => self.receive_pubrel(id, session, &ack),
+            Packet::PubComp(ack) => self.receive_pubcomp(id, session, &ack),
+            Packet::Subscribe(subscribe) => self.receive_subscribe(id, session, &subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.receive_unsubscribe(id, session, &unsubscribe),
+            Packet::PingReq => {
+                self.push(id, Stamp::NONE, &Packet::PingResp); // [MQTT-3.12.4-1]
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => self.receive_disconnect(id, session, &disconnect),
+            // Enhanced authentication begins in CONNECT, and no method is offered there.
+            Packet::Auth(_) => Err(Fault::protocol(
+                "AUTH without an authentication method in CONNECT",
+            )),
+            Packet::Connect(_) => Err(Fault::protocol("a second CONNECT")), // [MQTT-3.1.0-2]
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                Err(Fault::protocol("a packet that only servers send"))
+            }
+        }
+    }
+
+    /// Ends a connection whose peer broke the protocol, telling it why where its version can \[MQTT-4.13.1-1\]. `version` is what the peer speaks,
+    /// if that is known.
+    pub fn fault(
+        &mut self,
+        id: ConnectionId,
+        fault: Fault,
+        version: Option<ProtocolVersion>,
+        now: Now,
+    ) {
+        self.now = now;
+        let connection = &self.connections[id.0 as usize];
+        match connection.state {
+            State::Closing => return,
+            State::New => {
+                tracing::debug!(connection = id.0, %fault, "connection refused");
+                self.refuse_connect(id, fault, version);
+            }
+            State::Open => {
+                tracing::info!(client = self.client_name(id), %fault, "connection closed");
+                self.disconnect(id, fault.reason, Some(fault.what));
+            }
+        }
+        self.counters.protocol_faults += 1;
+    }
+
+    /// Forgets a connection that is gone. If its client did not take its leave, its will is on its way.
+    pub fn lost(&mut self, id: ConnectionId, now: Now) {
+        self.now = now;
+        self.detach(id);
+        self.connections.remove(id.0 as usize);
+    }
+
+    /// All of a batch has been handed to the operating system.
+    pub fn written(&mut self, batch: BatchId, now: Now) {
+        self.now = now;
+        self.gate.written(batch);
+        self.release_outboxes();
+    }
+
+    /// All of a batch is on disk. `room` says whether the store can take more messages.
+    pub fn durable(&mut self, batch: BatchId, room: bool, now: Now) {
+        self.now = now;
+        self.room = room;
+        self.counters.commits += 1;
+        self.gate.durable(batch);
+        self.release_outboxes();
+        for session in std::mem::take(&mut self.starved) {
+            self.touch_session(session);
+        }
+        if !self.is_congested() {
+            for id in std::mem::take(&mut self.paused) {
+                if let Some(connection) = self.connections.get_mut(id.0 as usize) {
+                    connection.paused = false;
+                    connection.last_received = now.uptime;
+                    self.touch(id);
+                }
+            }
+        }
+    }
+
+    fn release_outboxes(&mut self) {
+        let mut holding = std::mem::take(&mut self.holding);
+        holding.retain(|id| {
+            let Some(connection) = self
+                .connections
+                .get_mut(id.0 as usize)
+                .filter(|connection| connection.holding)
+            else {
+                return false;
+            };
+            if connection.outbox.release(&self.gate) {
+                connection.holding = connection.outbox.is_holding();
+                let holding = connection.holding;
+                self.touch(*id);
+                return holding;
+            }
+            true
+        });
+        self.holding.append(&mut holding);
+    }
+
+    /// Whether so many writes wait for the disk that nothing more should be read.
+    fn is_congested(&self) -> bool {
+        self.gate.pending_bytes() > self.settings.limits.max_pending_write_bytes
+    }
+
+    /// The batch that should be committed now, if there is one. The one taken before must be durable.
+    pub fn take_batch(&mut self, now: Now) -> Option<Batch> {
+        self.gate.take_batch(now.uptime)
+    }
+
+    /// Whether [`Broker::take_batch`] has something.
+    pub fn wants_commit(&self, now: Now) -> bool {
+        self.gate.wants_commit(now.uptime)
+    }
+
+    /// The bodies to be read from the store.
+    pub fn take_fetches(&mut self) -> Vec<Fetch> {
+        std::mem::take(&mut self.fetches)
+    }
+
+    /// Moves the connections that should be served to the end of `into`.
+    pub fn take_touched(&mut self, into: &mut Vec<ConnectionId>) {
+        for id in &self.touched {
+            if let Some(connection) = self.connections.get_mut(id.0 as usize) {
+                connection.touched = false;
+            }
+        }
+        into.append(&mut self.touched);
+    }
+
+    /// Moves what may be written to a connection to the end of `out`, filling up from the session's queue. Call it again when all of that has
+    /// been written, until it adds nothing.
+    pub fn take_output(&mut self, id: ConnectionId, out: &mut Vec<u8>, now: Now) -> Output {
+        self.now = now;
+        if let Some(session) = self.connections[id.0 as usize].session {
+            self.pump(id, session);
+        }
+        let congested = self.is_congested();
+        let connection = &mut self.connections[id.0 as usize];
+        connection.outbox.take(out);
+        let close = connection.state == State::Closing;
+        let pause = congested || connection.outbox.len() > self.settings.limits.max_outgoing_bytes;
+        if congested && !connection.paused {
+            connection.paused = true;
+            self.counters.reading_paused += 1;
+            self.paused.push(id);
+        }
+        Output { close, pause }
+    }
+
+    /// Tells all clients that the server shuts down, and lets no new ones in. When their connections are lost, [`Broker::flush`] and
+    /// [`Broker::is_settled`] say when the store can be closed.
+    pub fn shut_down(&mut self, now: Now) {
+        self.now = now;
+        self.shutting_down = true;
+        let ids: Vec<ConnectionId> = self
+            .connections
+            .iter()
+            .map(|(id, _)| ConnectionId(id as u32))
+            .collect();
+        for id in ids {
+            match self.connections[id.0 as usize].state {
+                State::New => {
+                    self.connections[id.0 as usize].state = State::Closing;
+                    self.touch(id);
+                }
+                State::Open => self.disconnect(id, ReasonCode::ServerShuttingDown, None),
+                State::Closing => {}
+            }
+        }
+    }
+
+    /// Makes everything commit that was written, whether somebody waits for it or not.
+    pub fn flush(&mut self) {
+        self.gate.flush();
+    }
+
+    /// Whether all that was written is durable.
+    pub fn is_settled(&self) -> bool {
+        self.gate.is_idle()
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Connections at present.
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+
+    fn client_name(&self, id: ConnectionId) -> &str {
+        let session = self.connections[id.0 as usize].session;
+        session.map_or("", |session| &self.sessions[session.0 as usize].client_id)
+    }
+
+    fn write(&mut self, write: Write) {
+        self.gate.write(write, self.now.uptime);
+    }
+
+    fn touch(&mut self, id: ConnectionId) {
+        let connection = &mut self.connections[id.0 as usize];
+        if !connection.touched {
+            connection.touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    fn touch_session(&mut self, session: SessionIndex) {
+        if let Some(id) = self
+            .sessions
+            .get(session.0 as usize)
+            .and_then(|session| session.connection)
+        {
+            self.touch(id);
+        }
+    }
+
+    /// Appends a packet to a connection's outbox.
+    fn push(&mut self, id: ConnectionId, stamp: Stamp, packet: &Packet<'_>) {
+        let connection = &mut self.connections[id.0 as usize];
+        let (version, largest) = (connection.version, connection.maximum_packet_size);
+        // A packet the client cannot take, even without what explains it, is not sent [MQTT-3.1.2-24].
+        connection.outbox.push(stamp, &self.gate, |out| {
+            _ = codec::encode_within(packet, version, largest, out)
+        });
+        self.pushed(id);
+    }
+
+    /// Appends a packet that ends an incoming message's exchange: until it leaves, it counts against the receive maximum.
+    fn push_final_ack(&mut self, id: ConnectionId, stamp: Stamp, packet: &Packet<'_>) {
+        self.push(id, stamp, packet);
+        self.connections[id.0 as usize].outbox.count_ack();
+    }
+
+    fn pushed(&mut self, id: ConnectionId) {
+        let connection = &mut self.connections[id.0 as usize];
+        if connection.outbox.is_holding() && !connection.holding {
+            connection.holding = true;
+            self.holding.push(id);
+        }
+        self.touch(id);
+    }
+
+    /// Ends a connection from this side: says why to a client that can be told, and closes once that has been written. What still waits for the
+    /// disk is not sent.
+    fn disconnect(&mut self, id: ConnectionId, reason: ReasonCode, what: Option<&str>) {
+        self.detach(id);
+        let connection = &mut self.connections[id.0 as usize];
+        connection.outbox.drop_held();
+        connection.state = State::Closing;
+        if connection.version == ProtocolVersion::V5 {
+            let mut properties = PropertiesBuf::new();
+            if let Some(what) = what {
+                properties.push(Property::ReasonString(what));
+            }
+            let packet = Packet::Disconnect(Disconnect {
+                reason,
+                properties: properties.as_properties(),
+            });
+            self.push(id, Stamp::NONE, &packet);
+        }
+        self.touch(id);
+    }
+}
+
+/// An acknowledgement without properties.
+fn ack(packet_id: PacketId, reason: ReasonCode) -> Ack<'static> {
+    Ack {
+        packet_id,
+        reason,
+        properties: Properties::EMPTY,
+    }
+}

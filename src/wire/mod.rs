@@ -9,6 +9,7 @@
 //! This floor knows nothing of sessions, IO or time.
 
 pub mod codec;
+mod field;
 pub mod packet;
 pub mod property;
 pub mod reason;

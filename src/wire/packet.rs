@@ -199,11 +199,11 @@ pub struct SubscribeOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetainHandling {
     /// 0: at every SUBSCRIBE.
-    OnSubscribe,
+    OnSubscribe = 0,
     /// 1: only if the subscription did not exist.
-    IfNew,
+    IfNew = 1,
     /// 2: never.
-    Never,
+    Never = 2,
 }
 
 impl SubscribeOptions {

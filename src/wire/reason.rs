@@ -174,6 +174,11 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// Something wrong that has a reason code of its own.
+    pub const fn new(reason: ReasonCode, what: &'static str) -> Fault {
+        Fault { reason, what }
+    }
+
     /// A packet that cannot be parsed: 0x81.
     pub const fn malformed(what: &'static str) -> Fault {
         Fault {

@@ -1,0 +1,295 @@
+//! CONNECT: who may come in, which session it gets, and what CONNACK says (MQTT 5 sections 3.1 and 3.2).
+
+use super::connection::State;
+use super::gate::Stamp;
+use super::record::{Durability, NEVER_EXPIRES, QueueKey, Write};
+use super::session::Session;
+use super::{Broker, ConnectionId, SessionIndex};
+use crate::wire::packet::{ConnAck, Connect};
+use crate::wire::{Fault, Packet, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode};
+
+/// The largest packet there can be, in bytes: five of header, and a remaining length of four groups of seven bits.
+const LARGEST_PACKET: u32 = 5 + 0x0FFF_FFFF;
+
+/// What a CONNECT asks for, with the broker's limits applied.
+struct Terms {
+    client_id: Box<str>,
+    /// The client identifier was assigned by the broker.
+    assigned: bool,
+    keep_alive: u16,
+    /// The keep alive is not what the client asked for.
+    server_keep_alive: bool,
+    expiry: u32,
+    /// The session expiry interval is not what the client asked for.
+    server_expiry: bool,
+    receive_maximum: u16,
+    topic_alias_maximum: u16,
+}
+
+impl Broker {
+    pub(super) fn receive_connect(
+        &mut self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+    ) -> Result<(), Fault> {
+        self.connections[id.0 as usize].version = connect.version;
+        let largest = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
+        self.connections[id.0 as usize].maximum_packet_size = largest;
+        let terms = self.terms(id, connect)?;
+        let will = connect
+            .will
+            .as_ref()
+            .map(|will| self.will_record(will))
+            .transpose()?;
+        let (session, present) = self.open_session(&terms, connect)?;
+        let accepted = self.attach(id, session, &terms, connect.version);
+        self.replace_will(session, will);
+        let stamp = self.remember_connected(session);
+        let packet = ConnAck {
+            session_present: present,
+            reason: ReasonCode::Success,
+            properties: accepted.as_properties(),
+        };
+        self.push(id, stamp, &Packet::ConnAck(packet));
+        self.counters.connects += 1;
+        let shown = &self.sessions[session.0 as usize];
+        tracing::info!(client = &*shown.client_id, version = ?connect.version, present, expiry = shown.expiry, "connected");
+        self.set_keep_alive(id);
+        self.member_connected(session);
+        Ok(())
+    }
+
+    /// Checks what needs no session, and applies the limits.
+    fn terms(&mut self, id: ConnectionId, connect: &Connect<'_>) -> Result<Terms, Fault> {
+        let limits = &self.settings.limits;
+        let refuse = |reason, what| Err(Fault { reason, what });
+        if self.shutting_down {
+            return refuse(
+                ReasonCode::ServerShuttingDown,
+                "the server is shutting down",
+            );
+        }
+        let v5 = connect.version == ProtocolVersion::V5;
+        let asked = &connect.properties;
+        if asked.authentication_method().is_some() {
+            // The seam for enhanced authentication: no method is offered yet, so every one is answered as unknown [MQTT-4.12.0-1].
+            return refuse(
+                ReasonCode::BadAuthenticationMethod,
+                "the authentication method is not offered",
+            );
+        }
+        let forever = if v5 || connect.clean_start {
+            0
+        } else {
+            NEVER_EXPIRES
+        };
+        let mut terms = Terms {
+            client_id: connect.client_id.into(),
+            assigned: false,
+            keep_alive: connect.keep_alive,
+            server_keep_alive: false,
+            expiry: asked.session_expiry().unwrap_or(forever),
+            server_expiry: false,
+            receive_maximum: asked.receive_maximum().unwrap_or(u16::MAX),
+            topic_alias_maximum: asked
+                .topic_alias_maximum()
+                .unwrap_or(0)
+                .min(limits.max_topic_alias_out),
+        };
+        if !self.connections[id.0 as usize].access.allow_anonymous {
+            return refuse(
+                ReasonCode::NotAuthorized,
+                "anonymous access is not allowed on this listener",
+            );
+        }
+        if terms.expiry > limits.persistent_client_expiration {
+            terms.expiry = limits.persistent_client_expiration;
+            terms.server_expiry = true;
+        }
+        let longest = limits.max_keepalive;
+        if longest > 0 && (terms.keep_alive == 0 || terms.keep_alive > longest) {
+            if !v5 {
+                return refuse(
+                    ReasonCode::ClientIdentifierNotValid,
+                    "the keep alive is longer than max_keepalive",
+                );
+            }
+            terms.keep_alive = longest;
+            terms.server_keep_alive = true;
+        }
+        if terms.client_id.is_empty() {
+            // [MQTT-3.1.3-8]: a MQTT 3.1.1 client without an identifier must ask for a clean session; MQTT 3.1 always names itself.
+            if connect.version == ProtocolVersion::V31 || (!v5 && !connect.clean_start) {
+                return refuse(
+                    ReasonCode::ClientIdentifierNotValid,
+                    "an empty client identifier needs a clean session",
+                );
+            }
+            terms.client_id = self.assign_client_id();
+            terms.assigned = true;
+        }
+        Ok(terms)
+    }
+
+    /// A client identifier nobody uses, of characters that every client can use.
+    fn assign_client_id(&mut self) -> Box<str> {
+        loop {
+            self.assigned_ids += 1;
+            // A splitmix64 step: assigned identifiers do not tell how many there were before.
+            let mut bits = self
+                .seed
+                .wrapping_add(self.assigned_ids.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            let id = format!("auto{:016x}", bits ^ (bits >> 31));
+            if !self.by_client.contains_key(id.as_str()) {
+                return id.into();
+            }
+        }
+    }
+
+    /// The client's session, old or new, and whether it is an old one.
+    fn open_session(
+        &mut self,
+        terms: &Terms,
+        connect: &Connect<'_>,
+    ) -> Result<(SessionIndex, bool), Fault> {
+        if let Some(index) = self.by_client.get(&terms.client_id).copied() {
+            if let Some(other) = self.sessions[index.0 as usize].connection {
+                // [MQTT-3.1.4-3]: the client identifier names one client; the newer connection has it.
+                self.counters.takeovers += 1;
+                self.disconnect(other, ReasonCode::SessionTakenOver, None);
+            }
+        }
+        // A session that ends with its connection has ended with the one just taken over.
+        if let Some(index) = self.by_client.get(&terms.client_id).copied() {
+            if !connect.clean_start {
+                return Ok((index, true));
+            }
+            self.end_session(index); // [MQTT-3.1.2-4]
+        }
+        if self.sessions.len() >= self.settings.limits.max_sessions {
+            self.counters.sessions_refused += 1;
+            return Err(Fault {
+                reason: ReasonCode::QuotaExceeded,
+                what: "max_sessions is reached",
+            });
+        }
+        let key = QueueKey(self.next_key);
+        self.next_key += 1;
+        let session = Session::new(key, terms.client_id.clone(), connect.version);
+        let index = SessionIndex(self.sessions.insert(session) as u32);
+        self.by_client.insert(terms.client_id.clone(), index);
+        Ok((index, false))
+    }
+
+    /// Ties connection and session together.
+    fn attach(
+        &mut self,
+        id: ConnectionId,
+        index: SessionIndex,
+        terms: &Terms,
+        version: ProtocolVersion,
+    ) -> PropertiesBuf {
+        let connection = &mut self.connections[id.0 as usize];
+        connection.state = State::Open;
+        connection.session = Some(index);
+        connection.keep_alive = u64::from(terms.keep_alive) * 1500;
+        connection.receive_maximum = terms.receive_maximum;
+        connection.allow_aliases(terms.topic_alias_maximum, self.seed);
+        connection.may_set_expiry = terms.expiry > 0;
+        let session = &mut self.sessions[index.0 as usize];
+        session.connection = Some(id);
+        session.disconnected_at = None;
+        session.version = version;
+        session.expiry = terms.expiry;
+        // Once it has rows in the store a session keeps them until it ends, even if it now ends with its connection.
+        session.durable |= terms.expiry > 0 && self.session_level != Durability::Memory;
+        for received in session.received.values_mut() {
+            received.counted = false;
+        }
+        self.capabilities(terms)
+    }
+
+    /// What CONNACK says in MQTT 5: only what is limited or was changed.
+    fn capabilities(&self, terms: &Terms) -> PropertiesBuf {
+        let limits = &self.settings.limits;
+        let mut properties = PropertiesBuf::new();
+        if terms.server_expiry {
+            properties.push(Property::SessionExpiryInterval(terms.expiry));
+        }
+        if limits.receive_maximum < u16::MAX {
+            properties.push(Property::ReceiveMaximum(limits.receive_maximum));
+        }
+        if limits.maximum_qos != QoS::ExactlyOnce {
+            properties.push(Property::MaximumQos(limits.maximum_qos as u8));
+        }
+        if !limits.retain_available {
+            properties.push(Property::RetainAvailable(0));
+        }
+        if limits.max_packet_size < LARGEST_PACKET {
+            properties.push(Property::MaximumPacketSize(limits.max_packet_size));
+        }
+        if terms.assigned {
+            properties.push(Property::AssignedClientIdentifier(&terms.client_id)); // [MQTT-3.2.2-16]
+        }
+        if limits.max_topic_alias > 0 {
+            properties.push(Property::TopicAliasMaximum(limits.max_topic_alias));
+        }
+        if terms.server_keep_alive {
+            properties.push(Property::ServerKeepAlive(terms.keep_alive)); // [MQTT-3.2.2-21]
+        }
+        properties
+    }
+
+    /// Writes down that the session is connected, and its will. CONNACK waits for it where there is something to lose.
+    fn remember_connected(&mut self, index: SessionIndex) -> Stamp {
+        let session = &mut self.sessions[index.0 as usize];
+        let level = self.session_level;
+        if level == Durability::Memory || !(session.durable || session.will.is_some()) {
+            return Stamp::NONE;
+        }
+        session.stored = true;
+        let key = session.key();
+        let record = session.record();
+        let will = session.will.as_deref().cloned();
+        self.write(Write::PutSession(key, record));
+        if let Some(will) = will {
+            self.write(Write::PutWill(key, will));
+        }
+        self.gate.require(level)
+    }
+
+    /// Closes a connection that is not accepted, with a CONNACK if the client can be told: MQTT 3 has return codes for a few reasons only, and a
+    /// peer that did not send a CONNECT is not answered.
+    pub(super) fn refuse_connect(
+        &mut self,
+        id: ConnectionId,
+        fault: Fault,
+        version: Option<ProtocolVersion>,
+    ) {
+        self.counters.connects_refused += 1;
+        let connection = &mut self.connections[id.0 as usize];
+        connection.state = State::Closing;
+        self.touch(id);
+        let malformed = matches!(
+            fault.reason,
+            ReasonCode::MalformedPacket | ReasonCode::ProtocolError | ReasonCode::PacketTooLarge
+        );
+        match version {
+            Some(version) if version == ProtocolVersion::V5 || !malformed => {
+                self.connections[id.0 as usize].version = version
+            }
+            None if fault.reason == ReasonCode::UnsupportedProtocolVersion => {}
+            _ => return,
+        }
+        let mut properties = PropertiesBuf::new();
+        properties.push(Property::ReasonString(fault.what));
+        let packet = ConnAck {
+            session_present: false,
+            reason: fault.reason,
+            properties: properties.as_properties(),
+        };
+        self.push(id, Stamp::NONE, &Packet::ConnAck(packet));
+    }
+}

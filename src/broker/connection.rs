@@ -1,0 +1,163 @@
+//! A network connection as the broker sees it: what its client allows, and what waits to be written to it.
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use super::SessionIndex;
+use super::gate::Outbox;
+use crate::wire::ProtocolVersion;
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// Tells connections apart that had the same place one after the other.
+    pub serial: u64,
+    pub state: State,
+    pub access: Access,
+    pub version: ProtocolVersion,
+    pub session: Option<SessionIndex>,
+    pub outbox: Outbox,
+    /// 1.5 times the keep alive, in milliseconds; 0 for none \[MQTT-3.1.2-22\].
+    pub keep_alive: u64,
+    /// When a packet last came in, in milliseconds of uptime.
+    pub last_received: u64,
+    /// QoS 1 and 2 messages the client takes at once.
+    pub receive_maximum: u16,
+    /// Bytes of a packet the client takes.
+    pub maximum_packet_size: u32,
+    /// QoS 2 messages the client has sent on this connection and not released.
+    pub unreleased: u32,
+    /// The CONNECT was accepted with a session expiry interval other than 0 (so a DISCONNECT may change it).
+    pub may_set_expiry: bool,
+    aliases: Option<Box<Aliases>>,
+    pub touched: bool,
+    pub holding: bool,
+    pub paused: bool,
+}
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Its CONNECT has not come.
+    New,
+    /// Its CONNECT was accepted.
+    Open,
+    /// What it may still have is in its outbox; after that it is closed.
+    Closing,
+}
+
+/// Who may connect through a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Clients need not say who they are.
+    pub allow_anonymous: bool,
+}
+
+/// Topic aliases, both ways (MQTT 5 section 3.3.2.3.4).
+#[derive(Debug)]
+struct Aliases {
+    /// Set by the client: the alias is the place, minus one.
+    inbound: Vec<Option<Box<str>>>,
+    /// Set by the broker.
+    outbound: HashMap<Box<str>, u16, FixedState>,
+    outbound_max: u16,
+}
+
+/// How a topic is named to a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Alias {
+    /// By its name only.
+    None,
+    /// By its name, and this alias from now on.
+    Set(u16),
+    /// By this alias.
+    Use(u16),
+}
+
+impl Connection {
+    pub fn new(serial: u64, access: Access, uptime: u64) -> Connection {
+        Connection {
+            serial,
+            state: State::New,
+            access,
+            version: ProtocolVersion::V5,
+            session: None,
+            outbox: Outbox::default(),
+            keep_alive: 0,
+            last_received: uptime,
+            receive_maximum: u16::MAX,
+            maximum_packet_size: u32::MAX,
+            unreleased: 0,
+            may_set_expiry: false,
+            aliases: None,
+            touched: false,
+            holding: false,
+            paused: false,
+        }
+    }
+
+    /// Allows topic aliases: the highest the broker may set.
+    pub fn allow_aliases(&mut self, outbound_max: u16, seed: u64) {
+        if outbound_max > 0 {
+            self.aliases(seed).outbound_max = outbound_max;
+        }
+    }
+
+    /// Whether topics may be named by aliases to this client.
+    pub fn uses_aliases(&self) -> bool {
+        self.aliases
+            .as_ref()
+            .is_some_and(|aliases| aliases.outbound_max > 0)
+    }
+
+    fn aliases(&mut self, seed: u64) -> &mut Aliases {
+        self.aliases.get_or_insert_with(|| {
+            let outbound = HashMap::with_hasher(FixedState::with_seed(seed));
+            Box::new(Aliases {
+                inbound: Vec::new(),
+                outbound,
+                outbound_max: 0,
+            })
+        })
+    }
+
+    /// The client sets an alias; it is within its maximum.
+    pub fn set_alias(&mut self, alias: u16, topic: &str, seed: u64) {
+        let inbound = &mut self.aliases(seed).inbound;
+        let at = usize::from(alias) - 1;
+        if inbound.len() <= at {
+            inbound.resize_with(at + 1, || None);
+        }
+        if inbound[at].as_deref() != Some(topic) {
+            inbound[at] = Some(topic.into());
+        }
+    }
+
+    /// The topic of an alias the client has set.
+    pub fn resolve_alias(&self, alias: u16) -> Option<&str> {
+        self.aliases
+            .as_ref()?
+            .inbound
+            .get(usize::from(alias).checked_sub(1)?)?
+            .as_deref()
+    }
+
+    /// How to name a topic to the client. Aliases are given in the order topics come, and kept: topics beyond the maximum go by name.
+    pub fn alias_for(&mut self, topic: &str) -> Alias {
+        let Some(aliases) = self
+            .aliases
+            .as_mut()
+            .filter(|aliases| aliases.outbound_max > 0)
+        else {
+            return Alias::None;
+        };
+        if let Some(alias) = aliases.outbound.get(topic) {
+            return Alias::Use(*alias);
+        }
+        let next = aliases.outbound.len() as u16 + 1;
+        if next > aliases.outbound_max {
+            return Alias::None;
+        }
+        aliases.outbound.insert(topic.into(), next);
+        Alias::Set(next)
+    }
+}

@@ -1,0 +1,79 @@
+//! What is counted. Every limit that answers somebody, and everything that is dropped, has a counter here.
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// Counts since the process started.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[doc = $doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Every counter: its name, what it counts, and how far it is.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((stringify!($name), concat!($($doc),*), self.$name),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections accepted by listeners.
+    connections_accepted,
+    /// Connections closed at once because `max_connections` was reached.
+    connections_refused,
+    /// Connections that did not send CONNECT in time.
+    connect_timeouts,
+    /// CONNECTs answered with success.
+    connects,
+    /// CONNECTs refused.
+    connects_refused,
+    /// Sessions taken over by another connection with the same client identifier.
+    takeovers,
+    /// Connections closed because nothing was heard for 1.5 times the keep alive.
+    keep_alive_timeouts,
+    /// Connections closed because the peer broke the protocol.
+    protocol_faults,
+    /// Sessions that have ended because they expired.
+    sessions_expired,
+    /// CONNECTs refused because `max_sessions` was reached.
+    sessions_refused,
+    /// PUBLISH packets received.
+    publishes_received,
+    /// PUBLISH packets sent.
+    publishes_sent,
+    /// Payload bytes received.
+    payload_bytes_received,
+    /// Payload bytes sent.
+    payload_bytes_sent,
+    /// Messages nobody subscribed to.
+    publishes_unmatched,
+    /// QoS 2 messages received again and not delivered again.
+    duplicates_suppressed,
+    /// QoS 0 deliveries dropped because too much waits for a connection (`max_outgoing_bytes`).
+    dropped_outgoing_full,
+    /// Deliveries dropped because a queue is full (`max_queued_messages`, `max_queued_bytes`, `max_queued_bytes_total`).
+    dropped_queue_full,
+    /// Deliveries dropped because they are larger than the client's maximum packet size.
+    dropped_too_large,
+    /// Deliveries dropped because the message expired.
+    dropped_expired,
+    /// Deliveries of a QoS 2 message of a shared group dropped because its receiver's session ended before it was complete [MQTT-4.8.2-5].
+    dropped_shared_incomplete,
+    /// Publishes refused because the store has no room.
+    refused_store_full,
+    /// Messages not retained because `max_retained_messages` or `max_retained_bytes` was reached.
+    refused_retained,
+    /// Subscriptions refused because `max_subscriptions` was reached.
+    subscriptions_refused,
+    /// Publishes and subscriptions refused because the topic is longer or deeper than allowed.
+    topics_refused,
+    /// Wills published.
+    wills_published,
+    /// Messages read from the store because their bodies were not in memory.
+    bodies_fetched,
+    /// Batches committed.
+    commits,
+    /// Times reading from publishers was paused because the disk was behind (`max_pending_write_bytes`).
+    reading_paused,
+}

@@ -1,0 +1,593 @@
+//! From a session's queue to its client: packet identifiers, windows, resending, and reading bodies back from the store.
+
+use super::connection::Alias;
+use super::gate::Stamp;
+use super::message::{Message, Parts};
+use super::queue::Queued;
+use super::record::{QueueKey, Seq, Write};
+use super::route::{Frames, Offer};
+use super::{Broker, ConnectionId, Fetch, GroupIndex, Owner, SessionIndex, ack};
+use crate::clock::Now;
+use crate::wire::packet::Publish;
+use crate::wire::{
+    Packet, PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
+};
+
+/// An outbox is filled up from the queue while less than this waits in it, in bytes: enough to keep a connection busy while it is written.
+const FILL_BYTES: usize = 256 * 1024;
+/// Most bodies a queue asks for at once.
+const FETCH_MESSAGES: usize = 512;
+/// Most bytes of bodies a queue asks for at once.
+const FETCH_BYTES: u64 = 512 * 1024;
+
+/// A PUBLISH to be encoded for a client.
+struct Delivery<'a> {
+    parts: &'a Parts<'a>,
+    qos: QoS,
+    retain: bool,
+    dup: bool,
+    packet_id: Option<PacketId>,
+    ids: &'a [u32],
+}
+
+impl Broker {
+    /// Whether a session's client may be sent a message now, ahead of nothing.
+    pub(super) fn may_send_at_once(&self, index: SessionIndex) -> bool {
+        let session = &self.sessions[index.0 as usize];
+        session.queue.is_empty() && session.outgoing.resend().is_none() && self.has_window(index)
+    }
+
+    /// Whether a session's client is connected and can take a message.
+    pub(super) fn has_window(&self, index: SessionIndex) -> bool {
+        let session = &self.sessions[index.0 as usize];
+        let Some(id) = session.connection else {
+            return false;
+        };
+        let connection = &self.connections[id.0 as usize];
+        session.outgoing.on_wire() < usize::from(connection.receive_maximum) // [MQTT-3.3.4-9]
+            && session.outgoing.len() < usize::from(self.settings.limits.max_inflight_messages)
+            && connection.outbox.len() < FILL_BYTES
+    }
+
+    /// Delivers at QoS 0: now or never.
+    pub(super) fn deliver_qos0(
+        &mut self,
+        index: SessionIndex,
+        offer: &Offer<'_>,
+        retain: bool,
+        ids: &[u32],
+        frames: &mut Frames,
+    ) {
+        let Some(id) = self.sessions[index.0 as usize].connection else {
+            return;
+        };
+        let connection = &mut self.connections[id.0 as usize];
+        if connection.outbox.len() >= self.settings.limits.max_outgoing_bytes {
+            self.counters.dropped_outgoing_full += 1;
+            return;
+        }
+        let delivery = Delivery {
+            parts: offer.parts,
+            qos: QoS::AtMostOnce,
+            retain,
+            dup: false,
+            packet_id: None,
+            ids,
+        };
+        if !ids.is_empty() || connection.uses_aliases() {
+            if self.fits_client(id, &delivery) {
+                self.push_publish(id, &delivery, offer.stamp);
+            }
+            return;
+        }
+        let v5 = connection.version == ProtocolVersion::V5;
+        let frame = frames.of(v5, retain);
+        if frame.is_empty() {
+            let unix = self.now.unix;
+            let publish = delivery.publish(v5, Alias::None, unix, &mut self.scratch);
+            codec::encode_publish(&publish, connection.version, frame);
+        }
+        if frame.len() > connection.maximum_packet_size as usize {
+            self.counters.dropped_too_large += 1;
+            return;
+        }
+        connection
+            .outbox
+            .push(offer.stamp, &self.gate, |out| out.extend_from_slice(frame));
+        self.counters.publishes_sent += 1;
+        self.counters.payload_bytes_sent += offer.parts.payload.len() as u64;
+        self.pushed(id);
+    }
+
+    /// Delivers a message to one client at QoS 0, if it is connected and can take it.
+    pub(super) fn deliver_now(
+        &mut self,
+        index: SessionIndex,
+        parts: &Parts<'_>,
+        retain: bool,
+        subscription: u32,
+        stamp: Stamp,
+    ) {
+        let Some(id) = self.sessions[index.0 as usize].connection else {
+            return;
+        };
+        if self.connections[id.0 as usize].outbox.len() >= self.settings.limits.max_outgoing_bytes {
+            self.counters.dropped_outgoing_full += 1;
+            return;
+        }
+        let ids = if subscription == 0 {
+            &[][..]
+        } else {
+            &[subscription][..]
+        };
+        let delivery = Delivery {
+            parts,
+            qos: QoS::AtMostOnce,
+            retain,
+            dup: false,
+            packet_id: None,
+            ids,
+        };
+        if self.fits_client(id, &delivery) {
+            self.push_publish(id, &delivery, stamp);
+        }
+    }
+
+    /// Sends a message that has its body to a connected client: gives it a packet identifier, remembers it, and pushes the packet. `queue` is whose
+    /// row it has, `stamp` what the message itself waits for, `new` says that its row is not written yet. False if the client does not take packets
+    /// of that size: then the delivery is as good as done \[MQTT-3.1.2-25\].
+    pub(super) fn send(
+        &mut self,
+        index: SessionIndex,
+        item: Queued,
+        queue: QueueKey,
+        group: Option<GroupIndex>,
+        stamp: Stamp,
+        new: bool,
+    ) -> bool {
+        let session = &mut self.sessions[index.0 as usize];
+        let own = session.key();
+        let durable = session.durable;
+        let ready = session
+            .connection
+            .zip(session.outgoing.free_id())
+            .zip(item.body.clone());
+        let Some(((id, packet_id), body)) = ready else {
+            debug_assert!(
+                false,
+                "a message is sent through an open window and with its body"
+            );
+            return false;
+        };
+        let delivery = Delivery {
+            parts: &body.parts(),
+            qos: item.qos,
+            retain: item.retain,
+            dup: item.dup,
+            packet_id: Some(packet_id),
+            ids: item.ids.as_slice(),
+        };
+        if !self.fits_client(id, &delivery) {
+            if !new {
+                self.forget(&item, queue);
+            }
+            return false;
+        }
+        // A QoS 2 packet identifier must be known after a crash, or the message would go out under another one and arrive twice: its PUBLISH waits
+        // for the row. One of QoS 1 is written only where the row is written anyway.
+        let exact = item.qos == QoS::ExactlyOnce && durable && item.is_stored();
+        let row = if exact { own } else { queue };
+        let mut stamp = stamp;
+        if item.is_stored() && (new || exact) {
+            let record = item.record((row == own).then_some(packet_id), false);
+            self.write(Write::PutDelivery(item.seq, row, record));
+            if !new && row != queue {
+                self.write(Write::RemoveDelivery(item.seq, queue));
+            }
+            stamp = stamp.max(self.gate.require(item.level));
+        }
+        self.push_publish(id, &delivery, stamp);
+        self.sessions[index.0 as usize]
+            .outgoing
+            .insert_sent(packet_id, item, row, group);
+        true
+    }
+
+    /// Whether the client takes packets of this size \[MQTT-3.1.2-24\]; counts it if not.
+    fn fits_client(&mut self, id: ConnectionId, delivery: &Delivery<'_>) -> bool {
+        let connection = &self.connections[id.0 as usize];
+        if connection.maximum_packet_size == u32::MAX {
+            return true;
+        }
+        let v5 = connection.version == ProtocolVersion::V5;
+        let publish = delivery.publish(v5, Alias::None, self.now.unix, &mut self.scratch);
+        let fits = codec::publish_len(&publish, connection.version)
+            <= connection.maximum_packet_size as usize;
+        if !fits {
+            self.counters.dropped_too_large += 1;
+        }
+        fits
+    }
+
+    /// Pushes a PUBLISH.
+    fn push_publish(&mut self, id: ConnectionId, delivery: &Delivery<'_>, stamp: Stamp) {
+        let connection = &mut self.connections[id.0 as usize];
+        let version = connection.version;
+        let topic = delivery.parts.topic;
+        // Setting an alias makes the packet larger by up to six bytes: it must fit even then.
+        let alias = match connection.maximum_packet_size {
+            u32::MAX => connection.alias_for(topic),
+            size if delivery.len() + 1024 < size as usize => connection.alias_for(topic),
+            _ => Alias::None,
+        };
+        let publish = delivery.publish(
+            version == ProtocolVersion::V5,
+            alias,
+            self.now.unix,
+            &mut self.scratch,
+        );
+        connection.outbox.push(stamp, &self.gate, |out| {
+            codec::encode_publish(&publish, version, out)
+        });
+        self.counters.publishes_sent += 1;
+        self.counters.payload_bytes_sent += delivery.parts.payload.len() as u64;
+        self.pushed(id);
+    }
+
+    /// Fills a connection's outbox: first what must be sent again, then retained messages for new subscriptions and the session's queue, then the
+    /// queues of its shared groups. Goes on when the outbox has been taken, an acknowledgement has come or bodies have been read.
+    pub(super) fn pump(&mut self, id: ConnectionId, index: SessionIndex) {
+        while let Some(packet_id) = self.sessions[index.0 as usize].outgoing.resend() {
+            if self.has_older_queued(index, packet_id) && self.has_window(index) {
+                if !self.send_next(index) {
+                    return;
+                }
+                continue;
+            }
+            if self.connections[id.0 as usize].outbox.len() >= FILL_BYTES
+                || !self.resend(id, index, packet_id)
+            {
+                return;
+            }
+            self.sessions[index.0 as usize].outgoing.resent();
+        }
+        while !self.sessions[index.0 as usize].queue.is_empty() && self.has_window(index) {
+            if !self.send_next(index) {
+                return;
+            }
+        }
+        if self.sessions[index.0 as usize].queue.is_empty()
+            && !self.sessions[index.0 as usize].replays.is_empty()
+        {
+            self.replay(id, index);
+        }
+        self.pump_groups(index);
+    }
+
+    /// Whether the queue has a message older than one to be sent again: after a crash it may, because QoS 1 messages lose their identifiers.
+    fn has_older_queued(&self, index: SessionIndex, packet_id: PacketId) -> bool {
+        let session = &self.sessions[index.0 as usize];
+        let again = session
+            .outgoing
+            .get(packet_id)
+            .filter(|inflight| !inflight.released);
+        again
+            .zip(session.queue.front())
+            .is_some_and(|(again, first)| first.seq < again.item.seq)
+    }
+
+    /// Sends the first message of a session's queue; false if its body is not there yet.
+    fn send_next(&mut self, index: SessionIndex) -> bool {
+        let queue = &self.sessions[index.0 as usize].queue;
+        let key = queue.key;
+        let Some(first) = queue.front() else {
+            return false;
+        };
+        if first.body.is_none() && !first.is_expired(self.now.unix) {
+            self.fetch(Owner::Session(index));
+            return false;
+        }
+        if let Some(item) = self.pop(Owner::Session(index)) {
+            let stamp = self.stamp_of(&item);
+            self.send(index, item, key, None, stamp, false);
+        }
+        self.fetch_ahead(Owner::Session(index));
+        true
+    }
+
+    /// What the delivery of a queued message waits for.
+    pub(super) fn stamp_of(&self, item: &Queued) -> Stamp {
+        if item.is_stored() {
+            self.gate.stamp_of(item.seq, item.level)
+        } else {
+            Stamp::NONE
+        }
+    }
+
+    /// Takes the first message out of a queue; `None` if it has expired.
+    pub(super) fn pop(&mut self, owner: Owner) -> Option<Queued> {
+        let unix = self.now.unix;
+        let queue = self.queue_mut(owner)?;
+        let (key, hot) = (queue.key, queue.hot_bytes());
+        let item = queue.pop()?;
+        let cooled = hot - queue.hot_bytes();
+        self.hot_bytes -= cooled;
+        self.queued_bytes -= u64::from(item.size);
+        if item.is_expired(unix) {
+            self.counters.dropped_expired += 1; // [MQTT-3.3.2-5]
+            self.forget(&item, key);
+            return None;
+        }
+        Some(item)
+    }
+
+    /// Sends a message or a PUBREL again after a reconnection, under its original packet identifier \[MQTT-4.4.0-1\]; false if it cannot be yet.
+    fn resend(&mut self, id: ConnectionId, index: SessionIndex, packet_id: PacketId) -> bool {
+        let session = &mut self.sessions[index.0 as usize];
+        let Some(inflight) = session.outgoing.get(packet_id) else {
+            return true;
+        };
+        if inflight.released {
+            self.push(
+                id,
+                Stamp::NONE,
+                &Packet::PubRel(ack(packet_id, ReasonCode::Success)),
+            );
+            return true;
+        }
+        if session.outgoing.on_wire()
+            >= usize::from(self.connections[id.0 as usize].receive_maximum)
+        {
+            return false;
+        }
+        let Some(body) = inflight.item.body.clone() else {
+            self.fetch(Owner::Resend(index));
+            return false;
+        };
+        let item = inflight.item.clone();
+        let queue = inflight.queue;
+        // What has been sent once is sent again even if it has expired since: the exchange must be finished. A message that was never sent is not here.
+        let delivery = Delivery {
+            parts: &body.parts(),
+            qos: item.qos,
+            retain: item.retain,
+            dup: true, // [MQTT-3.3.1-1]
+            packet_id: Some(packet_id),
+            ids: item.ids.as_slice(),
+        };
+        let stamp = self.stamp_of(&item);
+        if self.fits_client(id, &delivery) {
+            self.push_publish(id, &delivery, stamp);
+            self.sessions[index.0 as usize]
+                .outgoing
+                .mark_on_wire(packet_id);
+        } else {
+            self.sessions[index.0 as usize].outgoing.remove(packet_id);
+            self.forget(&item, queue);
+        }
+        true
+    }
+
+    /// Asks for the bodies of the next messages, unless that has been done.
+    pub(super) fn fetch(&mut self, owner: Owner) {
+        let budget = self
+            .settings
+            .limits
+            .max_hot_bytes
+            .saturating_sub(self.hot_bytes)
+            .clamp(FETCH_BYTES / 8, FETCH_BYTES);
+        let gate = &self.gate;
+        let (key, seqs) = match owner {
+            Owner::Session(SessionIndex(at)) => {
+                let queue = &mut self.sessions[at as usize].queue;
+                if queue.fetching {
+                    return;
+                }
+                let seqs = queue.cold(FETCH_MESSAGES, budget, |seq| gate.is_durable(seq));
+                queue.fetching = !seqs.is_empty();
+                (queue.key, seqs)
+            }
+            Owner::Group(GroupIndex(at)) => {
+                let queue = &mut self.groups[at as usize].queue;
+                if queue.fetching {
+                    return;
+                }
+                let seqs = queue.cold(FETCH_MESSAGES, budget, |seq| gate.is_durable(seq));
+                queue.fetching = !seqs.is_empty();
+                (queue.key, seqs)
+            }
+            Owner::Resend(SessionIndex(at)) => {
+                let session = &mut self.sessions[at as usize];
+                if session.outgoing.fetching {
+                    return;
+                }
+                let seqs = cold_resends(session, |seq| gate.is_durable(seq));
+                session.outgoing.fetching = !seqs.is_empty();
+                (session.key(), seqs)
+            }
+        };
+        if seqs.is_empty() {
+            self.starve(owner);
+            return;
+        }
+        self.counters.bodies_fetched += seqs.len() as u64;
+        let serial = self.serial_of(owner);
+        self.fetches.push(Fetch {
+            owner,
+            key,
+            serial,
+            seqs,
+        });
+    }
+
+    /// Asks for more bodies while half of the last ones are still there, so that reading and sending go on side by side.
+    pub(super) fn fetch_ahead(&mut self, owner: Owner) {
+        let Some(queue) = self.queue_mut(owner) else {
+            return;
+        };
+        if !queue.fetching
+            && queue.len() > FETCH_MESSAGES / 2
+            && queue
+                .get(FETCH_MESSAGES / 2)
+                .is_some_and(|item| item.body.is_none())
+        {
+            self.fetch(owner);
+        }
+    }
+
+    /// Takes bodies that were read from the store, in the order in which they were asked for; `None` for one that is not there.
+    pub fn fetched(&mut self, fetch: Fetch, bodies: Vec<(Seq, Option<Message>)>, now: Now) {
+        self.now = now;
+        match fetch.owner {
+            Owner::Resend(index) => {
+                let serial = self.serial_of(fetch.owner);
+                let Some(session) = self
+                    .sessions
+                    .get_mut(index.0 as usize)
+                    .filter(|session| session.key() == fetch.key)
+                else {
+                    return;
+                };
+                if serial != fetch.serial {
+                    return; // The connection has changed since; the new one asks for itself.
+                }
+                session.outgoing.fetching = false;
+                let missing = session.outgoing.warm(&bodies);
+                for (packet_id, seq) in missing {
+                    tracing::error!(
+                        seq = seq.0,
+                        "a message in flight has no body in the store; it is given up"
+                    );
+                    if let Some(inflight) =
+                        self.sessions[index.0 as usize].outgoing.remove(packet_id)
+                    {
+                        self.forget(&inflight.item, inflight.queue);
+                    }
+                }
+                self.touch_session(index);
+            }
+            owner => {
+                let Some(queue) = self.queue_mut(owner).filter(|queue| queue.key == fetch.key)
+                else {
+                    return;
+                };
+                queue.fetching = false;
+                let hot = queue.hot_bytes();
+                let missing = queue.warm(&bodies);
+                let warmed = queue.hot_bytes() - hot;
+                self.hot_bytes += warmed;
+                for item in missing {
+                    tracing::error!(
+                        seq = item.seq.0,
+                        "a queued message has no body in the store; it is given up"
+                    );
+                    self.queued_bytes -= u64::from(item.size);
+                    self.forget(&item, fetch.key);
+                }
+                self.wake(owner);
+            }
+        }
+    }
+
+    fn wake(&mut self, owner: Owner) {
+        match owner {
+            Owner::Session(index) | Owner::Resend(index) => self.touch_session(index),
+            Owner::Group(group) => self.wake_members(group),
+        }
+    }
+
+    /// The next message is not on disk yet: its owner goes on after the next commit.
+    fn starve(&mut self, owner: Owner) {
+        match owner {
+            Owner::Session(index) | Owner::Resend(index) => self.starved.push(index),
+            Owner::Group(group) => self.starve_members(group),
+        }
+    }
+
+    fn queue_mut(&mut self, owner: Owner) -> Option<&mut super::queue::Queue> {
+        match owner {
+            Owner::Session(index) | Owner::Resend(index) => self
+                .sessions
+                .get_mut(index.0 as usize)
+                .map(|session| &mut session.queue),
+            Owner::Group(group) => self
+                .groups
+                .get_mut(group.0 as usize)
+                .map(|group| &mut group.queue),
+        }
+    }
+
+    fn serial_of(&self, owner: Owner) -> u64 {
+        let Owner::Resend(index) = owner else {
+            return 0;
+        };
+        let connection = self
+            .sessions
+            .get(index.0 as usize)
+            .and_then(|session| session.connection);
+        connection.map_or(0, |id| self.connections[id.0 as usize].serial)
+    }
+}
+
+fn cold_resends(session: &super::session::Session, readable: impl Fn(Seq) -> bool) -> Vec<Seq> {
+    let ids = session.outgoing.resends().take(FETCH_MESSAGES);
+    let inflight = ids.filter_map(|id| session.outgoing.get(id));
+    let cold = inflight.filter(|inflight| {
+        !inflight.released && inflight.item.body.is_none() && readable(inflight.item.seq)
+    });
+    let mut seqs: Vec<Seq> = cold.map(|inflight| inflight.item.seq).collect();
+    seqs.sort_unstable();
+    seqs
+}
+
+impl Delivery<'_> {
+    /// Bytes of topic, properties and payload.
+    fn len(&self) -> usize {
+        self.parts.topic.len()
+            + self.parts.properties.as_bytes().len()
+            + self.parts.payload.len()
+            + 5 * self.ids.len()
+    }
+
+    /// The packet, its properties put together in `scratch` if they are not the message's own.
+    fn publish<'b>(
+        &'b self,
+        v5: bool,
+        alias: Alias,
+        unix: u64,
+        scratch: &'b mut PropertiesBuf,
+    ) -> Publish<'b> {
+        let mut topic = self.parts.topic;
+        let mut properties = self.parts.properties;
+        if v5 && (self.parts.expires.is_some() || !self.ids.is_empty() || alias != Alias::None) {
+            scratch.clear();
+            if let Alias::Set(alias) | Alias::Use(alias) = alias {
+                scratch.push(Property::TopicAlias(alias));
+            }
+            if let Alias::Use(_) = alias {
+                topic = "";
+            }
+            if let Some(expires) = self.parts.expires {
+                // [MQTT-3.3.2-6]: what is left of the interval.
+                let left = expires.saturating_sub(unix).div_ceil(1000);
+                scratch.push(Property::MessageExpiryInterval(
+                    left.try_into().unwrap_or(u32::MAX),
+                ));
+            }
+            for id in self.ids {
+                scratch.push(Property::SubscriptionIdentifier(*id));
+            }
+            scratch.extend(properties);
+            properties = scratch.as_properties();
+        }
+        Publish {
+            dup: self.dup,
+            qos: self.qos,
+            retain: self.retain,
+            topic,
+            packet_id: self.packet_id,
+            properties,
+            payload: self.parts.payload,
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! The gate: how an acknowledgement comes to mean "on disk".
+//!
+//! Writes join the open batch; the committer takes it whole and reports it written and durable. Every packet that promises or reveals a write
+//! carries the [`Stamp`] of its batch and stays in its connection's [`Outbox`] until the stamp has passed.
+
+use std::collections::VecDeque;
+
+use super::record::{Batch, BatchId, Durability, Seq, Write};
+
+/// How long removals may wait for company before they are committed on their own, in milliseconds.
+const LAZY_MS: u64 = 100;
+/// How many writes may wait before they are committed on their own.
+const LAZY_WRITES: usize = 4096;
+/// What a write weighs beyond the message body it carries, in bytes; an estimate.
+const WRITE_WEIGHT: usize = 96;
+
+/// A point in the order of commits that a packet waits for. Batch `n` is written at `2n` and durable at `2n + 1`: the committer is done with
+/// one batch before it begins the next, so the points of all batches are in one order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Stamp(u64);
+
+impl Stamp {
+    /// Waits for nothing.
+    pub const NONE: Stamp = Stamp(0);
+
+    fn of(batch: BatchId, level: Durability) -> Stamp {
+        match level {
+            Durability::Memory => Stamp::NONE,
+            Durability::Os => Stamp(2 * batch.0),
+            Durability::Fsync => Stamp(2 * batch.0 + 1),
+        }
+    }
+}
+
+/// The open batch, and how far the disk has come.
+#[derive(Debug)]
+pub(super) struct Gate {
+    open: Batch,
+    open_bytes: usize,
+    open_last_seq: Seq,
+    urgent: bool,
+    lazy_deadline: Option<u64>,
+    committing: Option<Committing>,
+    passed: Stamp,
+    durable_seq: Seq,
+}
+
+#[derive(Debug)]
+struct Committing {
+    id: BatchId,
+    bytes: usize,
+    last_seq: Seq,
+}
+
+impl Gate {
+    pub fn new() -> Gate {
+        Gate {
+            open: Batch {
+                id: BatchId(1),
+                writes: Vec::new(),
+            },
+            open_bytes: 0,
+            open_last_seq: Seq(0),
+            urgent: false,
+            lazy_deadline: None,
+            committing: None,
+            passed: Stamp::NONE,
+            durable_seq: Seq(0),
+        }
+    }
+
+    /// Adds a write to the open batch. Nobody waits for it yet: it commits with the next batch, or alone after a short while.
+    pub fn write(&mut self, write: Write, uptime: u64) {
+        self.open_bytes += WRITE_WEIGHT;
+        if let Write::PutMessage(seq, message) = &write {
+            self.open_bytes += message.size() as usize;
+            self.open_last_seq = self.open_last_seq.max(*seq);
+        }
+        self.lazy_deadline.get_or_insert(uptime + LAZY_MS);
+        self.open.writes.push(write);
+    }
+
+    /// The stamp of the open batch, for a packet that waits for what was just written; the batch commits as soon as the disk is free.
+    pub fn require(&mut self, level: Durability) -> Stamp {
+        self.urgent |= level != Durability::Memory;
+        Stamp::of(self.open.id, level)
+    }
+
+    /// The stamp for a packet that reveals a stored message: none if its body is durable already.
+    pub fn stamp_of(&self, seq: Seq, level: Durability) -> Stamp {
+        if seq <= self.durable_seq {
+            return Stamp::NONE;
+        }
+        match &self.committing {
+            Some(committing) if seq <= committing.last_seq => Stamp::of(committing.id, level),
+            _ => Stamp::of(self.open.id, level),
+        }
+    }
+
+    /// Whether the body of a stored message can be read from the store.
+    pub fn is_durable(&self, seq: Seq) -> bool {
+        seq <= self.durable_seq
+    }
+
+    /// Whether a packet with this stamp may leave.
+    pub fn is_open(&self, stamp: Stamp) -> bool {
+        stamp <= self.passed
+    }
+
+    /// Takes the open batch if it should be committed now. The batch taken before must be durable.
+    pub fn take_batch(&mut self, uptime: u64) -> Option<Batch> {
+        if !self.wants_commit(uptime) {
+            return None;
+        }
+        debug_assert!(self.committing.is_none(), "one batch commits at a time");
+        let next = Batch {
+            id: BatchId(self.open.id.0 + 1),
+            writes: Vec::new(),
+        };
+        let batch = std::mem::replace(&mut self.open, next);
+        self.committing = Some(Committing {
+            id: batch.id,
+            bytes: self.open_bytes,
+            last_seq: self.open_last_seq,
+        });
+        self.open_bytes = 0;
+        self.urgent = false;
+        self.lazy_deadline = None;
+        Some(batch)
+    }
+
+    /// Whether there is a batch that should be committed now.
+    pub fn wants_commit(&self, uptime: u64) -> bool {
+        !self.open.writes.is_empty()
+            && (self.urgent
+                || self.open.writes.len() >= LAZY_WRITES
+                || self
+                    .lazy_deadline
+                    .is_some_and(|deadline| deadline <= uptime))
+    }
+
+    /// When a batch that nobody waits for should be committed.
+    pub fn deadline(&self) -> Option<u64> {
+        self.lazy_deadline
+    }
+
+    /// Makes the open batch commit now, whatever is in it.
+    pub fn flush(&mut self) {
+        self.urgent = true;
+    }
+
+    /// Whether all writes are durable.
+    pub fn is_idle(&self) -> bool {
+        self.open.writes.is_empty() && self.committing.is_none()
+    }
+
+    /// The operating system has all of the batch.
+    pub fn written(&mut self, batch: BatchId) {
+        self.passed = self.passed.max(Stamp::of(batch, Durability::Os));
+    }
+
+    /// All of the batch is on disk.
+    pub fn durable(&mut self, batch: BatchId) {
+        self.passed = self.passed.max(Stamp::of(batch, Durability::Fsync));
+        if let Some(committing) = self.committing.take_if(|committing| committing.id <= batch) {
+            self.durable_seq = self.durable_seq.max(committing.last_seq);
+        }
+    }
+
+    /// What was found in the store at start is durable.
+    pub fn recovered(&mut self, last: Seq) {
+        self.durable_seq = last;
+        self.open_last_seq = last;
+    }
+
+    /// Bytes of writes that are not durable yet; an estimate.
+    pub fn pending_bytes(&self) -> usize {
+        self.open_bytes
+            + self
+                .committing
+                .as_ref()
+                .map_or(0, |committing| committing.bytes)
+    }
+}
+
+/// What waits to be written to one connection: one FIFO, in which a packet waits for its stamp and for all that stands before it.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    bytes: Vec<u8>,
+    holds: VecDeque<Hold>,
+    held_acks: u32,
+}
+
+/// The bytes from `start` on wait for `stamp`.
+#[derive(Debug)]
+struct Hold {
+    start: usize,
+    stamp: Stamp,
+    acks: u32,
+}
+
+impl Outbox {
+    /// Bytes waiting, released or not.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether a packet waits for the disk.
+    pub fn is_holding(&self) -> bool {
+        !self.holds.is_empty()
+    }
+
+    /// Acknowledgements of incoming messages that wait for the disk.
+    pub fn held_acks(&self) -> u32 {
+        self.held_acks
+    }
+
+    /// Appends a packet by letting `encode` write it.
+    pub fn push(&mut self, stamp: Stamp, gate: &Gate, encode: impl FnOnce(&mut Vec<u8>)) {
+        let newer = self.holds.back().is_none_or(|last| last.stamp < stamp);
+        if newer && !gate.is_open(stamp) {
+            self.holds.push_back(Hold {
+                start: self.bytes.len(),
+                stamp,
+                acks: 0,
+            });
+        }
+        encode(&mut self.bytes);
+    }
+
+    /// Says that the packet just pushed acknowledges an incoming message for good: it counts against the receive maximum until it leaves.
+    pub fn count_ack(&mut self) {
+        if let Some(hold) = self.holds.back_mut() {
+            hold.acks += 1;
+            self.held_acks += 1;
+        }
+    }
+
+    /// Lets go what the gate has let pass; whether that was anything.
+    pub fn release(&mut self, gate: &Gate) -> bool {
+        let mut released = false;
+        while let Some(hold) = self.holds.pop_front_if(|hold| gate.is_open(hold.stamp)) {
+            self.held_acks -= hold.acks;
+            released = true;
+        }
+        released
+    }
+
+    /// Moves the released bytes to the end of `out`.
+    pub fn take(&mut self, out: &mut Vec<u8>) {
+        match self.holds.front() {
+            None if out.is_empty() => *out = std::mem::take(&mut self.bytes),
+            None => out.append(&mut self.bytes),
+            Some(hold) => {
+                let released = hold.start;
+                out.extend_from_slice(&self.bytes[..released]);
+                self.bytes.drain(..released);
+                for hold in &mut self.holds {
+                    hold.start -= released;
+                }
+            }
+        }
+    }
+
+    /// Drops what waits for the disk: the connection ends and must not promise it.
+    pub fn drop_held(&mut self) {
+        if let Some(first) = self.holds.front() {
+            self.bytes.truncate(first.start);
+            self.holds.clear();
+            self.held_acks = 0;
+        }
+    }
+}

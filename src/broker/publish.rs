@@ -1,0 +1,328 @@
+//! PUBLISH from a client, and the rest of the exchange that brings it in (MQTT 5 sections 3.3 and 4.3).
+
+use super::message::Parts;
+use super::record::{Durability, Write};
+use super::route::SYS_PREFIX;
+use super::session::Received;
+use super::{Broker, ConnectionId, SessionIndex, ack};
+use crate::wire::packet::{Ack, Publish};
+use crate::wire::{
+    Fault, Packet, PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode,
+};
+
+/// What a PUBLISH says in its properties beside what is forwarded.
+#[derive(Default)]
+struct Instructions {
+    alias: Option<u16>,
+    expiry: Option<u32>,
+    utf8: bool,
+}
+
+impl Broker {
+    pub(super) fn receive_publish(
+        &mut self,
+        id: ConnectionId,
+        session: SessionIndex,
+        publish: &Publish<'_>,
+    ) -> Result<(), Fault> {
+        self.counters.publishes_received += 1;
+        self.counters.payload_bytes_received += publish.payload.len() as u64;
+        let mut instructions = Instructions::default();
+        for property in publish.properties.iter() {
+            match property {
+                Property::TopicAlias(alias) => instructions.alias = Some(alias),
+                Property::MessageExpiryInterval(seconds) => instructions.expiry = Some(seconds),
+                Property::PayloadFormatIndicator(format) => instructions.utf8 = format == 1,
+                Property::SubscriptionIdentifier(_) => {
+                    return Err(Fault::protocol(
+                        "PUBLISH from a client with a subscription identifier",
+                    )); // [MQTT-3.3.4-6]
+                }
+                _ => {}
+            }
+        }
+        let resolved = self.resolve_topic(id, publish.topic, instructions.alias)?;
+        let topic = resolved.as_deref().unwrap_or(publish.topic);
+        self.check_message(topic, publish.qos, publish.retain)?;
+        self.check_receive_maximum(id, session, publish)?;
+
+        let mut forwarded = PropertiesBuf::new();
+        let parts = Parts {
+            topic,
+            properties: publish.properties.forwardable(&mut forwarded),
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            expires: instructions
+                .expiry
+                .map(|seconds| self.now.unix + u64::from(seconds) * 1000),
+        };
+        if topic.starts_with(SYS_PREFIX) {
+            return self.refuse_sys(id, publish);
+        }
+        let readable = !instructions.utf8 || std::str::from_utf8(publish.payload).is_ok();
+        match publish.packet_id {
+            None if readable => {
+                self.publish(&parts, Some(session));
+                Ok(())
+            }
+            None => Err(Fault {
+                reason: ReasonCode::PayloadFormatInvalid,
+                what: "PUBLISH payload is not UTF-8",
+            }),
+            Some(packet_id) if publish.qos == QoS::AtLeastOnce => {
+                self.receive_qos1(id, session, packet_id, &parts, readable)
+            }
+            Some(packet_id) => self.receive_qos2(id, session, packet_id, &parts, readable),
+        }
+    }
+
+    /// Only the broker publishes to `$SYS` (section 4.7.2): what a client sends there goes nowhere, and a client that can be told is.
+    fn refuse_sys(&mut self, id: ConnectionId, publish: &Publish<'_>) -> Result<(), Fault> {
+        let Some(packet_id) = publish.packet_id else {
+            return Ok(());
+        };
+        let answer = ack(packet_id, ReasonCode::NotAuthorized);
+        let packet = if publish.qos == QoS::AtLeastOnce {
+            Packet::PubAck(answer)
+        } else {
+            Packet::PubRec(answer)
+        };
+        self.push_final_ack(id, Default::default(), &packet);
+        Ok(())
+    }
+
+    /// \[MQTT-4.3.2-4\]: PUBACK says that the broker has taken over the message, so it waits until that is true.
+    fn receive_qos1(
+        &mut self,
+        id: ConnectionId,
+        session: SessionIndex,
+        packet_id: PacketId,
+        parts: &Parts<'_>,
+        readable: bool,
+    ) -> Result<(), Fault> {
+        if !readable {
+            self.push_final_ack(
+                id,
+                Default::default(),
+                &Packet::PubAck(ack(packet_id, ReasonCode::PayloadFormatInvalid)),
+            );
+            return Ok(());
+        }
+        let published = self.publish(parts, Some(session));
+        if published.reason.is_error()
+            && self.connections[id.0 as usize].version != ProtocolVersion::V5
+        {
+            return Err(Fault {
+                reason: published.reason,
+                what: "the message cannot be stored",
+            });
+        }
+        self.push_final_ack(
+            id,
+            published.stamp,
+            &Packet::PubAck(ack(packet_id, published.reason)),
+        );
+        Ok(())
+    }
+
+    /// \[MQTT-4.3.3-8, MQTT-4.3.3-10\]: PUBREC waits until message and packet identifier are kept; until PUBREL the same identifier is the same
+    /// message, and is answered without publishing it again.
+    fn receive_qos2(
+        &mut self,
+        id: ConnectionId,
+        session: SessionIndex,
+        packet_id: PacketId,
+        parts: &Parts<'_>,
+        readable: bool,
+    ) -> Result<(), Fault> {
+        if let Some(received) = self.sessions[session.0 as usize]
+            .received
+            .get_mut(&packet_id)
+        {
+            let stamp = received.stamp;
+            if !std::mem::replace(&mut received.counted, true) {
+                self.connections[id.0 as usize].unreleased += 1;
+            }
+            self.counters.duplicates_suppressed += 1;
+            self.push(
+                id,
+                stamp,
+                &Packet::PubRec(ack(packet_id, ReasonCode::Success)),
+            );
+            return Ok(());
+        }
+        if !readable {
+            self.push_final_ack(
+                id,
+                Default::default(),
+                &Packet::PubRec(ack(packet_id, ReasonCode::PayloadFormatInvalid)),
+            );
+            return Ok(());
+        }
+        let level = self.durability_of(parts.topic);
+        let published = self.publish(parts, Some(session));
+        if published.reason.is_error() {
+            if self.connections[id.0 as usize].version != ProtocolVersion::V5 {
+                return Err(Fault {
+                    reason: published.reason,
+                    what: "the message cannot be stored",
+                });
+            }
+            // [MQTT-4.3.3-9]: with an error the exchange is over; the identifier is free again.
+            self.push_final_ack(
+                id,
+                published.stamp,
+                &Packet::PubRec(ack(packet_id, published.reason)),
+            );
+            return Ok(());
+        }
+        let mut stamp = published.stamp;
+        let publisher = &self.sessions[session.0 as usize];
+        let kept = if publisher.durable {
+            level
+        } else {
+            Durability::Memory
+        };
+        if kept != Durability::Memory {
+            let key = publisher.key();
+            self.write(Write::PutReceived(key, packet_id));
+            stamp = stamp.max(self.gate.require(kept));
+        }
+        let received = Received {
+            stamp,
+            level: kept,
+            counted: true,
+        };
+        self.sessions[session.0 as usize]
+            .received
+            .insert(packet_id, received);
+        self.connections[id.0 as usize].unreleased += 1;
+        self.push(id, stamp, &Packet::PubRec(ack(packet_id, published.reason)));
+        Ok(())
+    }
+
+    /// PUBREL: the client will not send the message again, so its identifier is forgotten; PUBCOMP waits until that is on disk, or a crash would
+    /// make the identifier's next message look like this one \[MQTT-4.3.3-11\].
+    pub(super) fn receive_pubrel(
+        &mut self,
+        id: ConnectionId,
+        session: SessionIndex,
+        pubrel: &Ack<'_>,
+    ) -> Result<(), Fault> {
+        let packet_id = pubrel.packet_id;
+        let publisher = &mut self.sessions[session.0 as usize];
+        let key = publisher.key();
+        let Some(received) = publisher.received.remove(&packet_id) else {
+            let answer = ack(packet_id, ReasonCode::PacketIdentifierNotFound);
+            self.push(id, Default::default(), &Packet::PubComp(answer));
+            return Ok(());
+        };
+        if received.counted {
+            let connection = &mut self.connections[id.0 as usize];
+            connection.unreleased = connection.unreleased.saturating_sub(1);
+        }
+        let mut stamp = received.stamp;
+        if received.level != Durability::Memory {
+            self.write(Write::RemoveReceived(key, packet_id));
+            stamp = self.gate.require(received.level);
+        }
+        self.push_final_ack(
+            id,
+            stamp,
+            &Packet::PubComp(ack(packet_id, ReasonCode::Success)),
+        );
+        Ok(())
+    }
+
+    /// The topic an alias stands for; `None` if the PUBLISH names it.
+    fn resolve_topic(
+        &mut self,
+        id: ConnectionId,
+        topic: &str,
+        alias: Option<u16>,
+    ) -> Result<Option<Box<str>>, Fault> {
+        let Some(alias) = alias else { return Ok(None) };
+        let connection = &mut self.connections[id.0 as usize];
+        if alias == 0 || alias > self.settings.limits.max_topic_alias {
+            return Err(Fault {
+                reason: ReasonCode::TopicAliasInvalid,
+                what: "PUBLISH topic alias above the maximum",
+            }); // [MQTT-3.3.2-9]
+        }
+        if !topic.is_empty() {
+            connection.set_alias(alias, topic, self.seed);
+            return Ok(None);
+        }
+        match connection.resolve_alias(alias) {
+            Some(topic) => Ok(Some(topic.into())),
+            None => Err(Fault::protocol("PUBLISH topic alias that was never set")),
+        }
+    }
+
+    /// Checks a message against what the broker takes: the will of a CONNECT and a PUBLISH alike.
+    pub(super) fn check_message(
+        &mut self,
+        topic: &str,
+        qos: QoS,
+        retain: bool,
+    ) -> Result<(), Fault> {
+        let limits = &self.settings.limits;
+        if qos as u8 > limits.maximum_qos as u8 {
+            return Err(Fault {
+                reason: ReasonCode::QosNotSupported,
+                what: "QoS above maximum_qos",
+            }); // [MQTT-3.2.2-11]
+        }
+        if retain && !limits.retain_available {
+            return Err(Fault {
+                reason: ReasonCode::RetainNotSupported,
+                what: "retain is not available",
+            }); // [MQTT-3.2.2-13]
+        }
+        if !self.fits(topic) {
+            self.counters.topics_refused += 1;
+            return Err(Fault {
+                reason: ReasonCode::TopicNameInvalid,
+                what: "the topic is longer or deeper than allowed",
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether a topic name or filter is within the limits.
+    pub(super) fn fits(&self, topic: &str) -> bool {
+        let limits = &self.settings.limits;
+        topic.len() <= limits.max_topic_length
+            && (topic.len() < limits.max_topic_levels
+                || topic.bytes().filter(|byte| *byte == b'/').count() < limits.max_topic_levels)
+    }
+
+    /// \[MQTT-3.3.4-7, MQTT-3.3.4-9\]: a MQTT 5 client has been told how many messages it may have under way.
+    fn check_receive_maximum(
+        &self,
+        id: ConnectionId,
+        session: SessionIndex,
+        publish: &Publish<'_>,
+    ) -> Result<(), Fault> {
+        let connection = &self.connections[id.0 as usize];
+        let Some(packet_id) = publish
+            .packet_id
+            .filter(|_| connection.version == ProtocolVersion::V5)
+        else {
+            return Ok(());
+        };
+        let again = self.sessions[session.0 as usize]
+            .received
+            .get(&packet_id)
+            .is_some_and(|received| received.counted);
+        let underway = connection.unreleased + connection.outbox.held_acks();
+        if !again && underway >= u32::from(self.settings.limits.receive_maximum) {
+            return Err(Fault {
+                reason: ReasonCode::ReceiveMaximumExceeded,
+                what: "more messages under way than the receive maximum",
+            });
+        }
+        Ok(())
+    }
+}

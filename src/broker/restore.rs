@@ -1,0 +1,202 @@
+//! Recovery: the rows of the store become sessions, queues, subscriptions and retained messages again, before the first connection is let in.
+
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
+use super::queue::Queued;
+use super::record::{DeliveryRecord, QueueKey, Seq, SubscriptionRecord, Write};
+use super::session::{Received, Session};
+use super::tree::Subscriber;
+use super::{Broker, Owner, SessionIndex};
+use crate::clock::Now;
+use crate::wire::topic::Filter;
+
+/// What recovery needs to know while it goes on.
+#[derive(Debug, Default)]
+pub(super) struct Restoring {
+    owners: HashMap<QueueKey, Owner, FxBuildHasher>,
+    last_seq: Option<Seq>,
+    messages: u64,
+}
+
+/// What recovery has found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Sessions, those included that had ended meanwhile.
+    pub sessions: usize,
+    /// Messages in queues and on their way, one for each session that waits for it.
+    pub messages: u64,
+    /// Retained messages.
+    pub retained: usize,
+}
+
+impl Broker {
+    /// Takes one row of the store. Rows come in this order: sessions, groups, subscriptions, wills, received identifiers, retained messages,
+    /// deliveries by [`Seq`]. Rows without an owner are passed over.
+    pub fn restore(&mut self, row: Write) {
+        match row {
+            Write::PutSession(key, record) => {
+                let mut session = Session::new(key, record.client_id, record.version);
+                session.durable = record.expiry > 0;
+                session.stored = true;
+                session.expiry = record.expiry;
+                session.disconnected_at = record.disconnected_at;
+                let client_id = session.client_id.clone();
+                let index = SessionIndex(self.sessions.insert(session) as u32);
+                self.by_client.insert(client_id, index);
+                self.restoring.owners.insert(key, Owner::Session(index));
+            }
+            Write::PutGroup(key, name) => {
+                if let Some(filter) = Filter::parse(&name) {
+                    let group = self.add_group(&name, filter.filter, key, true);
+                    self.restoring.owners.insert(key, Owner::Group(group));
+                }
+            }
+            Write::PutSubscription(key, text, record) => {
+                self.restore_subscription(key, &text, record)
+            }
+            Write::PutWill(key, record) => {
+                if let Some(index) = self.restored_session(key) {
+                    self.sessions[index.0 as usize].will = Some(Box::new(record));
+                }
+            }
+            Write::PutReceived(key, packet_id) => {
+                let level = self.session_level;
+                if let Some(index) = self.restored_session(key) {
+                    let received = Received {
+                        stamp: Default::default(),
+                        level,
+                        counted: false,
+                    };
+                    self.sessions[index.0 as usize]
+                        .received
+                        .insert(packet_id, received);
+                }
+            }
+            Write::PutRetained(message) => self.retained.insert(message),
+            Write::PutDelivery(seq, key, record) => self.restore_delivery(seq, key, record),
+            _ => debug_assert!(false, "recovery hands back rows that were put"),
+        }
+    }
+
+    fn restored_session(&self, key: QueueKey) -> Option<SessionIndex> {
+        match self.restoring.owners.get(&key) {
+            Some(Owner::Session(index)) => Some(*index),
+            _ => None,
+        }
+    }
+
+    fn restore_subscription(&mut self, key: QueueKey, text: &str, record: SubscriptionRecord) {
+        let Some((index, filter)) = self.restored_session(key).zip(Filter::parse(text)) else {
+            return;
+        };
+        self.insert_subscription(
+            index,
+            text,
+            &filter,
+            Subscriber::new(index, record.options, record.id),
+        );
+    }
+
+    fn restore_delivery(&mut self, seq: Seq, key: QueueKey, record: DeliveryRecord) {
+        let Some(owner) = self.restoring.owners.get(&key).copied() else {
+            return;
+        };
+        self.restoring.messages += 1;
+        if !record.released && self.restoring.last_seq.replace(seq) == Some(seq) {
+            *self.shares.entry(seq).or_insert(1) += 1;
+        }
+        let mut item = Queued {
+            seq,
+            body: None,
+            ids: record.subscription_ids,
+            expires: record.expires.unwrap_or(0),
+            size: record.size,
+            qos: record.qos,
+            retain: record.retain,
+            level: self.session_level,
+            dup: record.packet_id.is_some(),
+        };
+        let queue = match owner {
+            Owner::Session(index) | Owner::Resend(index) => {
+                let session = &mut self.sessions[index.0 as usize];
+                let most = usize::from(self.settings.limits.max_inflight_messages);
+                match record.packet_id {
+                    // A QoS 1 message keeps its identifier only while nothing stands before it that has none: order matters more.
+                    Some(id)
+                        if record.qos == crate::wire::QoS::ExactlyOnce
+                            || session.queue.is_empty() =>
+                    {
+                        return session
+                            .outgoing
+                            .insert_recovered(id, item, key, record.released);
+                    }
+                    // The client was connected when the process died: it may have been sent these.
+                    None => {
+                        item.dup = session.disconnected_at.is_none() && session.queue.len() < most
+                    }
+                    Some(_) => {}
+                }
+                &mut session.queue
+            }
+            Owner::Group(group) => &mut self.groups[group.0 as usize].queue,
+        };
+        self.queued_bytes += u64::from(item.size);
+        queue.insert(item);
+    }
+
+    /// All rows are there: sessions whose connection died with the process are disconnected now, wills due are published, sessions that have
+    /// expired end. `next_seq` and `next_key` were never used.
+    pub fn finish_restore(&mut self, next_seq: Seq, next_key: QueueKey, now: Now) -> Restored {
+        self.now = now;
+        self.next_seq = next_seq.0;
+        self.next_key = next_key.0;
+        self.gate.recovered(Seq(next_seq.0.saturating_sub(1)));
+        let restoring = std::mem::take(&mut self.restoring);
+        let restored = Restored {
+            sessions: self.sessions.len(),
+            messages: restoring.messages,
+            retained: self.retained.len(),
+        };
+        let all: Vec<SessionIndex> = self
+            .sessions
+            .iter()
+            .map(|(index, _)| SessionIndex(index as u32))
+            .collect();
+        let mut died = Vec::new();
+        for index in all {
+            let session = &mut self.sessions[index.0 as usize];
+            session.outgoing.disconnected();
+            if session.disconnected_at.is_none() {
+                session.disconnected_at = Some(now.unix);
+                let (key, record) = (session.key(), session.record());
+                self.write(Write::PutSession(key, record));
+                died.push(index);
+            }
+            self.set_session_timer(index);
+        }
+        for index in died {
+            self.start_will(index);
+            if self.sessions[index.0 as usize].expiry == 0 {
+                self.end_session(index);
+            } else {
+                self.set_session_timer(index);
+            }
+        }
+        self.groups_without_members();
+        restored
+    }
+
+    /// A group whose members' subscriptions were removed just before the process died.
+    fn groups_without_members(&mut self) {
+        let empty: Vec<usize> = self
+            .groups
+            .iter()
+            .filter(|(_, group)| group.members.is_empty())
+            .map(|(index, _)| index)
+            .collect();
+        for index in empty {
+            self.remove_group(super::GroupIndex(index as u32));
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Retained messages: the last one of each topic, kept in memory and on disk, and sent to new subscriptions a slice at a time.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use super::message::{Message, Parts};
+use super::record::{Durability, Seq, SubscriptionIds, Write};
+use super::route::{Offer, lower};
+use super::session::Replay;
+use super::tree::Subscriber;
+use super::{Broker, ConnectionId, SessionIndex};
+use crate::wire::{QoS, ReasonCode, topic};
+
+/// Retained topics looked at in one slice of a replay.
+const SLICE: usize = 512;
+
+/// The retained messages, sorted by topic.
+#[derive(Debug, Default)]
+pub(super) struct Retained {
+    messages: BTreeSet<ByTopic>,
+    bytes: u64,
+    /// Where looking for expired messages goes on.
+    sweep_after: Option<Message>,
+}
+
+/// A message that is compared by its topic.
+#[derive(Debug)]
+struct ByTopic(Message);
+
+impl Borrow<str> for ByTopic {
+    fn borrow(&self) -> &str {
+        self.0.topic()
+    }
+}
+
+impl Ord for ByTopic {
+    fn cmp(&self, other: &ByTopic) -> Ordering {
+        self.0.topic().cmp(other.0.topic())
+    }
+}
+
+impl PartialOrd for ByTopic {
+    fn partial_cmp(&self, other: &ByTopic) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ByTopic {
+    fn eq(&self, other: &ByTopic) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for ByTopic {}
+
+impl Retained {
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn insert(&mut self, message: Message) {
+        self.bytes += u64::from(message.size());
+        if let Some(old) = self.messages.replace(ByTopic(message)) {
+            self.bytes -= u64::from(old.0.size());
+        }
+    }
+
+    pub fn remove(&mut self, topic: &str) -> bool {
+        let old = self.messages.take(topic);
+        if let Some(old) = &old {
+            self.bytes -= u64::from(old.0.size());
+        }
+        old.is_some()
+    }
+
+    pub fn get(&self, topic: &str) -> Option<&Message> {
+        self.messages.get(topic).map(|found| &found.0)
+    }
+
+    /// The messages after a topic that may match a filter: those that begin with its levels before the first wildcard.
+    fn candidates<'a>(
+        &'a self,
+        filter: &'a str,
+        after: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Message> {
+        let prefix = filter.find(['+', '#']).map_or(filter, |at| &filter[..at]);
+        // `a/#` matches `a` as well, which does not begin with `a/`, and sorts before all that do.
+        let parent = filter
+            .strip_suffix("/#")
+            .filter(|parent| parent.len() < prefix.len() && after.is_none());
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let below = self
+            .messages
+            .range::<str, _>((start, Bound::Unbounded))
+            .map(|message| &message.0);
+        let below = below.take_while(move |message| message.topic().starts_with(prefix));
+        parent
+            .and_then(|parent| self.get(parent))
+            .into_iter()
+            .chain(below)
+    }
+}
+
+impl Broker {
+    /// Keeps a message as the retained one of its topic; an empty payload removes it \[MQTT-3.3.1-5, MQTT-3.3.1-6\].
+    pub(super) fn retain(&mut self, parts: &Parts<'_>, level: Durability) -> ReasonCode {
+        if parts.payload.is_empty() {
+            if self.retained.remove(parts.topic) && level != Durability::Memory {
+                self.write(Write::RemoveRetained(parts.topic.into()));
+            }
+            return ReasonCode::Success;
+        }
+        let limits = &self.settings.limits;
+        let old = self
+            .retained
+            .get(parts.topic)
+            .map(|old| u64::from(old.size()));
+        let size =
+            (parts.topic.len() + parts.properties.as_bytes().len() + parts.payload.len()) as u64;
+        let full = old.is_none() && self.retained.len() as u64 >= limits.max_retained_messages
+            || self.retained.bytes() - old.unwrap_or(0) + size > limits.max_retained_bytes;
+        let no_room = level != Durability::Memory && !self.room;
+        if full || no_room {
+            self.counters.refused_retained += u64::from(full);
+            return ReasonCode::QuotaExceeded;
+        }
+        let message = Message::new(parts);
+        if level != Durability::Memory {
+            self.write(Write::PutRetained(message.clone()));
+        }
+        self.retained.insert(message);
+        ReasonCode::Success
+    }
+
+    /// Begins to send the retained messages a new subscription matches.
+    pub(super) fn begin_replay(
+        &mut self,
+        index: SessionIndex,
+        filter: &str,
+        subscriber: Subscriber,
+    ) {
+        if self.retained.len() > 0 {
+            let replay = Replay {
+                filter: filter.into(),
+                subscriber,
+                after: None,
+            };
+            self.sessions[index.0 as usize].replays.push_back(replay);
+            self.touch_session(index);
+        }
+    }
+
+    /// Sends the next slice of retained messages, as far as the client's window allows. What is left follows when that has been taken.
+    pub(super) fn replay(&mut self, id: ConnectionId, index: SessionIndex) {
+        let mut looked = 0;
+        while let Some(mut replay) = self.sessions[index.0 as usize].replays.pop_front() {
+            let finished = loop {
+                if looked == SLICE || !self.may_send_at_once(index) {
+                    break false;
+                }
+                let (found, last, seen) = self.next_retained(&replay, SLICE - looked);
+                looked += seen;
+                replay.after = last.or(replay.after);
+                match found {
+                    Some(message) => self.replay_one(index, &message, replay.subscriber),
+                    None => break looked < SLICE,
+                }
+            };
+            if !finished {
+                self.sessions[index.0 as usize].replays.push_front(replay);
+                break;
+            }
+        }
+        if looked == SLICE {
+            self.touch(id);
+        }
+    }
+
+    /// The next retained message a replay is for among the next `most`; the last one looked at; and how many were.
+    fn next_retained(
+        &self,
+        replay: &Replay,
+        most: usize,
+    ) -> (Option<Message>, Option<Message>, usize) {
+        let after = replay.after.as_ref().map(Message::topic);
+        let (mut last, mut seen) = (None, 0);
+        for message in self.retained.candidates(&replay.filter, after).take(most) {
+            (last, seen) = (Some(message), seen + 1);
+            if topic::matches(&replay.filter, message.topic()) {
+                return (last.cloned(), last.cloned(), seen);
+            }
+        }
+        (None, last.cloned(), seen)
+    }
+
+    /// Offers a retained message to one session, as a message of its own: it is as new to this session as any other.
+    fn replay_one(&mut self, index: SessionIndex, message: &Message, subscriber: Subscriber) {
+        let parts = message.parts();
+        if parts
+            .expires
+            .is_some_and(|expires| expires <= self.now.unix)
+        {
+            return;
+        }
+        let qos = lower(message.qos(), subscriber.qos());
+        if qos == QoS::AtMostOnce {
+            return self.deliver_now(index, &parts, true, subscriber.id, Default::default());
+        }
+        let durable = self.sessions[index.0 as usize].durable;
+        let level = self.durability_of(parts.topic);
+        let stored = durable && level != Durability::Memory;
+        let stamp = if stored {
+            self.gate.require(level)
+        } else {
+            Default::default()
+        };
+        let seq = Seq(self.next_seq);
+        self.next_seq += 1;
+        let mut offer = Offer {
+            parts: &parts,
+            body: Some(message.clone()),
+            seq,
+            level,
+            stamp,
+            stored: 0,
+        };
+        let ids: SubscriptionIds = (subscriber.id != 0)
+            .then_some(subscriber.id)
+            .into_iter()
+            .collect();
+        let item = offer.queued(qos, true, ids, durable); // [MQTT-3.3.1-8]
+        self.offer(index, item, &mut offer);
+        self.store_body(&mut offer);
+    }
+
+    /// The client of a durable session is gone before all retained messages could be sent to it: what was promised to it at QoS 1 and 2 waits in
+    /// its queue.
+    pub(super) fn queue_replays(&mut self, index: SessionIndex) {
+        let replays = std::mem::take(&mut self.sessions[index.0 as usize].replays);
+        if !self.sessions[index.0 as usize].durable {
+            return;
+        }
+        for replay in replays
+            .iter()
+            .filter(|replay| replay.subscriber.qos() != QoS::AtMostOnce)
+        {
+            let after = replay.after.as_ref().map(Message::topic);
+            let candidates = self.retained.candidates(&replay.filter, after);
+            let matching: Vec<Message> = candidates
+                .filter(|message| {
+                    message.qos() != QoS::AtMostOnce
+                        && topic::matches(&replay.filter, message.topic())
+                })
+                .cloned()
+                .collect();
+            for message in matching {
+                self.replay_one(index, &message, replay.subscriber);
+            }
+        }
+    }
+
+    /// Removes expired messages among the next `count`.
+    pub(super) fn sweep_retained(&mut self, count: usize) {
+        let unix = self.now.unix;
+        let after = self.retained.sweep_after.take();
+        let start = after
+            .as_ref()
+            .map_or(Bound::Unbounded, |message| Bound::Excluded(message.topic()));
+        let mut last = None;
+        let mut expired = Vec::new();
+        let mut looked = 0;
+        for ByTopic(message) in self
+            .retained
+            .messages
+            .range::<str, _>((start, Bound::Unbounded))
+            .take(count)
+        {
+            looked += 1;
+            last = Some(message.clone());
+            if message.expires().is_some_and(|expires| expires <= unix) {
+                expired.push(message.clone());
+            }
+        }
+        self.retained.sweep_after = last.filter(|_| looked == count);
+        for message in expired {
+            self.counters.dropped_expired += 1;
+            self.retained.remove(message.topic());
+            if self.durability_of(message.topic()) != Durability::Memory {
+                self.write(Write::RemoveRetained(message.topic().into()));
+            }
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! From a message that was accepted to the queues of those who subscribe to it. One broker decides, so every topic has one order.
+
+use super::gate::Stamp;
+use super::message::{Message, Parts};
+use super::queue::{Queue, Queued};
+use super::record::{Durability, QueueKey, Seq, SubscriptionIds, Write};
+use super::tree::Subscriber;
+use super::{Broker, GroupIndex, SessionIndex};
+use crate::wire::{QoS, ReasonCode, topic};
+
+/// Topics only the broker publishes to.
+pub(super) const SYS_PREFIX: &str = "$SYS/";
+
+/// How many messages at the front of a connected client's queue keep their bodies in memory.
+pub(super) const HOT_MESSAGES: usize = 512;
+
+/// Receivers of the message being published; kept for their allocations.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    subscribers: Vec<Subscriber>,
+    receivers: Vec<Receiver>,
+    groups: Vec<GroupIndex>,
+    /// Encoded QoS 0 deliveries that several receivers share.
+    pub frames: Frames,
+}
+
+/// A session that gets the message, once.
+#[derive(Debug)]
+struct Receiver {
+    subscriber: Subscriber,
+    ids: SubscriptionIds,
+}
+
+/// QoS 0 PUBLISH packets encoded once for all receivers of a kind: by version, and by retain flag.
+#[derive(Debug, Default)]
+pub(super) struct Frames([Vec<u8>; 4]);
+
+impl Frames {
+    /// The frame for receivers of a kind; empty if it has not been made yet.
+    pub fn of(&mut self, v5: bool, retain: bool) -> &mut Vec<u8> {
+        &mut self.0[usize::from(v5) * 2 + usize::from(retain)]
+    }
+
+    pub fn clear(&mut self) {
+        self.0.iter_mut().for_each(Vec::clear);
+    }
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Published {
+    /// What its acknowledgement waits for.
+    pub stamp: Stamp,
+    /// Success, 0x10 if nobody subscribes, 0x97 if it was refused.
+    pub reason: ReasonCode,
+}
+
+/// A message on its way into queues.
+pub(super) struct Offer<'a> {
+    pub parts: &'a Parts<'a>,
+    /// Made when the first queue needs it.
+    pub body: Option<Message>,
+    pub seq: Seq,
+    /// How far acknowledgements wait for messages of this topic.
+    pub level: Durability,
+    /// What deliveries wait for that reveal it: it is being written, for whomever.
+    pub stamp: Stamp,
+    /// Queues that have stored it.
+    pub stored: u32,
+}
+
+impl Offer<'_> {
+    pub fn body(&mut self) -> Message {
+        self.body
+            .get_or_insert_with(|| Message::new(self.parts))
+            .clone()
+    }
+
+    /// The message as it stands in a queue.
+    pub fn queued(
+        &mut self,
+        qos: QoS,
+        retain: bool,
+        ids: SubscriptionIds,
+        durable: bool,
+    ) -> Queued {
+        let body = self.body();
+        Queued {
+            seq: self.seq,
+            size: body.size(),
+            body: Some(body),
+            ids,
+            expires: self.parts.expires.unwrap_or(0),
+            qos,
+            retain,
+            level: if durable {
+                self.level
+            } else {
+                Durability::Memory
+            },
+            dup: false,
+        }
+    }
+}
+
+impl Broker {
+    /// Gives a message to everybody who subscribes to it, and retains it if it says so. `from` is the session of its publisher.
+    pub(super) fn publish(&mut self, parts: &Parts<'_>, from: Option<SessionIndex>) -> Published {
+        let mut routes = std::mem::take(&mut self.routes);
+        self.find_receivers(parts, from, &mut routes);
+        let published = self.give(parts, &mut routes);
+        routes.subscribers.clear();
+        routes.receivers.clear();
+        routes.groups.clear();
+        self.routes = routes;
+        published
+    }
+
+    fn give(&mut self, parts: &Parts<'_>, routes: &mut Routes) -> Published {
+        let matched = !routes.receivers.is_empty() || !routes.groups.is_empty();
+        if !matched {
+            self.counters.publishes_unmatched += 1;
+            if !parts.retain {
+                return Published {
+                    stamp: Stamp::NONE,
+                    reason: ReasonCode::NoMatchingSubscribers,
+                };
+            }
+        }
+        let acknowledged = parts.qos != QoS::AtMostOnce;
+        let level = if acknowledged || parts.retain {
+            self.durability_of(parts.topic)
+        } else {
+            Durability::Memory
+        };
+        let needs_store = level != Durability::Memory
+            && (parts.retain || (acknowledged && self.any_durable(routes)));
+        if needs_store && !self.room && !(parts.retain && parts.payload.is_empty()) {
+            self.counters.refused_store_full += 1;
+            if acknowledged {
+                return Published {
+                    stamp: Stamp::NONE,
+                    reason: ReasonCode::QuotaExceeded,
+                };
+            }
+        }
+        let retained = parts.retain.then(|| self.retain(parts, level));
+        let stamp = if needs_store {
+            self.gate.require(level)
+        } else {
+            Stamp::NONE
+        };
+        let seq = Seq(self.next_seq);
+        if acknowledged {
+            self.next_seq += 1;
+        }
+        let mut offer = Offer {
+            parts,
+            body: None,
+            seq,
+            level,
+            stamp,
+            stored: 0,
+        };
+        for group in &routes.groups {
+            self.offer_to_group(*group, &mut offer);
+        }
+        routes.frames.clear();
+        for receiver in routes.receivers.drain(..) {
+            let retain = parts.retain && receiver.subscriber.retain_as_published(); // [MQTT-3.3.1-12, MQTT-3.3.1-13]
+            let qos = lower(parts.qos, receiver.subscriber.qos()); // [MQTT-3.8.4-8]
+            let session = receiver.subscriber.session;
+            if qos == QoS::AtMostOnce {
+                self.deliver_qos0(
+                    session,
+                    &offer,
+                    retain,
+                    receiver.ids.as_slice(),
+                    &mut routes.frames,
+                );
+            } else {
+                let durable = self.sessions[session.0 as usize].durable;
+                let item = offer.queued(qos, retain, receiver.ids, durable);
+                self.offer(session, item, &mut offer);
+            }
+        }
+        self.store_body(&mut offer);
+        let reason = match retained {
+            Some(reason) if reason.is_error() => reason,
+            _ if matched => ReasonCode::Success,
+            _ => ReasonCode::NoMatchingSubscribers,
+        };
+        Published { stamp, reason }
+    }
+
+    /// Writes the body of a message that queues have stored, once for all of them.
+    pub(super) fn store_body(&mut self, offer: &mut Offer<'_>) {
+        if offer.stored > 0 {
+            let body = offer.body();
+            if offer.stored > 1 {
+                self.shares.insert(offer.seq, offer.stored);
+            }
+            self.write(Write::PutMessage(offer.seq, body));
+        }
+    }
+
+    /// Collects who gets a message: each session once, whatever number of its filters match \[MQTT-3.3.4-2\].
+    fn find_receivers(
+        &mut self,
+        parts: &Parts<'_>,
+        from: Option<SessionIndex>,
+        routes: &mut Routes,
+    ) {
+        let filters = self
+            .tree
+            .matches(parts.topic, &mut routes.subscribers, &mut routes.groups);
+        if filters > 1 {
+            routes
+                .subscribers
+                .sort_by_key(|subscriber| subscriber.session);
+        }
+        for subscriber in &routes.subscribers {
+            if subscriber.no_local() && from == Some(subscriber.session) {
+                continue; // [MQTT-3.8.3-3]
+            }
+            match routes.receivers.last_mut() {
+                Some(last) if last.subscriber.session == subscriber.session => {
+                    last.subscriber.merge(*subscriber)
+                }
+                _ => routes.receivers.push(Receiver {
+                    subscriber: *subscriber,
+                    ids: SubscriptionIds::NONE,
+                }),
+            }
+            if let Some(last) = routes.receivers.last_mut().filter(|_| subscriber.id != 0) {
+                last.ids.add(subscriber.id); // [MQTT-3.3.4-3, MQTT-3.3.4-4]
+            }
+        }
+    }
+
+    fn any_durable(&self, routes: &Routes) -> bool {
+        let durable = |session: SessionIndex| self.sessions[session.0 as usize].durable;
+        routes.receivers.iter().any(|receiver| {
+            receiver.subscriber.qos() != QoS::AtMostOnce && durable(receiver.subscriber.session)
+        }) || routes
+            .groups
+            .iter()
+            .any(|group| self.groups[group.0 as usize].is_durable())
+    }
+
+    /// How far acknowledgements wait for messages of a topic. What the broker says of itself is never written.
+    pub(super) fn durability_of(&self, topic: &str) -> Durability {
+        if topic.starts_with(SYS_PREFIX) {
+            return Durability::Memory;
+        }
+        let rules = &self.settings.durability;
+        let rule = rules
+            .topics
+            .iter()
+            .find(|(filter, _)| topic::matches(filter, topic));
+        rule.map_or(rules.default, |(_, level)| *level)
+    }
+
+    /// Gives a message to a session: straight to its client if that may have it now, into the queue otherwise.
+    pub(super) fn offer(&mut self, index: SessionIndex, mut item: Queued, offer: &mut Offer<'_>) {
+        if self.may_send_at_once(index) {
+            let (key, stored) = (self.sessions[index.0 as usize].key(), item.is_stored());
+            let sent = self.send(index, item, key, None, offer.stamp, true);
+            offer.stored += u32::from(sent && stored);
+            return;
+        }
+        let session = &self.sessions[index.0 as usize];
+        if self.is_full(&session.queue, u64::from(item.size)) {
+            self.counters.dropped_queue_full += 1;
+            return;
+        }
+        let key = session.key();
+        let soon = session.connection.is_some() && session.queue.len() < HOT_MESSAGES;
+        self.prepare_to_wait(&mut item, key, soon, offer);
+        self.sessions[index.0 as usize].queue.insert(item);
+        self.touch_session(index);
+    }
+
+    /// Whether a queue has no room for a message of this size.
+    pub(super) fn is_full(&self, queue: &Queue, size: u64) -> bool {
+        let limits = &self.settings.limits;
+        queue.len() as u64 >= limits.max_queued_messages
+            || queue.bytes() + size > limits.max_queued_bytes
+            || self.queued_bytes + size > limits.max_queued_bytes_total
+    }
+
+    /// Accounts for a message that is about to join a queue, and writes its row. Its body stays in memory if the store will not have it, or if
+    /// it will be wanted `soon` and the budget allows.
+    pub(super) fn prepare_to_wait(
+        &mut self,
+        item: &mut Queued,
+        key: QueueKey,
+        soon: bool,
+        offer: &mut Offer<'_>,
+    ) {
+        let size = u64::from(item.size);
+        self.queued_bytes += size;
+        if item.is_stored() {
+            offer.stored += 1;
+            self.write(Write::PutDelivery(item.seq, key, item.record(None, false)));
+            if soon && self.hot_bytes + size <= self.settings.limits.max_hot_bytes {
+                self.hot_bytes += size;
+            } else {
+                item.body = None;
+            }
+        }
+    }
+
+    /// A delivery of a stored message is over: its row goes, and the body with the last of them. Nobody waits for that.
+    pub(super) fn forget(&mut self, item: &Queued, key: QueueKey) {
+        if item.is_stored() {
+            self.write(Write::RemoveDelivery(item.seq, key));
+            self.release_body(item.seq);
+        }
+    }
+
+    /// One delivery less needs the body of a stored message.
+    pub(super) fn release_body(&mut self, seq: Seq) {
+        match self.shares.get_mut(&seq) {
+            Some(shares) if *shares > 2 => *shares -= 1,
+            Some(_) => {
+                self.shares.remove(&seq);
+            }
+            None => self.write(Write::RemoveMessage(seq)),
+        }
+    }
+}
+
+pub(super) fn lower(a: QoS, b: QoS) -> QoS {
+    if (a as u8) < (b as u8) { a } else { b }
+}

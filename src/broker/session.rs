@@ -1,0 +1,299 @@
+//! A session: what the broker keeps for a client, connected or not (MQTT 5 section 4.1).
+
+use std::collections::VecDeque;
+
+use hashbrown::{HashMap, HashSet};
+use rustc_hash::FxBuildHasher;
+
+use super::gate::Stamp;
+use super::message::Message;
+use super::queue::{Queue, Queued};
+use super::record::{Durability, NEVER_EXPIRES, QueueKey, Seq, SessionRecord, WillRecord};
+use super::tree::{NodeId, Subscriber};
+use super::{ConnectionId, GroupIndex};
+use crate::wire::{PacketId, ProtocolVersion};
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub client_id: Box<str>,
+    pub version: ProtocolVersion,
+    /// Its state is kept on disk.
+    pub durable: bool,
+    /// It has a row in the store: a durable session, or one that has or had a will.
+    pub stored: bool,
+    /// Session expiry interval in seconds; 0 ends it with its connection.
+    pub expiry: u32,
+    pub connection: Option<ConnectionId>,
+    /// When its last connection ended, in milliseconds since 1970; `None` while it is connected.
+    pub disconnected_at: Option<u64>,
+    pub will: Option<Box<WillRecord>>,
+    /// The uptime at which a timer will look at it, in milliseconds.
+    pub timer: Option<u64>,
+    pub subscriptions: HashSet<NodeId, FxBuildHasher>,
+    pub groups: Vec<GroupIndex>,
+    pub queue: Queue,
+    pub outgoing: Outgoing,
+    /// QoS 2 messages this client has published and not released.
+    pub received: HashMap<PacketId, Received, FxBuildHasher>,
+    /// Retained messages still to be sent for new subscriptions.
+    pub replays: VecDeque<Replay>,
+}
+
+/// A QoS 2 message the client has published and not released.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Received {
+    pub stamp: Stamp,
+    pub level: Durability,
+    /// It counts against the receive maximum of the present connection.
+    pub counted: bool,
+}
+
+/// Retained messages on their way to a new subscription: how far it has come.
+#[derive(Debug)]
+pub(super) struct Replay {
+    pub filter: Box<str>,
+    pub subscriber: Subscriber,
+    /// The last topic that was looked at.
+    pub after: Option<Message>,
+}
+
+impl Session {
+    pub fn new(key: QueueKey, client_id: Box<str>, version: ProtocolVersion) -> Session {
+        Session {
+            client_id,
+            version,
+            durable: false,
+            stored: false,
+            expiry: 0,
+            connection: None,
+            disconnected_at: None,
+            will: None,
+            timer: None,
+            subscriptions: HashSet::default(),
+            groups: Vec::new(),
+            queue: Queue::new(key),
+            outgoing: Outgoing::default(),
+            received: HashMap::default(),
+            replays: VecDeque::new(),
+        }
+    }
+
+    pub fn key(&self) -> QueueKey {
+        self.queue.key
+    }
+
+    pub fn record(&self) -> SessionRecord {
+        SessionRecord {
+            client_id: self.client_id.clone(),
+            version: self.version,
+            expiry: self.expiry,
+            disconnected_at: self.disconnected_at,
+        }
+    }
+
+    /// When it ends if its client does not come back, in milliseconds since 1970.
+    pub fn expires_at(&self) -> Option<u64> {
+        match (self.disconnected_at, self.expiry) {
+            (None, _) | (_, NEVER_EXPIRES) => None,
+            (Some(since), expiry) => Some(since + u64::from(expiry) * 1000),
+        }
+    }
+}
+
+/// A message on its way to the client: sent and not completely acknowledged.
+#[derive(Debug)]
+pub(super) struct Inflight {
+    pub item: Queued,
+    /// The queue whose row it has: the session's own, or a shared group's.
+    pub queue: QueueKey,
+    /// The group it came from.
+    pub group: Option<GroupIndex>,
+    /// QoS 2: the client has sent PUBREC, what remains is PUBREL and PUBCOMP.
+    pub released: bool,
+    /// It has been sent on the present connection.
+    pub on_wire: bool,
+    /// Its place in the order of sending.
+    order: u64,
+}
+
+/// The messages on their way to a session's client, by packet identifier.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    inflight: HashMap<PacketId, Inflight, FxBuildHasher>,
+    /// What a new connection still has to be sent again, in the original order.
+    resend: VecDeque<PacketId>,
+    last_id: Option<PacketId>,
+    sent: u64,
+    on_wire: usize,
+    /// A read of bodies to resend is under way.
+    pub fetching: bool,
+}
+
+impl Outgoing {
+    /// PUBLISHes sent on the present connection that the client has not acknowledged completely: what its receive maximum bounds.
+    pub fn on_wire(&self) -> usize {
+        self.on_wire
+    }
+
+    /// All messages that are not acknowledged completely.
+    pub fn len(&self) -> usize {
+        self.inflight.len()
+    }
+
+    /// Whether something must be sent again before anything new.
+    pub fn resend(&self) -> Option<PacketId> {
+        self.resend.front().copied()
+    }
+
+    /// The first message to be sent again has been, or needs not be any more.
+    pub fn resent(&mut self) {
+        self.resend.pop_front();
+    }
+
+    pub fn resends(&self) -> impl Iterator<Item = PacketId> {
+        self.resend.iter().copied()
+    }
+
+    pub fn get_mut(&mut self, id: PacketId) -> Option<&mut Inflight> {
+        self.inflight.get_mut(&id)
+    }
+
+    pub fn get(&self, id: PacketId) -> Option<&Inflight> {
+        self.inflight.get(&id)
+    }
+
+    /// A packet identifier that is not in use \[MQTT-2.2.1-3\]; `None` if all are.
+    pub fn free_id(&mut self) -> Option<PacketId> {
+        if self.inflight.len() >= usize::from(u16::MAX) {
+            return None;
+        }
+        let mut id = self.last_id.map_or(PacketId::FIRST, PacketId::next);
+        while self.inflight.contains_key(&id) {
+            id = id.next();
+        }
+        self.last_id = Some(id);
+        Some(id)
+    }
+
+    /// Notes a message that is being sent for the first time.
+    pub fn insert_sent(
+        &mut self,
+        id: PacketId,
+        item: Queued,
+        queue: QueueKey,
+        group: Option<GroupIndex>,
+    ) {
+        self.on_wire += 1;
+        self.insert(
+            id,
+            Inflight {
+                item,
+                queue,
+                group,
+                released: false,
+                on_wire: true,
+                order: 0,
+            },
+        );
+    }
+
+    /// Notes a message that a broker before this process had sent.
+    pub fn insert_recovered(
+        &mut self,
+        id: PacketId,
+        item: Queued,
+        queue: QueueKey,
+        released: bool,
+    ) {
+        self.insert(
+            id,
+            Inflight {
+                item,
+                queue,
+                group: None,
+                released,
+                on_wire: false,
+                order: 0,
+            },
+        );
+    }
+
+    fn insert(&mut self, id: PacketId, mut inflight: Inflight) {
+        self.sent += 1;
+        inflight.order = self.sent;
+        if let Some(replaced) = self.inflight.insert(id, inflight) {
+            self.on_wire -= usize::from(replaced.on_wire);
+        }
+    }
+
+    pub fn remove(&mut self, id: PacketId) -> Option<Inflight> {
+        let inflight = self.inflight.remove(&id)?;
+        self.on_wire -= usize::from(inflight.on_wire);
+        if self.inflight.is_empty() && self.inflight.capacity() > 256 {
+            self.inflight = HashMap::default();
+        }
+        Some(inflight)
+    }
+
+    /// Notes that a message has been sent again.
+    pub fn mark_on_wire(&mut self, id: PacketId) {
+        if let Some(inflight) = self
+            .inflight
+            .get_mut(&id)
+            .filter(|inflight| !inflight.on_wire)
+        {
+            inflight.on_wire = true;
+            self.on_wire += 1;
+        }
+    }
+
+    /// The connection has ended: nothing is on the wire, and all must be sent again, in the original order. Bodies that the store has are let go.
+    pub fn disconnected(&mut self) {
+        self.on_wire = 0;
+        self.fetching = false;
+        let mut order: Vec<(u64, PacketId)> = Vec::with_capacity(self.inflight.len());
+        for (id, inflight) in &mut self.inflight {
+            inflight.on_wire = false;
+            inflight.item.dup = true;
+            if inflight.item.is_stored() {
+                inflight.item.body = None;
+            }
+            order.push((inflight.order, *id));
+        }
+        order.sort_unstable();
+        self.resend = order.into_iter().map(|(_, id)| id).collect();
+    }
+
+    /// Puts bodies that were read from the store into the messages to be sent again. Returns those whose body is not in the store.
+    pub fn warm(&mut self, bodies: &[(Seq, Option<Message>)]) -> Vec<(PacketId, Seq)> {
+        let mut missing = Vec::new();
+        for (id, inflight) in &mut self.inflight {
+            let item = &mut inflight.item;
+            if inflight.released || item.body.is_some() {
+                continue;
+            }
+            match bodies
+                .binary_search_by_key(&item.seq, |(seq, _)| *seq)
+                .map(|at| &bodies[at].1)
+            {
+                Ok(Some(body)) => item.body = Some(body.clone()),
+                Ok(None) => missing.push((*id, item.seq)),
+                Err(_) => {}
+            }
+        }
+        missing
+    }
+
+    /// Takes out the messages for which `which` holds, in the order they were sent.
+    pub fn extract(&mut self, which: impl Fn(&Inflight) -> bool) -> Vec<Inflight> {
+        let ids: Vec<PacketId> = self
+            .inflight
+            .iter()
+            .filter(|(_, inflight)| which(inflight))
+            .map(|(id, _)| *id)
+            .collect();
+        let mut out: Vec<Inflight> = ids.into_iter().filter_map(|id| self.remove(id)).collect();
+        out.sort_unstable_by_key(|inflight| inflight.order);
+        out
+    }
+}

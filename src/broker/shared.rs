@@ -1,0 +1,347 @@
+//! Shared subscriptions (MQTT 5 section 4.8.2): a group has a queue of its own, and its members take from it.
+//!
+//! A message goes straight to a member that is connected and has a window open, in turn. Where there is none it waits in the group's queue, on
+//! disk if one member's session is, and the first member that can takes it. So a member that is away or slow holds nothing back. What a
+//! member was sent at QoS 1 and has not acknowledged goes back to the queue when it leaves and another is there. A QoS 2 message that was sent to
+//! a member stays with that member's session until it ends \[MQTT-4.8.2-4, MQTT-4.8.2-5\].
+
+use super::queue::{Queue, Queued};
+use super::record::{QueueKey, SubscriptionIds, Write};
+use super::route::{HOT_MESSAGES, Offer, lower};
+use super::tree::{NodeId, Subscriber};
+use super::{Broker, GroupIndex, Owner, SessionIndex};
+use crate::wire::QoS;
+use crate::wire::topic::Filter;
+
+#[derive(Debug)]
+pub(super) struct Group {
+    /// As in a SUBSCRIBE: `$share/name/filter`.
+    pub name: Box<str>,
+    pub node: NodeId,
+    pub queue: Queue,
+    pub members: Vec<Subscriber>,
+    /// Whose turn it is.
+    next: usize,
+    /// Members whose sessions are on disk.
+    durable_members: usize,
+    /// It has a row in the store.
+    stored: bool,
+}
+
+impl Group {
+    pub fn is_durable(&self) -> bool {
+        self.durable_members > 0
+    }
+}
+
+impl Broker {
+    /// Makes a session a member of a group, or changes its options; the membership it replaces, if any.
+    pub(super) fn join_group(
+        &mut self,
+        name: &str,
+        filter: &Filter<'_>,
+        subscriber: Subscriber,
+    ) -> Option<Subscriber> {
+        let index = match self.group_names.get(name) {
+            Some(index) => *index,
+            None => {
+                let key = QueueKey(self.next_key);
+                self.next_key += 1;
+                self.add_group(name, filter.filter, key, false)
+            }
+        };
+        let session = subscriber.session;
+        let durable = self.sessions[session.0 as usize].durable;
+        let group = &mut self.groups[index.0 as usize];
+        if let Some(member) = group
+            .members
+            .iter_mut()
+            .find(|member| member.session == session)
+        {
+            return Some(std::mem::replace(member, subscriber));
+        }
+        group.members.push(subscriber);
+        group.durable_members += usize::from(durable);
+        if durable && !std::mem::replace(&mut group.stored, true) {
+            let key = group.queue.key;
+            self.write(Write::PutGroup(key, name.into()));
+        }
+        self.sessions[session.0 as usize].groups.push(index);
+        self.reclaim(index);
+        self.touch_session(session);
+        None
+    }
+
+    /// Adds a group without members.
+    pub(super) fn add_group(
+        &mut self,
+        name: &str,
+        filter: &str,
+        key: QueueKey,
+        stored: bool,
+    ) -> GroupIndex {
+        let entry = self.groups.vacant_entry();
+        let index = GroupIndex(entry.key() as u32);
+        let node = self.tree.add_group(filter, index);
+        entry.insert(Group {
+            name: name.into(),
+            node,
+            queue: Queue::new(key),
+            members: Vec::new(),
+            next: 0,
+            durable_members: 0,
+            stored,
+        });
+        self.group_names.insert(name.into(), index);
+        index
+    }
+
+    /// A session's membership of a group.
+    pub(super) fn membership(
+        &self,
+        name: &str,
+        session: SessionIndex,
+    ) -> Option<(GroupIndex, Subscriber)> {
+        let index = *self.group_names.get(name)?;
+        let member = self.groups[index.0 as usize]
+            .members
+            .iter()
+            .find(|member| member.session == session)?;
+        Some((index, *member))
+    }
+
+    /// Ends a session's membership. What it was sent at QoS 1 goes back to the group; a group without members ends, and its queue with it.
+    pub(super) fn leave_group(&mut self, index: GroupIndex, session: SessionIndex) {
+        self.take_back(index, session);
+        let durable = self.sessions[session.0 as usize].durable;
+        self.sessions[session.0 as usize]
+            .groups
+            .retain(|other| *other != index);
+        let group = &mut self.groups[index.0 as usize];
+        group.members.retain(|member| member.session != session);
+        group.durable_members -= usize::from(durable);
+        if !group.members.is_empty() {
+            return self.wake_members(index);
+        }
+        self.remove_group(index);
+    }
+
+    /// Ends a group without members, and its queue with it.
+    pub(super) fn remove_group(&mut self, index: GroupIndex) {
+        let group = self.groups.remove(index.0 as usize);
+        self.group_names.remove(&group.name);
+        self.tree.remove_group(group.node, index);
+        if group.stored {
+            self.write(Write::RemoveGroup(group.queue.key));
+        }
+        self.discard_queue(group.queue);
+    }
+
+    /// Gives a message to a group: to the next member that can take it, or to the group's queue.
+    pub(super) fn offer_to_group(&mut self, index: GroupIndex, offer: &mut Offer<'_>) {
+        let (key, durable, waiting) = {
+            let group = &self.groups[index.0 as usize];
+            (group.queue.key, group.is_durable(), !group.queue.is_empty())
+        };
+        if !waiting && let Some(member) = self.next_member(index, offer.parts.qos) {
+            let retain = offer.parts.retain && member.retain_as_published();
+            let qos = lower(offer.parts.qos, member.qos());
+            if qos == QoS::AtMostOnce {
+                return self.deliver_now(
+                    member.session,
+                    offer.parts,
+                    retain,
+                    member.id,
+                    offer.stamp,
+                );
+            }
+            let item = offer.queued(qos, retain, ids_of(member), durable);
+            let stored = item.is_stored();
+            let sent = self.send(member.session, item, key, Some(index), offer.stamp, true);
+            offer.stored += u32::from(sent && stored);
+            return;
+        }
+        let waits = self.groups[index.0 as usize]
+            .members
+            .iter()
+            .any(|member| member.qos() != QoS::AtMostOnce);
+        if offer.parts.qos == QoS::AtMostOnce || !waits {
+            return; // QoS 0 does not wait, and there is nobody to take it now.
+        }
+        let mut item = offer.queued(
+            offer.parts.qos,
+            offer.parts.retain,
+            SubscriptionIds::NONE,
+            durable,
+        );
+        if self.is_full(&self.groups[index.0 as usize].queue, u64::from(item.size)) {
+            self.counters.dropped_queue_full += 1;
+            return;
+        }
+        let group = &self.groups[index.0 as usize];
+        let soon = group.queue.len() < HOT_MESSAGES && self.any_connected(&group.members);
+        self.prepare_to_wait(&mut item, key, soon, offer);
+        self.groups[index.0 as usize].queue.insert(item);
+        if waiting {
+            self.wake_members(index);
+        }
+    }
+
+    /// The member whose turn it is among those that can take a message now.
+    fn next_member(&mut self, index: GroupIndex, qos: QoS) -> Option<Subscriber> {
+        let group = &self.groups[index.0 as usize];
+        let count = group.members.len();
+        let order = (0..count).map(|step| (group.next + step) % count);
+        let found = order
+            .map(|at| (at, group.members[at]))
+            .find(|(_, member)| self.can_take(*member, qos));
+        let (at, member) = found?;
+        self.groups[index.0 as usize].next = (at + 1) % count;
+        Some(member)
+    }
+
+    fn can_take(&self, member: Subscriber, qos: QoS) -> bool {
+        let session = &self.sessions[member.session.0 as usize];
+        let Some(id) = session.connection else {
+            return false;
+        };
+        if lower(qos, member.qos()) == QoS::AtMostOnce {
+            return self.connections[id.0 as usize].outbox.len()
+                < self.settings.limits.max_outgoing_bytes;
+        }
+        session.outgoing.resend().is_none() && self.has_window(member.session)
+    }
+
+    fn any_connected(&self, members: &[Subscriber]) -> bool {
+        members.iter().any(|member| {
+            self.sessions[member.session.0 as usize]
+                .connection
+                .is_some()
+        })
+    }
+
+    /// Sends a member what waits in its groups, as far as its window allows.
+    pub(super) fn pump_groups(&mut self, session: SessionIndex) {
+        for at in 0..self.sessions[session.0 as usize].groups.len() {
+            let index = self.sessions[session.0 as usize].groups[at];
+            while !self.groups[index.0 as usize].queue.is_empty()
+                && self.send_from_group(index, session)
+            {}
+        }
+    }
+
+    /// Sends a member the first message of a group's queue; false if it cannot be sent yet.
+    fn send_from_group(&mut self, index: GroupIndex, session: SessionIndex) -> bool {
+        let group = &self.groups[index.0 as usize];
+        let key = group.queue.key;
+        let Some(member) = group
+            .members
+            .iter()
+            .find(|member| member.session == session)
+            .copied()
+        else {
+            return false;
+        };
+        let Some(first) = group.queue.front() else {
+            return false;
+        };
+        if !self.can_take(member, first.qos) {
+            return false;
+        }
+        if first.body.is_none() && !first.is_expired(self.now.unix) {
+            self.fetch(Owner::Group(index));
+            return false;
+        }
+        if let Some(mut item) = self.pop(Owner::Group(index)) {
+            let stamp = self.stamp_of(&item);
+            item.retain &= member.retain_as_published();
+            match (lower(item.qos, member.qos()), &item.body) {
+                (QoS::AtMostOnce, Some(body)) => {
+                    self.deliver_now(session, &body.parts(), item.retain, member.id, stamp);
+                    self.forget(&item, key);
+                }
+                (qos, _) => {
+                    item.qos = qos;
+                    item.ids = ids_of(member);
+                    self.send(session, item, key, Some(index), stamp, false);
+                }
+            }
+        }
+        self.fetch_ahead(Owner::Group(index));
+        true
+    }
+
+    /// A member's client has connected: what members that are away were sent and have not acknowledged need not wait for them.
+    pub(super) fn member_connected(&mut self, session: SessionIndex) {
+        for index in self.sessions[session.0 as usize].groups.clone() {
+            self.reclaim(index);
+        }
+    }
+
+    /// A member's connection has ended: what it was sent goes to another member, if one is there. Otherwise it waits for the client.
+    pub(super) fn member_disconnected(&mut self, session: SessionIndex) {
+        for index in self.sessions[session.0 as usize].groups.clone() {
+            if self.any_connected(&self.groups[index.0 as usize].members) {
+                self.take_back(index, session);
+                self.wake_members(index);
+            }
+        }
+    }
+
+    fn reclaim(&mut self, index: GroupIndex) {
+        let members = self.groups[index.0 as usize].members.clone();
+        for member in members {
+            if self.sessions[member.session.0 as usize]
+                .connection
+                .is_none()
+            {
+                self.take_back(index, member.session);
+            }
+        }
+    }
+
+    /// Puts what a member was sent at QoS 1 and has not acknowledged back into the group's queue, where its row still is.
+    fn take_back(&mut self, index: GroupIndex, session: SessionIndex) {
+        let outgoing = &mut self.sessions[session.0 as usize].outgoing;
+        let taken = outgoing.extract(|inflight| {
+            inflight.group == Some(index) && inflight.item.qos == QoS::AtLeastOnce
+        });
+        let queue = &mut self.groups[index.0 as usize].queue;
+        for inflight in taken {
+            let mut item: Queued = inflight.item;
+            item.ids = SubscriptionIds::NONE;
+            item.dup = false;
+            if let Some(body) = &item.body {
+                (item.qos, item.retain) = (body.qos(), body.retain());
+            }
+            self.queued_bytes += u64::from(item.size);
+            let hot = queue.hot_bytes();
+            queue.insert(item);
+            self.hot_bytes += queue.hot_bytes() - hot;
+        }
+    }
+
+    /// Lets the connected members of a group look at its queue.
+    pub(super) fn wake_members(&mut self, index: GroupIndex) {
+        let Some(group) = self.groups.get(index.0 as usize) else {
+            return;
+        };
+        if group.queue.is_empty() {
+            return;
+        }
+        for at in 0..group.members.len() {
+            let session = self.groups[index.0 as usize].members[at].session;
+            self.touch_session(session);
+        }
+    }
+
+    /// Lets the members of a group look at its queue after the next commit.
+    pub(super) fn starve_members(&mut self, index: GroupIndex) {
+        let members = self.groups[index.0 as usize].members.iter();
+        self.starved.extend(members.map(|member| member.session));
+    }
+}
+
+fn ids_of(member: Subscriber) -> SubscriptionIds {
+    (member.id != 0).then_some(member.id).into_iter().collect()
+}

@@ -1,0 +1,211 @@
+//! What happens at a time: one heap of moments, each checked against the state when it comes, so that nothing is ever taken out of it.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::connection::State;
+use super::record::QueueKey;
+use super::{Broker, ConnectionId, SessionIndex};
+use crate::clock::Now;
+use crate::wire::ReasonCode;
+
+/// How often expired messages are looked for, in milliseconds.
+pub(super) const SWEEP_MS: u64 = 1000;
+
+/// The longest a timer is set for, in milliseconds; what is further off is set again when that has passed. So what became of a connection or a
+/// session long ago does not stay in the heap, however far off its moment was.
+pub(super) const LONGEST_MS: u64 = 60_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// A connection must have sent its CONNECT.
+    Connect(ConnectionId, u64),
+    /// A connection must have been heard of.
+    KeepAlive(ConnectionId, u64),
+    /// A session may have expired, or its will may be due.
+    Session(SessionIndex, QueueKey),
+    /// Rows of ended queues are removed.
+    Bury,
+    /// Expired messages are looked for.
+    Sweep,
+    /// `$SYS` topics are published.
+    Sys,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Timers(BinaryHeap<Reverse<(u64, Timer)>>);
+
+impl Timers {
+    /// Sets a timer, in milliseconds of uptime.
+    pub fn set(&mut self, at: u64, timer: Timer) {
+        self.0.push(Reverse((at, timer)));
+    }
+
+    fn next(&self) -> Option<u64> {
+        self.0.peek().map(|Reverse((at, _))| *at)
+    }
+
+    fn due(&mut self, uptime: u64) -> Option<Timer> {
+        self.0.peek().filter(|Reverse((at, _))| *at <= uptime)?;
+        self.0.pop().map(|Reverse((_, timer))| timer)
+    }
+}
+
+impl Broker {
+    /// When [`Broker::tick`] should be called next, in milliseconds of uptime. It only changes to an earlier time after the broker was called.
+    pub fn next_timeout(&self) -> u64 {
+        let timer = self.timers.next().unwrap_or(u64::MAX);
+        self.gate
+            .deadline()
+            .map_or(timer, |deadline| deadline.min(timer))
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Now) {
+        self.now = now;
+        while let Some(timer) = self.timers.due(now.uptime) {
+            match timer {
+                Timer::Connect(id, serial) => self.check_connect(id, serial),
+                Timer::KeepAlive(id, serial) => self.check_keep_alive(id, serial),
+                Timer::Session(session, key) => self.check_session(session, key),
+                Timer::Bury => self.bury(),
+                Timer::Sweep => {
+                    self.sweep();
+                    self.timers.set(now.uptime + SWEEP_MS, Timer::Sweep);
+                }
+                Timer::Sys => {
+                    self.publish_sys();
+                    self.timers
+                        .set(now.uptime + self.settings.sys_interval_ms, Timer::Sys);
+                }
+            }
+        }
+    }
+
+    fn check_connect(&mut self, id: ConnectionId, serial: u64) {
+        if self
+            .connections
+            .get(id.0 as usize)
+            .is_some_and(|connection| connection.serial == serial && connection.state == State::New)
+        {
+            self.counters.connect_timeouts += 1;
+            self.connections[id.0 as usize].state = State::Closing;
+            self.touch(id);
+        }
+    }
+
+    /// \[MQTT-3.1.2-22\]: a client that is silent for 1.5 times its keep alive is taken for lost.
+    fn check_keep_alive(&mut self, id: ConnectionId, serial: u64) {
+        let Some(connection) = self.connections.get_mut(id.0 as usize) else {
+            return;
+        };
+        if connection.serial != serial || connection.state != State::Open {
+            return;
+        }
+        if connection.paused || connection.outbox.len() > self.settings.limits.max_outgoing_bytes {
+            // The broker itself does not read from it at present.
+            connection.last_received = self.now.uptime;
+        }
+        let deadline = connection.last_received + connection.keep_alive;
+        if self.now.uptime < deadline {
+            return self.timers.set(
+                deadline.min(self.now.uptime + LONGEST_MS),
+                Timer::KeepAlive(id, serial),
+            );
+        }
+        self.counters.keep_alive_timeouts += 1;
+        tracing::info!(client = self.client_name(id), "keep alive timeout");
+        self.disconnect(id, ReasonCode::KeepAliveTimeout, None);
+    }
+
+    /// Starts watching a connection's keep alive.
+    pub(super) fn set_keep_alive(&mut self, id: ConnectionId) {
+        let connection = &self.connections[id.0 as usize];
+        if connection.keep_alive > 0 {
+            let at = self.now.uptime + connection.keep_alive.min(LONGEST_MS);
+            self.timers.set(at, Timer::KeepAlive(id, connection.serial));
+        }
+    }
+
+    /// Sees to it that a session without a connection is looked at when its will is due or it expires.
+    pub(super) fn set_session_timer(&mut self, index: SessionIndex) {
+        let session = &mut self.sessions[index.0 as usize];
+        let due = session.will.as_ref().and_then(|will| will.due);
+        let Some(unix) = [session.expires_at(), due].into_iter().flatten().min() else {
+            return;
+        };
+        let at = self.now.uptime + unix.saturating_sub(self.now.unix).min(LONGEST_MS);
+        if session.timer.is_none_or(|set| at < set) {
+            session.timer = Some(at);
+            self.timers.set(at, Timer::Session(index, session.key()));
+        }
+    }
+
+    fn check_session(&mut self, index: SessionIndex, key: QueueKey) {
+        let Some(session) = self
+            .sessions
+            .get_mut(index.0 as usize)
+            .filter(|session| session.key() == key)
+        else {
+            return;
+        };
+        session.timer = None;
+        if session.connection.is_some() {
+            return;
+        }
+        let expired = session.expires_at().is_some_and(|at| at <= self.now.unix);
+        if session
+            .will
+            .as_ref()
+            .is_some_and(|will| will.due.is_some_and(|due| due <= self.now.unix))
+        {
+            self.publish_will(index);
+        }
+        if expired {
+            self.counters.sessions_expired += 1;
+            self.end_session(index);
+        } else {
+            self.set_session_timer(index);
+        }
+    }
+
+    /// Removes expired messages from queues and retained messages, a bounded number a call, where the last call left off.
+    fn sweep(&mut self) {
+        const STEP: usize = 10_000;
+        let (mut at, start) = self.sweep;
+        // Sessions and groups are looked at in the order of their places; a place past both begins again with the first.
+        let sessions = self.sessions.capacity().min(u32::MAX as usize);
+        let places = sessions + self.groups.capacity();
+        let mut budget = STEP;
+        let mut offset = start;
+        let mut visited = 0;
+        while budget > 0 && visited <= places.min(STEP) {
+            visited += 1;
+            let queue = match at.checked_sub(sessions) {
+                None => self.sessions.get_mut(at).map(|session| &mut session.queue),
+                Some(group) => self.groups.get_mut(group).map(|group| &mut group.queue),
+            };
+            let mut left = false;
+            if let Some(queue) = queue {
+                let (key, hot) = (queue.key, queue.hot_bytes());
+                let looked = queue.len().saturating_sub(offset).min(budget);
+                let expired = queue.sweep(offset, budget, self.now.unix);
+                self.hot_bytes -= hot - queue.hot_bytes();
+                left = offset + looked - expired.len() < queue.len();
+                offset = offset + looked - expired.len();
+                budget -= looked;
+                for item in expired {
+                    self.counters.dropped_expired += 1;
+                    self.queued_bytes -= u64::from(item.size);
+                    self.forget(&item, key);
+                }
+            }
+            if !left {
+                offset = 0;
+                at = if at + 1 >= places { 0 } else { at + 1 };
+            }
+        }
+        self.sweep = (at, offset);
+        self.sweep_retained(STEP);
+    }
+}

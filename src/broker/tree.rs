@@ -1,0 +1,583 @@
+//! The subscription tree: which subscriptions match a topic name.
+//!
+//! Filters stand in a tree of levels. Level texts are interned, so a topic name is hashed once a level however many branches are followed, and
+//! all edges stand in one table: a node costs a few words and a match costs what matches, whatever else is subscribed.
+
+use std::hash::BuildHasher;
+
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, HashTable};
+use rustc_hash::FxBuildHasher;
+
+use crate::wire::QoS;
+use crate::wire::packet::SubscribeOptions;
+
+use super::{GroupIndex, SessionIndex};
+
+/// A node: one filter, or the way to longer ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct NodeId(u32);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct LevelId(u32);
+
+const ROOT: NodeId = NodeId(0);
+/// Stands for "no node": the root is nobody's child.
+const NONE: NodeId = ROOT;
+const PLUS: LevelId = LevelId(0);
+const HASH: LevelId = LevelId(1);
+
+/// A session's subscription to a node's filter.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subscriber {
+    pub session: SessionIndex,
+    /// Subscription identifier; 0 for none, which is not a valid one.
+    pub id: u32,
+    packed: u8,
+}
+
+impl Subscriber {
+    pub fn new(session: SessionIndex, options: SubscribeOptions, id: Option<u32>) -> Subscriber {
+        let packed = options.qos as u8
+            | u8::from(options.no_local) << 2
+            | u8::from(options.retain_as_published) << 3;
+        Subscriber {
+            session,
+            id: id.unwrap_or(0),
+            packed,
+        }
+    }
+
+    pub fn qos(self) -> QoS {
+        match self.packed & 3 {
+            0 => QoS::AtMostOnce,
+            1 => QoS::AtLeastOnce,
+            _ => QoS::ExactlyOnce,
+        }
+    }
+
+    pub fn no_local(self) -> bool {
+        self.packed & 4 != 0
+    }
+
+    pub fn retain_as_published(self) -> bool {
+        self.packed & 8 != 0
+    }
+
+    /// One delivery for two subscriptions of one session: the higher QoS, and the retain flag kept if either wants it.
+    pub fn merge(&mut self, other: Subscriber) {
+        let qos = (self.packed & 3).max(other.packed & 3);
+        self.packed = qos | ((self.packed | other.packed) & 8);
+    }
+}
+
+#[derive(Debug)]
+struct Node {
+    parent: NodeId,
+    level: LevelId,
+    plus: NodeId,
+    hash: NodeId,
+    children: u32,
+    subscribers: Subscribers,
+    groups: Vec<GroupIndex>,
+}
+
+/// The subscribers of a node, sorted by session; most nodes have one.
+#[derive(Debug, Default)]
+enum Subscribers {
+    #[default]
+    None,
+    One(Subscriber),
+    Many(Vec<Subscriber>),
+}
+
+impl Subscribers {
+    fn as_slice(&self) -> &[Subscriber] {
+        match self {
+            Subscribers::None => &[],
+            Subscribers::One(one) => std::slice::from_ref(one),
+            Subscribers::Many(many) => many,
+        }
+    }
+
+    fn insert(&mut self, new: Subscriber) -> Option<Subscriber> {
+        match self {
+            Subscribers::None => {
+                *self = Subscribers::One(new);
+                None
+            }
+            Subscribers::One(one) if one.session == new.session => {
+                Some(std::mem::replace(one, new))
+            }
+            Subscribers::One(one) => {
+                let mut many = vec![*one, new];
+                many.sort_unstable_by_key(|subscriber| subscriber.session);
+                *self = Subscribers::Many(many);
+                None
+            }
+            Subscribers::Many(many) => {
+                match many.binary_search_by_key(&new.session, |subscriber| subscriber.session) {
+                    Ok(at) => Some(std::mem::replace(&mut many[at], new)),
+                    Err(at) => {
+                        many.insert(at, new);
+                        None
+                    }
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, session: SessionIndex) -> bool {
+        match self {
+            Subscribers::One(one) if one.session == session => {
+                *self = Subscribers::None;
+                true
+            }
+            Subscribers::Many(many) => {
+                match many.binary_search_by_key(&session, |subscriber| subscriber.session) {
+                    Ok(at) => {
+                        many.remove(at);
+                        match many.len() {
+                            0 => *self = Subscribers::None,
+                            1 => *self = Subscribers::One(many[0]),
+                            few if few < many.capacity() / 4 => many.shrink_to(few * 2),
+                            _ => {}
+                        }
+                        true
+                    }
+                    Err(_) => false,
+                }
+            }
+            _ => false,
+        }
+    }
+}
+
+/// All subscriptions.
+#[derive(Debug)]
+pub(super) struct Tree {
+    nodes: Vec<Node>,
+    free: Vec<NodeId>,
+    edges: HashMap<(NodeId, LevelId), NodeId, FxBuildHasher>,
+    levels: Levels,
+    path: Vec<Option<LevelId>>,
+}
+
+impl Tree {
+    /// An empty tree; `seed` keeps peers from choosing level texts that collide.
+    pub fn new(seed: u64) -> Tree {
+        let root = Node {
+            parent: NONE,
+            level: PLUS,
+            plus: NONE,
+            hash: NONE,
+            children: 0,
+            subscribers: Subscribers::None,
+            groups: Vec::new(),
+        };
+        Tree {
+            nodes: vec![root],
+            free: Vec::new(),
+            edges: HashMap::default(),
+            levels: Levels::new(seed),
+            path: Vec::new(),
+        }
+    }
+
+    /// Adds or replaces a session's subscription; the subscription it replaces, if any.
+    pub fn subscribe(
+        &mut self,
+        filter: &str,
+        subscriber: Subscriber,
+    ) -> (NodeId, Option<Subscriber>) {
+        let node = self.make(filter);
+        let old = self.nodes[node.0 as usize].subscribers.insert(subscriber);
+        (node, old)
+    }
+
+    /// Removes a session's subscription to a node's filter; whether there was one.
+    pub fn unsubscribe(&mut self, node: NodeId, session: SessionIndex) -> bool {
+        let removed = self.nodes[node.0 as usize].subscribers.remove(session);
+        self.prune(node);
+        removed
+    }
+
+    /// Adds a shared group to a filter.
+    pub fn add_group(&mut self, filter: &str, group: GroupIndex) -> NodeId {
+        let node = self.make(filter);
+        self.nodes[node.0 as usize].groups.push(group);
+        node
+    }
+
+    /// Removes a shared group from a node's filter.
+    pub fn remove_group(&mut self, node: NodeId, group: GroupIndex) {
+        self.nodes[node.0 as usize]
+            .groups
+            .retain(|other| *other != group);
+        self.prune(node);
+    }
+
+    /// The node of a filter that is in the tree.
+    pub fn find(&self, filter: &str) -> Option<NodeId> {
+        let mut node = ROOT;
+        for text in filter.split('/') {
+            node = *self.edges.get(&(node, self.levels.find(text)?))?;
+        }
+        Some(node)
+    }
+
+    /// A session's subscription to a node's filter.
+    pub fn subscriber(&self, node: NodeId, session: SessionIndex) -> Option<Subscriber> {
+        let subscribers = self.nodes[node.0 as usize].subscribers.as_slice();
+        let at = subscribers
+            .binary_search_by_key(&session, |subscriber| subscriber.session)
+            .ok()?;
+        Some(subscribers[at])
+    }
+
+    /// The filter of a node.
+    pub fn filter(&self, mut node: NodeId) -> String {
+        let mut texts = Vec::new();
+        while node != ROOT {
+            let at = &self.nodes[node.0 as usize];
+            texts.push(self.levels.text(at.level));
+            node = at.parent;
+        }
+        texts.reverse();
+        texts.join("/")
+    }
+
+    /// Collects all subscribers and groups whose filter matches a topic name; a session once for each of its filters that match. Returns how
+    /// many filters with subscribers matched: with fewer than two there is nothing to merge.
+    pub fn matches(
+        &mut self,
+        topic: &str,
+        subscribers: &mut Vec<Subscriber>,
+        groups: &mut Vec<GroupIndex>,
+    ) -> usize {
+        let mut path = std::mem::take(&mut self.path);
+        path.clear();
+        path.extend(topic.split('/').map(|text| self.levels.find_name(text)));
+        let mut found = Found {
+            subscribers,
+            groups,
+            filters: 0,
+        };
+        // [MQTT-4.7.2-1]: a wildcard in the first level does not match a name that begins with `$`.
+        self.walk(ROOT, &path, !topic.starts_with('$'), &mut found);
+        self.path = path;
+        found.filters
+    }
+
+    fn walk(&self, node: NodeId, path: &[Option<LevelId>], wildcards: bool, found: &mut Found<'_>) {
+        let at = &self.nodes[node.0 as usize];
+        if at.hash != NONE && wildcards {
+            // `#` matches the parent level as well, so it is taken before the path is seen to be at its end.
+            found.take(&self.nodes[at.hash.0 as usize]);
+        }
+        let Some((level, rest)) = path.split_first() else {
+            return found.take(at);
+        };
+        if at.plus != NONE && wildcards {
+            self.walk(at.plus, rest, true, found);
+        }
+        if let Some(child) = level.and_then(|level| self.edges.get(&(node, level))) {
+            self.walk(*child, rest, true, found);
+        }
+    }
+
+    fn make(&mut self, filter: &str) -> NodeId {
+        let mut node = ROOT;
+        for text in filter.split('/') {
+            node = match self
+                .levels
+                .find(text)
+                .and_then(|level| self.edges.get(&(node, level)))
+            {
+                Some(child) => *child,
+                None => self.add_child(node, text),
+            };
+        }
+        node
+    }
+
+    fn add_child(&mut self, parent: NodeId, text: &str) -> NodeId {
+        let level = self.levels.intern(text);
+        let node = Node {
+            parent,
+            level,
+            plus: NONE,
+            hash: NONE,
+            children: 0,
+            subscribers: Subscribers::None,
+            groups: Vec::new(),
+        };
+        let child = match self.free.pop() {
+            Some(free) => {
+                self.nodes[free.0 as usize] = node;
+                free
+            }
+            None => {
+                self.nodes.push(node);
+                NodeId(self.nodes.len() as u32 - 1)
+            }
+        };
+        self.edges.insert((parent, level), child);
+        self.link(parent, level, child);
+        self.nodes[parent.0 as usize].children += 1;
+        child
+    }
+
+    fn link(&mut self, parent: NodeId, level: LevelId, child: NodeId) {
+        match level {
+            PLUS => self.nodes[parent.0 as usize].plus = child,
+            HASH => self.nodes[parent.0 as usize].hash = child,
+            _ => {}
+        }
+    }
+
+    /// Removes a node that nobody needs any more, and its parents likewise.
+    fn prune(&mut self, mut node: NodeId) {
+        while node != ROOT {
+            let at = &mut self.nodes[node.0 as usize];
+            if at.children > 0 || !at.groups.is_empty() || !at.subscribers.as_slice().is_empty() {
+                return;
+            }
+            at.groups = Vec::new();
+            let (parent, level) = (at.parent, at.level);
+            self.edges.remove(&(parent, level));
+            self.link(parent, level, NONE);
+            self.levels.release(level);
+            self.free.push(node);
+            self.nodes[parent.0 as usize].children -= 1;
+            node = parent;
+        }
+    }
+}
+
+struct Found<'a> {
+    subscribers: &'a mut Vec<Subscriber>,
+    groups: &'a mut Vec<GroupIndex>,
+    filters: usize,
+}
+
+impl Found<'_> {
+    fn take(&mut self, node: &Node) {
+        let subscribers = node.subscribers.as_slice();
+        self.filters += usize::from(!subscribers.is_empty());
+        self.subscribers.extend_from_slice(subscribers);
+        self.groups.extend_from_slice(&node.groups);
+    }
+}
+
+/// The interned texts of levels, counted by the nodes that use them.
+#[derive(Debug)]
+struct Levels {
+    hasher: FixedState,
+    ids: HashTable<LevelId>,
+    texts: Vec<(Box<str>, u32)>,
+    free: Vec<LevelId>,
+}
+
+impl Levels {
+    fn new(seed: u64) -> Levels {
+        let mut levels = Levels {
+            hasher: FixedState::with_seed(seed),
+            ids: HashTable::new(),
+            texts: Vec::new(),
+            free: Vec::new(),
+        };
+        assert_eq!(
+            (levels.intern("+"), levels.intern("#")),
+            (PLUS, HASH),
+            "the wildcards come first"
+        );
+        levels
+    }
+
+    fn text(&self, level: LevelId) -> &str {
+        &self.texts[level.0 as usize].0
+    }
+
+    fn find(&self, text: &str) -> Option<LevelId> {
+        self.ids
+            .find(self.hasher.hash_one(text), |id| self.text(*id) == text)
+            .copied()
+    }
+
+    /// The level of a topic name, in which the wildcards' texts cannot stand.
+    fn find_name(&self, text: &str) -> Option<LevelId> {
+        self.find(text).filter(|id| *id != PLUS && *id != HASH)
+    }
+
+    fn intern(&mut self, text: &str) -> LevelId {
+        if let Some(id) = self.find(text) {
+            self.texts[id.0 as usize].1 += 1;
+            return id;
+        }
+        let entry = (Box::from(text), 1);
+        let id = match self.free.pop() {
+            Some(free) => {
+                self.texts[free.0 as usize] = entry;
+                free
+            }
+            None => {
+                self.texts.push(entry);
+                LevelId(self.texts.len() as u32 - 1)
+            }
+        };
+        let (hasher, texts) = (&self.hasher, &self.texts);
+        self.ids.insert_unique(hasher.hash_one(text), id, |id| {
+            hasher.hash_one(&*texts[id.0 as usize].0)
+        });
+        id
+    }
+
+    fn release(&mut self, level: LevelId) {
+        let entry = &mut self.texts[level.0 as usize];
+        entry.1 -= 1;
+        if entry.1 == 0 {
+            let text = std::mem::take(&mut entry.0);
+            if let Ok(entry) = self
+                .ids
+                .find_entry(self.hasher.hash_one(&*text), |id| *id == level)
+            {
+                entry.remove();
+            }
+            self.free.push(level);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matching(tree: &mut Tree, topic: &str) -> Vec<u32> {
+        let (mut subscribers, mut groups) = (Vec::new(), Vec::new());
+        tree.matches(topic, &mut subscribers, &mut groups);
+        let mut sessions: Vec<u32> = subscribers
+            .iter()
+            .map(|subscriber| subscriber.session.0)
+            .collect();
+        sessions.sort_unstable();
+        sessions
+    }
+
+    fn subscriber(session: u32) -> Subscriber {
+        Subscriber::new(
+            SessionIndex(session),
+            SubscribeOptions::with_qos(QoS::AtLeastOnce),
+            None,
+        )
+    }
+
+    #[test]
+    fn finds_what_the_standard_says_matches() {
+        let mut tree = Tree::new(7);
+        for (session, filter) in [
+            "#",
+            "+/tennis/#",
+            "sport/+",
+            "sport/#",
+            "/+",
+            "+/+",
+            "sport",
+            "$SYS/#",
+            "+",
+            "a//b",
+        ]
+        .iter()
+        .enumerate()
+        {
+            tree.subscribe(filter, subscriber(session as u32));
+        }
+        assert_eq!(matching(&mut tree, "sport"), [0, 3, 6, 9 - 1]);
+        assert_eq!(matching(&mut tree, "sport/tennis"), [0, 1, 2, 3, 5]);
+        assert_eq!(matching(&mut tree, "/finance"), [0, 4, 5]);
+        assert_eq!(matching(&mut tree, "$SYS/uptime"), [7]);
+        assert_eq!(matching(&mut tree, "$SYS"), [7]);
+        assert_eq!(matching(&mut tree, "a//b"), [0, 9]);
+        assert_eq!(matching(&mut tree, "x/tennis/y/z"), [0, 1]);
+    }
+
+    #[test]
+    fn forgets_nodes_and_levels_that_nobody_uses() {
+        let mut tree = Tree::new(7);
+        let (node, _) = tree.subscribe("a/+/c/#", subscriber(1));
+        assert_eq!(tree.filter(node), "a/+/c/#");
+        let (again, old) = tree.subscribe("a/+/c/#", subscriber(2));
+        assert!(again == node && old.is_none());
+        assert!(tree.unsubscribe(node, SessionIndex(1)));
+        assert!(!tree.unsubscribe(node, SessionIndex(1)));
+        assert_eq!(matching(&mut tree, "a/b/c/d"), [2]);
+        assert!(tree.unsubscribe(node, SessionIndex(2)));
+        assert_eq!(matching(&mut tree, "a/b/c/d"), [0; 0]);
+        assert!(tree.edges.is_empty());
+        assert_eq!(tree.levels.ids.len(), 2);
+        assert_eq!(tree.find("a/+/c/#"), None);
+    }
+
+    #[test]
+    fn many_subscribers_of_one_filter_are_told_apart() {
+        let mut tree = Tree::new(7);
+        for session in (0..100).rev() {
+            tree.subscribe("t", subscriber(session));
+        }
+        let node = tree.find("t").expect("subscribed");
+        for session in (0..100).step_by(2) {
+            assert!(tree.unsubscribe(node, SessionIndex(session)));
+        }
+        assert_eq!(
+            matching(&mut tree, "t"),
+            (0..100)
+                .filter(|session| session % 2 == 1)
+                .collect::<Vec<_>>()
+        );
+        assert!(tree.subscriber(node, SessionIndex(51)).is_some());
+        assert!(tree.subscriber(node, SessionIndex(50)).is_none());
+    }
+
+    #[test]
+    fn agrees_with_matching_one_filter_at_a_time() {
+        use crate::wire::topic::matches;
+        let levels = ["a", "b", "", "é", "$x"];
+        let mut filters = Vec::new();
+        for first in levels.iter().chain(&["+", "#"]) {
+            filters.push((*first).to_string());
+            if *first != "#" {
+                for second in levels.iter().chain(&["+", "#"]) {
+                    filters.push(format!("{first}/{second}"));
+                    if *second != "#" {
+                        filters.extend(
+                            levels
+                                .iter()
+                                .chain(&["+", "#"])
+                                .map(|third| format!("{first}/{second}/{third}")),
+                        );
+                    }
+                }
+            }
+        }
+        filters.retain(|filter| !filter.is_empty());
+        let mut tree = Tree::new(7);
+        for (session, filter) in filters.iter().enumerate() {
+            tree.subscribe(filter, subscriber(session as u32));
+        }
+        for first in levels {
+            for second in levels {
+                for topic in [
+                    first.to_string(),
+                    format!("{first}/{second}"),
+                    format!("{first}/{second}/a"),
+                ] {
+                    let expected: Vec<u32> = (0..filters.len())
+                        .filter(|at| matches(&filters[*at], &topic))
+                        .map(|at| at as u32)
+                        .collect();
+                    assert_eq!(matching(&mut tree, &topic), expected, "topic {topic:?}");
+                }
+            }
+        }
+    }
+}

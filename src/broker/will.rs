@@ -1,0 +1,107 @@
+//! Wills: published on every end of a connection but a clean one (MQTT 5 sections 3.1.2.5 and 3.1.3.2).
+
+use super::message::{Message, Parts};
+use super::record::{WillRecord, Write};
+use super::{Broker, SessionIndex};
+use crate::wire::packet::Will;
+use crate::wire::{Fault, PropertiesBuf, Property, ReasonCode};
+
+impl Broker {
+    /// Checks a will as a PUBLISH would be, and takes it.
+    pub(super) fn will_record(&mut self, will: &Will<'_>) -> Result<WillRecord, Fault> {
+        self.check_message(will.topic, will.qos, will.retain)?;
+        let (mut delay, mut expiry, mut utf8) = (0, None, false);
+        for property in will.properties.iter() {
+            match property {
+                Property::WillDelayInterval(seconds) => delay = seconds,
+                Property::MessageExpiryInterval(seconds) => expiry = Some(seconds),
+                Property::PayloadFormatIndicator(format) => utf8 = format == 1,
+                _ => {}
+            }
+        }
+        if utf8 && std::str::from_utf8(will.payload).is_err() {
+            return Err(Fault {
+                reason: ReasonCode::PayloadFormatInvalid,
+                what: "the will's payload is not UTF-8",
+            });
+        }
+        let mut properties = PropertiesBuf::new();
+        let message = Message::new(&Parts {
+            topic: will.topic,
+            properties: will.properties.forwardable(&mut properties),
+            payload: will.payload,
+            qos: will.qos,
+            retain: will.retain,
+            expires: None,
+        });
+        Ok(WillRecord {
+            message,
+            expiry,
+            delay,
+            due: None,
+        })
+    }
+
+    /// Gives a session that is being connected the will of its new connection. One that was still to be published is not any more \[MQTT-3.1.3-9\].
+    pub(super) fn replace_will(&mut self, index: SessionIndex, will: Option<WillRecord>) {
+        let none = will.is_none();
+        if self.sessions[index.0 as usize].will.take().is_some() && none {
+            self.remove_will_row(index);
+        }
+        self.sessions[index.0 as usize].will = will.map(Box::new);
+    }
+
+    /// The client has taken its leave: its will is forgotten \[MQTT-3.14.4-3\].
+    pub(super) fn discard_will(&mut self, index: SessionIndex) {
+        if self.sessions[index.0 as usize].will.take().is_some() {
+            self.remove_will_row(index);
+            // Nothing waits for it, but while it is not on disk a crash would publish the will.
+            self.gate.flush();
+        }
+    }
+
+    /// The connection has ended without leave: the will is published, now or after its delay. It never outlasts the session \[MQTT-3.1.3-9\].
+    pub(super) fn start_will(&mut self, index: SessionIndex) {
+        let unix = self.now.unix;
+        let session = &mut self.sessions[index.0 as usize];
+        let (expiry, stored, key) = (session.expiry, session.stored, session.key());
+        let Some(will) = session.will.as_mut() else {
+            return;
+        };
+        if will.delay == 0 || expiry == 0 {
+            return self.publish_will(index);
+        }
+        will.due = Some(unix + u64::from(will.delay) * 1000);
+        if stored {
+            let record = WillRecord::clone(will);
+            self.write(Write::PutWill(key, record));
+        }
+    }
+
+    /// Publishes a session's will, if it has one. In the same batch its row goes, so that it is published once.
+    pub(super) fn publish_will(&mut self, index: SessionIndex) {
+        let Some(will) = self.sessions[index.0 as usize].will.take() else {
+            return;
+        };
+        self.remove_will_row(index);
+        self.counters.wills_published += 1;
+        let expires = will
+            .expiry
+            .map(|seconds| self.now.unix + u64::from(seconds) * 1000);
+        self.publish(
+            &Parts {
+                expires,
+                ..will.message.parts()
+            },
+            Some(index),
+        );
+    }
+
+    fn remove_will_row(&mut self, index: SessionIndex) {
+        let session = &self.sessions[index.0 as usize];
+        if session.stored {
+            let key = session.key();
+            self.write(Write::RemoveWill(key));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! `tidegate check`: reads a configuration as `tidegate run` would, and tells what it says.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::exit::{self, Failure};
+use super::run::{RunFlags, describe_durability, load};
+use crate::config::{Bind, Config, show_size};
+
+/// The flags of `tidegate check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckFlags {
+    /// Configuration file; without it, the environment alone is checked
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Checks a configuration; what it says is returned.
+///
+/// # Errors
+/// Exit code 2, and each problem with its place, key, what was found and what was expected.
+pub fn run(flags: CheckFlags) -> Result<String, Failure> {
+    let name = flags.config.as_ref().map(|file| file.display().to_string());
+    let flags = RunFlags {
+        config: flags.config,
+        ..RunFlags::default()
+    };
+    let config = load(flags).map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
+    let name = name.unwrap_or_else(|| "the configuration".to_owned());
+    Ok(format!("{name} is good\n{}", summary(&config)))
+}
+
+fn summary(config: &Config) -> String {
+    let mut text = String::new();
+    for listener in &config.listeners {
+        let binds: Vec<String> = listener.bind.iter().map(Bind::to_string).collect();
+        let who = match (
+            listener.allow_anonymous,
+            listener.bind.iter().all(Bind::is_loopback),
+        ) {
+            (true, true) => "everybody on this machine may connect",
+            (true, false) => "everybody who can reach it may connect",
+            (false, _) => "nobody may connect",
+        };
+        let _ = writeln!(text, "listens    {} ({who})", binds.join(", "));
+    }
+    let _ = writeln!(text, "data       {}", config.data_dir.display());
+    let _ = writeln!(
+        text,
+        "durable    {}",
+        describe_durability(&config.durability)
+    );
+    let _ = writeln!(
+        text,
+        "limits     {} connections, packets of {}, {} messages and {} waiting for a session, a database of {}",
+        config.limits.max_connections,
+        show_size(u64::from(config.limits.max_packet_size)),
+        config.limits.max_queued_messages,
+        show_size(config.limits.max_queued_bytes),
+        show_size(config.store.max_bytes)
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_good_configuration_is_summed_up() {
+        let text = summary(&Config::default());
+        assert!(
+            text.contains("127.0.0.1:1883 (everybody on this machine may connect)"),
+            "{text}"
+        );
+        assert!(
+            text.contains("every acknowledgement waits for fsync"),
+            "{text}"
+        );
+        assert!(text.contains("packets of 1MiB"), "{text}");
+    }
+
+    #[test]
+    fn problems_are_the_failure() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(&file, "a = 1\nb = 2\n").expect("written");
+        let flags = CheckFlags {
+            config: Some(file.path().to_owned()),
+        };
+        let failure = run(flags).expect_err("two unknown keys");
+        assert_eq!(failure.code, exit::WRONG);
+        let place = file.path().display();
+        assert_eq!(
+            failure.message,
+            format!("{place}:1:1: a: unknown key\n{place}:2:1: b: unknown key")
+        );
+    }
+}

@@ -1,0 +1,375 @@
+//! The flags that `pub` and `sub` share, under the names they have in mosquitto_pub and mosquitto_sub.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use clap::{ArgAction, Args};
+
+use super::exit::Failure;
+use super::property::PacketProperties;
+use crate::clock;
+use crate::config::DEFAULT_PORT;
+use crate::wire::{Property, ProtocolVersion, QoS, topic};
+
+/// How to connect.
+#[derive(Args, Clone, Debug)]
+pub struct ConnectionFlags {
+    /// Host of the server
+    #[arg(short = 'h', long, default_value = "localhost")]
+    pub host: String,
+    /// Port of the server
+    #[arg(short, long, default_value_t = DEFAULT_PORT)]
+    pub port: u16,
+    /// Connect from this address of this machine
+    #[arg(short = 'A', value_name = "ADDRESS")]
+    pub bind_address: Option<IpAddr>,
+    /// Client identifier; without it one is made up
+    #[arg(short, long, allow_hyphen_values = true)]
+    pub id: Option<String>,
+    /// Keep the session when disconnected, and take up an earlier one (needs -i)
+    #[arg(short = 'c', long)]
+    pub disable_clean_session: bool,
+    /// Keep the session this many seconds when disconnected (MQTT 5); "never" to keep it without end
+    #[arg(short = 'x', long, value_name = "SECONDS", value_parser = session_expiry, allow_hyphen_values = true)]
+    pub session_expiry_interval: Option<u32>,
+    /// Protocol version: 31, 311 or 5, also written mqttv31, mqttv311, mqttv5 [default: 311, or 5 with -D or -x]
+    #[arg(short = 'V', long, value_name = "VERSION", value_parser = protocol_version)]
+    pub protocol_version: Option<ProtocolVersion>,
+    /// User name
+    #[arg(short, long, allow_hyphen_values = true)]
+    pub username: Option<String>,
+    /// Password
+    #[arg(
+        short = 'P',
+        long = "pw",
+        value_name = "PASSWORD",
+        allow_hyphen_values = true
+    )]
+    pub password: Option<String>,
+    /// Keep alive in seconds; 0 for none
+    #[arg(short, long, default_value_t = 60)]
+    pub keepalive: u16,
+    /// A property of MQTT 5: packet, name and value, as in `-D publish content-type text/plain` or `-D connect user-property key value`
+    #[arg(
+        short = 'D',
+        long,
+        num_args = 3..=4,
+        value_names = ["PACKET", "NAME", "VALUE", "VALUE"],
+        action = ArgAction::Append,
+        allow_negative_numbers = true
+    )]
+    pub property: Vec<String>,
+    /// Topic of the will, which the server publishes if the connection ends badly
+    #[arg(long, value_name = "TOPIC", value_parser = topic_name)]
+    pub will_topic: Option<String>,
+    /// Payload of the will
+    #[arg(
+        long,
+        value_name = "PAYLOAD",
+        requires = "will_topic",
+        allow_hyphen_values = true
+    )]
+    pub will_payload: Option<String>,
+    /// QoS of the will
+    #[arg(long, value_name = "QOS", requires = "will_topic", value_parser = qos)]
+    pub will_qos: Option<QoS>,
+    /// Publish the will retained
+    #[arg(long, requires = "will_topic")]
+    pub will_retain: bool,
+    /// Tell on stderr what is sent and received
+    #[arg(short, long)]
+    pub debug: bool,
+    /// No error messages
+    #[arg(long)]
+    pub quiet: bool,
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    pub help: Option<bool>,
+}
+
+/// How to connect, with all that can be known before connecting checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Address to connect from.
+    pub bind_address: Option<IpAddr>,
+    /// Client identifier; empty to be given one (MQTT 5).
+    pub client_id: String,
+    /// Begin with a new session.
+    pub clean_start: bool,
+    /// Protocol version.
+    pub version: ProtocolVersion,
+    /// User name.
+    pub username: Option<String>,
+    /// Password.
+    pub password: Option<String>,
+    /// Keep alive in seconds.
+    pub keep_alive: u16,
+    /// Properties of the packets to send.
+    pub properties: PacketProperties,
+    /// The will.
+    pub will: Option<WillSettings>,
+    /// Tell what is sent and received.
+    pub debug: bool,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+}
+
+/// The will, without its properties.
+#[derive(Clone, Debug)]
+pub struct WillSettings {
+    /// Topic name.
+    pub topic: String,
+    /// Payload.
+    pub payload: String,
+    /// QoS.
+    pub qos: QoS,
+    /// Retained.
+    pub retain: bool,
+}
+
+impl ConnectionFlags {
+    /// Checks the flags against each other.
+    ///
+    /// # Errors
+    /// A usage failure that names the flags.
+    pub fn settings(self) -> Result<Settings, Failure> {
+        let needs_v5 = !self.property.is_empty() || self.session_expiry_interval.is_some();
+        let version = match (self.protocol_version, needs_v5) {
+            (None, true) => ProtocolVersion::V5,
+            (None, false) => ProtocolVersion::V311,
+            (Some(ProtocolVersion::V5), _) => ProtocolVersion::V5,
+            (Some(version), false) => version,
+            (Some(_), true) => {
+                return Err(Failure::usage(
+                    "-D and -x are for MQTT 5: leave -V away, or say -V 5",
+                ));
+            }
+        };
+        if self.disable_clean_session && self.id.as_deref().unwrap_or("").is_empty() {
+            return Err(Failure::usage(
+                "-c needs -i: a session is found again by its client identifier",
+            ));
+        }
+        if version != ProtocolVersion::V5 && self.password.is_some() && self.username.is_none() {
+            return Err(Failure::usage("-P without -u is for MQTT 5 only"));
+        }
+        let mut properties = PacketProperties::parse(&self.property).map_err(Failure::usage)?;
+        // A session that is kept in MQTT 3 is kept without end; -c means the same in MQTT 5, unless -x says otherwise.
+        let has_expiry = properties
+            .connect
+            .as_properties()
+            .iter()
+            .any(|property| matches!(property, Property::SessionExpiryInterval(_)));
+        if has_expiry && self.session_expiry_interval.is_some() {
+            return Err(Failure::usage(
+                "-x and -D connect session-expiry-interval say the same: one of them is enough",
+            ));
+        }
+        let kept = self.disable_clean_session && version == ProtocolVersion::V5 && !has_expiry;
+        let expiry = self.session_expiry_interval.or(kept.then_some(u32::MAX));
+        if let Some(expiry) = expiry {
+            properties
+                .connect
+                .push(Property::SessionExpiryInterval(expiry));
+        }
+        let will = self.will_topic.map(|topic| WillSettings {
+            topic,
+            payload: self.will_payload.unwrap_or_default(),
+            qos: self.will_qos.unwrap_or(QoS::AtMostOnce),
+            retain: self.will_retain,
+        });
+        let client_id = match (self.id, version) {
+            (Some(id), _) => id,
+            (None, ProtocolVersion::V5) => String::new(),
+            // MQTT 3.1 wants 1 to 23 characters.
+            (None, _) => format!("tidegate-{:08x}", clock::seed() as u32),
+        };
+        Ok(Settings {
+            host: self.host,
+            port: self.port,
+            bind_address: self.bind_address,
+            client_id,
+            clean_start: !self.disable_clean_session,
+            version,
+            username: self.username,
+            password: self.password,
+            keep_alive: self.keepalive,
+            properties,
+            will,
+            debug: self.debug,
+            connect_timeout: Duration::from_secs(30),
+        })
+    }
+}
+
+/// Reads `0`, `1` or `2`.
+///
+/// # Errors
+/// It is none of them.
+pub fn qos(text: &str) -> Result<QoS, String> {
+    match text {
+        "0" => Ok(QoS::AtMostOnce),
+        "1" => Ok(QoS::AtLeastOnce),
+        "2" => Ok(QoS::ExactlyOnce),
+        _ => Err("expected 0, 1 or 2".to_owned()),
+    }
+}
+
+/// Reads a topic name.
+///
+/// # Errors
+/// It is empty or too long, or has a wildcard.
+pub fn topic_name(text: &str) -> Result<String, String> {
+    if topic::is_valid_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a topic name: 1 to 65535 bytes, without + and #".to_owned())
+    }
+}
+
+/// Reads a topic filter.
+///
+/// # Errors
+/// It is not valid.
+pub fn topic_filter(text: &str) -> Result<String, String> {
+    if topic::Filter::parse(text).is_some() {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a topic filter: + alone in a level, # alone in the last one".to_owned())
+    }
+}
+
+fn protocol_version(text: &str) -> Result<ProtocolVersion, String> {
+    match text {
+        "mqttv31" | "31" | "3.1" => Ok(ProtocolVersion::V31),
+        "mqttv311" | "311" | "3.1.1" => Ok(ProtocolVersion::V311),
+        "mqttv5" | "5" | "5.0" => Ok(ProtocolVersion::V5),
+        _ => Err("expected mqttv31, mqttv311 or mqttv5, or 31, 311 or 5".to_owned()),
+    }
+}
+
+fn session_expiry(text: &str) -> Result<u32, String> {
+    match text {
+        "never" | "-1" | "∞" => Ok(u32::MAX),
+        _ => text
+            .parse()
+            .map_err(|_| "expected seconds from 0 to 4294967295, or never".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    #[command(disable_help_flag = true)]
+    struct Only {
+        #[command(flatten)]
+        flags: ConnectionFlags,
+    }
+
+    fn settings(line: &str) -> Result<Settings, String> {
+        let words = ["x"].into_iter().chain(line.split_whitespace());
+        let only = Only::try_parse_from(words).map_err(|error| error.to_string())?;
+        only.flags.settings().map_err(|failure| failure.message)
+    }
+
+    #[test]
+    fn the_flags_people_know_mean_what_they_mean() {
+        let s = settings(
+            "-h ::1 -p 1884 -i me -c -V mqttv5 -u user -P -secret -k 5 -x 60 -d \
+             -D connect user-property k -5 -D publish content-type a/b --will-topic w --will-payload bye --will-qos 2 --will-retain",
+        )
+        .expect("good flags");
+        assert_eq!((s.host.as_str(), s.port), ("::1", 1884));
+        assert_eq!(s.client_id, "me");
+        assert!(!s.clean_start);
+        assert_eq!(s.version, ProtocolVersion::V5);
+        assert_eq!(s.password.as_deref(), Some("-secret"));
+        assert_eq!(s.keep_alive, 5);
+        assert!(s.debug);
+        let connect: Vec<Property<'_>> = s.properties.connect.as_properties().iter().collect();
+        assert_eq!(
+            connect,
+            [
+                Property::UserProperty("k", "-5"),
+                Property::SessionExpiryInterval(60)
+            ]
+        );
+        let will = s.will.expect("a will");
+        assert_eq!((will.topic.as_str(), will.payload.as_str()), ("w", "bye"));
+        assert_eq!((will.qos, will.retain), (QoS::ExactlyOnce, true));
+    }
+
+    #[test]
+    fn the_version_is_311_unless_something_needs_5() {
+        let version = |line: &str| settings(line).expect(line).version;
+        assert_eq!(version(""), ProtocolVersion::V311);
+        assert_eq!(version("-V 31"), ProtocolVersion::V31);
+        assert_eq!(version("-V 5"), ProtocolVersion::V5);
+        assert_eq!(version("-x 5"), ProtocolVersion::V5);
+        assert_eq!(version("-D publish topic-alias 1"), ProtocolVersion::V5);
+        assert!(
+            settings("-x 5 -V 311")
+                .expect_err("5 only")
+                .contains("for MQTT 5")
+        );
+    }
+
+    #[test]
+    fn a_kept_session_never_expires_unless_told() {
+        let expiry = |line: &str| {
+            let settings = settings(line).expect(line);
+            let connect = settings.properties.connect.as_properties();
+            let expiry = connect.iter().find_map(|property| match property {
+                Property::SessionExpiryInterval(seconds) => Some(seconds),
+                _ => None,
+            });
+            expiry
+        };
+        assert_eq!(expiry("-V 5"), None);
+        assert_eq!(expiry("-V 5 -c -i a"), Some(u32::MAX));
+        assert_eq!(expiry("-V 5 -c -i a -x 9"), Some(9));
+        assert_eq!(expiry("-x never"), Some(u32::MAX));
+        assert_eq!(expiry("-x -1"), Some(u32::MAX));
+        assert_eq!(
+            expiry("-c -i a -D connect session-expiry-interval 7"),
+            Some(7)
+        );
+    }
+
+    #[test]
+    fn flags_that_make_no_sense_are_refused() {
+        for (line, needle) in [
+            ("-c", "-c needs -i"),
+            ("-P x", "-P without -u"),
+            ("-V 4", "expected mqttv31"),
+            ("-p 65536", "65536"),
+            ("-x soon", "expected seconds"),
+            ("--will-topic a/#", "expected a topic name"),
+            ("--will-qos 3 --will-topic a", "expected 0, 1 or 2"),
+            ("--will-payload x", "--will-topic"),
+            ("-D publish", "3"),
+            ("-D publish colour red", "no property of this name"),
+            (
+                "-x 5 -D connect session-expiry-interval 7",
+                "one of them is enough",
+            ),
+        ] {
+            let error = settings(line).expect_err(line);
+            assert!(error.contains(needle), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_made_up_client_identifier_fits_mqtt_31() {
+        let id = settings("-V 31").expect("good").client_id;
+        assert!((1..=23).contains(&id.len()), "{id}");
+        assert_eq!(settings("-V 5").expect("good").client_id, "");
+    }
+}

@@ -1,0 +1,406 @@
+//! `tidegate pub`: publishes, and exits after the last acknowledgement.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::client::{Client, Event, LARGEST_PACKET, read_lines, reason_string};
+use super::exit::{self, Failure};
+use super::options::{ConnectionFlags, Settings, qos, topic_name};
+use crate::clock;
+use crate::wire::packet::{Ack, Publish};
+use crate::wire::{
+    Packet, PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
+};
+
+/// Messages on their way, unless `-M` or the server says otherwise. Servers of MQTT 3 cannot tell how many they bear.
+const DEFAULT_WINDOW: u16 = 100;
+
+/// The flags of `tidegate pub`.
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+pub struct PublishFlags {
+    /// Topic to publish to
+    #[arg(short, long, value_parser = topic_name, allow_hyphen_values = true)]
+    pub topic: String,
+    #[command(flatten)]
+    payload: PayloadFlags,
+    /// QoS of the messages: 0, 1 or 2
+    #[arg(short, long, default_value = "0", value_parser = qos)]
+    pub qos: QoS,
+    /// Publish retained
+    #[arg(short, long)]
+    pub retain: bool,
+    /// QoS 1 and 2 messages on their way at once [default: 100, or what the server allows if that is less]
+    #[arg(short = 'M', long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_inflight: Option<u16>,
+    /// Publish the message this many times (not with -l)
+    #[arg(long, value_name = "COUNT", default_value_t = 1, conflicts_with = "stdin_line", value_parser = clap::value_parser!(u64).range(1..))]
+    pub repeat: u64,
+    /// Seconds between repetitions, as in 0.5
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    pub repeat_delay: Duration,
+    #[command(flatten)]
+    connection: ConnectionFlags,
+}
+
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false)]
+struct PayloadFlags {
+    /// Payload to publish
+    #[arg(short, long, allow_hyphen_values = true)]
+    message: Option<String>,
+    /// Publish what is in this file
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Publish each line of standard input as a message
+    #[arg(short = 'l', long)]
+    stdin_line: bool,
+    /// Publish all of standard input as one message
+    #[arg(short = 's', long)]
+    stdin_file: bool,
+    /// Publish an empty message
+    #[arg(short, long)]
+    null_message: bool,
+}
+
+impl PublishFlags {
+    /// Whether errors are not to be told.
+    pub fn is_quiet(&self) -> bool {
+        self.connection.quiet
+    }
+}
+
+/// Publishes what the flags say.
+///
+/// # Errors
+/// No connection, or a message was refused: the exit code is the server's reason code.
+pub fn run(flags: PublishFlags) -> Result<(), Failure> {
+    let settings = flags.connection.clone().settings()?;
+    let payload = flags.payload.read()?;
+    let client = Client::connect(&settings)?;
+    let mut publisher = Publisher::new(client, &flags, &settings)?;
+    let outcome = match payload {
+        Some(payload) => publisher.publish_repeatedly(&payload, flags.repeat, flags.repeat_delay),
+        None => publisher.publish_lines(),
+    };
+    match outcome {
+        Ok(()) => publisher.client.disconnect(&settings, ReasonCode::Success),
+        Err(End::Interrupted) => {
+            let waiting = publisher.in_flight.len();
+            publisher.client.disconnect(&settings, ReasonCode::Success);
+            if waiting > 0 {
+                let what = format!("interrupted: {waiting} messages are not acknowledged");
+                return Err(Failure::new(exit::FAILED, what));
+            }
+        }
+        Err(End::Failed(failure)) => return Err(failure),
+    }
+    publisher.refused.map_or(Ok(()), Err)
+}
+
+impl PayloadFlags {
+    /// The payload; `None` to publish lines.
+    fn read(&self) -> Result<Option<Vec<u8>>, Failure> {
+        let system = |what: String, error: io::Error| {
+            Failure::new(exit::FAILED, format!("cannot read {what}: {error}"))
+        };
+        if let Some(message) = &self.message {
+            return Ok(Some(message.clone().into_bytes()));
+        }
+        if let Some(path) = &self.file {
+            let read = File::open(path).and_then(read_whole);
+            return read
+                .map(Some)
+                .map_err(|error| system(path.display().to_string(), error));
+        }
+        if self.stdin_file {
+            return read_whole(io::stdin().lock())
+                .map(Some)
+                .map_err(|error| system("standard input".to_owned(), error));
+        }
+        Ok((!self.stdin_line).then(Vec::new))
+    }
+}
+
+fn read_whole(input: impl Read) -> io::Result<Vec<u8>> {
+    let mut payload = Vec::new();
+    let limit = u64::from(LARGEST_PACKET);
+    if input.take(limit).read_to_end(&mut payload)? as u64 == limit {
+        return Err(io::Error::other("it is longer than an MQTT packet can be"));
+    }
+    Ok(payload)
+}
+
+/// What a message waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    PubAck,
+    PubRec,
+    PubComp,
+}
+
+/// Why publishing ends early.
+enum End {
+    Interrupted,
+    Failed(Failure),
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> End {
+        End::Failed(failure)
+    }
+}
+
+struct Publisher {
+    client: Client,
+    version: ProtocolVersion,
+    topic: String,
+    qos: QoS,
+    retain: bool,
+    properties: PropertiesBuf,
+    /// The server knows the topic by its alias.
+    aliased: bool,
+    has_alias: bool,
+    window: usize,
+    next_id: PacketId,
+    in_flight: BTreeMap<PacketId, Stage>,
+    /// The first refusal.
+    refused: Option<Failure>,
+    quiet: bool,
+}
+
+impl Publisher {
+    fn new(
+        client: Client,
+        flags: &PublishFlags,
+        settings: &Settings,
+    ) -> Result<Publisher, Failure> {
+        let granted = client.granted();
+        let refuse = |what: &str, reason| Err(Failure::refused(what, reason, None));
+        if flags.qos as u8 > granted.maximum_qos {
+            let what = format!("the server takes QoS {} at most", granted.maximum_qos);
+            return refuse(&what, ReasonCode::QosNotSupported);
+        }
+        if flags.retain && !granted.retain_available {
+            return refuse("the server retains nothing", ReasonCode::RetainNotSupported);
+        }
+        let properties = settings.properties.publish.clone();
+        let alias = properties.as_properties().iter().find_map(|p| match p {
+            Property::TopicAlias(alias) => Some(alias),
+            _ => None,
+        });
+        if alias.is_some_and(|alias| alias > granted.topic_alias_maximum) {
+            let what = format!(
+                "the server takes topic aliases up to {}",
+                granted.topic_alias_maximum
+            );
+            return refuse(&what, ReasonCode::TopicAliasInvalid);
+        }
+        let window = flags
+            .max_inflight
+            .unwrap_or(DEFAULT_WINDOW)
+            .min(granted.receive_maximum);
+        // In a session that is taken up, the server may remember identifiers of messages it took before and never saw released. It would take a
+        // new QoS 2 message with one of them for a repetition; so identifiers begin anywhere.
+        let start = clock::seed() as u16;
+        Ok(Publisher {
+            version: settings.version,
+            topic: flags.topic.clone(),
+            qos: flags.qos,
+            retain: flags.retain,
+            properties,
+            aliased: false,
+            has_alias: alias.is_some(),
+            window: usize::from(window.max(1)),
+            next_id: PacketId::new(start).unwrap_or(PacketId::FIRST),
+            in_flight: BTreeMap::new(),
+            refused: None,
+            quiet: flags.connection.quiet,
+            client,
+        })
+    }
+
+    fn publish_repeatedly(
+        &mut self,
+        payload: &[u8],
+        times: u64,
+        delay: Duration,
+    ) -> Result<(), End> {
+        let delay = delay.as_millis() as u64;
+        let mut left = times;
+        let mut next_at = 0;
+        while left > 0 || !self.in_flight.is_empty() {
+            let may_send = left > 0 && self.in_flight.len() < self.window;
+            if may_send && self.client.uptime() >= next_at {
+                self.publish(payload)?;
+                left -= 1;
+                next_at = self.client.uptime() + delay;
+                // Many messages may follow without a wait.
+                self.client.flush_if_large()?;
+                while let Some(event) = self.client.poll() {
+                    self.handle(event)?;
+                }
+                continue;
+            }
+            if let Some(event) = self.client.next(may_send.then_some(next_at))? {
+                self.handle(event)?;
+            }
+        }
+        self.client.flush()?;
+        Ok(())
+    }
+
+    fn publish_lines(&mut self) -> Result<(), End> {
+        let (want, wanted) = sync_channel(self.window);
+        let sender = self.client.sender();
+        thread::spawn(move || read_lines(io::stdin().lock(), &wanted, &sender));
+        for _ in 0..self.window {
+            ask(&want);
+        }
+        let mut ended = false;
+        while !ended || !self.in_flight.is_empty() {
+            let Some(event) = self.client.next(None)? else {
+                continue;
+            };
+            let before = self.in_flight.len();
+            match event {
+                Event::Line(Ok(Some(line))) => {
+                    self.publish(&line)?;
+                    if self.qos == QoS::AtMostOnce {
+                        ask(&want);
+                    }
+                }
+                Event::Line(Ok(None)) => ended = true,
+                Event::Line(Err(error)) => {
+                    let what = format!("cannot read standard input: {error}");
+                    return Err(Failure::new(exit::FAILED, what).into());
+                }
+                other => self.handle(other)?,
+            }
+            // One line asked for each place that has become free: messages on their way and lines asked for are never more than the window.
+            for _ in self.in_flight.len()..before {
+                ask(&want);
+            }
+        }
+        self.client.flush()?;
+        Ok(())
+    }
+
+    fn publish(&mut self, payload: &[u8]) -> Result<(), Failure> {
+        let packet_id = (self.qos != QoS::AtMostOnce).then(|| self.free_id());
+        let publish = Publish {
+            dup: false,
+            qos: self.qos,
+            retain: self.retain,
+            topic: if self.aliased { "" } else { &self.topic },
+            packet_id,
+            properties: self.properties.as_properties(),
+            payload,
+        };
+        let len = codec::publish_len(&publish, self.version);
+        let maximum = self.client.granted().maximum_packet_size as usize;
+        if len > maximum {
+            let what = format!("the message makes {len} bytes, the server takes {maximum}");
+            return Err(Failure::refused(&what, ReasonCode::PacketTooLarge, None));
+        }
+        self.client.send(&Packet::Publish(publish));
+        self.aliased = self.has_alias;
+        if let Some(id) = packet_id {
+            let stage = match self.qos {
+                QoS::ExactlyOnce => Stage::PubRec,
+                _ => Stage::PubAck,
+            };
+            self.in_flight.insert(id, stage);
+        }
+        Ok(())
+    }
+
+    /// The window is smaller than the number of identifiers, so there is one.
+    fn free_id(&mut self) -> PacketId {
+        while self.in_flight.contains_key(&self.next_id) {
+            self.next_id = self.next_id.next();
+        }
+        let id = self.next_id;
+        self.next_id = id.next();
+        id
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), End> {
+        match event {
+            Event::Frames(frames) => {
+                for packet in self.client.packets(&frames) {
+                    match packet {
+                        Ok(packet) => self.receive(&packet)?,
+                        Err(fault) => return Err(self.client.blame(fault).into()),
+                    }
+                }
+                Ok(())
+            }
+            Event::Line(_) => Ok(()),
+            Event::Interrupted => Err(End::Interrupted),
+            Event::Closed(why) => {
+                let waiting = self.in_flight.len();
+                let what =
+                    format!("connection lost, {waiting} messages are not acknowledged: {why}");
+                Err(Failure::new(exit::LOST, what).into())
+            }
+        }
+    }
+
+    fn receive(&mut self, packet: &Packet<'_>) -> Result<(), Failure> {
+        match packet {
+            Packet::PubAck(ack) => self.receive_ack(ack, Stage::PubAck),
+            Packet::PubRec(ack) => self.receive_ack(ack, Stage::PubRec),
+            Packet::PubComp(ack) => self.receive_ack(ack, Stage::PubComp),
+            Packet::PingResp => {}
+            // A session that is taken up may have subscriptions: what arrives stays unacknowledged, for the client that made them.
+            Packet::Publish(_) | Packet::PubRel(_) => {}
+            other => return Err(self.client.unexpected(other)),
+        }
+        Ok(())
+    }
+
+    fn receive_ack(&mut self, ack: &Ack<'_>, stage: Stage) {
+        if self.in_flight.get(&ack.packet_id) != Some(&stage) {
+            return;
+        }
+        let refused = ack.reason.is_error();
+        if refused {
+            let explained = reason_string(ack.properties.iter());
+            let failure = Failure::refused("the message was refused", ack.reason, explained);
+            if !self.quiet && self.refused.is_some() {
+                eprintln!("tidegate pub: {failure}");
+            }
+            self.refused.get_or_insert(failure);
+        }
+        if stage == Stage::PubRec && !refused {
+            self.in_flight.insert(ack.packet_id, Stage::PubComp);
+            self.client.send(&Packet::PubRel(Ack {
+                packet_id: ack.packet_id,
+                reason: ReasonCode::Success,
+                properties: Default::default(),
+            }));
+        } else {
+            self.in_flight.remove(&ack.packet_id);
+        }
+    }
+}
+
+/// Asks for one more line. After the last line nobody listens, and none will come.
+fn ask(want: &SyncSender<()>) {
+    let _ = want.try_send(());
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "expected seconds, as in 2 or 0.5".to_owned())
+}

@@ -1,0 +1,197 @@
+//! `tidegate run`: the broker.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use super::exit::{self, Failure};
+use crate::broker::record::{Durability, DurabilityRules};
+use crate::config::{Config, ConfigError, DEFAULT_PORT, Overrides, show_duration};
+use crate::server::{self, Ready};
+
+/// The flags of `tidegate run`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RunFlags {
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Listen here, and on no configured listener; loopback addresses only; may be repeated; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub bind: Vec<String>,
+    /// Directory of the data
+    #[arg(long, value_name = "DIRECTORY")]
+    pub data_dir: Option<PathBuf>,
+    /// What to log: error, warn, info, debug, trace or off, or by module
+    #[arg(long, value_name = "LEVEL")]
+    pub log: Option<String>,
+}
+
+/// Runs the broker until it is told to stop.
+///
+/// # Errors
+/// Exit code 2 for a configuration that is wrong, 1 for a broker that cannot start or has to stop.
+pub fn run(flags: RunFlags) -> Result<(), Failure> {
+    let config = load(flags).map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
+    start_log(&config.log);
+    server::run(config, print_ready).map_err(|error| Failure::new(exit::FAILED, error.to_string()))
+}
+
+/// Reads the configuration of these flags and of this process's environment.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn load(flags: RunFlags) -> Result<Config, ConfigError> {
+    let overrides = Overrides {
+        bind: flags.bind,
+        data_dir: flags.data_dir,
+        log: flags.log,
+    };
+    // A variable of ours that is not UTF-8 keeps its name, and fails by what its value has become.
+    let environment = std::env::vars_os().map(|(name, value)| {
+        let text = |s: std::ffi::OsString| s.to_string_lossy().into_owned();
+        (text(name), text(value))
+    });
+    Config::load(flags.config.as_deref(), environment, &overrides)
+}
+
+/// Tells a person on stdout what has started and how to connect to it; the last line begins with `Ready in`.
+pub fn print_ready(ready: &Ready) {
+    let mut stdout = io::stdout().lock();
+    // Nobody has to read it: a broker runs as well without a stdout.
+    let _ = stdout
+        .write_all(describe(ready, &command()).as_bytes())
+        .and_then(|()| stdout.flush());
+}
+
+/// How far acknowledgements wait, in words.
+pub fn describe_durability(rules: &DurabilityRules) -> String {
+    let mut text = match rules.default {
+        Durability::Fsync => "every acknowledgement waits for fsync".to_owned(),
+        Durability::Os => "acknowledgements wait for the operating system, not for fsync: a power cut may lose messages".to_owned(),
+        Durability::Memory => "nothing: messages are lost when the broker ends".to_owned(),
+    };
+    for (filter, durability) in &rules.topics {
+        let name = match durability {
+            Durability::Fsync => "fsync",
+            Durability::Os => "os",
+            Durability::Memory => "memory",
+        };
+        let _ = write!(text, "; {filter}: {name}");
+    }
+    text
+}
+
+fn describe(ready: &Ready, command: &str) -> String {
+    let listeners: Vec<String> = ready
+        .listeners
+        .iter()
+        .map(|address| format!("mqtt://{address}"))
+        .collect();
+    let data_dir = std::path::absolute(&ready.data_dir).unwrap_or_else(|_| ready.data_dir.clone());
+    let mut text = format!(
+        "Tidegate {}\n\
+         Listening  {}\n\
+         Data       {}\n\
+         Durable    {}\n\
+         Recovered  {}\n",
+        env!("CARGO_PKG_VERSION"),
+        listeners.join("  "),
+        data_dir.display(),
+        describe_durability(&ready.durability),
+        ready.recovered
+    );
+    if let Some(address) = ready.listeners.first() {
+        let at = connect_flags(*address);
+        let _ = writeln!(text, "Try        {command} sub{at} -t 'hello/#' -v");
+        let _ = writeln!(
+            text,
+            "           mosquitto_pub{at} -t hello/world -m hi -q 1"
+        );
+    }
+    let _ = writeln!(text, "Ready in {}", show_duration(ready.took));
+    text
+}
+
+/// What a client on this machine has to add to reach `address`.
+fn connect_flags(address: SocketAddr) -> String {
+    let host = match address.ip() {
+        ip if ip == IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        ip if ip == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    let mut flags = String::new();
+    if host != IpAddr::V4(Ipv4Addr::LOCALHOST) {
+        let _ = write!(flags, " -h {host}");
+    }
+    if address.port() != DEFAULT_PORT {
+        let _ = write!(flags, " -p {}", address.port());
+    }
+    flags
+}
+
+/// This command as it was typed.
+fn command() -> String {
+    std::env::args()
+        .next()
+        .unwrap_or_else(|| "tidegate".to_owned())
+}
+
+fn start_log(level: &str) {
+    // The configuration has checked the filter; whoever embeds the broker may have a subscriber already, which then stays.
+    let filter = EnvFilter::builder().parse_lossy(level);
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn ready(listeners: &[&str]) -> Ready {
+        Ready {
+            listeners: listeners
+                .iter()
+                .map(|text| text.parse().expect("an address"))
+                .collect(),
+            data_dir: "/data".into(),
+            durability: DurabilityRules {
+                default: Durability::Fsync,
+                topics: vec![("raw/#".into(), Durability::Memory)],
+            },
+            recovered: "3 sessions.".to_owned(),
+            took: Duration::from_millis(12),
+        }
+    }
+
+    #[test]
+    fn the_start_is_told_with_real_ports_and_ends_with_ready() {
+        let text = describe(&ready(&["0.0.0.0:4711", "[::1]:1883"]), "./tidegate");
+        let expected = [
+            concat!("Tidegate ", env!("CARGO_PKG_VERSION")),
+            "Listening  mqtt://0.0.0.0:4711  mqtt://[::1]:1883",
+            "Data       /data",
+            "Durable    every acknowledgement waits for fsync; raw/#: memory",
+            "Recovered  3 sessions.",
+            "Try        ./tidegate sub -p 4711 -t 'hello/#' -v",
+            "           mosquitto_pub -p 4711 -t hello/world -m hi -q 1",
+            "Ready in 12 ms",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn an_example_names_only_what_differs_from_the_defaults_of_a_client() {
+        let flags = |address: &str| connect_flags(address.parse().expect("an address"));
+        assert_eq!(flags("127.0.0.1:1883"), "");
+        assert_eq!(flags("[::]:1884"), " -h ::1 -p 1884");
+        assert_eq!(flags("192.0.2.1:1883"), " -h 192.0.2.1");
+    }
+}

@@ -1,0 +1,387 @@
+//! `tidegate sub`: subscribes, prints what arrives, and acknowledges a message when it has been printed.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Write};
+
+use clap::Args;
+
+use super::client::{Client, Event, reason_string};
+use super::exit::{self, Failure};
+use super::format::Format;
+use super::options::{ConnectionFlags, Settings, qos, topic_filter};
+use crate::clock::Clock;
+use crate::wire::packet::{
+    Ack, Publish, RetainHandling, SubAck, Subscribe, SubscribeOptions, Unsubscribe,
+};
+use crate::wire::{Fault, Packet, PacketId, Property, QoS, ReasonCode, topic};
+
+/// How long the end of the last QoS 2 exchanges is waited for.
+const COMPLETION_MS: u64 = 5_000;
+
+/// The flags of `tidegate sub`.
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+pub struct SubscribeFlags {
+    /// Topic filter to subscribe to; may be repeated
+    #[arg(short, long, required_unless_present = "unsubscribe", value_parser = topic_filter, allow_hyphen_values = true)]
+    pub topic: Vec<String>,
+    /// Topic filter to unsubscribe from; may be repeated
+    #[arg(short = 'U', long, value_name = "TOPIC", value_parser = topic_filter, allow_hyphen_values = true)]
+    pub unsubscribe: Vec<String>,
+    /// Do not print messages whose topic matches this filter; may be repeated
+    #[arg(short = 'T', long, value_name = "TOPIC", value_parser = topic_filter, allow_hyphen_values = true)]
+    pub filter_out: Vec<String>,
+    /// QoS of the subscriptions: 0, 1 or 2
+    #[arg(short, long, default_value = "0", value_parser = qos)]
+    pub qos: QoS,
+    /// Exit after this many messages
+    #[arg(short = 'C', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Exit after this many seconds, with code 27
+    #[arg(short = 'W', value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..1_000_000_000))]
+    pub timeout: Option<u64>,
+    /// Exit when all subscriptions have been acknowledged
+    #[arg(short = 'E')]
+    pub exit_when_subscribed: bool,
+    /// Print the topic before the payload
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Print each message in this format: %t topic, %p payload, %x payload in hex, %l its length, %q QoS, %r retained, %m packet identifier,
+    /// %j all as JSON, %J the same with a JSON payload, %I and %U time, %A %C %D %E %F %P %R %S properties; %5l sets a width; @Y @m @d @H @M @S
+    /// and so on parts of the time, in UTC; \n \t \0 \e and so on
+    #[arg(short = 'F', value_name = "FORMAT", value_parser = Format::parse, allow_hyphen_values = true)]
+    pub format: Option<Format>,
+    /// No line end after a message
+    #[arg(short = 'N')]
+    pub no_newline: bool,
+    /// Do not print messages that were retained
+    #[arg(short = 'R')]
+    pub no_retained: bool,
+    /// Print retained messages only, and exit with the first one that is not
+    #[arg(long, conflicts_with = "no_retained")]
+    pub retained_only: bool,
+    /// Keep the retain flag as published (MQTT 5)
+    #[arg(long)]
+    pub retain_as_published: bool,
+    /// Do not receive what the same client identifier publishes (MQTT 5)
+    #[arg(long)]
+    pub no_local: bool,
+    #[command(flatten)]
+    connection: ConnectionFlags,
+}
+
+impl SubscribeFlags {
+    /// Whether errors are not to be told.
+    pub fn is_quiet(&self) -> bool {
+        self.connection.quiet
+    }
+}
+
+/// Subscribes as the flags say, until it is interrupted or has what it came for.
+///
+/// # Errors
+/// No connection, no subscription, a connection that is lost, or a time-out.
+pub fn run(flags: SubscribeFlags) -> Result<(), Failure> {
+    let mut settings = flags.connection.clone().settings()?;
+    let needs_v5 = flags.retain_as_published || flags.no_local;
+    if needs_v5 && settings.version != crate::wire::ProtocolVersion::V5 {
+        let what = "--retain-as-published and --no-local are for MQTT 5: say -V 5";
+        return Err(Failure::usage(what));
+    }
+    if let Some(seconds) = flags.timeout {
+        let timeout = std::time::Duration::from_secs(seconds);
+        settings.connect_timeout = settings.connect_timeout.min(timeout);
+    }
+    let client = Client::connect(&settings)?;
+    let mut subscriber = Subscriber::new(client, &flags, &settings);
+    subscriber.request(&settings);
+    match subscriber.receive_all() {
+        Ok(()) => {
+            subscriber.client.disconnect(&settings, ReasonCode::Success);
+            Ok(())
+        }
+        Err(failure) if failure.code == exit::LOST => Err(failure),
+        Err(failure) => {
+            subscriber.client.disconnect(&settings, ReasonCode::Success);
+            Err(failure)
+        }
+    }
+}
+
+struct Subscriber<'f> {
+    client: Client,
+    clock: Clock,
+    flags: &'f SubscribeFlags,
+    /// Answers still to come: SUBACK and UNSUBACK.
+    requests: Vec<PacketId>,
+    /// QoS 2 messages that were printed and not released yet.
+    received: HashSet<PacketId>,
+    aliases: HashMap<u16, String>,
+    alias_maximum: u16,
+    left: Option<u64>,
+    /// What came for is there; what else arrives stays with the server.
+    done: bool,
+    /// What one read has brought, to be printed and then acknowledged.
+    output: Vec<u8>,
+    acks: Vec<(PacketId, QoS)>,
+}
+
+const SUBSCRIBE_ID: PacketId = PacketId::FIRST;
+const UNSUBSCRIBE_ID: PacketId = PacketId::FIRST.next();
+
+impl<'f> Subscriber<'f> {
+    fn new(client: Client, flags: &'f SubscribeFlags, settings: &Settings) -> Subscriber<'f> {
+        let connect = settings.properties.connect.as_properties();
+        let alias_maximum = connect.iter().find_map(|property| match property {
+            Property::TopicAliasMaximum(maximum) => Some(maximum),
+            _ => None,
+        });
+        Subscriber {
+            client,
+            clock: Clock::start(),
+            flags,
+            requests: Vec::new(),
+            received: HashSet::new(),
+            aliases: HashMap::new(),
+            alias_maximum: alias_maximum.unwrap_or(0),
+            left: flags.count,
+            done: false,
+            output: Vec::new(),
+            acks: Vec::new(),
+        }
+    }
+
+    fn request(&mut self, settings: &Settings) {
+        let flags = self.flags;
+        if !flags.unsubscribe.is_empty() {
+            self.client.send(&Packet::Unsubscribe(Unsubscribe {
+                packet_id: UNSUBSCRIBE_ID,
+                properties: settings.properties.unsubscribe.as_properties(),
+                filters: flags.unsubscribe.iter().map(String::as_str).collect(),
+            }));
+            self.requests.push(UNSUBSCRIBE_ID);
+        }
+        if !flags.topic.is_empty() {
+            let options = |filter: &str| SubscribeOptions {
+                qos: flags.qos,
+                // [MQTT-3.8.3-4] Not on a shared subscription.
+                no_local: flags.no_local && !filter.starts_with("$share/"),
+                retain_as_published: flags.retain_as_published,
+                retain_handling: RetainHandling::OnSubscribe,
+            };
+            let filters = flags.topic.iter();
+            self.client.send(&Packet::Subscribe(Subscribe {
+                packet_id: SUBSCRIBE_ID,
+                properties: settings.properties.subscribe.as_properties(),
+                filters: filters
+                    .map(|filter| (filter.as_str(), options(filter)))
+                    .collect(),
+            }));
+            self.requests.push(SUBSCRIBE_ID);
+        }
+    }
+
+    /// Receives until the end, which is well unless it fails.
+    fn receive_all(&mut self) -> Result<(), Failure> {
+        let timeout = self.flags.timeout.map(|seconds| seconds * 1000);
+        let mut completion = None;
+        loop {
+            if self.done {
+                if self.received.is_empty() {
+                    return Ok(());
+                }
+                // The last messages were printed and PUBREC sent; a session that stays should not have to repeat PUBREL.
+                completion.get_or_insert(self.client.uptime() + COMPLETION_MS);
+            }
+            match self.client.next(completion.or(timeout))? {
+                Some(Event::Frames(frames)) => {
+                    for packet in self.client.packets(&frames) {
+                        match packet {
+                            Ok(packet) => self.receive(&packet)?,
+                            Err(fault) => return Err(self.client.blame(fault)),
+                        }
+                    }
+                    self.print_and_acknowledge()?;
+                }
+                Some(Event::Interrupted) => return Ok(()),
+                Some(Event::Closed(why)) => {
+                    return Err(Failure::new(exit::LOST, format!("connection lost: {why}")));
+                }
+                Some(Event::Line(_)) => {}
+                None if completion.is_some() => return Ok(()),
+                None => return Err(Failure::new(exit::TIMEOUT, "timed out")),
+            }
+        }
+    }
+
+    fn receive(&mut self, packet: &Packet<'_>) -> Result<(), Failure> {
+        match packet {
+            Packet::Publish(publish) => self.receive_publish(publish),
+            Packet::PubRel(pubrel) => {
+                self.received.remove(&pubrel.packet_id);
+                self.client.send(&Packet::PubComp(Ack {
+                    packet_id: pubrel.packet_id,
+                    reason: ReasonCode::Success,
+                    properties: Default::default(),
+                }));
+                Ok(())
+            }
+            Packet::SubAck(suback) if suback.packet_id == SUBSCRIBE_ID => {
+                self.receive_suback(suback)
+            }
+            Packet::UnsubAck(unsuback) if unsuback.packet_id == UNSUBSCRIBE_ID => {
+                self.answered(UNSUBSCRIBE_ID);
+                Ok(())
+            }
+            Packet::PingResp => Ok(()),
+            other => {
+                // What came before it has been printed; it should be acknowledged, too.
+                self.print_and_acknowledge()?;
+                Err(self.client.unexpected(other))
+            }
+        }
+    }
+
+    fn receive_suback(&mut self, suback: &SubAck<'_>) -> Result<(), Failure> {
+        let explained = reason_string(suback.properties.iter());
+        let mut refused = Vec::new();
+        for (filter, code) in self.flags.topic.iter().zip(&suback.codes) {
+            if code.is_error() {
+                let what = format!("the subscription to {filter} was refused");
+                refused.push(Failure::refused(&what, *code, explained));
+            }
+        }
+        if refused.len() == self.flags.topic.len()
+            && let Some(failure) = refused.pop()
+        {
+            return Err(failure);
+        }
+        if !self.flags.connection.quiet {
+            refused
+                .iter()
+                .for_each(|failure| eprintln!("tidegate sub: {failure}"));
+        }
+        self.answered(SUBSCRIBE_ID);
+        Ok(())
+    }
+
+    fn answered(&mut self, request: PacketId) {
+        self.requests.retain(|id| *id != request);
+        self.done |= self.flags.exit_when_subscribed && self.requests.is_empty();
+    }
+
+    fn receive_publish(&mut self, publish: &Publish<'_>) -> Result<(), Failure> {
+        let topic = self.topic_of(publish)?;
+        let publish = Publish {
+            topic: &topic,
+            ..*publish
+        };
+        if self.done {
+            return Ok(());
+        }
+        let is_repeated = match (publish.packet_id, publish.qos) {
+            (Some(id), QoS::ExactlyOnce) => !self.received.insert(id),
+            _ => false,
+        };
+        if !is_repeated && self.wants(&publish) {
+            self.print(&publish);
+        }
+        if let Some(id) = publish.packet_id {
+            self.acks.push((id, publish.qos));
+        }
+        Ok(())
+    }
+
+    /// The topic name, by its alias if need be.
+    fn topic_of(&mut self, publish: &Publish<'_>) -> Result<String, Failure> {
+        let alias = publish
+            .properties
+            .iter()
+            .find_map(|property| match property {
+                Property::TopicAlias(alias) => Some(alias),
+                _ => None,
+            });
+        let Some(alias) = alias else {
+            return Ok(publish.topic.to_owned());
+        };
+        let invalid = Fault {
+            reason: ReasonCode::TopicAliasInvalid,
+            what: "a topic alias that was not allowed or not set",
+        };
+        if alias > self.alias_maximum {
+            return Err(self.client.blame(invalid));
+        }
+        if !publish.topic.is_empty() {
+            self.aliases.insert(alias, publish.topic.to_owned());
+            return Ok(publish.topic.to_owned());
+        }
+        match self.aliases.get(&alias) {
+            Some(topic) => Ok(topic.clone()),
+            None => Err(self.client.blame(invalid)),
+        }
+    }
+
+    fn wants(&mut self, publish: &Publish<'_>) -> bool {
+        if self.flags.retained_only && !publish.retain {
+            self.done = true;
+            return false;
+        }
+        let filtered = |filter: &String| topic::matches(filter, publish.topic);
+        !(self.flags.no_retained && publish.retain || self.flags.filter_out.iter().any(filtered))
+    }
+
+    fn print(&mut self, publish: &Publish<'_>) {
+        if let Some(format) = &self.flags.format {
+            let now = self.clock.now().unix;
+            if let Err(failure) = format.write(publish, now, &mut self.output) {
+                if !self.flags.connection.quiet {
+                    eprintln!("tidegate sub: {failure}");
+                }
+                return;
+            }
+        } else {
+            if self.flags.verbose {
+                self.output.extend_from_slice(publish.topic.as_bytes());
+                self.output.push(b' ');
+            }
+            if self.flags.verbose && publish.payload.is_empty() {
+                self.output.extend_from_slice(b"(null)");
+            }
+            self.output.extend_from_slice(publish.payload);
+        }
+        if !self.flags.no_newline {
+            self.output.push(b'\n');
+        }
+        if let Some(left) = &mut self.left {
+            *left -= 1;
+            self.done |= *left == 0;
+        }
+    }
+
+    /// A message is acknowledged when it has left: whoever reads the output has it, or the session still does.
+    fn print_and_acknowledge(&mut self) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        stdout
+            .write_all(&self.output)
+            .and_then(|()| stdout.flush())
+            .map_err(|error| {
+                Failure::new(
+                    exit::FAILED,
+                    format!("cannot write to standard output: {error}"),
+                )
+            })?;
+        self.output.clear();
+        for (packet_id, qos) in self.acks.drain(..) {
+            let ack = Ack {
+                packet_id,
+                reason: ReasonCode::Success,
+                properties: Default::default(),
+            };
+            self.client.send(&match qos {
+                QoS::ExactlyOnce => Packet::PubRec(ack),
+                _ => Packet::PubAck(ack),
+            });
+        }
+        Ok(())
+    }
+}
