@@ -1,7 +1,7 @@
 //! The only place that reads a clock or a source of chance. Everything else is handed [`Now`] and a seed.
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A moment, as the broker sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,4 +45,20 @@ impl Clock {
 /// A seed that differs from process to process, drawn from the operating system's randomness through the standard library's hasher keys.
 pub fn seed() -> u64 {
     RandomState::new().hash_one(std::process::id())
+}
+
+/// Measures how long something takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts it.
+    pub fn start() -> Stopwatch {
+        Stopwatch(Instant::now())
+    }
+
+    /// Time since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
 }

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod limits;
+pub mod net;
 pub mod server;
 pub mod store;
 pub mod wire;

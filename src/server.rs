@@ -1,11 +1,27 @@
-//! The broker as a process: assembly, start, stop.
+//! The broker as a process: assembly, start, and stop in reverse.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
 use crate::broker::record::DurabilityRules;
-use crate::config::Config;
+use crate::broker::{Access, Broker, Restored, Settings};
+use crate::clock::{self, Clock, Stopwatch};
+use crate::config::{Config, Listener};
+use crate::net::core::Core;
+use crate::net::listener;
+use crate::store::{Committer, Opened, Start, Store, StoreError};
+
+/// How long clients have to take their DISCONNECT when the broker stops.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What a broker that has just started tells.
 #[derive(Clone, Debug)]
@@ -31,28 +47,230 @@ pub enum Error {
         /// The address.
         bind: String,
         /// What the operating system says.
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// The operating system gave no threads, or no signals.
+    #[error("cannot start: {0}")]
+    Start(io::Error),
+    /// The store could not be opened, or failed. Nothing was acknowledged that is not on disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
-/// Runs a broker until it is told to stop, and blocks meanwhile. `on_ready` is called once clients can connect.
+/// Runs a broker until it is told to stop (SIGINT, SIGTERM), and blocks meanwhile. `on_ready` is called once clients can connect.
 ///
 /// # Errors
 /// It could not start, or the disk failed.
 pub fn run(config: Config, on_ready: impl FnOnce(&Ready) + Send + 'static) -> Result<(), Error> {
-    let mut listeners = Vec::new();
-    for bind in config.listeners.iter().flat_map(|listener| &listener.bind) {
-        listeners.extend(bind.resolve().map_err(|source| Error::Listen {
-            bind: bind.to_string(),
-            source,
-        })?);
-    }
-    on_ready(&Ready {
-        listeners,
-        data_dir: config.data_dir,
-        durability: config.durability,
-        recovered: "Nothing to recover: the store is new.".to_owned(),
-        took: Duration::ZERO,
+    let watch = Stopwatch::start();
+    let clock = Clock::start();
+    let (store, opened) = Store::open(&config.store)?;
+    let store = Arc::new(store);
+    let (broker, restored, orphans) = recover(&config, &store, &clock)?;
+    let recovered = describe(&opened, restored, orphans);
+
+    let (core, fetches) = Core::new(broker, clock);
+    let (failed, failure) = unbounded_channel();
+    let committer = start_committer(&core, &store, failed.clone(), config.commit_delay)?;
+    let reader = Arc::clone(&core);
+    let reader_store = Arc::clone(&store);
+    std::thread::Builder::new()
+        .name("reader".to_owned())
+        .spawn(move || {
+            if let Err(error) = reader.read_bodies(&fetches, &reader_store) {
+                let _ = failed.send(error);
+            }
+        })
+        .map_err(Error::Start)?;
+
+    let runtime = runtime(&config)?;
+    let outcome = runtime.block_on(async {
+        let listeners = open_listeners(&config)?;
+        let addresses = listeners
+            .iter()
+            .filter_map(|(listener, _)| listener.local_addr().ok())
+            .collect();
+        let mut accepting = JoinSet::new();
+        for (listener, access) in listeners {
+            accepting.spawn(listener::accept(
+                Arc::clone(&core),
+                listener,
+                access,
+                config.limits.max_packet_size,
+            ));
+        }
+        let ticking = Arc::clone(&core);
+        tokio::spawn(async move { ticking.tick().await });
+        on_ready(&Ready {
+            listeners: addresses,
+            data_dir: config.data_dir.clone(),
+            durability: config.durability.clone(),
+            recovered,
+            took: watch.elapsed(),
+        });
+        serve(&core, accepting, failure).await
     });
-    Ok(())
+    if outcome.is_ok() {
+        // What is in the open batch is committed, then the file is closed properly.
+        committer.stop();
+    } else {
+        std::mem::forget(committer);
+    }
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Builds the broker from what the store remembers.
+fn recover(
+    config: &Config,
+    store: &Store,
+    clock: &Clock,
+) -> Result<(Broker, Restored, u64), StoreError> {
+    let settings = Settings {
+        limits: config.limits.clone(),
+        durability: config.durability.clone(),
+        sys_interval_ms: config
+            .sys_interval
+            .map_or(0, |interval| interval.as_millis() as u64),
+    };
+    let mut broker = Broker::new(settings, clock::seed(), clock.now());
+    let recovery = store.recover(&mut |row| broker.restore(row))?;
+    let restored = broker.finish_restore(recovery.next_seq, recovery.next_queue, clock.now());
+    Ok((broker, restored, recovery.orphans))
+}
+
+fn describe(opened: &Opened, restored: Restored, orphans: u64) -> String {
+    let mut text = match opened.start {
+        Start::Created => return "nothing: the store is new".to_owned(),
+        Start::Clean => "after a clean stop: ".to_owned(),
+        Start::Recovered => "after a crash: ".to_owned(),
+    };
+    let Restored {
+        sessions,
+        messages,
+        retained,
+    } = restored;
+    text +=
+        &format!("{sessions} sessions, {messages} queued messages, {retained} retained messages");
+    if orphans > 0 {
+        text += &format!(" ({orphans} rows of ended sessions removed)");
+    }
+    if let Some(aside) = &opened.moved_aside {
+        text += &format!(
+            "; a store that could not be read was moved to {}",
+            aside.display()
+        );
+    }
+    text
+}
+
+fn start_committer(
+    core: &Arc<Core>,
+    store: &Arc<Store>,
+    failed: tokio::sync::mpsc::UnboundedSender<StoreError>,
+    delay: Duration,
+) -> Result<Committer, Error> {
+    let (source, told, room) = (Arc::clone(core), Arc::clone(core), Arc::clone(store));
+    let done = move |progress| {
+        told.committed(&progress, &room);
+        if let crate::store::Progress::Failed(error) = progress {
+            let _ = failed.send(error);
+        }
+    };
+    let committer = Committer::spawn(Arc::clone(store), move || source.next_batch(), done, delay)
+        .map_err(Error::Start)?;
+    core.set_committer(committer.notifier());
+    Ok(committer)
+}
+
+fn runtime(config: &Config) -> Result<Runtime, Error> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = config.worker_threads {
+        builder.worker_threads(threads);
+    }
+    builder
+        .thread_name("worker")
+        .enable_all()
+        .build()
+        .map_err(Error::Start)
+}
+
+fn open_listeners(config: &Config) -> Result<Vec<(TcpListener, Access)>, Error> {
+    let mut open = Vec::new();
+    for listener in &config.listeners {
+        let access = Access {
+            allow_anonymous: listener.allow_anonymous,
+        };
+        for bind in &listener.bind {
+            let failed = |source| Error::Listen {
+                bind: bind.to_string(),
+                source,
+            };
+            match open_listener(listener, bind) {
+                Ok(sockets) => open.extend(sockets.into_iter().map(|socket| (socket, access))),
+                Err(error) if listener.optional => {
+                    tracing::info!(%bind, %error, "not listening here")
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+    Ok(open)
+}
+
+fn open_listener(_: &Listener, bind: &crate::config::Bind) -> io::Result<Vec<TcpListener>> {
+    bind.resolve()?.into_iter().map(listener::bind).collect()
+}
+
+/// Serves until a signal comes or the store fails; then closes the listeners and takes leave of the clients.
+async fn serve(
+    core: &Arc<Core>,
+    mut accepting: JoinSet<()>,
+    mut failure: UnboundedReceiver<StoreError>,
+) -> Result<(), Error> {
+    tokio::select! {
+        signal = stop_signal() => {
+            let name = signal.map_err(Error::Start)?;
+            tracing::info!(signal = name, "stopping");
+        }
+        error = failure.recv() => match error {
+            Some(error) => return Err(error.into()),
+            None => return Ok(()),
+        },
+    }
+    accepting.shutdown().await;
+    {
+        let mut entered = core.enter(None);
+        let now = entered.now();
+        entered.broker().shut_down(now);
+    }
+    let gone = async {
+        while core.enter(None).broker().connection_count() > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    if timeout(FAREWELL, gone).await.is_err() {
+        tracing::warn!("some clients did not take their leave in time");
+    }
+    core.enter(None).broker().flush();
+    let settled = async {
+        while !core.enter(None).broker().is_settled() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        () = settled => Ok(()),
+        error = failure.recv() => Err(error.map_or_else(|| Error::Start(io::ErrorKind::BrokenPipe.into()), Error::Store)),
+    }
+}
+
+/// Waits for SIGINT or SIGTERM.
+async fn stop_signal() -> io::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
 }

@@ -7,12 +7,21 @@ use crate::wire::{Fault, Packet, QoS, ReasonCode};
 
 impl Broker {
     /// QoS 1 is done, whatever the reason code \[MQTT-4.3.2-3\].
-    pub(super) fn receive_puback(&mut self, id: ConnectionId, session: SessionIndex, puback: &Ack<'_>) -> Result<(), Fault> {
+    pub(super) fn receive_puback(
+        &mut self,
+        id: ConnectionId,
+        session: SessionIndex,
+        puback: &Ack<'_>,
+    ) -> Result<(), Fault> {
         let outgoing = &mut self.sessions[session.0 as usize].outgoing;
         // An identifier that is not known may be that of an acknowledgement lost with an earlier broker process.
-        let Some(inflight) = outgoing.get(puback.packet_id) else { return Ok(()) };
+        let Some(inflight) = outgoing.get(puback.packet_id) else {
+            return Ok(());
+        };
         if inflight.item.qos != QoS::AtLeastOnce {
-            return Err(Fault::protocol("PUBACK for a message that was sent with QoS 2"));
+            return Err(Fault::protocol(
+                "PUBACK for a message that was sent with QoS 2",
+            ));
         }
         self.complete(id, session, puback);
         Ok(())
@@ -20,7 +29,12 @@ impl Broker {
 
     /// QoS 2, first half: the client has the message and will not take it again; PUBREL waits until that is kept, or a crash would send the
     /// message once more.
-    pub(super) fn receive_pubrec(&mut self, id: ConnectionId, session: SessionIndex, pubrec: &Ack<'_>) -> Result<(), Fault> {
+    pub(super) fn receive_pubrec(
+        &mut self,
+        id: ConnectionId,
+        session: SessionIndex,
+        pubrec: &Ack<'_>,
+    ) -> Result<(), Fault> {
         let packet_id = pubrec.packet_id;
         let state = &mut self.sessions[session.0 as usize];
         let Some(inflight) = state.outgoing.get_mut(packet_id) else {
@@ -31,7 +45,9 @@ impl Broker {
             return Ok(());
         };
         if inflight.item.qos != QoS::ExactlyOnce {
-            return Err(Fault::protocol("PUBREC for a message that was sent with QoS 1"));
+            return Err(Fault::protocol(
+                "PUBREC for a message that was sent with QoS 1",
+            ));
         }
         if pubrec.reason.is_error() {
             self.complete(id, session, pubrec); // [MQTT-4.3.3-4]: the exchange ends here.
@@ -42,7 +58,8 @@ impl Broker {
             inflight.item.body = None;
             if inflight.item.is_stored() {
                 let (seq, queue, level) = (inflight.item.seq, inflight.queue, inflight.item.level);
-                let row = (queue == state.queue.key).then(|| inflight.item.record(Some(packet_id), true));
+                let row =
+                    (queue == state.queue.key).then(|| inflight.item.record(Some(packet_id), true));
                 if let Some(row) = row {
                     self.write(Write::PutDelivery(seq, queue, row));
                     stamp = self.gate.require(level);
@@ -50,16 +67,29 @@ impl Broker {
                 }
             }
         }
-        self.push(id, stamp, &Packet::PubRel(ack(packet_id, ReasonCode::Success)));
+        self.push(
+            id,
+            stamp,
+            &Packet::PubRel(ack(packet_id, ReasonCode::Success)),
+        );
         Ok(())
     }
 
     /// QoS 2 is done.
-    pub(super) fn receive_pubcomp(&mut self, id: ConnectionId, session: SessionIndex, pubcomp: &Ack<'_>) -> Result<(), Fault> {
+    pub(super) fn receive_pubcomp(
+        &mut self,
+        id: ConnectionId,
+        session: SessionIndex,
+        pubcomp: &Ack<'_>,
+    ) -> Result<(), Fault> {
         let outgoing = &self.sessions[session.0 as usize].outgoing;
-        let Some(inflight) = outgoing.get(pubcomp.packet_id) else { return Ok(()) };
+        let Some(inflight) = outgoing.get(pubcomp.packet_id) else {
+            return Ok(());
+        };
         if !inflight.released {
-            return Err(Fault::protocol("PUBCOMP for a message that was not released"));
+            return Err(Fault::protocol(
+                "PUBCOMP for a message that was not released",
+            ));
         }
         self.complete(id, session, pubcomp);
         Ok(())
@@ -69,7 +99,9 @@ impl Broker {
     fn complete(&mut self, id: ConnectionId, session: SessionIndex, last: &Ack<'_>) {
         let state = &mut self.sessions[session.0 as usize];
         let own = state.queue.key;
-        let Some(inflight) = state.outgoing.remove(last.packet_id) else { return };
+        let Some(inflight) = state.outgoing.remove(last.packet_id) else {
+            return;
+        };
         if inflight.released && inflight.queue == own {
             // Its body went with PUBREC.
             if inflight.item.is_stored() {

@@ -8,6 +8,9 @@ use super::{Broker, ConnectionId, SessionIndex};
 use crate::wire::packet::{ConnAck, Connect};
 use crate::wire::{Fault, Packet, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode};
 
+/// The largest packet there can be, in bytes: five of header, and a remaining length of four groups of seven bits.
+const LARGEST_PACKET: u32 = 5 + 0x0FFF_FFFF;
+
 /// What a CONNECT asks for, with the broker's limits applied.
 struct Terms {
     client_id: Box<str>,
@@ -20,26 +23,33 @@ struct Terms {
     /// The session expiry interval is not what the client asked for.
     server_expiry: bool,
     receive_maximum: u16,
-    maximum_packet_size: u32,
     topic_alias_maximum: u16,
-    problem_information: bool,
 }
 
 impl Broker {
-    pub(super) fn receive_connect(&mut self, id: ConnectionId, connect: &Connect<'_>) -> Result<(), Fault> {
+    pub(super) fn receive_connect(
+        &mut self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+    ) -> Result<(), Fault> {
         self.connections[id.0 as usize].version = connect.version;
-        if let Some(Property::MaximumPacketSize(size)) =
-            connect.properties.iter().find(|property| matches!(property, Property::MaximumPacketSize(_)))
-        {
-            self.connections[id.0 as usize].maximum_packet_size = size;
-        }
+        let largest = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
+        self.connections[id.0 as usize].maximum_packet_size = largest;
         let terms = self.terms(id, connect)?;
-        let will = connect.will.as_ref().map(|will| self.will_record(will)).transpose()?;
+        let will = connect
+            .will
+            .as_ref()
+            .map(|will| self.will_record(will))
+            .transpose()?;
         let (session, present) = self.open_session(&terms, connect)?;
         let accepted = self.attach(id, session, &terms, connect.version);
         self.replace_will(session, will);
         let stamp = self.remember_connected(session);
-        let packet = ConnAck { session_present: present, reason: ReasonCode::Success, properties: accepted.as_properties() };
+        let packet = ConnAck {
+            session_present: present,
+            reason: ReasonCode::Success,
+            properties: accepted.as_properties(),
+        };
         self.push(id, stamp, &Packet::ConnAck(packet));
         self.counters.connects += 1;
         let shown = &self.sessions[session.0 as usize];
@@ -54,37 +64,43 @@ impl Broker {
         let limits = &self.settings.limits;
         let refuse = |reason, what| Err(Fault { reason, what });
         if self.shutting_down {
-            return refuse(ReasonCode::ServerShuttingDown, "the server is shutting down");
+            return refuse(
+                ReasonCode::ServerShuttingDown,
+                "the server is shutting down",
+            );
         }
         let v5 = connect.version == ProtocolVersion::V5;
+        let asked = &connect.properties;
+        if asked.authentication_method().is_some() {
+            // The seam for enhanced authentication: no method is offered yet, so every one is answered as unknown [MQTT-4.12.0-1].
+            return refuse(
+                ReasonCode::BadAuthenticationMethod,
+                "the authentication method is not offered",
+            );
+        }
+        let forever = if v5 || connect.clean_start {
+            0
+        } else {
+            NEVER_EXPIRES
+        };
         let mut terms = Terms {
             client_id: connect.client_id.into(),
             assigned: false,
             keep_alive: connect.keep_alive,
             server_keep_alive: false,
-            expiry: if v5 || connect.clean_start { 0 } else { NEVER_EXPIRES },
+            expiry: asked.session_expiry().unwrap_or(forever),
             server_expiry: false,
-            receive_maximum: u16::MAX,
-            maximum_packet_size: u32::MAX,
-            topic_alias_maximum: 0,
-            problem_information: true,
+            receive_maximum: asked.receive_maximum().unwrap_or(u16::MAX),
+            topic_alias_maximum: asked
+                .topic_alias_maximum()
+                .unwrap_or(0)
+                .min(limits.max_topic_alias_out),
         };
-        for property in connect.properties.iter() {
-            match property {
-                Property::SessionExpiryInterval(expiry) => terms.expiry = expiry,
-                Property::ReceiveMaximum(maximum) => terms.receive_maximum = maximum,
-                Property::MaximumPacketSize(size) => terms.maximum_packet_size = size,
-                Property::TopicAliasMaximum(maximum) => terms.topic_alias_maximum = maximum.min(limits.max_topic_alias_out),
-                Property::RequestProblemInformation(wanted) => terms.problem_information = wanted == 1,
-                // The seam for enhanced authentication: no method is offered yet, so every one is answered as unknown [MQTT-4.12.0-1].
-                Property::AuthenticationMethod(_) => {
-                    return refuse(ReasonCode::BadAuthenticationMethod, "the authentication method is not offered");
-                }
-                _ => {}
-            }
-        }
         if !self.connections[id.0 as usize].access.allow_anonymous {
-            return refuse(ReasonCode::NotAuthorized, "anonymous access is not allowed on this listener");
+            return refuse(
+                ReasonCode::NotAuthorized,
+                "anonymous access is not allowed on this listener",
+            );
         }
         if terms.expiry > limits.persistent_client_expiration {
             terms.expiry = limits.persistent_client_expiration;
@@ -93,7 +109,10 @@ impl Broker {
         let longest = limits.max_keepalive;
         if longest > 0 && (terms.keep_alive == 0 || terms.keep_alive > longest) {
             if !v5 {
-                return refuse(ReasonCode::ClientIdentifierNotValid, "the keep alive is longer than max_keepalive");
+                return refuse(
+                    ReasonCode::ClientIdentifierNotValid,
+                    "the keep alive is longer than max_keepalive",
+                );
             }
             terms.keep_alive = longest;
             terms.server_keep_alive = true;
@@ -101,7 +120,10 @@ impl Broker {
         if terms.client_id.is_empty() {
             // [MQTT-3.1.3-8]: a MQTT 3.1.1 client without an identifier must ask for a clean session; MQTT 3.1 always names itself.
             if connect.version == ProtocolVersion::V31 || (!v5 && !connect.clean_start) {
-                return refuse(ReasonCode::ClientIdentifierNotValid, "an empty client identifier needs a clean session");
+                return refuse(
+                    ReasonCode::ClientIdentifierNotValid,
+                    "an empty client identifier needs a clean session",
+                );
             }
             terms.client_id = self.assign_client_id();
             terms.assigned = true;
@@ -114,7 +136,9 @@ impl Broker {
         loop {
             self.assigned_ids += 1;
             // A splitmix64 step: assigned identifiers do not tell how many there were before.
-            let mut bits = self.seed.wrapping_add(self.assigned_ids.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            let mut bits = self
+                .seed
+                .wrapping_add(self.assigned_ids.wrapping_mul(0x9E37_79B9_7F4A_7C15));
             bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
             bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
             let id = format!("auto{:016x}", bits ^ (bits >> 31));
@@ -125,7 +149,11 @@ impl Broker {
     }
 
     /// The client's session, old or new, and whether it is an old one.
-    fn open_session(&mut self, terms: &Terms, connect: &Connect<'_>) -> Result<(SessionIndex, bool), Fault> {
+    fn open_session(
+        &mut self,
+        terms: &Terms,
+        connect: &Connect<'_>,
+    ) -> Result<(SessionIndex, bool), Fault> {
         if let Some(index) = self.by_client.get(&terms.client_id).copied() {
             if let Some(other) = self.sessions[index.0 as usize].connection {
                 // [MQTT-3.1.4-3]: the client identifier names one client; the newer connection has it.
@@ -142,7 +170,10 @@ impl Broker {
         }
         if self.sessions.len() >= self.settings.limits.max_sessions {
             self.counters.sessions_refused += 1;
-            return Err(Fault { reason: ReasonCode::QuotaExceeded, what: "max_sessions is reached" });
+            return Err(Fault {
+                reason: ReasonCode::QuotaExceeded,
+                what: "max_sessions is reached",
+            });
         }
         let key = QueueKey(self.next_key);
         self.next_key += 1;
@@ -153,14 +184,18 @@ impl Broker {
     }
 
     /// Ties connection and session together.
-    fn attach(&mut self, id: ConnectionId, index: SessionIndex, terms: &Terms, version: ProtocolVersion) -> PropertiesBuf {
+    fn attach(
+        &mut self,
+        id: ConnectionId,
+        index: SessionIndex,
+        terms: &Terms,
+        version: ProtocolVersion,
+    ) -> PropertiesBuf {
         let connection = &mut self.connections[id.0 as usize];
         connection.state = State::Open;
         connection.session = Some(index);
         connection.keep_alive = u64::from(terms.keep_alive) * 1500;
         connection.receive_maximum = terms.receive_maximum;
-        connection.maximum_packet_size = terms.maximum_packet_size;
-        connection.problem_information = terms.problem_information;
         connection.allow_aliases(terms.topic_alias_maximum, self.seed);
         connection.may_set_expiry = terms.expiry > 0;
         let session = &mut self.sessions[index.0 as usize];
@@ -192,7 +227,7 @@ impl Broker {
         if !limits.retain_available {
             properties.push(Property::RetainAvailable(0));
         }
-        if limits.max_packet_size < crate::wire::codec::LARGEST_PACKET {
+        if limits.max_packet_size < LARGEST_PACKET {
             properties.push(Property::MaximumPacketSize(limits.max_packet_size));
         }
         if terms.assigned {
@@ -227,7 +262,12 @@ impl Broker {
 
     /// Closes a connection that is not accepted, with a CONNACK if the client can be told: MQTT 3 has return codes for a few reasons only, and a
     /// peer that did not send a CONNECT is not answered.
-    pub(super) fn refuse_connect(&mut self, id: ConnectionId, fault: Fault, version: Option<ProtocolVersion>) {
+    pub(super) fn refuse_connect(
+        &mut self,
+        id: ConnectionId,
+        fault: Fault,
+        version: Option<ProtocolVersion>,
+    ) {
         self.counters.connects_refused += 1;
         let connection = &mut self.connections[id.0 as usize];
         connection.state = State::Closing;
@@ -237,16 +277,19 @@ impl Broker {
             ReasonCode::MalformedPacket | ReasonCode::ProtocolError | ReasonCode::PacketTooLarge
         );
         match version {
-            Some(version) if version == ProtocolVersion::V5 || !malformed => self.connections[id.0 as usize].version = version,
+            Some(version) if version == ProtocolVersion::V5 || !malformed => {
+                self.connections[id.0 as usize].version = version
+            }
             None if fault.reason == ReasonCode::UnsupportedProtocolVersion => {}
             _ => return,
         }
-        let connection = &mut self.connections[id.0 as usize];
         let mut properties = PropertiesBuf::new();
-        if connection.maximum_packet_size >= 512 {
-            properties.push(Property::ReasonString(fault.what));
-        }
-        let packet = ConnAck { session_present: false, reason: fault.reason, properties: properties.as_properties() };
+        properties.push(Property::ReasonString(fault.what));
+        let packet = ConnAck {
+            session_present: false,
+            reason: fault.reason,
+            properties: properties.as_properties(),
+        };
         self.push(id, Stamp::NONE, &Packet::ConnAck(packet));
     }
 }

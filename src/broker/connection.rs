@@ -1,7 +1,7 @@
 //! A network connection as the broker sees it: what its client allows, and what waits to be written to it.
 
-use hashbrown::HashMap;
 use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 
 use super::SessionIndex;
 use super::gate::Outbox;
@@ -24,8 +24,6 @@ pub(super) struct Connection {
     pub receive_maximum: u16,
     /// Bytes of a packet the client takes.
     pub maximum_packet_size: u32,
-    /// The client wants reason strings and user properties in all packets.
-    pub problem_information: bool,
     /// QoS 2 messages the client has sent on this connection and not released.
     pub unreleased: u32,
     /// The CONNECT was accepted with a session expiry interval other than 0 (so a DISCONNECT may change it).
@@ -88,7 +86,6 @@ impl Connection {
             last_received: uptime,
             receive_maximum: u16::MAX,
             maximum_packet_size: u32::MAX,
-            problem_information: true,
             unreleased: 0,
             may_set_expiry: false,
             aliases: None,
@@ -107,13 +104,19 @@ impl Connection {
 
     /// Whether topics may be named by aliases to this client.
     pub fn uses_aliases(&self) -> bool {
-        self.aliases.as_ref().is_some_and(|aliases| aliases.outbound_max > 0)
+        self.aliases
+            .as_ref()
+            .is_some_and(|aliases| aliases.outbound_max > 0)
     }
 
     fn aliases(&mut self, seed: u64) -> &mut Aliases {
         self.aliases.get_or_insert_with(|| {
             let outbound = HashMap::with_hasher(FixedState::with_seed(seed));
-            Box::new(Aliases { inbound: Vec::new(), outbound, outbound_max: 0 })
+            Box::new(Aliases {
+                inbound: Vec::new(),
+                outbound,
+                outbound_max: 0,
+            })
         })
     }
 
@@ -131,12 +134,20 @@ impl Connection {
 
     /// The topic of an alias the client has set.
     pub fn resolve_alias(&self, alias: u16) -> Option<&str> {
-        self.aliases.as_ref()?.inbound.get(usize::from(alias).checked_sub(1)?)?.as_deref()
+        self.aliases
+            .as_ref()?
+            .inbound
+            .get(usize::from(alias).checked_sub(1)?)?
+            .as_deref()
     }
 
     /// How to name a topic to the client. Aliases are given in the order topics come, and kept: topics beyond the maximum go by name.
     pub fn alias_for(&mut self, topic: &str) -> Alias {
-        let Some(aliases) = self.aliases.as_mut().filter(|aliases| aliases.outbound_max > 0) else {
+        let Some(aliases) = self
+            .aliases
+            .as_mut()
+            .filter(|aliases| aliases.outbound_max > 0)
+        else {
             return Alias::None;
         };
         if let Some(alias) = aliases.outbound.get(topic) {

@@ -9,7 +9,9 @@ use super::route::{Frames, Offer};
 use super::{Broker, ConnectionId, Fetch, GroupIndex, Owner, SessionIndex, ack};
 use crate::clock::Now;
 use crate::wire::packet::Publish;
-use crate::wire::{Packet, PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec};
+use crate::wire::{
+    Packet, PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
+};
 
 /// An outbox is filled up from the queue while less than this waits in it, in bytes: enough to keep a connection busy while it is written.
 const FILL_BYTES: usize = 256 * 1024;
@@ -38,7 +40,9 @@ impl Broker {
     /// Whether a session's client is connected and can take a message.
     pub(super) fn has_window(&self, index: SessionIndex) -> bool {
         let session = &self.sessions[index.0 as usize];
-        let Some(id) = session.connection else { return false };
+        let Some(id) = session.connection else {
+            return false;
+        };
         let connection = &self.connections[id.0 as usize];
         session.outgoing.on_wire() < usize::from(connection.receive_maximum) // [MQTT-3.3.4-9]
             && session.outgoing.len() < usize::from(self.settings.limits.max_inflight_messages)
@@ -46,14 +50,30 @@ impl Broker {
     }
 
     /// Delivers at QoS 0: now or never.
-    pub(super) fn deliver_qos0(&mut self, index: SessionIndex, offer: &Offer<'_>, retain: bool, ids: &[u32], frames: &mut Frames) {
-        let Some(id) = self.sessions[index.0 as usize].connection else { return };
+    pub(super) fn deliver_qos0(
+        &mut self,
+        index: SessionIndex,
+        offer: &Offer<'_>,
+        retain: bool,
+        ids: &[u32],
+        frames: &mut Frames,
+    ) {
+        let Some(id) = self.sessions[index.0 as usize].connection else {
+            return;
+        };
         let connection = &mut self.connections[id.0 as usize];
         if connection.outbox.len() >= self.settings.limits.max_outgoing_bytes {
             self.counters.dropped_outgoing_full += 1;
             return;
         }
-        let delivery = Delivery { parts: offer.parts, qos: QoS::AtMostOnce, retain, dup: false, packet_id: None, ids };
+        let delivery = Delivery {
+            parts: offer.parts,
+            qos: QoS::AtMostOnce,
+            retain,
+            dup: false,
+            packet_id: None,
+            ids,
+        };
         if !ids.is_empty() || connection.uses_aliases() {
             if self.fits_client(id, &delivery) {
                 self.push_publish(id, &delivery, offer.stamp);
@@ -71,21 +91,43 @@ impl Broker {
             self.counters.dropped_too_large += 1;
             return;
         }
-        connection.outbox.push(offer.stamp, &self.gate, |out| out.extend_from_slice(frame));
+        connection
+            .outbox
+            .push(offer.stamp, &self.gate, |out| out.extend_from_slice(frame));
         self.counters.publishes_sent += 1;
         self.counters.payload_bytes_sent += offer.parts.payload.len() as u64;
         self.pushed(id);
     }
 
     /// Delivers a message to one client at QoS 0, if it is connected and can take it.
-    pub(super) fn deliver_now(&mut self, index: SessionIndex, parts: &Parts<'_>, retain: bool, subscription: u32, stamp: Stamp) {
-        let Some(id) = self.sessions[index.0 as usize].connection else { return };
+    pub(super) fn deliver_now(
+        &mut self,
+        index: SessionIndex,
+        parts: &Parts<'_>,
+        retain: bool,
+        subscription: u32,
+        stamp: Stamp,
+    ) {
+        let Some(id) = self.sessions[index.0 as usize].connection else {
+            return;
+        };
         if self.connections[id.0 as usize].outbox.len() >= self.settings.limits.max_outgoing_bytes {
             self.counters.dropped_outgoing_full += 1;
             return;
         }
-        let ids = if subscription == 0 { &[][..] } else { &[subscription][..] };
-        let delivery = Delivery { parts, qos: QoS::AtMostOnce, retain, dup: false, packet_id: None, ids };
+        let ids = if subscription == 0 {
+            &[][..]
+        } else {
+            &[subscription][..]
+        };
+        let delivery = Delivery {
+            parts,
+            qos: QoS::AtMostOnce,
+            retain,
+            dup: false,
+            packet_id: None,
+            ids,
+        };
         if self.fits_client(id, &delivery) {
             self.push_publish(id, &delivery, stamp);
         }
@@ -106,9 +148,15 @@ impl Broker {
         let session = &mut self.sessions[index.0 as usize];
         let own = session.key();
         let durable = session.durable;
-        let ready = session.connection.zip(session.outgoing.free_id()).zip(item.body.clone());
+        let ready = session
+            .connection
+            .zip(session.outgoing.free_id())
+            .zip(item.body.clone());
         let Some(((id, packet_id), body)) = ready else {
-            debug_assert!(false, "a message is sent through an open window and with its body");
+            debug_assert!(
+                false,
+                "a message is sent through an open window and with its body"
+            );
             return false;
         };
         let delivery = Delivery {
@@ -139,7 +187,9 @@ impl Broker {
             stamp = stamp.max(self.gate.require(item.level));
         }
         self.push_publish(id, &delivery, stamp);
-        self.sessions[index.0 as usize].outgoing.insert_sent(packet_id, item, row, group);
+        self.sessions[index.0 as usize]
+            .outgoing
+            .insert_sent(packet_id, item, row, group);
         true
     }
 
@@ -151,7 +201,8 @@ impl Broker {
         }
         let v5 = connection.version == ProtocolVersion::V5;
         let publish = delivery.publish(v5, Alias::None, self.now.unix, &mut self.scratch);
-        let fits = codec::publish_len(&publish, connection.version) <= connection.maximum_packet_size as usize;
+        let fits = codec::publish_len(&publish, connection.version)
+            <= connection.maximum_packet_size as usize;
         if !fits {
             self.counters.dropped_too_large += 1;
         }
@@ -169,8 +220,15 @@ impl Broker {
             size if delivery.len() + 1024 < size as usize => connection.alias_for(topic),
             _ => Alias::None,
         };
-        let publish = delivery.publish(version == ProtocolVersion::V5, alias, self.now.unix, &mut self.scratch);
-        connection.outbox.push(stamp, &self.gate, |out| codec::encode_publish(&publish, version, out));
+        let publish = delivery.publish(
+            version == ProtocolVersion::V5,
+            alias,
+            self.now.unix,
+            &mut self.scratch,
+        );
+        connection.outbox.push(stamp, &self.gate, |out| {
+            codec::encode_publish(&publish, version, out)
+        });
         self.counters.publishes_sent += 1;
         self.counters.payload_bytes_sent += delivery.parts.payload.len() as u64;
         self.pushed(id);
@@ -186,7 +244,9 @@ impl Broker {
                 }
                 continue;
             }
-            if self.connections[id.0 as usize].outbox.len() >= FILL_BYTES || !self.resend(id, index, packet_id) {
+            if self.connections[id.0 as usize].outbox.len() >= FILL_BYTES
+                || !self.resend(id, index, packet_id)
+            {
                 return;
             }
             self.sessions[index.0 as usize].outgoing.resent();
@@ -196,7 +256,9 @@ impl Broker {
                 return;
             }
         }
-        if self.sessions[index.0 as usize].queue.is_empty() && !self.sessions[index.0 as usize].replays.is_empty() {
+        if self.sessions[index.0 as usize].queue.is_empty()
+            && !self.sessions[index.0 as usize].replays.is_empty()
+        {
             self.replay(id, index);
         }
         self.pump_groups(index);
@@ -205,15 +267,22 @@ impl Broker {
     /// Whether the queue has a message older than one to be sent again: after a crash it may, because QoS 1 messages lose their identifiers.
     fn has_older_queued(&self, index: SessionIndex, packet_id: PacketId) -> bool {
         let session = &self.sessions[index.0 as usize];
-        let again = session.outgoing.get(packet_id).filter(|inflight| !inflight.released);
-        again.zip(session.queue.front()).is_some_and(|(again, first)| first.seq < again.item.seq)
+        let again = session
+            .outgoing
+            .get(packet_id)
+            .filter(|inflight| !inflight.released);
+        again
+            .zip(session.queue.front())
+            .is_some_and(|(again, first)| first.seq < again.item.seq)
     }
 
     /// Sends the first message of a session's queue; false if its body is not there yet.
     fn send_next(&mut self, index: SessionIndex) -> bool {
         let queue = &self.sessions[index.0 as usize].queue;
         let key = queue.key;
-        let Some(first) = queue.front() else { return false };
+        let Some(first) = queue.front() else {
+            return false;
+        };
         if first.body.is_none() && !first.is_expired(self.now.unix) {
             self.fetch(Owner::Session(index));
             return false;
@@ -228,7 +297,11 @@ impl Broker {
 
     /// What the delivery of a queued message waits for.
     pub(super) fn stamp_of(&self, item: &Queued) -> Stamp {
-        if item.is_stored() { self.gate.stamp_of(item.seq, item.level) } else { Stamp::NONE }
+        if item.is_stored() {
+            self.gate.stamp_of(item.seq, item.level)
+        } else {
+            Stamp::NONE
+        }
     }
 
     /// Takes the first message out of a queue; `None` if it has expired.
@@ -251,12 +324,20 @@ impl Broker {
     /// Sends a message or a PUBREL again after a reconnection, under its original packet identifier \[MQTT-4.4.0-1\]; false if it cannot be yet.
     fn resend(&mut self, id: ConnectionId, index: SessionIndex, packet_id: PacketId) -> bool {
         let session = &mut self.sessions[index.0 as usize];
-        let Some(inflight) = session.outgoing.get(packet_id) else { return true };
+        let Some(inflight) = session.outgoing.get(packet_id) else {
+            return true;
+        };
         if inflight.released {
-            self.push(id, Stamp::NONE, &Packet::PubRel(ack(packet_id, ReasonCode::Success)));
+            self.push(
+                id,
+                Stamp::NONE,
+                &Packet::PubRel(ack(packet_id, ReasonCode::Success)),
+            );
             return true;
         }
-        if session.outgoing.on_wire() >= usize::from(self.connections[id.0 as usize].receive_maximum) {
+        if session.outgoing.on_wire()
+            >= usize::from(self.connections[id.0 as usize].receive_maximum)
+        {
             return false;
         }
         let Some(body) = inflight.item.body.clone() else {
@@ -277,7 +358,9 @@ impl Broker {
         let stamp = self.stamp_of(&item);
         if self.fits_client(id, &delivery) {
             self.push_publish(id, &delivery, stamp);
-            self.sessions[index.0 as usize].outgoing.mark_on_wire(packet_id);
+            self.sessions[index.0 as usize]
+                .outgoing
+                .mark_on_wire(packet_id);
         } else {
             self.sessions[index.0 as usize].outgoing.remove(packet_id);
             self.forget(&item, queue);
@@ -287,7 +370,12 @@ impl Broker {
 
     /// Asks for the bodies of the next messages, unless that has been done.
     pub(super) fn fetch(&mut self, owner: Owner) {
-        let budget = self.settings.limits.max_hot_bytes.saturating_sub(self.hot_bytes).clamp(FETCH_BYTES / 8, FETCH_BYTES);
+        let budget = self
+            .settings
+            .limits
+            .max_hot_bytes
+            .saturating_sub(self.hot_bytes)
+            .clamp(FETCH_BYTES / 8, FETCH_BYTES);
         let gate = &self.gate;
         let (key, seqs) = match owner {
             Owner::Session(SessionIndex(at)) => {
@@ -324,13 +412,25 @@ impl Broker {
         }
         self.counters.bodies_fetched += seqs.len() as u64;
         let serial = self.serial_of(owner);
-        self.fetches.push(Fetch { owner, key, serial, seqs });
+        self.fetches.push(Fetch {
+            owner,
+            key,
+            serial,
+            seqs,
+        });
     }
 
     /// Asks for more bodies while half of the last ones are still there, so that reading and sending go on side by side.
     pub(super) fn fetch_ahead(&mut self, owner: Owner) {
-        let Some(queue) = self.queue_mut(owner) else { return };
-        if !queue.fetching && queue.len() > FETCH_MESSAGES / 2 && queue.get(FETCH_MESSAGES / 2).is_some_and(|item| item.body.is_none()) {
+        let Some(queue) = self.queue_mut(owner) else {
+            return;
+        };
+        if !queue.fetching
+            && queue.len() > FETCH_MESSAGES / 2
+            && queue
+                .get(FETCH_MESSAGES / 2)
+                .is_some_and(|item| item.body.is_none())
+        {
             self.fetch(owner);
         }
     }
@@ -341,29 +441,46 @@ impl Broker {
         match fetch.owner {
             Owner::Resend(index) => {
                 let serial = self.serial_of(fetch.owner);
-                let Some(session) = self.sessions.get_mut(index.0 as usize).filter(|session| session.key() == fetch.key) else { return };
+                let Some(session) = self
+                    .sessions
+                    .get_mut(index.0 as usize)
+                    .filter(|session| session.key() == fetch.key)
+                else {
+                    return;
+                };
                 if serial != fetch.serial {
                     return; // The connection has changed since; the new one asks for itself.
                 }
                 session.outgoing.fetching = false;
                 let missing = session.outgoing.warm(&bodies);
                 for (packet_id, seq) in missing {
-                    tracing::error!(seq = seq.0, "a message in flight has no body in the store; it is given up");
-                    if let Some(inflight) = self.sessions[index.0 as usize].outgoing.remove(packet_id) {
+                    tracing::error!(
+                        seq = seq.0,
+                        "a message in flight has no body in the store; it is given up"
+                    );
+                    if let Some(inflight) =
+                        self.sessions[index.0 as usize].outgoing.remove(packet_id)
+                    {
                         self.forget(&inflight.item, inflight.queue);
                     }
                 }
                 self.touch_session(index);
             }
             owner => {
-                let Some(queue) = self.queue_mut(owner).filter(|queue| queue.key == fetch.key) else { return };
+                let Some(queue) = self.queue_mut(owner).filter(|queue| queue.key == fetch.key)
+                else {
+                    return;
+                };
                 queue.fetching = false;
                 let hot = queue.hot_bytes();
                 let missing = queue.warm(&bodies);
                 let warmed = queue.hot_bytes() - hot;
                 self.hot_bytes += warmed;
                 for item in missing {
-                    tracing::error!(seq = item.seq.0, "a queued message has no body in the store; it is given up");
+                    tracing::error!(
+                        seq = item.seq.0,
+                        "a queued message has no body in the store; it is given up"
+                    );
                     self.queued_bytes -= u64::from(item.size);
                     self.forget(&item, fetch.key);
                 }
@@ -389,14 +506,25 @@ impl Broker {
 
     fn queue_mut(&mut self, owner: Owner) -> Option<&mut super::queue::Queue> {
         match owner {
-            Owner::Session(index) | Owner::Resend(index) => self.sessions.get_mut(index.0 as usize).map(|session| &mut session.queue),
-            Owner::Group(group) => self.groups.get_mut(group.0 as usize).map(|group| &mut group.queue),
+            Owner::Session(index) | Owner::Resend(index) => self
+                .sessions
+                .get_mut(index.0 as usize)
+                .map(|session| &mut session.queue),
+            Owner::Group(group) => self
+                .groups
+                .get_mut(group.0 as usize)
+                .map(|group| &mut group.queue),
         }
     }
 
     fn serial_of(&self, owner: Owner) -> u64 {
-        let Owner::Resend(index) = owner else { return 0 };
-        let connection = self.sessions.get(index.0 as usize).and_then(|session| session.connection);
+        let Owner::Resend(index) = owner else {
+            return 0;
+        };
+        let connection = self
+            .sessions
+            .get(index.0 as usize)
+            .and_then(|session| session.connection);
         connection.map_or(0, |id| self.connections[id.0 as usize].serial)
     }
 }
@@ -404,7 +532,9 @@ impl Broker {
 fn cold_resends(session: &super::session::Session, readable: impl Fn(Seq) -> bool) -> Vec<Seq> {
     let ids = session.outgoing.resends().take(FETCH_MESSAGES);
     let inflight = ids.filter_map(|id| session.outgoing.get(id));
-    let cold = inflight.filter(|inflight| !inflight.released && inflight.item.body.is_none() && readable(inflight.item.seq));
+    let cold = inflight.filter(|inflight| {
+        !inflight.released && inflight.item.body.is_none() && readable(inflight.item.seq)
+    });
     let mut seqs: Vec<Seq> = cold.map(|inflight| inflight.item.seq).collect();
     seqs.sort_unstable();
     seqs
@@ -413,11 +543,20 @@ fn cold_resends(session: &super::session::Session, readable: impl Fn(Seq) -> boo
 impl Delivery<'_> {
     /// Bytes of topic, properties and payload.
     fn len(&self) -> usize {
-        self.parts.topic.len() + self.parts.properties.as_bytes().len() + self.parts.payload.len() + 5 * self.ids.len()
+        self.parts.topic.len()
+            + self.parts.properties.as_bytes().len()
+            + self.parts.payload.len()
+            + 5 * self.ids.len()
     }
 
     /// The packet, its properties put together in `scratch` if they are not the message's own.
-    fn publish<'b>(&'b self, v5: bool, alias: Alias, unix: u64, scratch: &'b mut PropertiesBuf) -> Publish<'b> {
+    fn publish<'b>(
+        &'b self,
+        v5: bool,
+        alias: Alias,
+        unix: u64,
+        scratch: &'b mut PropertiesBuf,
+    ) -> Publish<'b> {
         let mut topic = self.parts.topic;
         let mut properties = self.parts.properties;
         if v5 && (self.parts.expires.is_some() || !self.ids.is_empty() || alias != Alias::None) {
@@ -431,7 +570,9 @@ impl Delivery<'_> {
             if let Some(expires) = self.parts.expires {
                 // [MQTT-3.3.2-6]: what is left of the interval.
                 let left = expires.saturating_sub(unix).div_ceil(1000);
-                scratch.push(Property::MessageExpiryInterval(left.try_into().unwrap_or(u32::MAX)));
+                scratch.push(Property::MessageExpiryInterval(
+                    left.try_into().unwrap_or(u32::MAX),
+                ));
             }
             for id in self.ids {
                 scratch.push(Property::SubscriptionIdentifier(*id));

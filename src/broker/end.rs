@@ -8,7 +8,7 @@ use super::record::{Durability, QueueKey, Write};
 use super::timer::Timer;
 use super::{Broker, ConnectionId, SessionIndex};
 use crate::wire::packet::Disconnect;
-use crate::wire::{Fault, Property, QoS, ReasonCode};
+use crate::wire::{Fault, QoS, ReasonCode};
 
 /// Messages of ended queues whose rows are removed in one go.
 const BURY_STEP: usize = 10_000;
@@ -22,16 +22,20 @@ pub(super) struct Graveyard(VecDeque<(QueueKey, VecDeque<Queued>)>);
 
 impl Broker {
     /// DISCONNECT from the client.
-    pub(super) fn receive_disconnect(&mut self, id: ConnectionId, index: SessionIndex, disconnect: &Disconnect<'_>) -> Result<(), Fault> {
-        let expiry = disconnect.properties.iter().find_map(|property| match property {
-            Property::SessionExpiryInterval(expiry) => Some(expiry),
-            _ => None,
-        });
-        if let Some(expiry) = expiry {
+    pub(super) fn receive_disconnect(
+        &mut self,
+        id: ConnectionId,
+        index: SessionIndex,
+        disconnect: &Disconnect<'_>,
+    ) -> Result<(), Fault> {
+        if let Some(expiry) = disconnect.properties.session_expiry() {
             if expiry > 0 && !self.connections[id.0 as usize].may_set_expiry {
-                return Err(Fault::protocol("DISCONNECT sets a session expiry although CONNECT did not")); // [MQTT-3.14.2-2]
+                return Err(Fault::protocol(
+                    "DISCONNECT sets a session expiry although CONNECT did not",
+                )); // [MQTT-3.14.2-2]
             }
-            self.sessions[index.0 as usize].expiry = expiry.min(self.settings.limits.persistent_client_expiration);
+            self.sessions[index.0 as usize].expiry =
+                expiry.min(self.settings.limits.persistent_client_expiration);
         }
         if disconnect.reason == ReasonCode::Success {
             self.discard_will(index);
@@ -47,7 +51,9 @@ impl Broker {
 
     /// Takes a connection from its session: the session waits for its client, or ends with the connection.
     pub(super) fn detach(&mut self, id: ConnectionId) {
-        let Some(index) = self.connections[id.0 as usize].session.take() else { return };
+        let Some(index) = self.connections[id.0 as usize].session.take() else {
+            return;
+        };
         let session = &mut self.sessions[index.0 as usize];
         session.connection = None;
         session.disconnected_at = Some(self.now.unix);
@@ -97,7 +103,10 @@ impl Broker {
             }
         }
         for inflight in session.outgoing.extract(|_| true) {
-            if inflight.group.is_some() && inflight.item.qos == QoS::ExactlyOnce && !inflight.released {
+            if inflight.group.is_some()
+                && inflight.item.qos == QoS::ExactlyOnce
+                && !inflight.released
+            {
                 self.counters.dropped_shared_incomplete += 1;
             }
             if !inflight.item.is_stored() {

@@ -55,7 +55,10 @@ struct Committing {
 impl Gate {
     pub fn new() -> Gate {
         Gate {
-            open: Batch { id: BatchId(1), writes: Vec::new() },
+            open: Batch {
+                id: BatchId(1),
+                writes: Vec::new(),
+            },
             open_bytes: 0,
             open_last_seq: Seq(0),
             urgent: false,
@@ -110,9 +113,16 @@ impl Gate {
             return None;
         }
         debug_assert!(self.committing.is_none(), "one batch commits at a time");
-        let next = Batch { id: BatchId(self.open.id.0 + 1), writes: Vec::new() };
+        let next = Batch {
+            id: BatchId(self.open.id.0 + 1),
+            writes: Vec::new(),
+        };
         let batch = std::mem::replace(&mut self.open, next);
-        self.committing = Some(Committing { id: batch.id, bytes: self.open_bytes, last_seq: self.open_last_seq });
+        self.committing = Some(Committing {
+            id: batch.id,
+            bytes: self.open_bytes,
+            last_seq: self.open_last_seq,
+        });
         self.open_bytes = 0;
         self.urgent = false;
         self.lazy_deadline = None;
@@ -124,7 +134,9 @@ impl Gate {
         !self.open.writes.is_empty()
             && (self.urgent
                 || self.open.writes.len() >= LAZY_WRITES
-                || self.lazy_deadline.is_some_and(|deadline| deadline <= uptime))
+                || self
+                    .lazy_deadline
+                    .is_some_and(|deadline| deadline <= uptime))
     }
 
     /// When a batch that nobody waits for should be committed.
@@ -163,7 +175,11 @@ impl Gate {
 
     /// Bytes of writes that are not durable yet; an estimate.
     pub fn pending_bytes(&self) -> usize {
-        self.open_bytes + self.committing.as_ref().map_or(0, |committing| committing.bytes)
+        self.open_bytes
+            + self
+                .committing
+                .as_ref()
+                .map_or(0, |committing| committing.bytes)
     }
 }
 
@@ -203,7 +219,11 @@ impl Outbox {
     pub fn push(&mut self, stamp: Stamp, gate: &Gate, encode: impl FnOnce(&mut Vec<u8>)) {
         let newer = self.holds.back().is_none_or(|last| last.stamp < stamp);
         if newer && !gate.is_open(stamp) {
-            self.holds.push_back(Hold { start: self.bytes.len(), stamp, acks: 0 });
+            self.holds.push_back(Hold {
+                start: self.bytes.len(),
+                stamp,
+                acks: 0,
+            });
         }
         encode(&mut self.bytes);
     }

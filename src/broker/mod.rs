@@ -40,7 +40,6 @@ mod timer;
 mod tree;
 mod will;
 
-
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
@@ -55,7 +54,10 @@ pub use sys::Gauges;
 use crate::clock::Now;
 use crate::limits::Limits;
 use crate::wire::packet::{Ack, Disconnect};
-use crate::wire::{Fault, Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, ReasonCode, codec};
+use crate::wire::{
+    Fault, Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, ReasonCode,
+    codec,
+};
 use connection::{Connection, State};
 use gate::{Gate, Stamp};
 use record::{Batch, BatchId, Durability, DurabilityRules, QueueKey, Seq, Write};
@@ -200,7 +202,9 @@ impl Broker {
             scratch: PropertiesBuf::new(),
             settings,
         };
-        broker.timers.set(now.uptime + timer::SWEEP_MS, Timer::Sweep);
+        broker
+            .timers
+            .set(now.uptime + timer::SWEEP_MS, Timer::Sweep);
         if broker.settings.sys_interval_ms > 0 {
             broker.timers.set(now.uptime + 1, Timer::Sys);
         }
@@ -217,8 +221,14 @@ impl Broker {
         self.counters.connections_accepted += 1;
         let serial = self.next_serial;
         self.next_serial += 1;
-        let id = ConnectionId(self.connections.insert(Connection::new(serial, access, now.uptime)) as u32);
-        self.timers.set(now.uptime + self.settings.limits.connect_timeout_ms, Timer::Connect(id, serial));
+        let id = ConnectionId(
+            self.connections
+                .insert(Connection::new(serial, access, now.uptime)) as u32,
+        );
+        self.timers.set(
+            now.uptime + self.settings.limits.connect_timeout_ms,
+            Timer::Connect(id, serial),
+        );
         Some(id)
     }
 
@@ -234,7 +244,12 @@ impl Broker {
                 Packet::Connect(connect) => self.receive_connect(id, &connect),
                 _ => {
                     // [MQTT-3.1.0-1]: what is not a MQTT client gets no answer.
-                    return self.fault(id, Fault::protocol("the first packet is not CONNECT"), None, now);
+                    return self.fault(
+                        id,
+                        Fault::protocol("the first packet is not CONNECT"),
+                        None,
+                        now,
+                    );
                 }
             },
         };
@@ -244,7 +259,12 @@ impl Broker {
         }
     }
 
-    fn receive_in_session(&mut self, id: ConnectionId, session: SessionIndex, packet: Packet<'_>) -> Result<(), Fault> {
+    fn receive_in_session(
+        &mut self,
+        id: ConnectionId,
+        session: SessionIndex,
+        packet: Packet<'_>,
+    ) -> Result<(), Fault> {
         match packet {
             Packet::Publish(publish) => self.receive_publish(id, session, &publish),
             Packet::PubAck(ack) => self.receive_puback(id, session, &ack),
@@ -259,7 +279,9 @@ impl Broker {
             }
             Packet::Disconnect(disconnect) => self.receive_disconnect(id, session, &disconnect),
             // Enhanced authentication begins in CONNECT, and no method is offered there.
-            Packet::Auth(_) => Err(Fault::protocol("AUTH without an authentication method in CONNECT")),
+            Packet::Auth(_) => Err(Fault::protocol(
+                "AUTH without an authentication method in CONNECT",
+            )),
             Packet::Connect(_) => Err(Fault::protocol("a second CONNECT")), // [MQTT-3.1.0-2]
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(Fault::protocol("a packet that only servers send"))
@@ -269,7 +291,13 @@ impl Broker {
 
     /// Ends a connection whose peer broke the protocol, telling it why where its version can \[MQTT-4.13.1-1\]. `version` is what the peer speaks,
     /// if that is known.
-    pub fn fault(&mut self, id: ConnectionId, fault: Fault, version: Option<ProtocolVersion>, now: Now) {
+    pub fn fault(
+        &mut self,
+        id: ConnectionId,
+        fault: Fault,
+        version: Option<ProtocolVersion>,
+        now: Now,
+    ) {
         self.now = now;
         let connection = &self.connections[id.0 as usize];
         match connection.state {
@@ -324,7 +352,11 @@ impl Broker {
     fn release_outboxes(&mut self) {
         let mut holding = std::mem::take(&mut self.holding);
         holding.retain(|id| {
-            let Some(connection) = self.connections.get_mut(id.0 as usize).filter(|connection| connection.holding) else {
+            let Some(connection) = self
+                .connections
+                .get_mut(id.0 as usize)
+                .filter(|connection| connection.holding)
+            else {
                 return false;
             };
             if connection.outbox.release(&self.gate) {
@@ -388,12 +420,16 @@ impl Broker {
         Output { close, pause }
     }
 
-    /// Tells all clients that the server shuts down, and lets no new ones in. The connections are closed; call [`Broker::take_batch`] until
-    /// [`Broker::is_settled`].
+    /// Tells all clients that the server shuts down, and lets no new ones in. When their connections are lost, [`Broker::flush`] and
+    /// [`Broker::is_settled`] say when the store can be closed.
     pub fn shut_down(&mut self, now: Now) {
         self.now = now;
         self.shutting_down = true;
-        let ids: Vec<ConnectionId> = self.connections.iter().map(|(id, _)| ConnectionId(id as u32)).collect();
+        let ids: Vec<ConnectionId> = self
+            .connections
+            .iter()
+            .map(|(id, _)| ConnectionId(id as u32))
+            .collect();
         for id in ids {
             match self.connections[id.0 as usize].state {
                 State::New => {
@@ -404,6 +440,10 @@ impl Broker {
                 State::Closing => {}
             }
         }
+    }
+
+    /// Makes everything commit that was written, whether somebody waits for it or not.
+    pub fn flush(&mut self) {
         self.gate.flush();
     }
 
@@ -440,7 +480,11 @@ impl Broker {
     }
 
     fn touch_session(&mut self, session: SessionIndex) {
-        if let Some(id) = self.sessions.get(session.0 as usize).and_then(|session| session.connection) {
+        if let Some(id) = self
+            .sessions
+            .get(session.0 as usize)
+            .and_then(|session| session.connection)
+        {
             self.touch(id);
         }
     }
@@ -448,8 +492,11 @@ impl Broker {
     /// Appends a packet to a connection's outbox.
     fn push(&mut self, id: ConnectionId, stamp: Stamp, packet: &Packet<'_>) {
         let connection = &mut self.connections[id.0 as usize];
-        let version = connection.version;
-        connection.outbox.push(stamp, &self.gate, |out| codec::encode(packet, version, out));
+        let (version, largest) = (connection.version, connection.maximum_packet_size);
+        // A packet the client cannot take, even without what explains it, is not sent [MQTT-3.1.2-24].
+        connection.outbox.push(stamp, &self.gate, |out| {
+            _ = codec::encode_within(packet, version, largest, out)
+        });
         self.pushed(id);
     }
 
@@ -477,10 +524,13 @@ impl Broker {
         connection.state = State::Closing;
         if connection.version == ProtocolVersion::V5 {
             let mut properties = PropertiesBuf::new();
-            if let Some(what) = what.filter(|_| connection.maximum_packet_size >= 512) {
+            if let Some(what) = what {
                 properties.push(Property::ReasonString(what));
             }
-            let packet = Packet::Disconnect(Disconnect { reason, properties: properties.as_properties() });
+            let packet = Packet::Disconnect(Disconnect {
+                reason,
+                properties: properties.as_properties(),
+            });
             self.push(id, Stamp::NONE, &packet);
         }
         self.touch(id);
@@ -489,5 +539,9 @@ impl Broker {
 
 /// An acknowledgement without properties.
 fn ack(packet_id: PacketId, reason: ReasonCode) -> Ack<'static> {
-    Ack { packet_id, reason, properties: Properties::EMPTY }
+    Ack {
+        packet_id,
+        reason,
+        properties: Properties::EMPTY,
+    }
 }

@@ -6,7 +6,9 @@ use super::route::SYS_PREFIX;
 use super::session::Received;
 use super::{Broker, ConnectionId, SessionIndex, ack};
 use crate::wire::packet::{Ack, Publish};
-use crate::wire::{Fault, Packet, PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode};
+use crate::wire::{
+    Fault, Packet, PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode,
+};
 
 /// What a PUBLISH says in its properties beside what is forwarded.
 #[derive(Default)]
@@ -17,7 +19,12 @@ struct Instructions {
 }
 
 impl Broker {
-    pub(super) fn receive_publish(&mut self, id: ConnectionId, session: SessionIndex, publish: &Publish<'_>) -> Result<(), Fault> {
+    pub(super) fn receive_publish(
+        &mut self,
+        id: ConnectionId,
+        session: SessionIndex,
+        publish: &Publish<'_>,
+    ) -> Result<(), Fault> {
         self.counters.publishes_received += 1;
         self.counters.payload_bytes_received += publish.payload.len() as u64;
         let mut instructions = Instructions::default();
@@ -27,7 +34,9 @@ impl Broker {
                 Property::MessageExpiryInterval(seconds) => instructions.expiry = Some(seconds),
                 Property::PayloadFormatIndicator(format) => instructions.utf8 = format == 1,
                 Property::SubscriptionIdentifier(_) => {
-                    return Err(Fault::protocol("PUBLISH from a client with a subscription identifier")); // [MQTT-3.3.4-6]
+                    return Err(Fault::protocol(
+                        "PUBLISH from a client with a subscription identifier",
+                    )); // [MQTT-3.3.4-6]
                 }
                 _ => {}
             }
@@ -44,7 +53,9 @@ impl Broker {
             payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,
-            expires: instructions.expiry.map(|seconds| self.now.unix + u64::from(seconds) * 1000),
+            expires: instructions
+                .expiry
+                .map(|seconds| self.now.unix + u64::from(seconds) * 1000),
         };
         if topic.starts_with(SYS_PREFIX) {
             return self.refuse_sys(id, publish);
@@ -55,17 +66,28 @@ impl Broker {
                 self.publish(&parts, Some(session));
                 Ok(())
             }
-            None => Err(Fault { reason: ReasonCode::PayloadFormatInvalid, what: "PUBLISH payload is not UTF-8" }),
-            Some(packet_id) if publish.qos == QoS::AtLeastOnce => self.receive_qos1(id, session, packet_id, &parts, readable),
+            None => Err(Fault {
+                reason: ReasonCode::PayloadFormatInvalid,
+                what: "PUBLISH payload is not UTF-8",
+            }),
+            Some(packet_id) if publish.qos == QoS::AtLeastOnce => {
+                self.receive_qos1(id, session, packet_id, &parts, readable)
+            }
             Some(packet_id) => self.receive_qos2(id, session, packet_id, &parts, readable),
         }
     }
 
     /// Only the broker publishes to `$SYS` (section 4.7.2): what a client sends there goes nowhere, and a client that can be told is.
     fn refuse_sys(&mut self, id: ConnectionId, publish: &Publish<'_>) -> Result<(), Fault> {
-        let Some(packet_id) = publish.packet_id else { return Ok(()) };
+        let Some(packet_id) = publish.packet_id else {
+            return Ok(());
+        };
         let answer = ack(packet_id, ReasonCode::NotAuthorized);
-        let packet = if publish.qos == QoS::AtLeastOnce { Packet::PubAck(answer) } else { Packet::PubRec(answer) };
+        let packet = if publish.qos == QoS::AtLeastOnce {
+            Packet::PubAck(answer)
+        } else {
+            Packet::PubRec(answer)
+        };
         self.push_final_ack(id, Default::default(), &packet);
         Ok(())
     }
@@ -80,14 +102,27 @@ impl Broker {
         readable: bool,
     ) -> Result<(), Fault> {
         if !readable {
-            self.push_final_ack(id, Default::default(), &Packet::PubAck(ack(packet_id, ReasonCode::PayloadFormatInvalid)));
+            self.push_final_ack(
+                id,
+                Default::default(),
+                &Packet::PubAck(ack(packet_id, ReasonCode::PayloadFormatInvalid)),
+            );
             return Ok(());
         }
         let published = self.publish(parts, Some(session));
-        if published.reason.is_error() && self.connections[id.0 as usize].version != ProtocolVersion::V5 {
-            return Err(Fault { reason: published.reason, what: "the message cannot be stored" });
+        if published.reason.is_error()
+            && self.connections[id.0 as usize].version != ProtocolVersion::V5
+        {
+            return Err(Fault {
+                reason: published.reason,
+                what: "the message cannot be stored",
+            });
         }
-        self.push_final_ack(id, published.stamp, &Packet::PubAck(ack(packet_id, published.reason)));
+        self.push_final_ack(
+            id,
+            published.stamp,
+            &Packet::PubAck(ack(packet_id, published.reason)),
+        );
         Ok(())
     }
 
@@ -101,39 +136,67 @@ impl Broker {
         parts: &Parts<'_>,
         readable: bool,
     ) -> Result<(), Fault> {
-        if let Some(received) = self.sessions[session.0 as usize].received.get_mut(&packet_id) {
+        if let Some(received) = self.sessions[session.0 as usize]
+            .received
+            .get_mut(&packet_id)
+        {
             let stamp = received.stamp;
             if !std::mem::replace(&mut received.counted, true) {
                 self.connections[id.0 as usize].unreleased += 1;
             }
             self.counters.duplicates_suppressed += 1;
-            self.push(id, stamp, &Packet::PubRec(ack(packet_id, ReasonCode::Success)));
+            self.push(
+                id,
+                stamp,
+                &Packet::PubRec(ack(packet_id, ReasonCode::Success)),
+            );
             return Ok(());
         }
         if !readable {
-            self.push_final_ack(id, Default::default(), &Packet::PubRec(ack(packet_id, ReasonCode::PayloadFormatInvalid)));
+            self.push_final_ack(
+                id,
+                Default::default(),
+                &Packet::PubRec(ack(packet_id, ReasonCode::PayloadFormatInvalid)),
+            );
             return Ok(());
         }
         let level = self.durability_of(parts.topic);
         let published = self.publish(parts, Some(session));
         if published.reason.is_error() {
             if self.connections[id.0 as usize].version != ProtocolVersion::V5 {
-                return Err(Fault { reason: published.reason, what: "the message cannot be stored" });
+                return Err(Fault {
+                    reason: published.reason,
+                    what: "the message cannot be stored",
+                });
             }
             // [MQTT-4.3.3-9]: with an error the exchange is over; the identifier is free again.
-            self.push_final_ack(id, published.stamp, &Packet::PubRec(ack(packet_id, published.reason)));
+            self.push_final_ack(
+                id,
+                published.stamp,
+                &Packet::PubRec(ack(packet_id, published.reason)),
+            );
             return Ok(());
         }
         let mut stamp = published.stamp;
         let publisher = &self.sessions[session.0 as usize];
-        let kept = if publisher.durable { level } else { Durability::Memory };
+        let kept = if publisher.durable {
+            level
+        } else {
+            Durability::Memory
+        };
         if kept != Durability::Memory {
             let key = publisher.key();
             self.write(Write::PutReceived(key, packet_id));
             stamp = stamp.max(self.gate.require(kept));
         }
-        let received = Received { stamp, level: kept, counted: true };
-        self.sessions[session.0 as usize].received.insert(packet_id, received);
+        let received = Received {
+            stamp,
+            level: kept,
+            counted: true,
+        };
+        self.sessions[session.0 as usize]
+            .received
+            .insert(packet_id, received);
         self.connections[id.0 as usize].unreleased += 1;
         self.push(id, stamp, &Packet::PubRec(ack(packet_id, published.reason)));
         Ok(())
@@ -141,7 +204,12 @@ impl Broker {
 
     /// PUBREL: the client will not send the message again, so its identifier is forgotten; PUBCOMP waits until that is on disk, or a crash would
     /// make the identifier's next message look like this one \[MQTT-4.3.3-11\].
-    pub(super) fn receive_pubrel(&mut self, id: ConnectionId, session: SessionIndex, pubrel: &Ack<'_>) -> Result<(), Fault> {
+    pub(super) fn receive_pubrel(
+        &mut self,
+        id: ConnectionId,
+        session: SessionIndex,
+        pubrel: &Ack<'_>,
+    ) -> Result<(), Fault> {
         let packet_id = pubrel.packet_id;
         let publisher = &mut self.sessions[session.0 as usize];
         let key = publisher.key();
@@ -159,16 +227,28 @@ impl Broker {
             self.write(Write::RemoveReceived(key, packet_id));
             stamp = self.gate.require(received.level);
         }
-        self.push_final_ack(id, stamp, &Packet::PubComp(ack(packet_id, ReasonCode::Success)));
+        self.push_final_ack(
+            id,
+            stamp,
+            &Packet::PubComp(ack(packet_id, ReasonCode::Success)),
+        );
         Ok(())
     }
 
     /// The topic an alias stands for; `None` if the PUBLISH names it.
-    fn resolve_topic(&mut self, id: ConnectionId, topic: &str, alias: Option<u16>) -> Result<Option<Box<str>>, Fault> {
+    fn resolve_topic(
+        &mut self,
+        id: ConnectionId,
+        topic: &str,
+        alias: Option<u16>,
+    ) -> Result<Option<Box<str>>, Fault> {
         let Some(alias) = alias else { return Ok(None) };
         let connection = &mut self.connections[id.0 as usize];
         if alias == 0 || alias > self.settings.limits.max_topic_alias {
-            return Err(Fault { reason: ReasonCode::TopicAliasInvalid, what: "PUBLISH topic alias above the maximum" }); // [MQTT-3.3.2-9]
+            return Err(Fault {
+                reason: ReasonCode::TopicAliasInvalid,
+                what: "PUBLISH topic alias above the maximum",
+            }); // [MQTT-3.3.2-9]
         }
         if !topic.is_empty() {
             connection.set_alias(alias, topic, self.seed);
@@ -181,17 +261,31 @@ impl Broker {
     }
 
     /// Checks a message against what the broker takes: the will of a CONNECT and a PUBLISH alike.
-    pub(super) fn check_message(&mut self, topic: &str, qos: QoS, retain: bool) -> Result<(), Fault> {
+    pub(super) fn check_message(
+        &mut self,
+        topic: &str,
+        qos: QoS,
+        retain: bool,
+    ) -> Result<(), Fault> {
         let limits = &self.settings.limits;
         if qos as u8 > limits.maximum_qos as u8 {
-            return Err(Fault { reason: ReasonCode::QosNotSupported, what: "QoS above maximum_qos" }); // [MQTT-3.2.2-11]
+            return Err(Fault {
+                reason: ReasonCode::QosNotSupported,
+                what: "QoS above maximum_qos",
+            }); // [MQTT-3.2.2-11]
         }
         if retain && !limits.retain_available {
-            return Err(Fault { reason: ReasonCode::RetainNotSupported, what: "retain is not available" }); // [MQTT-3.2.2-13]
+            return Err(Fault {
+                reason: ReasonCode::RetainNotSupported,
+                what: "retain is not available",
+            }); // [MQTT-3.2.2-13]
         }
         if !self.fits(topic) {
             self.counters.topics_refused += 1;
-            return Err(Fault { reason: ReasonCode::TopicNameInvalid, what: "the topic is longer or deeper than allowed" });
+            return Err(Fault {
+                reason: ReasonCode::TopicNameInvalid,
+                what: "the topic is longer or deeper than allowed",
+            });
         }
         Ok(())
     }
@@ -200,19 +294,34 @@ impl Broker {
     pub(super) fn fits(&self, topic: &str) -> bool {
         let limits = &self.settings.limits;
         topic.len() <= limits.max_topic_length
-            && (topic.len() < limits.max_topic_levels || topic.bytes().filter(|byte| *byte == b'/').count() < limits.max_topic_levels)
+            && (topic.len() < limits.max_topic_levels
+                || topic.bytes().filter(|byte| *byte == b'/').count() < limits.max_topic_levels)
     }
 
     /// \[MQTT-3.3.4-7, MQTT-3.3.4-9\]: a MQTT 5 client has been told how many messages it may have under way.
-    fn check_receive_maximum(&self, id: ConnectionId, session: SessionIndex, publish: &Publish<'_>) -> Result<(), Fault> {
+    fn check_receive_maximum(
+        &self,
+        id: ConnectionId,
+        session: SessionIndex,
+        publish: &Publish<'_>,
+    ) -> Result<(), Fault> {
         let connection = &self.connections[id.0 as usize];
-        let Some(packet_id) = publish.packet_id.filter(|_| connection.version == ProtocolVersion::V5) else {
+        let Some(packet_id) = publish
+            .packet_id
+            .filter(|_| connection.version == ProtocolVersion::V5)
+        else {
             return Ok(());
         };
-        let again = self.sessions[session.0 as usize].received.get(&packet_id).is_some_and(|received| received.counted);
+        let again = self.sessions[session.0 as usize]
+            .received
+            .get(&packet_id)
+            .is_some_and(|received| received.counted);
         let underway = connection.unreleased + connection.outbox.held_acks();
         if !again && underway >= u32::from(self.settings.limits.receive_maximum) {
-            return Err(Fault { reason: ReasonCode::ReceiveMaximumExceeded, what: "more messages under way than the receive maximum" });
+            return Err(Fault {
+                reason: ReasonCode::ReceiveMaximumExceeded,
+                what: "more messages under way than the receive maximum",
+            });
         }
         Ok(())
     }

@@ -39,7 +39,11 @@ impl Queued {
     }
 
     /// The row of this delivery.
-    pub fn record(&self, packet_id: Option<crate::wire::PacketId>, released: bool) -> DeliveryRecord {
+    pub fn record(
+        &self,
+        packet_id: Option<crate::wire::PacketId>,
+        released: bool,
+    ) -> DeliveryRecord {
         DeliveryRecord {
             qos: self.qos,
             retain: self.retain,
@@ -65,7 +69,13 @@ pub(super) struct Queue {
 
 impl Queue {
     pub fn new(key: QueueKey) -> Queue {
-        Queue { key, items: VecDeque::new(), bytes: 0, hot_bytes: 0, fetching: false }
+        Queue {
+            key,
+            items: VecDeque::new(),
+            bytes: 0,
+            hot_bytes: 0,
+            fetching: false,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -92,10 +102,6 @@ impl Queue {
 
     pub fn get(&self, at: usize) -> Option<&Queued> {
         self.items.get(at)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Queued> {
-        self.items.iter()
     }
 
     /// Adds a message at its place in the order, which mostly is the end.
@@ -131,7 +137,11 @@ impl Queue {
     /// Takes out the expired messages among `count` messages from `start` on.
     pub fn sweep(&mut self, start: usize, count: usize, unix: u64) -> Vec<Queued> {
         let end = self.items.len().min(start.saturating_add(count));
-        if !self.items.range(start.min(end)..end).any(|item| item.is_expired(unix)) {
+        if !self
+            .items
+            .range(start.min(end)..end)
+            .any(|item| item.is_expired(unix))
+        {
             return Vec::new();
         }
         let mut expired = Vec::new();
@@ -154,7 +164,12 @@ impl Queue {
     pub fn cold(&self, most: usize, most_bytes: u64, readable: impl Fn(Seq) -> bool) -> Vec<Seq> {
         let mut bytes = 0;
         let mut seqs = Vec::new();
-        for item in self.items.iter().take(most).filter(|item| item.body.is_none() && readable(item.seq)) {
+        for item in self
+            .items
+            .iter()
+            .take(most)
+            .filter(|item| item.body.is_none() && readable(item.seq))
+        {
             bytes += u64::from(item.size);
             if bytes > most_bytes && !seqs.is_empty() {
                 break;
@@ -173,7 +188,13 @@ impl Queue {
             while self.items.get(at).is_some_and(|item| item.seq < *seq) {
                 at += 1;
             }
-            let Some(item) = self.items.get_mut(at).filter(|item| item.seq == *seq && item.body.is_none()) else { continue };
+            let Some(item) = self
+                .items
+                .get_mut(at)
+                .filter(|item| item.seq == *seq && item.body.is_none())
+            else {
+                continue;
+            };
             if body.is_some() {
                 item.body.clone_from(body);
                 self.hot_bytes += hot(item);
@@ -204,5 +225,9 @@ impl Queue {
 
 /// What a message counts in the budget of bodies that are in memory although they are stored.
 fn hot(item: &Queued) -> u64 {
-    if item.is_stored() && item.body.is_some() { u64::from(item.size) } else { 0 }
+    if item.is_stored() && item.body.is_some() {
+        u64::from(item.size)
+    } else {
+        0
+    }
 }

@@ -52,7 +52,9 @@ impl Broker {
                     self.restoring.owners.insert(key, Owner::Group(group));
                 }
             }
-            Write::PutSubscription(key, text, record) => self.restore_subscription(key, &text, record),
+            Write::PutSubscription(key, text, record) => {
+                self.restore_subscription(key, &text, record)
+            }
             Write::PutWill(key, record) => {
                 if let Some(index) = self.restored_session(key) {
                     self.sessions[index.0 as usize].will = Some(Box::new(record));
@@ -61,8 +63,14 @@ impl Broker {
             Write::PutReceived(key, packet_id) => {
                 let level = self.session_level;
                 if let Some(index) = self.restored_session(key) {
-                    let received = Received { stamp: Default::default(), level, counted: false };
-                    self.sessions[index.0 as usize].received.insert(packet_id, received);
+                    let received = Received {
+                        stamp: Default::default(),
+                        level,
+                        counted: false,
+                    };
+                    self.sessions[index.0 as usize]
+                        .received
+                        .insert(packet_id, received);
                 }
             }
             Write::PutRetained(message) => self.retained.insert(message),
@@ -79,12 +87,21 @@ impl Broker {
     }
 
     fn restore_subscription(&mut self, key: QueueKey, text: &str, record: SubscriptionRecord) {
-        let Some((index, filter)) = self.restored_session(key).zip(Filter::parse(text)) else { return };
-        self.insert_subscription(index, text, &filter, Subscriber::new(index, record.options, record.id));
+        let Some((index, filter)) = self.restored_session(key).zip(Filter::parse(text)) else {
+            return;
+        };
+        self.insert_subscription(
+            index,
+            text,
+            &filter,
+            Subscriber::new(index, record.options, record.id),
+        );
     }
 
     fn restore_delivery(&mut self, seq: Seq, key: QueueKey, record: DeliveryRecord) {
-        let Some(owner) = self.restoring.owners.get(&key).copied() else { return };
+        let Some(owner) = self.restoring.owners.get(&key).copied() else {
+            return;
+        };
         self.restoring.messages += 1;
         if !record.released && self.restoring.last_seq.replace(seq) == Some(seq) {
             *self.shares.entry(seq).or_insert(1) += 1;
@@ -106,11 +123,18 @@ impl Broker {
                 let most = usize::from(self.settings.limits.max_inflight_messages);
                 match record.packet_id {
                     // A QoS 1 message keeps its identifier only while nothing stands before it that has none: order matters more.
-                    Some(id) if record.qos == crate::wire::QoS::ExactlyOnce || session.queue.is_empty() => {
-                        return session.outgoing.insert_recovered(id, item, key, record.released);
+                    Some(id)
+                        if record.qos == crate::wire::QoS::ExactlyOnce
+                            || session.queue.is_empty() =>
+                    {
+                        return session
+                            .outgoing
+                            .insert_recovered(id, item, key, record.released);
                     }
                     // The client was connected when the process died: it may have been sent these.
-                    None => item.dup = session.disconnected_at.is_none() && session.queue.len() < most,
+                    None => {
+                        item.dup = session.disconnected_at.is_none() && session.queue.len() < most
+                    }
                     Some(_) => {}
                 }
                 &mut session.queue
@@ -129,9 +153,16 @@ impl Broker {
         self.next_key = next_key.0;
         self.gate.recovered(Seq(next_seq.0.saturating_sub(1)));
         let restoring = std::mem::take(&mut self.restoring);
-        let restored =
-            Restored { sessions: self.sessions.len(), messages: restoring.messages, retained: self.retained.len() };
-        let all: Vec<SessionIndex> = self.sessions.iter().map(|(index, _)| SessionIndex(index as u32)).collect();
+        let restored = Restored {
+            sessions: self.sessions.len(),
+            messages: restoring.messages,
+            retained: self.retained.len(),
+        };
+        let all: Vec<SessionIndex> = self
+            .sessions
+            .iter()
+            .map(|(index, _)| SessionIndex(index as u32))
+            .collect();
         let mut died = Vec::new();
         for index in all {
             let session = &mut self.sessions[index.0 as usize];
@@ -158,8 +189,12 @@ impl Broker {
 
     /// A group whose members' subscriptions were removed just before the process died.
     fn groups_without_members(&mut self) {
-        let empty: Vec<usize> =
-            self.groups.iter().filter(|(_, group)| group.members.is_empty()).map(|(index, _)| index).collect();
+        let empty: Vec<usize> = self
+            .groups
+            .iter()
+            .filter(|(_, group)| group.members.is_empty())
+            .map(|(index, _)| index)
+            .collect();
         for index in empty {
             self.remove_group(super::GroupIndex(index as u32));
         }

@@ -84,17 +84,29 @@ impl Retained {
     }
 
     /// The messages after a topic that may match a filter: those that begin with its levels before the first wildcard.
-    fn candidates<'a>(&'a self, filter: &'a str, after: Option<&'a str>) -> impl Iterator<Item = &'a Message> {
+    fn candidates<'a>(
+        &'a self,
+        filter: &'a str,
+        after: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Message> {
         let prefix = filter.find(['+', '#']).map_or(filter, |at| &filter[..at]);
         // `a/#` matches `a` as well, which does not begin with `a/`, and sorts before all that do.
-        let parent = filter.strip_suffix("/#").filter(|parent| parent.len() < prefix.len() && after.is_none());
+        let parent = filter
+            .strip_suffix("/#")
+            .filter(|parent| parent.len() < prefix.len() && after.is_none());
         let start = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        let below = self.messages.range::<str, _>((start, Bound::Unbounded)).map(|message| &message.0);
+        let below = self
+            .messages
+            .range::<str, _>((start, Bound::Unbounded))
+            .map(|message| &message.0);
         let below = below.take_while(move |message| message.topic().starts_with(prefix));
-        parent.and_then(|parent| self.get(parent)).into_iter().chain(below)
+        parent
+            .and_then(|parent| self.get(parent))
+            .into_iter()
+            .chain(below)
     }
 }
 
@@ -108,8 +120,12 @@ impl Broker {
             return ReasonCode::Success;
         }
         let limits = &self.settings.limits;
-        let old = self.retained.get(parts.topic).map(|old| u64::from(old.size()));
-        let size = (parts.topic.len() + parts.properties.as_bytes().len() + parts.payload.len()) as u64;
+        let old = self
+            .retained
+            .get(parts.topic)
+            .map(|old| u64::from(old.size()));
+        let size =
+            (parts.topic.len() + parts.properties.as_bytes().len() + parts.payload.len()) as u64;
         let full = old.is_none() && self.retained.len() as u64 >= limits.max_retained_messages
             || self.retained.bytes() - old.unwrap_or(0) + size > limits.max_retained_bytes;
         let no_room = level != Durability::Memory && !self.room;
@@ -126,9 +142,18 @@ impl Broker {
     }
 
     /// Begins to send the retained messages a new subscription matches.
-    pub(super) fn begin_replay(&mut self, index: SessionIndex, filter: &str, subscriber: Subscriber) {
+    pub(super) fn begin_replay(
+        &mut self,
+        index: SessionIndex,
+        filter: &str,
+        subscriber: Subscriber,
+    ) {
         if self.retained.len() > 0 {
-            let replay = Replay { filter: filter.into(), subscriber, after: None };
+            let replay = Replay {
+                filter: filter.into(),
+                subscriber,
+                after: None,
+            };
             self.sessions[index.0 as usize].replays.push_back(replay);
             self.touch_session(index);
         }
@@ -142,15 +167,10 @@ impl Broker {
                 if looked == SLICE || !self.may_send_at_once(index) {
                     break false;
                 }
-                let slice = SLICE - looked;
-                let after = replay.after.as_ref().map(Message::topic);
-                let mut candidates = self.retained.candidates(&replay.filter, after).take(slice);
-                let found = candidates.find(|message| {
-                    looked += 1;
-                    replay.after = Some((*message).clone());
-                    topic::matches(&replay.filter, message.topic())
-                });
-                match found.cloned() {
+                let (found, last, seen) = self.next_retained(&replay, SLICE - looked);
+                looked += seen;
+                replay.after = last.or(replay.after);
+                match found {
                     Some(message) => self.replay_one(index, &message, replay.subscriber),
                     None => break looked < SLICE,
                 }
@@ -165,10 +185,30 @@ impl Broker {
         }
     }
 
+    /// The next retained message a replay is for among the next `most`; the last one looked at; and how many were.
+    fn next_retained(
+        &self,
+        replay: &Replay,
+        most: usize,
+    ) -> (Option<Message>, Option<Message>, usize) {
+        let after = replay.after.as_ref().map(Message::topic);
+        let (mut last, mut seen) = (None, 0);
+        for message in self.retained.candidates(&replay.filter, after).take(most) {
+            (last, seen) = (Some(message), seen + 1);
+            if topic::matches(&replay.filter, message.topic()) {
+                return (last.cloned(), last.cloned(), seen);
+            }
+        }
+        (None, last.cloned(), seen)
+    }
+
     /// Offers a retained message to one session, as a message of its own: it is as new to this session as any other.
     fn replay_one(&mut self, index: SessionIndex, message: &Message, subscriber: Subscriber) {
         let parts = message.parts();
-        if parts.expires.is_some_and(|expires| expires <= self.now.unix) {
+        if parts
+            .expires
+            .is_some_and(|expires| expires <= self.now.unix)
+        {
             return;
         }
         let qos = lower(message.qos(), subscriber.qos());
@@ -178,11 +218,25 @@ impl Broker {
         let durable = self.sessions[index.0 as usize].durable;
         let level = self.durability_of(parts.topic);
         let stored = durable && level != Durability::Memory;
-        let stamp = if stored { self.gate.require(level) } else { Default::default() };
+        let stamp = if stored {
+            self.gate.require(level)
+        } else {
+            Default::default()
+        };
         let seq = Seq(self.next_seq);
         self.next_seq += 1;
-        let mut offer = Offer { parts: &parts, body: Some(message.clone()), seq, level, stamp, stored: 0 };
-        let ids: SubscriptionIds = (subscriber.id != 0).then_some(subscriber.id).into_iter().collect();
+        let mut offer = Offer {
+            parts: &parts,
+            body: Some(message.clone()),
+            seq,
+            level,
+            stamp,
+            stored: 0,
+        };
+        let ids: SubscriptionIds = (subscriber.id != 0)
+            .then_some(subscriber.id)
+            .into_iter()
+            .collect();
         let item = offer.queued(qos, true, ids, durable); // [MQTT-3.3.1-8]
         self.offer(index, item, &mut offer);
         self.store_body(&mut offer);
@@ -195,11 +249,17 @@ impl Broker {
         if !self.sessions[index.0 as usize].durable {
             return;
         }
-        for replay in replays.iter().filter(|replay| replay.subscriber.qos() != QoS::AtMostOnce) {
+        for replay in replays
+            .iter()
+            .filter(|replay| replay.subscriber.qos() != QoS::AtMostOnce)
+        {
             let after = replay.after.as_ref().map(Message::topic);
             let candidates = self.retained.candidates(&replay.filter, after);
             let matching: Vec<Message> = candidates
-                .filter(|message| message.qos() != QoS::AtMostOnce && topic::matches(&replay.filter, message.topic()))
+                .filter(|message| {
+                    message.qos() != QoS::AtMostOnce
+                        && topic::matches(&replay.filter, message.topic())
+                })
                 .cloned()
                 .collect();
             for message in matching {
@@ -212,11 +272,18 @@ impl Broker {
     pub(super) fn sweep_retained(&mut self, count: usize) {
         let unix = self.now.unix;
         let after = self.retained.sweep_after.take();
-        let start = after.as_ref().map_or(Bound::Unbounded, |message| Bound::Excluded(message.topic()));
+        let start = after
+            .as_ref()
+            .map_or(Bound::Unbounded, |message| Bound::Excluded(message.topic()));
         let mut last = None;
         let mut expired = Vec::new();
         let mut looked = 0;
-        for ByTopic(message) in self.retained.messages.range::<str, _>((start, Bound::Unbounded)).take(count) {
+        for ByTopic(message) in self
+            .retained
+            .messages
+            .range::<str, _>((start, Bound::Unbounded))
+            .take(count)
+        {
             looked += 1;
             last = Some(message.clone());
             if message.expires().is_some_and(|expires| expires <= unix) {

@@ -71,11 +71,19 @@ pub(super) struct Offer<'a> {
 
 impl Offer<'_> {
     pub fn body(&mut self) -> Message {
-        self.body.get_or_insert_with(|| Message::new(self.parts)).clone()
+        self.body
+            .get_or_insert_with(|| Message::new(self.parts))
+            .clone()
     }
 
     /// The message as it stands in a queue.
-    pub fn queued(&mut self, qos: QoS, retain: bool, ids: SubscriptionIds, durable: bool) -> Queued {
+    pub fn queued(
+        &mut self,
+        qos: QoS,
+        retain: bool,
+        ids: SubscriptionIds,
+        durable: bool,
+    ) -> Queued {
         let body = self.body();
         Queued {
             seq: self.seq,
@@ -85,7 +93,11 @@ impl Offer<'_> {
             expires: self.parts.expires.unwrap_or(0),
             qos,
             retain,
-            level: if durable { self.level } else { Durability::Memory },
+            level: if durable {
+                self.level
+            } else {
+                Durability::Memory
+            },
             dup: false,
         }
     }
@@ -109,25 +121,47 @@ impl Broker {
         if !matched {
             self.counters.publishes_unmatched += 1;
             if !parts.retain {
-                return Published { stamp: Stamp::NONE, reason: ReasonCode::NoMatchingSubscribers };
+                return Published {
+                    stamp: Stamp::NONE,
+                    reason: ReasonCode::NoMatchingSubscribers,
+                };
             }
         }
         let acknowledged = parts.qos != QoS::AtMostOnce;
-        let level = if acknowledged || parts.retain { self.durability_of(parts.topic) } else { Durability::Memory };
-        let needs_store = level != Durability::Memory && (parts.retain || (acknowledged && self.any_durable(routes)));
+        let level = if acknowledged || parts.retain {
+            self.durability_of(parts.topic)
+        } else {
+            Durability::Memory
+        };
+        let needs_store = level != Durability::Memory
+            && (parts.retain || (acknowledged && self.any_durable(routes)));
         if needs_store && !self.room && !(parts.retain && parts.payload.is_empty()) {
             self.counters.refused_store_full += 1;
             if acknowledged {
-                return Published { stamp: Stamp::NONE, reason: ReasonCode::QuotaExceeded };
+                return Published {
+                    stamp: Stamp::NONE,
+                    reason: ReasonCode::QuotaExceeded,
+                };
             }
         }
         let retained = parts.retain.then(|| self.retain(parts, level));
-        let stamp = if needs_store { self.gate.require(level) } else { Stamp::NONE };
+        let stamp = if needs_store {
+            self.gate.require(level)
+        } else {
+            Stamp::NONE
+        };
         let seq = Seq(self.next_seq);
         if acknowledged {
             self.next_seq += 1;
         }
-        let mut offer = Offer { parts, body: None, seq, level, stamp, stored: 0 };
+        let mut offer = Offer {
+            parts,
+            body: None,
+            seq,
+            level,
+            stamp,
+            stored: 0,
+        };
         for group in &routes.groups {
             self.offer_to_group(*group, &mut offer);
         }
@@ -137,7 +171,13 @@ impl Broker {
             let qos = lower(parts.qos, receiver.subscriber.qos()); // [MQTT-3.8.4-8]
             let session = receiver.subscriber.session;
             if qos == QoS::AtMostOnce {
-                self.deliver_qos0(session, &offer, retain, receiver.ids.as_slice(), &mut routes.frames);
+                self.deliver_qos0(
+                    session,
+                    &offer,
+                    retain,
+                    receiver.ids.as_slice(),
+                    &mut routes.frames,
+                );
             } else {
                 let durable = self.sessions[session.0 as usize].durable;
                 let item = offer.queued(qos, retain, receiver.ids, durable);
@@ -165,18 +205,32 @@ impl Broker {
     }
 
     /// Collects who gets a message: each session once, whatever number of its filters match \[MQTT-3.3.4-2\].
-    fn find_receivers(&mut self, parts: &Parts<'_>, from: Option<SessionIndex>, routes: &mut Routes) {
-        let filters = self.tree.matches(parts.topic, &mut routes.subscribers, &mut routes.groups);
+    fn find_receivers(
+        &mut self,
+        parts: &Parts<'_>,
+        from: Option<SessionIndex>,
+        routes: &mut Routes,
+    ) {
+        let filters = self
+            .tree
+            .matches(parts.topic, &mut routes.subscribers, &mut routes.groups);
         if filters > 1 {
-            routes.subscribers.sort_by_key(|subscriber| subscriber.session);
+            routes
+                .subscribers
+                .sort_by_key(|subscriber| subscriber.session);
         }
         for subscriber in &routes.subscribers {
             if subscriber.no_local() && from == Some(subscriber.session) {
                 continue; // [MQTT-3.8.3-3]
             }
             match routes.receivers.last_mut() {
-                Some(last) if last.subscriber.session == subscriber.session => last.subscriber.merge(*subscriber),
-                _ => routes.receivers.push(Receiver { subscriber: *subscriber, ids: SubscriptionIds::NONE }),
+                Some(last) if last.subscriber.session == subscriber.session => {
+                    last.subscriber.merge(*subscriber)
+                }
+                _ => routes.receivers.push(Receiver {
+                    subscriber: *subscriber,
+                    ids: SubscriptionIds::NONE,
+                }),
             }
             if let Some(last) = routes.receivers.last_mut().filter(|_| subscriber.id != 0) {
                 last.ids.add(subscriber.id); // [MQTT-3.3.4-3, MQTT-3.3.4-4]
@@ -186,8 +240,12 @@ impl Broker {
 
     fn any_durable(&self, routes: &Routes) -> bool {
         let durable = |session: SessionIndex| self.sessions[session.0 as usize].durable;
-        routes.receivers.iter().any(|receiver| receiver.subscriber.qos() != QoS::AtMostOnce && durable(receiver.subscriber.session))
-            || routes.groups.iter().any(|group| self.groups[group.0 as usize].is_durable())
+        routes.receivers.iter().any(|receiver| {
+            receiver.subscriber.qos() != QoS::AtMostOnce && durable(receiver.subscriber.session)
+        }) || routes
+            .groups
+            .iter()
+            .any(|group| self.groups[group.0 as usize].is_durable())
     }
 
     /// How far acknowledgements wait for messages of a topic. What the broker says of itself is never written.
@@ -196,7 +254,10 @@ impl Broker {
             return Durability::Memory;
         }
         let rules = &self.settings.durability;
-        let rule = rules.topics.iter().find(|(filter, _)| topic::matches(filter, topic));
+        let rule = rules
+            .topics
+            .iter()
+            .find(|(filter, _)| topic::matches(filter, topic));
         rule.map_or(rules.default, |(_, level)| *level)
     }
 
@@ -230,7 +291,13 @@ impl Broker {
 
     /// Accounts for a message that is about to join a queue, and writes its row. Its body stays in memory if the store will not have it, or if
     /// it will be wanted `soon` and the budget allows.
-    pub(super) fn prepare_to_wait(&mut self, item: &mut Queued, key: QueueKey, soon: bool, offer: &mut Offer<'_>) {
+    pub(super) fn prepare_to_wait(
+        &mut self,
+        item: &mut Queued,
+        key: QueueKey,
+        soon: bool,
+        offer: &mut Offer<'_>,
+    ) {
         let size = u64::from(item.size);
         self.queued_bytes += size;
         if item.is_stored() {

@@ -140,10 +140,6 @@ impl Outgoing {
         self.inflight.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.inflight.is_empty()
-    }
-
     /// Whether something must be sent again before anything new.
     pub fn resend(&self) -> Option<PacketId> {
         self.resend.front().copied()
@@ -166,10 +162,6 @@ impl Outgoing {
         self.inflight.get(&id)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (PacketId, &Inflight)> {
-        self.inflight.iter().map(|(id, inflight)| (*id, inflight))
-    }
-
     /// A packet identifier that is not in use \[MQTT-2.2.1-3\]; `None` if all are.
     pub fn free_id(&mut self) -> Option<PacketId> {
         if self.inflight.len() >= usize::from(u16::MAX) {
@@ -184,14 +176,46 @@ impl Outgoing {
     }
 
     /// Notes a message that is being sent for the first time.
-    pub fn insert_sent(&mut self, id: PacketId, item: Queued, queue: QueueKey, group: Option<GroupIndex>) {
+    pub fn insert_sent(
+        &mut self,
+        id: PacketId,
+        item: Queued,
+        queue: QueueKey,
+        group: Option<GroupIndex>,
+    ) {
         self.on_wire += 1;
-        self.insert(id, Inflight { item, queue, group, released: false, on_wire: true, order: 0 });
+        self.insert(
+            id,
+            Inflight {
+                item,
+                queue,
+                group,
+                released: false,
+                on_wire: true,
+                order: 0,
+            },
+        );
     }
 
     /// Notes a message that a broker before this process had sent.
-    pub fn insert_recovered(&mut self, id: PacketId, item: Queued, queue: QueueKey, released: bool) {
-        self.insert(id, Inflight { item, queue, group: None, released, on_wire: false, order: 0 });
+    pub fn insert_recovered(
+        &mut self,
+        id: PacketId,
+        item: Queued,
+        queue: QueueKey,
+        released: bool,
+    ) {
+        self.insert(
+            id,
+            Inflight {
+                item,
+                queue,
+                group: None,
+                released,
+                on_wire: false,
+                order: 0,
+            },
+        );
     }
 
     fn insert(&mut self, id: PacketId, mut inflight: Inflight) {
@@ -213,7 +237,11 @@ impl Outgoing {
 
     /// Notes that a message has been sent again.
     pub fn mark_on_wire(&mut self, id: PacketId) {
-        if let Some(inflight) = self.inflight.get_mut(&id).filter(|inflight| !inflight.on_wire) {
+        if let Some(inflight) = self
+            .inflight
+            .get_mut(&id)
+            .filter(|inflight| !inflight.on_wire)
+        {
             inflight.on_wire = true;
             self.on_wire += 1;
         }
@@ -244,7 +272,10 @@ impl Outgoing {
             if inflight.released || item.body.is_some() {
                 continue;
             }
-            match bodies.binary_search_by_key(&item.seq, |(seq, _)| *seq).map(|at| &bodies[at].1) {
+            match bodies
+                .binary_search_by_key(&item.seq, |(seq, _)| *seq)
+                .map(|at| &bodies[at].1)
+            {
                 Ok(Some(body)) => item.body = Some(body.clone()),
                 Ok(None) => missing.push((*id, item.seq)),
                 Err(_) => {}
@@ -255,7 +286,12 @@ impl Outgoing {
 
     /// Takes out the messages for which `which` holds, in the order they were sent.
     pub fn extract(&mut self, which: impl Fn(&Inflight) -> bool) -> Vec<Inflight> {
-        let ids: Vec<PacketId> = self.inflight.iter().filter(|(_, inflight)| which(inflight)).map(|(id, _)| *id).collect();
+        let ids: Vec<PacketId> = self
+            .inflight
+            .iter()
+            .filter(|(_, inflight)| which(inflight))
+            .map(|(id, _)| *id)
+            .collect();
         let mut out: Vec<Inflight> = ids.into_iter().filter_map(|id| self.remove(id)).collect();
         out.sort_unstable_by_key(|inflight| inflight.order);
         out

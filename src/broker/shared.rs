@@ -10,8 +10,8 @@ use super::record::{QueueKey, SubscriptionIds, Write};
 use super::route::{HOT_MESSAGES, Offer, lower};
 use super::tree::{NodeId, Subscriber};
 use super::{Broker, GroupIndex, Owner, SessionIndex};
-use crate::wire::topic::Filter;
 use crate::wire::QoS;
+use crate::wire::topic::Filter;
 
 #[derive(Debug)]
 pub(super) struct Group {
@@ -36,7 +36,12 @@ impl Group {
 
 impl Broker {
     /// Makes a session a member of a group, or changes its options; the membership it replaces, if any.
-    pub(super) fn join_group(&mut self, name: &str, filter: &Filter<'_>, subscriber: Subscriber) -> Option<Subscriber> {
+    pub(super) fn join_group(
+        &mut self,
+        name: &str,
+        filter: &Filter<'_>,
+        subscriber: Subscriber,
+    ) -> Option<Subscriber> {
         let index = match self.group_names.get(name) {
             Some(index) => *index,
             None => {
@@ -48,7 +53,11 @@ impl Broker {
         let session = subscriber.session;
         let durable = self.sessions[session.0 as usize].durable;
         let group = &mut self.groups[index.0 as usize];
-        if let Some(member) = group.members.iter_mut().find(|member| member.session == session) {
+        if let Some(member) = group
+            .members
+            .iter_mut()
+            .find(|member| member.session == session)
+        {
             return Some(std::mem::replace(member, subscriber));
         }
         group.members.push(subscriber);
@@ -64,19 +73,40 @@ impl Broker {
     }
 
     /// Adds a group without members.
-    pub(super) fn add_group(&mut self, name: &str, filter: &str, key: QueueKey, stored: bool) -> GroupIndex {
+    pub(super) fn add_group(
+        &mut self,
+        name: &str,
+        filter: &str,
+        key: QueueKey,
+        stored: bool,
+    ) -> GroupIndex {
         let entry = self.groups.vacant_entry();
         let index = GroupIndex(entry.key() as u32);
         let node = self.tree.add_group(filter, index);
-        entry.insert(Group { name: name.into(), node, queue: Queue::new(key), members: Vec::new(), next: 0, durable_members: 0, stored });
+        entry.insert(Group {
+            name: name.into(),
+            node,
+            queue: Queue::new(key),
+            members: Vec::new(),
+            next: 0,
+            durable_members: 0,
+            stored,
+        });
         self.group_names.insert(name.into(), index);
         index
     }
 
     /// A session's membership of a group.
-    pub(super) fn membership(&self, name: &str, session: SessionIndex) -> Option<(GroupIndex, Subscriber)> {
+    pub(super) fn membership(
+        &self,
+        name: &str,
+        session: SessionIndex,
+    ) -> Option<(GroupIndex, Subscriber)> {
         let index = *self.group_names.get(name)?;
-        let member = self.groups[index.0 as usize].members.iter().find(|member| member.session == session)?;
+        let member = self.groups[index.0 as usize]
+            .members
+            .iter()
+            .find(|member| member.session == session)?;
         Some((index, *member))
     }
 
@@ -84,7 +114,9 @@ impl Broker {
     pub(super) fn leave_group(&mut self, index: GroupIndex, session: SessionIndex) {
         self.take_back(index, session);
         let durable = self.sessions[session.0 as usize].durable;
-        self.sessions[session.0 as usize].groups.retain(|other| *other != index);
+        self.sessions[session.0 as usize]
+            .groups
+            .retain(|other| *other != index);
         let group = &mut self.groups[index.0 as usize];
         group.members.retain(|member| member.session != session);
         group.durable_members -= usize::from(durable);
@@ -115,7 +147,13 @@ impl Broker {
             let retain = offer.parts.retain && member.retain_as_published();
             let qos = lower(offer.parts.qos, member.qos());
             if qos == QoS::AtMostOnce {
-                return self.deliver_now(member.session, offer.parts, retain, member.id, offer.stamp);
+                return self.deliver_now(
+                    member.session,
+                    offer.parts,
+                    retain,
+                    member.id,
+                    offer.stamp,
+                );
             }
             let item = offer.queued(qos, retain, ids_of(member), durable);
             let stored = item.is_stored();
@@ -123,11 +161,19 @@ impl Broker {
             offer.stored += u32::from(sent && stored);
             return;
         }
-        let waits = self.groups[index.0 as usize].members.iter().any(|member| member.qos() != QoS::AtMostOnce);
+        let waits = self.groups[index.0 as usize]
+            .members
+            .iter()
+            .any(|member| member.qos() != QoS::AtMostOnce);
         if offer.parts.qos == QoS::AtMostOnce || !waits {
             return; // QoS 0 does not wait, and there is nobody to take it now.
         }
-        let mut item = offer.queued(offer.parts.qos, offer.parts.retain, SubscriptionIds::NONE, durable);
+        let mut item = offer.queued(
+            offer.parts.qos,
+            offer.parts.retain,
+            SubscriptionIds::NONE,
+            durable,
+        );
         if self.is_full(&self.groups[index.0 as usize].queue, u64::from(item.size)) {
             self.counters.dropped_queue_full += 1;
             return;
@@ -146,7 +192,9 @@ impl Broker {
         let group = &self.groups[index.0 as usize];
         let count = group.members.len();
         let order = (0..count).map(|step| (group.next + step) % count);
-        let found = order.map(|at| (at, group.members[at])).find(|(_, member)| self.can_take(*member, qos));
+        let found = order
+            .map(|at| (at, group.members[at]))
+            .find(|(_, member)| self.can_take(*member, qos));
         let (at, member) = found?;
         self.groups[index.0 as usize].next = (at + 1) % count;
         Some(member)
@@ -154,22 +202,31 @@ impl Broker {
 
     fn can_take(&self, member: Subscriber, qos: QoS) -> bool {
         let session = &self.sessions[member.session.0 as usize];
-        let Some(id) = session.connection else { return false };
+        let Some(id) = session.connection else {
+            return false;
+        };
         if lower(qos, member.qos()) == QoS::AtMostOnce {
-            return self.connections[id.0 as usize].outbox.len() < self.settings.limits.max_outgoing_bytes;
+            return self.connections[id.0 as usize].outbox.len()
+                < self.settings.limits.max_outgoing_bytes;
         }
         session.outgoing.resend().is_none() && self.has_window(member.session)
     }
 
     fn any_connected(&self, members: &[Subscriber]) -> bool {
-        members.iter().any(|member| self.sessions[member.session.0 as usize].connection.is_some())
+        members.iter().any(|member| {
+            self.sessions[member.session.0 as usize]
+                .connection
+                .is_some()
+        })
     }
 
     /// Sends a member what waits in its groups, as far as its window allows.
     pub(super) fn pump_groups(&mut self, session: SessionIndex) {
         for at in 0..self.sessions[session.0 as usize].groups.len() {
             let index = self.sessions[session.0 as usize].groups[at];
-            while !self.groups[index.0 as usize].queue.is_empty() && self.send_from_group(index, session) {}
+            while !self.groups[index.0 as usize].queue.is_empty()
+                && self.send_from_group(index, session)
+            {}
         }
     }
 
@@ -177,8 +234,17 @@ impl Broker {
     fn send_from_group(&mut self, index: GroupIndex, session: SessionIndex) -> bool {
         let group = &self.groups[index.0 as usize];
         let key = group.queue.key;
-        let Some(member) = group.members.iter().find(|member| member.session == session).copied() else { return false };
-        let Some(first) = group.queue.front() else { return false };
+        let Some(member) = group
+            .members
+            .iter()
+            .find(|member| member.session == session)
+            .copied()
+        else {
+            return false;
+        };
+        let Some(first) = group.queue.front() else {
+            return false;
+        };
         if !self.can_take(member, first.qos) {
             return false;
         }
@@ -225,7 +291,10 @@ impl Broker {
     fn reclaim(&mut self, index: GroupIndex) {
         let members = self.groups[index.0 as usize].members.clone();
         for member in members {
-            if self.sessions[member.session.0 as usize].connection.is_none() {
+            if self.sessions[member.session.0 as usize]
+                .connection
+                .is_none()
+            {
                 self.take_back(index, member.session);
             }
         }
@@ -234,7 +303,9 @@ impl Broker {
     /// Puts what a member was sent at QoS 1 and has not acknowledged back into the group's queue, where its row still is.
     fn take_back(&mut self, index: GroupIndex, session: SessionIndex) {
         let outgoing = &mut self.sessions[session.0 as usize].outgoing;
-        let taken = outgoing.extract(|inflight| inflight.group == Some(index) && inflight.item.qos == QoS::AtLeastOnce);
+        let taken = outgoing.extract(|inflight| {
+            inflight.group == Some(index) && inflight.item.qos == QoS::AtLeastOnce
+        });
         let queue = &mut self.groups[index.0 as usize].queue;
         for inflight in taken {
             let mut item: Queued = inflight.item;
@@ -252,7 +323,9 @@ impl Broker {
 
     /// Lets the connected members of a group look at its queue.
     pub(super) fn wake_members(&mut self, index: GroupIndex) {
-        let Some(group) = self.groups.get(index.0 as usize) else { return };
+        let Some(group) = self.groups.get(index.0 as usize) else {
+            return;
+        };
         if group.queue.is_empty() {
             return;
         }

@@ -7,19 +7,24 @@ use super::tree::Subscriber;
 use super::{Broker, ConnectionId, SessionIndex};
 use crate::wire::packet::{RetainHandling, SubAck, Subscribe, SubscribeOptions, Unsubscribe};
 use crate::wire::topic::Filter;
-use crate::wire::{Fault, Packet, Properties, Property, QoS, ReasonCode};
+use crate::wire::{Fault, Packet, Properties, QoS, ReasonCode};
 
 impl Broker {
     /// Each filter is answered by one code, in order \[MQTT-3.8.4-6\]; SUBACK waits until the subscriptions of a durable session are on disk.
-    pub(super) fn receive_subscribe(&mut self, id: ConnectionId, session: SessionIndex, subscribe: &Subscribe<'_>) -> Result<(), Fault> {
-        let subscription_id = subscribe.properties.iter().find_map(|property| match property {
-            Property::SubscriptionIdentifier(id) => Some(id),
-            _ => None,
-        });
+    pub(super) fn receive_subscribe(
+        &mut self,
+        id: ConnectionId,
+        session: SessionIndex,
+        subscribe: &Subscribe<'_>,
+    ) -> Result<(), Fault> {
+        let subscription_id = subscribe.properties.subscription_identifier();
         let mut codes = Vec::with_capacity(subscribe.filters.len());
         let mut replays = Vec::new();
         for (text, options) in &subscribe.filters {
-            let granted = SubscribeOptions { qos: lower(options.qos, self.settings.limits.maximum_qos), ..*options };
+            let granted = SubscribeOptions {
+                qos: lower(options.qos, self.settings.limits.maximum_qos),
+                ..*options
+            };
             match self.subscribe(session, text, granted, subscription_id) {
                 Ok(new) => {
                     let wanted = match options.retain_handling {
@@ -28,8 +33,13 @@ impl Broker {
                         RetainHandling::Never => false,
                     };
                     // Retained messages are not sent for shared subscriptions (section 4.8.2).
-                    if let Some(filter) = Filter::parse(text).filter(|filter| wanted && filter.share.is_none()) {
-                        replays.push((filter.filter, Subscriber::new(session, granted, subscription_id)));
+                    if let Some(filter) =
+                        Filter::parse(text).filter(|filter| wanted && filter.share.is_none())
+                    {
+                        replays.push((
+                            filter.filter,
+                            Subscriber::new(session, granted, subscription_id),
+                        ));
                     }
                     codes.push(granted_code(granted.qos));
                 }
@@ -37,7 +47,11 @@ impl Broker {
             }
         }
         let stamp = self.require_session(session, codes.iter().any(|code| !code.is_error()));
-        let suback = SubAck { packet_id: subscribe.packet_id, properties: Properties::EMPTY, codes };
+        let suback = SubAck {
+            packet_id: subscribe.packet_id,
+            properties: Properties::EMPTY,
+            codes,
+        };
         self.push(id, stamp, &Packet::SubAck(suback));
         for (filter, subscriber) in replays {
             self.begin_replay(session, filter, subscriber);
@@ -59,15 +73,25 @@ impl Broker {
             return Err(ReasonCode::TopicFilterInvalid);
         }
         let state = &self.sessions[session.0 as usize];
-        if state.subscriptions.len() + state.groups.len() >= self.settings.limits.max_subscriptions && !self.is_subscribed(session, text, &filter) {
+        if state.subscriptions.len() + state.groups.len() >= self.settings.limits.max_subscriptions
+            && !self.is_subscribed(session, text, &filter)
+        {
             self.counters.subscriptions_refused += 1;
             return Err(ReasonCode::QuotaExceeded);
         }
-        let new = self.insert_subscription(session, text, &filter, Subscriber::new(session, options, subscription_id));
+        let new = self.insert_subscription(
+            session,
+            text,
+            &filter,
+            Subscriber::new(session, options, subscription_id),
+        );
         let state = &self.sessions[session.0 as usize];
         if state.durable {
             let key = state.key();
-            let record = SubscriptionRecord { options, id: subscription_id };
+            let record = SubscriptionRecord {
+                options,
+                id: subscription_id,
+            };
             self.write(Write::PutSubscription(key, text.into(), record));
         }
         Ok(new)
@@ -76,12 +100,21 @@ impl Broker {
     fn is_subscribed(&self, session: SessionIndex, text: &str, filter: &Filter<'_>) -> bool {
         match filter.share {
             Some(_) => self.membership(text, session).is_some(),
-            None => self.tree.find(filter.filter).is_some_and(|node| self.tree.subscriber(node, session).is_some()),
+            None => self
+                .tree
+                .find(filter.filter)
+                .is_some_and(|node| self.tree.subscriber(node, session).is_some()),
         }
     }
 
     /// Puts a subscription where publishing finds it; whether it is new.
-    pub(super) fn insert_subscription(&mut self, session: SessionIndex, text: &str, filter: &Filter<'_>, subscriber: Subscriber) -> bool {
+    pub(super) fn insert_subscription(
+        &mut self,
+        session: SessionIndex,
+        text: &str,
+        filter: &Filter<'_>,
+        subscriber: Subscriber,
+    ) -> bool {
         match filter.share {
             Some(_) => self.join_group(text, filter, subscriber).is_none(),
             None => {
@@ -99,15 +132,25 @@ impl Broker {
         session: SessionIndex,
         unsubscribe: &Unsubscribe<'_>,
     ) -> Result<(), Fault> {
-        let codes: Vec<ReasonCode> = unsubscribe.filters.iter().map(|text| self.unsubscribe(session, text)).collect();
+        let codes: Vec<ReasonCode> = unsubscribe
+            .filters
+            .iter()
+            .map(|text| self.unsubscribe(session, text))
+            .collect();
         let stamp = self.require_session(session, codes.contains(&ReasonCode::Success));
-        let unsuback = SubAck { packet_id: unsubscribe.packet_id, properties: Properties::EMPTY, codes };
+        let unsuback = SubAck {
+            packet_id: unsubscribe.packet_id,
+            properties: Properties::EMPTY,
+            codes,
+        };
         self.push(id, stamp, &Packet::UnsubAck(unsuback));
         Ok(())
     }
 
     fn unsubscribe(&mut self, session: SessionIndex, text: &str) -> ReasonCode {
-        let Some(filter) = Filter::parse(text) else { return ReasonCode::TopicFilterInvalid };
+        let Some(filter) = Filter::parse(text) else {
+            return ReasonCode::TopicFilterInvalid;
+        };
         let removed = match filter.share {
             Some(_) => match self.membership(text, session) {
                 Some((group, _)) => {
@@ -117,7 +160,13 @@ impl Broker {
                 None => false,
             },
             None => match self.tree.find(filter.filter) {
-                Some(node) if self.sessions[session.0 as usize].subscriptions.remove(&node) => self.tree.unsubscribe(node, session),
+                Some(node)
+                    if self.sessions[session.0 as usize]
+                        .subscriptions
+                        .remove(&node) =>
+                {
+                    self.tree.unsubscribe(node, session)
+                }
                 _ => false,
             },
         };
@@ -134,7 +183,10 @@ impl Broker {
 
     /// What an acknowledgement waits for that promises a change of a session.
     fn require_session(&mut self, session: SessionIndex, changed: bool) -> Stamp {
-        if changed && self.sessions[session.0 as usize].durable && self.session_level != Durability::Memory {
+        if changed
+            && self.sessions[session.0 as usize].durable
+            && self.session_level != Durability::Memory
+        {
             self.gate.require(self.session_level)
         } else {
             Stamp::NONE

@@ -13,7 +13,9 @@ pub(super) struct Sys {
 
 impl Sys {
     pub fn new(now: Now) -> Sys {
-        Sys { started: now.uptime }
+        Sys {
+            started: now.uptime,
+        }
     }
 }
 
@@ -47,7 +49,11 @@ impl Broker {
             retained_bytes: self.retained.bytes(),
             queued_bytes: self.queued_bytes,
             pending_write_bytes: self.gate.pending_bytes() as u64,
-            queued: self.groups.iter().map(|(_, group)| group.queue.len() as u64).sum(),
+            queued: self
+                .groups
+                .iter()
+                .map(|(_, group)| group.queue.len() as u64)
+                .sum(),
             ..Gauges::default()
         };
         for (_, session) in &self.sessions {
@@ -62,7 +68,10 @@ impl Broker {
     pub(super) fn publish_sys(&mut self) {
         let gauges = self.gauges();
         let uptime = (self.now.uptime - self.sys.started) / 1000;
-        self.publish_sys_topic("$SYS/broker/version", concat!("tidegate ", env!("CARGO_PKG_VERSION")));
+        self.publish_sys_topic(
+            "$SYS/broker/version",
+            concat!("tidegate ", env!("CARGO_PKG_VERSION")),
+        );
         self.publish_sys_topic("$SYS/broker/uptime", &format!("{uptime} seconds"));
         let counters = self.counters.clone();
         let values = [
@@ -88,11 +97,22 @@ impl Broker {
     }
 
     fn publish_sys_topic(&mut self, topic: &str, payload: &str) {
-        if self.retained.get(topic).is_some_and(|old| old.payload() == payload.as_bytes()) {
+        if self
+            .retained
+            .get(topic)
+            .is_some_and(|old| old.payload() == payload.as_bytes())
+        {
             return;
         }
         let payload = payload.as_bytes();
-        let parts = Parts { topic, properties: Properties::EMPTY, payload, qos: QoS::AtMostOnce, retain: true, expires: None };
+        let parts = Parts {
+            topic,
+            properties: Properties::EMPTY,
+            payload,
+            qos: QoS::AtMostOnce,
+            retain: true,
+            expires: None,
+        };
         let unmatched = self.counters.publishes_unmatched;
         self.publish(&parts, None);
         self.counters.publishes_unmatched = unmatched;

@@ -55,7 +55,9 @@ impl Broker {
     /// When [`Broker::tick`] should be called next, in milliseconds of uptime. It only changes to an earlier time after the broker was called.
     pub fn next_timeout(&self) -> u64 {
         let timer = self.timers.next().unwrap_or(u64::MAX);
-        self.gate.deadline().map_or(timer, |deadline| deadline.min(timer))
+        self.gate
+            .deadline()
+            .map_or(timer, |deadline| deadline.min(timer))
     }
 
     /// Does what is due.
@@ -73,14 +75,19 @@ impl Broker {
                 }
                 Timer::Sys => {
                     self.publish_sys();
-                    self.timers.set(now.uptime + self.settings.sys_interval_ms, Timer::Sys);
+                    self.timers
+                        .set(now.uptime + self.settings.sys_interval_ms, Timer::Sys);
                 }
             }
         }
     }
 
     fn check_connect(&mut self, id: ConnectionId, serial: u64) {
-        if self.connections.get(id.0 as usize).is_some_and(|connection| connection.serial == serial && connection.state == State::New) {
+        if self
+            .connections
+            .get(id.0 as usize)
+            .is_some_and(|connection| connection.serial == serial && connection.state == State::New)
+        {
             self.counters.connect_timeouts += 1;
             self.connections[id.0 as usize].state = State::Closing;
             self.touch(id);
@@ -89,7 +96,9 @@ impl Broker {
 
     /// \[MQTT-3.1.2-22\]: a client that is silent for 1.5 times its keep alive is taken for lost.
     fn check_keep_alive(&mut self, id: ConnectionId, serial: u64) {
-        let Some(connection) = self.connections.get_mut(id.0 as usize) else { return };
+        let Some(connection) = self.connections.get_mut(id.0 as usize) else {
+            return;
+        };
         if connection.serial != serial || connection.state != State::Open {
             return;
         }
@@ -99,7 +108,10 @@ impl Broker {
         }
         let deadline = connection.last_received + connection.keep_alive;
         if self.now.uptime < deadline {
-            return self.timers.set(deadline.min(self.now.uptime + LONGEST_MS), Timer::KeepAlive(id, serial));
+            return self.timers.set(
+                deadline.min(self.now.uptime + LONGEST_MS),
+                Timer::KeepAlive(id, serial),
+            );
         }
         self.counters.keep_alive_timeouts += 1;
         tracing::info!(client = self.client_name(id), "keep alive timeout");
@@ -119,7 +131,9 @@ impl Broker {
     pub(super) fn set_session_timer(&mut self, index: SessionIndex) {
         let session = &mut self.sessions[index.0 as usize];
         let due = session.will.as_ref().and_then(|will| will.due);
-        let Some(unix) = [session.expires_at(), due].into_iter().flatten().min() else { return };
+        let Some(unix) = [session.expires_at(), due].into_iter().flatten().min() else {
+            return;
+        };
         let at = self.now.uptime + unix.saturating_sub(self.now.unix).min(LONGEST_MS);
         if session.timer.is_none_or(|set| at < set) {
             session.timer = Some(at);
@@ -128,13 +142,23 @@ impl Broker {
     }
 
     fn check_session(&mut self, index: SessionIndex, key: QueueKey) {
-        let Some(session) = self.sessions.get_mut(index.0 as usize).filter(|session| session.key() == key) else { return };
+        let Some(session) = self
+            .sessions
+            .get_mut(index.0 as usize)
+            .filter(|session| session.key() == key)
+        else {
+            return;
+        };
         session.timer = None;
         if session.connection.is_some() {
             return;
         }
         let expired = session.expires_at().is_some_and(|at| at <= self.now.unix);
-        if session.will.as_ref().is_some_and(|will| will.due.is_some_and(|due| due <= self.now.unix)) {
+        if session
+            .will
+            .as_ref()
+            .is_some_and(|will| will.due.is_some_and(|due| due <= self.now.unix))
+        {
             self.publish_will(index);
         }
         if expired {

@@ -9,8 +9,8 @@ use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashTable};
 use rustc_hash::FxBuildHasher;
 
-use crate::wire::packet::{RetainHandling, SubscribeOptions};
 use crate::wire::QoS;
+use crate::wire::packet::SubscribeOptions;
 
 use super::{GroupIndex, SessionIndex};
 
@@ -41,7 +41,11 @@ impl Subscriber {
         let packed = options.qos as u8
             | u8::from(options.no_local) << 2
             | u8::from(options.retain_as_published) << 3;
-        Subscriber { session, id: id.unwrap_or(0), packed }
+        Subscriber {
+            session,
+            id: id.unwrap_or(0),
+            packed,
+        }
     }
 
     pub fn qos(self) -> QoS {
@@ -58,16 +62,6 @@ impl Subscriber {
 
     pub fn retain_as_published(self) -> bool {
         self.packed & 8 != 0
-    }
-
-    /// The options that matter once a subscription exists; retain handling does not.
-    pub fn options(self) -> SubscribeOptions {
-        SubscribeOptions {
-            qos: self.qos(),
-            no_local: self.no_local(),
-            retain_as_published: self.retain_as_published(),
-            retain_handling: RetainHandling::OnSubscribe,
-        }
     }
 
     /// One delivery for two subscriptions of one session: the higher QoS, and the retain flag kept if either wants it.
@@ -112,20 +106,24 @@ impl Subscribers {
                 *self = Subscribers::One(new);
                 None
             }
-            Subscribers::One(one) if one.session == new.session => Some(std::mem::replace(one, new)),
+            Subscribers::One(one) if one.session == new.session => {
+                Some(std::mem::replace(one, new))
+            }
             Subscribers::One(one) => {
                 let mut many = vec![*one, new];
                 many.sort_unstable_by_key(|subscriber| subscriber.session);
                 *self = Subscribers::Many(many);
                 None
             }
-            Subscribers::Many(many) => match many.binary_search_by_key(&new.session, |subscriber| subscriber.session) {
-                Ok(at) => Some(std::mem::replace(&mut many[at], new)),
-                Err(at) => {
-                    many.insert(at, new);
-                    None
+            Subscribers::Many(many) => {
+                match many.binary_search_by_key(&new.session, |subscriber| subscriber.session) {
+                    Ok(at) => Some(std::mem::replace(&mut many[at], new)),
+                    Err(at) => {
+                        many.insert(at, new);
+                        None
+                    }
                 }
-            },
+            }
         }
     }
 
@@ -135,19 +133,21 @@ impl Subscribers {
                 *self = Subscribers::None;
                 true
             }
-            Subscribers::Many(many) => match many.binary_search_by_key(&session, |subscriber| subscriber.session) {
-                Ok(at) => {
-                    many.remove(at);
-                    match many.len() {
-                        0 => *self = Subscribers::None,
-                        1 => *self = Subscribers::One(many[0]),
-                        few if few < many.capacity() / 4 => many.shrink_to(few * 2),
-                        _ => {}
+            Subscribers::Many(many) => {
+                match many.binary_search_by_key(&session, |subscriber| subscriber.session) {
+                    Ok(at) => {
+                        many.remove(at);
+                        match many.len() {
+                            0 => *self = Subscribers::None,
+                            1 => *self = Subscribers::One(many[0]),
+                            few if few < many.capacity() / 4 => many.shrink_to(few * 2),
+                            _ => {}
+                        }
+                        true
                     }
-                    true
+                    Err(_) => false,
                 }
-                Err(_) => false,
-            },
+            }
             _ => false,
         }
     }
@@ -175,11 +175,21 @@ impl Tree {
             subscribers: Subscribers::None,
             groups: Vec::new(),
         };
-        Tree { nodes: vec![root], free: Vec::new(), edges: HashMap::default(), levels: Levels::new(seed), path: Vec::new() }
+        Tree {
+            nodes: vec![root],
+            free: Vec::new(),
+            edges: HashMap::default(),
+            levels: Levels::new(seed),
+            path: Vec::new(),
+        }
     }
 
     /// Adds or replaces a session's subscription; the subscription it replaces, if any.
-    pub fn subscribe(&mut self, filter: &str, subscriber: Subscriber) -> (NodeId, Option<Subscriber>) {
+    pub fn subscribe(
+        &mut self,
+        filter: &str,
+        subscriber: Subscriber,
+    ) -> (NodeId, Option<Subscriber>) {
         let node = self.make(filter);
         let old = self.nodes[node.0 as usize].subscribers.insert(subscriber);
         (node, old)
@@ -201,7 +211,9 @@ impl Tree {
 
     /// Removes a shared group from a node's filter.
     pub fn remove_group(&mut self, node: NodeId, group: GroupIndex) {
-        self.nodes[node.0 as usize].groups.retain(|other| *other != group);
+        self.nodes[node.0 as usize]
+            .groups
+            .retain(|other| *other != group);
         self.prune(node);
     }
 
@@ -217,7 +229,9 @@ impl Tree {
     /// A session's subscription to a node's filter.
     pub fn subscriber(&self, node: NodeId, session: SessionIndex) -> Option<Subscriber> {
         let subscribers = self.nodes[node.0 as usize].subscribers.as_slice();
-        let at = subscribers.binary_search_by_key(&session, |subscriber| subscriber.session).ok()?;
+        let at = subscribers
+            .binary_search_by_key(&session, |subscriber| subscriber.session)
+            .ok()?;
         Some(subscribers[at])
     }
 
@@ -235,11 +249,20 @@ impl Tree {
 
     /// Collects all subscribers and groups whose filter matches a topic name; a session once for each of its filters that match. Returns how
     /// many filters with subscribers matched: with fewer than two there is nothing to merge.
-    pub fn matches(&mut self, topic: &str, subscribers: &mut Vec<Subscriber>, groups: &mut Vec<GroupIndex>) -> usize {
+    pub fn matches(
+        &mut self,
+        topic: &str,
+        subscribers: &mut Vec<Subscriber>,
+        groups: &mut Vec<GroupIndex>,
+    ) -> usize {
         let mut path = std::mem::take(&mut self.path);
         path.clear();
         path.extend(topic.split('/').map(|text| self.levels.find_name(text)));
-        let mut found = Found { subscribers, groups, filters: 0 };
+        let mut found = Found {
+            subscribers,
+            groups,
+            filters: 0,
+        };
         // [MQTT-4.7.2-1]: a wildcard in the first level does not match a name that begins with `$`.
         self.walk(ROOT, &path, !topic.starts_with('$'), &mut found);
         self.path = path;
@@ -266,7 +289,11 @@ impl Tree {
     fn make(&mut self, filter: &str) -> NodeId {
         let mut node = ROOT;
         for text in filter.split('/') {
-            node = match self.levels.find(text).and_then(|level| self.edges.get(&(node, level))) {
+            node = match self
+                .levels
+                .find(text)
+                .and_then(|level| self.edges.get(&(node, level)))
+            {
                 Some(child) => *child,
                 None => self.add_child(node, text),
             };
@@ -276,7 +303,15 @@ impl Tree {
 
     fn add_child(&mut self, parent: NodeId, text: &str) -> NodeId {
         let level = self.levels.intern(text);
-        let node = Node { parent, level, plus: NONE, hash: NONE, children: 0, subscribers: Subscribers::None, groups: Vec::new() };
+        let node = Node {
+            parent,
+            level,
+            plus: NONE,
+            hash: NONE,
+            children: 0,
+            subscribers: Subscribers::None,
+            groups: Vec::new(),
+        };
         let child = match self.free.pop() {
             Some(free) => {
                 self.nodes[free.0 as usize] = node;
@@ -346,8 +381,17 @@ struct Levels {
 
 impl Levels {
     fn new(seed: u64) -> Levels {
-        let mut levels = Levels { hasher: FixedState::with_seed(seed), ids: HashTable::new(), texts: Vec::new(), free: Vec::new() };
-        assert_eq!((levels.intern("+"), levels.intern("#")), (PLUS, HASH), "the wildcards come first");
+        let mut levels = Levels {
+            hasher: FixedState::with_seed(seed),
+            ids: HashTable::new(),
+            texts: Vec::new(),
+            free: Vec::new(),
+        };
+        assert_eq!(
+            (levels.intern("+"), levels.intern("#")),
+            (PLUS, HASH),
+            "the wildcards come first"
+        );
         levels
     }
 
@@ -356,7 +400,9 @@ impl Levels {
     }
 
     fn find(&self, text: &str) -> Option<LevelId> {
-        self.ids.find(self.hasher.hash_one(text), |id| self.text(*id) == text).copied()
+        self.ids
+            .find(self.hasher.hash_one(text), |id| self.text(*id) == text)
+            .copied()
     }
 
     /// The level of a topic name, in which the wildcards' texts cannot stand.
@@ -381,7 +427,9 @@ impl Levels {
             }
         };
         let (hasher, texts) = (&self.hasher, &self.texts);
-        self.ids.insert_unique(hasher.hash_one(text), id, |id| hasher.hash_one(&*texts[id.0 as usize].0));
+        self.ids.insert_unique(hasher.hash_one(text), id, |id| {
+            hasher.hash_one(&*texts[id.0 as usize].0)
+        });
         id
     }
 
@@ -390,7 +438,10 @@ impl Levels {
         entry.1 -= 1;
         if entry.1 == 0 {
             let text = std::mem::take(&mut entry.0);
-            if let Ok(entry) = self.ids.find_entry(self.hasher.hash_one(&*text), |id| *id == level) {
+            if let Ok(entry) = self
+                .ids
+                .find_entry(self.hasher.hash_one(&*text), |id| *id == level)
+            {
                 entry.remove();
             }
             self.free.push(level);
@@ -405,19 +456,40 @@ mod tests {
     fn matching(tree: &mut Tree, topic: &str) -> Vec<u32> {
         let (mut subscribers, mut groups) = (Vec::new(), Vec::new());
         tree.matches(topic, &mut subscribers, &mut groups);
-        let mut sessions: Vec<u32> = subscribers.iter().map(|subscriber| subscriber.session.0).collect();
+        let mut sessions: Vec<u32> = subscribers
+            .iter()
+            .map(|subscriber| subscriber.session.0)
+            .collect();
         sessions.sort_unstable();
         sessions
     }
 
     fn subscriber(session: u32) -> Subscriber {
-        Subscriber::new(SessionIndex(session), SubscribeOptions::with_qos(QoS::AtLeastOnce), None)
+        Subscriber::new(
+            SessionIndex(session),
+            SubscribeOptions::with_qos(QoS::AtLeastOnce),
+            None,
+        )
     }
 
     #[test]
     fn finds_what_the_standard_says_matches() {
         let mut tree = Tree::new(7);
-        for (session, filter) in ["#", "+/tennis/#", "sport/+", "sport/#", "/+", "+/+", "sport", "$SYS/#", "+", "a//b"].iter().enumerate() {
+        for (session, filter) in [
+            "#",
+            "+/tennis/#",
+            "sport/+",
+            "sport/#",
+            "/+",
+            "+/+",
+            "sport",
+            "$SYS/#",
+            "+",
+            "a//b",
+        ]
+        .iter()
+        .enumerate()
+        {
             tree.subscribe(filter, subscriber(session as u32));
         }
         assert_eq!(matching(&mut tree, "sport"), [0, 3, 6, 9 - 1]);
@@ -456,7 +528,12 @@ mod tests {
         for session in (0..100).step_by(2) {
             assert!(tree.unsubscribe(node, SessionIndex(session)));
         }
-        assert_eq!(matching(&mut tree, "t"), (0..100).filter(|session| session % 2 == 1).collect::<Vec<_>>());
+        assert_eq!(
+            matching(&mut tree, "t"),
+            (0..100)
+                .filter(|session| session % 2 == 1)
+                .collect::<Vec<_>>()
+        );
         assert!(tree.subscriber(node, SessionIndex(51)).is_some());
         assert!(tree.subscriber(node, SessionIndex(50)).is_none());
     }
@@ -472,7 +549,12 @@ mod tests {
                 for second in levels.iter().chain(&["+", "#"]) {
                     filters.push(format!("{first}/{second}"));
                     if *second != "#" {
-                        filters.extend(levels.iter().chain(&["+", "#"]).map(|third| format!("{first}/{second}/{third}")));
+                        filters.extend(
+                            levels
+                                .iter()
+                                .chain(&["+", "#"])
+                                .map(|third| format!("{first}/{second}/{third}")),
+                        );
                     }
                 }
             }
@@ -484,9 +566,15 @@ mod tests {
         }
         for first in levels {
             for second in levels {
-                for topic in [first.to_string(), format!("{first}/{second}"), format!("{first}/{second}/a")] {
-                    let expected: Vec<u32> =
-                        (0..filters.len()).filter(|at| matches(&filters[*at], &topic)).map(|at| at as u32).collect();
+                for topic in [
+                    first.to_string(),
+                    format!("{first}/{second}"),
+                    format!("{first}/{second}/a"),
+                ] {
+                    let expected: Vec<u32> = (0..filters.len())
+                        .filter(|at| matches(&filters[*at], &topic))
+                        .map(|at| at as u32)
+                        .collect();
                     assert_eq!(matching(&mut tree, &topic), expected, "topic {topic:?}");
                 }
             }

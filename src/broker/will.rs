@@ -4,7 +4,7 @@ use super::message::{Message, Parts};
 use super::record::{WillRecord, Write};
 use super::{Broker, SessionIndex};
 use crate::wire::packet::Will;
-use crate::wire::{Fault, Property, PropertiesBuf, ReasonCode};
+use crate::wire::{Fault, PropertiesBuf, Property, ReasonCode};
 
 impl Broker {
     /// Checks a will as a PUBLISH would be, and takes it.
@@ -20,7 +20,10 @@ impl Broker {
             }
         }
         if utf8 && std::str::from_utf8(will.payload).is_err() {
-            return Err(Fault { reason: ReasonCode::PayloadFormatInvalid, what: "the will's payload is not UTF-8" });
+            return Err(Fault {
+                reason: ReasonCode::PayloadFormatInvalid,
+                what: "the will's payload is not UTF-8",
+            });
         }
         let mut properties = PropertiesBuf::new();
         let message = Message::new(&Parts {
@@ -31,7 +34,12 @@ impl Broker {
             retain: will.retain,
             expires: None,
         });
-        Ok(WillRecord { message, expiry, delay, due: None })
+        Ok(WillRecord {
+            message,
+            expiry,
+            delay,
+            due: None,
+        })
     }
 
     /// Gives a session that is being connected the will of its new connection. One that was still to be published is not any more \[MQTT-3.1.3-9\].
@@ -57,7 +65,9 @@ impl Broker {
         let unix = self.now.unix;
         let session = &mut self.sessions[index.0 as usize];
         let (expiry, stored, key) = (session.expiry, session.stored, session.key());
-        let Some(will) = session.will.as_mut() else { return };
+        let Some(will) = session.will.as_mut() else {
+            return;
+        };
         if will.delay == 0 || expiry == 0 {
             return self.publish_will(index);
         }
@@ -70,11 +80,21 @@ impl Broker {
 
     /// Publishes a session's will, if it has one. In the same batch its row goes, so that it is published once.
     pub(super) fn publish_will(&mut self, index: SessionIndex) {
-        let Some(will) = self.sessions[index.0 as usize].will.take() else { return };
+        let Some(will) = self.sessions[index.0 as usize].will.take() else {
+            return;
+        };
         self.remove_will_row(index);
         self.counters.wills_published += 1;
-        let expires = will.expiry.map(|seconds| self.now.unix + u64::from(seconds) * 1000);
-        self.publish(&Parts { expires, ..will.message.parts() }, Some(index));
+        let expires = will
+            .expiry
+            .map(|seconds| self.now.unix + u64::from(seconds) * 1000);
+        self.publish(
+            &Parts {
+                expires,
+                ..will.message.parts()
+            },
+            Some(index),
+        );
     }
 
     fn remove_will_row(&mut self, index: SessionIndex) {

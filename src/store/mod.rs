@@ -1,18 +1,361 @@
 //! What is remembered: one redb database, the record layouts, the committer thread.
+//!
+//! A [`Store`] is opened, hands every row back once ([`Store::recover`]), and from then on is written by one thread ([`Committer`]) and read
+//! by any ([`Store::fetch`]). A batch is one write transaction and one fsync ([`Store::apply`]).
+//!
+//! - [`apply`](self): a batch sorted by table and key.
+//! - `record`, `tables`: the layout, version 1.
+//! - `backend`: the disk beneath redb, which counts and holds back a commit's fsync until its writes have been announced.
+//! - `room`: the disk budget.
+//! - `open`, `recover`: starting, after a good or a bad end.
 
-use std::path::PathBuf;
+mod apply;
+mod backend;
+mod committer;
+mod error;
+mod open;
+mod record;
+mod recover;
+mod room;
+mod tables;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use redb::{Database, ReadableDatabase};
+
+pub use committer::{Committer, Notifier, Progress};
+pub use error::StoreError;
+pub use open::{Opened, Start};
+pub use recover::Recovery;
+
+use self::apply::{Sorted, Unused};
+use self::backend::{Disk, Handle};
+use self::error::Doing;
+use self::room::{Advice, Room};
+use self::tables::{MESSAGES, READ, bad, key_u64, whole};
+use crate::broker::Message;
+use crate::broker::record::{Batch, Seq};
+use crate::clock::Stopwatch;
 
 /// Where the store is and how large it may get.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoreOptions {
     /// The database file.
     pub path: PathBuf,
-    /// Hard cap on the file, in bytes.
+    /// Hard cap on the file, in bytes. Reached: [`Store::has_room`] turns false.
     pub max_bytes: u64,
-    /// Bytes of free disk that are left alone.
+    /// Bytes of free disk that are left alone. Reached: as `max_bytes`.
     pub min_free_bytes: u64,
     /// Page cache, in bytes.
     pub cache_bytes: usize,
     /// A file that cannot be read is moved aside and an empty one begun, instead of refusing to start.
     pub move_corrupt_aside: bool,
 }
+
+/// The database. Reading and writing take `&self`; writers wait for each other.
+pub struct Store {
+    path: PathBuf,
+    cache_bytes: usize,
+    /// `None` only after an attempt to reopen it has failed.
+    database: RwLock<Option<Database>>,
+    disk: Arc<Disk>,
+    /// For the free space of its file system; a simulated disk has none.
+    file: Option<File>,
+    ledger: Mutex<Ledger>,
+    gauges: Gauges,
+}
+
+/// What a commit changes besides rows.
+struct Ledger {
+    unused: Unused,
+    live: u64,
+    room: Room,
+    /// Opening has seen signs of rows that belong to nothing.
+    orphans: bool,
+    stopped: bool,
+}
+
+/// Figures that anybody may read without waiting.
+#[derive(Default)]
+struct Gauges {
+    room: AtomicU64,
+    live: AtomicU64,
+    commits: AtomicU64,
+    last_commit: AtomicU64,
+    longest_commit: AtomicU64,
+}
+
+/// What a batch cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Applied {
+    /// Bytes written to the file.
+    pub written_bytes: u64,
+    /// Syncs: one, and one more when the file had to grow.
+    pub syncs: u64,
+    /// From the first write to the end of the sync.
+    pub took: Duration,
+}
+
+/// Figures of a store.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Usage {
+    /// Length of the file.
+    pub file_bytes: u64,
+    /// Estimate of the bytes that rows take, keys and records.
+    pub live_bytes: u64,
+    /// Bytes that [`Store::has_room`] knows to be left for new messages; the true figure may be larger.
+    pub room_bytes: u64,
+    /// Free space of the file system; `None` if it cannot be told.
+    pub free_disk_bytes: Option<u64>,
+    /// Bytes written to the file since it was opened.
+    pub written_bytes: u64,
+    /// Syncs since it was opened.
+    pub syncs: u64,
+    /// Batches committed since it was opened.
+    pub commits: u64,
+    /// How long the last commit took.
+    pub last_commit: Duration,
+    /// How long the longest commit took.
+    pub longest_commit: Duration,
+}
+
+impl Store {
+    /// Commits a batch with one fsync. `written` is called once, when everything has been handed to the operating system and the fsync is still
+    /// to come.
+    ///
+    /// # Errors
+    /// If the database or the disk fails. The batch may or may not be on disk, so the store then takes no other batch until it is opened again.
+    pub fn apply(&self, batch: &Batch, written: &dyn Fn()) -> Result<Applied, StoreError> {
+        let mut ledger = self.ledger();
+        if ledger.stopped {
+            return Err(StoreError::Stopped);
+        }
+        let applied = self.commit(&mut ledger, batch, written);
+        if applied.is_err() {
+            self.stop(&mut ledger);
+        }
+        applied
+    }
+
+    /// Reads message bodies. `seqs` are best in ascending order: neighbours are then read in one go. `each` is called once for each of them, in
+    /// their order, with `None` for a body that is not there.
+    ///
+    /// # Errors
+    /// If the database fails, or a record is not what this program writes; `each` has been called for those before it.
+    pub fn fetch(
+        &self,
+        seqs: &[Seq],
+        each: &mut dyn FnMut(Seq, Option<Message>),
+    ) -> Result<(), StoreError> {
+        let database = self.database();
+        let database = database.as_ref().ok_or(StoreError::Stopped)?;
+        let transaction = database.begin_read().doing(READ)?;
+        let table = transaction.open_table(MESSAGES).doing(READ)?;
+        let mut bytes = Vec::new();
+        for run in seqs.chunk_by(|a, b| a < b && b.0 - a.0 <= NEIGHBOURS) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else {
+                continue;
+            };
+            let (from, to) = (first.0.to_be_bytes(), last.0.to_be_bytes());
+            let mut rows = table.range(&from[..]..=&to[..]).doing(READ)?;
+            let mut row = rows.next().transpose().doing(READ)?;
+            for &seq in run {
+                let mut message = None;
+                while let Some((key, first)) = &row {
+                    let key = key.value();
+                    let at = key_u64(key).map_err(|what| bad(MESSAGES, key)(what))?;
+                    if at > seq.0 {
+                        break;
+                    }
+                    if at == seq.0 {
+                        let first = first.value();
+                        let record = whole(&transaction, MESSAGES, key, first, &mut bytes)?;
+                        message = Some(
+                            record::message(record, None)
+                                .map_err(|what| bad(MESSAGES, key)(what))?,
+                        );
+                    }
+                    row = rows.next().transpose().doing(READ)?;
+                }
+                each(seq, message);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether new durable messages may be accepted. Turns false before a commit could fail for lack of room, and true again when enough has
+    /// been removed; updated after each commit. Removals, session changes and what has been accepted already commit in any case.
+    pub fn has_room(&self) -> bool {
+        self.has_room_for(0)
+    }
+
+    /// As [`Store::has_room`], with this many bytes of accepted messages still waiting to be committed.
+    pub fn has_room_for(&self, pending_bytes: u64) -> bool {
+        // A row in a page that is not full takes up to twice its size.
+        self.gauges.room.load(Ordering::Relaxed) > pending_bytes.saturating_mul(2)
+    }
+
+    /// The store's figures.
+    pub fn usage(&self) -> Usage {
+        let gauges = &self.gauges;
+        let micros = |gauge: &AtomicU64| Duration::from_micros(gauge.load(Ordering::Relaxed));
+        Usage {
+            file_bytes: self.disk.file_len(),
+            live_bytes: gauges.live.load(Ordering::Relaxed),
+            room_bytes: gauges.room.load(Ordering::Relaxed),
+            free_disk_bytes: self.free_disk(),
+            written_bytes: self.disk.written(),
+            syncs: self.disk.syncs(),
+            commits: gauges.commits.load(Ordering::Relaxed),
+            last_commit: micros(&gauges.last_commit),
+            longest_commit: micros(&gauges.longest_commit),
+        }
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn commit(
+        &self,
+        ledger: &mut Ledger,
+        batch: &Batch,
+        written: &dyn Fn(),
+    ) -> Result<Applied, StoreError> {
+        let watch = Stopwatch::start();
+        let (bytes, syncs) = (self.disk.written(), self.disk.syncs());
+        let file = self.disk.file_len();
+        let grown = self.write_rows(ledger, batch)?;
+        written();
+        self.disk.settle().doing("sync a batch")?;
+        let applied = Applied {
+            written_bytes: self.disk.written() - bytes,
+            syncs: self.disk.syncs() - syncs,
+            took: watch.elapsed(),
+        };
+        ledger.live = ledger.live.saturating_add_signed(grown);
+        ledger.room.wrote(applied.written_bytes);
+        ledger.room.resized(file, self.disk.file_len());
+        self.keep_room(ledger)?;
+        let micros = u64::try_from(applied.took.as_micros()).unwrap_or(u64::MAX);
+        self.gauges.last_commit.store(micros, Ordering::Relaxed);
+        self.gauges
+            .longest_commit
+            .fetch_max(micros, Ordering::Relaxed);
+        self.gauges.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(applied)
+    }
+
+    /// Everything of a commit but its sync. Returns by how many bytes the live rows have grown.
+    fn write_rows(&self, ledger: &mut Ledger, batch: &Batch) -> Result<i64, StoreError> {
+        let database = self.database();
+        let database = database.as_ref().ok_or(StoreError::Stopped)?;
+        let transaction = database.begin_write().doing("begin a batch")?;
+        let (grown, unused) = Sorted::new(batch).write(&transaction, ledger.unused)?;
+        self.disk.begin_commit();
+        transaction.commit().doing("commit a batch")?;
+        ledger.unused = unused;
+        Ok(grown)
+    }
+
+    /// Looks after room once a commit is over.
+    fn keep_room(&self, ledger: &mut Ledger) -> Result<(), StoreError> {
+        let file = self.disk.file_len();
+        if ledger.room.advice(file, ledger.live) == Advice::Prove {
+            let mut proved = self.prove(ledger.room.proof)?;
+            if !proved && ledger.room.can_extend(file) {
+                self.extend(ledger.room.max())?;
+                ledger.room.resized(file, self.disk.file_len());
+                proved = self.prove(ledger.room.proof)?;
+            }
+            ledger.room.proved(proved, ledger.live);
+        }
+        let left = ledger
+            .room
+            .left(self.disk.file_len(), ledger.live, self.free_disk());
+        self.gauges.room.store(left, Ordering::Relaxed);
+        self.gauges.live.store(ledger.live, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether `bytes` are free within the file: allocates them a page at a time in a transaction that is undone.
+    fn prove(&self, bytes: u64) -> Result<bool, StoreError> {
+        const PROVE: &str = "measure its free space";
+        let database = self.database();
+        let database = database.as_ref().ok_or(StoreError::Stopped)?;
+        let transaction = database.begin_write().doing(PROVE)?;
+        self.disk.begin_probe();
+        let allocated = (|| {
+            let mut table = transaction.open_table(PROOF).doing(PROVE)?;
+            let mut key = 0u64;
+            while key < bytes / backend::PAGE && !self.disk.probe_grew() {
+                table.insert_reserve(key, record::PART).doing(PROVE)?;
+                key += 1;
+            }
+            Ok(())
+        })();
+        let aborted = transaction.abort().doing(PROVE);
+        let grew = self.disk.end_probe();
+        allocated.and(aborted).map(|()| !grew)
+    }
+
+    /// Closes the database and opens it over a file of `len` bytes; redb takes a longer file as its own.
+    fn extend(&self, len: u64) -> Result<(), StoreError> {
+        let mut database = self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *database = None;
+        self.disk.check().doing("close the database")?;
+        // A file system that has no room for a longer file leaves it as it is.
+        let _ = self.disk.resize(len);
+        *database = Some(
+            Database::builder()
+                .set_cache_size(self.cache_bytes)
+                .create_with_backend(Handle(self.disk.clone()))
+                .doing("reopen the database")?,
+        );
+        Ok(())
+    }
+
+    fn first_look_at_room(&self) -> Result<(), StoreError> {
+        self.keep_room(&mut self.ledger())
+    }
+
+    fn suspects_orphans(&self) -> bool {
+        self.ledger().orphans
+    }
+
+    fn unused(&self) -> Unused {
+        self.ledger().unused
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&self, ledger: &mut Ledger) {
+        ledger.stopped = true;
+        // The database must not be closed as if all were well.
+        self.disk.fail();
+    }
+
+    fn database(&self) -> RwLockReadGuard<'_, Option<Database>> {
+        self.database.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn free_disk(&self) -> Option<u64> {
+        let space = rustix::fs::fstatvfs(self.file.as_ref()?).ok()?;
+        Some(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+}
+
+const PROOF: redb::TableDefinition<u64, &[u8]> = redb::TableDefinition::new("proof");
+
+/// Bodies at most this many `Seq`s apart are read in one go.
+const NEIGHBOURS: u64 = 16;

@@ -99,8 +99,8 @@ impl<'a> Properties<'a> {
     /// Checks a block (without its length prefix) and takes it. The payload is not looked at, whatever the payload format indicator says.
     ///
     /// # Errors
-    /// 0x81 for an unknown identifier, a value that does not fit, or text that is not UTF-8 or has U+0000;
-    /// 0x82 for a property that does not belong in this packet, comes twice, or has a forbidden value; 0x94 for topic alias 0.
+    /// 0x81 for an unknown identifier, a property that does not belong in this packet, a value that does not fit, or text that is not UTF-8 or has
+    /// U+0000; 0x82 for a property that comes twice or has a forbidden value; 0x94 for topic alias 0.
     pub fn parse(block: &'a [u8], place: Place) -> Result<Properties<'a>, Fault> {
         let allowed = allowed(place);
         let mut seen = 0_u64;
@@ -112,7 +112,8 @@ impl<'a> Properties<'a> {
             ))?;
             let bit = 1 << id;
             if allowed & bit == 0 {
-                return Err(Fault::protocol("property: does not belong in this packet"));
+                // Section 2.2.2.2: an identifier that is not valid for its packet makes the packet malformed.
+                return Err(Fault::malformed("property: does not belong in this packet"));
             }
             if seen & bit & !repeatable(place) != 0 {
                 return Err(Fault::protocol("property: comes twice"));
@@ -147,7 +148,9 @@ impl<'a> Properties<'a> {
 
     /// The properties, in the order they were sent.
     pub fn iter(&self) -> impl Iterator<Item = Property<'a>> + use<'a> {
-        raw(self.block).map_while(|(id, value, _)| interpret(id, value))
+        raw(self.block)
+            .map_while(|(id, value, _)| interpret(id, value))
+            .fuse()
     }
 
     /// The properties that travel with a PUBLISH or a will when it is forwarded: all but message expiry interval, topic alias, subscription
@@ -196,14 +199,24 @@ impl<'a> Properties<'a> {
     where
         'a: 'b,
     {
-        let keep = |id: u8| dropped >> id & 1 == 0;
-        if raw(self.block).all(|(id, _, _)| keep(id)) {
+        let (mut end, mut kept_from, mut copied) = (0, 0, false);
+        for (id, _, whole) in raw(self.block) {
+            let start = end;
+            end += whole.len();
+            if dropped >> id & 1 == 0 {
+                continue;
+            }
+            if !copied {
+                copy.clear();
+                copied = true;
+            }
+            copy.block.extend_from_slice(&self.block[kept_from..start]);
+            kept_from = end;
+        }
+        if !copied {
             return *self;
         }
-        copy.clear();
-        for (_, _, whole) in raw(self.block).filter(|(id, _, _)| keep(*id)) {
-            copy.block.extend_from_slice(whole);
-        }
+        copy.block.extend_from_slice(&self.block[kept_from..end]);
         copy.as_properties()
     }
 
@@ -427,9 +440,7 @@ fn raw(block: &[u8]) -> impl Iterator<Item = (u8, &[u8], &[u8])> {
     let mut reader = Reader::new(block);
     std::iter::from_fn(move || {
         let start = reader.rest();
-        let (id, value) = split(&mut reader)
-            .inspect_err(|_| reader = Reader::new(&[]))
-            .ok()?;
+        let (id, value) = split(&mut reader).ok()?;
         Some((id, value, &start[..start.len() - reader.len()]))
     })
 }

@@ -6,11 +6,18 @@ const MAX_LEN: usize = u16::MAX as usize;
 /// Whether `name` is a valid topic name: 1 to 65,535 bytes, no wildcard, no U+0000 \[MQTT-4.7.0-1, MQTT-4.7.3-1, MQTT-4.7.3-2, MQTT-4.7.3-3\].
 #[inline]
 pub fn is_valid_name(name: &str) -> bool {
-    // Looks at every byte even if the first is wrong: without an early exit the compiler compares many at once.
-    let wrong = name
-        .bytes()
-        .fold(false, |wrong, byte| wrong | matches!(byte, 0 | b'+' | b'#'));
-    !wrong && !name.is_empty() && name.len() <= MAX_LEN
+    let wrong = |byte: u8| matches!(byte, 0 | b'+' | b'#');
+    // Eight bytes at a time: half of the time to decode a small PUBLISH went into looking for three bytes.
+    let (words, rest) = name.as_bytes().as_chunks::<8>();
+    let wrong_word = |word: &[u8; 8]| {
+        let word = u64::from_le_bytes(*word);
+        has_zero_byte(word)
+            | has_zero_byte(word ^ repeat(b'+'))
+            | has_zero_byte(word ^ repeat(b'#'))
+    };
+    !words.iter().any(wrong_word)
+        && !rest.iter().any(|byte| wrong(*byte))
+        && (1..=MAX_LEN).contains(&name.len())
 }
 
 /// A valid topic filter, with the share name taken off.
@@ -55,20 +62,45 @@ pub fn matches(filter: &str, name: &str) -> bool {
     if name.starts_with('$') && filter.starts_with(['+', '#']) {
         return false;
     }
-    let mut levels = name.split('/');
-    for wanted in filter.split('/') {
-        if wanted == "#" {
-            // It stands for the level before it too: `sport/#` matches `sport`.
-            return true;
+    let (mut filter, mut name) = (filter.as_bytes(), name.as_bytes());
+    // Each turn of the loop takes one level off both.
+    loop {
+        match filter {
+            b"#" => return true,
+            [b'+', rest @ ..] => {
+                let end = name.iter().position(|byte| *byte == b'/');
+                name = &name[end.unwrap_or(name.len())..];
+                filter = rest;
+            }
+            _ => {
+                let same = filter
+                    .iter()
+                    .zip(name)
+                    .take_while(|(wanted, byte)| wanted == byte && **byte != b'/')
+                    .count();
+                (filter, name) = (&filter[same..], &name[same..]);
+            }
         }
-        let Some(level) = levels.next() else {
-            return false;
-        };
-        if wanted != "+" && wanted != level {
-            return false;
+        match (filter, name) {
+            ([], []) => return true,
+            // The wildcard stands for the level before it too: `sport/#` matches `sport`.
+            (b"/#", []) => return true,
+            ([b'/', filter_rest @ ..], [b'/', name_rest @ ..]) => {
+                (filter, name) = (filter_rest, name_rest);
+            }
+            _ => return false,
         }
     }
-    levels.next().is_none()
+}
+
+/// A byte in each of the eight bytes of a word.
+const fn repeat(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// Whether one of the eight bytes is 0: taking 1 from each borrows into the top bit only where that bit was clear in a byte of 0, or beside one.
+const fn has_zero_byte(word: u64) -> bool {
+    word.wrapping_sub(repeat(1)) & !word & repeat(0x80) != 0
 }
 
 /// How the filter of a shared subscription begins.
@@ -115,6 +147,25 @@ mod tests {
             &"x".repeat(65_536),
         ] {
             assert!(!is_valid_name(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_or_zero_is_found_at_every_place_of_a_name() {
+        for len in 1..40 {
+            for at in 0..len {
+                for (byte, valid) in [
+                    ("+", false),
+                    ("#", false),
+                    ("\0", false),
+                    ("\u{1}", true),
+                    ("*", true),
+                    ("$", true),
+                ] {
+                    let name = format!("{}{byte}{}", "a".repeat(at), "\u{80}".repeat(len - at - 1));
+                    assert_eq!(is_valid_name(&name), valid, "{name:?}");
+                }
+            }
         }
     }
 

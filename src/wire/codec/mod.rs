@@ -11,6 +11,7 @@ pub use decode::decode;
 pub use encode::{encode, encode_publish, encode_within, publish_len};
 
 use super::field::MAX_VARINT;
+use super::packet::ProtocolVersion;
 use super::reason::{Fault, ReasonCode};
 
 /// The longest packet there can be, in bytes: type, length and the largest remaining length.
@@ -47,6 +48,25 @@ pub fn frame_len(bytes: &[u8], max_packet_size: u32) -> Result<Option<usize>, Fa
         ));
     }
     Ok(whole.then_some(len))
+}
+
+/// The version a CONNECT asks for, even if the rest of it is malformed; `None` if the frame is no CONNECT, or of no version that is served. With
+/// it a connection that cannot be accepted can be answered in its own words.
+pub fn version_of_connect(frame: &[u8]) -> Option<ProtocolVersion> {
+    let (kind, rest) = frame.split_first()?;
+    let length = rest.iter().position(|byte| *byte < 0x80)?;
+    let body = rest.get(length + 1..).filter(|_| kind >> 4 == 1)?;
+    let level = match body {
+        [0, 4, b'M', b'Q', b'T', b'T', level, ..] => level & 0x7F,
+        [0, 6, b'M', b'Q', b'I', b's', b'd', b'p', level, ..] if level & 0x7F == 3 => 3,
+        _ => return None,
+    };
+    match level {
+        3 => Some(ProtocolVersion::V31),
+        4 => Some(ProtocolVersion::V311),
+        5 => Some(ProtocolVersion::V5),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ fn code(block: &[u8], place: Place) -> Option<u8> {
 }
 
 #[test]
-fn every_property_is_taken_where_it_belongs_and_is_0x82_elsewhere() {
+fn every_property_is_taken_where_it_belongs_and_is_0x81_elsewhere() {
     for (property, places) in all() {
         for place in PLACES {
             let needs_method = matches!(property, Property::AuthenticationData(_));
@@ -82,7 +82,7 @@ fn every_property_is_taken_where_it_belongs_and_is_0x82_elsewhere() {
             let expected = if places.contains(&place) {
                 None
             } else {
-                Some(0x82)
+                Some(0x81)
             };
             assert_eq!(code(&block, place), expected, "{property:?} in {place:?}");
             let read: Vec<_> = Properties::assume_valid(&block).iter().collect();
@@ -177,6 +177,19 @@ fn text_that_is_none_and_numbers_that_are_not_minimal_are_0x81() {
         (b"\x0b", Place::Subscribe),
     ] {
         assert_eq!(code(block, place), Some(0x81), "{block:02x?}");
+    }
+}
+
+#[test]
+fn reading_a_block_that_was_never_valid_stops_where_it_makes_no_sense_and_stays_there() {
+    for block in [
+        &b"\x01\x01\x03\x00\x01\xff\x01\x01"[..],
+        b"\x01\x01\x00\x01\x01\x01\x01",
+        b"\x01\x01\x03\x00\x09\x01\x01",
+    ] {
+        let mut read = Properties::assume_valid(block).iter();
+        assert_eq!(read.next(), Some(Property::PayloadFormatIndicator(1)));
+        assert_eq!((read.next(), read.next(), read.next()), (None, None, None));
     }
 }
 

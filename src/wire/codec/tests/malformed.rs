@@ -1,4 +1,4 @@
-//! Every kind of wrong frame by name, with its reason code.
+//! Every kind of wrong frame by name, with its reason code; those of CONNECT and CONNACK are in [`super::malformed_connect`].
 
 use super::super::*;
 use crate::wire::packet::*;
@@ -6,27 +6,27 @@ use crate::wire::property::Properties;
 
 use ProtocolVersion::{V5, V31, V311};
 
-const ALL: &[ProtocolVersion] = &[V31, V311, V5];
-const V3: &[ProtocolVersion] = &[V31, V311];
-const LATER: &[ProtocolVersion] = &[V311, V5];
-const ONLY_31: &[ProtocolVersion] = &[V31];
-const ONLY_311: &[ProtocolVersion] = &[V311];
-const ONLY_5: &[ProtocolVersion] = &[V5];
+pub(super) const ALL: &[ProtocolVersion] = &[V31, V311, V5];
+pub(super) const V3: &[ProtocolVersion] = &[V31, V311];
+pub(super) const LATER: &[ProtocolVersion] = &[V311, V5];
+pub(super) const ONLY_31: &[ProtocolVersion] = &[V31];
+pub(super) const ONLY_311: &[ProtocolVersion] = &[V311];
+pub(super) const ONLY_5: &[ProtocolVersion] = &[V5];
 
 /// A frame: first byte and body, with the right length between them.
-fn framed(first: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn framed(first: u8, body: &[u8]) -> Vec<u8> {
     assert!(body.len() < 0x80);
     [&[first, body.len() as u8], body].concat()
 }
 
-fn code(frame: &[u8], version: ProtocolVersion) -> u8 {
+pub(super) fn code(frame: &[u8], version: ProtocolVersion) -> u8 {
     match decode(frame, version) {
         Ok(_) => 0,
         Err(fault) => fault.reason.as_u8(),
     }
 }
 
-type Case = (
+pub(super) type Case = (
     &'static str,
     &'static [ProtocolVersion],
     u8,
@@ -35,7 +35,7 @@ type Case = (
 );
 
 /// Each case: what it shows, in which versions, first byte, body, and the reason code (0: it decodes).
-fn check(cases: &[Case]) {
+pub(super) fn check(cases: &[Case]) {
     for (name, versions, first, body, expected) in cases {
         for version in *versions {
             let got = code(&framed(*first, body), *version);
@@ -162,7 +162,7 @@ fn publish() {
             ONLY_5,
             0x30,
             b"\0\x01a\x03\x21\0\x01",
-            0x82,
+            0x81,
         ),
         ("unknown property", ONLY_5, 0x30, b"\0\x01a\x02\x04\0", 0x81),
         (
@@ -242,300 +242,6 @@ fn a_frame_of_another_length_than_it_says_is_0x81_and_never_a_panic() {
     }
 }
 
-/// A CONNECT: name, level, flags, and all after the keep alive.
-fn connect(name: &str, level: u8, flags: u8, rest: &[u8]) -> u8 {
-    let mut body = vec![0, name.len() as u8];
-    body.extend_from_slice(name.as_bytes());
-    body.extend_from_slice(&[level, flags, 0, 10]);
-    body.extend_from_slice(rest);
-    code(&framed(0x10, &body), V5)
-}
-
-#[test]
-fn connect_name_and_level() {
-    for (name, level, rest, expected) in [
-        ("MQIsdp", 3, &b"\0\x01c"[..], 0),
-        ("MQIsdp", 0x83, b"\0\x01c", 0),
-        ("MQTT", 4, b"\0\x01c", 0),
-        ("MQTT", 0x84, b"\0\x01c", 0),
-        ("MQTT", 5, b"\0\0\x01c", 0),
-        ("MQTT", 0x85, b"\0\0\x01c", 0x84),
-        ("MQTT", 3, b"\0\x01c", 0x84),
-        ("MQTT", 6, b"\0\0\x01c", 0x84),
-        ("MQTT", 0, b"\0\x01c", 0x84),
-        ("MQIsdp", 4, b"\0\x01c", 0x84),
-        ("MQIsdp", 5, b"\0\0\x01c", 0x84),
-        ("mqtt", 4, b"\0\x01c", 0x84),
-        ("", 4, b"\0\x01c", 0x84),
-        ("HTTP", 5, b"\0\0\x01c", 0x84),
-    ] {
-        let got = connect(name, level, 0x02, rest);
-        assert_eq!(
-            got, expected,
-            "{name} {level:#x} [MQTT-3.1.2-1, MQTT-3.1.2-2]"
-        );
-    }
-    assert_eq!(code(b"\x10\x04\0\x02\xff\xfe", V5), 0x81, "not UTF-8");
-    assert_eq!(code(b"\x10\x03\0\x04M", V5), 0x81, "past the end");
-    assert_eq!(code(b"\x10\x06\0\x04MQTT", V5), 0x81, "no level");
-    assert_eq!(code(b"\x10\x00", V5), 0x81, "nothing");
-}
-
-#[test]
-fn connect_flags_and_payload() {
-    let will = b"\0\x01c\0\x01w\0\x02hi";
-    let will_5 = b"\0\0\x01c\0\0\x01w\0\x02hi";
-    let cases: &[(&str, u8, u8, &[u8], u8)] = &[
-        ("reserved flag [MQTT-3.1.2-3]", 4, 0x03, b"\0\x01c", 0x81),
-        ("reserved flag [MQTT-3.1.2-3]", 5, 0x03, b"\0\0\x01c", 0x81),
-        ("bit 0 is not used in MQTT 3.1", 3, 0x03, b"\0\x01c", 0),
-        ("will", 4, 0x2e, will, 0),
-        ("will", 5, 0x2e, will_5, 0),
-        ("will QoS 3 [MQTT-3.1.2-12]", 3, 0x1e, will, 0x81),
-        ("will QoS 3 [MQTT-3.1.2-12]", 4, 0x1e, will, 0x81),
-        ("will QoS 3 [MQTT-3.1.2-12]", 5, 0x1e, will_5, 0x81),
-        (
-            "will QoS without will [MQTT-3.1.2-11]",
-            4,
-            0x0a,
-            b"\0\x01c",
-            0x81,
-        ),
-        (
-            "will QoS without will [MQTT-3.1.2-11]",
-            5,
-            0x0a,
-            b"\0\0\x01c",
-            0x81,
-        ),
-        (
-            "will retain without will [MQTT-3.1.2-13]",
-            4,
-            0x22,
-            b"\0\x01c",
-            0x81,
-        ),
-        (
-            "will retain without will [MQTT-3.1.2-13]",
-            5,
-            0x22,
-            b"\0\0\x01c",
-            0x81,
-        ),
-        (
-            "MQTT 3.1 uses these bits only with a will",
-            3,
-            0x3a,
-            b"\0\x01c",
-            0,
-        ),
-        ("will flag without a will", 4, 0x06, b"\0\x01c", 0x81),
-        (
-            "will flag without a payload",
-            4,
-            0x06,
-            b"\0\x01c\0\x01w",
-            0x81,
-        ),
-        (
-            "will topic with a wildcard",
-            5,
-            0x06,
-            b"\0\0\x01c\0\0\x01#\0\0",
-            0x81,
-        ),
-        (
-            "will topic with a wildcard",
-            4,
-            0x06,
-            b"\0\x01c\0\x01+\0\0",
-            0x81,
-        ),
-        ("empty will topic", 4, 0x06, b"\0\x01c\0\0\0\0", 0x81),
-        (
-            "will topic not UTF-8 [MQTT-3.1.3-11]",
-            5,
-            0x06,
-            b"\0\0\x01c\0\0\x01\xff\0\0",
-            0x81,
-        ),
-        (
-            "will with a property of CONNECT",
-            5,
-            0x06,
-            b"\0\0\x01c\x03\x21\0\x01\0\x01w\0\0",
-            0x82,
-        ),
-        (
-            "password without user name",
-            3,
-            0x42,
-            b"\0\x01c\0\x01p",
-            0x81,
-        ),
-        (
-            "password without user name",
-            4,
-            0x42,
-            b"\0\x01c\0\x01p",
-            0x81,
-        ),
-        (
-            "password without user name is allowed",
-            5,
-            0x42,
-            b"\0\0\x01c\0\x01p",
-            0,
-        ),
-        ("binary password", 4, 0xc2, b"\0\x01c\0\x01u\0\x02\xff\0", 0),
-        (
-            "user name not UTF-8 [MQTT-3.1.3-12]",
-            5,
-            0x82,
-            b"\0\0\x01c\0\x01\xff",
-            0x81,
-        ),
-        ("no user name [MQTT-3.1.2-17]", 4, 0x82, b"\0\x01c", 0x81),
-        ("no user name [MQTT-3.1.2-17]", 5, 0x82, b"\0\0\x01c", 0x81),
-        (
-            "MQTT 3.1 does not miss the user name",
-            3,
-            0x82,
-            b"\0\x01c",
-            0,
-        ),
-        (
-            "MQTT 3.1 does not miss the password",
-            3,
-            0xc2,
-            b"\0\x01c\0\x01u",
-            0,
-        ),
-        (
-            "no password [MQTT-3.1.2-19]",
-            4,
-            0xc2,
-            b"\0\x01c\0\x01u",
-            0x81,
-        ),
-        (
-            "a password too many [MQTT-3.1.2-18]",
-            4,
-            0x82,
-            b"\0\x01c\0\x01u\0\x01p",
-            0x81,
-        ),
-        ("bytes after the last field", 3, 0x02, b"\0\x01cx", 0x81),
-        ("bytes after the last field", 4, 0x02, b"\0\x01cx", 0x81),
-        ("bytes after the last field", 5, 0x02, b"\0\0\x01cx", 0x81),
-        ("no client identifier", 4, 0x02, b"", 0x81),
-        ("client identifier past the end", 4, 0x02, b"\0\x09c", 0x81),
-        (
-            "client identifier not UTF-8 [MQTT-3.1.3-4]",
-            4,
-            0x02,
-            b"\0\x01\xff",
-            0x81,
-        ),
-        (
-            "client identifier with U+0000",
-            5,
-            0x02,
-            b"\0\0\x02c\0",
-            0x81,
-        ),
-        (
-            "empty client identifier is for the broker",
-            4,
-            0x00,
-            b"\0\0",
-            0,
-        ),
-        ("receive maximum 0", 5, 0x02, b"\x03\x21\0\0\0\x01c", 0x82),
-        (
-            "receive maximum twice",
-            5,
-            0x02,
-            b"\x06\x21\0\x01\x21\0\x01\0\x01c",
-            0x82,
-        ),
-        (
-            "topic alias in CONNECT",
-            5,
-            0x02,
-            b"\x03\x23\0\x01\0\x01c",
-            0x82,
-        ),
-        (
-            "authentication data without method",
-            5,
-            0x02,
-            b"\x03\x16\0\0\0\x01c",
-            0x82,
-        ),
-        ("properties past the end", 5, 0x02, b"\x7f\0\x01c", 0x81),
-    ];
-    for (name, level, flags, rest, expected) in cases {
-        let protocol = if *level == 3 { "MQIsdp" } else { "MQTT" };
-        let got = connect(protocol, *level, *flags, rest);
-        assert_eq!(got, *expected, "{name} at level {level}: {got:#04x}");
-    }
-}
-
-#[test]
-fn connack() {
-    check(&[
-        ("refused", V3, 0x20, b"\0\x05", 0),
-        ("unknown return code", V3, 0x20, b"\0\x06", 0x82),
-        (
-            "reserved flags [MQTT-3.2.2-1]",
-            ONLY_311,
-            0x20,
-            b"\x02\0",
-            0x81,
-        ),
-        (
-            "reserved flags [MQTT-3.2.2-1]",
-            ONLY_5,
-            0x20,
-            b"\x03\0\0",
-            0x81,
-        ),
-        (
-            "flags are not used in MQTT 3.1",
-            ONLY_31,
-            0x20,
-            b"\xff\0",
-            0,
-        ),
-        (
-            "refused with a session [MQTT-3.2.2-6]",
-            ONLY_311,
-            0x20,
-            b"\x01\x02",
-            0x82,
-        ),
-        (
-            "refused with a session [MQTT-3.2.2-6]",
-            ONLY_5,
-            0x20,
-            b"\x01\x80\0",
-            0x82,
-        ),
-        ("no properties", ONLY_5, 0x20, b"\0\0", 0x81),
-        (
-            "a code of DISCONNECT [MQTT-3.2.2-8]",
-            ONLY_5,
-            0x20,
-            b"\0\x8e\0",
-            0x82,
-        ),
-        ("no reason code", ALL, 0x20, b"\0", 0x81),
-        ("trailing byte", V3, 0x20, b"\0\0\0", 0x81),
-        ("trailing byte", ONLY_5, 0x20, b"\0\0\0\0", 0x81),
-    ]);
-}
-
 #[test]
 fn acknowledgements() {
     for (first, error, wrong) in [
@@ -576,7 +282,7 @@ fn acknowledgements() {
                 "a property of another packet",
                 ONLY_5,
                 b"\0\x01\0\x03\x23\0\x01",
-                0x82,
+                0x81,
             ),
         ];
         for (name, versions, body, expected) in cases {
@@ -744,7 +450,7 @@ fn suback_unsubscribe_and_unsuback() {
             ONLY_5,
             0xa2,
             b"\0\x01\x04\x1f\0\x01r\0\x01a",
-            0x82,
+            0x81,
         ),
         ("UNSUBACK: codes in MQTT 3", V3, 0xb0, b"\0\x01\0", 0x81),
         ("UNSUBACK: no code", ONLY_5, 0xb0, b"\0\x01\0", 0x82),
@@ -807,7 +513,7 @@ fn pings_disconnect_and_auth() {
             ONLY_5,
             0xe0,
             b"\0\x03\x21\0\x01",
-            0x82,
+            0x81,
         ),
         ("AUTH without a body", ONLY_5, 0xf0, b"", 0),
         ("AUTH that is only a success", ONLY_5, 0xf0, b"\0", 0),

@@ -2,4 +2,5 @@
 
 mod differential;
 mod malformed;
+mod malformed_connect;
 mod round_trip;

@@ -1,0 +1,232 @@
+//! One task a connection: it reads what there is into a buffer of its thread, decodes all whole packets, handles them all in one visit to the
+//! broker, takes what the broker has for it, and writes that at once. An idle connection holds no buffer.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
+
+use super::core::Core;
+use crate::broker::{ConnectionId, Output};
+use crate::wire::{Fault, Packet, ProtocolVersion, codec};
+
+/// Bytes read at once.
+const READ_BYTES: usize = 64 * 1024;
+/// Packets handled in one visit to the broker.
+const VISIT_PACKETS: usize = 256;
+/// Rounds of reading and writing before other tasks get their turn.
+const ROUNDS: usize = 16;
+/// How long a peer has to read what it was told last, once the connection is closed from this side.
+const LINGER: Duration = Duration::from_secs(2);
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+/// A stream of bytes to a client.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// Serves a connection the broker has accepted, until either side closes it.
+pub async fn serve(core: Arc<Core>, stream: impl Stream, id: ConnectionId, max_packet_size: u32) {
+    let mut connection = Connection {
+        core,
+        stream,
+        id,
+        max_packet_size,
+        version: None,
+        partial: Vec::new(),
+        writing: Vec::new(),
+        written: 0,
+        output: Output {
+            close: false,
+            pause: false,
+        },
+    };
+    let ended = poll_fn(|cx| connection.poll(cx)).await;
+    {
+        let mut entered = connection.core.enter(Some(id));
+        let now = entered.now();
+        entered.broker().lost(id, now);
+    }
+    if let Ok(()) = ended {
+        // Closed from this side: bytes of the peer that nobody reads would make the operating system take back what was just written.
+        let _ = timeout(LINGER, connection.drain()).await;
+    }
+}
+
+struct Connection<S> {
+    core: Arc<Core>,
+    stream: S,
+    id: ConnectionId,
+    max_packet_size: u32,
+    /// What the peer speaks, once it has said so.
+    version: Option<ProtocolVersion>,
+    /// The beginning of a packet whose rest has not come.
+    partial: Vec<u8>,
+    /// What is being written, and how far that is.
+    writing: Vec<u8>,
+    written: usize,
+    output: Output,
+}
+
+impl<S: Stream> Connection<S> {
+    /// Goes on as far as it can. Ready when the connection is closed: by this side (`Ok`), or by the peer.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for _ in 0..ROUNDS {
+            let all_written = self.poll_write(cx)?;
+            if self.output.close && all_written {
+                return Poll::Ready(Ok(()));
+            }
+            let read = !self.output.close && !self.output.pause && self.poll_read(cx)?;
+            let took = all_written && !read && self.take_output(cx);
+            if !read && !took {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Writes what was taken; whether all of it is written.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        while self.written < self.writing.len() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.writing[self.written..]) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(written)) => self.written += written,
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(false),
+            }
+        }
+        if self.written > 0 {
+            self.writing = Vec::new();
+            self.written = 0;
+            if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_flush(cx) {
+                return Err(error);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads once and handles what came; whether anything did.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                }
+                Poll::Ready(Ok(())) => {
+                    self.handle(cx, buffer.filled());
+                    Ok(true)
+                }
+                Poll::Ready(Err(error)) => Err(error),
+                Poll::Pending => Ok(false),
+            }
+        })
+    }
+
+    fn handle(&mut self, cx: &mut Context<'_>, new: &[u8]) {
+        if self.partial.is_empty() {
+            let used = self.handle_packets(cx, new);
+            self.partial = new[used..].to_vec();
+        } else {
+            let mut bytes = std::mem::take(&mut self.partial);
+            bytes.extend_from_slice(new);
+            let used = self.handle_packets(cx, &bytes);
+            bytes.drain(..used);
+            if !bytes.is_empty() {
+                self.partial = bytes;
+            }
+        }
+    }
+
+    /// Hands all whole packets to the broker; how many bytes they were.
+    fn handle_packets(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        loop {
+            let mut packets = Vec::new();
+            let mut fault = None;
+            while packets.len() < VISIT_PACKETS {
+                match self.decode_next(&bytes[used..]) {
+                    Ok(Some((packet, length))) => {
+                        packets.push(packet);
+                        used += length;
+                    }
+                    Ok(None) => break,
+                    Err(found) => {
+                        fault = Some(found);
+                        used = bytes.len();
+                        break;
+                    }
+                }
+            }
+            if packets.is_empty() && fault.is_none() {
+                return used;
+            }
+            self.visit(cx, packets, fault);
+            if self.output.close {
+                return bytes.len();
+            }
+        }
+    }
+
+    fn decode_next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(Packet<'a>, usize)>, Fault> {
+        let Some(length) = codec::frame_len(bytes, self.max_packet_size)? else {
+            return Ok(None);
+        };
+        let frame = &bytes[..length];
+        if self.version.is_none() {
+            self.version = codec::version_of_connect(frame);
+        }
+        let packet = codec::decode(frame, self.version.unwrap_or(ProtocolVersion::V5))?;
+        Ok(Some((packet, length)))
+    }
+
+    /// Hands packets to the broker and takes what it has for this connection, in one visit.
+    fn visit(&mut self, cx: &mut Context<'_>, packets: Vec<Packet<'_>>, fault: Option<Fault>) {
+        let writable = self.writing.is_empty();
+        let core = Arc::clone(&self.core);
+        let mut entered = core.enter(writable.then_some(self.id));
+        let now = entered.now();
+        let broker = entered.broker();
+        for packet in packets {
+            broker.receive(self.id, packet, now);
+        }
+        if let Some(fault) = fault {
+            broker.fault(self.id, fault, self.version, now);
+        }
+        if writable {
+            self.output = broker.take_output(self.id, &mut self.writing, now);
+            entered.set_waker(self.id, cx.waker());
+        }
+    }
+
+    /// Takes what the broker has for this connection; whether that was anything, or whether it may go on reading.
+    fn take_output(&mut self, cx: &mut Context<'_>) -> bool {
+        let before = self.output;
+        let core = Arc::clone(&self.core);
+        let mut entered = core.enter(Some(self.id));
+        let now = entered.now();
+        self.output = entered
+            .broker()
+            .take_output(self.id, &mut self.writing, now);
+        entered.set_waker(self.id, cx.waker());
+        !self.writing.is_empty() || self.output != before
+    }
+
+    /// Closes the sending side and reads until the peer does the same.
+    async fn drain(&mut self) -> io::Result<()> {
+        poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await?;
+        let mut bytes = vec![0; 1024];
+        while self.stream.read(&mut bytes).await? > 0 {}
+        Ok(())
+    }
+}

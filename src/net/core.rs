@@ -1,0 +1,216 @@
+//! The broker behind one lock. A task that has read packets enters it in place, handles them all, and wakes each connection that got
+//! something once: no thread is handed anything on the way. Only the committer (fsync blocks) and the reader of bodies are threads of their own.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use crate::broker::record::Batch;
+use crate::broker::{Broker, ConnectionId, Fetch};
+use crate::clock::{Clock, Now};
+use crate::store::{Notifier, Progress, Store};
+
+/// The broker, shared by all that drive it.
+#[derive(Debug)]
+pub struct Core {
+    state: Mutex<State>,
+    clock: Clock,
+    earlier: Notify,
+    committer: OnceLock<Notifier>,
+    fetches: Sender<Fetch>,
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+struct State {
+    broker: Broker,
+    /// The task of each connection, while it waits.
+    wakers: Vec<Option<Waker>>,
+    /// When the ticker will wake up, in milliseconds of uptime.
+    armed: u64,
+    /// The committer works on a batch, and will ask for the next by itself.
+    committing: bool,
+    touched: Vec<ConnectionId>,
+}
+
+/// The broker, entered: what it asks for is done when this is dropped.
+pub struct Entered<'a> {
+    core: &'a Core,
+    state: Option<MutexGuard<'a, State>>,
+    now: Now,
+    /// The connection whose own task this is; it need not be woken.
+    own: Option<ConnectionId>,
+}
+
+impl Core {
+    /// The core of a process. The receiver is for [`Core::read_bodies`].
+    pub fn new(broker: Broker, clock: Clock) -> (Arc<Core>, Receiver<Fetch>) {
+        let (fetches, receiver) = channel();
+        let state = State {
+            broker,
+            wakers: Vec::new(),
+            armed: u64::MAX,
+            committing: false,
+            touched: Vec::new(),
+        };
+        let core = Core {
+            state: Mutex::new(state),
+            clock,
+            earlier: Notify::new(),
+            committer: OnceLock::new(),
+            fetches,
+        };
+        (Arc::new(core), receiver)
+    }
+
+    /// Enters the broker. `own` is the connection whose task enters and will take its output itself.
+    pub fn enter(&self, own: Option<ConnectionId>) -> Entered<'_> {
+        let now = self.clock.now();
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Entered {
+            core: self,
+            state: Some(state),
+            now,
+            own,
+        }
+    }
+
+    /// Tells the core how to wake the committer.
+    pub fn set_committer(&self, notifier: Notifier) {
+        if self.committer.set(notifier).is_ok() {
+            drop(self.enter(None));
+        }
+    }
+
+    /// The next batch for the committer.
+    pub fn next_batch(&self) -> Option<Batch> {
+        let mut entered = self.enter(None);
+        let now = entered.now;
+        let state = entered.state_mut();
+        let batch = state.broker.take_batch(now);
+        state.committing = batch.is_some();
+        batch
+    }
+
+    /// Hears how far the committer has come. False if the store failed.
+    pub fn committed(&self, progress: &Progress, store: &Store) -> bool {
+        let mut entered = self.enter(None);
+        let now = entered.now;
+        let broker = &mut entered.state_mut().broker;
+        match progress {
+            Progress::Written(batch) => broker.written(*batch, now),
+            Progress::Durable(batch) => broker.durable(*batch, store.has_room(), now),
+            Progress::Failed(_) => return false,
+        }
+        true
+    }
+
+    /// Reads the bodies the broker asks for, until the core is gone or the store fails.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn read_bodies(
+        &self,
+        fetches: &Receiver<Fetch>,
+        store: &Store,
+    ) -> Result<(), crate::store::StoreError> {
+        while let Ok(fetch) = fetches.recv() {
+            let mut bodies = Vec::with_capacity(fetch.seqs.len());
+            store.fetch(&fetch.seqs, &mut |seq, body| bodies.push((seq, body)))?;
+            let mut entered = self.enter(None);
+            let now = entered.now;
+            entered.broker().fetched(fetch, bodies, now);
+        }
+        Ok(())
+    }
+
+    /// Ticks the broker for ever, each time its next time-out has come.
+    pub async fn tick(&self) {
+        loop {
+            let wait = {
+                let mut entered = self.enter(None);
+                let now = entered.now;
+                entered.broker().tick(now);
+                let state = entered.state_mut();
+                state.armed = state.broker.next_timeout();
+                state.armed.saturating_sub(now.uptime)
+            };
+            tokio::select! {
+                () = sleep_until(Instant::now() + Duration::from_millis(wait.min(3_600_000))) => {}
+                () = self.earlier.notified() => {}
+            }
+        }
+    }
+}
+
+impl Entered<'_> {
+    /// The broker.
+    pub fn broker(&mut self) -> &mut Broker {
+        &mut self.state_mut().broker
+    }
+
+    /// The moment it was entered.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// Sets whom to wake when there is something for a connection.
+    pub fn set_waker(&mut self, id: ConnectionId, waker: &Waker) {
+        let wakers = &mut self.state_mut().wakers;
+        let at = id.0 as usize;
+        if wakers.len() <= at {
+            wakers.resize_with(at + 1, || None);
+        }
+        if !wakers[at]
+            .as_ref()
+            .is_some_and(|known| known.will_wake(waker))
+        {
+            wakers[at] = Some(waker.clone());
+        }
+    }
+
+    fn state_mut(&mut self) -> &mut State {
+        self.state
+            .as_mut()
+            .expect("the state is there until this is dropped")
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        let (now, own) = (self.now, self.own);
+        let Some(mut guard) = self.state.take() else {
+            return;
+        };
+        let state = &mut *guard;
+        let mut touched = std::mem::take(&mut state.touched);
+        state.broker.take_touched(&mut touched);
+        let mut wake: Vec<Waker> = Vec::with_capacity(touched.len());
+        for id in touched.drain(..).filter(|id| Some(*id) != own) {
+            wake.extend(state.wakers.get_mut(id.0 as usize).and_then(Option::take));
+        }
+        state.touched = touched;
+        let fetches = state.broker.take_fetches();
+        let commit = !state.committing && state.broker.wants_commit(now);
+        let earlier = state.broker.next_timeout() < state.armed;
+        if earlier {
+            state.armed = 0;
+        }
+        drop(guard);
+        for fetch in fetches {
+            // The reader is gone only when the process ends.
+            let _ = self.core.fetches.send(fetch);
+        }
+        if commit && let Some(committer) = self.core.committer.get() {
+            committer.notify();
+        }
+        if earlier {
+            self.core.earlier.notify_one();
+        }
+        wake.into_iter().for_each(Waker::wake);
+    }
+}

@@ -1,0 +1,11 @@
+//! What touches the world: sockets, and the driver that feeds the broker from them.
+//!
+//! - [`core`]: the broker behind one lock, entered in place by whoever has something for it.
+//! - [`connection`]: one task a connection: read once, decode all, handle all under one lock, write once.
+//! - [`listener`]: accepts connections.
+//!
+//! This floor makes no protocol decisions.
+
+pub mod connection;
+pub mod core;
+pub mod listener;

@@ -1,0 +1,361 @@
+//! How records are laid out in bytes. Version 1.
+//!
+//! Every record begins with its version; integers are little-endian and of fixed width. Records are read strictly: a byte too many or too
+//! few, a flag that has no meaning, or a text that is not one is an error, never a panic.
+//!
+//! A message is kept as one byte string, [`MESSAGE_HEAD`] bytes and then topic, properties and payload. What exceeds [`PART`] bytes goes on in the
+//! table of parts: so that no row needs more than one page of the file, and a large message never asks for a hole of many pages in a file that is
+//! nearly full.
+
+use crate::broker::Message;
+use crate::broker::message::Parts;
+use crate::broker::record::{DeliveryRecord, SessionRecord, SubscriptionRecord, WillRecord};
+use crate::wire::packet::{RetainHandling, SubscribeOptions};
+use crate::wire::property::Place;
+use crate::wire::{PacketId, Properties, ProtocolVersion, QoS, topic};
+
+/// Version of every record written by this program.
+pub(super) const VERSION: u8 = 1;
+
+/// Most bytes of a message in one row.
+pub(super) const PART: usize = 4000;
+
+/// Bytes of a message's record before its topic.
+pub(super) const MESSAGE_HEAD: usize = 16;
+
+const RETAIN: u8 = 1 << 2;
+const EXPIRES: u8 = 1 << 3;
+const RELEASED: u8 = 1 << 4;
+const PACKET_ID: u8 = 1 << 5;
+
+/// What is wrong with a record.
+pub(super) type What = &'static str;
+
+/// Appends a message. A retained message's topic is its key, so it is not written again.
+pub(super) fn put_message(out: &mut Vec<u8>, message: &Message, with_topic: bool) {
+    let topic = if with_topic { message.topic() } else { "" };
+    let properties = message.properties();
+    let mut flags = message.qos() as u8;
+    flags |= if message.retain() { RETAIN } else { 0 };
+    flags |= if message.expires().is_some() {
+        EXPIRES
+    } else {
+        0
+    };
+    out.extend_from_slice(&[VERSION, flags]);
+    out.extend_from_slice(&message.expires().unwrap_or(0).to_le_bytes());
+    out.extend_from_slice(&(topic.len() as u16).to_le_bytes());
+    out.extend_from_slice(&(properties.as_bytes().len() as u32).to_le_bytes());
+    out.extend_from_slice(topic.as_bytes());
+    out.extend_from_slice(properties.as_bytes());
+    out.extend_from_slice(message.payload());
+}
+
+/// Reads a message; `topic` is that of the key where the record has none.
+pub(super) fn message(bytes: &[u8], key_topic: Option<&str>) -> Result<Message, What> {
+    let mut input = Input::versioned(bytes)?;
+    let flags = input.flags(0b11 | RETAIN | EXPIRES)?;
+    let expires = input.u64()?;
+    let topic_len = input.u16()?;
+    let properties_len = input.u32()?;
+    let own_topic = input.text(usize::from(topic_len))?;
+    let properties = input.take(usize::try_from(properties_len).map_err(|_| SHORT)?)?;
+    let topic = match key_topic {
+        Some(topic) if own_topic.is_empty() => topic,
+        Some(_) => return Err("a topic both in the key and in the record"),
+        None => own_topic,
+    };
+    if !topic::is_valid_name(topic) {
+        return Err("the topic is not a topic name");
+    }
+    Ok(Message::new(&Parts {
+        topic,
+        properties: Properties::parse(properties, Place::Publish)
+            .map_err(|_| "the properties are not those of a PUBLISH")?,
+        payload: input.rest(),
+        qos: qos(flags)?,
+        retain: flags & RETAIN != 0,
+        expires: optional(flags & EXPIRES != 0, expires)?,
+    }))
+}
+
+/// Appends a session.
+pub(super) fn put_session(out: &mut Vec<u8>, session: &SessionRecord) {
+    let version = match session.version {
+        ProtocolVersion::V31 => 3,
+        ProtocolVersion::V311 => 4,
+        ProtocolVersion::V5 => 5,
+    };
+    out.extend_from_slice(&[VERSION, version]);
+    out.push(u8::from(session.disconnected_at.is_some()));
+    out.extend_from_slice(&session.expiry.to_le_bytes());
+    out.extend_from_slice(&session.disconnected_at.unwrap_or(0).to_le_bytes());
+    out.extend_from_slice(session.client_id.as_bytes());
+}
+
+/// Reads a session.
+pub(super) fn session(bytes: &[u8]) -> Result<SessionRecord, What> {
+    let mut input = Input::versioned(bytes)?;
+    let version = match input.u8()? {
+        3 => ProtocolVersion::V31,
+        4 => ProtocolVersion::V311,
+        5 => ProtocolVersion::V5,
+        _ => return Err("no such protocol version"),
+    };
+    let disconnected = input.flags(1)? != 0;
+    let expiry = input.u32()?;
+    let disconnected_at = input.u64()?;
+    Ok(SessionRecord {
+        client_id: input.rest_text()?.into(),
+        version,
+        expiry,
+        disconnected_at: optional(disconnected, disconnected_at)?,
+    })
+}
+
+/// Appends a subscription.
+pub(super) fn put_subscription(out: &mut Vec<u8>, subscription: &SubscriptionRecord) {
+    let options = &subscription.options;
+    let handling = match options.retain_handling {
+        RetainHandling::OnSubscribe => 0,
+        RetainHandling::IfNew => 1,
+        RetainHandling::Never => 2,
+    };
+    let bits = options.qos as u8
+        | u8::from(options.no_local) << 2
+        | u8::from(options.retain_as_published) << 3
+        | handling << 4;
+    out.extend_from_slice(&[VERSION, bits]);
+    // Zero is not a subscription identifier, so it stands for none [MQTT-3.8.2.1.2].
+    out.extend_from_slice(&subscription.id.unwrap_or(0).to_le_bytes());
+}
+
+/// Reads a subscription.
+pub(super) fn subscription(bytes: &[u8]) -> Result<SubscriptionRecord, What> {
+    let mut input = Input::versioned(bytes)?;
+    let bits = input.flags(0b0011_1111)?;
+    let id = input.u32()?;
+    input.end()?;
+    Ok(SubscriptionRecord {
+        options: SubscribeOptions {
+            qos: qos(bits)?,
+            no_local: bits & 1 << 2 != 0,
+            retain_as_published: bits & 1 << 3 != 0,
+            retain_handling: match bits >> 4 {
+                0 => RetainHandling::OnSubscribe,
+                1 => RetainHandling::IfNew,
+                2 => RetainHandling::Never,
+                _ => return Err("no such retain handling"),
+            },
+        },
+        id: (id != 0).then_some(id),
+    })
+}
+
+/// Appends the name of a shared group.
+pub(super) fn put_group(out: &mut Vec<u8>, name: &str) {
+    out.push(VERSION);
+    out.extend_from_slice(name.as_bytes());
+}
+
+/// Reads the name of a shared group.
+pub(super) fn group(bytes: &[u8]) -> Result<Box<str>, What> {
+    Ok(Input::versioned(bytes)?.rest_text()?.into())
+}
+
+/// Appends a will: what it is to do, and then its message.
+pub(super) fn put_will(out: &mut Vec<u8>, will: &WillRecord) {
+    let flags = u8::from(will.expiry.is_some()) | u8::from(will.due.is_some()) << 1;
+    out.extend_from_slice(&[VERSION, flags]);
+    out.extend_from_slice(&will.expiry.unwrap_or(0).to_le_bytes());
+    out.extend_from_slice(&will.delay.to_le_bytes());
+    out.extend_from_slice(&will.due.unwrap_or(0).to_le_bytes());
+    put_message(out, &will.message, true);
+}
+
+/// Reads a will.
+pub(super) fn will(bytes: &[u8]) -> Result<WillRecord, What> {
+    let mut input = Input::versioned(bytes)?;
+    let flags = input.flags(0b11)?;
+    let expiry = input.u32()?;
+    let delay = input.u32()?;
+    let due = input.u64()?;
+    Ok(WillRecord {
+        message: message(input.rest(), None)?,
+        expiry: optional(flags & 1 != 0, expiry)?,
+        delay,
+        due: optional(flags & 2 != 0, due)?,
+    })
+}
+
+/// Appends a delivery: 6 bytes, and what else it has.
+pub(super) fn put_delivery(out: &mut Vec<u8>, delivery: &DeliveryRecord) {
+    let mut flags = delivery.qos as u8;
+    flags |= if delivery.retain { RETAIN } else { 0 };
+    flags |= if delivery.released { RELEASED } else { 0 };
+    flags |= if delivery.expires.is_some() {
+        EXPIRES
+    } else {
+        0
+    };
+    flags |= if delivery.packet_id.is_some() {
+        PACKET_ID
+    } else {
+        0
+    };
+    out.extend_from_slice(&[VERSION, flags]);
+    out.extend_from_slice(&delivery.size.to_le_bytes());
+    if let Some(id) = delivery.packet_id {
+        out.extend_from_slice(&id.get().to_le_bytes());
+    }
+    if let Some(expires) = delivery.expires {
+        out.extend_from_slice(&expires.to_le_bytes());
+    }
+    for id in delivery.subscription_ids.as_slice() {
+        out.extend_from_slice(&id.to_le_bytes());
+    }
+}
+
+/// Reads a delivery.
+pub(super) fn delivery(bytes: &[u8]) -> Result<DeliveryRecord, What> {
+    let mut input = Input::versioned(bytes)?;
+    let flags = input.flags(0b11 | RETAIN | RELEASED | EXPIRES | PACKET_ID)?;
+    let size = input.u32()?;
+    let packet_id = match flags & PACKET_ID {
+        0 => None,
+        _ => Some(PacketId::new(input.u16()?).ok_or("packet identifier 0")?),
+    };
+    let expires = match flags & EXPIRES {
+        0 => None,
+        _ => Some(input.u64()?),
+    };
+    let ids = input.rest();
+    if ids.len() % 4 != 0 {
+        return Err("the subscription identifiers are cut short");
+    }
+    Ok(DeliveryRecord {
+        qos: qos(flags)?,
+        retain: flags & RETAIN != 0,
+        released: flags & RELEASED != 0,
+        packet_id,
+        size,
+        expires,
+        subscription_ids: ids
+            .chunks_exact(4)
+            .map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]))
+            .collect(),
+    })
+}
+
+/// Reads only what a delivery says of its message's size.
+pub(super) fn delivery_size(bytes: &[u8]) -> Result<u32, What> {
+    let mut input = Input::versioned(bytes)?;
+    input.u8()?;
+    input.u32()
+}
+
+/// Checks the record of a received packet identifier, which says nothing but its version.
+pub(super) fn received(bytes: &[u8]) -> Result<(), What> {
+    Input::versioned(bytes)?.end()
+}
+
+/// Appends a number of the meta table.
+pub(super) fn put_number(out: &mut Vec<u8>, number: u64) {
+    out.push(VERSION);
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+/// Reads a number of the meta table.
+pub(super) fn number(bytes: &[u8]) -> Result<u64, What> {
+    let mut input = Input::versioned(bytes)?;
+    let number = input.u64()?;
+    input.end()?;
+    Ok(number)
+}
+
+fn qos(flags: u8) -> Result<QoS, What> {
+    match flags & 0b11 {
+        0 => Ok(QoS::AtMostOnce),
+        1 => Ok(QoS::AtLeastOnce),
+        2 => Ok(QoS::ExactlyOnce),
+        _ => Err("no such QoS"),
+    }
+}
+
+fn optional<T: Default + PartialEq>(there: bool, value: T) -> Result<Option<T>, What> {
+    match (there, value) {
+        (true, value) => Ok(Some(value)),
+        (false, value) if value == T::default() => Ok(None),
+        (false, _) => Err("a value that is said not to be there"),
+    }
+}
+
+const SHORT: What = "it is cut short";
+
+/// What is left to read of a record.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn versioned(bytes: &'a [u8]) -> Result<Input<'a>, What> {
+        match bytes.split_first() {
+            Some((&VERSION, rest)) => Ok(Input(rest)),
+            Some(_) => Err("its version is not 1"),
+            None => Err("it is empty"),
+        }
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], What> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(SHORT)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], What> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(SHORT)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn u8(&mut self) -> Result<u8, What> {
+        Ok(u8::from_le_bytes(self.array()?))
+    }
+
+    fn u16(&mut self) -> Result<u16, What> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    fn u32(&mut self) -> Result<u32, What> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, What> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    fn flags(&mut self, known: u8) -> Result<u8, What> {
+        match self.u8()? {
+            flags if flags & !known == 0 => Ok(flags),
+            _ => Err("a flag without a meaning"),
+        }
+    }
+
+    fn text(&mut self, len: usize) -> Result<&'a str, What> {
+        std::str::from_utf8(self.take(len)?).map_err(|_| "a text that is not UTF-8")
+    }
+
+    fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+
+    fn rest_text(&mut self) -> Result<&'a str, What> {
+        self.text(self.0.len())
+    }
+
+    fn end(self) -> Result<(), What> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err("it is too long")
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Handing everything back at the start. Message bodies stay on disk.
+
+use std::collections::HashSet;
+
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+
+use super::apply::ROW;
+use super::error::{Doing, StoreError};
+use super::record::{self, What};
+use super::tables::{
+    DELIVERIES, Definition, GROUPS, MESSAGES, READ, RECEIVED, RETAINED, SESSIONS, SUBSCRIPTIONS,
+    WILLS, bad, every, key_pair, key_text, key_u64, key_u64_and,
+};
+use super::{Store, record::MESSAGE_HEAD};
+use crate::broker::record::{Batch, BatchId, QueueKey, Seq, Write};
+use crate::wire::PacketId;
+
+/// Orphans are removed by this many in a transaction.
+const ORPHANS: usize = 10_000;
+
+/// What recovery found, beside the rows it handed back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recovery {
+    /// Larger than any `Seq` ever used. Numbers are set aside in blocks, so some may be skipped.
+    pub next_seq: Seq,
+    /// Larger than any queue key ever used; as `next_seq`.
+    pub next_queue: QueueKey,
+    /// Rows handed back.
+    pub rows: u64,
+    /// Rows that belonged to nothing and have been removed. A store written by this program has none.
+    pub orphans: u64,
+}
+
+impl Store {
+    /// Hands every row back as the write that would put it there: sessions, groups, subscriptions, wills, received identifiers, retained messages
+    /// and deliveries, these in the order of their `Seq`. Message bodies are not read.
+    ///
+    /// # Errors
+    /// If the database fails, or a record is not what this program writes.
+    pub fn recover(&self, each: &mut dyn FnMut(Write)) -> Result<Recovery, StoreError> {
+        let orphans = self.remove_orphans()?;
+        let database = self.database();
+        let database = database.as_ref().ok_or(StoreError::Stopped)?;
+        let transaction = database.begin_read().doing(READ)?;
+        let mut rows = 0;
+        let tables: [(Definition, fn(&[u8], &[u8]) -> Result<Write, What>); 7] = [
+            (SESSIONS, session),
+            (GROUPS, group),
+            (SUBSCRIPTIONS, subscription),
+            (WILLS, will),
+            (RECEIVED, received),
+            (RETAINED, retained),
+            (DELIVERIES, delivery),
+        ];
+        for (table, read) in tables {
+            every(&transaction, table, |key, record| {
+                each(read(key, record).map_err(|what| bad(table, key)(what))?);
+                rows += 1;
+                Ok(())
+            })?;
+        }
+        let unused = self.unused();
+        Ok(Recovery {
+            next_seq: Seq(unused.seq),
+            next_queue: QueueKey(unused.queue),
+            rows,
+            orphans,
+        })
+    }
+
+    /// Removes rows that belong to nothing, if opening has seen signs of any. Returns how many there were.
+    fn remove_orphans(&self) -> Result<u64, StoreError> {
+        let mut removed = 0;
+        while self.suspects_orphans() {
+            let writes = {
+                let database = self.database();
+                find_orphans(database.as_ref().ok_or(StoreError::Stopped)?)?
+            };
+            if writes.is_empty() {
+                break;
+            }
+            removed += writes.len() as u64;
+            let id = BatchId::default();
+            self.apply(&Batch { id, writes }, &|| ())?;
+        }
+        Ok(removed)
+    }
+}
+
+fn session(key: &[u8], record: &[u8]) -> Result<Write, What> {
+    let key = QueueKey(key_u64(key)?);
+    Ok(Write::PutSession(key, record::session(record)?))
+}
+
+fn group(key: &[u8], record: &[u8]) -> Result<Write, What> {
+    let key = QueueKey(key_u64(key)?);
+    Ok(Write::PutGroup(key, record::group(record)?))
+}
+
+fn subscription(key: &[u8], record: &[u8]) -> Result<Write, What> {
+    let (key, filter) = key_u64_and(key)?;
+    let filter = key_text(filter)?.into();
+    Ok(Write::PutSubscription(
+        QueueKey(key),
+        filter,
+        record::subscription(record)?,
+    ))
+}
+
+fn will(key: &[u8], record: &[u8]) -> Result<Write, What> {
+    let key = QueueKey(key_u64(key)?);
+    Ok(Write::PutWill(key, record::will(record)?))
+}
+
+fn received(key: &[u8], record: &[u8]) -> Result<Write, What> {
+    record::received(record)?;
+    let (key, id) = key_u64_and(key)?;
+    let id = id.try_into().map(u16::from_be_bytes).ok();
+    let id = id.and_then(PacketId::new).ok_or("no packet identifier")?;
+    Ok(Write::PutReceived(QueueKey(key), id))
+}
+
+fn retained(key: &[u8], record: &[u8]) -> Result<Write, What> {
+    Ok(Write::PutRetained(record::message(
+        record,
+        Some(key_text(key)?),
+    )?))
+}
+
+fn delivery(key: &[u8], record: &[u8]) -> Result<Write, What> {
+    let (seq, key) = key_pair(key)?;
+    Ok(Write::PutDelivery(
+        Seq(seq),
+        QueueKey(key),
+        record::delivery(record)?,
+    ))
+}
+
+/// What a look through all tables but the bodies tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Totals {
+    /// Bytes of keys and records. Bodies are reckoned from their deliveries.
+    pub(super) live: u64,
+    /// Rows may be there that belong to nothing.
+    pub(super) orphans: bool,
+}
+
+impl Totals {
+    /// Looks through a database.
+    pub(super) fn of(database: &Database) -> Result<Totals, StoreError> {
+        let transaction = database.begin_read().doing(READ)?;
+        let mut totals = Totals::default();
+        let mut queues = HashSet::new();
+        for table in [SESSIONS, GROUPS] {
+            every(&transaction, table, |key, record| {
+                totals.add(key.len() + record.len());
+                queues.insert(key_u64(key).map_err(|what| bad(table, key)(what))?);
+                Ok(())
+            })?;
+        }
+        for table in [SUBSCRIPTIONS, WILLS, RECEIVED] {
+            every(&transaction, table, |key, record| {
+                totals.add(key.len() + record.len());
+                let (queue, _) = key_u64_and(key).map_err(|what| bad(table, key)(what))?;
+                totals.orphans |= !queues.contains(&queue);
+                Ok(())
+            })?;
+        }
+        every(&transaction, RETAINED, |key, record| {
+            totals.add(key.len() + record.len());
+            Ok(())
+        })?;
+        let mut bodies = 0;
+        let mut last = None;
+        every(&transaction, DELIVERIES, |key, record| {
+            totals.add(key.len() + record.len());
+            let bad = || bad(DELIVERIES, key);
+            let (seq, queue) = key_pair(key).map_err(|what| bad()(what))?;
+            let size = record::delivery_size(record).map_err(|what| bad()(what))?;
+            totals.orphans |= !queues.contains(&queue);
+            if last != Some(seq) {
+                last = Some(seq);
+                bodies += 1;
+                totals.add(size_of::<u64>() + MESSAGE_HEAD + size as usize);
+            }
+            Ok(())
+        })?;
+        let stored = transaction.open_table(MESSAGES).doing(READ)?.len();
+        totals.orphans |= stored.doing(READ)? != bodies;
+        Ok(totals)
+    }
+
+    fn add(&mut self, bytes: usize) {
+        self.live += bytes as u64 + ROW as u64;
+    }
+}
+
+/// The removals of some rows that belong to nothing: bodies without deliveries, deliveries without a body or a queue, and what is left of sessions
+/// that are gone.
+fn find_orphans(database: &Database) -> Result<Vec<Write>, StoreError> {
+    let transaction = database.begin_read().doing(READ)?;
+    let mut queues = HashSet::new();
+    for table in [SESSIONS, GROUPS] {
+        every(&transaction, table, |key, _| {
+            queues.insert(key_u64(key).map_err(|what| bad(table, key)(what))?);
+            Ok(())
+        })?;
+    }
+    let mut found = Vec::new();
+    let tables: [(Definition, fn(&[u8], &[u8]) -> Result<Write, What>); 3] = [
+        (SUBSCRIPTIONS, subscription),
+        (WILLS, will),
+        (RECEIVED, received),
+    ];
+    for (table, read) in tables {
+        every(&transaction, table, |key, record| {
+            let row = read(key, record).map_err(|what| bad(table, key)(what))?;
+            found.extend(removal(row).filter(|(queue, _)| !queues.contains(&queue.0)));
+            found.truncate(ORPHANS);
+            Ok(())
+        })?;
+    }
+    let mut found: Vec<Write> = found.into_iter().map(|(_, write)| write).collect();
+
+    // Bodies and deliveries are both in the order of their Seq: walk them side by side.
+    let bodies = transaction.open_table(MESSAGES).doing(READ)?;
+    let mut bodies = bodies.iter().doing(READ)?;
+    let mut next_body = || -> Result<Option<u64>, StoreError> {
+        let Some(row) = bodies.next() else {
+            return Ok(None);
+        };
+        let (key, _) = row.doing(READ)?;
+        let seq = key_u64(key.value()).map_err(|what| bad(MESSAGES, key.value())(what))?;
+        Ok(Some(seq))
+    };
+    let mut body = next_body()?;
+    let mut wanted = false;
+    every(&transaction, DELIVERIES, |key, _| {
+        let (seq, queue) = key_pair(key).map_err(|what| bad(DELIVERIES, key)(what))?;
+        while let Some(at) = body.filter(|at| *at < seq) {
+            if !wanted && found.len() < ORPHANS {
+                found.push(Write::RemoveMessage(Seq(at)));
+            }
+            wanted = false;
+            body = next_body()?;
+        }
+        if body == Some(seq) && queues.contains(&queue) {
+            wanted = true;
+        } else if found.len() < ORPHANS {
+            found.push(Write::RemoveDelivery(Seq(seq), QueueKey(queue)));
+        }
+        Ok(())
+    })?;
+    while let Some(at) = body {
+        if !wanted && found.len() < ORPHANS {
+            found.push(Write::RemoveMessage(Seq(at)));
+        }
+        wanted = false;
+        body = next_body()?;
+    }
+    Ok(found)
+}
+
+/// The write that takes away what this one puts, and whose it is.
+fn removal(put: Write) -> Option<(QueueKey, Write)> {
+    Some(match put {
+        Write::PutSubscription(key, filter, _) => (key, Write::RemoveSubscription(key, filter)),
+        Write::PutWill(key, _) => (key, Write::RemoveWill(key)),
+        Write::PutReceived(key, id) => (key, Write::RemoveReceived(key, id)),
+        _ => return None,
+    })
+}
