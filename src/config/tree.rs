@@ -431,6 +431,20 @@ impl<'r, 'a> Section<'r, 'a> {
         })
     }
 
+    /// Reads a whole number in a range, if it is there.
+    pub fn optional_number<T>(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<T>
+    where
+        T: TryFrom<u64>,
+    {
+        let (low, high) = (range.start(), range.end());
+        let expected = format!("a whole number from {low} to {high}");
+        let read = self.optional(key, &expected, |value| {
+            let number = value.as_u64().filter(|number| range.contains(number))?;
+            T::try_from(number).ok()
+        });
+        read.ok().flatten()
+    }
+
     /// Reads a size in bytes in a range.
     pub fn size<T>(&mut self, key: &'static str, default: T, range: RangeInclusive<u64>) -> T
     where

@@ -2,10 +2,15 @@
 //!
 //! - [`core`]: the broker behind one lock, entered in place by whoever has something for it.
 //! - [`connection`]: one task a connection: read once, decode all, handle all under one lock, write once.
-//! - [`listener`]: accepts connections.
+//! - [`listener`]: takes connections in: who may come, and what comes before MQTT.
+//! - [`socket`], [`proxy`], [`tls`], [`websocket`]: what lies under MQTT, from the bottom.
 //!
 //! This floor makes no protocol decisions.
 
 pub mod connection;
 pub mod core;
 pub mod listener;
+pub mod proxy;
+pub mod socket;
+pub mod tls;
+pub mod websocket;
