@@ -75,21 +75,21 @@ fn describe(listener: &Listener) -> String {
             .map(|file| format!("{protocol} at {}", file.path.display())),
     );
     let is_local = listener.bind.iter().all(crate::config::Bind::is_loopback);
-    let who = match (settings.access.allow_anonymous, is_local) {
+    let certified = settings
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.clients == ClientCertificates::Required);
+    let anonymous = settings.access.allow_anonymous && !certified;
+    let who = match (anonymous, is_local) {
         (true, true) => "everybody on this machine may connect",
         (true, false) => "everybody who can reach it may connect",
-        (false, _) => "with a client certificate",
+        (false, _) => "who has a client certificate may connect",
     };
     let mut text = format!("{} ({who}", places.join(", "));
     if let Some(tls) = &settings.tls {
         text += match tls.minimum {
             TlsVersion::Tls12 => "; TLS 1.2 and 1.3",
             TlsVersion::Tls13 => "; TLS 1.3",
-        };
-        text += match tls.clients {
-            ClientCertificates::None => "",
-            ClientCertificates::Optional => ", client certificates optional",
-            ClientCertificates::Required => ", client certificates required",
         };
     }
     text.push(')');

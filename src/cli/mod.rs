@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod certs;
 mod check;
 mod client;
 mod exit;
@@ -12,6 +13,7 @@ pub mod run;
 #[cfg(test)]
 mod scripted;
 mod subscribe;
+mod transport;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -42,6 +44,8 @@ enum Command {
     Run(run::RunFlags),
     /// Check a configuration
     Check(check::CheckFlags),
+    /// Make an authority and certificates to try TLS with
+    Certs(certs::CertsFlags),
     /// Publish messages
     Pub(Box<publish::PublishFlags>),
     /// Subscribe, and print the messages that arrive
@@ -85,6 +89,10 @@ fn execute(tidegate: Tidegate) -> (&'static str, bool, Result<(), Failure>) {
         Some(Command::Run(flags)) => ("tidegate", false, run::run(flags)),
         Some(Command::Check(flags)) => {
             let result = check::run(flags).map(|summary| print!("{summary}"));
+            ("tidegate", false, result)
+        }
+        Some(Command::Certs(flags)) => {
+            let result = certs::run(&flags).map(|told| print!("{told}"));
             ("tidegate", false, result)
         }
         Some(Command::Pub(flags)) => {

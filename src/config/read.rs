@@ -251,6 +251,7 @@ fn is_log_filter(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Bind;
 
     fn parse(text: &str) -> Result<Config, Vec<String>> {
         Config::parse(text, Path::new("f.toml"), [], &Overrides::default())

@@ -160,8 +160,10 @@ impl<'a> Report<'a> {
             };
             similar + bonus
         };
+        // Backwards: of those that are equally similar the last one counts, and the key that was read first should.
         self.known
             .iter()
+            .rev()
             .map(|known| (score(known), known))
             .filter(|(score, _)| *score > 0.6)
             .max_by(|a, b| a.0.total_cmp(&b.0))

@@ -97,7 +97,7 @@ fn describe(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { end_marker } => {
             let line = String::from_utf8_lossy(end_marker);
-            format!("the line {} is missing", line.trim())
+            format!("the END line of its {} is missing", line.trim())
         }
         pem::Error::IllegalSectionStart { line } => {
             format!("the line {:?} is wrong", String::from_utf8_lossy(line))

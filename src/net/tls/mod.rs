@@ -418,7 +418,7 @@ mod tests {
             (
                 "cut.pem",
                 "server.key",
-                "cut.pem: is not PEM: the line -----END CERTIFICATE----- is missing",
+                "cut.pem: is not PEM: the END line of its CERTIFICATE is missing",
             ),
             (
                 "garbage.pem",

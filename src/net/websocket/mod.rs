@@ -254,19 +254,20 @@ mod tests {
             block_on(async {
                 let (mut server, mut client) = pair(width).await;
                 let sent: Vec<u8> = (0..30_000u32).map(|n| (n * 7) as u8).collect();
+                let sent = &sent;
                 let there = async {
-                    client.write_all(&sent).await.expect("written");
+                    client.write_all(sent).await.expect("written");
                     client.flush().await.expect("flushed");
                     let mut back = vec![0; sent.len()];
                     client.read_exact(&mut back).await.expect("read");
-                    assert_eq!(back, sent);
+                    assert_eq!(&back, sent);
                     client.shutdown().await.expect("shut down");
                     assert_eq!(client.read(&mut back).await.expect("an end"), 0);
                 };
-                let here = async {
+                let here = async move {
                     let mut got = vec![0; sent.len()];
                     server.read_exact(&mut got).await.expect("read");
-                    assert_eq!(got, sent);
+                    assert_eq!(&got, sent);
                     server.write_all(&got).await.expect("written");
                     server.flush().await.expect("flushed");
                     assert_eq!(server.read(&mut got).await.expect("an end"), 0);
