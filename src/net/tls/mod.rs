@@ -428,7 +428,7 @@ mod tests {
             (
                 "old.pem",
                 "old.key",
-                "old.pem: the certificate has expired 2556 days ago",
+                "old.pem: the certificate has expired 2571 days ago",
             ),
             ("server.pem", "none.key", "none.key: cannot be read"),
             (
