@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use support::{Client, Connect, Packet, Properties, Publish, Random, Subscription, Version};
+use support::packet::Publish;
+use support::{Client, Connect, Packet, Properties, Random, Subscription, Version};
 
 use crate::world::World;
 
