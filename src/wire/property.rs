@@ -99,8 +99,8 @@ impl<'a> Properties<'a> {
     /// Checks a block (without its length prefix) and takes it. The payload is not looked at, whatever the payload format indicator says.
     ///
     /// # Errors
-    /// 0x81 for an unknown identifier, a value that does not fit, or text that is not UTF-8 or has U+0000;
-    /// 0x82 for a property that does not belong in this packet, comes twice, or has a forbidden value; 0x94 for topic alias 0.
+    /// 0x81 for an unknown identifier, a property that does not belong in this packet, a value that does not fit, or text that is not UTF-8 or has
+    /// U+0000; 0x82 for a property that comes twice or has a forbidden value; 0x94 for topic alias 0.
     pub fn parse(block: &'a [u8], place: Place) -> Result<Properties<'a>, Fault> {
         let allowed = allowed(place);
         let mut seen = 0_u64;
@@ -112,8 +112,8 @@ impl<'a> Properties<'a> {
             ))?;
             let bit = 1 << id;
             if allowed & bit == 0 {
-                // Known and readable, but not allowed here: as Mosquitto answers it, though section 2.2.2.2 says 0x81.
-                return Err(Fault::protocol("property: does not belong in this packet"));
+                // Section 2.2.2.2: an identifier that is not valid for its packet makes the packet malformed.
+                return Err(Fault::malformed("property: does not belong in this packet"));
             }
             if seen & bit & !repeatable(place) != 0 {
                 return Err(Fault::protocol("property: comes twice"));

@@ -70,7 +70,7 @@ fn code(block: &[u8], place: Place) -> Option<u8> {
 }
 
 #[test]
-fn every_property_is_taken_where_it_belongs_and_is_0x82_elsewhere() {
+fn every_property_is_taken_where_it_belongs_and_is_0x81_elsewhere() {
     for (property, places) in all() {
         for place in PLACES {
             let needs_method = matches!(property, Property::AuthenticationData(_));
@@ -82,7 +82,7 @@ fn every_property_is_taken_where_it_belongs_and_is_0x82_elsewhere() {
             let expected = if places.contains(&place) {
                 None
             } else {
-                Some(0x82)
+                Some(0x81)
             };
             assert_eq!(code(&block, place), expected, "{property:?} in {place:?}");
             let read: Vec<_> = Properties::assume_valid(&block).iter().collect();

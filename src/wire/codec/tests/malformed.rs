@@ -162,7 +162,7 @@ fn publish() {
             ONLY_5,
             0x30,
             b"\0\x01a\x03\x21\0\x01",
-            0x82,
+            0x81,
         ),
         ("unknown property", ONLY_5, 0x30, b"\0\x01a\x02\x04\0", 0x81),
         (
@@ -282,7 +282,7 @@ fn acknowledgements() {
                 "a property of another packet",
                 ONLY_5,
                 b"\0\x01\0\x03\x23\0\x01",
-                0x82,
+                0x81,
             ),
         ];
         for (name, versions, body, expected) in cases {
@@ -450,7 +450,7 @@ fn suback_unsubscribe_and_unsuback() {
             ONLY_5,
             0xa2,
             b"\0\x01\x04\x1f\0\x01r\0\x01a",
-            0x82,
+            0x81,
         ),
         ("UNSUBACK: codes in MQTT 3", V3, 0xb0, b"\0\x01\0", 0x81),
         ("UNSUBACK: no code", ONLY_5, 0xb0, b"\0\x01\0", 0x82),
@@ -513,7 +513,7 @@ fn pings_disconnect_and_auth() {
             ONLY_5,
             0xe0,
             b"\0\x03\x21\0\x01",
-            0x82,
+            0x81,
         ),
         ("AUTH without a body", ONLY_5, 0xf0, b"", 0),
         ("AUTH that is only a success", ONLY_5, 0xf0, b"\0", 0),

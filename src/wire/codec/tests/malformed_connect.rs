@@ -125,7 +125,7 @@ fn connect_flags_and_payload() {
             5,
             0x06,
             b"\0\0\x01c\x03\x21\0\x01\0\x01w\0\0",
-            0x82,
+            0x81,
         ),
         (
             "password without user name",
@@ -225,7 +225,7 @@ fn connect_flags_and_payload() {
             5,
             0x02,
             b"\x03\x23\0\x01\0\x01c",
-            0x82,
+            0x81,
         ),
         (
             "authentication data without method",
