@@ -407,17 +407,25 @@ impl Broker {
         if let Some(session) = self.connections[id.0 as usize].session {
             self.pump(id, session);
         }
-        let congested = self.is_congested();
         let connection = &mut self.connections[id.0 as usize];
         connection.outbox.take(out);
         let close = connection.state == State::Closing;
-        let pause = congested || connection.outbox.len() > self.settings.limits.max_outgoing_bytes;
-        if congested && !connection.paused {
-            connection.paused = true;
+        Output {
+            close,
+            pause: self.should_pause(id),
+        }
+    }
+
+    /// Whether nothing more should be read from a connection for now: the disk is behind, or its client does not take what waits for it. The
+    /// connection is touched when that changes.
+    pub fn should_pause(&mut self, id: ConnectionId) -> bool {
+        let congested = self.is_congested();
+        let connection = &mut self.connections[id.0 as usize];
+        if congested && !std::mem::replace(&mut connection.paused, true) {
             self.counters.reading_paused += 1;
             self.paused.push(id);
         }
-        Output { close, pause }
+        congested || connection.outbox.len() > self.settings.limits.max_outgoing_bytes
     }
 
     /// Tells all clients that the server shuts down, and lets no new ones in. When their connections are lost, [`Broker::flush`] and

@@ -38,6 +38,8 @@ pub(super) fn read(
             Some(PathBuf::from(text))
         },
     );
+    // A path need not be text, so the flag does not go through the tree.
+    let data_dir = overrides.data_dir.clone().unwrap_or(data_dir);
     let worker_threads = root.get(
         "worker_threads",
         None,
@@ -80,10 +82,6 @@ fn overlay_flags(tree: &mut Table, overrides: &Overrides) {
         at: Origin::Flag(flag),
         value: Value::Raw(text.to_owned()),
     };
-    if let Some(data_dir) = &overrides.data_dir {
-        let data_dir = data_dir.to_string_lossy();
-        tree.insert("data_dir".to_owned(), node("--data-dir", &data_dir));
-    }
     if let Some(level) = &overrides.log {
         let log = tree.entry("log".to_owned()).or_insert_with(|| tree::Node {
             key_at: Origin::Flag("--log"),

@@ -178,7 +178,8 @@ fn new_messages_wait_behind_those_that_come_again() {
         let mut client = durable.open(broker.addr());
         for i in 0..6 {
             let publish = client.expect("a", i.to_string(), 2);
-            assert_eq!(publish.dup, i < 3, "message {i}");
+            // The later ones may have been sent to the connection that was being cut.
+            assert!(publish.dup || i >= 3, "message {i}");
         }
     });
 }
