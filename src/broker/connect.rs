@@ -155,12 +155,11 @@ impl Broker {
         connect: &Connect<'_>,
     ) -> Result<(SessionIndex, bool, Stamp), Fault> {
         let mut ended = Stamp::NONE;
-        if let Some(index) = self.by_client.get(&terms.client_id).copied() {
-            if let Some(other) = self.sessions[index.0 as usize].connection {
-                // [MQTT-3.1.4-3]: the client identifier names one client; the newer connection has it.
-                self.counters.takeovers += 1;
-                self.disconnect(other, ReasonCode::SessionTakenOver, None);
-            }
+        let known = self.by_client.get(&terms.client_id);
+        if let Some(other) = known.and_then(|index| self.sessions[index.0 as usize].connection) {
+            // [MQTT-3.1.4-3]: the client identifier names one client; the newer connection has it.
+            self.counters.takeovers += 1;
+            self.disconnect(other, ReasonCode::SessionTakenOver, None);
         }
         // A session that ends with its connection has ended with the one just taken over.
         if let Some(index) = self.by_client.get(&terms.client_id).copied() {

@@ -103,7 +103,7 @@ impl Broker {
             return;
         };
         self.restoring.messages += 1;
-        if !record.released && self.restoring.last_seq.replace(seq) == Some(seq) {
+        if self.restoring.last_seq.replace(seq) == Some(seq) {
             *self.shares.entry(seq).or_insert(1) += 1;
         }
         let mut item = Queued {

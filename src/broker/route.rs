@@ -320,7 +320,7 @@ impl Broker {
     }
 
     /// One delivery less needs the body of a stored message.
-    pub(super) fn release_body(&mut self, seq: Seq) {
+    fn release_body(&mut self, seq: Seq) {
         match self.shares.get_mut(&seq) {
             Some(shares) if *shares > 2 => *shares -= 1,
             Some(_) => {
