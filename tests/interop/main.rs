@@ -55,7 +55,12 @@ fn run(broker: &Broker, from: (Tool, Version), to: (Tool, Version), qos: u8) {
 
 /// Every tool publishes to the next one in a ring, and receives from the one before.
 fn ring(from: Version, to: Version, levels: &[u8]) {
-    let tools = installed();
+    let mut tools = installed();
+    // rumqttc does not speak MQTT 3.1.
+    tools.retain(|tool| *tool != Tool::Rumqttc || (from != Version::V31 && to != Version::V31));
+    if tools.is_empty() {
+        return println!("left out: there is nobody to talk in MQTT {from} and {to}");
+    }
     let broker = Broker::start();
     for (i, &tool) in tools.iter().enumerate() {
         let next = tools[(i + 1) % tools.len()];
@@ -73,6 +78,11 @@ fn every_client_talks_to_another_in_mqtt_3_1_1() {
 #[test]
 fn every_client_talks_to_another_in_mqtt_5() {
     ring(Version::V5, Version::V5, &[0, 1, 2]);
+}
+
+#[test]
+fn clients_that_know_mqtt_3_1_talk_in_it() {
+    ring(Version::V31, Version::V31, &[0, 1, 2]);
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl Tool {
         }
     }
 
-    /// paho.py or mqttjs.js up to the topic.
+    /// paho_client.py or mqttjs_client.js up to the topic.
     fn script(
         self,
         mode: &str,
@@ -116,8 +116,8 @@ impl Tool {
         topic: &str,
     ) -> Command {
         let (mut command, file) = match self {
-            Tool::Paho => (Command::new(python()), "paho.py"),
-            _ => (node(), "mqttjs.js"),
+            Tool::Paho => (Command::new(python()), "paho_client.py"),
+            _ => (node(), "mqttjs_client.js"),
         };
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
         command.arg(folder.join(file)).arg(mode);
@@ -128,7 +128,7 @@ impl Tool {
 }
 
 impl Receiver {
-    /// Starts a receiver and waits until it has subscribed. It ends when `count` messages have come.
+    /// Starts a receiver; one that starts clean has subscribed when this returns. It ends when `count` messages have come.
     #[expect(
         clippy::too_many_arguments,
         reason = "they are the arguments of the scripts"
@@ -157,7 +157,9 @@ impl Receiver {
                         addr, version, qos, &topic, count, &id, clean, &sender,
                     );
                 });
-                receiver.wait_until_ready();
+                if clean {
+                    receiver.wait_until_ready();
+                }
                 return receiver;
             }
             Tool::Mosquitto => {
@@ -203,7 +205,10 @@ impl Receiver {
             }
         });
         receiver.child = Some(child);
-        receiver.wait_until_ready();
+        // In a session that went on the messages may come first.
+        if clean {
+            receiver.wait_until_ready();
+        }
         receiver
     }
 
@@ -219,6 +224,7 @@ impl Receiver {
         let mut messages = Vec::new();
         loop {
             match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) if line == "ready" => {}
                 Ok(line) => messages.push(line),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {

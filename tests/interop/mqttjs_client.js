@@ -1,4 +1,4 @@
-// A client made of MQTT.js, driven by the interoperability tests. The arguments are those of paho.py.
+// A client made of MQTT.js, driven by the interoperability tests. The arguments are those of paho_client.py.
 const mqtt = require("mqtt");
 
 const [mode, host, port, version, qosText, topic, countText, id, cleanText] = process.argv.slice(2);
@@ -44,7 +44,8 @@ client.on("message", (_topic, payload, packet) => {
 client.on("connect", () => {
   if (mode === "pub") return publish(0);
   client.subscribe(topic, { qos }, (error) => {
-    if (error) return fail(error);
+    // A session that went on may have been complete, and left, before the SUBACK.
+    if (error && !(count > 0 && got >= count)) return fail(error);
     console.log("ready");
     if (count === 0) client.end();
   });

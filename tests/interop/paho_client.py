@@ -1,8 +1,8 @@
 """A client made of paho-mqtt, driven by the interoperability tests.
 
-    paho.py pub  HOST PORT VERSION QOS TOPIC COUNT            publishes payloads 0, 1, 2 ...
-    paho.py sub  HOST PORT VERSION QOS TOPIC COUNT ID CLEAN   prints `ready`, then `QOS RETAIN PAYLOAD` for each message, until COUNT
-    paho.py join HOST PORT VERSION QOS TOPIC COUNT ID CLEAN   subscribes and leaves
+    paho_client.py pub  HOST PORT VERSION QOS TOPIC COUNT            publishes payloads 0, 1, 2 ...
+    paho_client.py sub  HOST PORT VERSION QOS TOPIC COUNT ID CLEAN   prints `ready`, then `QOS RETAIN PAYLOAD` for each message, until COUNT
+    paho_client.py join HOST PORT VERSION QOS TOPIC COUNT ID CLEAN   subscribes and leaves
 
 CLEAN is 0 or 1; 0 is a session that lasts. VERSION is 3.1, 3.1.1 or 5.
 """
@@ -24,7 +24,7 @@ def make(version, client_id, clean):
     if version != "5":
         options["clean_session"] = clean
     if hasattr(mqtt, "CallbackAPIVersion"):
-        return mqtt.Client(mqtt.CallbackAPIVersion.VERSION1, **options)
+        return mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, **options)
     return mqtt.Client(**options)
 
 
