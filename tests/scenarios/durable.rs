@@ -303,6 +303,8 @@ fn the_will_of_a_client_that_was_connected_is_published_after_the_crash() {
         }
         let polite = Connect::new(v, "polite").will(Will::new(Message::new("will/p", "p", 2)));
         polite.open(broker.addr()).disconnect();
+        // DISCONNECT has no answer; the CONNACK of a durable session is behind it on the disk.
+        Connect::durable(v, "fence").open(broker.addr());
         broker.crash();
         let mut client = watcher.open(broker.addr());
         let mut got = [client.take().topic, client.take().topic];

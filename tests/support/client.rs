@@ -111,6 +111,11 @@ impl Connect {
         }
     }
 
+    /// The protocol version asked for.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
     /// The packet's bytes.
     pub fn bytes(&self) -> Vec<u8> {
         encode::connect(self)
@@ -227,9 +232,14 @@ pub struct Client {
 impl Client {
     /// A connection on which nothing has been sent.
     pub fn dial(addr: SocketAddr, version: Version) -> Client {
-        let stream = TcpStream::connect(addr).expect("the broker listens");
-        stream.set_nodelay(true).expect("a socket option");
-        Client {
+        Client::try_dial(addr, version).expect("the broker listens")
+    }
+
+    /// A connection on which nothing has been sent; `None` if nobody listens.
+    pub fn try_dial(addr: SocketAddr, version: Version) -> Option<Client> {
+        let stream = TcpStream::connect(addr).ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(Client {
             stream,
             version,
             input: Vec::new(),
@@ -238,7 +248,7 @@ impl Client {
             alias_maximum: 0,
             largest: None,
             next_id: 0,
-        }
+        })
     }
 
     /// The protocol version it speaks.
@@ -519,6 +529,22 @@ impl Client {
         assert_eq!(suback.id, id, "the SUBACK's identifier [MQTT-3.8.4-2]");
         assert_eq!(suback.codes.len(), filters.len(), "[MQTT-3.8.4-6]");
         suback.codes
+    }
+
+    /// Subscribes on a connection that may end at any moment; messages that come before the SUBACK wait. Whether the SUBACK has come.
+    pub fn try_subscribe(&mut self, filters: &[Subscription], properties: &Properties) -> bool {
+        let id = self.fresh_id();
+        self.send(&encode::subscribe(self.version, id, filters, properties));
+        loop {
+            match self.read_packet(PATIENCE) {
+                Ok(Some(Packet::SubAck(codes))) => {
+                    return codes.id == id && codes.codes.iter().all(|code| *code < 0x80);
+                }
+                Ok(Some(packet)) => self.waiting.push_back(packet),
+                Ok(None) => return false,
+                Err(error) => panic!("{error} instead of a SUBACK"),
+            }
+        }
     }
 
     /// Unsubscribes and gives the codes of the UNSUBACK; none in MQTT 3.
