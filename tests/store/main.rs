@@ -211,6 +211,50 @@ fn rows_that_belong_to_nothing_are_removed_and_counted() {
 }
 
 #[test]
+fn a_body_that_nobody_waits_for_is_noticed_by_its_number_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = options(folder.path());
+    let (store, _) = Store::open(&options).expect("opens");
+    apply(
+        &store,
+        vec![Write::PutMessage(Seq(4), message("t", b"lost"))],
+    );
+    drop(store);
+    let (store, _) = Store::open(&options).expect("opens");
+    let recovery = store.recover(&mut |_| ()).expect("recovers");
+    assert_eq!(recovery.orphans, 1);
+    assert_eq!(bodies(&store, &[4]), [None]);
+}
+
+#[test]
+fn removing_a_run_of_rows_leaves_those_between_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = Store::open(&options(folder.path())).expect("opens");
+    let body = |seq: u64| message("t", &vec![1; if seq % 10 == 1 { 9000 } else { 10 }]);
+    apply(
+        &store,
+        (0..500)
+            .map(|seq| Write::PutMessage(Seq(seq), body(seq)))
+            .collect(),
+    );
+    apply(
+        &store,
+        (0..500)
+            .filter(|seq| seq % 5 != 0)
+            .map(|seq| Write::RemoveMessage(Seq(seq)))
+            .collect(),
+    );
+    let all: Vec<u64> = (0..500).collect();
+    let left: Vec<_> = all
+        .iter()
+        .map(|seq| (seq % 5 == 0).then(|| body(*seq)))
+        .collect();
+    assert_eq!(bodies(&store, &all), left);
+    let live = store.usage().live_bytes;
+    assert!(live < 100 * 60, "the parts are still there: {live}");
+}
+
+#[test]
 fn bodies_are_fetched_in_runs_and_alone_and_missing_ones_are_told() {
     let folder = tempfile::tempdir().expect("a folder");
     let (store, _) = Store::open(&options(folder.path())).expect("opens");
