@@ -1,6 +1,7 @@
 //! The store through its public face: what is put comes back, after a good end and a bad one, and within its disk budget.
 
 mod disk;
+mod fake_disk;
 mod room;
 mod rows;
 
