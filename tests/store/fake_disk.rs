@@ -73,7 +73,8 @@ impl Image {
         let Some(mut chance) = self.cut_with.take() else {
             return;
         };
-        if chance.below(60) == 0 {
+        // The first moments, when the database is made, are few: take them all.
+        if self.cuts.len() < 12 || chance.below(60) == 0 {
             let left = self.after_power_cut(&mut chance);
             self.cuts.push((self.durable_mark, left));
         }
