@@ -3,7 +3,7 @@
 //! A [`Store`] is opened, hands every row back once ([`Store::recover`]), and from then on is written by one thread ([`Committer`]) and read
 //! by any ([`Store::fetch`]). A batch is one write transaction and one fsync ([`Store::apply`]).
 //!
-//! - [`apply`](self): a batch sorted by table and key.
+//! - `apply`: a batch sorted by table and key.
 //! - `record`, `tables`: the layout, version 1.
 //! - `backend`: the disk beneath redb, which counts and holds back a commit's fsync until its writes have been announced.
 //! - `room`: the disk budget.
