@@ -143,7 +143,8 @@ pub struct Broker {
     assigned_ids: u64,
     queued_bytes: u64,
     hot_bytes: u64,
-    room: bool,
+    /// Bytes of messages the store can still take.
+    room: u64,
     shutting_down: bool,
     timers: Timers,
     counters: Counters,
@@ -185,7 +186,7 @@ impl Broker {
             assigned_ids: 0,
             queued_bytes: 0,
             hot_bytes: 0,
-            room: true,
+            room: u64::MAX,
             shutting_down: false,
             timers: Timers::default(),
             counters: Counters::default(),
@@ -328,10 +329,20 @@ impl Broker {
         self.release_outboxes();
     }
 
-    /// All of a batch is on disk. `room` says whether the store can take more messages.
-    pub fn durable(&mut self, batch: BatchId, room: bool, now: Now) {
+    /// Says how many bytes of messages the store can still take, those included that wait to be committed. Beyond it, messages that must be
+    /// stored are refused.
+    pub fn set_room(&mut self, bytes: u64) {
+        self.room = bytes;
+    }
+
+    /// Whether the store can take more messages.
+    fn has_room(&self) -> bool {
+        self.gate.pending_bytes() as u64 <= self.room
+    }
+
+    /// All of a batch is on disk.
+    pub fn durable(&mut self, batch: BatchId, now: Now) {
         self.now = now;
-        self.room = room;
         self.counters.commits += 1;
         self.gate.durable(batch);
         self.release_outboxes();

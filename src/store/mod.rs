@@ -187,16 +187,17 @@ impl Store {
         Ok(())
     }
 
-    /// Whether new durable messages may be accepted. Turns false before a commit could fail for lack of room, and true again when enough has
-    /// been removed; updated after each commit. Removals, session changes and what has been accepted already commit in any case.
+    /// Whether new durable messages may be accepted: [`Store::room`] is above 0.
     pub fn has_room(&self) -> bool {
-        self.has_room_for(0)
+        self.room() > 0
     }
 
-    /// As [`Store::has_room`], with this many bytes of accepted messages still waiting to be committed.
-    pub fn has_room_for(&self, pending_bytes: u64) -> bool {
+    /// Bytes of messages that may still be accepted, those included that wait to be committed. It is 0 before a commit could fail for lack of
+    /// room, and grows again when enough has been removed; updated after each commit. Removals, session changes and what has been accepted
+    /// already commit in any case.
+    pub fn room(&self) -> u64 {
         // A row in a page that is not full takes up to twice its size.
-        self.gauges.room.load(Ordering::Relaxed) > pending_bytes.saturating_mul(2)
+        self.gauges.room.load(Ordering::Relaxed) / 2
     }
 
     /// The store's figures.
