@@ -1,6 +1,6 @@
 //! JSON for `tidegate sub -F %j` and `%J`: writing strings, and telling JSON from what is not.
 
-use serde::de::IgnoredAny;
+use serde_json::Value;
 
 /// Appends `text` as a JSON string; bytes that are not UTF-8 become U+FFFD.
 pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
@@ -10,7 +10,7 @@ pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
 
 /// Whether `bytes` are one JSON document, nested less deep than serde_json's limit of 128 levels.
 pub fn is_valid(bytes: &[u8]) -> bool {
-    serde_json::from_slice::<IgnoredAny>(bytes).is_ok()
+    serde_json::from_slice::<Value>(bytes).is_ok()
 }
 
 #[cfg(test)]
