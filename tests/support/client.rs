@@ -621,6 +621,18 @@ impl Client {
         }
     }
 
+    /// Nothing may come but PUBRELs of flows that were complete: a server may forget the last step of a flow in a crash, and asks again.
+    pub fn expect_nothing_but_pubrel(&mut self) {
+        self.send(&[0xc0, 0]);
+        loop {
+            match self.receive() {
+                Packet::PubRel(ack) => self.send_ack(0x70, ack.id),
+                Packet::PingResp => return,
+                other => panic!("{other:?} instead of nothing"),
+            }
+        }
+    }
+
     /// A round trip: the server has handled all that was sent before. Messages that arrive meanwhile wait.
     pub fn ping(&mut self) {
         self.send(&[0xc0, 0]);
