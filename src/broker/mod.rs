@@ -564,3 +564,6 @@ fn ack(packet_id: PacketId, reason: ReasonCode) -> Ack<'static> {
         properties: Properties::EMPTY,
     }
 }
+
+#[cfg(test)]
+mod tests;
