@@ -237,6 +237,8 @@ impl Client {
         Asked {
             clean_start,
             expiry: match plan.expiry {
+                // In MQTT 3 a session that begins clean ends with its connection [MQTT-3.1.2-6].
+                _ if !v5 && clean_start => 0,
                 u32::MAX => u64::MAX,
                 seconds => u64::from(seconds) * 1000,
             },
@@ -554,6 +556,14 @@ impl Client {
             && !subscriptions
                 .into_iter()
                 .any(|at| self.is_wrong(history, at))
+    }
+
+    /// What keeps it from being done.
+    pub fn waits_for(&self) -> String {
+        format!(
+            "{}: up {}, publishing {:?}, receiving {:?}, owing {:?}, {:?}",
+            self.plan.name, self.up, self.outgoing, self.incoming, self.acks, self.request
+        )
     }
 
     pub(super) fn encode(&self, packet: &Packet<'_>, out: &mut Vec<u8>) {

@@ -140,7 +140,12 @@ impl Plan {
             plan.power_cuts = 0;
             plan.disk_faults_every = 0;
         }
-        plan.clients.push(witness(rng));
+        let mut witness = witness(rng);
+        if calm {
+            witness.leaves_once_in = 0;
+            witness.stalls_once_in = 0;
+        }
+        plan.clients.push(witness);
         for number in 0..rng.between(2, 5) {
             let client = device(rng, number, &plan);
             plan.clients.push(client);

@@ -482,11 +482,11 @@ impl World {
 
     /// Looks whether everything has been taken; then lets one last client look at what is retained, and then ends the run.
     fn check_drained(&mut self) -> Result<(), Violation> {
-        let waiting: Vec<&str> = self
+        let waiting: Vec<String> = self
             .clients
             .iter()
             .filter(|client| client.plan.role != Role::Breaker && !client.is_done(&self.history))
-            .map(|client| client.plan.name.as_str())
+            .map(Client::waits_for)
             .collect();
         let settled = self.process.as_ref().is_some_and(Process::is_settled);
         let done = waiting.is_empty() && settled;
