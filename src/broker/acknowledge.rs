@@ -64,7 +64,6 @@ impl Broker {
                 if let Some(row) = row {
                     self.write(Write::PutDelivery(seq, queue, row));
                     stamp = self.gate.require(level);
-                    self.release_body(seq);
                 }
             }
         }
@@ -98,17 +97,8 @@ impl Broker {
 
     /// The delivery is over and its packet identifier free; the next message may go out.
     fn complete(&mut self, id: ConnectionId, session: SessionIndex, last: &Ack<'_>) {
-        let state = &mut self.sessions[session.0 as usize];
-        let own = state.queue.key;
-        let Some(inflight) = state.outgoing.remove(last.packet_id) else {
-            return;
-        };
-        if inflight.released && inflight.queue == own {
-            // Its body went with PUBREC.
-            if inflight.item.is_stored() {
-                self.write(Write::RemoveDelivery(inflight.item.seq, inflight.queue));
-            }
-        } else {
+        let outgoing = &mut self.sessions[session.0 as usize].outgoing;
+        if let Some(inflight) = outgoing.remove(last.packet_id) {
             self.forget(&inflight.item, inflight.queue);
         }
         self.touch(id);

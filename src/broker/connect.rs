@@ -41,10 +41,10 @@ impl Broker {
             .as_ref()
             .map(|will| self.will_record(will))
             .transpose()?;
-        let (session, present) = self.open_session(&terms, connect)?;
+        let (session, present, ended) = self.open_session(&terms, connect)?;
         let accepted = self.attach(id, session, &terms, connect.version);
         self.replace_will(session, will);
-        let stamp = self.remember_connected(session);
+        let stamp = self.remember_connected(session).max(ended);
         let packet = ConnAck {
             session_present: present,
             reason: ReasonCode::Success,
@@ -148,25 +148,29 @@ impl Broker {
         }
     }
 
-    /// The client's session, old or new, and whether it is an old one.
+    /// The client's session, old or new; whether it is an old one; and what CONNACK waits for if an old one was ended.
     fn open_session(
         &mut self,
         terms: &Terms,
         connect: &Connect<'_>,
-    ) -> Result<(SessionIndex, bool), Fault> {
-        if let Some(index) = self.by_client.get(&terms.client_id).copied() {
-            if let Some(other) = self.sessions[index.0 as usize].connection {
-                // [MQTT-3.1.4-3]: the client identifier names one client; the newer connection has it.
-                self.counters.takeovers += 1;
-                self.disconnect(other, ReasonCode::SessionTakenOver, None);
-            }
+    ) -> Result<(SessionIndex, bool, Stamp), Fault> {
+        let mut ended = Stamp::NONE;
+        let known = self.by_client.get(&terms.client_id);
+        if let Some(other) = known.and_then(|index| self.sessions[index.0 as usize].connection) {
+            // [MQTT-3.1.4-3]: the client identifier names one client; the newer connection has it.
+            self.counters.takeovers += 1;
+            self.disconnect(other, ReasonCode::SessionTakenOver, None);
         }
         // A session that ends with its connection has ended with the one just taken over.
         if let Some(index) = self.by_client.get(&terms.client_id).copied() {
             if !connect.clean_start {
-                return Ok((index, true));
+                return Ok((index, true, Stamp::NONE));
             }
+            let stored = self.sessions[index.0 as usize].stored;
             self.end_session(index); // [MQTT-3.1.2-4]
+            if stored {
+                ended = self.gate.require(self.session_level);
+            }
         }
         if self.sessions.len() >= self.settings.limits.max_sessions {
             self.counters.sessions_refused += 1;
@@ -180,7 +184,7 @@ impl Broker {
         let session = Session::new(key, terms.client_id.clone(), connect.version);
         let index = SessionIndex(self.sessions.insert(session) as u32);
         self.by_client.insert(terms.client_id.clone(), index);
-        Ok((index, false))
+        Ok((index, false, ended))
     }
 
     /// Ties connection and session together.
@@ -285,7 +289,9 @@ impl Broker {
             _ => return,
         }
         let mut properties = PropertiesBuf::new();
-        properties.push(Property::ReasonString(fault.what));
+        if version.is_some() {
+            properties.push(Property::ReasonString(fault.what));
+        }
         let packet = ConnAck {
             session_present: false,
             reason: fault.reason,

@@ -118,13 +118,7 @@ impl Broker {
             {
                 self.counters.dropped_shared_incomplete += 1;
             }
-            if !inflight.item.is_stored() {
-                continue;
-            }
-            self.write(Write::RemoveDelivery(inflight.item.seq, inflight.queue));
-            if !(inflight.released && inflight.queue == key) {
-                self.release_body(inflight.item.seq);
-            }
+            self.forget(&inflight.item, inflight.queue);
         }
         self.discard_queue(session.queue);
         if session.stored {

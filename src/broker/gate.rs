@@ -150,12 +150,12 @@ impl Gate {
 
     /// Whether there is a batch that should be committed now.
     pub fn wants_commit(&self, uptime: u64) -> bool {
-        !self.open.writes.is_empty()
-            && (self.urgent
-                || self.open.writes.len() >= LAZY_WRITES
-                || self
-                    .lazy_deadline
-                    .is_some_and(|deadline| deadline <= uptime))
+        // A batch somebody waits for commits even if it is empty: the writes its stamp was given for may not have been made (a full queue).
+        self.urgent
+            || self.open.writes.len() >= LAZY_WRITES
+            || self
+                .lazy_deadline
+                .is_some_and(|deadline| deadline <= uptime)
     }
 
     /// When a batch that nobody waits for should be committed.
@@ -165,7 +165,7 @@ impl Gate {
 
     /// Makes the open batch commit now, whatever is in it.
     pub fn flush(&mut self) {
-        self.urgent = true;
+        self.urgent |= !self.open.writes.is_empty();
     }
 
     /// Whether all writes are durable.
@@ -258,8 +258,9 @@ impl Outbox {
     /// Lets go what the gate has let pass; whether that was anything.
     pub fn release(&mut self, gate: &Gate) -> bool {
         let mut released = false;
-        while let Some(hold) = self.holds.pop_front_if(|hold| gate.is_open(hold.stamp)) {
+        while let Some(hold) = self.holds.front().filter(|hold| gate.is_open(hold.stamp)) {
             self.held_acks -= hold.acks;
+            self.holds.pop_front();
             released = true;
         }
         released

@@ -146,7 +146,8 @@ pub struct Broker {
     assigned_ids: u64,
     queued_bytes: u64,
     hot_bytes: u64,
-    room: bool,
+    /// Bytes of messages the store can still take.
+    room: u64,
     shutting_down: bool,
     timers: Timers,
     counters: Counters,
@@ -190,7 +191,7 @@ impl Broker {
             assigned_ids: 0,
             queued_bytes: 0,
             hot_bytes: 0,
-            room: true,
+            room: u64::MAX,
             shutting_down: false,
             timers: Timers::default(),
             counters: Counters::default(),
@@ -335,10 +336,20 @@ impl Broker {
         self.release_outboxes();
     }
 
-    /// All of a batch is on disk. `room` says whether the store can take more messages.
-    pub fn durable(&mut self, batch: BatchId, room: bool, now: Now) {
+    /// Says how many bytes of messages the store can still take, those included that wait to be committed. Beyond it, messages that must be
+    /// stored are refused.
+    pub fn set_room(&mut self, bytes: u64) {
+        self.room = bytes;
+    }
+
+    /// Whether the store can take more messages.
+    fn has_room(&self) -> bool {
+        self.gate.pending_bytes() as u64 <= self.room
+    }
+
+    /// All of a batch is on disk.
+    pub fn durable(&mut self, batch: BatchId, now: Now) {
         self.now = now;
-        self.room = room;
         self.counters.commits += 1;
         self.gate.durable(batch);
         self.release_outboxes();
@@ -414,17 +425,25 @@ impl Broker {
         if let Some(session) = self.connections[id.0 as usize].session {
             self.pump(id, session);
         }
-        let congested = self.is_congested();
         let connection = &mut self.connections[id.0 as usize];
         connection.outbox.take(out);
         let close = connection.state == State::Closing;
-        let pause = congested || connection.outbox.len() > self.settings.limits.max_outgoing_bytes;
-        if congested && !connection.paused {
-            connection.paused = true;
+        Output {
+            close,
+            pause: self.should_pause(id),
+        }
+    }
+
+    /// Whether nothing more should be read from a connection for now: the disk is behind, or its client does not take what waits for it. The
+    /// connection is touched when that changes.
+    pub fn should_pause(&mut self, id: ConnectionId) -> bool {
+        let congested = self.is_congested();
+        let connection = &mut self.connections[id.0 as usize];
+        if congested && !std::mem::replace(&mut connection.paused, true) {
             self.counters.reading_paused += 1;
             self.paused.push(id);
         }
-        Output { close, pause }
+        congested || connection.outbox.len() > self.settings.limits.max_outgoing_bytes
     }
 
     /// Tells all clients that the server shuts down, and lets no new ones in. When their connections are lost, [`Broker::flush`] and

@@ -146,8 +146,7 @@ impl Queue {
         }
         let mut expired = Vec::new();
         let items = std::mem::take(&mut self.items);
-        let mut at = 0;
-        for item in items {
+        for (at, item) in items.into_iter().enumerate() {
             if (start..end).contains(&at) && item.is_expired(unix) {
                 self.bytes -= u64::from(item.size);
                 self.hot_bytes -= hot(&item);
@@ -155,7 +154,6 @@ impl Queue {
             } else {
                 self.items.push_back(item);
             }
-            at += 1;
         }
         expired
     }

@@ -103,7 +103,7 @@ impl Broker {
             return;
         };
         self.restoring.messages += 1;
-        if !record.released && self.restoring.last_seq.replace(seq) == Some(seq) {
+        if self.restoring.last_seq.replace(seq) == Some(seq) {
             *self.shares.entry(seq).or_insert(1) += 1;
         }
         let mut item = Queued {
@@ -149,8 +149,8 @@ impl Broker {
     /// expired end. `next_seq` and `next_key` were never used.
     pub fn finish_restore(&mut self, next_seq: Seq, next_key: QueueKey, now: Now) -> Restored {
         self.now = now;
-        self.next_seq = next_seq.0;
-        self.next_key = next_key.0;
+        self.next_seq = next_seq.0.max(1);
+        self.next_key = next_key.0.max(1);
         self.gate.recovered(Seq(next_seq.0.saturating_sub(1)));
         let restoring = std::mem::take(&mut self.restoring);
         let restored = Restored {

@@ -7,7 +7,7 @@ use std::ops::Bound;
 
 use super::message::{Message, Parts};
 use super::record::{Durability, Seq, SubscriptionIds, Write};
-use super::route::{Offer, lower};
+use super::route::{Offer, SYS_PREFIX, lower};
 use super::session::Replay;
 use super::tree::Subscriber;
 use super::{Broker, ConnectionId, SessionIndex};
@@ -20,7 +20,10 @@ const SLICE: usize = 512;
 #[derive(Debug, Default)]
 pub(super) struct Retained {
     messages: BTreeSet<ByTopic>,
+    /// Bytes of all of them.
     bytes: u64,
+    /// How many the broker says of itself; they do not count against the limit.
+    own: usize,
     /// Where looking for expired messages goes on.
     sweep_after: Option<Message>,
 }
@@ -56,8 +59,9 @@ impl PartialEq for ByTopic {
 impl Eq for ByTopic {}
 
 impl Retained {
+    /// How many clients have published.
     pub fn len(&self) -> usize {
-        self.messages.len()
+        self.messages.len() - self.own
     }
 
     pub fn bytes(&self) -> u64 {
@@ -66,8 +70,10 @@ impl Retained {
 
     pub fn insert(&mut self, message: Message) {
         self.bytes += u64::from(message.size());
-        if let Some(old) = self.messages.replace(ByTopic(message)) {
-            self.bytes -= u64::from(old.0.size());
+        let own = message.topic().starts_with(SYS_PREFIX);
+        match self.messages.replace(ByTopic(message)) {
+            Some(old) => self.bytes -= u64::from(old.0.size()),
+            None => self.own += usize::from(own),
         }
     }
 
@@ -75,6 +81,7 @@ impl Retained {
         let old = self.messages.take(topic);
         if let Some(old) = &old {
             self.bytes -= u64::from(old.0.size());
+            self.own -= usize::from(topic.starts_with(SYS_PREFIX));
         }
         old.is_some()
     }
@@ -128,7 +135,7 @@ impl Broker {
             (parts.topic.len() + parts.properties.as_bytes().len() + parts.payload.len()) as u64;
         let full = old.is_none() && self.retained.len() as u64 >= limits.max_retained_messages
             || self.retained.bytes() - old.unwrap_or(0) + size > limits.max_retained_bytes;
-        let no_room = level != Durability::Memory && !self.room;
+        let no_room = level != Durability::Memory && !self.has_room();
         if full || no_room {
             self.counters.refused_retained += u64::from(full);
             return ReasonCode::QuotaExceeded;
@@ -148,7 +155,7 @@ impl Broker {
         filter: &str,
         subscriber: Subscriber,
     ) {
-        if self.retained.len() > 0 {
+        if !self.retained.messages.is_empty() {
             let replay = Replay {
                 filter: filter.into(),
                 subscriber,

@@ -135,7 +135,7 @@ impl Broker {
         };
         let needs_store = level != Durability::Memory
             && (parts.retain || (acknowledged && self.any_durable(routes)));
-        if needs_store && !self.room && !(parts.retain && parts.payload.is_empty()) {
+        if needs_store && !self.has_room() && !(parts.retain && parts.payload.is_empty()) {
             self.counters.refused_store_full += 1;
             if acknowledged {
                 return Published {
@@ -320,7 +320,7 @@ impl Broker {
     }
 
     /// One delivery less needs the body of a stored message.
-    pub(super) fn release_body(&mut self, seq: Seq) {
+    fn release_body(&mut self, seq: Seq) {
         match self.shares.get_mut(&seq) {
             Some(shares) if *shares > 2 => *shares -= 1,
             Some(_) => {

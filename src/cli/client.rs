@@ -76,6 +76,8 @@ pub struct Client {
     last_sent: u64,
     ping_sent: Option<u64>,
     granted: Granted,
+    /// A DISCONNECT has gone one way or the other.
+    ended: bool,
 }
 
 impl Client {
@@ -109,6 +111,7 @@ impl Client {
             last_sent: 0,
             ping_sent: None,
             granted: Granted::default(),
+            ended: false,
         };
         client.send(&Packet::Connect(Box::new(connect_packet(settings))));
         client.receive_connack(settings)?;
@@ -215,16 +218,14 @@ impl Client {
         }
     }
 
-    /// Ends the connection with a DISCONNECT, and waits a moment until the server has taken everything.
-    pub fn disconnect(mut self, settings: &Settings, reason: ReasonCode) {
-        let with_properties = reason == ReasonCode::Success;
+    /// Ends the connection with a DISCONNECT, unless that has happened, and waits a moment until the server has taken everything.
+    pub fn disconnect(mut self, settings: &Settings) {
+        if self.ended {
+            return;
+        }
         self.send(&Packet::Disconnect(Disconnect {
-            reason,
-            properties: if with_properties {
-                settings.properties.disconnect.as_properties()
-            } else {
-                Default::default()
-            },
+            reason: ReasonCode::Success,
+            properties: settings.properties.disconnect.as_properties(),
         }));
         let deadline = self.uptime() + CLOSE_TIMEOUT_MS;
         if self.flush().is_err() || self.stream.shutdown(Shutdown::Write).is_err() {
@@ -242,6 +243,7 @@ impl Client {
     /// server is told.
     pub fn unexpected(&mut self, packet: &Packet<'_>) -> Failure {
         if let Packet::Disconnect(disconnect) = packet {
+            self.ended = true;
             let explained = reason_string(disconnect.properties.iter());
             return Failure::refused("the server disconnected", disconnect.reason, explained);
         }
@@ -258,6 +260,7 @@ impl Client {
             }));
             // The connection ends here in any case: what matters is the fault.
             let _ = self.flush();
+            self.ended = true;
         }
         Failure::new(
             exit::WRONG,
@@ -311,7 +314,8 @@ impl Client {
                 return Err(Failure::new(exit::LOST, what));
             }
             Some(Event::Line(_)) | None => {
-                return Err(Failure::new(exit::LOST, "the server does not answer"));
+                let what = "timed out: the server does not answer";
+                return Err(Failure::new(exit::TIMEOUT, what));
             }
         };
         let mut packets = self.packets(&frames);

@@ -9,6 +9,8 @@ mod options;
 mod property;
 mod publish;
 pub mod run;
+#[cfg(test)]
+mod scripted;
 mod subscribe;
 
 use std::ffi::OsString;

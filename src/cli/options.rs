@@ -324,13 +324,14 @@ mod tests {
     #[test]
     fn a_kept_session_never_expires_unless_told() {
         let expiry = |line: &str| {
-            let settings = settings(line).expect(line);
-            let connect = settings.properties.connect.as_properties();
-            let expiry = connect.iter().find_map(|property| match property {
-                Property::SessionExpiryInterval(seconds) => Some(seconds),
-                _ => None,
-            });
-            expiry
+            let block = settings(line).expect(line).properties.connect;
+            block
+                .as_properties()
+                .iter()
+                .find_map(|property| match property {
+                    Property::SessionExpiryInterval(seconds) => Some(seconds),
+                    _ => None,
+                })
         };
         assert_eq!(expiry("-V 5"), None);
         assert_eq!(expiry("-V 5 -c -i a"), Some(u32::MAX));

@@ -19,8 +19,10 @@ use crate::wire::{
     Packet, PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
 };
 
-/// Messages on their way, unless `-M` or the server says otherwise. Servers of MQTT 3 cannot tell how many they bear.
+/// Messages on their way to a server of MQTT 5, unless `-M` or the server says otherwise.
 const DEFAULT_WINDOW: u16 = 100;
+/// The same for MQTT 3, whose servers cannot tell how many they bear: Mosquitto 2.0 loses QoS 2 messages beyond 20.
+const DEFAULT_WINDOW_MQTT_3: u16 = 20;
 
 /// The flags of `tidegate pub`.
 #[derive(Args, Clone, Debug)]
@@ -37,7 +39,7 @@ pub struct PublishFlags {
     /// Publish retained
     #[arg(short, long)]
     pub retain: bool,
-    /// QoS 1 and 2 messages on their way at once [default: 100, or what the server allows if that is less]
+    /// QoS 1 and 2 messages on their way at once [default: 20 in MQTT 3, 100 in MQTT 5; never more than the server allows]
     #[arg(short = 'M', long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
     pub max_inflight: Option<u16>,
     /// Publish the message this many times (not with -l)
@@ -91,10 +93,10 @@ pub fn run(flags: PublishFlags) -> Result<(), Failure> {
         None => publisher.publish_lines(),
     };
     match outcome {
-        Ok(()) => publisher.client.disconnect(&settings, ReasonCode::Success),
+        Ok(()) => publisher.client.disconnect(&settings),
         Err(End::Interrupted) => {
             let waiting = publisher.in_flight.len();
-            publisher.client.disconnect(&settings, ReasonCode::Success);
+            publisher.client.disconnect(&settings);
             if waiting > 0 {
                 let what = format!("interrupted: {waiting} messages are not acknowledged");
                 return Err(Failure::new(exit::FAILED, what));
@@ -138,12 +140,12 @@ fn read_whole(input: impl Read) -> io::Result<Vec<u8>> {
     Ok(payload)
 }
 
-/// What a message waits for.
+/// The packet a message waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    PubAck,
-    PubRec,
-    PubComp,
+enum Awaits {
+    Ack,
+    Rec,
+    Comp,
 }
 
 /// Why publishing ends early.
@@ -170,7 +172,7 @@ struct Publisher {
     has_alias: bool,
     window: usize,
     next_id: PacketId,
-    in_flight: BTreeMap<PacketId, Stage>,
+    in_flight: BTreeMap<PacketId, Awaits>,
     /// The first refusal.
     refused: Option<Failure>,
     quiet: bool,
@@ -203,9 +205,13 @@ impl Publisher {
             );
             return refuse(&what, ReasonCode::TopicAliasInvalid);
         }
+        let default_window = match settings.version {
+            ProtocolVersion::V5 => DEFAULT_WINDOW,
+            _ => DEFAULT_WINDOW_MQTT_3,
+        };
         let window = flags
             .max_inflight
-            .unwrap_or(DEFAULT_WINDOW)
+            .unwrap_or(default_window)
             .min(granted.receive_maximum);
         // In a session that is taken up, the server may remember identifiers of messages it took before and never saw released. It would take a
         // new QoS 2 message with one of them for a repetition; so identifiers begin anywhere.
@@ -313,11 +319,11 @@ impl Publisher {
         self.client.send(&Packet::Publish(publish));
         self.aliased = self.has_alias;
         if let Some(id) = packet_id {
-            let stage = match self.qos {
-                QoS::ExactlyOnce => Stage::PubRec,
-                _ => Stage::PubAck,
+            let awaited = match self.qos {
+                QoS::ExactlyOnce => Awaits::Rec,
+                _ => Awaits::Ack,
             };
-            self.in_flight.insert(id, stage);
+            self.in_flight.insert(id, awaited);
         }
         Ok(())
     }
@@ -356,9 +362,9 @@ impl Publisher {
 
     fn receive(&mut self, packet: &Packet<'_>) -> Result<(), Failure> {
         match packet {
-            Packet::PubAck(ack) => self.receive_ack(ack, Stage::PubAck),
-            Packet::PubRec(ack) => self.receive_ack(ack, Stage::PubRec),
-            Packet::PubComp(ack) => self.receive_ack(ack, Stage::PubComp),
+            Packet::PubAck(ack) => self.receive_ack(ack, Awaits::Ack),
+            Packet::PubRec(ack) => self.receive_ack(ack, Awaits::Rec),
+            Packet::PubComp(ack) => self.receive_ack(ack, Awaits::Comp),
             Packet::PingResp => {}
             // A session that is taken up may have subscriptions: what arrives stays unacknowledged, for the client that made them.
             Packet::Publish(_) | Packet::PubRel(_) => {}
@@ -367,8 +373,8 @@ impl Publisher {
         Ok(())
     }
 
-    fn receive_ack(&mut self, ack: &Ack<'_>, stage: Stage) {
-        if self.in_flight.get(&ack.packet_id) != Some(&stage) {
+    fn receive_ack(&mut self, ack: &Ack<'_>, awaited: Awaits) {
+        if self.in_flight.get(&ack.packet_id) != Some(&awaited) {
             return;
         }
         let refused = ack.reason.is_error();
@@ -380,8 +386,8 @@ impl Publisher {
             }
             self.refused.get_or_insert(failure);
         }
-        if stage == Stage::PubRec && !refused {
-            self.in_flight.insert(ack.packet_id, Stage::PubComp);
+        if awaited == Awaits::Rec && !refused {
+            self.in_flight.insert(ack.packet_id, Awaits::Comp);
             self.client.send(&Packet::PubRel(Ack {
                 packet_id: ack.packet_id,
                 reason: ReasonCode::Success,
@@ -403,4 +409,158 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| "expected seconds, as in 2 or 0.5".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::scripted::{Peer, ack, serve};
+    use clap::Parser;
+
+    #[derive(Parser)]
+    #[command(disable_help_flag = true)]
+    struct Only {
+        #[command(flatten)]
+        flags: PublishFlags,
+    }
+
+    fn publish(port: &str, line: &str) -> Result<(), Failure> {
+        let words = ["x", "-h", "127.0.0.1", "-V", "5", "-p", port];
+        let words = words.into_iter().chain(line.split_whitespace());
+        run(Only::try_parse_from(words).expect(line).flags)
+    }
+
+    fn publish_id(peer: &mut Peer) -> u16 {
+        peer.receive(|packet| match packet {
+            Packet::Publish(publish) => publish.packet_id.map_or(0, PacketId::get),
+            other => panic!("{other:?}"),
+        })
+    }
+
+    fn disconnected(peer: &mut Peer) {
+        peer.receive(|packet| assert!(matches!(packet, Packet::Disconnect(_)), "{packet:?}"));
+    }
+
+    #[test]
+    fn no_more_messages_are_on_their_way_than_the_server_allows() {
+        let (port, server) = serve(|peer| {
+            peer.accept(&[Property::ReceiveMaximum(2)]);
+            let first = publish_id(peer);
+            let second = publish_id(peer);
+            assert!(peer.is_quiet(), "a third message before an acknowledgement");
+            peer.send(&Packet::PubAck(ack(first)));
+            let third = publish_id(peer);
+            assert!(peer.is_quiet(), "a fourth message");
+            peer.send(&Packet::PubAck(ack(second)));
+            peer.send(&Packet::PubAck(ack(third)));
+            disconnected(peer);
+        });
+        assert_eq!(publish(&port, "-t a -m x -q 1 --repeat 3"), Ok(()));
+        server.join().expect("as scripted");
+    }
+
+    #[test]
+    fn a_qos_2_message_is_done_when_pubcomp_has_come() {
+        let (port, server) = serve(|peer| {
+            peer.accept(&[]);
+            let id = publish_id(peer);
+            peer.send(&Packet::PubRec(ack(id)));
+            peer.receive(|packet| assert_eq!(packet, &Packet::PubRel(ack(id))));
+            assert!(peer.is_quiet(), "it ends before PUBCOMP");
+            peer.send(&Packet::PubComp(ack(id)));
+            disconnected(peer);
+        });
+        assert_eq!(publish(&port, "-t a -m x -q 2"), Ok(()));
+        server.join().expect("as scripted");
+    }
+
+    #[test]
+    fn a_refused_message_is_the_exit_code() {
+        for qos in ["1", "2"] {
+            let (port, server) = serve(move |peer| {
+                peer.accept(&[]);
+                let refusal = Ack {
+                    reason: ReasonCode::QuotaExceeded,
+                    ..ack(publish_id(peer))
+                };
+                peer.send(&match qos {
+                    "1" => Packet::PubAck(refusal),
+                    _ => Packet::PubRec(refusal),
+                });
+                disconnected(peer);
+            });
+            let failure = publish(&port, &format!("-t a -m x -q {qos}")).expect_err("refused");
+            assert_eq!(failure.code, 0x97);
+            assert_eq!(
+                failure.message,
+                "the message was refused: quota exceeded (0x97)"
+            );
+            server.join().expect("as scripted");
+        }
+    }
+
+    #[test]
+    fn nobody_listening_is_not_a_failure() {
+        let (port, server) = serve(|peer| {
+            peer.accept(&[]);
+            let id = publish_id(peer);
+            peer.send(&Packet::PubAck(Ack {
+                reason: ReasonCode::NoMatchingSubscribers,
+                ..ack(id)
+            }));
+            disconnected(peer);
+        });
+        assert_eq!(publish(&port, "-t a -m x -q 1"), Ok(()));
+        server.join().expect("as scripted");
+    }
+
+    #[test]
+    fn a_connection_lost_before_the_acknowledgement_is_a_failure() {
+        let (port, server) = serve(|peer| {
+            peer.accept(&[]);
+            publish_id(peer);
+        });
+        let failure = publish(&port, "-t a -m x -q 1").expect_err("lost");
+        assert_eq!(failure.code, exit::LOST);
+        assert!(
+            failure.message.contains("1 messages are not acknowledged"),
+            "{failure}"
+        );
+        server.join().expect("as scripted");
+    }
+
+    #[test]
+    fn what_the_server_cannot_take_is_not_sent() {
+        for (granted, line, code) in [
+            (Property::MaximumQos(1), "-t a -m x -q 2", 0x9b),
+            (Property::RetainAvailable(0), "-t a -m x -r", 0x9a),
+            (Property::MaximumPacketSize(10), "-t a -m 0123456789", 0x95),
+            (
+                Property::TopicAliasMaximum(1),
+                "-t a -m x -D publish topic-alias 2",
+                0x94,
+            ),
+        ] {
+            let (port, server) = serve(move |peer| peer.accept(&[granted]));
+            assert_eq!(publish(&port, line).expect_err(line).code, code);
+            server.join().expect("as scripted");
+        }
+    }
+
+    #[test]
+    fn a_topic_with_an_alias_is_sent_once() {
+        let (port, server) = serve(|peer| {
+            peer.accept(&[Property::TopicAliasMaximum(5)]);
+            for expected in ["a/b", ""] {
+                peer.receive(|packet| match packet {
+                    Packet::Publish(publish) => assert_eq!(publish.topic, expected),
+                    other => panic!("{other:?}"),
+                });
+            }
+            disconnected(peer);
+        });
+        let line = "-t a/b -m x --repeat 2 -D publish topic-alias 5";
+        assert_eq!(publish(&port, line), Ok(()));
+        server.join().expect("as scripted");
+    }
 }

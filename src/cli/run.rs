@@ -10,7 +10,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::exit::{self, Failure};
 use crate::broker::record::{Durability, DurabilityRules};
-use crate::config::{Config, ConfigError, DEFAULT_PORT, Overrides, show_duration};
+use crate::config::{
+    Config, ConfigError, DEFAULT_PORT, ENVIRONMENT_PREFIX, Overrides, Problem, show_duration,
+};
 use crate::server::{self, Ready};
 
 /// The flags of `tidegate run`.
@@ -50,11 +52,25 @@ pub fn load(flags: RunFlags) -> Result<Config, ConfigError> {
         data_dir: flags.data_dir,
         log: flags.log,
     };
-    // A variable of ours that is not UTF-8 keeps its name, and fails by what its value has become.
-    let environment = std::env::vars_os().map(|(name, value)| {
-        let text = |s: std::ffi::OsString| s.to_string_lossy().into_owned();
-        (text(name), text(value))
-    });
+    let mut environment = Vec::new();
+    let mut problems = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if !name.starts_with(ENVIRONMENT_PREFIX) {
+            continue;
+        }
+        match value.into_string() {
+            Ok(value) => environment.push((name, value)),
+            Err(_) => problems.push(Problem {
+                place: name,
+                key: String::new(),
+                what: "is not UTF-8 text".to_owned(),
+            }),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(ConfigError { problems });
+    }
     Config::load(flags.config.as_deref(), environment, &overrides)
 }
 

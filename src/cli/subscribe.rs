@@ -82,6 +82,10 @@ impl SubscribeFlags {
 /// # Errors
 /// No connection, no subscription, a connection that is lost, or a time-out.
 pub fn run(flags: SubscribeFlags) -> Result<(), Failure> {
+    run_to(flags, io::stdout())
+}
+
+fn run_to(flags: SubscribeFlags, stdout: impl Write) -> Result<(), Failure> {
     let mut settings = flags.connection.clone().settings()?;
     let needs_v5 = flags.retain_as_published || flags.no_local;
     if needs_v5 && settings.version != crate::wire::ProtocolVersion::V5 {
@@ -93,23 +97,18 @@ pub fn run(flags: SubscribeFlags) -> Result<(), Failure> {
         settings.connect_timeout = settings.connect_timeout.min(timeout);
     }
     let client = Client::connect(&settings)?;
-    let mut subscriber = Subscriber::new(client, &flags, &settings);
+    let mut subscriber = Subscriber::new(client, &flags, &settings, stdout);
     subscriber.request(&settings);
-    match subscriber.receive_all() {
-        Ok(()) => {
-            subscriber.client.disconnect(&settings, ReasonCode::Success);
-            Ok(())
-        }
-        Err(failure) if failure.code == exit::LOST => Err(failure),
-        Err(failure) => {
-            subscriber.client.disconnect(&settings, ReasonCode::Success);
-            Err(failure)
-        }
+    let result = subscriber.receive_all();
+    if !matches!(&result, Err(failure) if failure.code == exit::LOST) {
+        subscriber.client.disconnect(&settings);
     }
+    result
 }
 
-struct Subscriber<'f> {
+struct Subscriber<'f, W> {
     client: Client,
+    stdout: W,
     clock: Clock,
     flags: &'f SubscribeFlags,
     /// Answers still to come: SUBACK and UNSUBACK.
@@ -119,7 +118,7 @@ struct Subscriber<'f> {
     aliases: HashMap<u16, String>,
     alias_maximum: u16,
     left: Option<u64>,
-    /// What came for is there; what else arrives stays with the server.
+    /// What it came for is there; what else arrives stays with the server.
     done: bool,
     /// What one read has brought, to be printed and then acknowledged.
     output: Vec<u8>,
@@ -129,8 +128,13 @@ struct Subscriber<'f> {
 const SUBSCRIBE_ID: PacketId = PacketId::FIRST;
 const UNSUBSCRIBE_ID: PacketId = PacketId::FIRST.next();
 
-impl<'f> Subscriber<'f> {
-    fn new(client: Client, flags: &'f SubscribeFlags, settings: &Settings) -> Subscriber<'f> {
+impl<'f, W: Write> Subscriber<'f, W> {
+    fn new(
+        client: Client,
+        flags: &'f SubscribeFlags,
+        settings: &Settings,
+        stdout: W,
+    ) -> Subscriber<'f, W> {
         let connect = settings.properties.connect.as_properties();
         let alias_maximum = connect.iter().find_map(|property| match property {
             Property::TopicAliasMaximum(maximum) => Some(maximum),
@@ -138,6 +142,7 @@ impl<'f> Subscriber<'f> {
         });
         Subscriber {
             client,
+            stdout,
             clock: Clock::start(),
             flags,
             requests: Vec::new(),
@@ -360,10 +365,9 @@ impl<'f> Subscriber<'f> {
 
     /// A message is acknowledged when it has left: whoever reads the output has it, or the session still does.
     fn print_and_acknowledge(&mut self) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        stdout
+        self.stdout
             .write_all(&self.output)
-            .and_then(|()| stdout.flush())
+            .and_then(|()| self.stdout.flush())
             .map_err(|error| {
                 Failure::new(
                     exit::FAILED,
@@ -383,5 +387,254 @@ impl<'f> Subscriber<'f> {
             });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::scripted::{Peer, ack, serve};
+    use clap::Parser;
+    use std::sync::mpsc::{Sender, channel};
+
+    #[derive(Parser)]
+    #[command(disable_help_flag = true)]
+    struct Only {
+        #[command(flatten)]
+        flags: SubscribeFlags,
+    }
+
+    /// A stdout that tells on which flush what has left.
+    struct Stdout(Vec<u8>, Sender<String>);
+
+    impl Write for Stdout {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            let text = String::from_utf8_lossy(&self.0).into_owned();
+            self.0.clear();
+            self.1.send(text).map_err(io::Error::other)
+        }
+    }
+
+    fn subscribe(port: &str, line: &str, stdout: impl Write) -> Result<(), Failure> {
+        let words = ["x", "-h", "127.0.0.1", "-V", "5", "-p", port];
+        let words = words.into_iter().chain(line.split_whitespace());
+        run_to(Only::try_parse_from(words).expect(line).flags, stdout)
+    }
+
+    fn publish(id: u16, qos: QoS, payload: &'static str) -> Packet<'static> {
+        Packet::Publish(Publish {
+            dup: false,
+            qos,
+            retain: false,
+            topic: "a",
+            packet_id: PacketId::new(id),
+            properties: Default::default(),
+            payload: payload.as_bytes(),
+        })
+    }
+
+    fn grant(peer: &mut Peer, codes: &[ReasonCode]) {
+        peer.accept(&[]);
+        peer.receive(|packet| assert!(matches!(packet, Packet::Subscribe(_)), "{packet:?}"));
+        peer.send(&Packet::SubAck(SubAck {
+            packet_id: SUBSCRIBE_ID,
+            properties: Default::default(),
+            codes: codes.to_vec(),
+        }));
+    }
+
+    fn expect(peer: &mut Peer, expected: &Packet<'_>) {
+        peer.receive(|packet| assert_eq!(packet, expected));
+    }
+
+    fn disconnected(peer: &mut Peer) {
+        peer.receive(|packet| assert!(matches!(packet, Packet::Disconnect(_)), "{packet:?}"));
+    }
+
+    #[test]
+    fn a_message_is_acknowledged_after_it_has_been_printed() {
+        let (printed, seen) = channel::<String>();
+        let (port, server) = serve(move |peer| {
+            grant(peer, &[ReasonCode::GrantedQos1]);
+            peer.send(&publish(7, QoS::AtLeastOnce, "hello"));
+            expect(peer, &Packet::PubAck(ack(7)));
+            let left: String = seen.try_iter().collect();
+            assert_eq!(left, "hello\n", "what had left stdout when PUBACK came");
+            disconnected(peer);
+        });
+        let stdout = Stdout(Vec::new(), printed);
+        assert_eq!(subscribe(&port, "-t a -q 1 -C 1", stdout), Ok(()));
+        server.join().expect("as scripted");
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_printed_is_not_acknowledged() {
+        let (port, server) = serve(|peer| {
+            grant(peer, &[ReasonCode::GrantedQos1]);
+            peer.send(&publish(7, QoS::AtLeastOnce, "hello"));
+            disconnected(peer);
+        });
+        let full: &mut [u8] = &mut [0; 3];
+        let failure = subscribe(&port, "-t a -q 1", full).expect_err("no room");
+        assert!(
+            failure.message.contains("cannot write to standard output"),
+            "{failure}"
+        );
+        server.join().expect("as scripted");
+    }
+
+    #[test]
+    fn a_repeated_qos_2_message_is_printed_once_and_a_reused_identifier_again() {
+        let (port, server) = serve(|peer| {
+            grant(peer, &[ReasonCode::GrantedQos2]);
+            for _ in 0..2 {
+                peer.send(&publish(7, QoS::ExactlyOnce, "one"));
+                expect(peer, &Packet::PubRec(ack(7)));
+            }
+            peer.send(&Packet::PubRel(ack(7)));
+            expect(peer, &Packet::PubComp(ack(7)));
+            peer.send(&publish(7, QoS::ExactlyOnce, "two"));
+            expect(peer, &Packet::PubRec(ack(7)));
+            assert!(peer.is_quiet(), "it ends before the exchange is complete");
+            peer.send(&Packet::PubRel(ack(7)));
+            expect(peer, &Packet::PubComp(ack(7)));
+            disconnected(peer);
+        });
+        let mut out = Vec::new();
+        assert_eq!(subscribe(&port, "-t a -q 2 -C 2 -v", &mut out), Ok(()));
+        assert_eq!(String::from_utf8_lossy(&out), "a one\na two\n");
+        server.join().expect("as scripted");
+    }
+
+    #[test]
+    fn what_comes_after_the_last_wanted_message_stays_with_the_server() {
+        let (port, server) = serve(|peer| {
+            grant(peer, &[ReasonCode::GrantedQos1]);
+            for (id, payload) in [(1, "one"), (2, "two"), (3, "three")] {
+                peer.send(&publish(id, QoS::AtLeastOnce, payload));
+            }
+            expect(peer, &Packet::PubAck(ack(1)));
+            expect(peer, &Packet::PubAck(ack(2)));
+            disconnected(peer);
+        });
+        let mut out = Vec::new();
+        assert_eq!(subscribe(&port, "-t a -q 1 -C 2", &mut out), Ok(()));
+        assert_eq!(String::from_utf8_lossy(&out), "one\ntwo\n");
+        server.join().expect("as scripted");
+    }
+
+    #[test]
+    fn without_any_subscription_it_fails_and_with_one_it_goes_on() {
+        let denied = ReasonCode::NotAuthorized;
+        let (port, server) = serve(move |peer| {
+            grant(peer, &[denied]);
+            disconnected(peer);
+        });
+        let failure = subscribe(&port, "-t a", io::sink()).expect_err("refused");
+        assert_eq!(failure.code, 0x87);
+        assert_eq!(
+            failure.message,
+            "the subscription to a was refused: not authorized (0x87)"
+        );
+        server.join().expect("as scripted");
+
+        let (port, server) = serve(move |peer| {
+            grant(peer, &[denied, ReasonCode::Success]);
+            peer.send(&publish(0, QoS::AtMostOnce, "x"));
+            disconnected(peer);
+        });
+        assert_eq!(
+            subscribe(&port, "-t b -t a -C 1 --quiet", io::sink()),
+            Ok(())
+        );
+        server.join().expect("as scripted");
+    }
+
+    #[test]
+    fn filters_and_flags_choose_what_is_printed_but_all_is_acknowledged() {
+        let (port, server) = serve(|peer| {
+            grant(peer, &[ReasonCode::GrantedQos1]);
+            peer.send(&publish(1, QoS::AtLeastOnce, "filtered"));
+            expect(peer, &Packet::PubAck(ack(1)));
+        });
+        let mut out = Vec::new();
+        let failure = subscribe(&port, "-t # -T a -q 1", &mut out).expect_err("closed");
+        assert_eq!(failure.code, exit::LOST);
+        assert!(out.is_empty());
+        server.join().expect("as scripted");
+    }
+
+    #[test]
+    fn a_server_that_breaks_the_protocol_is_told_so() {
+        let (port, server) = serve(|peer| {
+            grant(peer, &[ReasonCode::Success]);
+            peer.send(&Packet::PubAck(ack(1)));
+            peer.receive(|packet| match packet {
+                Packet::Disconnect(p) => assert_eq!(p.reason, ReasonCode::ProtocolError),
+                other => panic!("{other:?}"),
+            });
+        });
+        let failure = subscribe(&port, "-t a", io::sink()).expect_err("a protocol error");
+        assert_eq!(failure.code, exit::WRONG);
+        server.join().expect("as scripted");
+    }
+
+    #[test]
+    fn a_server_that_says_goodbye_is_quoted() {
+        let (port, server) = serve(|peer| {
+            grant(peer, &[ReasonCode::Success]);
+            peer.send(&Packet::Disconnect(crate::wire::packet::Disconnect {
+                reason: ReasonCode::ServerShuttingDown,
+                properties: Default::default(),
+            }));
+        });
+        let failure = subscribe(&port, "-t a", io::sink()).expect_err("disconnected");
+        assert_eq!(failure.code, 0x8b);
+        assert_eq!(
+            failure.message,
+            "the server disconnected: server shutting down (0x8B)"
+        );
+        server.join().expect("as scripted");
+    }
+
+    #[test]
+    fn an_alias_stands_for_a_topic_only_if_it_was_allowed_and_set() {
+        for (allowed, aliases, good) in [
+            ("2", [("t", 2), ("", 2)], true),
+            ("2", [("t", 2), ("", 1)], false),
+            ("1", [("t", 2), ("", 2)], false),
+        ] {
+            let (port, server) = serve(move |peer| {
+                grant(peer, &[ReasonCode::Success]);
+                for (topic, alias) in aliases {
+                    let mut properties = crate::wire::PropertiesBuf::new();
+                    properties.push(Property::TopicAlias(alias));
+                    peer.send(&Packet::Publish(Publish {
+                        dup: false,
+                        qos: QoS::AtMostOnce,
+                        retain: false,
+                        topic,
+                        packet_id: None,
+                        properties: properties.as_properties(),
+                        payload: b"x",
+                    }));
+                }
+                peer.receive(|packet| match packet {
+                    Packet::Disconnect(p) => assert_eq!(p.reason == ReasonCode::Success, good),
+                    other => panic!("{other:?}"),
+                });
+            });
+            let line = format!("-t # -v -C 2 -D connect topic-alias-maximum {allowed}");
+            let mut out = Vec::new();
+            assert_eq!(subscribe(&port, &line, &mut out).is_ok(), good, "{line}");
+            if good {
+                assert_eq!(String::from_utf8_lossy(&out), "t x\nt x\n");
+            }
+            server.join().expect("as scripted");
+        }
     }
 }

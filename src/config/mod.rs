@@ -49,6 +49,8 @@ pub struct Config {
     pub worker_threads: Option<usize>,
     /// How often the broker publishes its figures under `$SYS`; `None` is never.
     pub sys_interval: Option<Duration>,
+    /// Where figures and health are served over HTTP; empty is nowhere.
+    pub metrics: Vec<Bind>,
     /// What is logged: a level, or directives as `tracing_subscriber::EnvFilter` reads them.
     pub log: String,
 }
@@ -366,5 +368,31 @@ mod tests {
         std::fs::write(&path, vec![b'#'; (1 << 20) + 1]).expect("written");
         let error = load().expect_err("too long").to_string();
         assert!(error.contains("longer than 1MiB"), "{error}");
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_without_harm() {
+        for text in [
+            "a = ".to_owned() + &"[".repeat(100_000),
+            "a.".repeat(50_000) + "b = 1",
+        ] {
+            assert!(parse(&text).is_err());
+        }
+        let name = format!("TIDEGATE_{}", "A__".repeat(40_000));
+        let problems = parse_with("", &[(&name, "1")]).expect_err("no such key");
+        assert!(problems[0].ends_with("no table is that deep"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_and_no_variable_does_harm(
+            text in "([a-z_]{1,12}|limits|listeners|bind|store|\\[|\\]|=|\\.|\"|'|\n| |[0-9]{1,20}|MB|true|\\{|\\}|,|-|ü|#){0,60}",
+            name in "TIDEGATE_(LIMITS|LISTENERS|STORE|BIND|[0-9]{1,3}|_|[A-Z]{1,5}){0,8}",
+            value in ".{0,20}",
+        ) {
+            if let Err(problems) = parse_with(&text, &[(&name, &value)]) {
+                proptest::prop_assert!(!problems.is_empty() && problems.len() <= 60, "{problems:?}");
+            }
+        }
     }
 }

@@ -38,6 +38,8 @@ pub(super) fn read(
             Some(PathBuf::from(text))
         },
     );
+    // A path need not be text, so the flag does not go through the tree.
+    let data_dir = overrides.data_dir.clone().unwrap_or(data_dir);
     let worker_threads = root.get(
         "worker_threads",
         None,
@@ -58,6 +60,7 @@ pub(super) fn read(
     let durability = durability(&mut root);
     let limits = limits(root.section("limits"));
     let (store, commit_delay) = store(root.section("store"), &data_dir);
+    let metrics = metrics(root.section("metrics"));
     let log = log(root.section("log"));
     let configured = listeners(&mut root);
     root.close();
@@ -70,6 +73,7 @@ pub(super) fn read(
         commit_delay,
         worker_threads,
         sys_interval: Some(sys_interval).filter(|interval| !interval.is_zero()),
+        metrics,
         log,
     }
 }
@@ -80,10 +84,6 @@ fn overlay_flags(tree: &mut Table, overrides: &Overrides) {
         at: Origin::Flag(flag),
         value: Value::Raw(text.to_owned()),
     };
-    if let Some(data_dir) = &overrides.data_dir {
-        let data_dir = data_dir.to_string_lossy();
-        tree.insert("data_dir".to_owned(), node("--data-dir", &data_dir));
-    }
     if let Some(level) = &overrides.log {
         let log = tree.entry("log".to_owned()).or_insert_with(|| tree::Node {
             key_at: Origin::Flag("--log"),
@@ -164,6 +164,13 @@ fn default_listeners() -> Vec<Listener> {
         on(&format!("127.0.0.1:{DEFAULT_PORT}"), false),
         on(&format!("[::1]:{DEFAULT_PORT}"), true),
     ]
+}
+
+fn metrics(mut section: Section<'_, '_>) -> Vec<Bind> {
+    let expected = format!("{BIND_EXPECTED}, or a list of such");
+    let bind = section.optional("bind", &expected, binds);
+    section.close();
+    bind.ok().flatten().unwrap_or_default()
 }
 
 fn binds(value: &Value) -> Option<Vec<Bind>> {

@@ -21,6 +21,9 @@ pub const ENVIRONMENT_PREFIX: &str = "TIDEGATE_";
 /// Problems told in full; more are counted.
 const MAX_PROBLEMS: usize = 50;
 
+/// Tables inside tables in a variable's name: more than any key has.
+const MAX_DEPTH: usize = 8;
+
 /// Where something was written.
 #[derive(Clone, Debug)]
 pub(super) enum Origin {
@@ -229,7 +232,9 @@ pub(super) fn overlay(
     });
     for (name, path, value) in variables {
         let at = Origin::Variable(name.into());
-        if let Err(what) = put(root, &path, &at, value) {
+        if path.len() > MAX_DEPTH {
+            report.add(&at, "", "unknown key: no table is that deep");
+        } else if let Err(what) = put(root, &path, &at, value) {
             report.add(&at, path.join("."), what);
         }
     }

@@ -206,6 +206,8 @@ impl<S: Stream> Connection<S> {
         if writable {
             self.output = broker.take_output(self.id, &mut self.writing, now);
             entered.set_waker(self.id, cx.waker());
+        } else {
+            self.output.pause = broker.should_pause(self.id);
         }
     }
 

@@ -1,0 +1,315 @@
+//! The built broker as a process.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::PATIENCE;
+
+/// A command that runs another broker, in which `{port}` stands for the port to listen on, for example `mosquitto -p {port}`. With it, the
+/// tests that need neither a configuration nor a restart run against that broker: it finds errors in the tests themselves.
+const OTHER_BROKER: &str = "TIDEGATE_TEST_BROKER";
+
+/// A running broker with a data directory of its own. It is killed when it goes out of scope; if the test has failed by then, what the
+/// broker wrote to standard error is shown.
+pub struct Broker {
+    child: Option<Child>,
+    addr: SocketAddr,
+    dir: TempDir,
+    config: String,
+    log: Arc<Mutex<String>>,
+    banner: Vec<String>,
+}
+
+impl Broker {
+    /// A broker with the limits it has by default.
+    pub fn start() -> Broker {
+        match std::env::var(OTHER_BROKER) {
+            Ok(command) => Broker::start_other(&command),
+            Err(_) => Broker::start_tidegate(""),
+        }
+    }
+
+    /// A broker with lines added to its configuration; `None` where the tests run against another broker, which cannot read it.
+    pub fn with(config: &str) -> Option<Broker> {
+        if std::env::var_os(OTHER_BROKER).is_some() {
+            println!("skipped: it needs Tidegate's own configuration or data");
+            return None;
+        }
+        Some(Broker::start_tidegate(config))
+    }
+
+    /// A broker that can be killed and restarted on its data; `None` where the tests run against another broker.
+    pub fn durable() -> Option<Broker> {
+        Broker::with("")
+    }
+
+    /// Runs the broker on this data directory and waits until it ends by itself, which it must soon.
+    pub fn output_on(data_dir: &Path) -> Output {
+        let dir = TempDir::new().expect("there is a directory for temporary files");
+        let path = dir.path().join("tidegate.toml");
+        let text = format!(
+            "data_dir = {data_dir:?}\n[[listeners]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n"
+        );
+        std::fs::write(&path, text).expect("the configuration can be written");
+        let mut child = tidegate_run(&path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the broker has been built");
+        let deadline = Instant::now() + PATIENCE;
+        while child
+            .try_wait()
+            .expect("a child can be waited for")
+            .is_none()
+        {
+            if Instant::now() >= deadline {
+                let _ = child.kill();
+                panic!("the broker does not end");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.wait_with_output().expect("its output can be read")
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the broker runs").id()
+    }
+
+    /// The lines it printed until it was ready.
+    pub fn banner(&self) -> &[String] {
+        &self.banner
+    }
+
+    /// The directory its data is in.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// What it has written to standard error so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("no thread panics with it").clone()
+    }
+
+    /// Kills it with SIGKILL: it gets no chance to write anything.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("a child can be killed");
+            child.wait().expect("a child can be waited for");
+        }
+    }
+
+    /// Asks it to stop with SIGTERM, without waiting.
+    pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("sh")
+            .args(["-c", &format!("kill -{name} {}", self.pid())])
+            .status()
+            .expect("there is a shell");
+        assert!(sent.success(), "the broker is gone already");
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        let child = self.child.as_mut().expect("the broker runs");
+        loop {
+            if let Some(status) = child.try_wait().expect("a child can be waited for") {
+                self.child = None;
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the broker does not stop");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Stops it with SIGTERM and waits; it must exit with 0.
+    pub fn stop(&mut self) {
+        self.terminate();
+        let status = self.wait();
+        assert!(status.success(), "the broker ended with {status}");
+    }
+
+    /// Starts it again on the same data, usually on another port.
+    pub fn start_again(&mut self) {
+        assert!(self.child.is_none(), "the broker still runs");
+        self.launch();
+    }
+
+    /// SIGKILL, and a start on the same data.
+    pub fn crash(&mut self) {
+        self.kill();
+        self.start_again();
+    }
+
+    fn start_tidegate(config: &str) -> Broker {
+        let dir = TempDir::new().expect("there is a directory for temporary files");
+        let mut broker = Broker {
+            child: None,
+            addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+            dir,
+            config: config.to_owned(),
+            log: Arc::default(),
+            banner: Vec::new(),
+        };
+        broker.launch();
+        broker
+    }
+
+    fn launch(&mut self) {
+        let path = self.dir.path().join("tidegate.toml");
+        let mut text = String::new();
+        // What a test adds may begin with keys at the top level, which must stand before the first table.
+        writeln!(text, "data_dir = {:?}", self.data_dir()).expect("a String takes it");
+        writeln!(text, "{}", self.config).expect("a String takes it");
+        text.push_str("[[listeners]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n");
+        std::fs::write(&path, text).expect("the configuration can be written");
+        let mut child = tidegate_run(&path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the broker has been built");
+        collect(child.stderr.take(), Arc::clone(&self.log));
+        let lines = lines(child.stdout.take());
+        self.child = Some(child);
+        self.banner = self.read_banner(&lines);
+        let ready = self.banner.iter().find_map(|line| {
+            let after = line.split("mqtt://").nth(1)?;
+            after.split(|c: char| c.is_whitespace() || c == '/').next()
+        });
+        let addr = ready.unwrap_or_else(|| panic!("no mqtt:// address in {:?}", self.banner));
+        self.addr = addr.parse().expect("an address and a port");
+    }
+
+    /// Reads standard output until the line that begins `Ready in`.
+    fn read_banner(&mut self, lines: &Receiver<String>) -> Vec<String> {
+        let mut banner = Vec::new();
+        loop {
+            match lines.recv_timeout(PATIENCE) {
+                Ok(line) => {
+                    let ready = line.trim_start().starts_with("Ready in");
+                    banner.push(line);
+                    if ready {
+                        return banner;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => panic!("no `Ready in` line, only {banner:?}"),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = self.wait();
+                    panic!(
+                        "the broker did not start ({status}): {banner:?}\n{}",
+                        self.log()
+                    );
+                }
+            }
+        }
+    }
+
+    fn start_other(command: &str) -> Broker {
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a port is free")
+            .port();
+        let command = command.replace("{port}", &port.to_string());
+        let mut words = command.split_whitespace();
+        let mut child = Command::new(words.next().expect("a command"))
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command}: {error}"));
+        let log = Arc::default();
+        collect(child.stderr.take(), Arc::clone(&log));
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(addr).is_err() {
+            assert!(Instant::now() < deadline, "{command} does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Broker {
+            child: Some(child),
+            addr,
+            dir: TempDir::new().expect("there is a directory for temporary files"),
+            config: String::new(),
+            log,
+            banner: Vec::new(),
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            // `log` may be held by a thread that panicked; showing it must not panic again.
+            if let Ok(log) = self.log.lock() {
+                println!("--- the broker's log ---\n{log}--- end of the broker's log ---");
+            }
+        }
+    }
+}
+
+/// `tidegate run --config`, without what the environment says to the broker or to the tests: only the file counts.
+fn tidegate_run(config: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command.args(["run", "--config"]).arg(config);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TIDEGATE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// The broker's binary, which Cargo builds next to the directory of the test that runs.
+fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("a process knows its binary");
+    let built = test.parent().and_then(Path::parent);
+    built
+        .expect("Cargo puts tests in a directory below the binaries")
+        .join(format!("tidegate{}", std::env::consts::EXE_SUFFIX))
+}
+
+fn collect(from: Option<impl Read + Send + 'static>, into: Arc<Mutex<String>>) {
+    let Some(from) = from else { return };
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            let mut log = into.lock().expect("no thread panics with it");
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+}
+
+/// Sends lines as they come, and goes on reading when nobody wants them any more, so that the broker never blocks on its output.
+fn lines(from: Option<impl Read + Send + 'static>) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    if let Some(from) = from {
+        std::thread::spawn(move || {
+            for line in BufReader::new(from).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+    }
+    receiver
+}
