@@ -15,7 +15,7 @@ pub(super) struct Disk {
     pub deliveries: BTreeMap<(u64, u64), DeliveryRecord>,
     pub messages: BTreeMap<u64, Message>,
     /// Whether it takes more messages.
-    pub room: bool,
+    pub room: u64,
     last_seq: u64,
     last_key: u64,
 }
@@ -31,7 +31,7 @@ impl Default for Disk {
             retained: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             messages: BTreeMap::new(),
-            room: true,
+            room: u64::MAX,
             last_seq: 0,
             last_key: 0,
         }
@@ -94,7 +94,8 @@ impl Disk {
             .chain(self.groups.keys())
             .copied()
             .collect();
-        self.subscriptions.retain(|(key, _), _| owners.contains(key));
+        self.subscriptions
+            .retain(|(key, _), _| owners.contains(key));
         self.wills.retain(|key, _| owners.contains(key));
         self.received.retain(|(key, _)| owners.contains(key));
         self.deliveries.retain(|(_, key), _| owners.contains(key));
@@ -112,7 +113,9 @@ impl Disk {
         }
         let mut rows = Vec::new();
         let sessions = self.sessions.iter();
-        rows.extend(sessions.map(|(key, record)| Write::PutSession(QueueKey(*key), record.clone())));
+        rows.extend(
+            sessions.map(|(key, record)| Write::PutSession(QueueKey(*key), record.clone())),
+        );
         let groups = self.groups.iter();
         rows.extend(groups.map(|(key, name)| Write::PutGroup(QueueKey(*key), name.clone())));
         rows.extend(self.subscriptions.iter().map(|((key, filter), record)| {

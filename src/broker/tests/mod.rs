@@ -28,8 +28,7 @@ use super::{Access, Broker, ConnectionId, Fetch, Message, Settings};
 use crate::clock::Now;
 use crate::limits::Limits;
 use crate::wire::packet::{
-    Ack, Connect, Disconnect, Publish, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe,
-    Will,
+    Ack, Connect, Disconnect, Publish, Subscribe, SubscribeOptions, Unsubscribe, Will,
 };
 use crate::wire::{
     Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
@@ -439,7 +438,8 @@ impl World {
         for write in batch.writes {
             self.disk.apply(write);
         }
-        self.broker.durable(batch.id, self.disk.room, self.now);
+        self.broker.set_room(self.disk.room);
+        self.broker.durable(batch.id, self.now);
     }
 
     /// Commits what somebody waits for.
