@@ -67,8 +67,7 @@ impl Broker {
             let mut on_wire = 0;
             for inflight in session.outgoing.all() {
                 on_wire += usize::from(inflight.on_wire);
-                let bodiless = inflight.released && inflight.queue == session.key();
-                if inflight.item.is_stored() && !bodiless {
+                if inflight.item.is_stored() {
                     *needed.entry(inflight.item.seq).or_default() += 1;
                 }
             }

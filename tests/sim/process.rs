@@ -99,6 +99,7 @@ impl World {
                 ));
             }
         };
+        broker.set_room(store.room());
         let restored = broker.finish_restore(recovery.next_seq, recovery.next_queue, now);
         self.say(format_args!(
             "started: {:?}, {} rows, {} orphans, {restored:?}",
@@ -480,8 +481,8 @@ impl World {
 
     pub fn durable(&mut self) {
         if let Some((process, now)) = self.process() {
-            let room = process.store.has_room();
-            process.broker.durable(process.taken, room, now);
+            process.broker.set_room(process.store.room());
+            process.broker.durable(process.taken, now);
         }
         self.take_batch();
     }
