@@ -93,7 +93,11 @@ fn expired_messages_are_swept_from_queues_nobody_reads() {
     let peer5 = world.connect(&client("pub5"));
     for number in 0..100 {
         let expiry = [Property::MessageExpiryInterval(5)];
-        let expiry = if number % 10 == 0 { &[][..] } else { &expiry[..] };
+        let expiry = if number % 10 == 0 {
+            &[][..]
+        } else {
+            &expiry[..]
+        };
         world.publish_with(peer5, message(1, 1, "t", &number.to_string()), expiry);
     }
     world.publish_with(

@@ -94,7 +94,8 @@ impl Disk {
             .chain(self.groups.keys())
             .copied()
             .collect();
-        self.subscriptions.retain(|(key, _), _| owners.contains(key));
+        self.subscriptions
+            .retain(|(key, _), _| owners.contains(key));
         self.wills.retain(|key, _| owners.contains(key));
         self.received.retain(|(key, _)| owners.contains(key));
         self.deliveries.retain(|(_, key), _| owners.contains(key));
@@ -112,7 +113,9 @@ impl Disk {
         }
         let mut rows = Vec::new();
         let sessions = self.sessions.iter();
-        rows.extend(sessions.map(|(key, record)| Write::PutSession(QueueKey(*key), record.clone())));
+        rows.extend(
+            sessions.map(|(key, record)| Write::PutSession(QueueKey(*key), record.clone())),
+        );
         let groups = self.groups.iter();
         rows.extend(groups.map(|(key, name)| Write::PutGroup(QueueKey(*key), name.clone())));
         rows.extend(self.subscriptions.iter().map(|((key, filter), record)| {

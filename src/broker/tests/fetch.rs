@@ -18,7 +18,9 @@ fn with_queue(count: usize, limits: Limits) -> (World, Peer) {
 }
 
 fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
-    range.map(|number| format!("PUBLISH q1 t={number}")).collect()
+    range
+        .map(|number| format!("PUBLISH q1 t={number}"))
+        .collect()
 }
 
 #[test]
@@ -65,7 +67,10 @@ fn a_message_that_is_not_on_disk_yet_is_waited_for() {
     assert!(world.take());
     let subscriber = world.open(&durable("sub"));
     assert_eq!(world.got(subscriber), [""; 0]);
-    assert!(world.broker.take_fetches().is_empty(), "there is nothing to read");
+    assert!(
+        world.broker.take_fetches().is_empty(),
+        "there is nothing to read"
+    );
     world.durable();
     assert_eq!(world.drain(subscriber), ["PUBLISH q1 t=m"]);
     world.assert_nothing_left();
@@ -241,10 +246,13 @@ fn large_bodies_are_read_few_at_a_time() {
 
 #[test]
 fn a_message_larger_than_the_budget_is_read_alone() {
-    let (mut world, peer) = with_queue(0, Limits {
-        max_hot_bytes: 10,
-        ..Limits::default()
-    });
+    let (mut world, peer) = with_queue(
+        0,
+        Limits {
+            max_hot_bytes: 10,
+            ..Limits::default()
+        },
+    );
     let payload = "x".repeat(600_000);
     world.publish(peer, message(1, 1, "t", &payload));
     world.publish(peer, message(1, 1, "t", &payload));
@@ -262,7 +270,10 @@ fn a_message_kept_in_memory_only_waits_with_its_body() {
     for payload in ["a", "b", "c"] {
         world.publish(peer, message(1, 1, "t", payload));
     }
-    assert_eq!(world.broker.hot_bytes, 0, "it is not in the budget of what the disk has as well");
+    assert_eq!(
+        world.broker.hot_bytes, 0,
+        "it is not in the budget of what the disk has as well"
+    );
     assert_eq!(world.broker.queued_bytes, 4);
     assert_eq!(world.drain(subscriber).len(), 3);
     world.assert_nothing_left();

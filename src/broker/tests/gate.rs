@@ -229,7 +229,11 @@ fn a_connection_has_one_fifo() {
     world.publish(peer, message(1, 7, "t", "m"));
     world.ping(peer);
     world.publish(peer, message(0, 0, "own", "x"));
-    held_until_durable(&mut world, peer, &["PUBACK #7", "PINGRESP", "PUBLISH own=x"]);
+    held_until_durable(
+        &mut world,
+        peer,
+        &["PUBACK #7", "PINGRESP", "PUBLISH own=x"],
+    );
     world.ping(subscriber);
     assert_eq!(world.got(subscriber), ["PUBLISH #1 q1 t=m", "PINGRESP"]);
 }

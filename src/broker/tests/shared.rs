@@ -43,7 +43,11 @@ fn members_take_turns() {
 #[test]
 fn a_member_with_a_full_window_is_passed_over() {
     let mut world = World::new();
-    let slow = member(&mut world, &client("a").with(Property::ReceiveMaximum(1)), 1);
+    let slow = member(
+        &mut world,
+        &client("a").with(Property::ReceiveMaximum(1)),
+        1,
+    );
     let fast = member(&mut world, &client("b"), 1);
     let peer = world.connect(&publisher());
     publish_numbers(&mut world, peer, 0..5);
@@ -57,7 +61,11 @@ fn what_no_member_can_take_waits_in_the_group_for_the_first_that_can() {
     let mut world = World::new();
     let one = client("a").with(Property::ReceiveMaximum(1));
     let a = member(&mut world, &one, 1);
-    let b = member(&mut world, &client("b").with(Property::ReceiveMaximum(1)), 1);
+    let b = member(
+        &mut world,
+        &client("b").with(Property::ReceiveMaximum(1)),
+        1,
+    );
     let peer = world.connect(&publisher());
     publish_numbers(&mut world, peer, 0..5);
     assert_eq!(world.got(a), ["PUBLISH #1 q1 t=0"]);
@@ -75,7 +83,11 @@ fn what_no_member_can_take_waits_in_the_group_for_the_first_that_can() {
 #[test]
 fn qos_0_goes_to_a_member_that_is_there_even_while_others_wait() {
     let mut world = World::new();
-    let a = member(&mut world, &client("a").with(Property::ReceiveMaximum(1)), 1);
+    let a = member(
+        &mut world,
+        &client("a").with(Property::ReceiveMaximum(1)),
+        1,
+    );
     let peer = world.connect(&publisher());
     publish_numbers(&mut world, peer, 0..2);
     world.publish(peer, message(0, 0, "t", "now"));
@@ -120,7 +132,11 @@ fn a_qos_2_message_of_a_member_that_ends_goes_to_nobody_else() {
 #[test]
 fn the_last_member_that_leaves_ends_the_group_and_its_queue() {
     let mut world = World::new();
-    let a = member(&mut world, &client("a").with(Property::ReceiveMaximum(1)), 1);
+    let a = member(
+        &mut world,
+        &client("a").with(Property::ReceiveMaximum(1)),
+        1,
+    );
     let peer = world.connect(&publisher());
     publish_numbers(&mut world, peer, 0..3);
     world.lose(a);
@@ -228,10 +244,17 @@ fn the_groups_queue_has_the_limits_of_a_sessions() {
         max_queued_messages: 2,
         ..Limits::default()
     }));
-    let a = member(&mut world, &client("a").with(Property::ReceiveMaximum(1)), 1);
+    let a = member(
+        &mut world,
+        &client("a").with(Property::ReceiveMaximum(1)),
+        1,
+    );
     let peer = world.connect(&publisher());
     publish_numbers(&mut world, peer, 0..5);
     assert_eq!(world.broker.counters().dropped_queue_full, 2);
-    assert_eq!(world.drain(a), ["PUBLISH q1 t=0", "PUBLISH q1 t=1", "PUBLISH q1 t=2"]);
+    assert_eq!(
+        world.drain(a),
+        ["PUBLISH q1 t=0", "PUBLISH q1 t=1", "PUBLISH q1 t=2"]
+    );
     world.assert_nothing_left();
 }

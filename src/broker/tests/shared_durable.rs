@@ -176,10 +176,7 @@ fn a_member_that_unsubscribes_completes_what_it_was_sent_through_a_reconnection_
     world.crash();
     let a = world.connect(&durable("a"));
     // [MQTT-3.10.4-3]
-    assert_eq!(
-        world.drain(a),
-        ["PUBLISH q1 dup t=1", "PUBLISH q2 dup t=2"]
-    );
+    assert_eq!(world.drain(a), ["PUBLISH q1 dup t=1", "PUBLISH q2 dup t=2"]);
     world.assert_nothing_left();
 }
 
@@ -203,8 +200,16 @@ fn the_session_of_a_member_that_ends_gives_its_qos_1_messages_back() {
 #[test]
 fn two_members_share_what_waited_on_disk() {
     let mut world = World::new();
-    let a = member(&mut world, &durable("a").with(Property::ReceiveMaximum(10)), 1);
-    let b = member(&mut world, &durable("b").with(Property::ReceiveMaximum(10)), 1);
+    let a = member(
+        &mut world,
+        &durable("a").with(Property::ReceiveMaximum(10)),
+        1,
+    );
+    let b = member(
+        &mut world,
+        &durable("b").with(Property::ReceiveMaximum(10)),
+        1,
+    );
     world.lose(a);
     world.lose(b);
     let peer = world.connect(&publisher());
@@ -225,7 +230,11 @@ fn two_members_share_what_waited_on_disk() {
 #[test]
 fn the_bodies_of_a_group_nobody_is_connected_to_are_on_disk_only() {
     let mut world = World::new();
-    let a = member(&mut world, &durable("a").with(Property::ReceiveMaximum(1)), 1);
+    let a = member(
+        &mut world,
+        &durable("a").with(Property::ReceiveMaximum(1)),
+        1,
+    );
     let peer = world.connect(&publisher());
     publish_numbers(&mut world, peer, 1, 0..5);
     assert_eq!(world.broker.hot_bytes, 8);
@@ -256,7 +265,11 @@ fn an_expired_message_in_a_group_is_not_sent() {
 fn a_durable_member_that_leaves_makes_the_group_transient() {
     let mut world = World::new();
     let a = member(&mut world, &durable("a"), 1);
-    let b = member(&mut world, &client("b").with(Property::ReceiveMaximum(1)), 1);
+    let b = member(
+        &mut world,
+        &client("b").with(Property::ReceiveMaximum(1)),
+        1,
+    );
     world.unsubscribe(a, SHARED);
     world.settle();
     world.writes();
@@ -266,7 +279,8 @@ fn a_durable_member_that_leaves_makes_the_group_transient() {
     assert_eq!(world.drain(b).len(), 3);
     // And one that joins makes it durable again; what waited before stays in memory.
     publish_numbers(&mut world, peer, 1, 0..3);
-    let c = member(&mut world, &durable("c"), 1);
+    let c = world.connect(&durable("c"));
+    world.ask(c, 1, &[(SHARED, options(1))]);
     publish_numbers(&mut world, peer, 1, 3..4);
     assert_eq!(all_of(&mut world, &[b, c]).len(), 4);
     world.assert_nothing_left();

@@ -32,7 +32,11 @@ fn the_clients_receive_maximum_bounds_what_it_is_sent() {
     publish_many(&mut world, peer, 2, 2, 6);
     assert_eq!(
         world.got(subscriber),
-        ["PUBLISH #1 q1 t=0", "PUBLISH #2 q1 t=1", "PUBLISH #3 q2 t=2"]
+        [
+            "PUBLISH #1 q1 t=0",
+            "PUBLISH #2 q1 t=1",
+            "PUBLISH #3 q2 t=2"
+        ]
     );
     // A PUBREC frees nothing; PUBACK and PUBCOMP do [MQTT-4.9.0-2].
     world.pubrec(subscriber, 3);
@@ -99,7 +103,10 @@ fn qos_0_does_not_wait_for_the_window() {
     let peer = world.connect(&publisher());
     publish_many(&mut world, peer, 1, 0, 2);
     world.publish(peer, message(0, 0, "t", "now"));
-    assert_eq!(world.got(subscriber), ["PUBLISH #1 q1 t=0", "PUBLISH t=now"]);
+    assert_eq!(
+        world.got(subscriber),
+        ["PUBLISH #1 q1 t=0", "PUBLISH t=now"]
+    );
 }
 
 #[test]
@@ -129,7 +136,11 @@ fn a_reconnected_client_gets_what_it_has_not_acknowledged_first_and_as_it_was() 
         ]
     );
     world.pubcomp(subscriber, 3);
-    assert_eq!(world.got(subscriber), [""; 0], "three and one are on their way");
+    assert_eq!(
+        world.got(subscriber),
+        [""; 0],
+        "three and one are on their way"
+    );
     world.puback(subscriber, 5);
     assert_eq!(payloads(&world.drain(subscriber)), ["5"]);
 }

@@ -51,7 +51,11 @@ fn the_rows_of_a_qos_2_message_from_publisher_to_subscriber() {
     world.settle();
     assert_eq!(
         world.writes(),
-        ["PutDelivery s1 k1 q2 #1", "PutMessage s1", "PutReceived k2 #7"]
+        [
+            "PutDelivery s1 k1 q2 #1",
+            "PutMessage s1",
+            "PutReceived k2 #7"
+        ]
     );
     assert_eq!(world.got(peer), ["PUBREC #7"]);
     world.pubrel(peer, 7);
