@@ -521,7 +521,9 @@ impl Broker {
     /// The next message is not on disk yet: its owner goes on after the next commit.
     fn starve(&mut self, owner: Owner) {
         match owner {
-            Owner::Session(index) | Owner::Resend(index) => self.starved.push(index),
+            Owner::Session(index) | Owner::Resend(index) => {
+                self.starved.insert(index);
+            }
             Owner::Group(group) => self.starve_members(group),
         }
     }

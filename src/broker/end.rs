@@ -92,6 +92,7 @@ impl Broker {
         };
         for group in self.sessions[index.0 as usize].groups.clone() {
             let name = self.groups[group.0 as usize].name.clone();
+            self.take_back(group, index);
             self.leave_group(group, index);
             if durable {
                 self.write(Write::RemoveSubscription(key, name));

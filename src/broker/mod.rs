@@ -42,6 +42,8 @@ mod timer;
 mod tree;
 mod will;
 
+use std::collections::BTreeSet;
+
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
@@ -156,7 +158,7 @@ pub struct Broker {
     paused: Vec<ConnectionId>,
     fetches: Vec<Fetch>,
     /// Sessions and groups whose next message is neither in memory nor durable: they go on after the next commit.
-    starved: Vec<SessionIndex>,
+    starved: BTreeSet<SessionIndex>,
     graveyard: end::Graveyard,
     sweep: (usize, usize),
     sys: sys::Sys,
@@ -199,7 +201,7 @@ impl Broker {
             holding: Vec::new(),
             paused: Vec::new(),
             fetches: Vec::new(),
-            starved: Vec::new(),
+            starved: BTreeSet::new(),
             graveyard: end::Graveyard::default(),
             sweep: (0, 0),
             sys: sys::Sys::new(now),

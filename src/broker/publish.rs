@@ -111,9 +111,8 @@ impl Broker {
             return Ok(());
         }
         let published = self.publish(parts, Some(session));
-        if published.reason.is_error()
-            && self.connections[id.0 as usize].version != ProtocolVersion::V5
-        {
+        // A client that cannot be told is sent away if the message was refused, and comes back with it; not if it only was not retained.
+        if published.refused && self.connections[id.0 as usize].version != ProtocolVersion::V5 {
             return Err(Fault {
                 reason: published.reason,
                 what: "the message cannot be stored",
@@ -163,13 +162,14 @@ impl Broker {
         }
         let level = self.durability_of(parts.topic);
         let published = self.publish(parts, Some(session));
-        if published.reason.is_error() {
-            if self.connections[id.0 as usize].version != ProtocolVersion::V5 {
-                return Err(Fault {
-                    reason: published.reason,
-                    what: "the message cannot be stored",
-                });
-            }
+        let v5 = self.connections[id.0 as usize].version == ProtocolVersion::V5;
+        if published.refused && !v5 {
+            return Err(Fault {
+                reason: published.reason,
+                what: "the message cannot be stored",
+            });
+        }
+        if published.reason.is_error() && v5 {
             // [MQTT-4.3.3-9]: with an error the exchange is over; the identifier is free again.
             self.push_final_ack(
                 id,

@@ -51,8 +51,10 @@ impl Frames {
 pub(super) struct Published {
     /// What its acknowledgement waits for.
     pub stamp: Stamp,
-    /// Success, 0x10 if nobody subscribes, 0x97 if it was refused.
+    /// Success, 0x10 if nobody subscribes, 0x97 if it was refused or not retained.
     pub reason: ReasonCode,
+    /// Nobody was given it.
+    pub refused: bool,
 }
 
 /// A message on its way into queues.
@@ -124,6 +126,7 @@ impl Broker {
                 return Published {
                     stamp: Stamp::NONE,
                     reason: ReasonCode::NoMatchingSubscribers,
+                    refused: false,
                 };
             }
         }
@@ -141,6 +144,7 @@ impl Broker {
                 return Published {
                     stamp: Stamp::NONE,
                     reason: ReasonCode::QuotaExceeded,
+                    refused: true,
                 };
             }
         }
@@ -190,7 +194,11 @@ impl Broker {
             _ if matched => ReasonCode::Success,
             _ => ReasonCode::NoMatchingSubscribers,
         };
-        Published { stamp, reason }
+        Published {
+            stamp,
+            reason,
+            refused: false,
+        }
     }
 
     /// Writes the body of a message that queues have stored, once for all of them.

@@ -154,6 +154,7 @@ impl Broker {
         let removed = match filter.share {
             Some(_) => match self.membership(text, session) {
                 Some((group, _)) => {
+                    self.leave_inflight(group, session);
                     self.leave_group(group, session);
                     true
                 }

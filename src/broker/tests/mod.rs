@@ -392,6 +392,12 @@ impl World {
         self.send(peer, Packet::Disconnect(disconnect));
     }
 
+    /// The session of a connected client.
+    fn session(&self, peer: Peer) -> &super::session::Session {
+        let session = self.broker.connections[peer.id.0 as usize].session;
+        &self.broker.sessions[session.expect("it is connected").0 as usize]
+    }
+
     /// The connection is gone.
     fn lose(&mut self, peer: Peer) {
         self.broker.lost(peer.id, self.now);
@@ -523,19 +529,23 @@ impl World {
                 let mut words = line.split(' ');
                 let (kind, id) = (words.next(), words.next().unwrap_or_default());
                 let number = id.trim_start_matches('#').parse::<u16>();
-                match (kind, number) {
-                    (Some("PUBLISH"), Ok(number)) => {
+                match (kind, &number) {
+                    (Some("PUBLISH"), &Ok(number)) => {
                         if line.contains(" q2") {
                             self.pubrec(peer, number);
                         } else {
                             self.puback(peer, number);
                         }
                     }
-                    (Some("PUBREL"), Ok(number)) => self.pubcomp(peer, number),
+                    (Some("PUBREL"), &Ok(number)) => self.pubcomp(peer, number),
                     _ => {}
                 }
-                if kind == Some("PUBLISH") {
-                    messages.push(line.replacen(&format!(" {id}"), "", 1));
+                match (kind, number) {
+                    (Some("PUBLISH"), Ok(_)) => {
+                        messages.push(line.replacen(&format!(" {id}"), "", 1));
+                    }
+                    (Some("PUBLISH"), Err(_)) => messages.push(line),
+                    _ => {}
                 }
             }
         }

@@ -279,7 +279,8 @@ fn a_durable_member_that_leaves_makes_the_group_transient() {
     assert_eq!(world.drain(b).len(), 3);
     // And one that joins makes it durable again; what waited before stays in memory.
     publish_numbers(&mut world, peer, 1, 0..3);
-    let c = member(&mut world, &durable("c"), 1);
+    let c = world.connect(&durable("c"));
+    world.ask(c, 1, &[(SHARED, options(1))]);
     publish_numbers(&mut world, peer, 1, 3..4);
     assert_eq!(all_of(&mut world, &[b, c]).len(), 4);
     world.assert_nothing_left();
