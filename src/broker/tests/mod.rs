@@ -28,7 +28,8 @@ use super::{Access, Broker, ConnectionId, Fetch, Message, Settings};
 use crate::clock::Now;
 use crate::limits::Limits;
 use crate::wire::packet::{
-    Ack, Connect, Disconnect, Publish, Subscribe, SubscribeOptions, Unsubscribe, Will,
+    Ack, Connect, Disconnect, Publish, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe,
+    Will,
 };
 use crate::wire::{
     Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
