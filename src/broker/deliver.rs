@@ -487,8 +487,27 @@ impl Broker {
                     self.queued_bytes -= u64::from(item.size);
                     self.forget(&item, fetch.key);
                 }
+                self.cool_unless_wanted(owner);
                 self.wake(owner);
             }
+        }
+    }
+
+    /// Drops bodies from memory that the store has, if nobody is connected who could take them.
+    pub(super) fn cool_unless_wanted(&mut self, owner: Owner) {
+        let wanted = match owner {
+            Owner::Session(SessionIndex(at)) | Owner::Resend(SessionIndex(at)) => {
+                let session = self.sessions.get(at as usize);
+                session.is_some_and(|session| session.connection.is_some())
+            }
+            Owner::Group(GroupIndex(at)) => {
+                let group = self.groups.get(at as usize);
+                group.is_some_and(|group| self.any_connected(&group.members))
+            }
+        };
+        if let Some(queue) = self.queue_mut(owner).filter(|_| !wanted) {
+            let cooled = queue.cool();
+            self.hot_bytes -= cooled;
         }
     }
 

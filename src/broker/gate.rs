@@ -158,9 +158,10 @@ impl Gate {
                 .is_some_and(|deadline| deadline <= uptime)
     }
 
-    /// When a batch that nobody waits for should be committed.
+    /// When a batch that nobody waits for should be committed. While the disk is busy with another there is no such time: the next batch is
+    /// taken when that one is durable.
     pub fn deadline(&self) -> Option<u64> {
-        self.lazy_deadline
+        self.lazy_deadline.filter(|_| self.committing.is_none())
     }
 
     /// Makes the open batch commit now, whatever is in it.

@@ -588,3 +588,6 @@ fn ack(packet_id: PacketId, reason: ReasonCode) -> Ack<'static> {
         properties: Properties::EMPTY,
     }
 }
+
+#[cfg(test)]
+mod tests;

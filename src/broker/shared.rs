@@ -174,7 +174,7 @@ impl Broker {
             SubscriptionIds::NONE,
             durable,
         );
-        if self.is_full(&self.groups[index.0 as usize].queue, u64::from(item.size)) {
+        if self.is_full(&self.groups[index.0 as usize].queue, &item) {
             self.counters.dropped_queue_full += 1;
             return;
         }
@@ -212,7 +212,7 @@ impl Broker {
         session.outgoing.resend().is_none() && self.has_window(member.session)
     }
 
-    fn any_connected(&self, members: &[Subscriber]) -> bool {
+    pub(super) fn any_connected(&self, members: &[Subscriber]) -> bool {
         members.iter().any(|member| {
             self.sessions[member.session.0 as usize]
                 .connection
@@ -284,6 +284,8 @@ impl Broker {
             if self.any_connected(&self.groups[index.0 as usize].members) {
                 self.take_back(index, session);
                 self.wake_members(index);
+            } else {
+                self.cool_unless_wanted(Owner::Group(index));
             }
         }
     }
