@@ -346,7 +346,7 @@ impl Broker {
 
     /// Whether the store can take more messages.
     fn has_room(&self) -> bool {
-        self.gate.pending_bytes() as u64 <= self.room
+        (self.gate.pending_bytes() as u64) < self.room
     }
 
     /// All of a batch is on disk.
