@@ -1,4 +1,5 @@
-//! What the store can do: `cargo bench --bench store [-- FOLDER]`. The folder should be on the disk of interest.
+//! What the store can do: `cargo bench --bench store [-- FOLDER] [--steady]`. The folder should be on the disk of interest; `--steady` leaves
+//! the restart with a million messages out.
 //!
 //! Steady state: each batch puts new messages and removes those of some batches before, as a broker does whose subscribers keep up.
 
@@ -31,7 +32,9 @@ fn main() {
     for batch in [1, 10, 100, 1000] {
         steady(&folder, batch);
     }
-    restart(&folder, 1_000_000, 1024);
+    if std::env::args().all(|argument| argument != "--steady") {
+        restart(&folder, 1_000_000, 1024);
+    }
     std::fs::remove_dir_all(&folder).expect("the folder was made here");
 }
 
@@ -100,7 +103,7 @@ fn steady(folder: &Path, batch: u64) {
     };
     store.apply(&fill, &|| ()).expect("commits");
 
-    let before = store.usage();
+    let (before, cpu_before) = (store.usage(), cpu());
     let started = Instant::now();
     let (mut next, mut batches) = (WAITING, 0u32);
     while started.elapsed() < Duration::from_secs(3) {
@@ -119,11 +122,12 @@ fn steady(folder: &Path, batch: u64) {
     let (took, after) = (started.elapsed(), store.usage());
     let messages = (next - WAITING) as f64;
     println!(
-        "{batch:>8} {:>12.0} {:>14.0} {:>12.3} {:>12.0}",
+        "{batch:>8} {:>12.0} {:>14.0} {:>12.3} {:>12.0} {:>12.0}",
         messages / took.as_secs_f64(),
         (after.written_bytes - before.written_bytes) as f64 / messages,
         (after.syncs - before.syncs) as f64 / f64::from(batches),
         took.as_micros() as f64 / f64::from(batches),
+        (cpu() - cpu_before) * 1e6 / f64::from(batches),
     );
 }
 
@@ -194,4 +198,15 @@ fn resident() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
     let pages = pages.and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
     pages.unwrap_or(0) * 4096
+}
+
+/// Seconds of processor time of this process, where the system tells.
+fn cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    ticks
+        .filter_map(|ticks| ticks.parse::<f64>().ok())
+        .sum::<f64>()
+        / 100.0
 }

@@ -1,4 +1,62 @@
-//! Tidegate: an MQTT broker for the edge whose acknowledgements mean "on disk".
+//! Tidegate: an MQTT broker for the edge, MQTT 3.1, 3.1.1 and 5.0, whose acknowledgements mean "on disk".
+//!
+//! # The map
+//!
+//! Folders are floors; a floor imports only from floors below it, and `tests/tidy.rs` sees to it.
+//!
+//! | floor | says | never sees |
+//! |---|---|---|
+//! | [`wire`] | what is said: packets, properties, reason codes, topics, the codec | sessions, IO, time |
+//! | [`broker`] | what is decided: sessions, QoS flows, subscriptions, retained messages, wills, expiry, the gate | sockets, files, clocks, chance, locks |
+//! | [`store`] | what is remembered: one redb database, the record layouts, the committer thread | sockets |
+//! | [`net`] | what touches the world: listeners, connections, the broker behind one lock | MQTT rules |
+//! | [`server`], [`config`], [`cli`] | assembly and stop, the configuration, the subcommands | |
+//!
+//! Beside them, [`limits`] names every limit and its one answer, and [`clock`] is the only place that reads a clock or a source of chance.
+//!
+//! # The way of a PUBLISH
+//!
+//! 1. `net::connection`: `poll_read` reads what there is into a buffer of the thread; `handle_packets` decodes all whole packets; `visit` locks
+//!    the broker once for all of them.
+//! 2. [`broker::Broker::receive`] hands it to `receive_publish` (broker/publish.rs), which checks it against the limits and, at QoS 2, against
+//!    the identifiers it has received before.
+//! 3. `publish` (broker/route.rs) finds the receivers in the subscription tree, each session once, and offers it to them.
+//! 4. `offer` (broker/route.rs) sends it at once if the client's window is open (`send`, broker/deliver.rs), and queues it otherwise. What
+//!    must be remembered becomes a [`broker::record::Write`] in the open batch (broker/gate.rs).
+//! 5. The PUBACK or PUBREC, and each delivery, is pushed to its connection's one outgoing FIFO with the stamp of that batch.
+//! 6. [`store::Committer`] takes the whole batch, applies it in one redb transaction with one fsync ([`store::Store::apply`]), and
+//!    [`broker::Broker::durable`] opens the gate for all stamps up to it. While one fsync runs, the next batch grows: group commit without a timer.
+//! 7. The connections concerned are woken once each; [`broker::Broker::take_output`] moves the released bytes to the task, which writes them at once.
+//!
+//! A message that no durable session wants and that is not retained is never written and waits for nothing: steps 4 and 6 fall away.
+//!
+//! # What is promised, and where it is kept
+//!
+//! - An acknowledgement leaves after the fsync that makes it true: each packet that promises or reveals a write carries a stamp (broker/gate.rs).
+//!   The arrows are PUBACK, PUBREC, PUBREL, PUBCOMP, the outgoing QoS 2 PUBLISH to a durable session (its packet identifier must be known after a
+//!   crash), and SUBACK, UNSUBACK and CONNACK of durable sessions.
+//! - Order per topic: one broker decides, every connection has one FIFO, queues are in the order of [`broker::record::Seq`].
+//! - Exactly once at QoS 2: both hand-shakes' states are rows of the store, changed in the same batch as the message they belong to.
+//! - Nothing a peer sends panics, hangs or takes memory without a limit: faults are values ([`wire::Fault`]), limits have names.
+//! - A failed commit ends the process with its error: memory may be ahead of disk, and what was not acknowledged will be sent again.
+//!
+//! # Decisions
+//!
+//! - The broker is driven by method calls, not by an event enum: a driver needs no dispatch, and what may be called when is in the table of [`broker`].
+//!   What comes out are three polls: output, batches, fetches.
+//! - A session's queue in memory is an index; bodies beyond the first 512 of a connected client's queue are read back from the store in runs.
+//!   An offline session holds no bodies at all.
+//! - A message needed by one session only has no reference count; shared ones are counted in memory and counted again at recovery.
+//! - A shared group is a queue of its own from which members pull; so a slow or absent member holds nothing back.
+//! - A retained message sent for a new subscription is a message of its own, with its own place in the order.
+//! - `durability = "os"` is not a missing fsync (after a power cut the database could be damaged) but an earlier release: acknowledgements leave
+//!   when the transaction has been handed to the operating system, just before its fsync.
+//! - Within a process, time only goes on with the monotonic clock: a gateway whose wall clock jumps at its first NTP answer expires nothing.
+//! - QoS 1 packet identifiers are written only with rows that are written anyway; after a crash a message may go out again under a new one.
+//!
+//! # Deliberately absent
+//!
+//! Clustering, plugins, a storage trait, feature flags.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -11,3 +69,7 @@ pub mod net;
 pub mod server;
 pub mod store;
 pub mod wire;
+
+#[cfg(test)]
+#[path = "../tests/sim/mod.rs"]
+mod sim;

@@ -16,6 +16,7 @@ use crate::broker::record::DurabilityRules;
 use crate::broker::{Broker, Restored, Settings};
 use crate::clock::{self, Clock, Stopwatch};
 use crate::config::Config;
+use crate::net::admin;
 use crate::net::core::Core;
 use crate::net::tls::{Tls, TlsError};
 use crate::store::{Committer, Opened, Start, Store, StoreError};
@@ -91,6 +92,13 @@ pub fn run(config: Config, on_ready: impl FnOnce(&Ready) + Send + 'static) -> Re
 
     let runtime = runtime(&config)?;
     let outcome = runtime.block_on(async {
+        for listener in listeners::bind_plain(&config.metrics)? {
+            tokio::spawn(admin::serve(
+                listener,
+                Arc::clone(&core),
+                Arc::clone(&store),
+            ));
+        }
         let mut accepting = JoinSet::new();
         let listeners = listeners::open(&config, &core, &tls, &mut accepting)?;
         let tls: Vec<Arc<Tls>> = tls.into_iter().flatten().collect();
@@ -133,6 +141,7 @@ fn recover(
     };
     let mut broker = Broker::new(settings, clock::seed(), clock.now());
     let recovery = store.recover(&mut |row| broker.restore(row))?;
+    broker.set_room(store.room());
     let restored = broker.finish_restore(recovery.next_seq, recovery.next_queue, clock.now());
     Ok((broker, restored, recovery.orphans))
 }

@@ -1,6 +1,6 @@
 //! How a connection comes in: what its listener allows, and what is known of its peer before it has said anything.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Broker;

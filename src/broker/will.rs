@@ -2,6 +2,7 @@
 
 use super::message::{Message, Parts};
 use super::record::{WillRecord, Write};
+use super::route::SYS_PREFIX;
 use super::{Broker, ConnectionId, SessionIndex};
 use crate::wire::packet::Will;
 use crate::wire::{Fault, PropertiesBuf, Property, ReasonCode};
@@ -14,6 +15,12 @@ impl Broker {
         will: &Will<'_>,
     ) -> Result<WillRecord, Fault> {
         self.check_message(id, will.topic, will.qos, will.retain)?;
+        if will.topic.starts_with(SYS_PREFIX) {
+            return Err(Fault {
+                reason: ReasonCode::NotAuthorized,
+                what: "only the broker publishes to $SYS",
+            });
+        }
         let (mut delay, mut expiry, mut utf8) = (0, None, false);
         for property in will.properties.iter() {
             match property {

@@ -14,7 +14,7 @@ use crate::net::tls::{CertificateFiles, ClientCertificates, TlsSettings, TlsVers
 use crate::net::websocket::WebSocketSettings;
 use crate::wire::{ProtocolVersion, QoS};
 
-const BIND_EXPECTED: &str =
+pub(super) const BIND_EXPECTED: &str =
     "an address and a port such as \"127.0.0.1:1883\", \"[::1]:1883\" or \"gateway.local:1883\"";
 const ANY_BIND_EXPECTED: &str = "an address and a port such as \"127.0.0.1:1883\", \"[::1]:1883\" or \"gateway.local:1883\", an \
      address alone for the protocol's own port, or a list of such";
@@ -81,7 +81,7 @@ fn listener(s: &mut Section<'_, '_>) -> Option<Listener> {
     let d = ListenerSettings::default();
     let protocol = protocol(s);
     let bind = s.optional("bind", ANY_BIND_EXPECTED, |value| {
-        binds(value, protocol.default_port())
+        binds(value, Some(protocol.default_port()))
     });
     let socket = socket(s);
     let tls = tls(s, protocol);
@@ -354,10 +354,14 @@ fn ranges(s: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<AddressRange
     read.ok().flatten()
 }
 
-fn binds(value: &Value, default_port: u16) -> Option<Vec<Bind>> {
+/// Addresses; without a port they are good if there is a default.
+pub(super) fn binds(value: &Value, default_port: Option<u16>) -> Option<Vec<Bind>> {
     let binds: Option<Vec<Bind>> = texts(value)?
         .into_iter()
-        .map(|text| Bind::with_default(text, default_port))
+        .map(|text| match default_port {
+            Some(port) => Bind::with_default(text, port),
+            None => text.parse().ok(),
+        })
         .collect();
     binds.filter(|binds| !binds.is_empty())
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-use super::listener::{flag_listeners, listeners};
+use super::listener::{BIND_EXPECTED, binds, flag_listeners, listeners};
 use super::tree::{self, Origin, Report, Section, Table, Value};
-use super::{Config, Overrides};
+use super::{Bind, Config, Overrides};
 use crate::broker::record::{Durability, DurabilityRules};
 use crate::limits::Limits;
 use crate::store::StoreOptions;
@@ -60,6 +60,7 @@ pub(super) fn read(
     let durability = durability(&mut root);
     let limits = limits(root.section("limits"));
     let (store, commit_delay) = store(root.section("store"), &data_dir);
+    let metrics = metrics(root.section("metrics"));
     let log = log(root.section("log"));
     let configured = listeners(&mut root);
     root.close();
@@ -72,6 +73,7 @@ pub(super) fn read(
         commit_delay,
         worker_threads,
         sys_interval: Some(sys_interval).filter(|interval| !interval.is_zero()),
+        metrics,
         log,
     }
 }
@@ -92,6 +94,13 @@ fn overlay_flags(tree: &mut Table, overrides: &Overrides) {
             log.insert("level".to_owned(), node("--log", level));
         }
     }
+}
+
+fn metrics(mut section: Section<'_, '_>) -> Vec<Bind> {
+    let expected = format!("{BIND_EXPECTED}, or a list of such");
+    let bind = section.optional("bind", &expected, |value| binds(value, None));
+    section.close();
+    bind.ok().flatten().unwrap_or_default()
 }
 
 const DURABILITY_EXPECTED: &str = "\"fsync\", \"os\" or \"memory\"";
@@ -140,6 +149,11 @@ fn limits(mut s: Section<'_, '_>) -> Limits {
         max_queued_messages: s.number("max_queued_messages", d.max_queued_messages, 1..=u64::MAX),
         max_queued_bytes: s.size("max_queued_bytes", d.max_queued_bytes, bytes.clone()),
         max_queued_bytes_total: s.size("max_queued_bytes_total", d.max_queued_bytes_total, bytes),
+        max_queued_memory_bytes: s.size(
+            "max_queued_memory_bytes",
+            d.max_queued_memory_bytes,
+            0..=u64::MAX,
+        ),
         max_hot_bytes: s.size("max_hot_bytes", d.max_hot_bytes, 0..=u64::MAX),
         max_packet_size: s.size("max_packet_size", d.max_packet_size, 64..=LARGEST_PACKET),
         max_outgoing_bytes: s.size("max_outgoing_bytes", d.max_outgoing_bytes, 1024..=u64::MAX),
@@ -251,7 +265,6 @@ fn is_log_filter(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Bind;
 
     fn parse(text: &str) -> Result<Config, Vec<String>> {
         Config::parse(text, Path::new("f.toml"), [], &Overrides::default())

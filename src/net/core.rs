@@ -7,7 +7,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
 
 use crate::broker::record::Batch;
 use crate::broker::{Broker, ConnectionId, Fetch};
@@ -108,7 +108,10 @@ impl Core {
         let broker = &mut entered.state_mut().broker;
         match progress {
             Progress::Written(batch) => broker.written(*batch, now),
-            Progress::Durable(batch) => broker.durable(*batch, store.has_room(), now),
+            Progress::Durable(batch) => {
+                broker.set_room(store.room());
+                broker.durable(*batch, now);
+            }
             Progress::Failed(_) => return false,
         }
         true
@@ -145,7 +148,7 @@ impl Core {
                 state.armed.saturating_sub(now.uptime)
             };
             tokio::select! {
-                () = sleep_until(Instant::now() + Duration::from_millis(wait.min(3_600_000))) => {}
+                () = sleep(Duration::from_millis(wait.min(3_600_000))) => {}
                 () = self.earlier.notified() => {}
             }
         }

@@ -61,27 +61,27 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
-impl ListeningSocket {
-    /// Listens on a TCP port; `backlog` connections wait until they are accepted.
-    ///
-    /// # Errors
-    /// The address cannot be used.
-    pub fn bind_tcp(address: SocketAddr, backlog: i32) -> io::Result<ListeningSocket> {
-        let socket = socket2::Socket::new(
-            socket2::Domain::for_address(address),
-            socket2::Type::STREAM,
-            None,
-        )?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(backlog)?;
-        Ok(ListeningSocket::Tcp(TcpListener::from_std(socket.into())?))
+/// Listens on a TCP port; `backlog` connections wait until they are accepted.
+///
+/// # Errors
+/// The address cannot be used.
+pub fn bind_tcp(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        None,
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
     }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    TcpListener::from_std(socket.into())
+}
 
+impl ListeningSocket {
     /// Listens on a Unix socket.
     ///
     /// # Errors

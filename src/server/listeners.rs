@@ -4,17 +4,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
 use super::Error;
 use crate::clock;
-use crate::config::{Config, Listener};
+use crate::config::{Bind, Config, Listener};
 use crate::net::core::Core;
 use crate::net::listener::{Census, Entrance, Protocol};
-use crate::net::socket::{ListenAddress, ListeningSocket};
+use crate::net::socket::{ListenAddress, ListeningSocket, bind_tcp};
 use crate::net::tls::{Tls, TlsError};
 
+/// Connections that wait for what is no listener for MQTT.
+const BACKLOG: i32 = 128;
 /// How often the files of certificates, keys, authorities and revocation lists are looked at. They are read when they have been left alone for as long.
 const FILE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often certificates are warned about that expire soon.
@@ -108,21 +111,12 @@ fn bind(listener: &Listener) -> Result<Vec<ListeningSocket>, Error> {
     let backlog = listener.settings.backlog;
     let mut open = Vec::new();
     for bind in &listener.bind {
-        let sockets = bind.resolve().and_then(|addresses| {
-            let sockets = addresses
-                .into_iter()
-                .map(|address| ListeningSocket::bind_tcp(address, backlog));
-            sockets.collect::<Result<Vec<_>, _>>()
-        });
-        match sockets {
-            Ok(sockets) => open.extend(sockets),
+        match bind_tcp_all(bind, backlog) {
+            Ok(sockets) => open.extend(sockets.into_iter().map(ListeningSocket::Tcp)),
             Err(error) if listener.optional => {
-                tracing::info!(%bind, %error, "not listening here");
+                tracing::info!(%error, "not listening there");
             }
-            Err(source) => {
-                let bind = bind.to_string();
-                return Err(Error::Listen { bind, source });
-            }
+            Err(error) => return Err(error),
         }
     }
     if let Some(file) = &listener.socket {
@@ -133,6 +127,31 @@ fn bind(listener: &Listener) -> Result<Vec<ListeningSocket>, Error> {
         })?);
     }
     Ok(open)
+}
+
+/// Opens the sockets of what is no listener for MQTT.
+///
+/// # Errors
+/// An address cannot be used.
+pub(super) fn bind_plain(binds: &[Bind]) -> Result<Vec<TcpListener>, Error> {
+    let mut open = Vec::new();
+    for bind in binds {
+        open.extend(bind_tcp_all(bind, BACKLOG)?);
+    }
+    Ok(open)
+}
+
+fn bind_tcp_all(bind: &Bind, backlog: i32) -> Result<Vec<TcpListener>, Error> {
+    let sockets = bind.resolve().and_then(|addresses| {
+        let sockets = addresses
+            .into_iter()
+            .map(|address| bind_tcp(address, backlog));
+        sockets.collect()
+    });
+    sockets.map_err(|source| Error::Listen {
+        bind: bind.to_string(),
+        source,
+    })
 }
 
 /// Reads files again when they have changed, and warns of certificates that expire soon, for ever.

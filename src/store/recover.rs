@@ -18,6 +18,9 @@ use crate::wire::PacketId;
 /// Orphans are removed by this many in a transaction.
 const ORPHANS: usize = 10_000;
 
+/// Makes the write that puts a row of its key and its record.
+type Read = fn(&[u8], &[u8]) -> Result<Write, What>;
+
 /// What recovery found, beside the rows it handed back.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recovery {
@@ -43,7 +46,7 @@ impl Store {
         let database = database.as_ref().ok_or(StoreError::Stopped)?;
         let transaction = database.begin_read().doing(READ)?;
         let mut rows = 0;
-        let tables: [(Definition, fn(&[u8], &[u8]) -> Result<Write, What>); 7] = [
+        let tables: [(Definition, Read); 7] = [
             (SESSIONS, session),
             (GROUPS, group),
             (SUBSCRIPTIONS, subscription),
@@ -207,7 +210,7 @@ fn find_orphans(database: &Database) -> Result<Vec<Write>, StoreError> {
         })?;
     }
     let mut found = Vec::new();
-    let tables: [(Definition, fn(&[u8], &[u8]) -> Result<Write, What>); 3] = [
+    let tables: [(Definition, Read); 3] = [
         (SUBSCRIPTIONS, subscription),
         (WILLS, will),
         (RECEIVED, received),

@@ -39,14 +39,15 @@ pub(super) enum Advice {
 }
 
 impl Room {
-    /// Room in a file of at most `max` bytes that leaves `min_free` bytes of disk alone. A proof holds its pages in a cache of `cache` bytes.
+    /// Room in a file of at most `max` bytes that leaves `min_free` bytes of disk alone. A proof holds its pages in a
+    /// cache of `cache` bytes, of which it takes a quarter at most.
     pub(super) fn new(max: u64, min_free: u64, cache: u64) -> Room {
-        let reserve = (max / 16).clamp(128 << 10, 8 << 20);
+        let reserve = (max / 8).min(cache / 8).clamp(128 << 10, 16 << 20);
         Room {
             max: (max / PAGE).max(2) * PAGE,
             min_free,
             reserve,
-            proof: (2 * reserve).min((cache / 4).max(2 * PAGE)),
+            proof: 2 * reserve,
             proven: 0,
             live_at_failure: None,
         }
@@ -69,7 +70,7 @@ impl Room {
 
     /// The file has shrunk or was extended.
     pub(super) fn resized(&mut self, before: u64, after: u64) {
-        self.proven = (self.proven + after.saturating_sub(before))
+        self.proven = (self.proven.saturating_add(after.saturating_sub(before)))
             .saturating_sub(before.saturating_sub(after));
         if after > before {
             self.live_at_failure = None;
@@ -125,4 +126,59 @@ fn doublings(file: u64, max: u64) -> u64 {
         grown = grown.max((limit / REGION).saturating_sub(1) * REGION);
     }
     grown - usable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: u64 = 1 << 20;
+
+    #[test]
+    fn a_young_file_has_what_doublings_under_the_cap_would_add() {
+        let room = Room::new(100 * MB + PAGE, 0, 8 * MB);
+        assert_eq!(room.left(MB + PAGE, MB, None), 63 * MB - room.reserve);
+        assert_eq!(room.advice(MB + PAGE, MB), Advice::Nothing);
+        // From 64 MB a doubling would break the cap; reopening can still add 36 MB.
+        assert_eq!(room.left(64 * MB + PAGE, 60 * MB, None), 0);
+        assert_eq!(room.advice(64 * MB + PAGE, 60 * MB), Advice::Prove);
+        assert!(room.can_extend(64 * MB + PAGE));
+        assert!(!room.can_extend(MB + PAGE));
+        assert!(!room.can_extend(100 * MB + PAGE));
+    }
+
+    #[test]
+    fn what_was_proven_is_used_up_by_writing_and_proven_again_when_rows_have_gone() {
+        let mut room = Room::new(100 * MB, 0, 64 * MB);
+        let (file, live) = (100 * MB, 90 * MB);
+        room.proved(true, live);
+        assert_eq!(room.left(file, live, None), room.proof - room.reserve);
+        room.wrote(room.proof);
+        assert_eq!(room.left(file, live, None), 0);
+        assert_eq!(room.advice(file, live), Advice::Prove);
+        room.proved(false, live);
+        assert_eq!(room.advice(file, live), Advice::Nothing);
+        assert_eq!(room.advice(file, live - room.reserve), Advice::Prove);
+    }
+
+    #[test]
+    fn the_disk_beneath_counts_too() {
+        let room = Room::new(100 * MB, 50 * MB, 8 * MB);
+        assert!(room.left(MB, 0, Some(500 * MB)) > 0);
+        assert_eq!(room.left(MB, 0, Some(50 * MB + room.reserve)), 0);
+        assert_eq!(room.left(MB, 0, Some(0)), 0);
+    }
+
+    #[test]
+    fn no_figures_overflow() {
+        for max in [0, 1, PAGE, 5 << 30, u64::MAX] {
+            let mut room = Room::new(max, u64::MAX, u64::MAX);
+            for file in [0, PAGE, 1 << 33, u64::MAX] {
+                room.resized(file, max);
+                room.wrote(file);
+                room.left(file, u64::MAX, Some(u64::MAX));
+                room.advice(file, u64::MAX);
+            }
+        }
+    }
 }

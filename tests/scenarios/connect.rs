@@ -216,7 +216,7 @@ fn capabilities_without_a_limit_are_not_mentioned() {
 #[test]
 fn the_connack_names_the_limits_of_the_server() {
     let Some(broker) = Broker::with(
-        "[limits]\nreceive_maximum = 7\nmax_packet_size = \"5000\"\nmax_topic_alias = 3\nmax_keepalive = 30\n\
+        "[limits]\nreceive_maximum = 7\nmax_packet_size = \"5000\"\nmax_topic_alias = 3\nmax_keepalive = \"30s\"\n\
          maximum_qos = 1\nretain_available = false\npersistent_client_expiration = \"100s\"\n",
     ) else {
         return;

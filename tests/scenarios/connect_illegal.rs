@@ -41,6 +41,14 @@ fn refused_or_closed(broker: &Broker, what: &str, version: Version, bytes: &[u8]
     client.expect_closed();
 }
 
+/// Whether these bytes are one CONNACK that says that the version is not supported, in the words of MQTT 5 or of MQTT 3.
+fn is_refusal(bytes: &[u8]) -> bool {
+    match support::packet::parse(Version::V5, bytes) {
+        Ok(Packet::ConnAck(connack)) => connack.code == 0x84,
+        _ => bytes == [0x20, 2, 0, 1],
+    }
+}
+
 /// A CONNECT of MQTT 5 with these properties.
 fn with_properties(block: &[u8]) -> Vec<u8> {
     let len = support::raw::length(block.len() as u32);
@@ -79,11 +87,7 @@ fn an_unknown_protocol_level_is_told_so() {
         let mut client = Client::dial(broker.addr(), Version::V5);
         client.send(&connect("MQTT", level, 2, &concat(&[&[0], &string("id")])));
         let bytes = client.receive_bytes_until_closed();
-        let refusals = [&[0x20, 3, 0, 0x84, 0][..], &[0x20, 2, 0, 1]];
-        assert!(
-            refusals.contains(&bytes.as_slice()),
-            "level {level}: {bytes:02x?}"
-        );
+        assert!(is_refusal(&bytes), "level {level}: {bytes:02x?}");
     }
 }
 
@@ -95,11 +99,8 @@ fn an_unknown_protocol_name_is_refused() {
         let mut client = Client::dial(broker.addr(), Version::V5);
         client.send(&connect(name, 5, 2, &concat(&[&[0], &string("id")])));
         let bytes = client.receive_bytes_until_closed();
-        let answers = [&[][..], &[0x20, 3, 0, 0x84, 0], &[0x20, 2, 0, 1]];
-        assert!(
-            answers.contains(&bytes.as_slice()),
-            "{name:?}: {bytes:02x?}"
-        );
+        let refused = bytes.is_empty() || is_refusal(&bytes);
+        assert!(refused, "{name:?}: {bytes:02x?}");
     }
 }
 

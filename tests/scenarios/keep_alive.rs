@@ -59,7 +59,7 @@ fn without_keep_alive_a_client_may_be_silent() {
 #[test]
 fn the_servers_keep_alive_is_used_when_it_gives_one() {
     // [MQTT-3.2.2-21], [MQTT-3.2.2-22]
-    let Some(broker) = Broker::with("[limits]\nmax_keepalive = 1\n") else {
+    let Some(broker) = Broker::with("[limits]\nmax_keepalive = \"1s\"\n") else {
         return;
     };
     for asked in [0, 600] {
@@ -78,7 +78,7 @@ fn the_servers_keep_alive_is_used_when_it_gives_one() {
 #[test]
 fn a_keep_alive_that_is_too_long_is_refused_in_mqtt_3() {
     // MQTT 3 cannot be told another one.
-    let Some(broker) = Broker::with("[limits]\nmax_keepalive = 10\n") else {
+    let Some(broker) = Broker::with("[limits]\nmax_keepalive = \"10s\"\n") else {
         return;
     };
     for v in Version::V3 {

@@ -59,9 +59,7 @@ impl Broker {
             "data_dir = {data_dir:?}\n[[listeners]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n"
         );
         std::fs::write(&path, text).expect("the configuration can be written");
-        let mut child = Command::new(binary())
-            .args(["run", "--config"])
-            .arg(&path)
+        let mut child = tidegate_run(&path)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -184,10 +182,7 @@ impl Broker {
         writeln!(text, "{}", self.config).expect("a String takes it");
         text.push_str("[[listeners]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n");
         std::fs::write(&path, text).expect("the configuration can be written");
-        let mut child = Command::new(binary())
-            .args(["run", "--config"])
-            .arg(&path)
-            .env_remove("TIDEGATE_DATA_DIR")
+        let mut child = tidegate_run(&path)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -272,6 +267,18 @@ impl Drop for Broker {
             }
         }
     }
+}
+
+/// `tidegate run --config`, without what the environment says to the broker or to the tests: only the file counts.
+fn tidegate_run(config: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command.args(["run", "--config"]).arg(config);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TIDEGATE_") {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// The broker's binary, which Cargo builds next to the directory of the test that runs.

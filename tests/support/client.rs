@@ -7,6 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::packet::{self, Ack, Codes, ConnAck, Packet, Properties, Publish, Version, property};
+use crate::request::{Message, Subscription, Will};
 use crate::{PATIENCE, agree, encode, raw};
 
 /// A CONNECT to be sent.
@@ -111,104 +112,14 @@ impl Connect {
         }
     }
 
+    /// The protocol version asked for.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
     /// The packet's bytes.
     pub fn bytes(&self) -> Vec<u8> {
         encode::connect(self)
-    }
-}
-
-/// A will.
-#[derive(Clone, Debug)]
-pub struct Will {
-    pub(crate) message: Message,
-}
-
-impl Will {
-    /// A will that is this message.
-    pub fn new(message: Message) -> Will {
-        Will { message }
-    }
-
-    /// Will delay interval in seconds.
-    pub fn delay(mut self, seconds: u32) -> Will {
-        self.message = self.message.with(|p| p.four(property::WILL_DELAY, seconds));
-        self
-    }
-}
-
-/// A message to be published.
-#[derive(Clone, Debug)]
-pub struct Message {
-    pub(crate) topic: String,
-    pub(crate) payload: Vec<u8>,
-    pub(crate) qos: u8,
-    pub(crate) retain: bool,
-    pub(crate) properties: Properties,
-}
-
-impl Message {
-    /// A message, not retained, without properties.
-    pub fn new(topic: &str, payload: impl AsRef<[u8]>, qos: u8) -> Message {
-        Message {
-            topic: topic.to_owned(),
-            payload: payload.as_ref().to_vec(),
-            qos,
-            retain: false,
-            properties: Properties::new(),
-        }
-    }
-
-    /// With the retain flag.
-    pub fn retained(mut self) -> Message {
-        self.retain = true;
-        self
-    }
-
-    /// With more properties.
-    pub fn with(mut self, change: impl FnOnce(Properties) -> Properties) -> Message {
-        self.properties = change(self.properties);
-        self
-    }
-}
-
-/// A subscription to ask for.
-#[derive(Clone, Debug)]
-pub struct Subscription {
-    pub(crate) filter: String,
-    pub(crate) qos: u8,
-    pub(crate) no_local: bool,
-    pub(crate) retain_as_published: bool,
-    pub(crate) retain_handling: u8,
-}
-
-impl Subscription {
-    /// A subscription with the options that MQTT 3 has.
-    pub fn new(filter: &str, qos: u8) -> Subscription {
-        Subscription {
-            filter: filter.to_owned(),
-            qos,
-            no_local: false,
-            retain_as_published: false,
-            retain_handling: 0,
-        }
-    }
-
-    /// Without what this client publishes itself.
-    pub fn no_local(mut self) -> Subscription {
-        self.no_local = true;
-        self
-    }
-
-    /// With the retain flag as it was published.
-    pub fn retain_as_published(mut self) -> Subscription {
-        self.retain_as_published = true;
-        self
-    }
-
-    /// Retain handling: 0, 1 or 2.
-    pub fn retain_handling(mut self, value: u8) -> Subscription {
-        self.retain_handling = value;
-        self
     }
 }
 
@@ -227,9 +138,14 @@ pub struct Client {
 impl Client {
     /// A connection on which nothing has been sent.
     pub fn dial(addr: SocketAddr, version: Version) -> Client {
-        let stream = TcpStream::connect(addr).expect("the broker listens");
-        stream.set_nodelay(true).expect("a socket option");
-        Client {
+        Client::try_dial(addr, version).expect("the broker listens")
+    }
+
+    /// A connection on which nothing has been sent; `None` if nobody listens.
+    pub fn try_dial(addr: SocketAddr, version: Version) -> Option<Client> {
+        let stream = TcpStream::connect(addr).ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(Client {
             stream,
             version,
             input: Vec::new(),
@@ -238,7 +154,7 @@ impl Client {
             alias_maximum: 0,
             largest: None,
             next_id: 0,
-        }
+        })
     }
 
     /// The protocol version it speaks.
@@ -521,6 +437,22 @@ impl Client {
         suback.codes
     }
 
+    /// Subscribes on a connection that may end at any moment; messages that come before the SUBACK wait. Whether the SUBACK has come.
+    pub fn try_subscribe(&mut self, filters: &[Subscription], properties: &Properties) -> bool {
+        let id = self.fresh_id();
+        self.send(&encode::subscribe(self.version, id, filters, properties));
+        loop {
+            match self.read_packet(PATIENCE) {
+                Ok(Some(Packet::SubAck(codes))) => {
+                    return codes.id == id && codes.codes.iter().all(|code| *code < 0x80);
+                }
+                Ok(Some(packet)) => self.waiting.push_back(packet),
+                Ok(None) => return false,
+                Err(error) => panic!("{error} instead of a SUBACK"),
+            }
+        }
+    }
+
     /// Unsubscribes and gives the codes of the UNSUBACK; none in MQTT 3.
     pub fn unsubscribe(&mut self, filters: &[&str]) -> Vec<u8> {
         let id = self.fresh_id();
@@ -592,6 +524,18 @@ impl Client {
         match self.receive() {
             Packet::PingResp => {}
             other => panic!("{other:?} instead of nothing"),
+        }
+    }
+
+    /// Nothing may come but PUBRELs of flows that were complete: a server may forget the last step of a flow in a crash, and asks again.
+    pub fn expect_nothing_but_pubrel(&mut self) {
+        self.send(&[0xc0, 0]);
+        loop {
+            match self.receive() {
+                Packet::PubRel(ack) => self.send_ack(0x70, ack.id),
+                Packet::PingResp => return,
+                other => panic!("{other:?} instead of nothing"),
+            }
         }
     }
 

@@ -299,7 +299,8 @@ pub struct Reason {
 /// # Errors
 /// Says which rule of the standard the server broke.
 pub fn parse(version: Version, frame: &[u8]) -> Result<Packet, String> {
-    let (len, used) = var_int(&frame[1..])?.ok_or("the frame is not whole")?;
+    let after_first = frame.get(1..).ok_or("there is no frame")?;
+    let (len, used) = var_int(after_first)?.ok_or("the frame is not whole")?;
     let body = &frame[1 + used..];
     if body.len() != len as usize {
         return Err("the frame's length is wrong".into());

@@ -8,7 +8,6 @@ mod file;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
@@ -105,7 +104,7 @@ struct Loaded {
 }
 
 /// What tells one state of a file from another; `None` if it is not there.
-type Stamp = Option<(Option<SystemTime>, u64, u64)>;
+type Stamp = Option<[i64; 4]>;
 
 /// The provider of all cryptography.
 pub fn provider() -> Arc<CryptoProvider> {
@@ -191,7 +190,12 @@ fn stamps(settings: &TlsSettings) -> Vec<Stamp> {
     files
         .map(|file| {
             let metadata = std::fs::metadata(file).ok()?;
-            Some((metadata.modified().ok(), metadata.len(), metadata.ino()))
+            Some([
+                metadata.mtime(),
+                metadata.mtime_nsec(),
+                metadata.len() as i64,
+                metadata.ino() as i64,
+            ])
         })
         .collect()
 }

@@ -1,0 +1,131 @@
+//! The disk budget.
+
+use tidegate::broker::record::{QueueKey, Seq, Write};
+use tidegate::store::Store;
+
+use crate::rows::{
+    apply, assert_has_samples, bodies, delivery, message, options, samples, session,
+};
+
+/// Fills a store until it says that there is no room. Returns the next Seq.
+fn fill(store: &Store, mut seq: u64, max: u64, payload: usize) -> u64 {
+    while store.has_room() {
+        let mut writes = Vec::new();
+        for _ in 0..10 {
+            let message = message("t", &vec![5; payload]);
+            writes.push(Write::PutDelivery(
+                Seq(seq),
+                QueueKey(1),
+                delivery(&message),
+            ));
+            writes.push(Write::PutMessage(Seq(seq), message));
+            seq += 1;
+        }
+        apply(store, writes);
+        assert!(store.usage().file_bytes <= max, "{:?}", store.usage());
+    }
+    seq
+}
+
+fn remove(store: &Store, seqs: &[u64], max: u64) {
+    for batch in seqs.chunks(23) {
+        let writes = batch.iter().flat_map(|seq| {
+            [
+                Write::RemoveDelivery(Seq(*seq), QueueKey(1)),
+                Write::RemoveMessage(Seq(*seq)),
+            ]
+        });
+        apply(store, writes.collect());
+        assert!(store.usage().file_bytes <= max, "{:?}", store.usage());
+    }
+}
+
+#[test]
+fn room_ends_before_the_cap_and_returns_and_no_commit_fails() {
+    for (max, payload) in [(4_000_000, 1000), (2 << 20, 100), (3 << 20, 9000)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut options = options(folder.path());
+        options.max_bytes = max;
+        let (store, _) = Store::open(&options).expect("opens");
+        assert!(store.has_room());
+        apply(&store, vec![Write::PutSession(QueueKey(1), session("a"))]);
+        let mut waiting: Vec<u64> = Vec::new();
+        let mut next = 0;
+        for round in 0..4u64 {
+            let full = fill(&store, next, max, payload);
+            assert!(full > next, "room came back for nothing");
+            waiting.extend(next..full);
+            next = full;
+            let held = store.usage().live_bytes;
+            assert!(held > max / 2, "round {round}: full with only {held} bytes");
+            // What has been accepted already still commits: sessions, and messages of a twentieth of the file.
+            let accepted = max / 20 / (payload as u64 + 100);
+            let batch = |seq: u64| {
+                let message = message("t", &vec![5; payload]);
+                let put = Write::PutDelivery(Seq(seq), QueueKey(1), delivery(&message));
+                [put, Write::PutMessage(Seq(seq), message)]
+            };
+            apply(&store, (next..next + accepted).flat_map(batch).collect());
+            assert!(store.usage().file_bytes <= max, "{:?}", store.usage());
+            waiting.extend(next..next + accepted);
+            next += accepted;
+            apply(
+                &store,
+                vec![Write::PutSession(QueueKey(2 + round), session("b"))],
+            );
+            let (gone, kept): (Vec<u64>, Vec<u64>) = match round % 3 {
+                0 => waiting.iter().partition(|seq| *seq % 3 != 0),
+                1 => waiting.iter().partition(|seq| **seq < next - 100),
+                _ => waiting.iter().partition(|_| true),
+            };
+            remove(&store, &gone, max);
+            waiting = kept;
+            assert!(store.has_room(), "round {round}: {:?}", store.usage());
+        }
+        drop(store);
+        let (store, _) = Store::open(&options).expect("opens");
+        assert_eq!(
+            bodies(&store, &waiting).iter().flatten().count(),
+            waiting.len()
+        );
+    }
+}
+
+#[test]
+fn no_room_is_told_when_the_disk_is_nearly_full() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut options = options(folder.path());
+    options.min_free_bytes = u64::MAX / 2;
+    let (store, _) = Store::open(&options).expect("opens");
+    assert!(store.usage().free_disk_bytes.is_some_and(|free| free > 0));
+    assert!(!store.has_room());
+    apply(&store, samples());
+    assert_has_samples(&store);
+}
+
+#[test]
+fn a_file_that_is_mostly_free_is_compacted_when_it_is_opened() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut options = options(folder.path());
+    options.max_bytes = 1 << 30;
+    let (store, _) = Store::open(&options).expect("opens");
+    apply(&store, vec![Write::PutSession(QueueKey(1), session("a"))]);
+    let body = message("t", &vec![3; 1 << 20]);
+    for seq in 0..150 {
+        let put = Write::PutDelivery(Seq(seq), QueueKey(1), delivery(&body));
+        apply(&store, vec![Write::PutMessage(Seq(seq), body.clone()), put]);
+    }
+    // The last one stays, at the end of the file, so that the file cannot simply be cut.
+    remove(&store, &(0..149).collect::<Vec<_>>(), 1 << 30);
+    drop(store);
+    let (store, opened) = Store::open(&options).expect("opens");
+    let before = opened.compacted_from.expect("it was compacted");
+    assert!(
+        before > 100 << 20 && opened.file_bytes < before / 4,
+        "{opened:?}"
+    );
+    assert_eq!(bodies(&store, &[148, 149]), [None, Some(body)]);
+    drop(store);
+    let (_, opened) = Store::open(&options).expect("opens");
+    assert_eq!(opened.compacted_from, None);
+}

@@ -1,0 +1,186 @@
+//! Rows to put in a store, and what to ask of it.
+
+use std::path::Path;
+
+use tidegate::broker::Message;
+use tidegate::broker::message::Parts;
+use tidegate::broker::record::{
+    Batch, BatchId, DeliveryRecord, NEVER_EXPIRES, QueueKey, Seq, SessionRecord, SubscriptionIds,
+    SubscriptionRecord, WillRecord, Write,
+};
+use tidegate::store::{Store, StoreOptions};
+use tidegate::wire::packet::{RetainHandling, SubscribeOptions};
+use tidegate::wire::{PacketId, Properties, ProtocolVersion, QoS};
+
+pub fn options(folder: &Path) -> StoreOptions {
+    StoreOptions {
+        path: folder.join("data/store.redb"),
+        max_bytes: 64 << 20,
+        min_free_bytes: 0,
+        cache_bytes: 8 << 20,
+        move_corrupt_aside: false,
+    }
+}
+
+pub fn message(topic: &str, payload: &[u8]) -> Message {
+    Message::new(&Parts {
+        topic,
+        properties: Properties::EMPTY,
+        payload,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        expires: None,
+    })
+}
+
+pub fn delivery(message: &Message) -> DeliveryRecord {
+    DeliveryRecord {
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        released: false,
+        packet_id: None,
+        size: message.size(),
+        expires: None,
+        subscription_ids: SubscriptionIds::NONE,
+    }
+}
+
+pub fn session(client_id: &str) -> SessionRecord {
+    SessionRecord {
+        client_id: client_id.into(),
+        version: ProtocolVersion::V311,
+        expiry: NEVER_EXPIRES,
+        disconnected_at: None,
+    }
+}
+
+/// One row of every kind, and the large and odd ones, in the order of recovery; bodies are last.
+pub fn samples() -> Vec<Write> {
+    let full = Message::new(&Parts {
+        topic: "plant/Ö/temperature",
+        properties: Properties::assume_valid(b"\x03\x00\x04text\x26\x00\x01k\x00\x01v"),
+        payload: &[0, 255, 7],
+        qos: QoS::ExactlyOnce,
+        retain: true,
+        expires: Some(1_900_000_000_123),
+    });
+    let large: Vec<u8> = (0..3000u32).flat_map(u32::to_le_bytes).collect();
+    let large = message("large", &large);
+    let will = |message: &Message| WillRecord {
+        message: message.clone(),
+        expiry: Some(60),
+        delay: 5,
+        due: Some(1_900_000_000_000),
+    };
+    let options = SubscribeOptions {
+        qos: QoS::ExactlyOnce,
+        no_local: true,
+        retain_as_published: true,
+        retain_handling: RetainHandling::Never,
+    };
+    let id = |id| PacketId::new(id).expect("not zero");
+    vec![
+        Write::PutSession(QueueKey(1), session("pump-1")),
+        Write::PutSession(
+            QueueKey(2),
+            SessionRecord {
+                client_id: "x".repeat(65_535).into(),
+                version: ProtocolVersion::V5,
+                expiry: 3600,
+                disconnected_at: Some(1_800_000_000_000),
+            },
+        ),
+        Write::PutGroup(QueueKey(3), "$share/workers/jobs/#".into()),
+        Write::PutSubscription(
+            QueueKey(1),
+            "#".into(),
+            SubscriptionRecord {
+                options: SubscribeOptions::with_qos(QoS::AtMostOnce),
+                id: None,
+            },
+        ),
+        Write::PutSubscription(
+            QueueKey(2),
+            "$share/workers/jobs/#".into(),
+            SubscriptionRecord {
+                options,
+                id: Some(268_435_455),
+            },
+        ),
+        Write::PutWill(QueueKey(1), will(&full)),
+        Write::PutWill(QueueKey(2), will(&large)),
+        Write::PutReceived(QueueKey(1), id(1)),
+        Write::PutReceived(QueueKey(1), id(65_535)),
+        Write::PutRetained(large.clone()),
+        Write::PutRetained(full.clone()),
+        Write::PutDelivery(Seq(7), QueueKey(1), delivery(&full)),
+        Write::PutDelivery(
+            Seq(7),
+            QueueKey(3),
+            DeliveryRecord {
+                qos: QoS::ExactlyOnce,
+                retain: true,
+                released: true,
+                packet_id: Some(id(65_535)),
+                size: full.size(),
+                expires: Some(1_900_000_000_123),
+                subscription_ids: [1, 268_435_455, 3].into_iter().collect(),
+            },
+        ),
+        Write::PutDelivery(Seq(300), QueueKey(2), delivery(&large)),
+        Write::PutMessage(Seq(7), full),
+        Write::PutMessage(Seq(300), large),
+    ]
+}
+
+pub fn is_body(write: &Write) -> bool {
+    matches!(write, Write::PutMessage(..))
+}
+
+pub fn apply(store: &Store, writes: Vec<Write>) {
+    let id = BatchId(1);
+    store.apply(&Batch { id, writes }, &|| ()).expect("commits");
+}
+
+pub fn rows(store: &Store) -> Vec<Write> {
+    let mut rows = Vec::new();
+    let recovery = store.recover(&mut |row| rows.push(row)).expect("recovers");
+    assert_eq!(recovery.orphans, 0);
+    assert_eq!(recovery.rows, rows.len() as u64);
+    rows
+}
+
+pub fn bodies(store: &Store, seqs: &[u64]) -> Vec<Option<Message>> {
+    let seqs: Vec<Seq> = seqs.iter().copied().map(Seq).collect();
+    let mut found = Vec::new();
+    let mut each = |seq, message| found.push((seq, message));
+    store.fetch(&seqs, &mut each).expect("reads");
+    assert_eq!(found.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), seqs);
+    found.into_iter().map(|(_, message)| message).collect()
+}
+
+pub fn assert_has_samples(store: &Store) {
+    let (there, expected): (Vec<_>, Vec<_>) = samples().into_iter().partition(is_body);
+    assert_eq!(rows(store), expected);
+    for body in there {
+        let Write::PutMessage(seq, message) = body else {
+            unreachable!("only bodies are there");
+        };
+        assert_eq!(bodies(store, &[seq.0]), [Some(message)]);
+    }
+}
+
+/// A small and repeatable source of chance.
+#[derive(Clone, Debug)]
+pub struct Chance(pub u64);
+
+impl Chance {
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x ^ (x >> 31)) % limit
+    }
+}
