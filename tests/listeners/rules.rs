@@ -20,7 +20,8 @@ fn with(keys: &str) -> Broker {
 #[test]
 fn only_allowed_addresses_connect() {
     let denied = with("allow = [\"127.0.0.0/8\"]\ndeny = [\"127.0.0.1\"]");
-    Wire(dial(place(&denied, "mqtt"))).read_to_end();
+    let address = place(&denied, "mqtt");
+    assert!(Wire(dial(address)).connect("denied").is_err());
     wait_until("the log says why", || {
         denied.log().contains("its address is not allowed here")
     });
@@ -35,7 +36,7 @@ fn connections_beyond_the_listeners_own_limit_are_closed() {
     let mut kept: Vec<Client> = (0..2)
         .map(|n| Connect::new(Version::V5, &format!("c{n}")).open(address))
         .collect();
-    Wire(dial(address)).read_to_end();
+    assert!(Wire(dial(address)).connect("third").is_err());
     kept.remove(0).disconnect();
     wait_until("the place is free again", || {
         Wire(dial(address)).connect("again").is_ok()
@@ -125,7 +126,7 @@ fn behind_a_balancer_the_real_address_counts() {
     }
     let mut denied = dial(address);
     denied.write_all(&v1("192.0.2.66")).expect("written");
-    Wire(denied).read_to_end();
+    assert!(Wire(denied).connect("denied").is_err());
     let mut bare = Wire(dial(address));
     assert!(bare.connect("bare").is_err());
     wait_until("the log says why", || {
@@ -134,7 +135,7 @@ fn behind_a_balancer_the_real_address_counts() {
     let elsewhere = with("proxy_protocol_from = [\"192.0.2.1\"]");
     let mut untrusted = dial(place(&elsewhere, "mqtt"));
     let _ = untrusted.write_all(&v1("192.0.2.7"));
-    Wire(untrusted).read_to_end();
+    assert!(Wire(untrusted).connect("untrusted").is_err());
 }
 
 #[test]

@@ -217,6 +217,15 @@ fn certificates_are_chosen_by_the_name_that_is_asked_for() {
     serial_shown(&broker, &authority);
 }
 
+/// Ends the workers of a test, also when it fails.
+struct EndOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn rotation_under_load_drops_nothing_and_new_connections_see_the_new_certificate() {
     let (authority, broker) = server();
@@ -225,6 +234,7 @@ fn rotation_under_load_drops_nothing_and_new_connections_see_the_new_certificate
     let before = serial_shown(&broker, &authority);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let end = EndOnDrop(&done);
         let workers: Vec<_> = (0..4)
             .map(|n| {
                 let (config, done) = (&config, &done);
@@ -254,7 +264,7 @@ fn rotation_under_load_drops_nothing_and_new_connections_see_the_new_certificate
         wait_until("the newest certificate is shown", || {
             serial_shown(&broker, &authority) != before
         });
-        done.store(true, Ordering::Relaxed);
+        drop(end);
         for worker in workers {
             assert!(worker.join().expect("no errors") > 0);
         }
