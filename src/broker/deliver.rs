@@ -1,7 +1,7 @@
 //! From a session's queue to its client: packet identifiers, windows, resending, and reading bodies back from the store.
 
 use super::connection::Alias;
-use super::gate::Stamp;
+use super::gate::{Arrow, Stamp};
 use super::message::{Message, Parts};
 use super::queue::Queued;
 use super::record::{QueueKey, Seq, Write};
@@ -185,6 +185,9 @@ impl Broker {
                 self.write(Write::RemoveDelivery(item.seq, queue));
             }
             stamp = stamp.max(self.gate.require(item.level));
+        }
+        if exact {
+            stamp = self.gated(Arrow::Publish, stamp);
         }
         self.push_publish(id, &delivery, stamp);
         self.sessions[index.0 as usize]

@@ -20,6 +20,15 @@ const BURY_MS: u64 = 20;
 #[derive(Debug, Default)]
 pub(super) struct Graveyard(VecDeque<(QueueKey, VecDeque<Queued>)>);
 
+#[cfg(test)]
+impl Graveyard {
+    /// The stored messages whose rows are still to be removed.
+    pub fn stored(&self) -> impl Iterator<Item = super::record::Seq> {
+        let items = self.0.iter().flat_map(|(_, items)| items);
+        items.filter(|item| item.is_stored()).map(|item| item.seq)
+    }
+}
+
 impl Broker {
     /// DISCONNECT from the client.
     pub(super) fn receive_disconnect(

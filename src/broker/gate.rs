@@ -32,6 +32,25 @@ impl Stamp {
     }
 }
 
+/// The packets that wait for the disk, by what they promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrow {
+    /// The message of a client is kept (QoS 1).
+    PubAck,
+    /// The message of a client and its packet identifier are kept (QoS 2).
+    PubRec,
+    /// It is kept that the client has the message.
+    PubRel,
+    /// It is kept that the client has released the message.
+    PubComp,
+    /// The packet identifier of a QoS 2 delivery is kept.
+    Publish,
+    /// The subscriptions of a durable session are kept, or kept no more.
+    SubAck,
+    /// The session is kept, and its will.
+    ConnAck,
+}
+
 /// The open batch, and how far the disk has come.
 #[derive(Debug)]
 pub(super) struct Gate {

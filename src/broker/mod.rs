@@ -19,6 +19,8 @@
 //! is durable, [`Broker::take_output`].
 
 mod acknowledge;
+#[cfg(test)]
+pub(crate) mod audit;
 mod connect;
 mod connection;
 mod counters;
@@ -61,6 +63,7 @@ use crate::wire::{
     codec,
 };
 use connection::{Connection, State};
+pub(crate) use gate::Arrow;
 use gate::{Gate, Stamp};
 use record::{Batch, BatchId, Durability, DurabilityRules, QueueKey, Seq, Write};
 use retained::Retained;
@@ -145,7 +148,8 @@ pub struct Broker {
     assigned_ids: u64,
     queued_bytes: u64,
     hot_bytes: u64,
-    room: bool,
+    /// Bytes of messages the store can still take.
+    room: u64,
     shutting_down: bool,
     timers: Timers,
     counters: Counters,
@@ -161,6 +165,8 @@ pub struct Broker {
     restoring: restore::Restoring,
     routes: Routes,
     scratch: PropertiesBuf,
+    #[cfg(test)]
+    open_arrow: Option<Arrow>,
 }
 
 impl Broker {
@@ -187,7 +193,7 @@ impl Broker {
             assigned_ids: 0,
             queued_bytes: 0,
             hot_bytes: 0,
-            room: true,
+            room: u64::MAX,
             shutting_down: false,
             timers: Timers::default(),
             counters: Counters::default(),
@@ -202,6 +208,8 @@ impl Broker {
             restoring: restore::Restoring::default(),
             routes: Routes::default(),
             scratch: PropertiesBuf::new(),
+            #[cfg(test)]
+            open_arrow: None,
             settings,
         };
         broker
@@ -330,10 +338,20 @@ impl Broker {
         self.release_outboxes();
     }
 
-    /// All of a batch is on disk. `room` says whether the store can take more messages.
-    pub fn durable(&mut self, batch: BatchId, room: bool, now: Now) {
+    /// Says how many bytes of messages the store can still take, those included that wait to be committed. Beyond it, messages that must be
+    /// stored are refused.
+    pub fn set_room(&mut self, bytes: u64) {
+        self.room = bytes;
+    }
+
+    /// Whether the store can take more messages.
+    fn has_room(&self) -> bool {
+        (self.gate.pending_bytes() as u64) < self.room
+    }
+
+    /// All of a batch is on disk.
+    pub fn durable(&mut self, batch: BatchId, now: Now) {
         self.now = now;
-        self.room = room;
         self.counters.commits += 1;
         self.gate.durable(batch);
         self.release_outboxes();
@@ -475,6 +493,23 @@ impl Broker {
     fn client_name(&self, id: ConnectionId) -> &str {
         let session = self.connections[id.0 as usize].session;
         session.map_or("", |session| &self.sessions[session.0 as usize].client_id)
+    }
+
+    /// Lets packets of a kind leave before what they promise is on disk: the simulator shows that it finds out.
+    #[cfg(test)]
+    pub(crate) fn open_arrow(&mut self, arrow: Arrow) {
+        self.open_arrow = Some(arrow);
+    }
+
+    /// What a packet that is an arrow of the gate waits for: its stamp, unless a test has opened the arrow.
+    #[inline]
+    fn gated(&self, arrow: Arrow, stamp: Stamp) -> Stamp {
+        #[cfg(test)]
+        if self.open_arrow == Some(arrow) {
+            return Stamp::NONE;
+        }
+        let _ = arrow;
+        stamp
     }
 
     fn write(&mut self, write: Write) {

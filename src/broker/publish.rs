@@ -1,5 +1,6 @@
 //! PUBLISH from a client, and the rest of the exchange that brings it in (MQTT 5 sections 3.3 and 4.3).
 
+use super::gate::Arrow;
 use super::message::Parts;
 use super::record::{Durability, Write};
 use super::route::SYS_PREFIX;
@@ -119,7 +120,7 @@ impl Broker {
         }
         self.push_final_ack(
             id,
-            published.stamp,
+            self.gated(Arrow::PubAck, published.stamp),
             &Packet::PubAck(ack(packet_id, published.reason)),
         );
         Ok(())
@@ -198,6 +199,7 @@ impl Broker {
             .received
             .insert(packet_id, received);
         self.connections[id.0 as usize].unreleased += 1;
+        let stamp = self.gated(Arrow::PubRec, stamp);
         self.push(id, stamp, &Packet::PubRec(ack(packet_id, published.reason)));
         Ok(())
     }
@@ -229,7 +231,7 @@ impl Broker {
         }
         self.push_final_ack(
             id,
-            stamp,
+            self.gated(Arrow::PubComp, stamp),
             &Packet::PubComp(ack(packet_id, ReasonCode::Success)),
         );
         Ok(())

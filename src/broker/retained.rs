@@ -139,7 +139,7 @@ impl Broker {
             (parts.topic.len() + parts.properties.as_bytes().len() + parts.payload.len()) as u64;
         let full = old.is_none() && self.retained.len() as u64 >= limits.max_retained_messages
             || self.retained.bytes() - old.unwrap_or(0) + size > limits.max_retained_bytes;
-        let no_room = level != Durability::Memory && !self.room;
+        let no_room = level != Durability::Memory && !self.has_room();
         if full || no_room {
             self.counters.refused_retained += u64::from(full);
             return ReasonCode::QuotaExceeded;

@@ -138,7 +138,7 @@ impl Broker {
         };
         let needs_store = level != Durability::Memory
             && (parts.retain || (acknowledged && self.any_durable(routes)));
-        if needs_store && !self.room && !(parts.retain && parts.payload.is_empty()) {
+        if needs_store && !self.has_room() && !(parts.retain && parts.payload.is_empty()) {
             self.counters.refused_store_full += 1;
             if acknowledged {
                 return Published {

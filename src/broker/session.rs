@@ -294,6 +294,12 @@ impl Outgoing {
             .map(|(id, inflight)| (*id, inflight))
     }
 
+    /// All messages on their way.
+    #[cfg(test)]
+    pub fn all(&self) -> impl Iterator<Item = &Inflight> {
+        self.inflight.values()
+    }
+
     /// Takes out the messages for which `which` holds, in the order they were sent.
     pub fn extract(&mut self, which: impl Fn(&Inflight) -> bool) -> Vec<Inflight> {
         let ids: Vec<PacketId> = self

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod bench;
 mod check;
 mod client;
 mod exit;
@@ -46,6 +47,8 @@ enum Command {
     Pub(Box<publish::PublishFlags>),
     /// Subscribe, and print the messages that arrive
     Sub(Box<subscribe::SubscribeFlags>),
+    /// Load a broker, and tell what that took
+    Bench(Box<bench::BenchFlags>),
 }
 
 /// Does what the command line says, and answers with the exit code. The first argument is the name of the program.
@@ -95,6 +98,7 @@ fn execute(tidegate: Tidegate) -> (&'static str, bool, Result<(), Failure>) {
             let quiet = flags.is_quiet();
             ("tidegate sub", quiet, subscribe::run(*flags))
         }
+        Some(Command::Bench(flags)) => ("tidegate bench", false, bench::run(*flags)),
     }
 }
 

@@ -243,7 +243,11 @@ pub fn topic_filter(text: &str) -> Result<String, String> {
     }
 }
 
-fn protocol_version(text: &str) -> Result<ProtocolVersion, String> {
+/// Reads a protocol version.
+///
+/// # Errors
+/// It is none that is known.
+pub fn protocol_version(text: &str) -> Result<ProtocolVersion, String> {
     match text {
         "mqttv31" | "31" | "3.1" => Ok(ProtocolVersion::V31),
         "mqttv311" | "311" | "3.1.1" => Ok(ProtocolVersion::V311),

@@ -60,6 +60,7 @@ pub(super) fn read(
     let durability = durability(&mut root);
     let limits = limits(root.section("limits"));
     let (store, commit_delay) = store(root.section("store"), &data_dir);
+    let metrics = metrics(root.section("metrics"));
     let log = log(root.section("log"));
     let configured = listeners(&mut root);
     root.close();
@@ -72,6 +73,7 @@ pub(super) fn read(
         commit_delay,
         worker_threads,
         sys_interval: Some(sys_interval).filter(|interval| !interval.is_zero()),
+        metrics,
         log,
     }
 }
@@ -162,6 +164,13 @@ fn default_listeners() -> Vec<Listener> {
         on(&format!("127.0.0.1:{DEFAULT_PORT}"), false),
         on(&format!("[::1]:{DEFAULT_PORT}"), true),
     ]
+}
+
+fn metrics(mut section: Section<'_, '_>) -> Vec<Bind> {
+    let expected = format!("{BIND_EXPECTED}, or a list of such");
+    let bind = section.optional("bind", &expected, binds);
+    section.close();
+    bind.ok().flatten().unwrap_or_default()
 }
 
 fn binds(value: &Value) -> Option<Vec<Bind>> {

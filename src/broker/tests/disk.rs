@@ -15,7 +15,7 @@ pub(super) struct Disk {
     pub deliveries: BTreeMap<(u64, u64), DeliveryRecord>,
     pub messages: BTreeMap<u64, Message>,
     /// Whether it takes more messages.
-    pub room: bool,
+    pub room: u64,
     last_seq: u64,
     last_key: u64,
 }
@@ -31,7 +31,7 @@ impl Default for Disk {
             retained: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             messages: BTreeMap::new(),
-            room: true,
+            room: u64::MAX,
             last_seq: 0,
             last_key: 0,
         }

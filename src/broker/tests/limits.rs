@@ -243,7 +243,7 @@ fn a_store_without_room_takes_no_new_messages() {
     world.subscribe(keeper, "#", 1);
     let live = world.connect(&client("live"));
     world.subscribe(live, "#", 0);
-    world.disk.room = false;
+    world.disk.room = 0;
     world.flush();
     let peer = world.connect(&client("new"));
     world.publish(peer, message(0, 0, "t", "passes"));
@@ -269,7 +269,7 @@ fn a_store_without_room_takes_no_new_messages() {
     world.publish(old, message(1, 1, "t", "m"));
     assert_eq!(world.got(old), [""; 0]);
     assert!(world.closes(old));
-    world.disk.room = true;
+    world.disk.room = u64::MAX;
     world.connect(&durable("yet another"));
     world.publish(peer, message(2, 2, "t", "m"));
     world.settle();

@@ -445,7 +445,8 @@ impl World {
         for write in batch.writes {
             self.disk.apply(write);
         }
-        self.broker.durable(batch.id, self.disk.room, self.now);
+        self.broker.set_room(self.disk.room);
+        self.broker.durable(batch.id, self.now);
     }
 
     /// Commits what somebody waits for.

@@ -1,0 +1,166 @@
+//! What a scenario has found: figures with names and units, the same for tables, JSON, reports and comparisons.
+
+use super::histogram::{Histogram, Summary};
+use super::rig::Faults;
+
+/// Which of two figures is the better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// The lower.
+    Lower,
+    /// The higher.
+    Higher,
+    /// Neither: it only tells what was done.
+    Neither,
+}
+
+/// A figure.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metric {
+    /// What it is.
+    pub name: &'static str,
+    /// How much.
+    pub value: f64,
+    /// Of what.
+    pub unit: &'static str,
+    /// How to judge it.
+    pub better: Better,
+}
+
+/// What was going on at some time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sample {
+    /// Seconds since the measurement began.
+    pub at: f64,
+    /// Messages a second since the sample before: delivered, or else acknowledged or published.
+    pub rate: f64,
+    /// Cores the broker used since the sample before, if known.
+    pub cores: Option<f64>,
+    /// Resident memory of the broker in bytes, if known.
+    pub resident: Option<u64>,
+}
+
+/// What a scenario has found.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// The scenario, with what tells it from others of the same name.
+    pub name: String,
+    /// What was done, in words.
+    pub what: String,
+    /// The figures, the most telling first.
+    pub metrics: Vec<Metric>,
+    /// Latencies in nanoseconds, if there are any.
+    pub latency: Option<Summary>,
+    /// Points of the curve of latencies: share and nanoseconds.
+    pub curve: Vec<(f64, u64)>,
+    /// The course of the measurement.
+    pub samples: Vec<Sample>,
+    /// What was wrong.
+    pub faults: Faults,
+    /// Repetitions are not wrong here, as connections were lost and QoS 1 allows them.
+    pub may_repeat: bool,
+}
+
+impl Outcome {
+    /// Adds a figure.
+    pub fn add(&mut self, name: &'static str, value: f64, unit: &'static str, better: Better) {
+        self.metrics.push(Metric {
+            name,
+            value,
+            unit,
+            better,
+        });
+    }
+
+    /// The value of a figure.
+    pub fn value(&self, name: &str) -> Option<f64> {
+        let metric = self.metrics.iter().find(|metric| metric.name == name)?;
+        Some(metric.value)
+    }
+
+    /// Takes over latencies that were recorded in nanoseconds.
+    pub fn set_latency(&mut self, histogram: &Histogram) {
+        if histogram.summary().count == 0 {
+            return;
+        }
+        let summary = histogram.summary();
+        self.latency = Some(summary);
+        self.curve = histogram.curve();
+        let us = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
+        self.add("latency p50", us(summary.p50), "us", Better::Lower);
+        self.add("latency p90", us(summary.p90), "us", Better::Lower);
+        self.add("latency p99", us(summary.p99), "us", Better::Lower);
+        self.add("latency p99.9", us(summary.p999), "us", Better::Lower);
+        self.add("latency max", us(summary.max), "us", Better::Lower);
+    }
+
+    /// Whether nothing was lost, nothing out of order, and nothing repeated where it must not be.
+    pub fn is_clean(&self) -> bool {
+        let faults = Faults {
+            duplicates: match self.may_repeat {
+                true => 0,
+                false => self.faults.duplicates,
+            },
+            ..self.faults
+        };
+        faults.is_clean()
+    }
+
+    /// What was wrong, in words; `None` if nothing was, and nothing was repeated either.
+    pub fn wrong(&self) -> Option<String> {
+        let Faults {
+            lost,
+            duplicates,
+            disordered,
+            refused,
+            strange,
+        } = self.faults;
+        let words: Vec<String> = [
+            (lost, "lost"),
+            (duplicates, "repeated"),
+            (disordered, "out of order"),
+            (refused, "refused"),
+            (strange, "that nobody asked for"),
+        ]
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+        (!words.is_empty()).then(|| words.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repetitions_are_wrong_unless_they_are_allowed() {
+        let mut outcome = Outcome {
+            faults: Faults {
+                duplicates: 2,
+                ..Faults::default()
+            },
+            ..Outcome::default()
+        };
+        assert!(!outcome.is_clean());
+        outcome.may_repeat = true;
+        assert!(outcome.is_clean());
+        assert_eq!(outcome.wrong().as_deref(), Some("2 repeated"));
+        outcome.faults.lost = 1;
+        assert!(!outcome.is_clean());
+        assert_eq!(outcome.wrong().as_deref(), Some("1 lost, 2 repeated"));
+        assert_eq!(Outcome::default().wrong(), None);
+    }
+
+    #[test]
+    fn latencies_are_told_in_microseconds() {
+        let mut histogram = Histogram::new();
+        let mut outcome = Outcome::default();
+        outcome.set_latency(&histogram);
+        assert!(outcome.metrics.is_empty());
+        histogram.record(2_000);
+        outcome.set_latency(&histogram);
+        assert_eq!(outcome.value("latency max"), Some(2.0));
+    }
+}

@@ -1,0 +1,103 @@
+//! What a process has used, as `/proc` tells it. Where there is no `/proc`, nothing is told.
+
+use std::fs;
+
+/// What a process has used since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// Processor time, in microseconds: user and system, all threads.
+    pub cpu_us: f64,
+    /// Resident memory now, in bytes.
+    pub resident: u64,
+    /// Bytes that were sent to the disk; 0 if it may not be known.
+    pub written: u64,
+}
+
+impl Usage {
+    /// What the process with this id has used so far; `None` if it is gone or hidden.
+    pub fn of(pid: u32) -> Option<Usage> {
+        read(&pid.to_string())
+    }
+
+    /// What this process has used so far.
+    pub fn own() -> Option<Usage> {
+        read("self")
+    }
+}
+
+/// Lets this process have as many connections as the operating system allows it at most.
+pub fn raise_open_files() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        // Without it fewer connections are possible, which then tells itself.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+}
+
+fn read(pid: &str) -> Option<Usage> {
+    let file = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
+    Some(Usage {
+        cpu_us: cpu_us(&file("stat")?, ticks_per_second())?,
+        resident: number_after(&file("status")?, "VmRSS:").unwrap_or(0) * 1024,
+        written: file("io")
+            .and_then(|io| number_after(&io, "write_bytes:"))
+            .unwrap_or(0),
+    })
+}
+
+/// User and system time of `/proc/PID/stat`: its fields 14 and 15. The second is a name that may have blanks and brackets in it.
+fn cpu_us(stat: &str, ticks_per_second: u64) -> Option<f64> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut times = fields.split_whitespace().skip(11);
+    let mut ticks = || times.next()?.parse::<u64>().ok();
+    let ticks = ticks()? + ticks()?;
+    Some(ticks as f64 * 1e6 / ticks_per_second as f64)
+}
+
+fn number_after(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(unix)]
+fn ticks_per_second() -> u64 {
+    rustix::param::clock_ticks_per_second().max(1)
+}
+
+#[cfg(not(unix))]
+fn ticks_per_second() -> u64 {
+    100
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_is_found_behind_any_name() {
+        let stat = "12 (a ) (b) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 1 0";
+        assert_eq!(cpu_us(stat, 100), Some(2_000_000.0));
+        assert_eq!(cpu_us("12 (a) S 1", 100), None);
+        assert_eq!(cpu_us("", 100), None);
+    }
+
+    #[test]
+    fn numbers_are_found_by_name() {
+        let text =
+            "VmHWM:\t  12 kB\nVmRSS:\t  1044 kB\nwrite_bytes: 77\ncancelled_write_bytes: 5\n";
+        assert_eq!(number_after(text, "VmRSS:"), Some(1044));
+        assert_eq!(number_after(text, "write_bytes:"), Some(77));
+        assert_eq!(number_after(text, "absent:"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_process_has_used_memory() {
+        let usage = Usage::own().expect("there is /proc");
+        assert!(usage.resident > 100_000);
+        assert_eq!(Usage::of(u32::MAX), None);
+    }
+}

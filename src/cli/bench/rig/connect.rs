@@ -1,0 +1,458 @@
+//! Connections from CONNECT to the last SUBACK, and their end.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Duration;
+
+use mio::Token;
+
+use super::Rig;
+use super::flow::SlotState;
+use super::frame::Stamp;
+use super::link::Link;
+use super::tally::Tally;
+use crate::cli::exit::{self, Failure};
+use crate::wire::packet::{Connect, Subscribe, SubscribeOptions};
+use crate::wire::{
+    Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
+};
+
+/// Connections that are being made at once.
+const OPENING: usize = 100;
+/// Filters in one SUBSCRIBE.
+const FILTERS: usize = 500;
+/// How long nothing may happen while connections are made.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A client to be connected.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Client identifier.
+    pub id: String,
+    /// Its session is kept when it goes.
+    pub durable: bool,
+    /// It begins with a new session.
+    pub clean_start: bool,
+    /// What it subscribes to.
+    pub filters: Vec<String>,
+    /// QoS of its subscriptions.
+    pub qos: QoS,
+    /// The flows it should get.
+    pub receives: Range<u32>,
+}
+
+impl Client {
+    /// A client that only publishes.
+    pub fn new(id: String) -> Client {
+        Client {
+            id,
+            durable: false,
+            clean_start: true,
+            filters: Vec::new(),
+            qos: QoS::AtMostOnce,
+            receives: 0..0,
+        }
+    }
+
+    /// The same, with a subscription.
+    pub fn subscribed(mut self, filter: String, qos: QoS, receives: Range<u32>) -> Client {
+        self.filters.push(filter);
+        self.qos = qos;
+        self.receives = receives;
+        self
+    }
+
+    /// The same, with a session that is kept.
+    pub fn durable(mut self) -> Client {
+        self.durable = true;
+        self
+    }
+}
+
+/// Packet identifiers of QoS 2 messages that wait for their PUBREL.
+#[derive(Clone, Debug, Default)]
+pub struct Held(Vec<u64>);
+
+impl Held {
+    /// Adds one; whether it was not there.
+    pub fn insert(&mut self, id: u16) -> bool {
+        let (word, bit) = (usize::from(id / 64), 1 << (id % 64));
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        let fresh = self.0[word] & bit == 0;
+        self.0[word] |= bit;
+        fresh
+    }
+
+    /// Removes one.
+    pub fn remove(&mut self, id: u16) {
+        if let Some(word) = self.0.get_mut(usize::from(id / 64)) {
+            *word &= !(1 << (id % 64));
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// CONNECT is on its way.
+    Connecting,
+    /// Subscriptions are on their way.
+    Subscribing,
+    Open,
+    Gone,
+}
+
+/// A client that is connected, or was.
+#[derive(Debug)]
+pub struct Peer {
+    pub link: Link,
+    state: State,
+    began: u64,
+    client: Client,
+    /// SUBSCRIBE packets to be sent, one after the other.
+    subscribe: VecDeque<Vec<u8>>,
+    pub receives: Range<u32>,
+    /// The number that its flows began with for it.
+    pub receives_from: u64,
+    pub tally: Option<Tally>,
+    pub publisher: Option<u32>,
+    /// What the broker allows a publisher to have on its way.
+    pub receive_maximum: u16,
+    pub held: Held,
+    pub dirty: bool,
+}
+
+impl Peer {
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.state == State::Gone
+    }
+
+    #[inline]
+    pub fn mark_dirty(&mut self, index: u32, dirty: &mut Vec<u32>) {
+        if !self.dirty {
+            self.dirty = true;
+            dirty.push(index);
+        }
+    }
+
+    /// Appends an acknowledgement.
+    #[inline]
+    pub fn reply(&mut self, first: u8, id: u16) {
+        let [high, low] = id.to_be_bytes();
+        self.link.out().extend_from_slice(&[first, 2, high, low]);
+    }
+}
+
+impl Rig {
+    /// Connects and subscribes clients, some at once. Returns the number of the first; the others follow.
+    ///
+    /// # Errors
+    /// One is refused or lost, or nothing happens for 20 seconds.
+    pub fn connect(&mut self, clients: impl IntoIterator<Item = Client>) -> Result<usize, Failure> {
+        let first = self.peers.len();
+        let mut waiting = first;
+        for client in clients {
+            while self.count_opening(&mut waiting) >= OPENING {
+                self.turn_while_opening()?;
+            }
+            self.open(client)?;
+        }
+        while self.count_opening(&mut waiting) > 0 {
+            self.turn_while_opening()?;
+        }
+        Ok(first)
+    }
+
+    /// Connects a client again that is gone, with the session it had. A publisher sends again what was not acknowledged.
+    ///
+    /// # Errors
+    /// As [`Rig::connect`].
+    pub fn connect_again(&mut self, peers: Range<usize>) -> Result<(), Failure> {
+        for index in peers.clone() {
+            let now = self.now();
+            let link = self.new_link(index)?;
+            let peer = &mut self.peers[index];
+            peer.client.clean_start = false;
+            peer.client.filters.clear();
+            peer.link = link;
+            peer.state = State::Connecting;
+            peer.began = now;
+            self.write_connect(index);
+        }
+        let mut waiting = peers.start;
+        while self.count_opening(&mut waiting) > 0 {
+            self.turn_while_opening()?;
+        }
+        Ok(())
+    }
+
+    /// Disconnects clients in good order.
+    pub fn disconnect(&mut self, peers: Range<usize>) {
+        for peer in self.peers[peers].iter_mut().filter(|peer| !peer.is_gone()) {
+            peer.link.out().extend_from_slice(&[0xE0, 0]);
+            // Who has gone already need not take leave.
+            let _ = peer.link.flush();
+            peer.link.close(self.poll.registry());
+            peer.state = State::Gone;
+        }
+    }
+
+    /// How many clients are connected or are being connected.
+    pub fn connected(&self) -> usize {
+        self.peers.iter().filter(|peer| !peer.is_gone()).count()
+    }
+
+    /// Clients ever connected.
+    pub fn peer_count(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// A connection is lost: that is a failure, unless it was to be expected.
+    pub(super) fn lose(&mut self, index: usize, why: &str) -> Result<(), Failure> {
+        let peer = &mut self.peers[index];
+        peer.link.close(self.poll.registry());
+        let state = std::mem::replace(&mut peer.state, State::Gone);
+        if self.tolerant {
+            return Ok(());
+        }
+        let when = match state {
+            State::Connecting => "before its CONNACK",
+            State::Subscribing => "before its SUBACK",
+            State::Open | State::Gone => "while it was in use",
+        };
+        let id = &peer.client.id;
+        let message = format!("the connection of {id} was lost {when}: {why}");
+        Err(Failure::new(exit::LOST, message))
+    }
+
+    pub(super) fn receive_other(
+        &mut self,
+        index: usize,
+        frame: &[u8],
+        now: u64,
+    ) -> Result<(), Failure> {
+        let packet = codec::decode(frame, self.version);
+        let packet = packet
+            .map_err(|fault| Failure::new(exit::WRONG, format!("the broker sent {fault}")))?;
+        self.last_progress = now;
+        match packet {
+            Packet::ConnAck(ack) if ack.reason == ReasonCode::Success => {
+                let maximum = ack.properties.receive_maximum();
+                self.peers[index].receive_maximum = maximum.unwrap_or(u16::MAX);
+                self.connect_latency.record(now - self.peers[index].began);
+                self.begin_to_subscribe(index);
+                self.resend(index);
+                Ok(())
+            }
+            Packet::ConnAck(ack) => {
+                let explained = ack.properties.reason_string();
+                Err(Failure::not_connected(self.version, ack.reason, explained))
+            }
+            Packet::SubAck(ack) => match ack.codes.iter().find(|code| code.is_error()) {
+                Some(code) => Err(Failure::refused("a subscription", *code, None)),
+                None => {
+                    self.subscribe_next(index);
+                    Ok(())
+                }
+            },
+            Packet::Disconnect(disconnect) => {
+                let words = exit::words(disconnect.reason);
+                self.lose(index, &format!("DISCONNECT, {words}"))
+            }
+            Packet::PingResp => Ok(()),
+            _ => Err(Failure::new(
+                exit::WRONG,
+                "the broker sent a packet that only clients send",
+            )),
+        }
+    }
+
+    fn turn_while_opening(&mut self) -> Result<(), Failure> {
+        self.turn(Duration::from_millis(20))?;
+        if self.now().saturating_sub(self.last_progress) > PATIENCE.as_nanos() as u64 {
+            return Err(Failure::new(
+                exit::TIMEOUT,
+                "the broker has not answered for 20 seconds",
+            ));
+        }
+        Ok(())
+    }
+
+    /// How many connections are not open yet; those before `from` are known to be.
+    fn count_opening(&mut self, from: &mut usize) -> usize {
+        let settled = |peer: &Peer| matches!(peer.state, State::Open | State::Gone);
+        while self.peers.get(*from).is_some_and(settled) {
+            *from += 1;
+        }
+        self.peers[*from..]
+            .iter()
+            .filter(|peer| !settled(peer))
+            .count()
+    }
+
+    fn open(&mut self, client: Client) -> Result<(), Failure> {
+        let index = self.peers.len();
+        let link = self.new_link(index)?;
+        let receives = client.receives.clone();
+        let sent = |flow: u32| {
+            self.flows
+                .get(flow as usize)
+                .map_or(0, |flow| flow.next_seq)
+        };
+        let tally = (!receives.is_empty()).then(|| match &self.group {
+            Some(_) => Tally::of_member(receives.clone()),
+            None => Tally::new(receives.clone(), sent),
+        });
+        let receives_from = sent(receives.start);
+        let now = self.now();
+        self.last_progress = self.last_progress.max(now);
+        self.peers.push(Peer {
+            link,
+            state: State::Connecting,
+            began: now,
+            client,
+            subscribe: VecDeque::new(),
+            receives,
+            receives_from,
+            tally,
+            publisher: None,
+            receive_maximum: u16::MAX,
+            held: Held::default(),
+            dirty: false,
+        });
+        self.write_connect(index);
+        Ok(())
+    }
+
+    fn new_link(&self, index: usize) -> Result<Link, Failure> {
+        Link::open(self.addr, self.poll.registry(), Token(index)).map_err(|error| {
+            Failure::new(exit::FAILED, format!("connection {}: {error}", index + 1))
+        })
+    }
+
+    fn write_connect(&mut self, index: usize) {
+        let version = self.version;
+        let peer = &mut self.peers[index];
+        let mut properties = PropertiesBuf::new();
+        if version == ProtocolVersion::V5 && peer.client.durable {
+            properties.push(Property::SessionExpiryInterval(u32::MAX));
+        }
+        let connect = Connect {
+            version,
+            bridge: false,
+            clean_start: match version {
+                ProtocolVersion::V5 => peer.client.clean_start,
+                _ => !peer.client.durable,
+            },
+            keep_alive: 0,
+            client_id: &peer.client.id,
+            will: None,
+            username: None,
+            password: None,
+            properties: properties.as_properties(),
+        };
+        codec::encode(
+            &Packet::Connect(Box::new(connect)),
+            version,
+            peer.link.out(),
+        );
+    }
+
+    fn begin_to_subscribe(&mut self, index: usize) {
+        let peer = &mut self.peers[index];
+        let options = SubscribeOptions::with_qos(peer.client.qos);
+        peer.subscribe = peer
+            .client
+            .filters
+            .chunks(FILTERS)
+            .map(|filters| {
+                let subscribe = Subscribe {
+                    packet_id: PacketId::FIRST,
+                    properties: Properties::EMPTY,
+                    filters: filters
+                        .iter()
+                        .map(|filter| (filter.as_str(), options))
+                        .collect(),
+                };
+                let mut packet = Vec::new();
+                codec::encode(&Packet::Subscribe(subscribe), self.version, &mut packet);
+                packet
+            })
+            .collect();
+        peer.client.filters = Vec::new();
+        self.subscribe_next(index);
+    }
+
+    fn subscribe_next(&mut self, index: usize) {
+        let peer = &mut self.peers[index];
+        peer.state = match peer.subscribe.pop_front() {
+            Some(packet) => {
+                peer.link.out().extend_from_slice(&packet);
+                peer.mark_dirty(index as u32, &mut self.dirty);
+                State::Subscribing
+            }
+            None => State::Open,
+        };
+        if peer.is_open()
+            && let Some(publisher) = peer.publisher
+        {
+            self.make_hungry(publisher);
+        }
+    }
+
+    /// Sends again what the broker has not acknowledged on the connection before [MQTT-4.4.0-1].
+    fn resend(&mut self, index: usize) {
+        let Some(publisher) = self.peers[index].publisher else {
+            return;
+        };
+        let publisher = &mut self.publishers[publisher as usize];
+        let peer = &mut self.peers[index];
+        let mut open: Vec<usize> = (1..publisher.slots.len())
+            .filter(|id| publisher.slots[*id].state != SlotState::Free)
+            .collect();
+        open.sort_by_key(|id| {
+            let slot = &publisher.slots[*id];
+            (slot.at, slot.seq, slot.flow)
+        });
+        for id in open {
+            let slot = publisher.slots[id];
+            match slot.state {
+                SlotState::Released => peer.reply(0x62, id as u16),
+                _ => {
+                    let stamp = Stamp {
+                        run: self.run,
+                        flow: slot.flow,
+                        seq: slot.seq,
+                        at: slot.at,
+                    };
+                    let flow = &mut self.flows[slot.flow as usize];
+                    flow.write(id as u16, &stamp, true, peer.link.out());
+                }
+            }
+        }
+        peer.mark_dirty(index as u32, &mut self.dirty);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn held_identifiers_are_remembered_until_released() {
+        let mut held = Held::default();
+        assert!(held.insert(65_535));
+        assert!(!held.insert(65_535));
+        assert!(held.insert(1));
+        held.remove(65_535);
+        held.remove(30_000);
+        assert!(held.insert(65_535));
+        assert!(!held.insert(1));
+    }
+}

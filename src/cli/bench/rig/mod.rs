@@ -1,0 +1,680 @@
+//! The load itself: any number of connections in one thread, driven by readiness, with all that is sent and received counted.
+//!
+//! It runs beside the broker it measures, so it takes little: one buffer to read into, packets written by copying a template, no allocation a
+//! message, one read and one write a connection and turn.
+
+mod alarm;
+mod connect;
+mod flow;
+mod frame;
+mod link;
+mod tally;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mio::{Events, Poll, Token};
+
+pub use connect::Client;
+pub use flow::Shape;
+pub use frame::STAMP_BYTES;
+
+use super::histogram::Histogram;
+use crate::cli::exit::{self, Failure};
+use crate::clock::{self, Stopwatch};
+use crate::wire::ProtocolVersion;
+use alarm::Alarm;
+use connect::Peer;
+use flow::{Flow, Publisher, Slot, SlotState};
+use frame::{Frame, Stamp};
+use tally::{GroupTally, Seen};
+
+/// Bytes that may wait for one connection before its publisher makes no more.
+const MAX_WAITING: usize = 256 * 1024;
+/// How long nothing may arrive, with messages on their way, before they count as lost.
+const STALL_NS: u64 = 5_000_000_000;
+const ALARM: Token = Token(usize::MAX);
+
+/// What has happened so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Messages published.
+    pub published: u64,
+    /// Messages acknowledged by PUBACK or PUBCOMP.
+    pub acknowledged: u64,
+    /// Messages that arrived, repetitions included.
+    pub delivered: u64,
+    /// Messages that arrived for the first time.
+    pub arrived: u64,
+    /// Messages the broker refused with a reason code.
+    pub refused: u64,
+    /// Packets that nobody should have got: foreign messages, acknowledgements of nothing.
+    pub strange: u64,
+    /// Messages given up, because nothing arrived for long.
+    pub written_off: u64,
+}
+
+/// What was wrong at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Messages that did not arrive, counted for each receiver.
+    pub lost: u64,
+    /// Messages that arrived more than once.
+    pub duplicates: u64,
+    /// Messages that arrived after later ones.
+    pub disordered: u64,
+    /// Messages the broker refused.
+    pub refused: u64,
+    /// Packets that nobody should have got.
+    pub strange: u64,
+}
+
+impl Faults {
+    /// Whether a broker may do none of what was seen. Repetitions are allowed where QoS 1 says so, which is for the caller to know.
+    pub fn is_clean(&self) -> bool {
+        *self == Faults::default()
+    }
+}
+
+/// A fixed rate in all, shared out evenly.
+#[derive(Debug)]
+struct Schedule {
+    start: u64,
+    period_ns: f64,
+    /// Messages that were due so far.
+    due: u64,
+}
+
+/// All connections of a run.
+#[derive(Debug)]
+pub struct Rig {
+    addr: SocketAddr,
+    version: ProtocolVersion,
+    run: u32,
+    poll: Poll,
+    events: Option<Events>,
+    alarm: Alarm,
+    clock: Stopwatch,
+    peers: Vec<Peer>,
+    publishers: Vec<Publisher>,
+    flows: Vec<Flow>,
+    hungry: Vec<u32>,
+    dirty: Vec<u32>,
+    scratch: Vec<u8>,
+    schedule: Option<Schedule>,
+    publishing: bool,
+    group: Option<GroupTally>,
+    late_in_group: u64,
+    tolerant: bool,
+    last_progress: u64,
+    counts: Counts,
+    /// From the time a message was to be sent, or was sent in the closed loop, to its arrival; in nanoseconds.
+    pub latency: Histogram,
+    /// From the beginning of a connection to its CONNACK.
+    pub connect_latency: Histogram,
+}
+
+impl Rig {
+    /// A run against the broker at this address, without any connection.
+    ///
+    /// # Errors
+    /// The operating system cannot poll.
+    pub fn new(addr: SocketAddr, version: ProtocolVersion) -> Result<Rig, Failure> {
+        let failed = |error: std::io::Error| Failure::new(exit::FAILED, error.to_string());
+        super::process::raise_open_files();
+        let poll = Poll::new().map_err(failed)?;
+        let alarm = Alarm::new(poll.registry(), ALARM).map_err(failed)?;
+        Ok(Rig {
+            addr,
+            version,
+            run: clock::seed() as u32,
+            poll,
+            events: Some(Events::with_capacity(1024)),
+            alarm,
+            clock: Stopwatch::start(),
+            peers: Vec::new(),
+            publishers: Vec::new(),
+            flows: Vec::new(),
+            hungry: Vec::new(),
+            dirty: Vec::new(),
+            scratch: Vec::new(),
+            schedule: None,
+            publishing: false,
+            group: None,
+            late_in_group: 0,
+            tolerant: false,
+            last_progress: 0,
+            counts: Counts::default(),
+            latency: Histogram::new(),
+            connect_latency: Histogram::new(),
+        })
+    }
+
+    /// What distinguishes this run's topics and client identifiers from those of others.
+    pub fn name(&self) -> String {
+        format!("{:08x}", self.run)
+    }
+
+    /// Nanoseconds since the run began.
+    #[inline]
+    pub fn now(&self) -> u64 {
+        self.clock.elapsed().as_nanos() as u64
+    }
+
+    /// What has happened so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Receivers check each message for the whole group: any member may get it, but only one.
+    pub fn share(&mut self) {
+        self.group = Some(GroupTally::default());
+    }
+
+    /// Connections may be lost from now on, or not.
+    pub fn tolerate_loss(&mut self, tolerant: bool) {
+        self.tolerant = tolerant;
+    }
+
+    /// Makes a connection a publisher to these topics, in turn. Returns the number of the first flow; the others follow.
+    pub fn publish_from(&mut self, peer: usize, topics: &[String], shape: &Shape) -> u32 {
+        let index = self.publishers.len() as u32;
+        let first = self.flows.len() as u32;
+        let flow = |topic: &String| Flow::new(index, topic, shape, self.version);
+        self.flows.extend(topics.iter().map(flow));
+        let mut shape = *shape;
+        shape.window = shape.window.min(self.peers[peer].receive_maximum.into());
+        let flows = first..self.flows.len() as u32;
+        let publisher = Publisher::new(peer as u32, flows, &shape);
+        self.publishers.push(publisher);
+        self.peers[peer].publisher = Some(index);
+        first
+    }
+
+    /// Publishes from now on as fast as the windows allow.
+    pub fn publish_freely(&mut self) {
+        self.schedule = None;
+        self.publishing = true;
+        for publisher in &mut self.publishers {
+            publisher.allowed = u64::MAX;
+        }
+        self.all_hungry();
+    }
+
+    /// Publishes this many messages from each publisher, beside those it has sent.
+    pub fn publish_each(&mut self, count: u64) {
+        self.schedule = None;
+        self.publishing = true;
+        for publisher in &mut self.publishers {
+            publisher.allowed = publisher.sent + count;
+        }
+        self.all_hungry();
+    }
+
+    /// Publishes from now on so many messages a second in all, each at its time, whether earlier ones have arrived or not. Windows of QoS 1
+    /// and 2 still hold; what they delay counts from the time it was to be sent.
+    pub fn publish_at(&mut self, per_second: f64) {
+        for publisher in &mut self.publishers {
+            publisher.allowed = publisher.sent;
+        }
+        for flow in &mut self.flows {
+            flow.write_off();
+        }
+        self.schedule = Some(Schedule {
+            start: self.now(),
+            period_ns: 1e9 / per_second,
+            due: 0,
+        });
+        self.publishing = true;
+    }
+
+    /// Publishes nothing more.
+    pub fn stop_publishing(&mut self) {
+        self.publishing = false;
+    }
+
+    /// Goes on for some time.
+    ///
+    /// # Errors
+    /// A connection is lost, or the broker breaks the protocol.
+    pub fn run_for(&mut self, time: Duration) -> Result<(), Failure> {
+        let end = self.now() + time.as_nanos() as u64;
+        loop {
+            let now = self.now();
+            if now >= end {
+                return Ok(());
+            }
+            self.turn(Duration::from_nanos(end - now))?;
+        }
+    }
+
+    /// Goes on until `done`, or until nothing has arrived for `patience`. Returns whether it was done.
+    ///
+    /// # Errors
+    /// As [`Rig::run_for`].
+    pub fn run_until(
+        &mut self,
+        patience: Duration,
+        done: impl Fn(&Rig) -> bool,
+    ) -> Result<bool, Failure> {
+        self.last_progress = self.now();
+        while !done(self) {
+            let now = self.now();
+            if now.saturating_sub(self.last_progress) > patience.as_nanos() as u64 {
+                return Ok(false);
+            }
+            self.turn(Duration::from_millis(20))?;
+        }
+        Ok(true)
+    }
+
+    /// Stops publishing, and goes on until everything has arrived and is acknowledged, or nothing more comes.
+    ///
+    /// # Errors
+    /// As [`Rig::run_for`].
+    pub fn drain(&mut self, patience: Duration) -> Result<bool, Failure> {
+        self.stop_publishing();
+        self.run_until(patience, |rig| {
+            rig.is_acknowledged() && rig.counts.arrived >= rig.expected()
+        })
+    }
+
+    /// Whether all that was published is acknowledged.
+    pub fn is_acknowledged(&self) -> bool {
+        self.publishers
+            .iter()
+            .all(|publisher| publisher.unacknowledged == 0)
+    }
+
+    /// Whether all publishers have sent all they may.
+    pub fn has_sent_all(&self) -> bool {
+        self.publishers
+            .iter()
+            .all(|publisher| publisher.sent >= publisher.allowed)
+    }
+
+    /// How many messages should have arrived, by those published so far and by those who receive.
+    pub fn expected(&self) -> u64 {
+        if self.group.is_some() {
+            return self.flows.iter().map(|flow| flow.next_seq).sum();
+        }
+        let mut sum = 0;
+        for peer in &self.peers {
+            for flow in peer.receives.clone() {
+                let sent = self
+                    .flows
+                    .get(flow as usize)
+                    .map_or(0, |flow| flow.next_seq);
+                sum += sent.saturating_sub(peer.receives_from);
+            }
+        }
+        sum
+    }
+
+    /// What was wrong so far, with all that has not arrived counted as lost.
+    pub fn faults(&self) -> Faults {
+        let mut faults = Faults {
+            refused: self.counts.refused,
+            strange: self.counts.strange,
+            ..Faults::default()
+        };
+        if let Some(group) = &self.group {
+            faults.lost = self.expected().saturating_sub(group.arrived);
+            faults.duplicates = group.repeated;
+            faults.disordered = self.late_in_group;
+            return faults;
+        }
+        let sent = |flow: u32| {
+            self.flows
+                .get(flow as usize)
+                .map_or(0, |flow| flow.next_seq)
+        };
+        for tally in self.peers.iter().filter_map(|peer| peer.tally.as_ref()) {
+            faults.lost += tally.lost(sent);
+            faults.duplicates += tally.faults().repeated;
+            faults.disordered += tally.faults().late;
+        }
+        faults
+    }
+
+    /// One turn: waits for something to do, at most so long, and does all there is.
+    ///
+    /// # Errors
+    /// As [`Rig::run_for`].
+    pub fn turn(&mut self, wait: Duration) -> Result<(), Failure> {
+        let wait = self.wait_for_due(wait)?;
+        let mut events = self
+            .events
+            .take()
+            .unwrap_or_else(|| Events::with_capacity(1024));
+        let polled = self.poll.poll(&mut events, Some(wait));
+        match polled {
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
+                return Err(Failure::new(exit::FAILED, error.to_string()));
+            }
+            _ => {}
+        }
+        for event in &events {
+            if event.token() != ALARM {
+                let (readable, writable) = (event.is_readable(), event.is_writable());
+                self.serve(event.token().0, readable, writable)?;
+            }
+        }
+        self.events = Some(events);
+        self.hand_out_due();
+        self.feed_hungry();
+        self.flush_dirty()?;
+        self.check_stall()
+    }
+
+    /// Sets the alarm to the next message that is due; how long the poll may wait.
+    fn wait_for_due(&mut self, wait: Duration) -> Result<Duration, Failure> {
+        let Some(schedule) = self.schedule.as_ref().filter(|_| self.publishing) else {
+            return Ok(wait);
+        };
+        let due = schedule.start + (schedule.due as f64 * schedule.period_ns) as u64;
+        let until = Duration::from_nanos(due.saturating_sub(self.now()));
+        if until.is_zero() {
+            return Ok(until);
+        }
+        let most = self.alarm.set(until);
+        let most = most.map_err(|error| Failure::new(exit::FAILED, error.to_string()))?;
+        Ok(most.map_or(wait, |most| wait.min(most)))
+    }
+
+    /// Allows the publishers what is due by now.
+    fn hand_out_due(&mut self) {
+        let now = self.now();
+        let Some(schedule) = self.schedule.as_mut().filter(|_| self.publishing) else {
+            return;
+        };
+        let passed = now.saturating_sub(schedule.start) as f64 / schedule.period_ns;
+        let count = self.publishers.len() as u64;
+        while schedule.due as f64 <= passed && count > 0 {
+            let publisher = (schedule.due % count) as usize;
+            schedule.due += 1;
+            self.publishers[publisher].allowed += 1;
+            if !self.publishers[publisher].hungry {
+                self.publishers[publisher].hungry = true;
+                self.hungry.push(publisher as u32);
+            }
+        }
+    }
+
+    fn all_hungry(&mut self) {
+        for (index, publisher) in self.publishers.iter_mut().enumerate() {
+            if !publisher.hungry {
+                publisher.hungry = true;
+                self.hungry.push(index as u32);
+            }
+        }
+    }
+
+    fn feed_hungry(&mut self) {
+        let mut hungry = std::mem::take(&mut self.hungry);
+        let now = self.now();
+        for index in hungry.drain(..) {
+            self.publishers[index as usize].hungry = false;
+            if self.publishing {
+                self.feed(index, now);
+            }
+        }
+        self.hungry = hungry;
+    }
+
+    /// Publishes as much as one publisher may.
+    fn feed(&mut self, index: u32, now: u64) {
+        let count = self.publishers.len() as u64;
+        let publisher = &mut self.publishers[index as usize];
+        let peer = &mut self.peers[publisher.peer as usize];
+        if !peer.is_open() {
+            return;
+        }
+        while publisher.may_send() && peer.link.waiting() < MAX_WAITING {
+            let flow_index = publisher.take_turn();
+            let flow = &mut self.flows[flow_index as usize];
+            let at = match &self.schedule {
+                // What was due in this publisher's turn, so many before the last that is allowed.
+                Some(schedule) => {
+                    let open = publisher.allowed - publisher.sent;
+                    let last = (schedule.due - 1 - u64::from(index)) / count;
+                    let number = (last + 1 - open) * count + u64::from(index);
+                    schedule.start + (number as f64 * schedule.period_ns) as u64
+                }
+                None => now,
+            };
+            let seq = flow.next_seq;
+            let id = publisher.take_id(Slot {
+                state: SlotState::Sent,
+                flow: flow_index,
+                seq,
+                at,
+            });
+            let stamp = Stamp {
+                run: self.run,
+                flow: flow_index,
+                seq,
+                at,
+            };
+            flow.next_seq += 1;
+            publisher.sent += 1;
+            publisher.unreached += u32::from(flow.is_awaited() && self.schedule.is_none());
+            self.counts.published += 1;
+            flow.write(id, &stamp, false, peer.link.out());
+        }
+        peer.mark_dirty(publisher.peer, &mut self.dirty);
+    }
+
+    fn flush_dirty(&mut self) -> Result<(), Failure> {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for index in dirty.drain(..) {
+            let peer = &mut self.peers[index as usize];
+            peer.dirty = false;
+            if let Err(error) = peer.link.flush() {
+                self.lose(index as usize, &error.to_string())?;
+            }
+        }
+        self.dirty = dirty;
+        Ok(())
+    }
+
+    fn serve(&mut self, index: usize, readable: bool, writable: bool) -> Result<(), Failure> {
+        let Some(peer) = self.peers.get_mut(index).filter(|peer| !peer.is_gone()) else {
+            return Ok(());
+        };
+        if writable {
+            if let Err(error) = peer.link.writable() {
+                return self.lose(index, &error.to_string());
+            }
+            if peer.link.waiting() > 0 {
+                peer.mark_dirty(index as u32, &mut self.dirty);
+                if let Some(publisher) = peer.publisher {
+                    self.make_hungry(publisher);
+                }
+            }
+        }
+        if !readable {
+            return Ok(());
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let outcome = self.read_all(index, &mut scratch);
+        self.scratch = scratch;
+        outcome
+    }
+
+    fn read_all(&mut self, index: usize, scratch: &mut Vec<u8>) -> Result<(), Failure> {
+        loop {
+            let (filled, more) = match self.peers[index].link.read(scratch) {
+                Ok(read) => read,
+                Err(error) => return self.lose(index, &error.to_string()),
+            };
+            let now = self.now();
+            let mut used = 0;
+            let whole = &scratch[..filled];
+            while used < filled {
+                match frame::first(&whole[used..], self.version) {
+                    Ok(Some((frame, len))) => {
+                        used += len;
+                        self.receive(index, frame, now)?;
+                    }
+                    Ok(None) => break,
+                    Err(what) => {
+                        return Err(Failure::new(exit::WRONG, format!("the broker sent {what}")));
+                    }
+                }
+            }
+            if self.peers[index].is_gone() {
+                return Ok(());
+            }
+            self.peers[index].link.keep(&whole[used..]);
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn receive(&mut self, index: usize, frame: Frame<'_>, now: u64) -> Result<(), Failure> {
+        match frame {
+            Frame::Publish { qos, id, payload } => {
+                self.receive_publish(index, qos, id, payload, now);
+                Ok(())
+            }
+            Frame::Ack { kind: 6, id, .. } => {
+                let peer = &mut self.peers[index];
+                peer.held.remove(id);
+                peer.reply(0x70, id);
+                peer.mark_dirty(index as u32, &mut self.dirty);
+                Ok(())
+            }
+            Frame::Ack { kind, id, reason } => {
+                self.receive_ack(index, kind, id, reason, now);
+                Ok(())
+            }
+            Frame::Other(frame) => self.receive_other(index, frame, now),
+        }
+    }
+
+    #[inline]
+    fn receive_publish(&mut self, index: usize, qos: u8, id: u16, payload: &[u8], now: u64) {
+        let peer = &mut self.peers[index];
+        let mut repeated_part = false;
+        if qos > 0 {
+            if qos == 2 {
+                repeated_part = !peer.held.insert(id);
+            }
+            peer.reply(if qos == 1 { 0x40 } else { 0x50 }, id);
+            peer.mark_dirty(index as u32, &mut self.dirty);
+        }
+        if repeated_part {
+            // The standard's own repetition of a QoS 2 message: it is not a second message.
+            return;
+        }
+        let Some(stamp) = Stamp::of(payload).filter(|stamp| stamp.run == self.run) else {
+            self.counts.strange += 1;
+            return;
+        };
+        let Some(tally) = &mut peer.tally else {
+            self.counts.strange += 1;
+            return;
+        };
+        self.counts.delivered += 1;
+        self.last_progress = now;
+        self.latency.record(now.saturating_sub(stamp.at));
+        let seen = tally.see(stamp.flow, stamp.seq);
+        if let Some(group) = &mut self.group {
+            let fresh = group.see(stamp.flow, stamp.seq);
+            self.counts.arrived += u64::from(fresh);
+            self.late_in_group += u64::from(fresh && seen == Seen::Again);
+            if fresh {
+                self.credit(stamp.flow, stamp.seq);
+            }
+            return;
+        }
+        match seen {
+            Seen::Next => self.credit(stamp.flow, stamp.seq),
+            Seen::After(gap) => {
+                // What was left out will not come, so nobody waits for it.
+                for seq in gap.start..=gap.end {
+                    self.credit(stamp.flow, seq);
+                }
+            }
+            Seen::Late => {}
+            Seen::Again => return,
+            Seen::Foreign => {
+                self.counts.strange += 1;
+                return;
+            }
+        }
+        self.counts.arrived += 1;
+    }
+
+    /// A message has reached one of its receivers.
+    #[inline]
+    fn credit(&mut self, flow: u32, seq: u64) {
+        let flow = &mut self.flows[flow as usize];
+        let reached = flow.reach(seq);
+        if reached > 0 {
+            let index = flow.publisher;
+            let publisher = &mut self.publishers[index as usize];
+            publisher.unreached = publisher.unreached.saturating_sub(reached);
+            self.make_hungry(index);
+        }
+    }
+
+    fn receive_ack(&mut self, index: usize, kind: u8, id: u16, reason: u8, now: u64) {
+        let peer = &mut self.peers[index];
+        let refused = reason >= 0x80;
+        let Some(publisher) = peer.publisher else {
+            self.counts.strange += 1;
+            return;
+        };
+        let Some(ended) = self.publishers[publisher as usize].acknowledge(kind, id, refused) else {
+            self.counts.strange += 1;
+            return;
+        };
+        self.last_progress = now;
+        self.counts.refused += u64::from(refused);
+        if ended {
+            self.counts.acknowledged += u64::from(!refused);
+            self.make_hungry(publisher);
+        } else {
+            peer.reply(0x62, id);
+            peer.mark_dirty(index as u32, &mut self.dirty);
+        }
+    }
+
+    #[inline]
+    fn make_hungry(&mut self, index: u32) {
+        let publisher = &mut self.publishers[index as usize];
+        if !publisher.hungry && publisher.may_send() {
+            publisher.hungry = true;
+            self.hungry.push(index);
+        }
+    }
+
+    /// In the closed loop a lost message would keep its publisher waiting for ever.
+    fn check_stall(&mut self) -> Result<(), Failure> {
+        if !self.publishing || self.schedule.is_some() {
+            return Ok(());
+        }
+        let now = self.now();
+        let waits =
+            |publisher: &Publisher| !publisher.may_send() && publisher.sent < publisher.allowed;
+        if now.saturating_sub(self.last_progress) < STALL_NS || !self.publishers.iter().all(waits) {
+            return Ok(());
+        }
+        if !self.is_acknowledged() {
+            return Err(Failure::new(
+                exit::TIMEOUT,
+                "the broker has acknowledged nothing for 5 seconds",
+            ));
+        }
+        for publisher in &mut self.publishers {
+            self.counts.written_off += u64::from(std::mem::take(&mut publisher.unreached));
+        }
+        self.flows.iter_mut().for_each(Flow::write_off);
+        self.last_progress = now;
+        self.all_hungry();
+        Ok(())
+    }
+}

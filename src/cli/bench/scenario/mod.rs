@@ -1,0 +1,90 @@
+//! The scenarios by name, and what they are given.
+
+mod durable;
+mod steady;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use super::outcome::Outcome;
+use crate::cli::exit::Failure;
+use crate::wire::{ProtocolVersion, QoS};
+
+/// What to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Publishers that nobody listens to
+    Pub,
+    /// Pairs of a publisher and a subscriber, each with topics of its own
+    Pairs,
+    /// Many publishers, one subscriber
+    FanIn,
+    /// One publisher, many subscribers
+    FanOut,
+    /// Publishers, and a shared subscription with many members
+    Shared,
+    /// Many pairs and a fixed rate in all: what a message costs that comes alone
+    Sparse,
+    /// Acknowledged to durable sessions that are offline, then drained
+    Durable,
+}
+
+/// The broker to measure.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Its process, if it is on this machine and known.
+    pub pid: Option<u32>,
+}
+
+/// How to load it. What is `None` is for the scenario to say.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Protocol version.
+    pub version: ProtocolVersion,
+    /// QoS of messages and subscriptions.
+    pub qos: Option<QoS>,
+    /// Bytes of payload.
+    pub size: Option<usize>,
+    /// Clients: pairs, publishers of a fan-in, subscribers of a fan-out.
+    pub clients: Option<usize>,
+    /// Messages on their way at once, from each publisher.
+    pub window: u32,
+    /// Messages a second in all; `None` for the closed loop.
+    pub rate: Option<f64>,
+    /// How long to measure.
+    pub duration: Duration,
+    /// How long to load before.
+    pub warm_up: Duration,
+    /// Topics of each publisher.
+    pub topics: usize,
+}
+
+impl Load {
+    /// QoS 0 unless told.
+    pub fn qos(&self) -> QoS {
+        self.qos.unwrap_or(QoS::AtMostOnce)
+    }
+}
+
+impl Scenario {
+    /// Its name on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// The broker cannot be reached, breaks the protocol, or closes a connection.
+    pub fn run(self, target: &Target, load: &Load) -> Result<Outcome, Failure> {
+        match self {
+            Scenario::Durable => durable::run(target, load),
+            _ => steady::run(self, target, load),
+        }
+    }
+}
