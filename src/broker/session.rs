@@ -284,6 +284,12 @@ impl Outgoing {
         missing
     }
 
+    /// All messages on their way.
+    #[cfg(test)]
+    pub fn all(&self) -> impl Iterator<Item = &Inflight> {
+        self.inflight.values()
+    }
+
     /// The messages that came from a group, with their packet identifiers.
     pub fn of_group(
         &mut self,
@@ -292,12 +298,6 @@ impl Outgoing {
         let all = self.inflight.iter_mut();
         all.filter(move |(_, inflight)| inflight.group == Some(group))
             .map(|(id, inflight)| (*id, inflight))
-    }
-
-    /// All messages on their way.
-    #[cfg(test)]
-    pub fn all(&self) -> impl Iterator<Item = &Inflight> {
-        self.inflight.values()
     }
 
     /// Takes out the messages for which `which` holds, in the order they were sent.

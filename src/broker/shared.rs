@@ -179,7 +179,7 @@ impl Broker {
             SubscriptionIds::NONE,
             durable,
         );
-        if self.is_full(&self.groups[index.0 as usize].queue, u64::from(item.size)) {
+        if self.is_full(&self.groups[index.0 as usize].queue, &item) {
             self.counters.dropped_queue_full += 1;
             return;
         }

@@ -232,6 +232,11 @@ fn limits(mut s: Section<'_, '_>) -> Limits {
         max_queued_messages: s.number("max_queued_messages", d.max_queued_messages, 1..=u64::MAX),
         max_queued_bytes: s.size("max_queued_bytes", d.max_queued_bytes, bytes.clone()),
         max_queued_bytes_total: s.size("max_queued_bytes_total", d.max_queued_bytes_total, bytes),
+        max_queued_memory_bytes: s.size(
+            "max_queued_memory_bytes",
+            d.max_queued_memory_bytes,
+            0..=u64::MAX,
+        ),
         max_hot_bytes: s.size("max_hot_bytes", d.max_hot_bytes, 0..=u64::MAX),
         max_packet_size: s.size("max_packet_size", d.max_packet_size, 64..=LARGEST_PACKET),
         max_outgoing_bytes: s.size("max_outgoing_bytes", d.max_outgoing_bytes, 1024..=u64::MAX),

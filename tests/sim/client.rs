@@ -263,6 +263,7 @@ impl Client {
             will: true,
             handled: Vec::new(),
             acknowledged: None,
+            abandoned: false,
         });
         (number, delay)
     }
@@ -324,7 +325,9 @@ impl Client {
 
     /// The session it had is gone: it begins anew. What it published and does not know of stays undecided.
     pub(super) fn begin_session(&mut self, history: &mut History) {
-        self.outgoing.clear();
+        for item in self.outgoing.drain(..) {
+            history.messages[item.message].abandoned = true;
+        }
         self.incoming.clear();
         self.floors = None;
         self.shown.clear();
@@ -447,7 +450,12 @@ impl Client {
         } else {
             &plan.topics
         };
-        let qos = *rng.pick(&plan.qos);
+        let topic = rng.pick(topics).clone();
+        // A retained topic has one QoS: mixed, a repetition of an older message of QoS 1 would be the last one accepted for good.
+        let qos = match topic.bytes().last() {
+            Some(b'0'..=b'2') if retained => topic.as_bytes()[topic.len() - 1] - b'0',
+            _ => *rng.pick(&plan.qos),
+        };
         let size = if rng.chance(10) {
             200
         } else {
@@ -455,7 +463,7 @@ impl Client {
         };
         let message = Message {
             publisher: self.number,
-            topic: rng.pick(topics).clone(),
+            topic,
             qos,
             retain: retained,
             empty: retained && rng.chance(20),
@@ -464,6 +472,7 @@ impl Client {
             will: false,
             handled: Vec::new(),
             acknowledged: None,
+            abandoned: false,
         };
         let number = history.add(message);
         self.published += 1;

@@ -36,6 +36,8 @@ pub struct Message {
     pub handled: Vec<Moment>,
     /// When its publisher had PUBACK, or the successful PUBREC.
     pub acknowledged: Option<Moment>,
+    /// Its publisher has begun a new session and will not send it again.
+    pub abandoned: bool,
 }
 
 /// A place in the order of all that happens, and its time in milliseconds.
@@ -144,11 +146,16 @@ impl History {
         }
     }
 
-    /// By topic: the first retained write that a look at retained messages, begun now, may find.
+    /// By topic: the first retained write that a look at retained messages, begun now, may find. One of QoS 1 that is not acknowledged may be sent
+    /// again, and then it is the last one accepted, whatever came after it the first time.
     pub fn retained_floors(&self) -> BTreeMap<String, usize> {
         let floors = self.retained.iter().filter_map(|(topic, writes)| {
-            let at = writes.iter().rposition(|write| write.known)?;
-            Some((topic.clone(), at))
+            let known = writes.iter().rposition(|write| write.known)?;
+            let again = writes.iter().position(|write| {
+                let message = &self.messages[write.message];
+                message.qos == 1 && message.acknowledged.is_none() && !message.abandoned
+            });
+            Some((topic.clone(), again.map_or(known, |again| again.min(known))))
         });
         floors.collect()
     }

@@ -146,11 +146,12 @@ impl Plan {
             witness.stalls_once_in = 0;
         }
         plan.clients.push(witness);
+        let limited = plan.limits.max_queued_messages < 1000;
         for number in 0..rng.between(2, 5) {
             let client = device(rng, number, &plan);
             plan.clients.push(client);
         }
-        if rng.chance(40) {
+        if rng.chance(40) && !limited {
             share(rng, &mut plan);
         }
         if rng.chance(50) {
@@ -238,8 +239,10 @@ fn device(rng: &mut Rng, number: u64, whole: &Plan) -> ClientPlan {
             .clone();
         plan.messages = rng.between(5, 120) as usize;
         if rng.chance(40) {
-            plan.retained_topics = (0..rng.between(1, 3))
-                .map(|topic| format!("r/{number}/{topic}"))
+            // The last level is the QoS.
+            plan.retained_topics = some(rng, &["2", "1", "0"])
+                .iter()
+                .map(|qos| format!("r/{number}/{qos}"))
                 .collect();
         }
     }
@@ -261,6 +264,11 @@ fn device(rng: &mut Rng, number: u64, whole: &Plan) -> ClientPlan {
     if whole.calm {
         plan.expiring = 0;
         plan.maximum_packet_size = None;
+        if whole.limits.max_queued_messages < 1000 {
+            // What may be dropped uncounted by anybody but the broker is left out.
+            plan.wills = 0;
+            plan.retained_topics.clear();
+        }
         plan.leaves_once_in = 0;
         plan.stalls_once_in = 0;
     }

@@ -339,8 +339,11 @@ impl World {
             );
             return Err(Violation::new("sessions are kept and expire on time", what));
         }
+        let promises = self.links[link]
+            .asked
+            .is_some_and(|asked| asked.expiry > 0 || asked.will.is_some());
         let process = self.process.as_ref();
-        if process.is_some_and(|process| process.attached.get(&client) == Some(&link)) {
+        if promises && process.is_some_and(|one| one.attached.get(&client) == Some(&link)) {
             self.expected[client].settle();
         }
         Ok(())

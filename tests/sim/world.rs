@@ -83,6 +83,8 @@ pub struct World {
     time: u64,
     next_event: u64,
     quiet_since: u64,
+    /// The witness has subscribed.
+    admitted: bool,
     finished: bool,
 }
 
@@ -106,6 +108,7 @@ impl World {
             time: 0,
             next_event: 0,
             quiet_since: 0,
+            admitted: false,
             finished: false,
             plan,
         };
@@ -228,16 +231,8 @@ impl World {
         let pace = self.clients[number].plan.pace_ms * 1000;
         self.soon(pace, Event::Step(number));
         // What the witness sees is what others are judged by: nobody comes before it has subscribed.
-        let witness = &self.clients[0];
-        if number > 0
-            && !self.history.lives[0].sessions.is_empty()
-            && !witness.is_done(&self.history)
-        {
-            let subscribed = self.history.lives[0].subscriptions.len();
-            if subscribed < witness.plan.subscriptions.len() {
-                return Ok(());
-            }
-        } else if number > 0 && self.history.lives[0].sessions.is_empty() {
+        self.admitted |= self.clients[0].is_done(&self.history);
+        if number > 0 && !self.admitted {
             return Ok(());
         }
         if self.clients[number].plan.role == Role::Breaker {

@@ -52,16 +52,6 @@ impl Histogram {
         self.max = self.max.max(value);
     }
 
-    /// Adds all that another one has recorded.
-    pub fn add(&mut self, other: &Histogram) {
-        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
-            *count += more;
-        }
-        self.count += other.count;
-        self.sum += other.sum;
-        self.max = self.max.max(other.max);
-    }
-
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.counts.fill(0);
@@ -157,22 +147,6 @@ mod tests {
         histogram.record(7);
         histogram.clear();
         assert_eq!(histogram.summary(), Summary::default());
-    }
-
-    #[test]
-    fn two_are_added_as_if_one_had_seen_it_all() {
-        let (mut first, mut second, mut both) =
-            (Histogram::new(), Histogram::new(), Histogram::new());
-        for value in [3, 900, 70_000] {
-            first.record(value);
-            both.record(value);
-        }
-        for value in [5, 1_000_000] {
-            second.record(value);
-            both.record(value);
-        }
-        first.add(&second);
-        assert_eq!(first.summary(), both.summary());
     }
 
     proptest! {

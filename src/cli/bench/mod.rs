@@ -1,77 +1,39 @@
 //! `tidegate bench`: loads this broker or any other and tells what that took.
+//!
+//! The load ([`rig`]) is one thread with non-blocking sockets. In the closed loop a publisher sends the next message when an earlier one has
+//! reached everybody it should, so no broker is made to drop; at a rate each message has its time, and its latency counts from then on.
+//! Every message has a number: loss, repetition and order are always checked, and make the command fail.
 
+mod compare;
+mod flags;
 mod histogram;
+mod json;
 mod meter;
 mod outcome;
 mod process;
+mod report;
 mod rig;
 mod scenario;
 mod table;
 
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::time::Duration;
+use std::fs;
+use std::path::Path;
 
-use clap::{ArgAction, Args};
+pub use flags::BenchFlags;
 
 use super::exit::{self, Failure};
-use super::options::{protocol_version, qos};
-use crate::config::DEFAULT_PORT;
-use crate::wire::{ProtocolVersion, QoS};
-use rig::STAMP_BYTES;
-use scenario::{Load, Scenario, Target};
+use flags::{Compare, CompareFlags, OutputFlags, resolve};
+use outcome::Outcome;
+use scenario::Target;
 
-/// The flags of `tidegate bench`.
-#[derive(Args, Clone, Debug)]
-#[command(disable_help_flag = true)]
-pub struct BenchFlags {
-    /// What to measure, one after the other
-    #[arg(value_name = "SCENARIO", required = true)]
-    scenarios: Vec<Scenario>,
-    /// Host of the broker
-    #[arg(short = 'h', long, default_value = "127.0.0.1")]
-    host: String,
-    /// Port of the broker
-    #[arg(short, long, default_value_t = DEFAULT_PORT)]
-    port: u16,
-    /// Process of the broker, to tell its processor time, memory and disk writes
-    #[arg(long)]
-    pid: Option<u32>,
-    #[command(flatten)]
-    load: LoadFlags,
-    /// Print help
-    #[arg(long, action = ArgAction::Help)]
-    help: Option<bool>,
-}
-
-#[derive(Args, Clone, Debug)]
-struct LoadFlags {
-    /// Protocol version: 31, 311 or 5
-    #[arg(short = 'V', long, value_name = "VERSION", value_parser = protocol_version, default_value = "311")]
-    protocol_version: ProtocolVersion,
-    /// QoS of messages and subscriptions [default: 0; durable: 1]
-    #[arg(short, long, value_parser = qos)]
-    qos: Option<QoS>,
-    /// Bytes of payload [default: 64; durable: 256]
-    #[arg(short, long, value_parser = payload_size)]
-    size: Option<usize>,
-    /// Pairs, publishers of a fan-in, subscribers of a fan-out [default: as the scenario says]
-    #[arg(short, long, value_parser = count)]
-    clients: Option<usize>,
-    /// Messages on their way at once from each publisher
-    #[arg(short, long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=30_000))]
-    window: u32,
-    /// Messages a second in all, each sent at its time; without it the next is sent when an earlier one has arrived
-    #[arg(short, long, value_parser = rate)]
-    rate: Option<f64>,
-    /// Seconds to measure
-    #[arg(short, long, default_value = "5", value_parser = seconds)]
-    duration: Duration,
-    /// Seconds of load before
-    #[arg(long, default_value = "1", value_parser = seconds)]
-    warm_up: Duration,
-    /// Topics of each publisher
-    #[arg(short, long, default_value = "1", value_parser = count)]
-    topics: usize,
+/// What was found at one broker in one round.
+#[derive(Clone, Debug)]
+struct Record {
+    /// The broker's name.
+    broker: String,
+    /// The round, from 1.
+    round: usize,
+    outcome: Outcome,
 }
 
 /// Runs the scenarios.
@@ -79,80 +41,81 @@ struct LoadFlags {
 /// # Errors
 /// A broker cannot be reached or breaks the protocol, or messages were lost, repeated or out of order.
 pub fn run(flags: BenchFlags) -> Result<(), Failure> {
+    if let Some(Compare::Compare(flags)) = flags.compare {
+        return compare(&flags);
+    }
     let target = Target {
         addr: resolve(&flags.host, flags.port)?,
         pid: flags.pid,
     };
-    let load = flags.load.load();
-    let mut wrong = Vec::new();
-    for scenario in &flags.scenarios {
-        let outcome = scenario.run(&target, &load)?;
+    let mut records = Vec::new();
+    for task in &flags.tasks {
+        let outcome = task.scenario.run(&target, &flags.load.load(*task))?;
         print!("{}", table::outcome(&outcome));
-        if !outcome.is_clean() {
-            wrong.push(outcome.name);
-        }
+        records.push(Record {
+            broker: target.addr.to_string(),
+            round: 1,
+            outcome,
+        });
     }
+    finish(&records, &flags.output)
+}
+
+fn compare(flags: &CompareFlags) -> Result<(), Failure> {
+    let mut records = Vec::new();
+    for task in &flags.scenarios {
+        let load = flags.load.load(*task);
+        let mut found = Vec::new();
+        for round in 1..=flags.rounds {
+            for (broker, target) in &flags.brokers {
+                let outcome = task.scenario.run(target, &load);
+                let outcome = outcome.map_err(|failure| Failure {
+                    message: format!("{broker}: {}", failure.message),
+                    ..failure
+                })?;
+                found.push(Record {
+                    broker: broker.clone(),
+                    round,
+                    outcome,
+                });
+            }
+        }
+        let names: Vec<&str> = flags
+            .brokers
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        print!("{}", compare::table(&names, &found));
+        records.append(&mut found);
+    }
+    finish(&records, &flags.output)
+}
+
+/// Writes the files, and fails if messages went wrong.
+fn finish(records: &[Record], output: &OutputFlags) -> Result<(), Failure> {
+    let write = |path: &Path, text: String| {
+        fs::write(path, text)
+            .map_err(|error| Failure::new(exit::FAILED, format!("{}: {error}", path.display())))
+    };
+    if let Some(path) = &output.json {
+        write(path, json::document(records))?;
+    }
+    if let Some(path) = &output.report {
+        write(path, report::page(records))?;
+    }
+    let wrong: Vec<String> = records
+        .iter()
+        .filter(|record| !record.outcome.is_clean())
+        .filter_map(|record| {
+            let wrong = record.outcome.wrong()?;
+            Some(format!(
+                "{} at {}: {wrong}",
+                record.outcome.name, record.broker
+            ))
+        })
+        .collect();
     match wrong.is_empty() {
         true => Ok(()),
-        false => Err(Failure::new(
-            exit::FAILED,
-            format!("messages went wrong in {}", wrong.join(", ")),
-        )),
-    }
-}
-
-impl LoadFlags {
-    fn load(self) -> Load {
-        Load {
-            version: self.protocol_version,
-            qos: self.qos,
-            size: self.size,
-            clients: self.clients,
-            window: self.window,
-            rate: self.rate,
-            duration: self.duration,
-            warm_up: self.warm_up,
-            topics: self.topics,
-        }
-    }
-}
-
-fn resolve(host: &str, port: u16) -> Result<SocketAddr, Failure> {
-    let failed = |what: String| Failure::new(exit::FAILED, format!("{host}: {what}"));
-    let mut addresses = (host, port)
-        .to_socket_addrs()
-        .map_err(|error| failed(error.to_string()))?;
-    addresses
-        .next()
-        .ok_or_else(|| failed("it has no address".to_owned()))
-}
-
-fn count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count @ 1..=1_000_000) => Ok(count),
-        _ => Err("expected 1 to 1000000".to_owned()),
-    }
-}
-
-fn payload_size(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(size @ STAMP_BYTES..=10_000_000) => Ok(size),
-        _ => Err(format!(
-            "expected {STAMP_BYTES} (number and time of the message) to 10000000"
-        )),
-    }
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(rate) if (0.001..=1e8).contains(&rate) => Ok(rate),
-        _ => Err("expected messages a second".to_owned()),
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(seconds) if (0.0..=1e6).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("expected seconds".to_owned()),
+        false => Err(Failure::new(exit::FAILED, wrong.join("; "))),
     }
 }

@@ -39,6 +39,8 @@ pub struct Client {
     pub qos: QoS,
     /// The flows it should get.
     pub receives: Range<u32>,
+    /// It should get what was published before it came, too: that is retained.
+    pub from_the_first: bool,
 }
 
 impl Client {
@@ -51,6 +53,7 @@ impl Client {
             filters: Vec::new(),
             qos: QoS::AtMostOnce,
             receives: 0..0,
+            from_the_first: false,
         }
     }
 
@@ -112,9 +115,6 @@ pub struct Peer {
     client: Client,
     /// SUBSCRIBE packets to be sent, one after the other.
     subscribe: VecDeque<Vec<u8>>,
-    pub receives: Range<u32>,
-    /// The number that its flows began with for it.
-    pub receives_from: u64,
     pub tally: Option<Tally>,
     pub publisher: Option<u32>,
     /// What the broker allows a publisher to have on its way.
@@ -163,10 +163,24 @@ impl Rig {
             }
             self.open(client)?;
         }
-        while self.count_opening(&mut waiting) > 0 {
-            self.turn_while_opening()?;
-        }
+        self.finish(first)?;
         Ok(first)
+    }
+
+    /// Subscribes a client that is connected to more filters: the first SUBSCRIBE goes at once, each other when the one before is answered.
+    pub fn subscribe(&mut self, peer: usize, filters: Vec<String>, qos: QoS) {
+        self.peers[peer].client.filters = filters;
+        self.peers[peer].client.qos = qos;
+        self.begin_to_subscribe(peer);
+    }
+
+    /// Waits until all subscriptions are made.
+    ///
+    /// # Errors
+    /// As [`Rig::connect`].
+    pub fn finish_connecting(&mut self) -> Result<(), Failure> {
+        self.last_progress = self.now();
+        self.finish(0)
     }
 
     /// Connects a client again that is gone, with the session it had. A publisher sends again what was not acknowledged.
@@ -185,11 +199,7 @@ impl Rig {
             peer.began = now;
             self.write_connect(index);
         }
-        let mut waiting = peers.start;
-        while self.count_opening(&mut waiting) > 0 {
-            self.turn_while_opening()?;
-        }
-        Ok(())
+        self.finish(peers.start)
     }
 
     /// Disconnects clients in good order.
@@ -273,6 +283,13 @@ impl Rig {
         }
     }
 
+    fn finish(&mut self, mut from: usize) -> Result<(), Failure> {
+        while self.count_opening(&mut from) > 0 {
+            self.turn_while_opening()?;
+        }
+        Ok(())
+    }
+
     fn turn_while_opening(&mut self) -> Result<(), Failure> {
         self.turn(Duration::from_millis(20))?;
         if self.now().saturating_sub(self.last_progress) > PATIENCE.as_nanos() as u64 {
@@ -300,16 +317,14 @@ impl Rig {
         let index = self.peers.len();
         let link = self.new_link(index)?;
         let receives = client.receives.clone();
-        let sent = |flow: u32| {
-            self.flows
-                .get(flow as usize)
-                .map_or(0, |flow| flow.next_seq)
+        let sent = |flow: u32| match client.from_the_first {
+            true => 0,
+            false => self.sent(flow),
         };
         let tally = (!receives.is_empty()).then(|| match &self.group {
             Some(_) => Tally::of_member(receives.clone()),
             None => Tally::new(receives.clone(), sent),
         });
-        let receives_from = sent(receives.start);
         let now = self.now();
         self.last_progress = self.last_progress.max(now);
         self.peers.push(Peer {
@@ -318,8 +333,6 @@ impl Rig {
             began: now,
             client,
             subscribe: VecDeque::new(),
-            receives,
-            receives_from,
             tally,
             publisher: None,
             receive_maximum: u16::MAX,

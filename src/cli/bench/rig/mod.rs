@@ -8,6 +8,7 @@ mod connect;
 mod flow;
 mod frame;
 mod link;
+mod publish;
 mod tally;
 
 use std::net::SocketAddr;
@@ -22,17 +23,17 @@ pub use frame::STAMP_BYTES;
 use super::histogram::Histogram;
 use crate::cli::exit::{self, Failure};
 use crate::clock::{self, Stopwatch};
-use crate::wire::ProtocolVersion;
+use crate::wire::packet::Publish;
+use crate::wire::{Properties, ProtocolVersion, QoS, codec};
 use alarm::Alarm;
 use connect::Peer;
-use flow::{Flow, Publisher, Slot, SlotState};
+use flow::{Flow, Publisher};
 use frame::{Frame, Stamp};
+use publish::Schedule;
 use tally::{GroupTally, Seen};
 
 /// Bytes that may wait for one connection before its publisher makes no more.
 const MAX_WAITING: usize = 256 * 1024;
-/// How long nothing may arrive, with messages on their way, before they count as lost.
-const STALL_NS: u64 = 5_000_000_000;
 const ALARM: Token = Token(usize::MAX);
 
 /// What has happened so far.
@@ -76,15 +77,6 @@ impl Faults {
     }
 }
 
-/// A fixed rate in all, shared out evenly.
-#[derive(Debug)]
-struct Schedule {
-    start: u64,
-    period_ns: f64,
-    /// Messages that were due so far.
-    due: u64,
-}
-
 /// All connections of a run.
 #[derive(Debug)]
 pub struct Rig {
@@ -106,6 +98,7 @@ pub struct Rig {
     group: Option<GroupTally>,
     late_in_group: u64,
     tolerant: bool,
+    anything: bool,
     last_progress: u64,
     counts: Counts,
     /// From the time a message was to be sent, or was sent in the closed loop, to its arrival; in nanoseconds.
@@ -143,6 +136,7 @@ impl Rig {
             group: None,
             late_in_group: 0,
             tolerant: false,
+            anything: false,
             last_progress: 0,
             counts: Counts::default(),
             latency: Histogram::new(),
@@ -171,66 +165,40 @@ impl Rig {
         self.group = Some(GroupTally::default());
     }
 
+    /// Takes messages of other runs, and whatever else comes: they are counted, not checked.
+    pub fn take_anything(&mut self) {
+        self.anything = true;
+    }
+
     /// Connections may be lost from now on, or not.
     pub fn tolerate_loss(&mut self, tolerant: bool) {
         self.tolerant = tolerant;
     }
 
-    /// Makes a connection a publisher to these topics, in turn. Returns the number of the first flow; the others follow.
-    pub fn publish_from(&mut self, peer: usize, topics: &[String], shape: &Shape) -> u32 {
-        let index = self.publishers.len() as u32;
-        let first = self.flows.len() as u32;
-        let flow = |topic: &String| Flow::new(index, topic, shape, self.version);
-        self.flows.extend(topics.iter().map(flow));
-        let mut shape = *shape;
-        shape.window = shape.window.min(self.peers[peer].receive_maximum.into());
-        let flows = first..self.flows.len() as u32;
-        let publisher = Publisher::new(peer as u32, flows, &shape);
-        self.publishers.push(publisher);
-        self.peers[peer].publisher = Some(index);
-        first
-    }
-
-    /// Publishes from now on as fast as the windows allow.
-    pub fn publish_freely(&mut self) {
-        self.schedule = None;
-        self.publishing = true;
-        for publisher in &mut self.publishers {
-            publisher.allowed = u64::MAX;
+    /// Takes back what is retained under these topics.
+    ///
+    /// # Errors
+    /// As [`Rig::run_for`].
+    pub fn clear_retained(&mut self, peer: usize, topics: &[String]) -> Result<(), Failure> {
+        for topic in topics {
+            let publish = Publish {
+                dup: false,
+                qos: QoS::AtMostOnce,
+                retain: true,
+                topic,
+                packet_id: None,
+                properties: Properties::EMPTY,
+                payload: &[],
+            };
+            let link = &mut self.peers[peer].link;
+            codec::encode_publish(&publish, self.version, link.out());
+            while self.peers[peer].link.waiting() > MAX_WAITING {
+                self.peers[peer].mark_dirty(peer as u32, &mut self.dirty);
+                self.turn(Duration::from_millis(20))?;
+            }
         }
-        self.all_hungry();
-    }
-
-    /// Publishes this many messages from each publisher, beside those it has sent.
-    pub fn publish_each(&mut self, count: u64) {
-        self.schedule = None;
-        self.publishing = true;
-        for publisher in &mut self.publishers {
-            publisher.allowed = publisher.sent + count;
-        }
-        self.all_hungry();
-    }
-
-    /// Publishes from now on so many messages a second in all, each at its time, whether earlier ones have arrived or not. Windows of QoS 1
-    /// and 2 still hold; what they delay counts from the time it was to be sent.
-    pub fn publish_at(&mut self, per_second: f64) {
-        for publisher in &mut self.publishers {
-            publisher.allowed = publisher.sent;
-        }
-        for flow in &mut self.flows {
-            flow.write_off();
-        }
-        self.schedule = Some(Schedule {
-            start: self.now(),
-            period_ns: 1e9 / per_second,
-            due: 0,
-        });
-        self.publishing = true;
-    }
-
-    /// Publishes nothing more.
-    pub fn stop_publishing(&mut self) {
-        self.publishing = false;
+        self.peers[peer].mark_dirty(peer as u32, &mut self.dirty);
+        self.flush_dirty()
     }
 
     /// Goes on for some time.
@@ -298,17 +266,10 @@ impl Rig {
         if self.group.is_some() {
             return self.flows.iter().map(|flow| flow.next_seq).sum();
         }
-        let mut sum = 0;
-        for peer in &self.peers {
-            for flow in peer.receives.clone() {
-                let sent = self
-                    .flows
-                    .get(flow as usize)
-                    .map_or(0, |flow| flow.next_seq);
-                sum += sent.saturating_sub(peer.receives_from);
-            }
-        }
-        sum
+        let tallies = self.peers.iter().filter_map(|peer| peer.tally.as_ref());
+        tallies
+            .map(|tally| tally.expected(|flow| self.sent(flow)))
+            .sum()
     }
 
     /// What was wrong so far, with all that has not arrived counted as lost.
@@ -324,13 +285,8 @@ impl Rig {
             faults.disordered = self.late_in_group;
             return faults;
         }
-        let sent = |flow: u32| {
-            self.flows
-                .get(flow as usize)
-                .map_or(0, |flow| flow.next_seq)
-        };
         for tally in self.peers.iter().filter_map(|peer| peer.tally.as_ref()) {
-            faults.lost += tally.lost(sent);
+            faults.lost += tally.lost(|flow| self.sent(flow));
             faults.duplicates += tally.faults().repeated;
             faults.disordered += tally.faults().late;
         }
@@ -365,104 +321,6 @@ impl Rig {
         self.feed_hungry();
         self.flush_dirty()?;
         self.check_stall()
-    }
-
-    /// Sets the alarm to the next message that is due; how long the poll may wait.
-    fn wait_for_due(&mut self, wait: Duration) -> Result<Duration, Failure> {
-        let Some(schedule) = self.schedule.as_ref().filter(|_| self.publishing) else {
-            return Ok(wait);
-        };
-        let due = schedule.start + (schedule.due as f64 * schedule.period_ns) as u64;
-        let until = Duration::from_nanos(due.saturating_sub(self.now()));
-        if until.is_zero() {
-            return Ok(until);
-        }
-        let most = self.alarm.set(until);
-        let most = most.map_err(|error| Failure::new(exit::FAILED, error.to_string()))?;
-        Ok(most.map_or(wait, |most| wait.min(most)))
-    }
-
-    /// Allows the publishers what is due by now.
-    fn hand_out_due(&mut self) {
-        let now = self.now();
-        let Some(schedule) = self.schedule.as_mut().filter(|_| self.publishing) else {
-            return;
-        };
-        let passed = now.saturating_sub(schedule.start) as f64 / schedule.period_ns;
-        let count = self.publishers.len() as u64;
-        while schedule.due as f64 <= passed && count > 0 {
-            let publisher = (schedule.due % count) as usize;
-            schedule.due += 1;
-            self.publishers[publisher].allowed += 1;
-            if !self.publishers[publisher].hungry {
-                self.publishers[publisher].hungry = true;
-                self.hungry.push(publisher as u32);
-            }
-        }
-    }
-
-    fn all_hungry(&mut self) {
-        for (index, publisher) in self.publishers.iter_mut().enumerate() {
-            if !publisher.hungry {
-                publisher.hungry = true;
-                self.hungry.push(index as u32);
-            }
-        }
-    }
-
-    fn feed_hungry(&mut self) {
-        let mut hungry = std::mem::take(&mut self.hungry);
-        let now = self.now();
-        for index in hungry.drain(..) {
-            self.publishers[index as usize].hungry = false;
-            if self.publishing {
-                self.feed(index, now);
-            }
-        }
-        self.hungry = hungry;
-    }
-
-    /// Publishes as much as one publisher may.
-    fn feed(&mut self, index: u32, now: u64) {
-        let count = self.publishers.len() as u64;
-        let publisher = &mut self.publishers[index as usize];
-        let peer = &mut self.peers[publisher.peer as usize];
-        if !peer.is_open() {
-            return;
-        }
-        while publisher.may_send() && peer.link.waiting() < MAX_WAITING {
-            let flow_index = publisher.take_turn();
-            let flow = &mut self.flows[flow_index as usize];
-            let at = match &self.schedule {
-                // What was due in this publisher's turn, so many before the last that is allowed.
-                Some(schedule) => {
-                    let open = publisher.allowed - publisher.sent;
-                    let last = (schedule.due - 1 - u64::from(index)) / count;
-                    let number = (last + 1 - open) * count + u64::from(index);
-                    schedule.start + (number as f64 * schedule.period_ns) as u64
-                }
-                None => now,
-            };
-            let seq = flow.next_seq;
-            let id = publisher.take_id(Slot {
-                state: SlotState::Sent,
-                flow: flow_index,
-                seq,
-                at,
-            });
-            let stamp = Stamp {
-                run: self.run,
-                flow: flow_index,
-                seq,
-                at,
-            };
-            flow.next_seq += 1;
-            publisher.sent += 1;
-            publisher.unreached += u32::from(flow.is_awaited() && self.schedule.is_none());
-            self.counts.published += 1;
-            flow.write(id, &stamp, false, peer.link.out());
-        }
-        peer.mark_dirty(publisher.peer, &mut self.dirty);
     }
 
     fn flush_dirty(&mut self) -> Result<(), Failure> {
@@ -569,6 +427,10 @@ impl Rig {
             // The standard's own repetition of a QoS 2 message: it is not a second message.
             return;
         }
+        if self.anything {
+            self.counts.delivered += 1;
+            return;
+        }
         let Some(stamp) = Stamp::of(payload).filter(|stamp| stamp.run == self.run) else {
             self.counts.strange += 1;
             return;
@@ -633,6 +495,8 @@ impl Rig {
             return;
         };
         self.last_progress = now;
+        // A PUBCOMP that says it knows nothing of the message ends it as well.
+        let refused = refused && kind != 7;
         self.counts.refused += u64::from(refused);
         if ended {
             self.counts.acknowledged += u64::from(!refused);
@@ -641,40 +505,5 @@ impl Rig {
             peer.reply(0x62, id);
             peer.mark_dirty(index as u32, &mut self.dirty);
         }
-    }
-
-    #[inline]
-    fn make_hungry(&mut self, index: u32) {
-        let publisher = &mut self.publishers[index as usize];
-        if !publisher.hungry && publisher.may_send() {
-            publisher.hungry = true;
-            self.hungry.push(index);
-        }
-    }
-
-    /// In the closed loop a lost message would keep its publisher waiting for ever.
-    fn check_stall(&mut self) -> Result<(), Failure> {
-        if !self.publishing || self.schedule.is_some() {
-            return Ok(());
-        }
-        let now = self.now();
-        let waits =
-            |publisher: &Publisher| !publisher.may_send() && publisher.sent < publisher.allowed;
-        if now.saturating_sub(self.last_progress) < STALL_NS || !self.publishers.iter().all(waits) {
-            return Ok(());
-        }
-        if !self.is_acknowledged() {
-            return Err(Failure::new(
-                exit::TIMEOUT,
-                "the broker has acknowledged nothing for 5 seconds",
-            ));
-        }
-        for publisher in &mut self.publishers {
-            self.counts.written_off += u64::from(std::mem::take(&mut publisher.unreached));
-        }
-        self.flows.iter_mut().for_each(Flow::write_off);
-        self.last_progress = now;
-        self.all_hungry();
-        Ok(())
     }
 }

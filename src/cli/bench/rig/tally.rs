@@ -10,6 +10,8 @@ const MAX_GAPS: usize = 100_000;
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     first: u32,
+    /// Messages of these flows that were sent before.
+    before: u64,
     /// By flow: the number that should come next.
     next: Vec<u64>,
     /// Flow and first number of what was left out, and the end of it.
@@ -48,9 +50,12 @@ pub enum Seen {
 impl Tally {
     /// A receiver that should get these flows, each from its number in `next` on (0 where there is none).
     pub fn new(flows: Range<u32>, next: impl Fn(u32) -> u64) -> Tally {
+        let first = flows.start;
+        let next: Vec<u64> = flows.map(next).collect();
         Tally {
-            first: flows.start,
-            next: flows.map(next).collect(),
+            first,
+            before: next.iter().sum(),
+            next,
             ..Tally::default()
         }
     }
@@ -87,6 +92,12 @@ impl Tally {
             return Seen::After(gap);
         }
         self.see_old(flow, seq)
+    }
+
+    /// How many messages should have come, when so many of each flow were sent.
+    pub fn expected(&self, sent: impl Fn(u32) -> u64) -> u64 {
+        let flows = (self.first..).take(self.next.len());
+        flows.map(sent).sum::<u64>().saturating_sub(self.before)
     }
 
     /// How many of these flows' messages have not come, when so many of each were sent.
@@ -223,6 +234,7 @@ mod tests {
         let mut tally = Tally::new(0..1, |_| 100);
         assert_eq!(tally.see(0, 100), Seen::Next);
         assert_eq!(tally.lost(|_| 101), 0);
+        assert_eq!(tally.expected(|_| 101), 1);
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! Durable sessions that are offline: how fast messages for them are acknowledged, what that writes to the disk, and how fast they are drained.
 
-use std::time::Duration;
-
-use super::{Load, Target};
+use super::{Load, PATIENCE, Target};
 use crate::cli::bench::meter::{Counting, Moment, Stretch};
 use crate::cli::bench::outcome::{Better, Outcome};
 use crate::cli::bench::rig::{Client, Rig, Shape};
@@ -12,7 +10,6 @@ use crate::wire::QoS;
 const PUBLISHERS: usize = 10;
 const SUBSCRIBERS: usize = 50;
 const SIZE: usize = 256;
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs it: each message goes to one of 50 sessions.
 ///

@@ -1,7 +1,12 @@
 //! The scenarios by name, and what they are given.
 
+mod connect;
 mod durable;
+mod listen;
+mod restart;
+mod retained;
 mod steady;
+mod subscribe;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,11 +17,18 @@ use super::outcome::Outcome;
 use crate::cli::exit::Failure;
 use crate::wire::{ProtocolVersion, QoS};
 
+/// How long nothing may arrive before what is missing counts as lost.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
+    /// Clients that connect
+    Conn,
     /// Publishers that nobody listens to
     Pub,
+    /// Subscribers to what others publish (--topic)
+    Sub,
     /// Pairs of a publisher and a subscriber, each with topics of its own
     Pairs,
     /// Many publishers, one subscriber
@@ -27,8 +39,16 @@ pub enum Scenario {
     Shared,
     /// Many pairs and a fixed rate in all: what a message costs that comes alone
     Sparse,
+    /// Retained messages (--messages): set, then replayed to a new subscriber
+    Retained,
+    /// Many wildcard filters (--messages), then messages through them
+    Subscribe,
+    /// Clients with a subscription each that do nothing: memory
+    Idle,
     /// Acknowledged to durable sessions that are offline, then drained
     Durable,
+    /// A broker (--spawn) is killed with a backlog (--messages) and started again
+    Restart,
 }
 
 /// The broker to measure.
@@ -61,6 +81,12 @@ pub struct Load {
     pub warm_up: Duration,
     /// Topics of each publisher.
     pub topics: usize,
+    /// Messages of a backlog, retained messages, filters.
+    pub messages: Option<u64>,
+    /// What to subscribe to in `sub`.
+    pub topic: String,
+    /// What starts the broker in `restart`.
+    pub spawn: Option<String>,
 }
 
 impl Load {
@@ -83,7 +109,12 @@ impl Scenario {
     /// The broker cannot be reached, breaks the protocol, or closes a connection.
     pub fn run(self, target: &Target, load: &Load) -> Result<Outcome, Failure> {
         match self {
+            Scenario::Conn | Scenario::Idle => connect::run(self, target, load),
+            Scenario::Sub => listen::run(target, load),
+            Scenario::Retained => retained::run(target, load),
+            Scenario::Subscribe => subscribe::run(target, load),
             Scenario::Durable => durable::run(target, load),
+            Scenario::Restart => restart::run(target, load),
             _ => steady::run(self, target, load),
         }
     }

@@ -1,15 +1,11 @@
 //! Scenarios in which the same goes on all the time: clients connect, load the broker, and are measured.
 
-use super::{Load, Scenario, Target};
+use super::{Load, PATIENCE, Scenario, Target};
 use crate::cli::bench::meter::{Counting, Stretch};
 use crate::cli::bench::outcome::Outcome;
 use crate::cli::bench::rig::{Client, Rig, Shape};
 use crate::cli::exit::Failure;
 use crate::wire::QoS;
-use std::time::Duration;
-
-/// Messages of the greatest wish at once, all publishers together, that a broker should have to hold.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Who connects, and who sends what to whom.
 struct Plan {

@@ -1,0 +1,344 @@
+//! The flags of `tidegate bench`.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
+
+use super::rig::STAMP_BYTES;
+use super::scenario::{Load, Scenario, Target};
+use crate::cli::exit::{self, Failure};
+use crate::cli::options::{protocol_version, qos, topic_filter};
+use crate::config::DEFAULT_PORT;
+use crate::wire::{ProtocolVersion, QoS};
+
+/// What to measure, and where.
+#[derive(Args, Clone, Debug)]
+#[command(
+    disable_help_flag = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true
+)]
+pub struct BenchFlags {
+    #[command(subcommand)]
+    pub compare: Option<Compare>,
+    /// What to measure, one after the other; a QoS may follow, as in pairs:1
+    #[arg(value_name = "SCENARIO", required = true, value_parser = task, long_help = scenarios())]
+    pub tasks: Vec<Task>,
+    /// Host of the broker
+    #[arg(short = 'h', long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port of the broker
+    #[arg(short, long, default_value_t = DEFAULT_PORT)]
+    pub port: u16,
+    /// Process of the broker, to tell its processor time, memory and disk writes
+    #[arg(long)]
+    pub pid: Option<u32>,
+    #[command(flatten)]
+    pub load: LoadFlags,
+    #[command(flatten)]
+    pub output: OutputFlags,
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// What else there is.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Compare {
+    /// Run the same on several brokers, alternately, and tell the ratios
+    #[command(disable_help_flag = true)]
+    Compare(Box<CompareFlags>),
+}
+
+/// What to compare.
+#[derive(Args, Clone, Debug)]
+pub struct CompareFlags {
+    /// Brokers; the process is needed to tell what it used. Ratios are to the first
+    #[arg(value_name = "NAME=HOST:PORT[,PID]", required = true, num_args = 2.., value_parser = named)]
+    pub brokers: Vec<(String, Target)>,
+    /// What to measure, with commas between; a QoS may follow, as in pairs:1
+    #[arg(long, value_name = "SCENARIO", value_delimiter = ',', value_parser = task, default_value = "pairs,fan-in,fan-out,sparse,pairs:1,pairs:2")]
+    pub scenarios: Vec<Task>,
+    /// How often
+    #[arg(long, default_value = "3", value_parser = count)]
+    pub rounds: usize,
+    #[command(flatten)]
+    pub load: LoadFlags,
+    #[command(flatten)]
+    pub output: OutputFlags,
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// A scenario, perhaps with its QoS.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Task {
+    /// What to run.
+    pub scenario: Scenario,
+    /// With this QoS; otherwise with the one of `-q`.
+    pub qos: Option<QoS>,
+}
+
+/// Where the figures go beside standard output.
+#[derive(Args, Clone, Debug, Default)]
+pub struct OutputFlags {
+    /// Write everything to this file, too, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write a page with plots to this file
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+}
+
+/// How to load a broker.
+#[derive(Args, Clone, Debug)]
+pub struct LoadFlags {
+    /// Protocol version: 31, 311 or 5
+    #[arg(short = 'V', long, value_name = "VERSION", value_parser = protocol_version, default_value = "311")]
+    protocol_version: ProtocolVersion,
+    /// QoS of messages and subscriptions [default: 0; durable, restart, retained: 1]
+    #[arg(short, long, value_parser = qos)]
+    qos: Option<QoS>,
+    /// Bytes of payload [default: 64; durable and restart: 256; retained: 100]
+    #[arg(short, long, value_parser = payload_size)]
+    size: Option<usize>,
+    /// Pairs, publishers of a fan-in, subscribers of a fan-out, members of a group, connections [default: as the scenario says]
+    #[arg(short, long, value_parser = count)]
+    clients: Option<usize>,
+    /// Messages on their way at once from each publisher
+    #[arg(short, long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=30_000))]
+    window: u32,
+    /// Messages a second in all, each sent at its time; without it the next is sent when an earlier one has arrived
+    #[arg(short, long, value_parser = rate)]
+    rate: Option<f64>,
+    /// Seconds to measure
+    #[arg(short, long, default_value = "5", value_parser = seconds)]
+    duration: Duration,
+    /// Seconds of load before
+    #[arg(long, default_value = "1", value_parser = seconds)]
+    warm_up: Duration,
+    /// Topics of each publisher
+    #[arg(long, default_value = "1", value_parser = count)]
+    topics: usize,
+    /// Messages of a backlog [default: 100000], retained messages [100000], or filters [200000]
+    #[arg(short, long, value_parser = clap::value_parser!(u64).range(10..=100_000_000))]
+    messages: Option<u64>,
+    /// What to subscribe to in `sub`
+    #[arg(short, long, default_value = "tgb/#", value_parser = topic_filter)]
+    topic: String,
+    /// What starts the broker in `restart`, on the given port
+    #[arg(long, value_name = "COMMAND")]
+    spawn: Option<String>,
+}
+
+impl LoadFlags {
+    /// The flags as a load, for a task that may have a QoS of its own.
+    pub fn load(&self, task: Task) -> Load {
+        Load {
+            version: self.protocol_version,
+            qos: task.qos.or(self.qos),
+            size: self.size,
+            clients: self.clients,
+            window: self.window,
+            rate: self.rate,
+            duration: self.duration,
+            warm_up: self.warm_up,
+            topics: self.topics,
+            messages: self.messages,
+            topic: self.topic.clone(),
+            spawn: self.spawn.clone(),
+        }
+    }
+}
+
+/// The first address of a host.
+///
+/// # Errors
+/// It has none.
+pub fn resolve(host: &str, port: u16) -> Result<SocketAddr, Failure> {
+    let failed = |what: String| Failure::new(exit::FAILED, format!("{host}: {what}"));
+    let addresses = (host, port).to_socket_addrs();
+    let mut addresses = addresses.map_err(|error| failed(error.to_string()))?;
+    addresses
+        .next()
+        .ok_or_else(|| failed("it has no address".to_owned()))
+}
+
+fn scenarios() -> String {
+    let mut text =
+        "What to measure, one after the other; a QoS may follow, as in pairs:1\n".to_owned();
+    for scenario in Scenario::value_variants() {
+        if let Some(value) = scenario.to_possible_value() {
+            let help = value
+                .get_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            text += &format!("\n  {:<10} {help}", value.get_name());
+        }
+    }
+    text
+}
+
+fn task(text: &str) -> Result<Task, String> {
+    let (name, level) = match text.split_once(':') {
+        Some((name, level)) => (name, Some(qos(level)?)),
+        None => (text, None),
+    };
+    let scenario = Scenario::from_str(name, false).map_err(|_| {
+        let names: Vec<String> = Scenario::value_variants()
+            .iter()
+            .map(|scenario| scenario.name())
+            .collect();
+        format!("expected one of {}", names.join(", "))
+    })?;
+    Ok(Task {
+        scenario,
+        qos: level,
+    })
+}
+
+fn named(text: &str) -> Result<(String, Target), String> {
+    let expected = || "expected name=host:port or name=host:port,pid".to_owned();
+    let (name, rest) = text.split_once('=').ok_or_else(expected)?;
+    let (place, pid) = match rest.rsplit_once(',') {
+        Some((place, pid)) => (place, Some(pid.parse().map_err(|_| expected())?)),
+        None => (rest, None),
+    };
+    let (host, port) = place.rsplit_once(':').ok_or_else(expected)?;
+    let port = port.parse().map_err(|_| expected())?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let addr = resolve(host, port).map_err(|failure| failure.message)?;
+    if name.is_empty() {
+        return Err(expected());
+    }
+    Ok((name.to_owned(), Target { addr, pid }))
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=1_000_000) => Ok(count),
+        _ => Err("expected 1 to 1000000".to_owned()),
+    }
+}
+
+fn payload_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size @ STAMP_BYTES..=10_000_000) => Ok(size),
+        _ => Err(format!(
+            "expected {STAMP_BYTES} (number and time of the message) to 10000000"
+        )),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.001..=1e8).contains(&rate) => Ok(rate),
+        _ => Err("expected messages a second".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=1e6).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("expected seconds".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, Parser};
+
+    #[derive(Debug, Parser)]
+    struct Only {
+        #[command(flatten)]
+        flags: BenchFlags,
+    }
+
+    fn parse(line: &str) -> Result<BenchFlags, String> {
+        let words = ["bench"].into_iter().chain(line.split_whitespace());
+        let only = Only::try_parse_from(words).map_err(|error| error.to_string())?;
+        Ok(only.flags)
+    }
+
+    #[test]
+    fn the_flags_are_well_formed() {
+        Only::command().debug_assert();
+    }
+
+    #[test]
+    fn scenarios_are_named_and_may_have_a_qos() {
+        let flags = parse("pairs fan-in:2 -h ::1 -p 1884 -q 1 -d 0.5 --pid 7").expect("good");
+        assert_eq!(
+            (flags.host.as_str(), flags.port, flags.pid),
+            ("::1", 1884, Some(7))
+        );
+        let loads: Vec<Load> = flags
+            .tasks
+            .iter()
+            .map(|task| flags.load.load(*task))
+            .collect();
+        assert_eq!(flags.tasks[1].scenario, Scenario::FanIn);
+        assert_eq!(loads[0].qos, Some(QoS::AtLeastOnce));
+        assert_eq!(loads[1].qos, Some(QoS::ExactlyOnce));
+        assert_eq!(loads[0].duration, Duration::from_millis(500));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (line, needle) in [
+            ("", "SCENARIO"),
+            ("pears", "expected one of conn, pub"),
+            ("pairs:3", "expected 0, 1 or 2"),
+            ("pairs -s 8", "expected 24"),
+            ("pairs -w 0", "1..=30000"),
+            ("pairs -d soon", "expected seconds"),
+            ("pairs -r 0", "expected messages a second"),
+            ("compare a=127.0.0.1:1", "NAME=HOST:PORT"),
+            (
+                "compare a=127.0.0.1 b=127.0.0.1:2",
+                "expected name=host:port",
+            ),
+            (
+                "compare a=127.0.0.1:1,x b=127.0.0.1:2",
+                "expected name=host:port",
+            ),
+            (
+                "compare =127.0.0.1:1 b=127.0.0.1:2",
+                "expected name=host:port",
+            ),
+        ] {
+            let error = parse(line).expect_err(line);
+            assert!(error.contains(needle), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn brokers_to_compare_have_names_and_perhaps_processes() {
+        let line =
+            "compare a=127.0.0.1:1883,12 b=[::1]:1884 --scenarios pairs,durable:2 --rounds 2";
+        let Some(Compare::Compare(flags)) = parse(line).expect(line).compare else {
+            panic!("not compare");
+        };
+        let (name, target) = &flags.brokers[0];
+        assert_eq!(
+            (name.as_str(), target.addr.port(), target.pid),
+            ("a", 1883, Some(12))
+        );
+        assert!(flags.brokers[1].1.addr.is_ipv6());
+        assert_eq!(flags.scenarios[1].qos, Some(QoS::ExactlyOnce));
+        assert_eq!(flags.rounds, 2);
+    }
+
+    #[test]
+    fn help_tells_every_scenario() {
+        let help = parse("--help").expect_err("help");
+        for scenario in Scenario::value_variants() {
+            assert!(help.contains(&format!("  {} ", scenario.name())), "{help}");
+        }
+    }
+}
