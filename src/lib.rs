@@ -69,3 +69,7 @@ pub mod net;
 pub mod server;
 pub mod store;
 pub mod wire;
+
+#[cfg(test)]
+#[path = "../tests/sim/mod.rs"]
+mod sim;

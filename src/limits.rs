@@ -19,6 +19,9 @@ pub struct Limits {
     pub max_queued_bytes: u64,
     /// Bytes waiting in the queues of all sessions. Reached: as `max_queued_messages`.
     pub max_queued_bytes_total: u64,
+    /// Bytes of queued message bodies in memory beyond which a message that is not on disk (its session ends with its connection, or
+    /// its durability is `memory`) is not queued. Reached: as `max_queued_messages`.
+    pub max_queued_memory_bytes: u64,
     /// Bytes of queued message bodies kept in memory for connected clients; beyond it bodies are read from disk when they are needed.
     /// Reached: nothing is lost, reads get slower. Applies to messages that are on disk.
     pub max_hot_bytes: u64,
@@ -68,6 +71,7 @@ impl Default for Limits {
             max_queued_messages: 1_000_000,
             max_queued_bytes: 1_000_000_000,
             max_queued_bytes_total: 10_000_000_000,
+            max_queued_memory_bytes: 256_000_000,
             max_hot_bytes: 32_000_000,
             max_packet_size: 1_048_576,
             max_outgoing_bytes: 1_048_576,

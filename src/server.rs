@@ -15,9 +15,9 @@ use tokio::time::{sleep, timeout};
 use crate::broker::record::DurabilityRules;
 use crate::broker::{Access, Broker, Restored, Settings};
 use crate::clock::{self, Clock, Stopwatch};
-use crate::config::{Config, Listener};
+use crate::config::{Bind, Config};
 use crate::net::core::Core;
-use crate::net::listener;
+use crate::net::{admin, listener};
 use crate::store::{Committer, Opened, Start, Store, StoreError};
 
 /// How long clients have to take their DISCONNECT when the broker stops.
@@ -86,6 +86,15 @@ pub fn run(config: Config, on_ready: impl FnOnce(&Ready) + Send + 'static) -> Re
     let runtime = runtime(&config)?;
     let outcome = runtime.block_on(async {
         let listeners = open_listeners(&config)?;
+        for bind in &config.metrics {
+            for listener in open_listener(bind)? {
+                tokio::spawn(admin::serve(
+                    listener,
+                    Arc::clone(&core),
+                    Arc::clone(&store),
+                ));
+            }
+        }
         let addresses = listeners
             .iter()
             .filter_map(|(listener, _)| listener.local_addr().ok())
@@ -135,6 +144,7 @@ fn recover(
     };
     let mut broker = Broker::new(settings, clock::seed(), clock.now());
     let recovery = store.recover(&mut |row| broker.restore(row))?;
+    broker.set_room(store.room());
     let restored = broker.finish_restore(recovery.next_seq, recovery.next_queue, clock.now());
     Ok((broker, restored, recovery.orphans))
 }
@@ -202,24 +212,23 @@ fn open_listeners(config: &Config) -> Result<Vec<(TcpListener, Access)>, Error> 
             allow_anonymous: listener.allow_anonymous,
         };
         for bind in &listener.bind {
-            let failed = |source| Error::Listen {
-                bind: bind.to_string(),
-                source,
-            };
-            match open_listener(listener, bind) {
+            match open_listener(bind) {
                 Ok(sockets) => open.extend(sockets.into_iter().map(|socket| (socket, access))),
-                Err(error) if listener.optional => {
-                    tracing::info!(%bind, %error, "not listening here")
-                }
-                Err(error) => return Err(failed(error)),
+                Err(error) if listener.optional => tracing::info!(%error, "not listening there"),
+                Err(error) => return Err(error),
             }
         }
     }
     Ok(open)
 }
 
-fn open_listener(_: &Listener, bind: &crate::config::Bind) -> io::Result<Vec<TcpListener>> {
-    bind.resolve()?.into_iter().map(listener::bind).collect()
+fn open_listener(bind: &Bind) -> Result<Vec<TcpListener>, Error> {
+    let addresses = bind.resolve();
+    let sockets = addresses.and_then(|all| all.into_iter().map(listener::bind).collect());
+    sockets.map_err(|source| Error::Listen {
+        bind: bind.to_string(),
+        source,
+    })
 }
 
 /// Serves until a signal comes or the store fails; then closes the listeners and takes leave of the clients.

@@ -1,5 +1,6 @@
 //! What clients answer to deliveries: PUBACK, PUBREC and PUBCOMP (MQTT 5 section 4.3).
 
+use super::gate::Arrow;
 use super::record::Write;
 use super::{Broker, ConnectionId, SessionIndex, ack};
 use crate::wire::packet::Ack;
@@ -68,7 +69,7 @@ impl Broker {
         }
         self.push(
             id,
-            stamp,
+            self.gated(Arrow::PubRel, stamp),
             &Packet::PubRel(ack(packet_id, ReasonCode::Success)),
         );
         Ok(())

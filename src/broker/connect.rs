@@ -1,7 +1,7 @@
 //! CONNECT: who may come in, which session it gets, and what CONNACK says (MQTT 5 sections 3.1 and 3.2).
 
 use super::connection::State;
-use super::gate::Stamp;
+use super::gate::{Arrow, Stamp};
 use super::record::{Durability, NEVER_EXPIRES, QueueKey, Write};
 use super::session::Session;
 use super::{Broker, ConnectionId, SessionIndex};
@@ -261,7 +261,8 @@ impl Broker {
         if let Some(will) = will {
             self.write(Write::PutWill(key, will));
         }
-        self.gate.require(level)
+        let stamp = self.gate.require(level);
+        self.gated(Arrow::ConnAck, stamp)
     }
 
     /// Closes a connection that is not accepted, with a CONNACK if the client can be told: MQTT 3 has return codes for a few reasons only, and a

@@ -52,7 +52,7 @@ counters! {
     duplicates_suppressed,
     /// QoS 0 deliveries dropped because too much waits for a connection (`max_outgoing_bytes`).
     dropped_outgoing_full,
-    /// Deliveries dropped because a queue is full (`max_queued_messages`, `max_queued_bytes`, `max_queued_bytes_total`).
+    /// Deliveries dropped because a queue is full (`max_queued_messages`, `max_queued_bytes`, `max_queued_bytes_total`, `max_queued_memory_bytes`).
     dropped_queue_full,
     /// Deliveries dropped because they are larger than the client's maximum packet size.
     dropped_too_large,

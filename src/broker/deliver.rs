@@ -1,7 +1,7 @@
 //! From a session's queue to its client: packet identifiers, windows, resending, and reading bodies back from the store.
 
 use super::connection::Alias;
-use super::gate::Stamp;
+use super::gate::{Arrow, Stamp};
 use super::message::{Message, Parts};
 use super::queue::Queued;
 use super::record::{QueueKey, Seq, Write};
@@ -185,6 +185,9 @@ impl Broker {
                 self.write(Write::RemoveDelivery(item.seq, queue));
             }
             stamp = stamp.max(self.gate.require(item.level));
+        }
+        if exact {
+            stamp = self.gated(Arrow::Publish, stamp);
         }
         self.push_publish(id, &delivery, stamp);
         self.sessions[index.0 as usize]
@@ -484,8 +487,27 @@ impl Broker {
                     self.queued_bytes -= u64::from(item.size);
                     self.forget(&item, fetch.key);
                 }
+                self.cool_unless_wanted(owner);
                 self.wake(owner);
             }
+        }
+    }
+
+    /// Drops bodies from memory that the store has, if nobody is connected who could take them.
+    pub(super) fn cool_unless_wanted(&mut self, owner: Owner) {
+        let wanted = match owner {
+            Owner::Session(SessionIndex(at)) | Owner::Resend(SessionIndex(at)) => {
+                let session = self.sessions.get(at as usize);
+                session.is_some_and(|session| session.connection.is_some())
+            }
+            Owner::Group(GroupIndex(at)) => {
+                let group = self.groups.get(at as usize);
+                group.is_some_and(|group| self.any_connected(&group.members))
+            }
+        };
+        if let Some(queue) = self.queue_mut(owner).filter(|_| !wanted) {
+            let cooled = queue.cool();
+            self.hot_bytes -= cooled;
         }
     }
 
@@ -499,7 +521,9 @@ impl Broker {
     /// The next message is not on disk yet: its owner goes on after the next commit.
     fn starve(&mut self, owner: Owner) {
         match owner {
-            Owner::Session(index) | Owner::Resend(index) => self.starved.push(index),
+            Owner::Session(index) | Owner::Resend(index) => {
+                self.starved.insert(index);
+            }
             Owner::Group(group) => self.starve_members(group),
         }
     }

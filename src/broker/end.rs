@@ -20,6 +20,15 @@ const BURY_MS: u64 = 20;
 #[derive(Debug, Default)]
 pub(super) struct Graveyard(VecDeque<(QueueKey, VecDeque<Queued>)>);
 
+#[cfg(test)]
+impl Graveyard {
+    /// The stored messages whose rows are still to be removed.
+    pub fn stored(&self) -> impl Iterator<Item = super::record::Seq> {
+        let items = self.0.iter().flat_map(|(_, items)| items);
+        items.filter(|item| item.is_stored()).map(|item| item.seq)
+    }
+}
+
 impl Broker {
     /// DISCONNECT from the client.
     pub(super) fn receive_disconnect(
@@ -83,6 +92,7 @@ impl Broker {
         };
         for group in self.sessions[index.0 as usize].groups.clone() {
             let name = self.groups[group.0 as usize].name.clone();
+            self.take_back(group, index);
             self.leave_group(group, index);
             if durable {
                 self.write(Write::RemoveSubscription(key, name));

@@ -32,6 +32,25 @@ impl Stamp {
     }
 }
 
+/// The packets that wait for the disk, by what they promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrow {
+    /// The message of a client is kept (QoS 1).
+    PubAck,
+    /// The message of a client and its packet identifier are kept (QoS 2).
+    PubRec,
+    /// It is kept that the client has the message.
+    PubRel,
+    /// It is kept that the client has released the message.
+    PubComp,
+    /// The packet identifier of a QoS 2 delivery is kept.
+    Publish,
+    /// The subscriptions of a durable session are kept, or kept no more.
+    SubAck,
+    /// The session is kept, and its will.
+    ConnAck,
+}
+
 /// The open batch, and how far the disk has come.
 #[derive(Debug)]
 pub(super) struct Gate {
@@ -139,9 +158,10 @@ impl Gate {
                 .is_some_and(|deadline| deadline <= uptime)
     }
 
-    /// When a batch that nobody waits for should be committed.
+    /// When a batch that nobody waits for should be committed. While the disk is busy with another there is no such time: the next batch is
+    /// taken when that one is durable.
     pub fn deadline(&self) -> Option<u64> {
-        self.lazy_deadline
+        self.lazy_deadline.filter(|_| self.committing.is_none())
     }
 
     /// Makes the open batch commit now, whatever is in it.

@@ -19,6 +19,8 @@
 //! is durable, [`Broker::take_output`].
 
 mod acknowledge;
+#[cfg(test)]
+pub(crate) mod audit;
 mod connect;
 mod connection;
 mod counters;
@@ -40,6 +42,8 @@ mod timer;
 mod tree;
 mod will;
 
+use std::collections::BTreeSet;
+
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
@@ -59,6 +63,7 @@ use crate::wire::{
     codec,
 };
 use connection::{Connection, State};
+pub(crate) use gate::Arrow;
 use gate::{Gate, Stamp};
 use record::{Batch, BatchId, Durability, DurabilityRules, QueueKey, Seq, Write};
 use retained::Retained;
@@ -143,7 +148,8 @@ pub struct Broker {
     assigned_ids: u64,
     queued_bytes: u64,
     hot_bytes: u64,
-    room: bool,
+    /// Bytes of messages the store can still take.
+    room: u64,
     shutting_down: bool,
     timers: Timers,
     counters: Counters,
@@ -152,13 +158,15 @@ pub struct Broker {
     paused: Vec<ConnectionId>,
     fetches: Vec<Fetch>,
     /// Sessions and groups whose next message is neither in memory nor durable: they go on after the next commit.
-    starved: Vec<SessionIndex>,
+    starved: BTreeSet<SessionIndex>,
     graveyard: end::Graveyard,
     sweep: (usize, usize),
     sys: sys::Sys,
     restoring: restore::Restoring,
     routes: Routes,
     scratch: PropertiesBuf,
+    #[cfg(test)]
+    open_arrow: Option<Arrow>,
 }
 
 impl Broker {
@@ -185,7 +193,7 @@ impl Broker {
             assigned_ids: 0,
             queued_bytes: 0,
             hot_bytes: 0,
-            room: true,
+            room: u64::MAX,
             shutting_down: false,
             timers: Timers::default(),
             counters: Counters::default(),
@@ -193,13 +201,15 @@ impl Broker {
             holding: Vec::new(),
             paused: Vec::new(),
             fetches: Vec::new(),
-            starved: Vec::new(),
+            starved: BTreeSet::new(),
             graveyard: end::Graveyard::default(),
             sweep: (0, 0),
             sys: sys::Sys::new(now),
             restoring: restore::Restoring::default(),
             routes: Routes::default(),
             scratch: PropertiesBuf::new(),
+            #[cfg(test)]
+            open_arrow: None,
             settings,
         };
         broker
@@ -328,10 +338,20 @@ impl Broker {
         self.release_outboxes();
     }
 
-    /// All of a batch is on disk. `room` says whether the store can take more messages.
-    pub fn durable(&mut self, batch: BatchId, room: bool, now: Now) {
+    /// Says how many bytes of messages the store can still take, those included that wait to be committed. Beyond it, messages that must be
+    /// stored are refused.
+    pub fn set_room(&mut self, bytes: u64) {
+        self.room = bytes;
+    }
+
+    /// Whether the store can take more messages.
+    fn has_room(&self) -> bool {
+        (self.gate.pending_bytes() as u64) < self.room
+    }
+
+    /// All of a batch is on disk.
+    pub fn durable(&mut self, batch: BatchId, now: Now) {
         self.now = now;
-        self.room = room;
         self.counters.commits += 1;
         self.gate.durable(batch);
         self.release_outboxes();
@@ -475,6 +495,23 @@ impl Broker {
         session.map_or("", |session| &self.sessions[session.0 as usize].client_id)
     }
 
+    /// Lets packets of a kind leave before what they promise is on disk: the simulator shows that it finds out.
+    #[cfg(test)]
+    pub(crate) fn open_arrow(&mut self, arrow: Arrow) {
+        self.open_arrow = Some(arrow);
+    }
+
+    /// What a packet that is an arrow of the gate waits for: its stamp, unless a test has opened the arrow.
+    #[inline]
+    fn gated(&self, arrow: Arrow, stamp: Stamp) -> Stamp {
+        #[cfg(test)]
+        if self.open_arrow == Some(arrow) {
+            return Stamp::NONE;
+        }
+        let _ = arrow;
+        stamp
+    }
+
     fn write(&mut self, write: Write) {
         self.gate.write(write, self.now.uptime);
     }
@@ -553,3 +590,6 @@ fn ack(packet_id: PacketId, reason: ReasonCode) -> Ack<'static> {
         properties: Properties::EMPTY,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! PUBLISH from a client, and the rest of the exchange that brings it in (MQTT 5 sections 3.3 and 4.3).
 
+use super::gate::Arrow;
 use super::message::Parts;
 use super::record::{Durability, Write};
 use super::route::SYS_PREFIX;
@@ -110,9 +111,8 @@ impl Broker {
             return Ok(());
         }
         let published = self.publish(parts, Some(session));
-        if published.reason.is_error()
-            && self.connections[id.0 as usize].version != ProtocolVersion::V5
-        {
+        // A client that cannot be told is sent away if the message was refused, and comes back with it; not if it only was not retained.
+        if published.refused && self.connections[id.0 as usize].version != ProtocolVersion::V5 {
             return Err(Fault {
                 reason: published.reason,
                 what: "the message cannot be stored",
@@ -120,7 +120,7 @@ impl Broker {
         }
         self.push_final_ack(
             id,
-            published.stamp,
+            self.gated(Arrow::PubAck, published.stamp),
             &Packet::PubAck(ack(packet_id, published.reason)),
         );
         Ok(())
@@ -162,13 +162,14 @@ impl Broker {
         }
         let level = self.durability_of(parts.topic);
         let published = self.publish(parts, Some(session));
-        if published.reason.is_error() {
-            if self.connections[id.0 as usize].version != ProtocolVersion::V5 {
-                return Err(Fault {
-                    reason: published.reason,
-                    what: "the message cannot be stored",
-                });
-            }
+        let v5 = self.connections[id.0 as usize].version == ProtocolVersion::V5;
+        if published.refused && !v5 {
+            return Err(Fault {
+                reason: published.reason,
+                what: "the message cannot be stored",
+            });
+        }
+        if published.reason.is_error() && v5 {
             // [MQTT-4.3.3-9]: with an error the exchange is over; the identifier is free again.
             self.push_final_ack(
                 id,
@@ -198,6 +199,7 @@ impl Broker {
             .received
             .insert(packet_id, received);
         self.connections[id.0 as usize].unreleased += 1;
+        let stamp = self.gated(Arrow::PubRec, stamp);
         self.push(id, stamp, &Packet::PubRec(ack(packet_id, published.reason)));
         Ok(())
     }
@@ -229,7 +231,7 @@ impl Broker {
         }
         self.push_final_ack(
             id,
-            stamp,
+            self.gated(Arrow::PubComp, stamp),
             &Packet::PubComp(ack(packet_id, ReasonCode::Success)),
         );
         Ok(())

@@ -91,7 +91,7 @@ impl Queue {
         self.bytes
     }
 
-    /// Bytes of stored messages whose bodies are in memory as well.
+    /// Bytes of messages whose bodies are in memory, whether the store has them as well or not.
     pub fn hot_bytes(&self) -> u64 {
         self.hot_bytes
     }
@@ -211,19 +211,18 @@ impl Queue {
             if self.hot_bytes == 0 {
                 break;
             }
-            let bytes = hot(item);
-            if bytes > 0 {
+            if item.is_stored() {
+                self.hot_bytes -= hot(item);
                 item.body = None;
-                self.hot_bytes -= bytes;
             }
         }
-        before
+        before - self.hot_bytes
     }
 }
 
-/// What a message counts in the budget of bodies that are in memory although they are stored.
+/// What a message takes of the memory for bodies.
 fn hot(item: &Queued) -> u64 {
-    if item.is_stored() && item.body.is_some() {
+    if item.body.is_some() {
         u64::from(item.size)
     } else {
         0

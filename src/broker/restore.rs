@@ -4,12 +4,13 @@ use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use super::queue::Queued;
-use super::record::{DeliveryRecord, QueueKey, Seq, SubscriptionRecord, Write};
+use super::record::{DeliveryRecord, Durability, QueueKey, Seq, SubscriptionRecord, Write};
 use super::session::{Received, Session};
 use super::tree::Subscriber;
 use super::{Broker, Owner, SessionIndex};
 use crate::clock::Now;
 use crate::wire::topic::Filter;
+use crate::wire::{PacketId, QoS};
 
 /// What recovery needs to know while it goes on.
 #[derive(Debug, Default)]
@@ -37,7 +38,8 @@ impl Broker {
         match row {
             Write::PutSession(key, record) => {
                 let mut session = Session::new(key, record.client_id, record.version);
-                session.durable = record.expiry > 0;
+                // Also if it was to end with its connection: it may have been kept before, and its rows must go with it.
+                session.durable = true;
                 session.stored = true;
                 session.expiry = record.expiry;
                 session.disconnected_at = record.disconnected_at;
@@ -61,7 +63,7 @@ impl Broker {
                 }
             }
             Write::PutReceived(key, packet_id) => {
-                let level = self.session_level;
+                let level = self.restored_level();
                 if let Some(index) = self.restored_session(key) {
                     let received = Received {
                         stamp: Default::default(),
@@ -77,6 +79,11 @@ impl Broker {
             Write::PutDelivery(seq, key, record) => self.restore_delivery(seq, key, record),
             _ => debug_assert!(false, "recovery hands back rows that were put"),
         }
+    }
+
+    /// How far acknowledgements wait for what has a row in the store: it has one to be removed even if nothing new is written any more.
+    fn restored_level(&self) -> Durability {
+        self.session_level.max(Durability::Os)
     }
 
     fn restored_session(&self, key: QueueKey) -> Option<SessionIndex> {
@@ -114,35 +121,32 @@ impl Broker {
             size: record.size,
             qos: record.qos,
             retain: record.retain,
-            level: self.session_level,
+            level: self.restored_level(),
             dup: record.packet_id.is_some(),
         };
-        let queue = match owner {
+        let (queue, waiting) = match owner {
             Owner::Session(index) | Owner::Resend(index) => {
                 let session = &mut self.sessions[index.0 as usize];
-                let most = usize::from(self.settings.limits.max_inflight_messages);
-                match record.packet_id {
-                    // A QoS 1 message keeps its identifier only while nothing stands before it that has none: order matters more.
-                    Some(id)
-                        if record.qos == crate::wire::QoS::ExactlyOnce
-                            || session.queue.is_empty() =>
-                    {
-                        return session
-                            .outgoing
-                            .insert_recovered(id, item, key, record.released);
-                    }
-                    // The client was connected when the process died: it may have been sent these.
+                let waiting = match record.packet_id {
+                    Some(id) => recover_inflight(session, id, item, record.released),
                     None => {
-                        item.dup = session.disconnected_at.is_none() && session.queue.len() < most
+                        // The client was connected when the process died: it may have been sent these. Not those of QoS 2, whose identifier
+                        // would be known.
+                        let most = usize::from(self.settings.limits.max_inflight_messages);
+                        item.dup = item.qos == QoS::AtLeastOnce
+                            && session.disconnected_at.is_none()
+                            && session.queue.len() < most;
+                        Some(item)
                     }
-                    Some(_) => {}
-                }
-                &mut session.queue
+                };
+                (&mut session.queue, waiting)
             }
-            Owner::Group(group) => &mut self.groups[group.0 as usize].queue,
+            Owner::Group(group) => (&mut self.groups[group.0 as usize].queue, Some(item)),
         };
-        self.queued_bytes += u64::from(item.size);
-        queue.insert(item);
+        if let Some(item) = waiting {
+            self.queued_bytes += u64::from(item.size);
+            queue.insert(item);
+        }
     }
 
     /// All rows are there: sessions whose connection died with the process are disconnected now, wills due are published, sessions that have
@@ -199,4 +203,28 @@ impl Broker {
             self.remove_group(super::GroupIndex(index as u32));
         }
     }
+}
+
+/// Takes a message with a packet identifier for one that is on its way to the client. Returns the message that belongs in the queue instead.
+///
+/// A QoS 1 message keeps its identifier only while nothing stands before it that has none: order matters more. One that has lost it finds it
+/// given to another meanwhile; a QoS 2 message keeps its own, or it would arrive twice.
+fn recover_inflight(
+    session: &mut Session,
+    id: PacketId,
+    item: Queued,
+    released: bool,
+) -> Option<Queued> {
+    let exact = item.qos == QoS::ExactlyOnce;
+    if !exact && !session.queue.is_empty() {
+        return Some(item);
+    }
+    let displaced = match session.outgoing.get(id).map(|holder| holder.item.qos) {
+        None => None,
+        Some(QoS::AtLeastOnce) if exact => session.outgoing.remove(id).map(|holder| holder.item),
+        Some(_) => return Some(item),
+    };
+    let key = session.key();
+    session.outgoing.insert_recovered(id, item, key, released);
+    displaced
 }

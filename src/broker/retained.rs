@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use super::message::{Message, Parts};
@@ -96,7 +96,10 @@ impl Retained {
         filter: &'a str,
         after: Option<&'a str>,
     ) -> impl Iterator<Item = &'a Message> {
-        let prefix = filter.find(['+', '#']).map_or(filter, |at| &filter[..at]);
+        let wildcard = filter.find(['+', '#']);
+        let prefix = wildcard.map_or(filter, |at| &filter[..at]);
+        // A filter without wildcards names one topic, which is the first that begins with it.
+        let most = if wildcard.is_none() { 1 } else { usize::MAX };
         // `a/#` matches `a` as well, which does not begin with `a/`, and sorts before all that do.
         let parent = filter
             .strip_suffix("/#")
@@ -110,6 +113,7 @@ impl Retained {
             .range::<str, _>((start, Bound::Unbounded))
             .map(|message| &message.0);
         let below = below.take_while(move |message| message.topic().starts_with(prefix));
+        let below = below.take(most);
         parent
             .and_then(|parent| self.get(parent))
             .into_iter()
@@ -135,7 +139,7 @@ impl Broker {
             (parts.topic.len() + parts.properties.as_bytes().len() + parts.payload.len()) as u64;
         let full = old.is_none() && self.retained.len() as u64 >= limits.max_retained_messages
             || self.retained.bytes() - old.unwrap_or(0) + size > limits.max_retained_bytes;
-        let no_room = level != Durability::Memory && !self.room;
+        let no_room = level != Durability::Memory && !self.has_room();
         if full || no_room {
             self.counters.refused_retained += u64::from(full);
             return ReasonCode::QuotaExceeded;
@@ -155,21 +159,49 @@ impl Broker {
         filter: &str,
         subscriber: Subscriber,
     ) {
-        if !self.retained.messages.is_empty() {
-            let replay = Replay {
-                filter: filter.into(),
-                subscriber,
-                after: None,
-            };
-            self.sessions[index.0 as usize].replays.push_back(replay);
-            self.touch_session(index);
+        if self.retained.messages.is_empty() {
+            return;
         }
+        let replay = Replay {
+            filter: filter.into(),
+            subscriber,
+            after: None,
+        };
+        let session = &mut self.sessions[index.0 as usize];
+        session.replays.push_back(replay);
+        if session.replays.len() > 2 * session.subscriptions.len() + 8 {
+            self.thin_replays(index);
+        }
+        self.touch_session(index);
+    }
+
+    /// Drops replays that are not wanted any more and all but the last for each filter: a client that subscribes over and over and takes
+    /// nothing has no more of them than about twice its subscriptions.
+    fn thin_replays(&mut self, index: SessionIndex) {
+        let mut replays = std::mem::take(&mut self.sessions[index.0 as usize].replays);
+        let mut filters = BTreeSet::new();
+        let mut kept = VecDeque::new();
+        while let Some(replay) = replays.pop_back() {
+            if self.is_wanted(index, &replay) && filters.insert(replay.filter.clone()) {
+                kept.push_front(replay);
+            }
+        }
+        self.sessions[index.0 as usize].replays = kept;
+    }
+
+    /// Whether what a replay was begun for is still subscribed to \[MQTT-3.10.4-2\].
+    fn is_wanted(&self, index: SessionIndex, replay: &Replay) -> bool {
+        let node = self.tree.find(&replay.filter);
+        node.is_some_and(|node| self.tree.subscriber(node, index).is_some())
     }
 
     /// Sends the next slice of retained messages, as far as the client's window allows. What is left follows when that has been taken.
     pub(super) fn replay(&mut self, id: ConnectionId, index: SessionIndex) {
         let mut looked = 0;
         while let Some(mut replay) = self.sessions[index.0 as usize].replays.pop_front() {
+            if !self.is_wanted(index, &replay) {
+                continue;
+            }
             let finished = loop {
                 if looked == SLICE || !self.may_send_at_once(index) {
                     break false;
@@ -249,17 +281,20 @@ impl Broker {
         self.store_body(&mut offer);
     }
 
-    /// The client of a durable session is gone before all retained messages could be sent to it: what was promised to it at QoS 1 and 2 waits in
-    /// its queue.
+    /// The client of a session that goes on is gone before all retained messages could be sent to it: what was promised to it at QoS 1 and 2
+    /// waits in its queue.
     pub(super) fn queue_replays(&mut self, index: SessionIndex) {
         let replays = std::mem::take(&mut self.sessions[index.0 as usize].replays);
-        if !self.sessions[index.0 as usize].durable {
+        if self.sessions[index.0 as usize].expiry == 0 {
             return;
         }
         for replay in replays
             .iter()
             .filter(|replay| replay.subscriber.qos() != QoS::AtMostOnce)
         {
+            if !self.is_wanted(index, replay) {
+                continue;
+            }
             let after = replay.after.as_ref().map(Message::topic);
             let candidates = self.retained.candidates(&replay.filter, after);
             let matching: Vec<Message> = candidates

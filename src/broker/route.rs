@@ -51,8 +51,10 @@ impl Frames {
 pub(super) struct Published {
     /// What its acknowledgement waits for.
     pub stamp: Stamp,
-    /// Success, 0x10 if nobody subscribes, 0x97 if it was refused.
+    /// Success, 0x10 if nobody subscribes, 0x97 if it was refused or not retained.
     pub reason: ReasonCode,
+    /// Nobody was given it.
+    pub refused: bool,
 }
 
 /// A message on its way into queues.
@@ -124,6 +126,7 @@ impl Broker {
                 return Published {
                     stamp: Stamp::NONE,
                     reason: ReasonCode::NoMatchingSubscribers,
+                    refused: false,
                 };
             }
         }
@@ -135,12 +138,13 @@ impl Broker {
         };
         let needs_store = level != Durability::Memory
             && (parts.retain || (acknowledged && self.any_durable(routes)));
-        if needs_store && !self.room && !(parts.retain && parts.payload.is_empty()) {
+        if needs_store && !self.has_room() && !(parts.retain && parts.payload.is_empty()) {
             self.counters.refused_store_full += 1;
             if acknowledged {
                 return Published {
                     stamp: Stamp::NONE,
                     reason: ReasonCode::QuotaExceeded,
+                    refused: true,
                 };
             }
         }
@@ -190,7 +194,11 @@ impl Broker {
             _ if matched => ReasonCode::Success,
             _ => ReasonCode::NoMatchingSubscribers,
         };
-        Published { stamp, reason }
+        Published {
+            stamp,
+            reason,
+            refused: false,
+        }
     }
 
     /// Writes the body of a message that queues have stored, once for all of them.
@@ -270,7 +278,7 @@ impl Broker {
             return;
         }
         let session = &self.sessions[index.0 as usize];
-        if self.is_full(&session.queue, u64::from(item.size)) {
+        if self.is_full(&session.queue, &item) {
             self.counters.dropped_queue_full += 1;
             return;
         }
@@ -281,12 +289,14 @@ impl Broker {
         self.touch_session(index);
     }
 
-    /// Whether a queue has no room for a message of this size.
-    pub(super) fn is_full(&self, queue: &Queue, size: u64) -> bool {
+    /// Whether a queue has no room for a message.
+    pub(super) fn is_full(&self, queue: &Queue, item: &Queued) -> bool {
         let limits = &self.settings.limits;
+        let size = u64::from(item.size);
         queue.len() as u64 >= limits.max_queued_messages
             || queue.bytes() + size > limits.max_queued_bytes
             || self.queued_bytes + size > limits.max_queued_bytes_total
+            || !item.is_stored() && self.hot_bytes + size > limits.max_queued_memory_bytes
     }
 
     /// Accounts for a message that is about to join a queue, and writes its row. Its body stays in memory if the store will not have it, or if
@@ -303,11 +313,12 @@ impl Broker {
         if item.is_stored() {
             offer.stored += 1;
             self.write(Write::PutDelivery(item.seq, key, item.record(None, false)));
-            if soon && self.hot_bytes + size <= self.settings.limits.max_hot_bytes {
-                self.hot_bytes += size;
-            } else {
+            if !soon || self.hot_bytes + size > self.settings.limits.max_hot_bytes {
                 item.body = None;
             }
+        }
+        if item.body.is_some() {
+            self.hot_bytes += size;
         }
     }
 

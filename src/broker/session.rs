@@ -284,6 +284,22 @@ impl Outgoing {
         missing
     }
 
+    /// All messages on their way.
+    #[cfg(test)]
+    pub fn all(&self) -> impl Iterator<Item = &Inflight> {
+        self.inflight.values()
+    }
+
+    /// The messages that came from a group, with their packet identifiers.
+    pub fn of_group(
+        &mut self,
+        group: GroupIndex,
+    ) -> impl Iterator<Item = (PacketId, &mut Inflight)> {
+        let all = self.inflight.iter_mut();
+        all.filter(move |(_, inflight)| inflight.group == Some(group))
+            .map(|(id, inflight)| (*id, inflight))
+    }
+
     /// Takes out the messages for which `which` holds, in the order they were sent.
     pub fn extract(&mut self, which: impl Fn(&Inflight) -> bool) -> Vec<Inflight> {
         let ids: Vec<PacketId> = self

@@ -2,8 +2,9 @@
 //!
 //! A message goes straight to a member that is connected and has a window open, in turn. Where there is none it waits in the group's queue, on
 //! disk if one member's session is, and the first member that can takes it. So a member that is away or slow holds nothing back. What a
-//! member was sent at QoS 1 and has not acknowledged goes back to the queue when it leaves and another is there. A QoS 2 message that was sent to
-//! a member stays with that member's session until it ends \[MQTT-4.8.2-4, MQTT-4.8.2-5\].
+//! member was sent at QoS 1 and has not acknowledged goes back to the queue when its connection is gone and another member is there; a member
+//! that unsubscribes completes it. A QoS 2 message that was sent to a member stays with that member's session until it ends
+//! \[MQTT-4.8.2-4, MQTT-4.8.2-5\].
 
 use super::queue::{Queue, Queued};
 use super::record::{QueueKey, SubscriptionIds, Write};
@@ -110,9 +111,8 @@ impl Broker {
         Some((index, *member))
     }
 
-    /// Ends a session's membership. What it was sent at QoS 1 goes back to the group; a group without members ends, and its queue with it.
+    /// Ends a session's membership; a group without members ends, and its queue with it.
     pub(super) fn leave_group(&mut self, index: GroupIndex, session: SessionIndex) {
-        self.take_back(index, session);
         let durable = self.sessions[session.0 as usize].durable;
         self.sessions[session.0 as usize]
             .groups
@@ -143,7 +143,9 @@ impl Broker {
             let group = &self.groups[index.0 as usize];
             (group.queue.key, group.is_durable(), !group.queue.is_empty())
         };
-        if !waiting && let Some(member) = self.next_member(index, offer.parts.qos) {
+        // QoS 0 waits for nobody, so it overtakes what does.
+        let at_once = !waiting || offer.parts.qos == QoS::AtMostOnce;
+        if at_once && let Some(member) = self.next_member(index, offer.parts.qos) {
             let retain = offer.parts.retain && member.retain_as_published();
             let qos = lower(offer.parts.qos, member.qos());
             if qos == QoS::AtMostOnce {
@@ -166,7 +168,10 @@ impl Broker {
             .iter()
             .any(|member| member.qos() != QoS::AtMostOnce);
         if offer.parts.qos == QoS::AtMostOnce || !waits {
-            return; // QoS 0 does not wait, and there is nobody to take it now.
+            // QoS 0 does not wait, and there is nobody to take it now.
+            let full = self.any_connected(&self.groups[index.0 as usize].members);
+            self.counters.dropped_outgoing_full += u64::from(full);
+            return;
         }
         let mut item = offer.queued(
             offer.parts.qos,
@@ -174,7 +179,7 @@ impl Broker {
             SubscriptionIds::NONE,
             durable,
         );
-        if self.is_full(&self.groups[index.0 as usize].queue, u64::from(item.size)) {
+        if self.is_full(&self.groups[index.0 as usize].queue, &item) {
             self.counters.dropped_queue_full += 1;
             return;
         }
@@ -212,7 +217,7 @@ impl Broker {
         session.outgoing.resend().is_none() && self.has_window(member.session)
     }
 
-    fn any_connected(&self, members: &[Subscriber]) -> bool {
+    pub(super) fn any_connected(&self, members: &[Subscriber]) -> bool {
         members.iter().any(|member| {
             self.sessions[member.session.0 as usize]
                 .connection
@@ -284,6 +289,8 @@ impl Broker {
             if self.any_connected(&self.groups[index.0 as usize].members) {
                 self.take_back(index, session);
                 self.wake_members(index);
+            } else {
+                self.cool_unless_wanted(Owner::Group(index));
             }
         }
     }
@@ -300,8 +307,30 @@ impl Broker {
         }
     }
 
+    /// Leaves what a member was sent to its session: the member unsubscribes, and what it has begun to receive is completed \[MQTT-3.10.4-3\].
+    /// A transient session's row stays the group's: should the process die, the group has the message again.
+    pub(super) fn leave_inflight(&mut self, index: GroupIndex, session: SessionIndex) {
+        let state = &mut self.sessions[session.0 as usize];
+        let (own, durable) = (state.queue.key, state.durable);
+        let mut writes = Vec::new();
+        for (packet_id, inflight) in state.outgoing.of_group(index) {
+            inflight.group = None;
+            let from = inflight.queue;
+            if durable && inflight.item.is_stored() && from != own {
+                inflight.queue = own;
+                let (seq, released) = (inflight.item.seq, inflight.released);
+                let record = inflight.item.record(Some(packet_id), released);
+                writes.push(Write::PutDelivery(seq, own, record));
+                writes.push(Write::RemoveDelivery(seq, from));
+            }
+        }
+        for write in writes {
+            self.write(write);
+        }
+    }
+
     /// Puts what a member was sent at QoS 1 and has not acknowledged back into the group's queue, where its row still is.
-    fn take_back(&mut self, index: GroupIndex, session: SessionIndex) {
+    pub(super) fn take_back(&mut self, index: GroupIndex, session: SessionIndex) {
         let outgoing = &mut self.sessions[session.0 as usize].outgoing;
         let taken = outgoing.extract(|inflight| {
             inflight.group == Some(index) && inflight.item.qos == QoS::AtLeastOnce

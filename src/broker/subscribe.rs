@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE (MQTT 5 sections 3.8 to 3.11).
 
-use super::gate::Stamp;
+use super::gate::{Arrow, Stamp};
 use super::record::{Durability, SubscriptionRecord, Write};
 use super::route::lower;
 use super::tree::Subscriber;
@@ -154,6 +154,7 @@ impl Broker {
         let removed = match filter.share {
             Some(_) => match self.membership(text, session) {
                 Some((group, _)) => {
+                    self.leave_inflight(group, session);
                     self.leave_group(group, session);
                     true
                 }
@@ -187,7 +188,8 @@ impl Broker {
             && self.sessions[session.0 as usize].durable
             && self.session_level != Durability::Memory
         {
-            self.gate.require(self.session_level)
+            let stamp = self.gate.require(self.session_level);
+            self.gated(Arrow::SubAck, stamp)
         } else {
             Stamp::NONE
         }

@@ -41,6 +41,11 @@ impl Timers {
         self.0.push(Reverse((at, timer)));
     }
 
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     fn next(&self) -> Option<u64> {
         self.0.peek().map(|Reverse((at, _))| *at)
     }

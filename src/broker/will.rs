@@ -2,6 +2,7 @@
 
 use super::message::{Message, Parts};
 use super::record::{WillRecord, Write};
+use super::route::SYS_PREFIX;
 use super::{Broker, SessionIndex};
 use crate::wire::packet::Will;
 use crate::wire::{Fault, PropertiesBuf, Property, ReasonCode};
@@ -10,6 +11,12 @@ impl Broker {
     /// Checks a will as a PUBLISH would be, and takes it.
     pub(super) fn will_record(&mut self, will: &Will<'_>) -> Result<WillRecord, Fault> {
         self.check_message(will.topic, will.qos, will.retain)?;
+        if will.topic.starts_with(SYS_PREFIX) {
+            return Err(Fault {
+                reason: ReasonCode::NotAuthorized,
+                what: "only the broker publishes to $SYS",
+            });
+        }
         let (mut delay, mut expiry, mut utf8) = (0, None, false);
         for property in will.properties.iter() {
             match property {

@@ -49,6 +49,8 @@ pub struct Config {
     pub worker_threads: Option<usize>,
     /// How often the broker publishes its figures under `$SYS`; `None` is never.
     pub sys_interval: Option<Duration>,
+    /// Where figures and health are served over HTTP; empty is nowhere.
+    pub metrics: Vec<Bind>,
     /// What is logged: a level, or directives as `tracing_subscriber::EnvFilter` reads them.
     pub log: String,
 }

@@ -60,6 +60,7 @@ pub(super) fn read(
     let durability = durability(&mut root);
     let limits = limits(root.section("limits"));
     let (store, commit_delay) = store(root.section("store"), &data_dir);
+    let metrics = metrics(root.section("metrics"));
     let log = log(root.section("log"));
     let configured = listeners(&mut root);
     root.close();
@@ -72,6 +73,7 @@ pub(super) fn read(
         commit_delay,
         worker_threads,
         sys_interval: Some(sys_interval).filter(|interval| !interval.is_zero()),
+        metrics,
         log,
     }
 }
@@ -164,6 +166,13 @@ fn default_listeners() -> Vec<Listener> {
     ]
 }
 
+fn metrics(mut section: Section<'_, '_>) -> Vec<Bind> {
+    let expected = format!("{BIND_EXPECTED}, or a list of such");
+    let bind = section.optional("bind", &expected, binds);
+    section.close();
+    bind.ok().flatten().unwrap_or_default()
+}
+
 fn binds(value: &Value) -> Option<Vec<Bind>> {
     let texts: Vec<&str> = match value {
         Value::Raw(text) => text.split(',').map(str::trim).collect(),
@@ -223,6 +232,11 @@ fn limits(mut s: Section<'_, '_>) -> Limits {
         max_queued_messages: s.number("max_queued_messages", d.max_queued_messages, 1..=u64::MAX),
         max_queued_bytes: s.size("max_queued_bytes", d.max_queued_bytes, bytes.clone()),
         max_queued_bytes_total: s.size("max_queued_bytes_total", d.max_queued_bytes_total, bytes),
+        max_queued_memory_bytes: s.size(
+            "max_queued_memory_bytes",
+            d.max_queued_memory_bytes,
+            0..=u64::MAX,
+        ),
         max_hot_bytes: s.size("max_hot_bytes", d.max_hot_bytes, 0..=u64::MAX),
         max_packet_size: s.size("max_packet_size", d.max_packet_size, 64..=LARGEST_PACKET),
         max_outgoing_bytes: s.size("max_outgoing_bytes", d.max_outgoing_bytes, 1024..=u64::MAX),

@@ -103,7 +103,10 @@ impl Core {
         let broker = &mut entered.state_mut().broker;
         match progress {
             Progress::Written(batch) => broker.written(*batch, now),
-            Progress::Durable(batch) => broker.durable(*batch, store.has_room(), now),
+            Progress::Durable(batch) => {
+                broker.set_room(store.room());
+                broker.durable(*batch, now);
+            }
             Progress::Failed(_) => return false,
         }
         true

@@ -3,9 +3,11 @@
 //! - [`core`]: the broker behind one lock, entered in place by whoever has something for it.
 //! - [`connection`]: one task a connection: read once, decode all, handle all under one lock, write once.
 //! - [`listener`]: accepts connections.
+//! - [`admin`]: figures and health over HTTP.
 //!
 //! This floor makes no protocol decisions.
 
+pub mod admin;
 pub mod connection;
 pub mod core;
 pub mod listener;

@@ -3,7 +3,7 @@
 //! A [`Store`] is opened, hands every row back once ([`Store::recover`]), and from then on is written by one thread ([`Committer`]) and read
 //! by any ([`Store::fetch`]). A batch is one write transaction and one fsync ([`Store::apply`]).
 //!
-//! - [`apply`](self): a batch sorted by table and key.
+//! - `apply`: a batch sorted by table and key.
 //! - `record`, `tables`: the layout, version 1.
 //! - `backend`: the disk beneath redb, which counts and holds back a commit's fsync until its writes have been announced.
 //! - `room`: the disk budget.
@@ -187,16 +187,17 @@ impl Store {
         Ok(())
     }
 
-    /// Whether new durable messages may be accepted. Turns false before a commit could fail for lack of room, and true again when enough has
-    /// been removed; updated after each commit. Removals, session changes and what has been accepted already commit in any case.
+    /// Whether new durable messages may be accepted: [`Store::room`] is above 0.
     pub fn has_room(&self) -> bool {
-        self.has_room_for(0)
+        self.room() > 0
     }
 
-    /// As [`Store::has_room`], with this many bytes of accepted messages still waiting to be committed.
-    pub fn has_room_for(&self, pending_bytes: u64) -> bool {
+    /// Bytes of messages that may still be accepted, those included that wait to be committed. It is 0 before a commit could fail for lack of
+    /// room, and grows again when enough has been removed; updated after each commit. Removals, session changes and what has been accepted
+    /// already commit in any case.
+    pub fn room(&self) -> u64 {
         // A row in a page that is not full takes up to twice its size.
-        self.gauges.room.load(Ordering::Relaxed) > pending_bytes.saturating_mul(2)
+        self.gauges.room.load(Ordering::Relaxed) / 2
     }
 
     /// The store's figures.

@@ -127,12 +127,6 @@ fn nothing_is_left(broker: &Broker, version: Version) {
     let durable = Connect::durable(version, "sleeper");
     let (mut client, connack): (Client, _) = durable.open_with_answer(broker.addr());
     assert!(connack.session_present);
-    client.send(&[0xc0, 0]);
-    loop {
-        match client.receive() {
-            support::Packet::PubRel(ack) => client.send_ack(0x70, ack.id),
-            support::Packet::PingResp => return client.disconnect(),
-            other => panic!("{other:?} instead of nothing"),
-        }
-    }
+    client.expect_nothing_but_pubrel();
+    client.disconnect();
 }

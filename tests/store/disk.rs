@@ -1,100 +1,16 @@
 //! What is on disk when: the order of writes and syncs, power cuts, disks that fail.
 
 use std::cell::Cell;
-use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use tidegate::broker::record::{Batch, BatchId, QueueKey, Seq, Write};
 use tidegate::store::{Committer, Progress, Start, Store, StoreError};
 
+use crate::fake_disk::{FakeDisk, Image};
 use crate::rows::{
     Chance, apply, assert_has_samples, bodies, delivery, message, options, rows, samples, session,
 };
-
-/// A disk in memory that remembers what has been synced and what has only been written.
-#[derive(Clone, Debug, Default)]
-struct FakeDisk(Arc<Mutex<Image>>);
-
-#[derive(Clone, Debug, Default)]
-struct Image {
-    live: Vec<u8>,
-    durable: Vec<u8>,
-    unsynced: Vec<(usize, Vec<u8>)>,
-    syncs: u64,
-    fail_syncs: bool,
-    writes_after_failure: u64,
-}
-
-impl FakeDisk {
-    fn image(&self) -> MutexGuard<'_, Image> {
-        self.0
-            .lock()
-            .expect("no test panics while it holds the disk")
-    }
-
-    /// What a power cut leaves: all that was synced, and of the rest whatever the disk had got round to, sector by sector.
-    fn power_cut(&self, chance: &mut Chance) -> FakeDisk {
-        let image = self.image();
-        let mut bytes = image.durable.clone();
-        if chance.below(2) == 0 {
-            bytes.resize(image.live.len(), 0);
-        }
-        let keep = chance.below(101);
-        for (offset, data) in &image.unsynced {
-            for (number, sector) in data.chunks(512).enumerate() {
-                let at = offset + number * 512;
-                if chance.below(100) < keep && at + sector.len() <= bytes.len() {
-                    bytes[at..at + sector.len()].copy_from_slice(sector);
-                }
-            }
-        }
-        FakeDisk(Arc::new(Mutex::new(Image {
-            live: bytes.clone(),
-            durable: bytes,
-            ..Image::default()
-        })))
-    }
-}
-
-impl redb::StorageBackend for FakeDisk {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.image().live.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let image = self.image();
-        let range = offset as usize..offset as usize + out.len();
-        let bytes = image.live.get(range).ok_or(io::ErrorKind::UnexpectedEof)?;
-        out.copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.image().live.resize(len as usize, 0);
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let image = &mut *self.image();
-        if image.fail_syncs {
-            return Err(io::Error::other("no sync"));
-        }
-        image.syncs += 1;
-        image.durable.clone_from(&image.live);
-        image.unsynced.clear();
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let image = &mut *self.image();
-        image.writes_after_failure += u64::from(image.fail_syncs);
-        let offset = offset as usize;
-        image.live[offset..offset + data.len()].copy_from_slice(data);
-        image.unsynced.push((offset, data.to_vec()));
-        Ok(())
-    }
-}
 
 #[test]
 fn written_is_said_once_and_before_the_one_sync() {
@@ -204,6 +120,44 @@ fn ten_in_ten_out(batch: u64) -> Vec<Write> {
         }
     }
     writes
+}
+
+#[test]
+fn a_power_cut_at_any_moment_of_a_life_loses_nothing_durable() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut options = options(folder.path());
+    // So small that the file grows, reaches its cap and is extended by reopening.
+    options.max_bytes = 900_000;
+    let mut cuts = 0;
+    for seed in 0..6 {
+        let disk = FakeDisk::default();
+        disk.image().cut_with = Some(Chance(seed));
+        let (store, _) = Store::open_with_backend(disk.clone(), &options).expect("opens");
+        apply(&store, vec![Write::PutSession(QueueKey(1), session("a"))]);
+        let mut puts = 0;
+        while store.has_room() || puts < 10 {
+            let message = message("t", &[puts as u8; 3000]);
+            let put = Write::PutDelivery(Seq(puts), QueueKey(1), delivery(&message));
+            apply(&store, vec![Write::PutMessage(Seq(puts), message), put]);
+            puts += 1;
+            disk.image().durable_mark = puts;
+        }
+        assert!(puts > 100 && store.usage().file_bytes > 800_000, "{puts}");
+        drop(store);
+        let taken = std::mem::take(&mut disk.image().cuts);
+        for (durable, left) in taken {
+            let (store, _) = Store::open_with_backend(left, &options).expect("opens");
+            let there = rows(&store).len().saturating_sub(1) as u64;
+            assert!(
+                durable <= there && there <= durable + 1,
+                "seed {seed}: {there}, {durable} were durable"
+            );
+            let seqs: Vec<u64> = (0..there).collect();
+            assert!(bodies(&store, &seqs).iter().all(Option::is_some));
+            cuts += 1;
+        }
+    }
+    assert!(cuts > 100, "only {cuts} power cuts");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The store through its public face: what is put comes back, after a good end and a bad one, and within its disk budget.
 
 mod disk;
+mod fake_disk;
 mod room;
 mod rows;
 
@@ -208,6 +209,50 @@ fn rows_that_belong_to_nothing_are_removed_and_counted() {
     assert_eq!(recovery.orphans, 5);
     assert_eq!(found, kept);
     assert_eq!(bodies(&store, &[4, 5, 6]), [None, Some(message), None]);
+}
+
+#[test]
+fn a_body_that_nobody_waits_for_is_noticed_by_its_number_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = options(folder.path());
+    let (store, _) = Store::open(&options).expect("opens");
+    apply(
+        &store,
+        vec![Write::PutMessage(Seq(4), message("t", b"lost"))],
+    );
+    drop(store);
+    let (store, _) = Store::open(&options).expect("opens");
+    let recovery = store.recover(&mut |_| ()).expect("recovers");
+    assert_eq!(recovery.orphans, 1);
+    assert_eq!(bodies(&store, &[4]), [None]);
+}
+
+#[test]
+fn removing_a_run_of_rows_leaves_those_between_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = Store::open(&options(folder.path())).expect("opens");
+    let body = |seq: u64| message("t", &vec![1; if seq % 10 == 1 { 9000 } else { 10 }]);
+    apply(
+        &store,
+        (0..500)
+            .map(|seq| Write::PutMessage(Seq(seq), body(seq)))
+            .collect(),
+    );
+    apply(
+        &store,
+        (0..500)
+            .filter(|seq| seq % 5 != 0)
+            .map(|seq| Write::RemoveMessage(Seq(seq)))
+            .collect(),
+    );
+    let all: Vec<u64> = (0..500).collect();
+    let left: Vec<_> = all
+        .iter()
+        .map(|seq| (seq % 5 == 0).then(|| body(*seq)))
+        .collect();
+    assert_eq!(bodies(&store, &all), left);
+    let live = store.usage().live_bytes;
+    assert!(live < 100 * 60, "the parts are still there: {live}");
 }
 
 #[test]

@@ -171,6 +171,7 @@ pub fn assert_has_samples(store: &Store) {
 }
 
 /// A small and repeatable source of chance.
+#[derive(Clone, Debug)]
 pub struct Chance(pub u64);
 
 impl Chance {

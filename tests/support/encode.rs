@@ -3,9 +3,10 @@
 use bytes::{Bytes, BytesMut};
 use mqttbytes::{Protocol, QoS, v4, v5};
 
-use crate::client::{Connect, Message, Subscription, Will};
+use crate::client::Connect;
 use crate::packet::{Properties, Value, Version, property};
 use crate::raw;
+use crate::request::{Message, Subscription, Will};
 
 const WRITES: &str = "mqttbytes writes a packet that is right";
 

@@ -16,11 +16,13 @@ mod encode;
 pub mod packet;
 mod random;
 pub mod raw;
+mod request;
 
 pub use broker::Broker;
-pub use client::{Client, Connect, Message, Subscription, Will};
+pub use client::{Client, Connect};
 pub use packet::{Packet, Properties, Version, property};
 pub use random::Random;
+pub use request::{Message, Subscription, Will};
 
 use std::time::Duration;
 

@@ -1,0 +1,106 @@
+//! What tests may know of a broker, and what must always be true of one.
+
+use std::collections::BTreeMap;
+
+use super::record::Seq;
+use super::{Broker, ConnectionId};
+
+/// What a broker keeps in memory.
+#[derive(Clone, Debug, Default)]
+pub struct Audit {
+    /// By client identifier, or name of a shared group: what is queued, on its way, and received and not released.
+    pub kept: BTreeMap<String, Kept>,
+    /// Bytes in queues.
+    pub queued_bytes: u64,
+    /// Bytes of stored messages that are in memory too.
+    pub hot_bytes: u64,
+    /// Bytes of writes that are not durable.
+    pub pending_bytes: usize,
+    /// Stored messages that several deliveries need.
+    pub shares: usize,
+}
+
+/// What is kept for one session or group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Messages in its queue.
+    pub queued: usize,
+    /// Messages on their way to its client.
+    pub outgoing: usize,
+    /// QoS 2 messages of its client that are not released.
+    pub received: usize,
+}
+
+impl Broker {
+    /// Whether a connection has a session.
+    pub fn is_attached(&self, id: ConnectionId) -> bool {
+        let connection = self.connections.get(id.0 as usize);
+        connection.is_some_and(|connection| connection.session.is_some())
+    }
+
+    /// Counts everything anew; the accounts that do not agree are the error.
+    pub fn audit(&self) -> Result<Audit, String> {
+        let mut audit = Audit {
+            queued_bytes: self.queued_bytes,
+            hot_bytes: self.hot_bytes,
+            pending_bytes: self.gate.pending_bytes(),
+            shares: self.shares.len(),
+            ..Audit::default()
+        };
+        let mut needed: BTreeMap<Seq, u32> = BTreeMap::new();
+        for seq in self.graveyard.stored() {
+            *needed.entry(seq).or_default() += 1;
+        }
+        let (mut queued, mut hot) = (0, 0);
+        let sessions = self.sessions.iter().map(|(_, session)| &session.queue);
+        let groups = self.groups.iter().map(|(_, group)| &group.queue);
+        for queue in sessions.chain(groups) {
+            let items = || (0..queue.len()).filter_map(|at| queue.get(at));
+            queued += items().map(|item| u64::from(item.size)).sum::<u64>();
+            let warm = items().filter(|item| item.is_stored() && item.body.is_some());
+            hot += warm.map(|item| u64::from(item.size)).sum::<u64>();
+            for item in items().filter(|item| item.is_stored()) {
+                *needed.entry(item.seq).or_default() += 1;
+            }
+        }
+        for (_, session) in &self.sessions {
+            let mut on_wire = 0;
+            for inflight in session.outgoing.all() {
+                on_wire += usize::from(inflight.on_wire);
+                if inflight.item.is_stored() {
+                    *needed.entry(inflight.item.seq).or_default() += 1;
+                }
+            }
+            if on_wire != session.outgoing.on_wire() {
+                return Err(format!("{}: on the wire {on_wire}", session.client_id));
+            }
+            let kept = Kept {
+                queued: session.queue.len(),
+                outgoing: session.outgoing.len(),
+                received: session.received.len(),
+            };
+            audit.kept.insert(session.client_id.to_string(), kept);
+        }
+        for (_, group) in &self.groups {
+            let kept = Kept {
+                queued: group.queue.len(),
+                ..Kept::default()
+            };
+            audit.kept.insert(group.name.to_string(), kept);
+        }
+        if (queued, hot) != (self.queued_bytes, self.hot_bytes) {
+            return Err(format!(
+                "queued {queued}, hot {hot}, but accounted for {} and {}",
+                self.queued_bytes, self.hot_bytes
+            ));
+        }
+        needed.retain(|_, count| *count > 1);
+        let shares: BTreeMap<Seq, u32> = self.shares.iter().map(|(a, b)| (*a, *b)).collect();
+        if needed != shares {
+            return Err(format!(
+                "bodies are needed {needed:?}, but shared {shares:?}"
+            ));
+        }
+        Ok(audit)
+    }
+}

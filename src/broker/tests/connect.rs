@@ -1,0 +1,165 @@
+//! CONNECT: who gets in, and with which session.
+
+use super::*;
+
+#[test]
+fn a_session_is_present_if_it_was_kept_and_no_clean_start_was_asked_for() {
+    let mut world = World::new();
+    let steps = [
+        (durable("a"), "CONNACK Success"),
+        (durable("a"), "CONNACK present Success"),
+        (durable("a").clean(), "CONNACK Success"), // [MQTT-3.2.2-2]
+        (client("a"), "CONNACK present Success"),
+        (client("a"), "CONNACK Success"), // The last one's interval was 0.
+    ];
+    for (client, expected) in steps {
+        let peer = world.open(&client);
+        world.settle();
+        assert_eq!(world.got(peer), [expected]);
+        world.lose(peer);
+    }
+    world.flush();
+    assert!(world.disk.rows().is_empty());
+}
+
+#[test]
+fn a_session_goes_from_one_protocol_version_to_another() {
+    let mut world = World::new();
+    let old = client("a").version(ProtocolVersion::V311);
+    let peer = world.connect(&old);
+    world.subscribe(peer, "t", 1);
+    let published = world.connect(&publisher());
+    world.publish(published, message(1, 1, "t", "m"));
+    world.settle();
+    assert_eq!(world.got(peer), ["PUBLISH #1 q1 t=m"]);
+    world.lose(peer);
+    let peer = world.connect(&durable("a"));
+    assert_eq!(world.drain(peer), ["PUBLISH q1 dup t=m"]);
+    world.lose(peer);
+    let peer = world.open(&client("a").version(ProtocolVersion::V31));
+    world.settle();
+    // MQTT 3.1 has no session present flag.
+    assert_eq!(world.got(peer), ["CONNACK Success"]);
+    world.publish(published, message(1, 1, "t", "n"));
+    assert_eq!(world.drain(peer), ["PUBLISH q1 t=n"]);
+}
+
+#[test]
+fn a_client_identifier_names_one_client() {
+    let mut world = World::new();
+    let first = world.connect(&durable("a"));
+    world.subscribe(first, "t", 1);
+    let second = world.open(&durable("a"));
+    assert_eq!(world.got(first), ["DISCONNECT SessionTakenOver"]); // [MQTT-3.1.4-3]
+    assert!(world.closes(first));
+    world.settle();
+    assert_eq!(world.got(second), ["CONNACK present Success"]);
+    world.lose(first); // After the fact; the session is not its own any more.
+    let peer = world.connect(&publisher());
+    world.publish(peer, message(0, 0, "t", "m"));
+    assert_eq!(world.got(second), ["PUBLISH t=m"]);
+    assert_eq!(world.broker.counters().takeovers, 1);
+}
+
+#[test]
+fn what_a_taken_over_connection_still_sends_is_not_heard() {
+    let mut world = World::new();
+    let first = world.connect(&durable("a"));
+    let second = world.connect(&durable("a"));
+    world.subscribe(second, "t", 1);
+    world.publish(first, message(0, 0, "t", "late"));
+    world.send(first, Packet::Connect(Box::new(plain_connect("a"))));
+    assert_eq!(world.got(second), [""; 0]);
+    assert_eq!(world.broker.gauges().connected, 1);
+}
+
+fn plain_connect(id: &str) -> Connect<'_> {
+    Connect {
+        version: ProtocolVersion::V5,
+        bridge: false,
+        clean_start: true,
+        keep_alive: 0,
+        client_id: id,
+        will: None,
+        username: None,
+        password: None,
+        properties: Properties::EMPTY,
+    }
+}
+
+#[test]
+fn a_client_without_an_identifier_is_given_one() {
+    let mut world = World::new();
+    let mut names = Vec::new();
+    for _ in 0..3 {
+        let peer = world.connect(&client(""));
+        names.push(world.session(peer).client_id.clone());
+    }
+    names.dedup();
+    assert_eq!(names.len(), 3);
+    let clean = client("").version(ProtocolVersion::V311).clean();
+    world.connect(&clean);
+    for version in [ProtocolVersion::V31, ProtocolVersion::V311] {
+        let peer = world.open(&client("").version(version));
+        assert_eq!(world.got(peer), ["CONNACK ClientIdentifierNotValid"]); // [MQTT-3.1.3-8]
+        assert!(world.closes(peer));
+    }
+}
+
+#[test]
+fn an_authentication_method_is_not_offered() {
+    let mut world = World::new();
+    let peer = world.open(&client("a").with(Property::AuthenticationMethod("SCRAM")));
+    assert_eq!(world.got(peer), ["CONNACK BadAuthenticationMethod"]);
+    assert!(world.closes(peer));
+    assert_eq!(world.broker.counters().connects_refused, 1);
+}
+
+#[test]
+fn a_listener_may_refuse_those_who_do_not_say_who_they_are() {
+    let mut world = World::new();
+    let access = Access {
+        allow_anonymous: false,
+    };
+    let id = world
+        .broker
+        .accept(access, world.now)
+        .expect("there is room");
+    let peer = Peer {
+        id,
+        version: ProtocolVersion::V5,
+    };
+    world.send(peer, Packet::Connect(Box::new(plain_connect("a"))));
+    assert_eq!(world.got(peer), ["CONNACK NotAuthorized"]);
+    assert!(world.closes(peer));
+    assert_eq!(world.broker.gauges().sessions, 0);
+}
+
+#[test]
+fn the_first_packet_is_connect_and_the_second_is_not() {
+    let mut world = World::new();
+    let peer = world.accept(ProtocolVersion::V5);
+    world.ping(peer);
+    assert_eq!(world.got(peer), [""; 0]); // [MQTT-3.1.0-1]
+    assert!(world.closes(peer));
+    let peer = world.connect(&client("a"));
+    world.send(peer, Packet::Connect(Box::new(plain_connect("a"))));
+    assert_eq!(world.got(peer), ["DISCONNECT ProtocolError"]); // [MQTT-3.1.0-2]
+    assert!(world.closes(peer));
+    assert_eq!(world.broker.gauges().sessions, 0);
+}
+
+#[test]
+fn packets_only_servers_send_and_auth_are_protocol_errors() {
+    let mut world = World::new();
+    let end = Disconnect {
+        reason: ReasonCode::ContinueAuthentication,
+        properties: Properties::EMPTY,
+    };
+    for packet in [Packet::PingResp, Packet::Auth(end)] {
+        let peer = world.connect(&client("a"));
+        world.send(peer, packet);
+        assert_eq!(world.got(peer), ["DISCONNECT ProtocolError"]);
+        world.lose(peer);
+    }
+}

@@ -1,0 +1,136 @@
+//! A disk that is a few maps: what is in them survives a crash.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::record::{DeliveryRecord, SessionRecord, WillRecord};
+use super::*;
+
+pub(super) struct Disk {
+    pub sessions: BTreeMap<u64, SessionRecord>,
+    pub groups: BTreeMap<u64, Box<str>>,
+    pub subscriptions: BTreeMap<(u64, Box<str>), SubscriptionRecord>,
+    pub wills: BTreeMap<u64, WillRecord>,
+    pub received: BTreeSet<(u64, u16)>,
+    pub retained: BTreeMap<Box<str>, Message>,
+    pub deliveries: BTreeMap<(u64, u64), DeliveryRecord>,
+    pub messages: BTreeMap<u64, Message>,
+    /// Whether it takes more messages.
+    pub room: u64,
+    last_seq: u64,
+    last_key: u64,
+}
+
+impl Default for Disk {
+    fn default() -> Disk {
+        Disk {
+            sessions: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            wills: BTreeMap::new(),
+            received: BTreeSet::new(),
+            retained: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            messages: BTreeMap::new(),
+            room: u64::MAX,
+            last_seq: 0,
+            last_key: 0,
+        }
+    }
+}
+
+impl Disk {
+    pub fn apply(&mut self, write: Write) {
+        match write {
+            Write::PutSession(key, record) => {
+                self.last_key = self.last_key.max(key.0);
+                self.sessions.insert(key.0, record);
+            }
+            Write::RemoveSession(key) => _ = self.sessions.remove(&key.0),
+            Write::PutSubscription(key, filter, record) => {
+                self.subscriptions.insert((key.0, filter), record);
+            }
+            Write::RemoveSubscription(key, filter) => {
+                self.subscriptions.remove(&(key.0, filter));
+            }
+            Write::PutGroup(key, name) => {
+                self.last_key = self.last_key.max(key.0);
+                self.groups.insert(key.0, name);
+            }
+            Write::RemoveGroup(key) => _ = self.groups.remove(&key.0),
+            Write::PutWill(key, record) => _ = self.wills.insert(key.0, record),
+            Write::RemoveWill(key) => _ = self.wills.remove(&key.0),
+            Write::PutMessage(seq, message) => {
+                self.last_seq = self.last_seq.max(seq.0);
+                self.messages.insert(seq.0, message);
+            }
+            Write::RemoveMessage(seq) => _ = self.messages.remove(&seq.0),
+            Write::PutDelivery(seq, key, record) => {
+                self.deliveries.insert((seq.0, key.0), record);
+            }
+            Write::RemoveDelivery(seq, key) => _ = self.deliveries.remove(&(seq.0, key.0)),
+            Write::PutReceived(key, id) => _ = self.received.insert((key.0, id.get())),
+            Write::RemoveReceived(key, id) => _ = self.received.remove(&(key.0, id.get())),
+            Write::PutRetained(message) => {
+                self.retained.insert(message.topic().into(), message);
+            }
+            Write::RemoveRetained(topic) => _ = self.retained.remove(&topic),
+        }
+    }
+
+    pub fn body(&self, seq: Seq) -> Option<Message> {
+        self.messages.get(&seq.0).cloned()
+    }
+
+    /// The first numbers that were never used.
+    pub fn next(&self) -> (Seq, QueueKey) {
+        (Seq(self.last_seq + 1), QueueKey(self.last_key + 1))
+    }
+
+    /// Removes what belongs to nothing, as the store does when it is opened.
+    pub fn remove_orphans(&mut self) {
+        let owners: BTreeSet<u64> = self
+            .sessions
+            .keys()
+            .chain(self.groups.keys())
+            .copied()
+            .collect();
+        self.subscriptions
+            .retain(|(key, _), _| owners.contains(key));
+        self.wills.retain(|key, _| owners.contains(key));
+        self.received.retain(|(key, _)| owners.contains(key));
+        self.deliveries.retain(|(_, key), _| owners.contains(key));
+        let wanted: BTreeSet<u64> = self.deliveries.keys().map(|(seq, _)| *seq).collect();
+        self.messages.retain(|seq, _| wanted.contains(seq));
+    }
+
+    /// All rows as the store hands them back at the start.
+    pub fn rows(&self) -> Vec<Write> {
+        for (seq, key) in self.deliveries.keys() {
+            assert!(
+                self.messages.contains_key(seq),
+                "delivery {seq} in queue {key} has no body"
+            );
+        }
+        let mut rows = Vec::new();
+        let sessions = self.sessions.iter();
+        rows.extend(
+            sessions.map(|(key, record)| Write::PutSession(QueueKey(*key), record.clone())),
+        );
+        let groups = self.groups.iter();
+        rows.extend(groups.map(|(key, name)| Write::PutGroup(QueueKey(*key), name.clone())));
+        rows.extend(self.subscriptions.iter().map(|((key, filter), record)| {
+            Write::PutSubscription(QueueKey(*key), filter.clone(), *record)
+        }));
+        let wills = self.wills.iter();
+        rows.extend(wills.map(|(key, record)| Write::PutWill(QueueKey(*key), record.clone())));
+        let received = self.received.iter();
+        rows.extend(
+            received.map(|(key, id)| Write::PutReceived(QueueKey(*key), super::packet_id(*id))),
+        );
+        rows.extend(self.retained.values().cloned().map(Write::PutRetained));
+        rows.extend(self.deliveries.iter().map(|((seq, key), record)| {
+            Write::PutDelivery(Seq(*seq), QueueKey(*key), record.clone())
+        }));
+        rows
+    }
+}

@@ -1,0 +1,435 @@
+//! Nothing that promises something leaves before it is on disk, and all of it leaves right after.
+
+use super::super::record::DurabilityRules;
+use super::*;
+
+/// The batch that is open is taken, and durable only after `check` has seen that `peer` has got nothing.
+fn held_until_durable(world: &mut World, peer: Peer, expected: &[&str]) {
+    assert_eq!(world.got(peer), [""; 0], "before the commit began");
+    assert!(world.take(), "somebody waits, so the batch is committed");
+    assert_eq!(world.got(peer), [""; 0], "while the commit is under way");
+    world.written();
+    assert_eq!(world.got(peer), [""; 0], "written is not durable");
+    world.durable();
+    assert_eq!(world.got(peer), expected);
+}
+
+fn subscribed_durably(world: &mut World, qos: u8) -> Peer {
+    let subscriber = world.connect(&durable("sub"));
+    world.subscribe(subscriber, "t", qos);
+    subscriber
+}
+
+#[test]
+fn connack_of_a_durable_session_waits() {
+    let mut world = World::new();
+    let peer = world.open(&durable("a"));
+    held_until_durable(&mut world, peer, &["CONNACK Success"]);
+    world.lose(peer);
+    world.flush();
+    let peer = world.open(&durable("a"));
+    held_until_durable(&mut world, peer, &["CONNACK present Success"]);
+}
+
+#[test]
+fn connack_of_a_session_with_a_will_waits() {
+    let mut world = World::new();
+    let peer = world.open(&client("a").will(0, "w", "gone"));
+    held_until_durable(&mut world, peer, &["CONNACK Success"]);
+    assert_eq!(world.writes(), ["PutSession k1 a connected", "PutWill k1"]);
+}
+
+#[test]
+fn connack_of_a_transient_session_leaves_at_once() {
+    let mut world = World::new();
+    let peer = world.open(&client("a"));
+    assert_eq!(world.got(peer), ["CONNACK Success"]);
+    assert!(!world.take());
+}
+
+#[test]
+fn connack_after_a_clean_start_waits_until_the_old_session_is_gone() {
+    let mut world = World::new();
+    let peer = world.connect(&durable("a"));
+    world.leave(peer);
+    world.flush();
+    let peer = world.open(&client("a").clean());
+    held_until_durable(&mut world, peer, &["CONNACK Success"]);
+    assert!(world.disk.sessions.is_empty());
+}
+
+#[test]
+fn suback_and_unsuback_of_a_durable_session_wait() {
+    let mut world = World::new();
+    let peer = world.connect(&durable("a"));
+    world.ask(peer, 1, &[("t", options(1))]);
+    held_until_durable(&mut world, peer, &["SUBACK [GrantedQos1]"]);
+    world.unsubscribe(peer, "t");
+    held_until_durable(&mut world, peer, &["UNSUBACK [Success]"]);
+    world.unsubscribe(peer, "t");
+    assert_eq!(world.got(peer), ["UNSUBACK [NoSubscriptionExisted]"]);
+}
+
+#[test]
+fn suback_of_a_transient_session_leaves_at_once() {
+    let mut world = World::new();
+    let peer = world.connect(&client("a"));
+    world.ask(peer, 1, &[("t", options(2))]);
+    assert_eq!(world.got(peer), ["SUBACK [GrantedQos2]"]);
+    assert!(!world.take());
+}
+
+#[test]
+fn puback_waits_where_a_durable_session_is_to_have_the_message() {
+    let mut world = World::new();
+    subscribed_durably(&mut world, 1);
+    let peer = world.connect(&client("pub"));
+    world.publish(peer, message(1, 7, "t", "m"));
+    held_until_durable(&mut world, peer, &["PUBACK #7"]);
+}
+
+#[test]
+fn pubrec_and_pubcomp_of_a_durable_publisher_wait() {
+    let mut world = World::new();
+    let peer = world.connect(&durable("pub"));
+    world.publish(peer, message(2, 7, "t", "m"));
+    held_until_durable(&mut world, peer, &["PUBREC #7 NoMatchingSubscribers"]);
+    world.pubrel(peer, 7);
+    held_until_durable(&mut world, peer, &["PUBCOMP #7"]);
+}
+
+#[test]
+fn pubrec_of_a_transient_publisher_waits_for_the_message() {
+    let mut world = World::new();
+    subscribed_durably(&mut world, 1);
+    let peer = world.connect(&client("pub"));
+    world.publish(peer, message(2, 7, "t", "m"));
+    held_until_durable(&mut world, peer, &["PUBREC #7"]);
+    world.pubrel(peer, 7);
+    assert_eq!(world.got(peer), ["PUBCOMP #7"]);
+}
+
+#[test]
+fn a_duplicate_is_answered_no_sooner_than_the_original() {
+    let mut world = World::new();
+    let peer = world.connect(&durable("pub"));
+    world.publish(peer, message(2, 7, "t", "m"));
+    let again = Publish {
+        dup: true,
+        ..message(2, 7, "t", "m")
+    };
+    world.publish(peer, again);
+    held_until_durable(
+        &mut world,
+        peer,
+        &["PUBREC #7 NoMatchingSubscribers", "PUBREC #7"],
+    );
+    assert_eq!(world.broker.counters().duplicates_suppressed, 1);
+}
+
+#[test]
+fn an_outgoing_qos_2_publish_waits_for_its_packet_identifier() {
+    let mut world = World::new();
+    let subscriber = subscribed_durably(&mut world, 2);
+    let peer = world.connect(&client("pub"));
+    world.publish(peer, message(2, 1, "t", "m"));
+    held_until_durable(&mut world, subscriber, &["PUBLISH #1 q2 t=m"]);
+}
+
+#[test]
+fn an_outgoing_qos_2_publish_from_the_queue_waits_for_its_packet_identifier() {
+    let mut world = World::new();
+    let subscriber = subscribed_durably(&mut world, 2);
+    world.lose(subscriber);
+    let peer = world.connect(&client("pub"));
+    world.publish(peer, message(2, 1, "t", "m"));
+    world.flush();
+    let subscriber = world.connect(&durable("sub"));
+    assert_eq!(world.got(subscriber), [""; 0]);
+    world.take_fetches();
+    world.answer_fetches();
+    world.writes();
+    held_until_durable(&mut world, subscriber, &["PUBLISH #1 q2 t=m"]);
+    assert_eq!(world.writes(), ["PutDelivery s1 k1 q2 #1"]);
+}
+
+#[test]
+fn pubrel_waits_until_the_clients_pubrec_is_kept() {
+    let mut world = World::new();
+    let subscriber = subscribed_durably(&mut world, 2);
+    let peer = world.connect(&client("pub"));
+    world.publish(peer, message(2, 1, "t", "m"));
+    world.settle();
+    assert_eq!(world.got(subscriber), ["PUBLISH #1 q2 t=m"]);
+    world.pubrec(subscriber, 1);
+    held_until_durable(&mut world, subscriber, &["PUBREL #1"]);
+}
+
+#[test]
+fn a_retained_message_is_acknowledged_when_it_is_kept() {
+    let mut world = World::new();
+    let peer = world.connect(&client("pub"));
+    world.publish(peer, retained(1, 1, "t", "m"));
+    held_until_durable(&mut world, peer, &["PUBACK #1 NoMatchingSubscribers"]);
+    world.publish(peer, retained(1, 2, "t", ""));
+    held_until_durable(&mut world, peer, &["PUBACK #2 NoMatchingSubscribers"]);
+    assert!(world.disk.retained.is_empty());
+}
+
+#[test]
+fn a_qos_0_delivery_waits_for_the_retained_message_it_reveals() {
+    let mut world = World::new();
+    let subscriber = world.connect(&client("sub"));
+    world.subscribe(subscriber, "t", 0);
+    let peer = world.connect(&client("pub"));
+    world.publish(peer, retained(0, 0, "t", "m"));
+    held_until_durable(&mut world, subscriber, &["PUBLISH t=m"]);
+    world.publish(peer, message(0, 0, "t", "n"));
+    assert_eq!(world.got(subscriber), ["PUBLISH t=n"]);
+}
+
+#[test]
+fn a_delivery_to_a_transient_session_waits_for_the_message_a_durable_one_keeps() {
+    let mut world = World::new();
+    subscribed_durably(&mut world, 1);
+    let other = world.connect(&client("other"));
+    world.subscribe(other, "t", 1);
+    let peer = world.connect(&client("pub"));
+    world.publish(peer, message(1, 1, "t", "m"));
+    held_until_durable(&mut world, other, &["PUBLISH #1 q1 t=m"]);
+}
+
+#[test]
+fn nothing_waits_and_nothing_is_written_where_nobody_durable_is_concerned() {
+    let mut world = World::new();
+    subscribed_durably(&mut world, 0);
+    let other = world.connect(&client("other"));
+    world.subscribe(other, "t", 2);
+    let peer = world.connect(&client("pub"));
+    world.flush();
+    world.writes();
+    world.publish(peer, message(1, 1, "t", "m"));
+    world.publish(peer, message(2, 2, "t", "n"));
+    world.publish(peer, message(0, 0, "t", "o"));
+    assert_eq!(world.got(peer), ["PUBACK #1", "PUBREC #2"]);
+    assert_eq!(
+        world.got(other),
+        ["PUBLISH #1 q1 t=m", "PUBLISH #2 q2 t=n", "PUBLISH t=o"]
+    );
+    world.flush();
+    assert_eq!(world.writes(), [""; 0]);
+}
+
+#[test]
+fn a_connection_has_one_fifo() {
+    let mut world = World::new();
+    let subscriber = subscribed_durably(&mut world, 1);
+    let peer = world.connect(&durable("pub"));
+    world.subscribe(peer, "own", 0);
+    world.publish(peer, message(1, 7, "t", "m"));
+    world.ping(peer);
+    world.publish(peer, message(0, 0, "own", "x"));
+    held_until_durable(
+        &mut world,
+        peer,
+        &["PUBACK #7", "PINGRESP", "PUBLISH own=x"],
+    );
+    world.ping(subscriber);
+    assert_eq!(world.got(subscriber), ["PUBLISH #1 q1 t=m", "PINGRESP"]);
+}
+
+#[test]
+fn what_stands_before_a_held_packet_leaves_and_what_the_next_batch_holds_stays() {
+    let mut world = World::new();
+    subscribed_durably(&mut world, 1);
+    let peer = world.connect(&client("pub"));
+    world.ping(peer);
+    world.publish(peer, message(1, 1, "t", "m"));
+    assert!(world.take());
+    world.publish(peer, message(1, 2, "t", "n"));
+    world.ping(peer);
+    assert_eq!(world.got(peer), ["PINGRESP"]);
+    world.durable();
+    assert_eq!(world.got(peer), ["PUBACK #1"]);
+    world.settle();
+    assert_eq!(world.got(peer), ["PUBACK #2", "PINGRESP"]);
+}
+
+#[test]
+fn a_connection_that_ends_takes_no_promise_with_it() {
+    let mut world = World::new();
+    subscribed_durably(&mut world, 1);
+    let peer = world.connect(&client("pub"));
+    world.publish(peer, message(1, 1, "t", "m"));
+    world.send(peer, Packet::PingResp);
+    assert_eq!(world.got(peer), ["DISCONNECT ProtocolError"]);
+    assert!(world.closes(peer));
+    world.settle();
+    assert_eq!(world.got(peer), [""; 0]);
+}
+
+fn rules(default: Durability, topics: &[(&str, Durability)]) -> Settings {
+    Settings {
+        durability: DurabilityRules {
+            default,
+            topics: topics
+                .iter()
+                .map(|(filter, level)| ((*filter).into(), *level))
+                .collect(),
+        },
+        ..Settings::default()
+    }
+}
+
+#[test]
+fn each_topic_waits_as_far_as_its_rule_says() {
+    let topics = [
+        ("os/#", Durability::Os),
+        ("memory/#", Durability::Memory),
+        ("os/never", Durability::Fsync),
+    ];
+    let mut world = World::with(rules(Durability::Fsync, &topics));
+    let subscriber = world.connect(&durable("sub"));
+    world.subscribe(subscriber, "#", 1);
+    let peer = world.connect(&client("pub"));
+    world.writes();
+
+    world.publish(peer, message(1, 1, "memory/x", "m"));
+    assert_eq!(world.got(peer), ["PUBACK #1"]);
+    assert_eq!(world.got(subscriber), ["PUBLISH #1 q1 memory/x=m"]);
+    assert!(!world.take());
+
+    world.publish(peer, message(1, 2, "os/never", "m")); // The first rule that matches holds.
+    assert!(world.take());
+    assert_eq!(world.got(peer), [""; 0]);
+    world.written();
+    assert_eq!(world.got(peer), ["PUBACK #2"]);
+    world.durable();
+
+    world.publish(peer, message(1, 3, "other", "m"));
+    held_until_durable(&mut world, peer, &["PUBACK #3"]);
+}
+
+#[test]
+fn a_session_waits_as_far_as_any_topic() {
+    let mut world = World::with(rules(Durability::Memory, &[("keep", Durability::Os)]));
+    let peer = world.open(&durable("a"));
+    assert!(world.take());
+    assert_eq!(world.got(peer), [""; 0]);
+    world.written();
+    assert_eq!(world.got(peer), ["CONNACK Success"]);
+    world.durable();
+    world.ask(peer, 1, &[("#", options(1))]);
+    assert!(world.take());
+    world.written();
+    assert_eq!(world.got(peer), ["SUBACK [GrantedQos1]"]);
+}
+
+#[test]
+fn with_durability_memory_nothing_is_written() {
+    let mut world = World::with(rules(Durability::Memory, &[]));
+    let peer = world.open(&durable("a").will(1, "w", "gone"));
+    world.ask(peer, 1, &[("#", options(2))]);
+    world.publish(peer, message(2, 1, "t", "m"));
+    world.publish(peer, retained(1, 2, "r", "m"));
+    assert_eq!(
+        world.got(peer),
+        [
+            "CONNACK Success",
+            "SUBACK [GrantedQos2]",
+            "PUBLISH #1 q2 t=m",
+            "PUBREC #1",
+            "PUBLISH #2 q1 r=m",
+            "PUBACK #2",
+        ]
+    );
+    world.lose(peer);
+    world.wait(1000);
+    world.flush();
+    assert_eq!(world.writes(), [""; 0]);
+    // The session is kept as long as the process.
+    let peer = world.open(&durable("a"));
+    assert_eq!(
+        world.got(peer),
+        [
+            "CONNACK present Success",
+            "PUBLISH #1 q2 dup t=m",
+            "PUBLISH #2 q1 dup r=m",
+            "PUBLISH #3 q1 w=gone",
+        ]
+    );
+}
+
+#[test]
+fn pubcomp_of_an_os_topic_leaves_when_written() {
+    let mut world = World::with(rules(Durability::Os, &[]));
+    let peer = world.connect(&durable("pub"));
+    world.publish(peer, message(2, 7, "t", "m"));
+    assert!(world.take());
+    world.written();
+    assert_eq!(world.got(peer), ["PUBREC #7 NoMatchingSubscribers"]);
+    world.durable();
+    world.pubrel(peer, 7);
+    assert!(world.take());
+    assert_eq!(world.got(peer), [""; 0]);
+    world.written();
+    assert_eq!(world.got(peer), ["PUBCOMP #7"]);
+}
+
+#[test]
+fn removals_after_an_acknowledgement_force_no_commit_and_follow_within_100_ms() {
+    let mut world = World::new();
+    let subscriber = subscribed_durably(&mut world, 1);
+    let peer = world.connect(&client("pub"));
+    world.publish(peer, message(1, 1, "t", "m"));
+    world.settle();
+    world.got(subscriber);
+    world.writes();
+    world.puback(subscriber, 1);
+    assert!(!world.take(), "nobody waits for it");
+    assert_eq!(world.broker.next_timeout(), world.now.uptime + 100);
+    world.jump(99);
+    assert!(!world.take());
+    world.jump(1);
+    assert!(world.take());
+    assert_eq!(world.writes(), ["RemoveDelivery s1 k1", "RemoveMessage s1"]);
+    world.durable();
+    assert!(world.broker.is_settled());
+}
+
+#[test]
+fn removals_join_the_next_batch() {
+    let mut world = World::new();
+    let subscriber = subscribed_durably(&mut world, 1);
+    let peer = world.connect(&client("pub"));
+    world.publish(peer, message(1, 1, "t", "m"));
+    world.settle();
+    world.got(subscriber);
+    world.puback(subscriber, 1);
+    world.writes();
+    world.publish(peer, message(1, 2, "t", "n"));
+    world.settle();
+    let removed = ["RemoveDelivery s1 k1", "RemoveMessage s1"];
+    let put = ["PutDelivery s2 k1 q1 #2", "PutMessage s2"];
+    assert_eq!(world.writes(), [removed, put].concat());
+}
+
+#[test]
+fn a_slow_disk_is_not_asked_for_the_next_batch_over_and_over() {
+    let mut world = World::new();
+    let subscriber = subscribed_durably(&mut world, 1);
+    let peer = world.connect(&client("pub"));
+    world.publish(peer, message(1, 1, "t", "m"));
+    world.publish(peer, message(1, 2, "t", "n"));
+    world.settle();
+    world.got(subscriber);
+    world.publish(peer, message(1, 3, "t", "o"));
+    assert!(world.take());
+    world.puback(subscriber, 1);
+    world.jump(500);
+    world.broker.tick(world.now);
+    // The removals are overdue, but nothing can be done for them before the disk is free.
+    assert!(world.broker.next_timeout() > world.now.uptime);
+    world.durable();
+    assert!(world.take());
+}

@@ -1,0 +1,181 @@
+//! Clients that break the rules, or use them to do harm.
+
+use super::*;
+
+#[test]
+fn acknowledgements_of_what_was_never_sent_are_harmless() {
+    let mut world = World::new();
+    let peer = world.connect(&durable("a"));
+    for id in [1, 77, 65_535] {
+        world.puback(peer, id);
+        world.pubcomp(peer, id);
+        world.pubrec(peer, id);
+        world.pubrel(peer, id);
+        let refused = Ack {
+            reason: ReasonCode::UnspecifiedError,
+            ..success(id)
+        };
+        world.send(peer, Packet::PubRec(refused));
+    }
+    let expected = [1, 77, 65_535].map(|id| {
+        [
+            format!("PUBREL #{id} PacketIdentifierNotFound"),
+            format!("PUBCOMP #{id} PacketIdentifierNotFound"),
+        ]
+    });
+    assert_eq!(world.got(peer), expected.concat());
+    assert!(!world.take());
+    world.assert_nothing_left();
+}
+
+#[test]
+fn the_wrong_acknowledgement_is_a_protocol_error() {
+    type Wrong = fn(&mut World, Peer, u16);
+    let cases: [(u8, Wrong); 3] = [(2, World::puback), (1, World::pubrec), (2, World::pubcomp)];
+    for (qos, wrong) in cases {
+        let mut world = World::new();
+        let subscriber = world.connect(&durable("sub"));
+        world.subscribe(subscriber, "t", 2);
+        let peer = world.connect(&publisher());
+        world.publish(peer, message(qos, 1, "t", "m"));
+        world.settle();
+        assert_eq!(world.got(subscriber).len(), 1);
+        wrong(&mut world, subscriber, 1);
+        assert_eq!(world.got(subscriber), ["DISCONNECT ProtocolError"]);
+        // The message is not lost by it.
+        world.lose(subscriber);
+        let subscriber = world.connect(&durable("sub"));
+        assert_eq!(world.drain(subscriber), [format!("PUBLISH q{qos} dup t=m")]);
+        world.pubrel(peer, 1);
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_pubrec_that_comes_again_is_answered_again() {
+    let mut world = World::new();
+    let subscriber = world.connect(&durable("sub"));
+    world.subscribe(subscriber, "t", 2);
+    let peer = world.connect(&publisher());
+    world.publish(peer, message(2, 1, "t", "m"));
+    world.pubrel(peer, 1);
+    world.settle();
+    world.got(subscriber);
+    world.writes();
+    world.pubrec(subscriber, 1);
+    world.pubrec(subscriber, 1);
+    // The second promises no more than the first, and no less.
+    assert_eq!(world.got(subscriber), [""; 0]);
+    world.settle();
+    assert_eq!(world.got(subscriber), ["PUBREL #1", "PUBREL #1"]);
+    assert_eq!(world.writes(), ["PutDelivery s1 k1 q2 #1 released"]);
+    world.pubrec(subscriber, 1);
+    assert_eq!(world.got(subscriber), ["PUBREL #1"]);
+    world.pubcomp(subscriber, 1);
+    world.pubcomp(subscriber, 1);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_client_that_takes_over_its_own_identifier_all_the_time_leaves_nothing_behind() {
+    let mut world = World::new();
+    let keeper = world.connect(&durable("keeper"));
+    world.subscribe(keeper, "#", 1);
+    let mut peers = Vec::new();
+    for round in 0..1_000 {
+        let client = match round % 4 {
+            0 => durable("a"),
+            1 => client("a").will(1, "w", "gone"),
+            2 => durable("a").clean().will(0, "w", "gone"),
+            _ => client("a").clean(),
+        };
+        let peer = world.open(&client);
+        world.ask(peer, 1, &[("x/#", options(2)), ("$share/g/x", options(1))]);
+        world.publish(peer, message(2, 1, "x", "m"));
+        peers.push(peer);
+        if round % 10 == 9 {
+            world.settle();
+            for peer in peers.drain(..) {
+                world.lose(peer);
+            }
+        }
+    }
+    world.connect(&client("a").clean());
+    world.drain(keeper);
+    world.assert_nothing_left();
+    let gauges = world.broker.gauges();
+    assert_eq!((gauges.connected, gauges.sessions), (2, 2));
+    assert_eq!(gauges.subscriptions, 1);
+    assert_eq!(world.broker.connection_count(), 2);
+    assert!(
+        world.broker.holding.len() <= 2,
+        "{:?}",
+        world.broker.holding
+    );
+    assert_eq!(world.disk.sessions.len(), 1);
+    assert_eq!(world.disk.subscriptions.len(), 1);
+    assert!(world.disk.groups.is_empty() && world.disk.wills.is_empty());
+}
+
+#[test]
+fn a_huge_subscribe_is_answered_and_undone() {
+    let mut world = World::with(limited(Limits {
+        max_subscriptions: 10_000,
+        ..Limits::default()
+    }));
+    let peer = world.connect(&durable("a"));
+    let filters: Vec<String> = (0..20_000).map(|number| format!("f/{number}/+")).collect();
+    let asked: Vec<(&str, SubscribeOptions)> = filters
+        .iter()
+        .map(|filter| (filter.as_str(), options(1)))
+        .collect();
+    world.ask(peer, 1, &asked);
+    world.settle();
+    let got = world.got(peer);
+    assert_eq!(got[0].matches("GrantedQos1").count(), 10_000);
+    assert_eq!(got[0].matches("QuotaExceeded").count(), 10_000);
+    assert_eq!(world.broker.counters().subscriptions_refused, 10_000);
+    world.connect(&client("a").clean());
+    assert!(world.disk.subscriptions.is_empty());
+    assert_eq!(world.broker.gauges().subscriptions, 0);
+}
+
+#[test]
+fn a_client_that_never_releases_is_bounded_by_the_packet_identifiers() {
+    let mut world = World::new();
+    let peer = world.connect(&publisher());
+    for number in 0..70_000_u32 {
+        let id = (number % 65_535 + 1) as u16;
+        world.publish(peer, message(2, id, "t", "m"));
+        if number % 1_000 == 0 {
+            world.got(peer);
+        }
+    }
+    assert_eq!(world.session(peer).received.len(), 65_535);
+    assert_eq!(
+        world.broker.counters().duplicates_suppressed,
+        70_000 - 65_535
+    );
+}
+
+#[test]
+fn a_queue_that_cannot_be_read_yet_makes_no_list_that_grows() {
+    let mut world = World::new();
+    let a = world.connect(&durable("a"));
+    world.subscribe(a, "t", 1);
+    world.subscribe(a, "$share/g/t", 1);
+    world.lose(a);
+    world.flush();
+    let peer = world.connect(&publisher());
+    world.publish(peer, message(1, 1, "t", "m"));
+    assert!(world.take());
+    let a = world.open(&durable("a"));
+    for _ in 0..10_000 {
+        world.ping(a);
+        assert_eq!(world.got(a), [""; 0]);
+    }
+    let starved = world.broker.starved.len();
+    assert!(starved < 10, "{starved}");
+    world.durable();
+    assert_eq!(world.drain(a).len(), 2);
+}

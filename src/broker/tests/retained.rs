@@ -1,0 +1,345 @@
+//! Retained messages: which is kept, and how they come to new subscriptions.
+
+use super::*;
+
+fn with_retained(count: usize, qos: u8) -> (World, Peer) {
+    let mut world = World::new();
+    let peer = world.connect(&publisher());
+    for number in 0..count {
+        let topic = format!("r/{number:05}");
+        world.publish(peer, retained(qos, 1, &topic, "m"));
+        if qos == 2 {
+            world.pubrel(peer, 1);
+        }
+    }
+    world.flush();
+    world.got(peer);
+    (world, peer)
+}
+
+#[test]
+fn the_last_message_of_a_topic_is_the_retained_one() {
+    let (mut world, peer) = with_retained(0, 0);
+    world.publish(peer, retained(1, 1, "t", "old"));
+    world.publish(peer, retained(0, 0, "t", "new"));
+    world.publish(peer, message(1, 1, "t", "not retained"));
+    world.settle();
+    let subscriber = world.connect(&client("sub"));
+    assert_eq!(
+        world.subscribe(subscriber, "t", 2),
+        ["SUBACK [GrantedQos2]", "PUBLISH retain t=new"]
+    );
+    world.publish(peer, retained(0, 0, "t", "")); // [MQTT-3.3.1-6]
+    world.settle();
+    assert_eq!(world.got(subscriber), ["PUBLISH t="]);
+    assert_eq!(world.subscribe(subscriber, "t", 2).len(), 1);
+    assert_eq!(world.broker.gauges().retained, 0);
+    assert_eq!(world.broker.gauges().retained_bytes, 0);
+}
+
+#[test]
+fn retained_messages_survive_a_crash() {
+    let (mut world, peer) = with_retained(0, 0);
+    world.publish(peer, retained(1, 1, "t", "kept"));
+    world.publish(peer, retained(1, 1, "u", "taken back"));
+    world.publish(peer, retained(1, 1, "u", ""));
+    world.settle();
+    world.crash();
+    let subscriber = world.connect(&client("sub"));
+    assert_eq!(
+        world.subscribe(subscriber, "#", 1),
+        ["SUBACK [GrantedQos1]", "PUBLISH #1 q1 retain t=kept"]
+    );
+}
+
+#[test]
+fn every_filter_finds_the_retained_messages_it_matches() {
+    let topics = [
+        "a", "a/b", "a/b/c", "a/c", "ab", "a0", "/a", "b/b", "$x/b", "a//b",
+    ];
+    let filters = [
+        "#", "+", "a", "a/#", "a/+", "+/b", "+/#", "a/b/#", "/#", "/+", "$x/#", "a/+/b", "a//b",
+        "ab", "x", "a/b/c", "+/+/#", "$x/+", "+/b/#",
+    ];
+    let mut world = World::new();
+    let peer = world.connect(&publisher());
+    for topic in topics {
+        world.publish(peer, retained(0, 0, topic, "m"));
+    }
+    world.settle();
+    let subscriber = world.connect(&client("sub"));
+    for filter in filters {
+        let mut got = world.subscribe(subscriber, filter, 0)[1..].to_vec();
+        let matching = topics
+            .iter()
+            .filter(|topic| crate::wire::topic::matches(filter, topic));
+        let mut expected: Vec<String> = matching
+            .map(|topic| format!("PUBLISH retain {topic}=m"))
+            .collect();
+        got.sort();
+        expected.sort();
+        assert_eq!(got, expected, "{filter}");
+        world.unsubscribe(subscriber, filter);
+        world.got(subscriber);
+    }
+}
+
+#[test]
+fn retain_handling_says_when_they_are_sent() {
+    let (mut world, _) = with_retained(1, 0);
+    let subscriber = world.connect(&client("sub"));
+    let mut got = Vec::new();
+    for handling in [
+        RetainHandling::Never,
+        RetainHandling::IfNew,
+        RetainHandling::OnSubscribe,
+    ] {
+        let options = SubscribeOptions {
+            retain_handling: handling,
+            ..options(0)
+        };
+        world.ask(subscriber, 1, &[("r/#", options)]);
+        got.push(world.got(subscriber).len() - 1);
+        if handling == RetainHandling::Never {
+            world.unsubscribe(subscriber, "r/#");
+            world.got(subscriber);
+        }
+    }
+    assert_eq!(got, [0, 1, 1]);
+    let if_new = SubscribeOptions {
+        retain_handling: RetainHandling::IfNew,
+        ..options(0)
+    };
+    world.ask(subscriber, 1, &[("r/#", if_new)]);
+    assert_eq!(world.got(subscriber).len(), 1); // [MQTT-3.3.1-10]
+}
+
+#[test]
+fn a_replay_comes_in_slices_and_in_order() {
+    let (mut world, _) = with_retained(1_500, 0);
+    let subscriber = world.connect(&client("sub"));
+    world.ask(subscriber, 1, &[("r/+", options(0))]);
+    let mut out = Vec::new();
+    world.broker.take_output(subscriber.id, &mut out, world.now);
+    let first = show(&out, subscriber.version);
+    assert_eq!(first.len(), 1 + 512);
+    let mut touched = Vec::new();
+    world.broker.take_touched(&mut touched);
+    assert!(touched.contains(&subscriber.id), "there is more to come");
+    let rest = world.got(subscriber);
+    assert_eq!(rest.len(), 1_500 - 512);
+    assert!(first[1..].is_sorted() && rest.is_sorted());
+}
+
+#[test]
+fn a_search_that_finds_nothing_for_long_is_sliced_too() {
+    let (mut world, peer) = with_retained(1_500, 0);
+    world.publish(peer, retained(0, 0, "r/99999/x", "found"));
+    world.settle();
+    let subscriber = world.connect(&client("sub"));
+    world.ask(subscriber, 1, &[("r/+/x", options(0))]);
+    let mut out = Vec::new();
+    for _ in 0..3 {
+        world.broker.take_output(subscriber.id, &mut out, world.now);
+    }
+    assert_eq!(
+        show(&out, subscriber.version),
+        ["SUBACK [Success]", "PUBLISH retain r/99999/x=found"]
+    );
+    assert_eq!(world.got(subscriber), [""; 0]);
+}
+
+#[test]
+fn a_filter_without_wildcards_looks_at_one_topic() {
+    let (mut world, peer) = with_retained(1_500, 0);
+    world.publish(peer, retained(0, 0, "r", "m"));
+    world.settle();
+    let subscriber = world.connect(&client("sub"));
+    world.ask(subscriber, 1, &[("r", options(0))]);
+    world.got(subscriber);
+    let mut touched = Vec::new();
+    world.broker.take_touched(&mut touched);
+    world.ask(subscriber, 1, &[("r", options(0))]);
+    let mut out = Vec::new();
+    world.broker.take_touched(&mut touched);
+    touched.clear();
+    world.broker.take_output(subscriber.id, &mut out, world.now);
+    world.broker.take_touched(&mut touched);
+    assert_eq!(show(&out, subscriber.version).len(), 2);
+    assert!(world.session(subscriber).replays.is_empty());
+}
+
+#[test]
+fn a_replay_keeps_to_the_window() {
+    for qos in 1..=2 {
+        let (mut world, _) = with_retained(30, qos);
+        let subscriber = world.connect(&client("sub").with(Property::ReceiveMaximum(7)));
+        assert_eq!(world.subscribe(subscriber, "#", qos).len(), 1 + 7);
+        for id in 1..=3 {
+            if qos == 1 {
+                world.puback(subscriber, id);
+            } else {
+                world.pubrec(subscriber, id);
+                world.pubcomp(subscriber, id);
+            }
+        }
+        let got = world.got(subscriber);
+        let publishes = got.iter().filter(|line| line.starts_with("PUBLISH"));
+        assert_eq!(publishes.count(), 3);
+    }
+}
+
+#[test]
+fn a_durable_sessions_replay_is_stored_and_taken_up_again() {
+    let (mut world, _) = with_retained(10, 2);
+    let subscriber = world.connect(&durable("sub").with(Property::ReceiveMaximum(4)));
+    world.writes();
+    assert_eq!(world.subscribe(subscriber, "#", 2).len(), 1);
+    assert_eq!(world.all(subscriber).len(), 4);
+    assert_eq!(
+        world.disk.deliveries.len(),
+        4,
+        "the others are not its own yet"
+    );
+    world.lose(subscriber);
+    world.flush();
+    assert_eq!(world.disk.deliveries.len(), 10, "now they wait for it");
+    world.crash();
+    let subscriber = world.connect(&durable("sub"));
+    let got = world.drain(subscriber);
+    assert_eq!(got.len(), 10);
+    assert!(got[..4].iter().all(|line| line.contains("dup retain")));
+    assert!(
+        got[4..]
+            .iter()
+            .all(|line| line.starts_with("PUBLISH q2 retain"))
+    );
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_session_kept_in_memory_takes_up_its_replay_again() {
+    let mut world = World::with(Settings {
+        durability: super::super::record::DurabilityRules {
+            default: Durability::Memory,
+            topics: Vec::new(),
+        },
+        ..Settings::default()
+    });
+    let peer = world.connect(&publisher());
+    for number in 0..10 {
+        world.publish(peer, retained(1, 1, &number.to_string(), "m"));
+    }
+    let subscriber = world.connect(&durable("sub").with(Property::ReceiveMaximum(4)));
+    assert_eq!(world.subscribe(subscriber, "#", 1).len(), 1 + 4);
+    world.lose(subscriber);
+    let subscriber = world.connect(&durable("sub"));
+    assert_eq!(world.drain(subscriber).len(), 10);
+}
+
+#[test]
+fn a_subscription_that_is_gone_gets_no_more_retained_messages() {
+    let (mut world, _) = with_retained(10, 1);
+    let subscriber = world.connect(&client("sub").with(Property::ReceiveMaximum(4)));
+    assert_eq!(world.subscribe(subscriber, "r/#", 1).len(), 1 + 4);
+    world.unsubscribe(subscriber, "r/#");
+    world.puback(subscriber, 1);
+    assert_eq!(world.got(subscriber), ["UNSUBACK [Success]"]); // [MQTT-3.10.4-2]
+}
+
+#[test]
+fn subscribing_over_and_over_while_a_replay_waits_takes_no_memory() {
+    let (mut world, _) = with_retained(10, 1);
+    let subscriber = world.connect(&client("sub").with(Property::ReceiveMaximum(4)));
+    for _ in 0..10_000 {
+        world.ask(subscriber, 1, &[("r/#", options(1)), ("+/+", options(1))]);
+        world.got(subscriber);
+    }
+    let replays = world.session(subscriber).replays.len();
+    assert!(replays < 20, "{replays}");
+    for id in 1..=4 {
+        world.puback(subscriber, id);
+    }
+    assert!(world.drain(subscriber).len() >= 10);
+}
+
+#[test]
+fn what_is_published_meanwhile_is_newer_than_what_is_replayed() {
+    let (mut world, peer) = with_retained(10, 1);
+    let subscriber = world.connect(&client("sub").with(Property::ReceiveMaximum(1)));
+    world.subscribe(subscriber, "r/#", 1);
+    world.publish(peer, retained(1, 1, "r/00009", "newer"));
+    world.settle();
+    world.puback(subscriber, 1);
+    let got = world.drain(subscriber);
+    let last = got.iter().rfind(|line| line.contains("r/00009"));
+    assert_eq!(
+        last.map(String::as_str),
+        Some("PUBLISH q1 retain r/00009=newer")
+    );
+    assert!(!got.iter().any(|line| line.contains("r/00009=m")));
+}
+
+#[test]
+fn an_expired_retained_message_is_not_sent() {
+    let (mut world, _) = with_retained(0, 0);
+    let peer = world.connect(&client("pub5"));
+    let expiry = [Property::MessageExpiryInterval(10)];
+    world.publish_with(peer, retained(1, 1, "t", "m"), &expiry);
+    world.settle();
+    let subscriber = world.connect(&client("sub"));
+    world.jump(4_500);
+    assert_eq!(
+        world.subscribe(subscriber, "t", 1)[1],
+        "PUBLISH #1 q1 retain t=m expiry 6"
+    );
+    world.jump(5_500);
+    assert_eq!(world.subscribe(subscriber, "t", 1).len(), 1);
+    world.flush();
+    world.crash();
+    let subscriber = world.connect(&client("sub"));
+    assert_eq!(world.subscribe(subscriber, "t", 1).len(), 1);
+}
+
+#[test]
+fn a_full_store_of_retained_messages_takes_no_new_ones_and_goes_on_replacing() {
+    let mut world = World::with(limited(Limits {
+        max_retained_messages: 2,
+        max_retained_bytes: 8,
+        ..Limits::default()
+    }));
+    let peer = world.connect(&client("pub5"));
+    let old = world.connect(&publisher());
+    let subscriber = world.connect(&client("sub"));
+    world.subscribe(subscriber, "#", 0);
+    for topic in ["a", "b", "c"] {
+        world.publish(peer, retained(1, 1, topic, "m"));
+    }
+    world.publish(peer, retained(1, 1, "a", "nnn"));
+    world.publish(peer, retained(1, 1, "b", "too large"));
+    world.settle();
+    assert_eq!(
+        world.got(peer),
+        [
+            "PUBACK #1",
+            "PUBACK #1",
+            "PUBACK #1 QuotaExceeded",
+            "PUBACK #1",
+            "PUBACK #1 QuotaExceeded",
+        ]
+    );
+    assert_eq!(
+        world.got(subscriber).len(),
+        5,
+        "they are delivered all the same"
+    );
+    assert_eq!(world.broker.counters().refused_retained, 2);
+    // A client that cannot be told is not sent away: it would come back with the same message for ever.
+    world.publish(old, retained(1, 1, "c", "m"));
+    world.publish(old, retained(2, 2, "c", "m"));
+    world.publish(old, retained(0, 0, "c", "m"));
+    world.pubrel(old, 2);
+    world.settle();
+    assert_eq!(world.got(old), ["PUBACK #1", "PUBREC #2", "PUBCOMP #2"]);
+    assert_eq!(world.got(subscriber).len(), 3);
+}

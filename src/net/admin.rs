@@ -1,0 +1,85 @@
+//! Figures for Prometheus and a health check, over HTTP.
+//!
+//! Counting costs the broker an addition: it counts in a plain struct, and the figures are put into the recorder when somebody asks for them.
+
+use std::io;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use metrics::{counter, describe_counter, gauge, with_local_recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tokio::net::TcpListener;
+
+use super::core::Core;
+use crate::store::Store;
+
+/// What answers requests.
+struct Admin {
+    core: Arc<Core>,
+    store: Arc<Store>,
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+}
+
+/// Serves `/metrics` (Prometheus' text format) and `/health` until the process ends.
+///
+/// # Errors
+/// The socket fails.
+pub async fn serve(listener: TcpListener, core: Arc<Core>, store: Arc<Store>) -> io::Result<()> {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let admin = Arc::new(Admin {
+        core,
+        store,
+        recorder,
+        handle,
+    });
+    let routes = Router::new()
+        .route("/metrics", get(figures))
+        .route("/health", get(|| async { "ok\n" }));
+    axum::serve(listener, routes.with_state(admin)).await
+}
+
+async fn figures(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    with_local_recorder(&admin.recorder, || admin.record());
+    (
+        [(CONTENT_TYPE, "text/plain; version=0.0.4")],
+        admin.handle.render(),
+    )
+}
+
+impl Admin {
+    fn record(&self) {
+        let (counters, gauges) = {
+            let mut entered = self.core.enter(None);
+            let broker = entered.broker();
+            (broker.counters().clone(), broker.gauges())
+        };
+        for (name, what, value) in counters.iter() {
+            let name = format!("tidegate_{name}");
+            describe_counter!(name.clone(), what.trim());
+            counter!(name).absolute(value);
+        }
+        let usage = self.store.usage();
+        counter!("tidegate_store_written_bytes").absolute(usage.written_bytes);
+        counter!("tidegate_store_syncs").absolute(usage.syncs);
+        let set = |name: &'static str, value: u64| gauge!(name).set(value as f64);
+        set("tidegate_clients_connected", gauges.connected);
+        set("tidegate_sessions", gauges.sessions);
+        set("tidegate_subscriptions", gauges.subscriptions);
+        set("tidegate_retained_messages", gauges.retained);
+        set("tidegate_retained_bytes", gauges.retained_bytes);
+        set("tidegate_queued_messages", gauges.queued);
+        set("tidegate_queued_bytes", gauges.queued_bytes);
+        set("tidegate_pending_write_bytes", gauges.pending_write_bytes);
+        set("tidegate_store_file_bytes", usage.file_bytes);
+        set("tidegate_store_live_bytes", usage.live_bytes);
+        set("tidegate_store_room_bytes", usage.room_bytes);
+        gauge!("tidegate_store_last_commit_seconds").set(usage.last_commit.as_secs_f64());
+        gauge!("tidegate_store_longest_commit_seconds").set(usage.longest_commit.as_secs_f64());
+    }
+}

@@ -1,0 +1,608 @@
+//! A reference client, written from the standard and not from the broker: it publishes, subscribes, acknowledges in order, keeps its own state
+//! through reconnections and sends again what was not acknowledged. What it does next is left to chance; what it gets is in `receive.rs`.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::expected::Asked;
+use super::history::{History, Message, SessionLife, Subscribed, Violation};
+use super::plan::{ClientPlan, Role};
+use super::rng::Rng;
+use crate::wire::packet::{
+    Ack, Connect, Disconnect, Publish, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe,
+    Will,
+};
+use crate::wire::{
+    Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
+};
+
+/// Packet identifiers of SUBSCRIBE and UNSUBSCRIBE begin here.
+const REQUEST_IDS: u16 = 1000;
+/// How long a probe looks at retained messages, in milliseconds.
+const LOOK_MS: u64 = 15_000;
+/// How long a client waits for CONNACK, in milliseconds.
+const PATIENCE_MS: u64 = 8_000;
+
+#[derive(Debug)]
+pub struct Client {
+    pub number: usize,
+    pub plan: ClientPlan,
+    /// The link it believes to have.
+    pub link: Option<usize>,
+    /// It has had CONNACK.
+    pub up: bool,
+    /// When it opened the link, or lost the last one, in milliseconds.
+    pub since: u64,
+    /// Asks for a clean start until a CONNACK comes: it cannot tell any more which session a CONNACK would be about.
+    pub must_clean: bool,
+    /// Publishes nothing new, comes back at once and stays.
+    pub healing: bool,
+    pub(super) outgoing: VecDeque<Outgoing>,
+    /// QoS 2 messages received and not released, by packet identifier.
+    pub(super) incoming: BTreeMap<u16, Option<usize>>,
+    /// What has come on this connection and is not acknowledged for good.
+    pub(super) unacknowledged: BTreeMap<u16, u8>,
+    pub(super) acks: VecDeque<(Kind, u16)>,
+    pub(super) request: Option<Request>,
+    pub(super) aliases: BTreeMap<u16, String>,
+    pub(super) server_aliases: u16,
+    pub(super) last_sent: u64,
+    /// By topic, the oldest retained write that may still be shown to this session.
+    pub(super) floors: Option<BTreeMap<String, usize>>,
+    /// By topic, the retained write a probe was shown.
+    pub shown: BTreeMap<String, usize>,
+    /// What it found wrong while it did something.
+    pub fault: Option<Violation>,
+    wanted: Vec<bool>,
+    published: usize,
+    next_request: u16,
+    set_aliases: Vec<String>,
+}
+
+/// A message being published.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outgoing {
+    pub id: u16,
+    pub message: usize,
+    pub released: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    PubAck,
+    PubRec,
+    PubComp,
+}
+
+/// A SUBSCRIBE or UNSUBSCRIBE under way.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub id: u16,
+    pub subscription: usize,
+    pub subscribe: bool,
+}
+
+/// What a client does with its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Move {
+    Stay,
+    Open,
+    /// Sends what it has, then closes.
+    Close,
+    /// Closes; part of what it sent is lost.
+    Reset,
+    /// Is gone without a trace; the broker is not told.
+    Vanish,
+}
+
+impl Client {
+    pub fn new(number: usize, plan: ClientPlan) -> Client {
+        Client {
+            number,
+            link: None,
+            up: false,
+            since: 0,
+            must_clean: false,
+            healing: false,
+            outgoing: VecDeque::new(),
+            incoming: BTreeMap::new(),
+            unacknowledged: BTreeMap::new(),
+            acks: VecDeque::new(),
+            request: None,
+            aliases: BTreeMap::new(),
+            server_aliases: 0,
+            last_sent: 0,
+            floors: None,
+            shown: BTreeMap::new(),
+            fault: None,
+            wanted: vec![true; plan.subscriptions.len()],
+            published: 0,
+            next_request: REQUEST_IDS,
+            set_aliases: Vec::new(),
+            plan,
+        }
+    }
+
+    /// Does the next thing. What it sends is appended to `out`.
+    pub fn step(
+        &mut self,
+        rng: &mut Rng,
+        history: &mut History,
+        ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Move {
+        if self.link.is_none() {
+            let away = if self.healing {
+                0
+            } else {
+                rng.between(0, self.plan.away_ms)
+            };
+            return if ms >= self.since + away {
+                Move::Open
+            } else {
+                Move::Stay
+            };
+        }
+        if !self.up {
+            let impatient = ms > self.since + PATIENCE_MS;
+            return if impatient { Move::Vanish } else { Move::Stay };
+        }
+        if self.healing || rng.chance(self.plan.eager) {
+            self.send_acks(usize::MAX, out);
+        } else {
+            let some = rng.below(self.acks.len() as u64 + 1) as usize;
+            self.send_acks(some, out);
+        }
+        if let Some(step) = self.leave(rng, history, ms, out) {
+            return step;
+        }
+        self.subscribe(rng, history, out);
+        for _ in 0..rng.below(3) {
+            self.publish(rng, history, ms, out);
+        }
+        let idle = ms - self.last_sent;
+        let keep_alive = u64::from(self.plan.keep_alive);
+        if out.is_empty() && keep_alive > 0 && idle > keep_alive * 400 {
+            self.encode(&Packet::PingReq, out);
+        }
+        if !out.is_empty() {
+            self.last_sent = ms;
+        }
+        Move::Stay
+    }
+
+    /// Opens a connection: appends CONNECT to `out`, and says what that asks for.
+    pub fn connect(
+        &mut self,
+        rng: &mut Rng,
+        history: &mut History,
+        link: usize,
+        ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Asked {
+        self.link = Some(link);
+        (self.since, self.last_sent) = (ms, ms);
+        let plan = self.plan.clone();
+        let v5 = plan.version == ProtocolVersion::V5;
+        let shares = plan
+            .subscriptions
+            .iter()
+            .any(|plan| plan.filter.starts_with('$'));
+        let restarts = plan.role == Role::Device && !shares && !self.healing && rng.chance(4);
+        self.must_clean |= restarts && self.outgoing.is_empty();
+        // A MQTT 5 session that ends with its connection needs no clean start.
+        let clean_start =
+            self.must_clean || (plan.clean && (!v5 || plan.name.len().is_multiple_of(2)));
+        let mut properties = PropertiesBuf::new();
+        if v5 {
+            if plan.expiry > 0 {
+                properties.push(Property::SessionExpiryInterval(plan.expiry));
+            }
+            if plan.receive_maximum != u16::MAX {
+                properties.push(Property::ReceiveMaximum(plan.receive_maximum));
+            }
+            if let Some(size) = plan.maximum_packet_size {
+                properties.push(Property::MaximumPacketSize(size));
+            }
+            if plan.aliases > 0 {
+                properties.push(Property::TopicAliasMaximum(plan.aliases));
+            }
+        }
+        let will = (!self.healing && rng.chance(plan.wills)).then(|| self.will(rng, history, v5));
+        let mut will_properties = PropertiesBuf::new();
+        if let Some((_, delay)) = will.filter(|(_, delay)| *delay > 0) {
+            will_properties.push(Property::WillDelayInterval((delay / 1000) as u32));
+        }
+        let payload = will.map(|(number, _)| payload(number, 12));
+        let topic = format!("w/{}", plan.name);
+        let connect = Connect {
+            version: plan.version,
+            bridge: false,
+            clean_start,
+            keep_alive: plan.keep_alive,
+            client_id: &plan.name,
+            will: will
+                .zip(payload.as_deref())
+                .map(|((number, _), payload)| Will {
+                    topic: &topic,
+                    payload,
+                    qos: qos_of(history.messages[number].qos),
+                    retain: false,
+                    properties: will_properties.as_properties(),
+                }),
+            username: None,
+            password: None,
+            properties: properties.as_properties(),
+        };
+        self.encode(&Packet::Connect(Box::new(connect)), out);
+        Asked {
+            clean_start,
+            expiry: match plan.expiry {
+                // In MQTT 3 a session that begins clean ends with its connection [MQTT-3.1.2-6].
+                _ if !v5 && clean_start => 0,
+                u32::MAX => u64::MAX,
+                seconds => u64::from(seconds) * 1000,
+            },
+            will,
+        }
+    }
+
+    fn will(&self, rng: &mut Rng, history: &mut History, v5: bool) -> (usize, u64) {
+        let delay = if v5 {
+            *rng.pick(&[0, 0, 1_000, 5_000])
+        } else {
+            0
+        };
+        let number = history.add(Message {
+            publisher: self.number,
+            topic: format!("w/{}", self.plan.name),
+            qos: *rng.pick(&[1, 2, 2, 2]),
+            retain: false,
+            empty: false,
+            expiry: None,
+            size: 12,
+            will: true,
+            handled: Vec::new(),
+            acknowledged: None,
+            abandoned: false,
+        });
+        (number, delay)
+    }
+
+    /// Ends the connection, if chance or the end of a look says so.
+    fn leave(
+        &mut self,
+        rng: &mut Rng,
+        history: &History,
+        ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Option<Move> {
+        if self.healing {
+            return None;
+        }
+        if self.plan.role == Role::Probe {
+            let asked = self.floors.is_some() && self.request.is_none();
+            if !asked || ms < self.since + LOOK_MS {
+                return None;
+            }
+            self.fault = self.missing_retained(history);
+            self.disconnect(ReasonCode::Success, out);
+            return Some(Move::Close);
+        }
+        if !rng.once_in(self.plan.leaves_once_in) {
+            return None;
+        }
+        let v5 = self.plan.version == ProtocolVersion::V5;
+        Some(match rng.below(5) {
+            0 => {
+                let with_will = v5 && rng.chance(25);
+                let reason = match with_will {
+                    true => ReasonCode::DisconnectWithWill,
+                    false => ReasonCode::Success,
+                };
+                self.disconnect(reason, out);
+                Move::Close
+            }
+            1 => Move::Close,
+            2 | 3 => Move::Reset,
+            _ => Move::Vanish,
+        })
+    }
+
+    pub fn disconnect(&mut self, reason: ReasonCode, out: &mut Vec<u8>) {
+        let properties = Properties::EMPTY;
+        self.encode(&Packet::Disconnect(Disconnect { reason, properties }), out);
+    }
+
+    /// Whatever ended it, the connection is gone.
+    pub fn lost(&mut self, ms: u64) {
+        (self.link, self.up, self.since) = (None, false, ms);
+        self.request = None;
+        self.acks.clear();
+        self.unacknowledged.clear();
+        self.aliases.clear();
+        self.set_aliases.clear();
+    }
+
+    /// The session it had is gone: it begins anew. What it published and does not know of stays undecided.
+    pub(super) fn begin_session(&mut self, history: &mut History) {
+        for item in self.outgoing.drain(..) {
+            history.messages[item.message].abandoned = true;
+        }
+        self.incoming.clear();
+        self.floors = None;
+        self.shown.clear();
+        let order = history.moment().order;
+        let life = &mut history.lives[self.number];
+        if let Some(last) = life.sessions.last_mut() {
+            last.ended.get_or_insert(order);
+        }
+        life.sessions.push(SessionLife {
+            began: order,
+            ended: None,
+        });
+        let filters: Vec<String> = life.subscriptions.keys().cloned().collect();
+        for filter in filters {
+            history.subscription(self.number, &filter, Subscribed::No);
+        }
+    }
+
+    /// Sends again what is not acknowledged, in the original order.
+    pub(super) fn resend(&mut self, history: &History, out: &mut Vec<u8>) {
+        for item in self.outgoing.clone() {
+            if item.released {
+                self.encode(&Packet::PubRel(ack(item.id)), out);
+            } else {
+                self.encode_publish(history, item.message, Some(item.id), true, out);
+            }
+        }
+    }
+
+    fn subscribe(&mut self, rng: &mut Rng, history: &mut History, out: &mut Vec<u8>) {
+        if self.request.is_some() || self.plan.subscriptions.is_empty() {
+            return;
+        }
+        let at = rng.below(self.plan.subscriptions.len() as u64) as usize;
+        let at = if self.healing {
+            let first = |at: &usize| self.is_wrong(history, *at);
+            (0..self.plan.subscriptions.len()).find(first).unwrap_or(at)
+        } else {
+            at
+        };
+        let plan = self.plan.subscriptions[at].clone();
+        let again = plan.toggles && !self.healing && rng.chance(5);
+        if !again && plan.toggles && !self.healing && rng.chance(5) {
+            self.wanted[at] = !self.wanted[at];
+        }
+        if !again && !self.is_wrong(history, at) {
+            return;
+        }
+        let known = history.lives[self.number].subscribed_now(&plan.filter);
+        let id = self.next_request;
+        self.next_request = (id + 1).max(REQUEST_IDS);
+        let subscribe = self.wanted[at];
+        self.request = Some(Request {
+            id,
+            subscription: at,
+            subscribe,
+        });
+        if !(subscribe && known == Subscribed::Yes) {
+            history.subscription(self.number, &plan.filter, Subscribed::Unknown);
+        }
+        if subscribe {
+            if "r/#" == plan.filter && self.floors.is_none() {
+                self.floors = Some(history.retained_floors());
+            }
+            self.encode_subscribe(id, at, out);
+        } else {
+            let packet_id = packet_id(id);
+            let filters = vec![plan.filter.as_str()];
+            self.encode(
+                &Packet::Unsubscribe(Unsubscribe {
+                    packet_id,
+                    properties: Properties::EMPTY,
+                    filters,
+                }),
+                out,
+            );
+        }
+    }
+
+    /// Whether a subscription is not as it is wanted.
+    fn is_wrong(&self, history: &History, at: usize) -> bool {
+        let known = history.lives[self.number].subscribed_now(&self.plan.subscriptions[at].filter);
+        known
+            != if self.wanted[at] {
+                Subscribed::Yes
+            } else {
+                Subscribed::No
+            }
+    }
+
+    fn encode_subscribe(&self, id: u16, at: usize, out: &mut Vec<u8>) {
+        let plan = &self.plan.subscriptions[at];
+        let v5 = self.plan.version == ProtocolVersion::V5;
+        let mut properties = PropertiesBuf::new();
+        if let Some(id) = plan.id {
+            properties.push(Property::SubscriptionIdentifier(id));
+        }
+        let options = SubscribeOptions {
+            qos: qos_of(plan.qos),
+            no_local: v5 && self.plan.no_local && !plan.filter.starts_with('$'),
+            retain_as_published: false,
+            retain_handling: RetainHandling::OnSubscribe,
+        };
+        let subscribe = Subscribe {
+            packet_id: packet_id(id),
+            properties: properties.as_properties(),
+            filters: vec![(plan.filter.as_str(), options)],
+        };
+        self.encode(&Packet::Subscribe(subscribe), out);
+    }
+
+    fn publish(&mut self, rng: &mut Rng, history: &mut History, ms: u64, out: &mut Vec<u8>) {
+        let plan = &self.plan;
+        if self.healing || self.published >= plan.messages || self.outgoing.len() >= plan.window {
+            return;
+        }
+        let retained = !plan.retained_topics.is_empty() && rng.chance(25);
+        let topics = if retained {
+            &plan.retained_topics
+        } else {
+            &plan.topics
+        };
+        let topic = rng.pick(topics).clone();
+        // A retained topic has one QoS: mixed, a repetition of an older message of QoS 1 would be the last one accepted for good.
+        let qos = match topic.bytes().last() {
+            Some(b'0'..=b'2') if retained => topic.as_bytes()[topic.len() - 1] - b'0',
+            _ => *rng.pick(&plan.qos),
+        };
+        let size = if rng.chance(10) {
+            200
+        } else {
+            rng.between(12, 40) as usize
+        };
+        let message = Message {
+            publisher: self.number,
+            topic,
+            qos,
+            retain: retained,
+            empty: retained && rng.chance(20),
+            expiry: (!retained && rng.chance(plan.expiring)).then(|| rng.between(1, 20) as u32),
+            size,
+            will: false,
+            handled: Vec::new(),
+            acknowledged: None,
+            abandoned: false,
+        };
+        let number = history.add(message);
+        self.published += 1;
+        let id = (qos > 0).then(|| self.free_id());
+        if let Some(id) = id {
+            self.outgoing.push_back(Outgoing {
+                id,
+                message: number,
+                released: false,
+            });
+        }
+        self.last_sent = ms;
+        self.encode_publish(history, number, id, false, out);
+    }
+
+    fn free_id(&self) -> u16 {
+        let used = |id: &u16| self.outgoing.iter().any(|item| item.id == *id);
+        (1..=self.plan.packet_ids)
+            .find(|id| !used(id))
+            .unwrap_or(self.plan.packet_ids)
+    }
+
+    fn encode_publish(
+        &mut self,
+        history: &History,
+        number: usize,
+        id: Option<u16>,
+        dup: bool,
+        out: &mut Vec<u8>,
+    ) {
+        let message = &history.messages[number];
+        let mut properties = PropertiesBuf::new();
+        let mut topic = message.topic.as_str();
+        if self.plan.version == ProtocolVersion::V5 {
+            if let Some(expiry) = message.expiry {
+                properties.push(Property::MessageExpiryInterval(expiry));
+            }
+            let known = self.set_aliases.iter().position(|known| known == topic);
+            let room = self.set_aliases.len() < usize::from(self.server_aliases.min(2));
+            if let Some(at) = known {
+                properties.push(Property::TopicAlias(at as u16 + 1));
+                topic = "";
+            } else if room {
+                self.set_aliases.push(topic.to_owned());
+                properties.push(Property::TopicAlias(self.set_aliases.len() as u16));
+            }
+        }
+        let payload = match message.empty {
+            true => Vec::new(),
+            false => payload(number, message.size),
+        };
+        let publish = Publish {
+            dup,
+            qos: qos_of(message.qos),
+            retain: message.retain,
+            topic,
+            packet_id: id.map(packet_id),
+            properties: properties.as_properties(),
+            payload: &payload,
+        };
+        self.encode(&Packet::Publish(publish), out);
+    }
+
+    /// Sends the first of what it owes, in the order in which the messages came [MQTT-4.6.0-2].
+    pub fn send_acks(&mut self, most: usize, out: &mut Vec<u8>) {
+        for _ in 0..most.min(self.acks.len()) {
+            let Some((kind, id)) = self.acks.pop_front() else {
+                return;
+            };
+            if kind != Kind::PubRec {
+                self.unacknowledged.remove(&id);
+            }
+            let packet = match kind {
+                Kind::PubAck => Packet::PubAck(ack(id)),
+                Kind::PubRec => Packet::PubRec(ack(id)),
+                Kind::PubComp => Packet::PubComp(ack(id)),
+            };
+            self.encode(&packet, out);
+        }
+    }
+
+    /// Whether it has nothing more to do or to wait for.
+    pub fn is_done(&self, history: &History) -> bool {
+        let subscriptions = 0..self.plan.subscriptions.len();
+        self.up
+            && self.outgoing.is_empty()
+            && self.incoming.is_empty()
+            && self.acks.is_empty()
+            && self.request.is_none()
+            && !subscriptions
+                .into_iter()
+                .any(|at| self.is_wrong(history, at))
+    }
+
+    /// What keeps it from being done.
+    pub fn waits_for(&self) -> String {
+        format!(
+            "{}: up {}, publishing {:?}, receiving {:?}, owing {:?}, {:?}",
+            self.plan.name, self.up, self.outgoing, self.incoming, self.acks, self.request
+        )
+    }
+
+    pub(super) fn encode(&self, packet: &Packet<'_>, out: &mut Vec<u8>) {
+        codec::encode(packet, self.plan.version, out);
+    }
+}
+
+pub(super) fn ack(id: u16) -> Ack<'static> {
+    Ack {
+        packet_id: packet_id(id),
+        reason: ReasonCode::Success,
+        properties: Properties::EMPTY,
+    }
+}
+
+pub(super) fn packet_id(id: u16) -> PacketId {
+    PacketId::new(id).expect("identifiers begin with 1")
+}
+
+pub(super) fn qos_of(qos: u8) -> QoS {
+    match qos {
+        0 => QoS::AtMostOnce,
+        1 => QoS::AtLeastOnce,
+        _ => QoS::ExactlyOnce,
+    }
+}
+
+/// A payload that names its message.
+fn payload(number: usize, size: usize) -> Vec<u8> {
+    let mut payload = format!("m{number}:").into_bytes();
+    payload.resize(payload.len().max(size), b'.');
+    payload
+}

@@ -1,0 +1,196 @@
+//! What the checkers judge by: what clients published, saw and were promised, and when the broker was handed it. The broker knows nothing of it.
+
+use std::collections::BTreeMap;
+
+/// A promise that was broken, and how.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    pub promise: &'static str,
+    pub what: String,
+}
+
+impl Violation {
+    pub fn new(promise: &'static str, what: impl Into<String>) -> Violation {
+        Violation {
+            promise,
+            what: what.into(),
+        }
+    }
+}
+
+/// A message a client meant to publish, or its will.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub publisher: usize,
+    pub topic: String,
+    pub qos: u8,
+    pub retain: bool,
+    /// An empty payload, which clears what is retained; it cannot be told apart from others in deliveries.
+    pub empty: bool,
+    /// Message expiry interval, seconds.
+    pub expiry: Option<u32>,
+    /// Bytes of payload.
+    pub size: usize,
+    pub will: bool,
+    /// When the broker was handed a PUBLISH with it, each time.
+    pub handled: Vec<Moment>,
+    /// When its publisher had PUBACK, or the successful PUBREC.
+    pub acknowledged: Option<Moment>,
+    /// Its publisher has begun a new session and will not send it again.
+    pub abandoned: bool,
+}
+
+/// A place in the order of all that happens, and its time in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment {
+    pub order: u64,
+    pub ms: u64,
+}
+
+/// A message as a client's application got it: a QoS 2 message that was sent again under its identifier is not here again.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub message: usize,
+    /// Which of the client's sessions got it.
+    pub session: usize,
+    pub qos: u8,
+    pub retain: bool,
+    pub ids: Vec<u32>,
+}
+
+/// What a client knows of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subscribed {
+    Yes,
+    No,
+    /// A request is under way, or its answer was lost.
+    Unknown,
+}
+
+/// One session of a client, from its first CONNACK until the client knows of its end.
+#[derive(Clone, Debug)]
+pub struct SessionLife {
+    pub began: u64,
+    pub ended: Option<u64>,
+}
+
+/// What a client has lived through.
+#[derive(Clone, Debug, Default)]
+pub struct Life {
+    pub sessions: Vec<SessionLife>,
+    /// By filter: since when it knows what.
+    pub subscriptions: BTreeMap<String, Vec<(u64, Subscribed)>>,
+    pub deliveries: Vec<Delivery>,
+}
+
+/// A publish that sets or clears a retained message, by a topic's only writer.
+#[derive(Clone, Copy, Debug)]
+pub struct RetainedWrite {
+    pub message: usize,
+    /// Some client knows that it was accepted.
+    pub known: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct History {
+    pub messages: Vec<Message>,
+    pub lives: Vec<Life>,
+    /// By topic, in the order in which they were published.
+    pub retained: BTreeMap<String, Vec<RetainedWrite>>,
+    now: u64,
+    order: u64,
+}
+
+impl History {
+    /// The time is now this, in milliseconds.
+    pub fn set_now(&mut self, ms: u64) {
+        self.now = ms;
+    }
+
+    /// The next moment.
+    pub fn moment(&mut self) -> Moment {
+        self.order += 1;
+        Moment {
+            order: self.order,
+            ms: self.now,
+        }
+    }
+
+    pub fn add(&mut self, message: Message) -> usize {
+        let number = self.messages.len();
+        if message.retain && !message.will {
+            let writes = self.retained.entry(message.topic.clone()).or_default();
+            writes.push(RetainedWrite {
+                message: number,
+                known: false,
+            });
+        }
+        self.messages.push(message);
+        number
+    }
+
+    /// The publisher knows that the broker has it.
+    pub fn acknowledged(&mut self, number: usize) {
+        let moment = self.moment();
+        self.messages[number].acknowledged.get_or_insert(moment);
+        self.know_retained(number);
+    }
+
+    /// Somebody knows that it was accepted.
+    pub fn know_retained(&mut self, number: usize) {
+        let topic = &self.messages[number].topic;
+        let writes = self.retained.get_mut(topic);
+        let write = writes.and_then(|all| all.iter_mut().find(|write| write.message == number));
+        if let Some(write) = write {
+            write.known = true;
+        }
+    }
+
+    /// By topic: the first retained write that a look at retained messages, begun now, may find. One of QoS 1 that is not acknowledged may be sent
+    /// again, and then it is the last one accepted, whatever came after it the first time.
+    pub fn retained_floors(&self) -> BTreeMap<String, usize> {
+        let floors = self.retained.iter().filter_map(|(topic, writes)| {
+            let known = writes.iter().rposition(|write| write.known)?;
+            let again = writes.iter().position(|write| {
+                let message = &self.messages[write.message];
+                message.qos == 1 && message.acknowledged.is_none() && !message.abandoned
+            });
+            Some((topic.clone(), again.map_or(known, |again| again.min(known))))
+        });
+        floors.collect()
+    }
+
+    /// What a client knows of a filter from now on.
+    pub fn subscription(&mut self, client: usize, filter: &str, state: Subscribed) {
+        let order = self.moment().order;
+        let log = &mut self.lives[client].subscriptions;
+        log.entry(filter.to_owned())
+            .or_default()
+            .push((order, state));
+    }
+}
+
+impl Life {
+    /// The session the client believes to have; the last one.
+    pub fn session(&self) -> Option<usize> {
+        self.sessions.len().checked_sub(1)
+    }
+
+    /// What the client knew of a filter at a place in the order.
+    pub fn subscribed(&self, filter: &str, order: u64) -> Subscribed {
+        let log = self.subscriptions.get(filter);
+        let last = log.and_then(|log| log.iter().rev().find(|(since, _)| *since <= order));
+        last.map_or(Subscribed::No, |(_, state)| *state)
+    }
+
+    /// What the client knows of a filter now.
+    pub fn subscribed_now(&self, filter: &str) -> Subscribed {
+        self.subscribed(filter, u64::MAX)
+    }
+}
+
+/// The number in a payload, if it is one of ours.
+pub fn number_of(payload: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(payload).ok()?;
+    text.strip_prefix('m')?.split(':').next()?.parse().ok()
+}

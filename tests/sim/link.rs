@@ -1,0 +1,138 @@
+//! A simulated connection: a pipe of bytes each way, in order, that may be slow, and may be cut at any byte. The broker's end of it does what
+//! the connection task of `net` does, with the same codec.
+
+use std::collections::VecDeque;
+
+use super::expected::Asked;
+use super::rng::Rng;
+use crate::broker::{ConnectionId, Output};
+use crate::wire::{Fault, Packet, ProtocolVersion, ReasonCode, codec};
+
+#[derive(Debug)]
+pub struct Link {
+    pub client: usize,
+    /// The client still reads from it.
+    pub is_read: bool,
+    /// The client's bytes still get into it.
+    pub is_open: bool,
+    /// Bytes on their way to the broker.
+    pub up: VecDeque<u8>,
+    /// When they are through, the broker sees the end.
+    pub up_ends: bool,
+    pub up_due: bool,
+    /// Bytes on their way to the client.
+    pub down: VecDeque<u8>,
+    /// When they are through, the client sees the end.
+    pub down_ends: bool,
+    pub down_due: bool,
+    /// The most bytes that wait for a client that does not read.
+    pub capacity: usize,
+    pub server: Option<Server>,
+    /// What has come to the client and is no whole packet yet.
+    pub received: Vec<u8>,
+    /// What its CONNECT asks for, and what the broker is expected to answer about the session.
+    pub asked: Option<Asked>,
+    pub present: Option<bool>,
+    /// The client has not read for a while: what comes next may have waited long in the broker.
+    pub was_full: bool,
+    /// The reason of the DISCONNECT the broker was handed.
+    pub leave: Option<ReasonCode>,
+}
+
+/// The broker's end.
+#[derive(Debug)]
+pub struct Server {
+    pub id: ConnectionId,
+    pub version: Option<ProtocolVersion>,
+    pub partial: Vec<u8>,
+    pub writing: Vec<u8>,
+    pub output: Output,
+    /// CONNACK has left.
+    pub answered: bool,
+}
+
+impl Link {
+    pub fn new(client: usize, id: ConnectionId, capacity: usize) -> Link {
+        Link {
+            client,
+            is_read: true,
+            is_open: true,
+            up: VecDeque::new(),
+            up_ends: false,
+            up_due: false,
+            down: VecDeque::new(),
+            down_ends: false,
+            down_due: false,
+            capacity,
+            server: Some(Server {
+                id,
+                version: None,
+                partial: Vec::new(),
+                writing: Vec::new(),
+                output: Output {
+                    close: false,
+                    pause: false,
+                },
+                answered: false,
+            }),
+            received: Vec::new(),
+            asked: None,
+            present: None,
+            was_full: false,
+            leave: None,
+        }
+    }
+
+    /// Loses the last part of what is on its way to the broker, from any byte on.
+    pub fn cut_up(&mut self, rng: &mut Rng) {
+        self.is_open = false;
+        self.up
+            .truncate(rng.below(self.up.len() as u64 + 1) as usize);
+    }
+
+    /// Loses the last part of what is on its way to the client.
+    pub fn cut_down(&mut self, rng: &mut Rng) {
+        self.down
+            .truncate(rng.below(self.down.len() as u64 + 1) as usize);
+        self.down_ends = true;
+    }
+
+    /// The broker's end is gone, with everything that was on its way to it.
+    pub fn server_died(&mut self, rng: &mut Rng) {
+        self.server = None;
+        self.up.clear();
+        self.is_open = false;
+        self.cut_down(rng);
+    }
+}
+
+impl Server {
+    /// Moves what was taken from the broker towards the client, as far as there is room.
+    pub fn write(&mut self, down: &mut VecDeque<u8>, capacity: usize) {
+        let room = capacity.saturating_sub(down.len());
+        let step = room.min(self.writing.len());
+        down.extend(self.writing.drain(..step));
+    }
+
+    /// Whether it would read now.
+    pub fn reads(&self) -> bool {
+        !self.output.close && !self.output.pause
+    }
+}
+
+/// The next whole packet of `bytes` and its length, as a connection task decodes it.
+pub fn decode_next<'a>(
+    bytes: &'a [u8],
+    version: &mut Option<ProtocolVersion>,
+    most: u32,
+) -> Result<Option<(Packet<'a>, usize)>, Fault> {
+    let Some(len) = codec::frame_len(bytes, most)? else {
+        return Ok(None);
+    };
+    let frame = &bytes[..len];
+    if version.is_none() {
+        *version = codec::version_of_connect(frame);
+    }
+    let packet = codec::decode(frame, version.unwrap_or(ProtocolVersion::V5))?;
+    Ok(Some((packet, len)))
+}

@@ -1,0 +1,328 @@
+//! What a seed decides before a run begins: who takes part, how they behave, and what goes wrong how often.
+
+use super::rng::Rng;
+use crate::broker::record::Durability;
+use crate::limits::Limits;
+use crate::wire::ProtocolVersion;
+
+/// A run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub clients: Vec<ClientPlan>,
+    pub limits: Limits,
+    pub durability: Durability,
+    /// When everything heals, in milliseconds.
+    pub heal_at: u64,
+    /// Crashes, on average one in so many milliseconds; 0 for none.
+    pub crash_every: u64,
+    /// Of a hundred crashes, how many are power cuts.
+    pub power_cuts: u64,
+    /// Disk faults, on average one in so many milliseconds; 0 for none.
+    pub disk_faults_every: u64,
+    /// The longest a commit takes mostly, in microseconds.
+    pub commit_us: u64,
+    /// One commit in so many takes seconds.
+    pub slow_sync_once_in: u64,
+    /// The longest bytes are on their way mostly, in microseconds.
+    pub latency_us: u64,
+    /// Nothing is cut and nothing crashes: every delivery must come exactly once.
+    pub calm: bool,
+}
+
+/// What a client is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Subscribes to everything with QoS 2 and is never in trouble on purpose: what it sees is what the broker decided.
+    Witness,
+    /// Publishes, subscribes, comes and goes.
+    Device,
+    /// Looks at retained messages with a clean session, again and again.
+    Probe,
+    /// Breaks the rules.
+    Breaker,
+}
+
+#[derive(Clone, Debug)]
+pub struct ClientPlan {
+    pub name: String,
+    pub role: Role,
+    pub version: ProtocolVersion,
+    /// Every session begins anew, and ends with its connection.
+    pub clean: bool,
+    /// Session expiry interval, seconds; `u32::MAX` for ever.
+    pub expiry: u32,
+    pub keep_alive: u16,
+    pub receive_maximum: u16,
+    pub maximum_packet_size: Option<u32>,
+    pub aliases: u16,
+    pub no_local: bool,
+    /// QoS 1 and 2 messages under way at once.
+    pub window: usize,
+    /// Packet identifiers it uses for them: 1 to this.
+    pub packet_ids: u16,
+    pub subscriptions: Vec<SubscriptionPlan>,
+    pub topics: Vec<String>,
+    pub qos: Vec<u8>,
+    pub retained_topics: Vec<String>,
+    /// Of a hundred publishes, how many have a message expiry interval.
+    pub expiring: u64,
+    /// Of a hundred connections, how many have a will.
+    pub wills: u64,
+    /// Publishes this many messages at most.
+    pub messages: usize,
+    /// Milliseconds between two things it does, at most.
+    pub pace_ms: u64,
+    /// Milliseconds it stays away, at most.
+    pub away_ms: u64,
+    /// Leaves, or is cut off, at one in so many steps; 0 for never.
+    pub leaves_once_in: u64,
+    /// Of a hundred steps and arrivals, how many send what acknowledgements wait.
+    pub eager: u64,
+    /// Does not read for seconds, once in so many arrivals.
+    pub stalls_once_in: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct SubscriptionPlan {
+    pub filter: String,
+    pub qos: u8,
+    pub id: Option<u32>,
+    /// Unsubscribes and subscribes again now and then.
+    pub toggles: bool,
+}
+
+const FLOWS: [&str; 3] = ["q/0", "q/1", "q/deep/er"];
+const FLOW_FILTERS: [&str; 5] = ["q/#", "q/0", "q/+", "+/1", "q/deep/#"];
+const SHARED: [&str; 2] = ["s/x/0", "s/x/1"];
+
+impl Plan {
+    pub fn new(seed: u64) -> Plan {
+        let mut rng = Rng::new(seed);
+        let rng = &mut rng;
+        let calm = rng.chance(8);
+        let mut limits = Limits {
+            receive_maximum: *rng.pick(&[8, 20, 1000]),
+            max_inflight_messages: *rng.pick(&[1, 3, 20, 100]),
+            max_hot_bytes: *rng.pick(&[0, 200, 32_000_000]),
+            max_topic_alias_out: *rng.pick(&[0, 2, 20]),
+            ..Limits::default()
+        };
+        if calm && rng.chance(50) {
+            limits.max_queued_messages = rng.between(1, 10);
+            limits.max_inflight_messages = rng.between(1, 3) as u16;
+        }
+        if rng.chance(10) {
+            limits.max_pending_write_bytes = 2000;
+        }
+        let mut plan = Plan {
+            clients: Vec::new(),
+            limits,
+            durability: if rng.chance(10) {
+                Durability::Os
+            } else {
+                Durability::Fsync
+            },
+            heal_at: rng.between(10_000, 60_000),
+            crash_every: *rng.pick(&[0, 3_000, 8_000, 20_000]),
+            power_cuts: *rng.pick(&[0, 50, 100]),
+            disk_faults_every: *rng.pick(&[0, 0, 0, 15_000]),
+            commit_us: *rng.pick(&[300, 5_000, 50_000]),
+            slow_sync_once_in: *rng.pick(&[0, 30, 200]),
+            latency_us: *rng.pick(&[300, 5_000, 100_000]),
+            calm,
+        };
+        if calm {
+            plan.crash_every = 0;
+            plan.disk_faults_every = 0;
+        }
+        if plan.durability == Durability::Os {
+            // Promises no more than to survive the process.
+            plan.power_cuts = 0;
+            plan.disk_faults_every = 0;
+        }
+        let mut witness = witness(rng);
+        if calm {
+            witness.leaves_once_in = 0;
+            witness.stalls_once_in = 0;
+        }
+        plan.clients.push(witness);
+        let limited = plan.limits.max_queued_messages < 1000;
+        for number in 0..rng.between(2, 5) {
+            let client = device(rng, number, &plan);
+            plan.clients.push(client);
+        }
+        if rng.chance(40) && !limited {
+            share(rng, &mut plan);
+        }
+        if rng.chance(50) {
+            plan.clients.push(probe(rng));
+        }
+        if rng.chance(20) {
+            plan.clients.push(breaker(rng));
+        }
+        plan
+    }
+}
+
+fn base(rng: &mut Rng, name: String, role: Role) -> ClientPlan {
+    ClientPlan {
+        name,
+        role,
+        version: *rng.pick(&[ProtocolVersion::V311, ProtocolVersion::V5]),
+        clean: false,
+        expiry: u32::MAX,
+        keep_alive: *rng.pick(&[0, 5, 30]),
+        receive_maximum: u16::MAX,
+        maximum_packet_size: None,
+        aliases: 0,
+        no_local: false,
+        window: rng.between(1, 8) as usize,
+        packet_ids: rng.between(8, 12) as u16,
+        subscriptions: Vec::new(),
+        topics: Vec::new(),
+        qos: Vec::new(),
+        retained_topics: Vec::new(),
+        expiring: 0,
+        wills: 0,
+        messages: 0,
+        pace_ms: *rng.pick(&[5, 50, 300]),
+        away_ms: *rng.pick(&[200, 3_000, 15_000]),
+        leaves_once_in: *rng.pick(&[5, 20, 100]),
+        eager: *rng.pick(&[10, 50, 100]),
+        stalls_once_in: *rng.pick(&[0, 100]),
+    }
+}
+
+fn subscription(filter: &str, qos: u8, id: Option<u32>, toggles: bool) -> SubscriptionPlan {
+    SubscriptionPlan {
+        filter: filter.to_owned(),
+        qos,
+        id,
+        toggles,
+    }
+}
+
+fn witness(rng: &mut Rng) -> ClientPlan {
+    let mut plan = base(rng, "witness".to_owned(), Role::Witness);
+    plan.subscriptions = ["q/#", "w/#", "r/#"]
+        .map(|filter| subscription(filter, 2, None, false))
+        .to_vec();
+    plan.leaves_once_in = *rng.pick(&[0, 50]);
+    plan
+}
+
+fn device(rng: &mut Rng, number: u64, whole: &Plan) -> ClientPlan {
+    let mut plan = base(rng, format!("device{number}"), Role::Device);
+    let v5 = plan.version == ProtocolVersion::V5;
+    match rng.below(10) {
+        0..2 => {
+            plan.clean = true;
+            plan.expiry = 0;
+            if !v5 && rng.chance(50) {
+                plan.version = ProtocolVersion::V31;
+            }
+        }
+        2..4 if v5 => plan.expiry = rng.between(1, 20) as u32,
+        _ => {}
+    }
+    if v5 {
+        plan.receive_maximum = *rng.pick(&[1, 3, 100, u16::MAX]);
+        plan.maximum_packet_size = rng.chance(15).then_some(120);
+        plan.aliases = *rng.pick(&[0, 1, 30]);
+        plan.no_local = rng.chance(15);
+        plan.expiring = *rng.pick(&[0, 0, 30]);
+    }
+    if rng.chance(75) {
+        plan.topics = some(rng, &FLOWS);
+        plan.qos = rng
+            .pick(&[vec![2], vec![1], vec![1, 2], vec![0, 1, 2], vec![2, 2, 1]])
+            .clone();
+        plan.messages = rng.between(5, 120) as usize;
+        if rng.chance(40) {
+            // The last level is the QoS.
+            plan.retained_topics = some(rng, &["2", "1", "0"])
+                .iter()
+                .map(|qos| format!("r/{number}/{qos}"))
+                .collect();
+        }
+    }
+    if rng.chance(60) {
+        let mut id = 0;
+        for filter in some(rng, &FLOW_FILTERS) {
+            id += 1;
+            let id = (v5 && rng.chance(60)).then_some(id);
+            let toggles = rng.chance(25);
+            plan.subscriptions
+                .push(subscription(&filter, *rng.pick(&[0, 1, 2, 2]), id, toggles));
+        }
+        if rng.chance(30) {
+            plan.subscriptions
+                .push(subscription("r/#", *rng.pick(&[0, 1, 2]), None, true));
+        }
+    }
+    plan.wills = *rng.pick(&[0, 50, 100]);
+    if whole.calm {
+        plan.expiring = 0;
+        plan.maximum_packet_size = None;
+        if whole.limits.max_queued_messages < 1000 {
+            // What may be dropped uncounted by anybody but the broker is left out.
+            plan.wills = 0;
+            plan.retained_topics.clear();
+        }
+        plan.leaves_once_in = 0;
+        plan.stalls_once_in = 0;
+    }
+    plan
+}
+
+/// Makes some of the devices, whose sessions never end, members of a shared group, and some publish to it.
+fn share(rng: &mut Rng, plan: &mut Plan) {
+    let mut first = true;
+    for client in plan
+        .clients
+        .iter_mut()
+        .filter(|client| client.role == Role::Device)
+    {
+        if client.expiry == u32::MAX && !client.no_local && client.maximum_packet_size.is_none() {
+            let qos = *rng.pick(&[1, 2]);
+            let toggles = !first && rng.chance(30);
+            let shared = subscription("$share/group/s/#", qos, None, toggles);
+            client.subscriptions.push(shared);
+            first = false;
+        }
+        if !client.topics.is_empty() {
+            client.topics.extend(some(rng, &SHARED));
+        }
+    }
+}
+
+fn probe(rng: &mut Rng) -> ClientPlan {
+    let mut plan = base(rng, "probe".to_owned(), Role::Probe);
+    plan.clean = true;
+    plan.expiry = 0;
+    plan.leaves_once_in = 0;
+    plan.stalls_once_in = 0;
+    plan.pace_ms = 300;
+    plan.subscriptions = vec![subscription("r/#", *rng.pick(&[0, 1, 2]), None, false)];
+    plan
+}
+
+fn breaker(rng: &mut Rng) -> ClientPlan {
+    let mut plan = base(rng, "breaker".to_owned(), Role::Breaker);
+    plan.clean = true;
+    plan.expiry = 0;
+    plan
+}
+
+/// Some of these, at least one, in their order.
+fn some(rng: &mut Rng, from: &[&str]) -> Vec<String> {
+    let mut picked: Vec<String> = from
+        .iter()
+        .filter(|_| rng.chance(50))
+        .map(|one| (*one).to_owned())
+        .collect();
+    if picked.is_empty() {
+        picked.push((*rng.pick(from)).to_owned());
+    }
+    picked
+}

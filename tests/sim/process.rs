@@ -1,0 +1,532 @@
+//! The broker process: the real broker and store, driven as `net` and the committer drive them, until it dies.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+
+use super::brief::Brief;
+use super::disk::Fault;
+use super::expected::Asked;
+use super::history::{Violation, number_of};
+use super::link::decode_next;
+use super::plan::Role;
+use super::world::{Event, World};
+use crate::broker::record::{Batch, BatchId, DurabilityRules, Seq};
+use crate::broker::{Access, Broker, ConnectionId, Fetch, Message, Settings};
+use crate::store::{Store, StoreOptions};
+use crate::wire::{Packet, ProtocolVersion, ReasonCode};
+
+/// Packets handled in one visit to the broker.
+const VISIT_PACKETS: usize = 256;
+/// One event in so many has the broker's accounts audited.
+const AUDIT_ONCE_IN: u64 = 50;
+
+pub struct Process {
+    pub broker: Broker,
+    pub store: Store,
+    /// When it started, in microseconds.
+    pub started: u64,
+    committing: bool,
+    batch: Option<Batch>,
+    taken: BatchId,
+    tick_at: u64,
+    /// Links by connection.
+    links: BTreeMap<ConnectionId, usize>,
+    /// By client: the link that has its session.
+    attached: BTreeMap<usize, usize>,
+    fetches: VecDeque<Fetch>,
+    bodies: Option<(Fetch, Vec<(Seq, Option<Message>)>)>,
+}
+
+impl Process {
+    pub fn is_settled(&self) -> bool {
+        self.broker.is_settled() && self.fetches.is_empty() && self.bodies.is_none()
+    }
+}
+
+pub fn store_options() -> StoreOptions {
+    StoreOptions {
+        path: PathBuf::from("simulated"),
+        max_bytes: 1 << 30,
+        min_free_bytes: 0,
+        cache_bytes: 1 << 20,
+        move_corrupt_aside: false,
+    }
+}
+
+impl World {
+    /// Starts the broker on what the disk has.
+    pub fn boot(&mut self) -> Result<(), Violation> {
+        let mounted = self.disk.mount();
+        if self.disk_is_bad {
+            self.disk.fill();
+        }
+        let fails = !self.healed && self.plan.crash_every > 0 && self.rng.chance(25);
+        if fails {
+            let after = self.rng.below(30);
+            self.disk.inject(Fault::StopAfter(after));
+        }
+        let opened = Store::open_with_backend(mounted, &store_options());
+        let settings = Settings {
+            limits: self.plan.limits.clone(),
+            durability: DurabilityRules {
+                default: self.plan.durability,
+                topics: Vec::new(),
+            },
+            sys_interval_ms: 0,
+        };
+        let started = self.ms() * 1000;
+        let now = self.now(started);
+        let mut broker = Broker::new(settings, 7, now);
+        if let Some(arrow) = self.arrow {
+            broker.open_arrow(arrow);
+        }
+        let recovered = opened.and_then(|(store, opened)| {
+            let recovery = store.recover(&mut |row| broker.restore(row))?;
+            Ok((store, opened, recovery))
+        });
+        let (store, opened, recovery) = match recovered {
+            Ok(recovered) => recovered,
+            Err(error) if fails || self.disk_is_bad => {
+                self.stats.failed_starts += 1;
+                self.say(format_args!("the start fails: {error}"));
+                self.crash();
+                return Ok(());
+            }
+            Err(error) => {
+                return Err(Violation::new(
+                    "the store opens after any crash",
+                    error.to_string(),
+                ));
+            }
+        };
+        broker.set_room(store.room());
+        let restored = broker.finish_restore(recovery.next_seq, recovery.next_queue, now);
+        self.say(format_args!(
+            "started: {:?}, {} rows, {} orphans, {restored:?}",
+            opened.start, recovery.rows, recovery.orphans
+        ));
+        self.process = Some(Process {
+            broker,
+            store,
+            started,
+            committing: false,
+            batch: None,
+            taken: BatchId(0),
+            tick_at: u64::MAX,
+            links: BTreeMap::new(),
+            attached: BTreeMap::new(),
+            fetches: VecDeque::new(),
+            bodies: None,
+        });
+        let ms = self.ms();
+        for expected in &mut self.expected {
+            expected.recovered(ms);
+        }
+        Ok(())
+    }
+
+    /// The process, and where it stands in time.
+    fn process(&mut self) -> Option<(&mut Process, crate::clock::Now)> {
+        let started = self.process.as_ref()?.started;
+        let now = self.now(started);
+        self.process.as_mut().map(|process| (process, now))
+    }
+
+    pub fn accept(&mut self, link: usize) -> Option<ConnectionId> {
+        let (process, now) = self.process()?;
+        let access = Access {
+            allow_anonymous: true,
+        };
+        let id = process.broker.accept(access, now)?;
+        process.links.insert(id, link);
+        Some(id)
+    }
+
+    /// Bytes of a client come to the broker.
+    pub fn arrive_up(&mut self, link: usize) -> Result<(), Violation> {
+        self.links[link].up_due = false;
+        let state = &mut self.links[link];
+        let Some(server) = state.server.as_mut() else {
+            state.up.clear();
+            return Ok(());
+        };
+        if server.output.close || state.up.is_empty() && !state.up_ends {
+            state.up.clear();
+            return Ok(());
+        }
+        if !server.reads() {
+            return Ok(()); // Until the broker says so.
+        }
+        if state.up.is_empty() {
+            return self.close_server(link, false);
+        }
+        let part = self.rng.part(state.up.len());
+        let mut bytes = std::mem::take(&mut server.partial);
+        bytes.extend(state.up.drain(..part));
+        let used = self.handle(link, &bytes)?;
+        if let Some(server) = self.links[link].server.as_mut() {
+            bytes.drain(..used);
+            server.partial = bytes;
+        }
+        self.service(link)?;
+        self.hurry_up(link);
+        Ok(())
+    }
+
+    /// Hands all whole packets to the broker; how many bytes they were.
+    fn handle(&mut self, link: usize, bytes: &[u8]) -> Result<usize, Violation> {
+        let mut used = 0;
+        for _ in 0..VISIT_PACKETS {
+            let most = self.plan.limits.max_packet_size;
+            let Some(server) = self.links[link].server.as_mut() else {
+                break;
+            };
+            let (id, mut version) = (server.id, server.version);
+            let next = decode_next(&bytes[used..], &mut version, most);
+            server.version = version;
+            match next {
+                Ok(Some((packet, len))) => {
+                    used += len;
+                    self.hand_over(link, id, packet)?;
+                }
+                Ok(None) => break,
+                Err(fault) => {
+                    used = bytes.len();
+                    self.say(format_args!("link {link}: {fault}"));
+                    if let Some((process, now)) = self.process() {
+                        process.broker.fault(id, fault, version, now);
+                    }
+                    self.observe();
+                    break;
+                }
+            }
+        }
+        Ok(used)
+    }
+
+    /// Hands one packet to the broker, noting what it means to the model.
+    fn hand_over(
+        &mut self,
+        link: usize,
+        id: ConnectionId,
+        packet: Packet<'_>,
+    ) -> Result<(), Violation> {
+        self.say(format_args!("broker < link {link} {}", Brief(&packet)));
+        let client = self.links[link].client;
+        let honest = self.clients[client].plan.role != Role::Breaker;
+        let mut asked: Option<Asked> = None;
+        match &packet {
+            Packet::Connect(_) if honest => {
+                asked = self.links[link].asked;
+                let clean = asked.is_some_and(|asked| asked.clean_start);
+                let present = match clean {
+                    true => Some(false),
+                    false => self.expected[client].session_present(self.ms()),
+                };
+                self.links[link].present = present;
+                if present != Some(true) && self.history.lives[client].session().is_some() {
+                    self.clients[client].must_clean = true;
+                }
+            }
+            Packet::Publish(publish) if honest => {
+                let moment = self.history.moment();
+                if let Some(number) = number_of(publish.payload) {
+                    self.history.messages[number].handled.push(moment);
+                }
+            }
+            Packet::Disconnect(disconnect) => self.links[link].leave = Some(disconnect.reason),
+            _ => {}
+        }
+        if let Some((process, now)) = self.process() {
+            process.broker.receive(id, packet, now);
+        }
+        self.observe();
+        if let Some(asked) = asked {
+            let ms = self.ms();
+            let process = self.process.as_mut();
+            let Some(process) = process.filter(|process| process.broker.is_attached(id)) else {
+                return Err(Violation::new(
+                    "a client that keeps the rules is let in",
+                    self.clients[client].plan.name.clone(),
+                ));
+            };
+            process.attached.insert(client, link);
+            self.expected[client].connected(asked, ms);
+        }
+        Ok(())
+    }
+
+    /// Notes which sessions have lost their connection.
+    fn observe(&mut self) {
+        let ms = self.ms();
+        let Some(process) = self.process.as_mut() else {
+            return;
+        };
+        let links = &self.links;
+        let expected = &mut self.expected;
+        process.attached.retain(|client, link| {
+            let link = &links[*link];
+            let id = link.server.as_ref().map(|server| server.id);
+            let attached = id.is_some_and(|id| process.broker.is_attached(id));
+            if !attached {
+                expected[*client].ended(link.leave == Some(ReasonCode::Success), ms);
+            }
+            attached
+        });
+    }
+
+    /// Writes to a connection what the broker has for it, as far as it can be written.
+    pub fn service(&mut self, link: usize) -> Result<(), Violation> {
+        loop {
+            let state = &mut self.links[link];
+            let Some(server) = state.server.as_mut() else {
+                return Ok(());
+            };
+            if state.down_ends {
+                server.writing.clear(); // Nobody gets it any more.
+            }
+            server.write(&mut state.down, state.capacity);
+            let full = !server.writing.is_empty();
+            let (close, id) = (server.output.close, server.id);
+            self.hurry_down(link);
+            if full {
+                self.links[link].was_full = true;
+                return Ok(());
+            }
+            if close {
+                return self.close_server(link, true);
+            }
+            let mut out = Vec::new();
+            let Some((process, now)) = self.process() else {
+                return Ok(());
+            };
+            let output = process.broker.take_output(id, &mut out, now);
+            let nothing = out.is_empty() && !output.close;
+            self.check_connack(link, &out)?;
+            self.check_expiry(link, &out)?;
+            if let Some(server) = self.links[link].server.as_mut() {
+                server.output = output;
+                server.writing = out;
+            }
+            if nothing {
+                self.links[link].was_full = false;
+                self.hurry_up(link);
+                return Ok(());
+            }
+        }
+    }
+
+    /// The first packet to a client is CONNACK: what it says is a promise from the moment it leaves.
+    fn check_connack(&mut self, link: usize, out: &[u8]) -> Result<(), Violation> {
+        let state = &mut self.links[link];
+        let Some(server) = state.server.as_mut() else {
+            return Ok(());
+        };
+        if out.is_empty() || std::mem::replace(&mut server.answered, true) || state.asked.is_none()
+        {
+            return Ok(());
+        }
+        let (client, expected) = (state.client, state.present);
+        let v31 = self.clients[client].plan.version == ProtocolVersion::V31;
+        let [0x20, _, present, 0, ..] = out else {
+            return Ok(());
+        };
+        let present = *present == 1;
+        if expected.is_some_and(|expected| expected != present) && !v31 {
+            let what = format!(
+                "{}: session present is {present}, link {link}",
+                self.clients[client].plan.name
+            );
+            return Err(Violation::new("sessions are kept and expire on time", what));
+        }
+        let promises = self.links[link]
+            .asked
+            .is_some_and(|asked| asked.expiry > 0 || asked.will.is_some());
+        let process = self.process.as_ref();
+        if promises && process.is_some_and(|one| one.attached.get(&client) == Some(&link)) {
+            self.expected[client].settle();
+        }
+        Ok(())
+    }
+
+    /// The broker's end of a connection is closed: by the broker, or because the client's end was seen.
+    fn close_server(&mut self, link: usize, by_broker: bool) -> Result<(), Violation> {
+        let Some(server) = self.links[link].server.take() else {
+            return Ok(());
+        };
+        self.say(format_args!("link {link}: closed, by broker {by_broker}"));
+        if let Some((process, now)) = self.process() {
+            process.links.remove(&server.id);
+            process.broker.lost(server.id, now);
+        }
+        self.observe();
+        self.links[link].up.clear();
+        self.links[link].is_open = false;
+        self.links[link].down_ends = true;
+        self.hurry_down(link);
+        Ok(())
+    }
+
+    /// What a driver does after each visit to the broker.
+    pub fn after_event(&mut self) -> Result<(), Violation> {
+        self.observe();
+        let life = self.life;
+        let Some((process, now)) = self.process() else {
+            return Ok(());
+        };
+        let mut touched = Vec::new();
+        process.broker.take_touched(&mut touched);
+        let links: Vec<usize> = touched
+            .iter()
+            .filter_map(|id| process.links.get(id).copied())
+            .collect();
+        let fetches = process.broker.take_fetches();
+        let reads = !fetches.is_empty() && process.fetches.is_empty() && process.bodies.is_none();
+        process.fetches.extend(fetches);
+        let commits = !process.committing && process.broker.wants_commit(now);
+        process.committing |= commits;
+        let due = process.broker.next_timeout().saturating_mul(1000);
+        let due = process.started.saturating_add(due);
+        let earlier = due < process.tick_at;
+        if earlier {
+            process.tick_at = due;
+        }
+        let settled = process.broker.is_settled();
+        for link in links {
+            self.soon(20, Event::Service(link));
+        }
+        if reads {
+            self.soon(self.plan.commit_us, Event::Read(life));
+        }
+        if commits {
+            self.soon(100, Event::Take(life));
+        }
+        if earlier {
+            let late = self.rng.below(2_000);
+            self.at(due.saturating_sub(self.time()) + late, Event::Tick(life));
+        }
+        if settled {
+            self.expected.iter_mut().for_each(|one| one.settle());
+        }
+        if self.rng.once_in(AUDIT_ONCE_IN) {
+            self.audit()?;
+        }
+        Ok(())
+    }
+
+    fn audit(&mut self) -> Result<(), Violation> {
+        let audit = self.process.as_ref().map(|process| process.broker.audit());
+        let wrong = audit.and_then(Result::err);
+        wrong.map_or(Ok(()), |what| {
+            Err(Violation::new("memory is accounted for", what))
+        })
+    }
+
+    pub fn tick(&mut self) {
+        if let Some((process, now)) = self.process() {
+            if now.uptime >= process.broker.next_timeout() {
+                process.broker.tick(now);
+            }
+            process.tick_at = u64::MAX;
+        }
+    }
+
+    pub fn take_batch(&mut self) {
+        let life = self.life;
+        let Some((process, now)) = self.process() else {
+            return;
+        };
+        process.batch = process.broker.take_batch(now);
+        process.committing = process.batch.is_some();
+        if process.committing {
+            self.soon(self.plan.commit_us, Event::Apply(life));
+        }
+    }
+
+    /// The batch goes to disk. That nobody is told at once is the same as if the disk were slow.
+    pub fn apply(&mut self) -> Result<(), Violation> {
+        let life = self.life;
+        let Some((process, _)) = self.process() else {
+            return Ok(());
+        };
+        let Some(batch) = process.batch.take() else {
+            return Ok(());
+        };
+        process.taken = batch.id;
+        match process.store.apply(&batch, &|| ()) {
+            Ok(_) => {
+                self.stats.commits += 1;
+                self.say(format_args!(
+                    "applied {:?}, {} writes",
+                    batch.id,
+                    batch.writes.len()
+                ));
+                self.soon(self.plan.commit_us / 2, Event::Written(life));
+                Ok(())
+            }
+            Err(error) => {
+                self.say(format_args!("the store fails: {error}"));
+                self.crash();
+                Ok(())
+            }
+        }
+    }
+
+    pub fn written(&mut self) {
+        let life = self.life;
+        if let Some((process, now)) = self.process() {
+            process.broker.written(process.taken, now);
+        }
+        let slow = !self.healed && self.rng.once_in(self.plan.slow_sync_once_in);
+        let most = if slow { 5_000_000 } else { self.plan.commit_us };
+        self.soon(most, Event::Durable(life));
+    }
+
+    pub fn durable(&mut self) {
+        if let Some((process, now)) = self.process() {
+            process.broker.set_room(process.store.room());
+            process.broker.durable(process.taken, now);
+        }
+        self.take_batch();
+    }
+
+    pub fn read_bodies(&mut self) -> Result<(), Violation> {
+        let life = self.life;
+        let Some((process, _)) = self.process() else {
+            return Ok(());
+        };
+        let Some(fetch) = process.fetches.pop_front() else {
+            return Ok(());
+        };
+        let mut bodies = Vec::new();
+        let read = process
+            .store
+            .fetch(&fetch.seqs, &mut |seq, body| bodies.push((seq, body)));
+        if let Err(error) = read {
+            self.say(format_args!("bodies cannot be read: {error}"));
+            self.crash();
+            return Ok(());
+        }
+        process.bodies = Some((fetch, bodies));
+        self.soon(self.plan.commit_us, Event::Fetched(life));
+        Ok(())
+    }
+
+    pub fn fetched(&mut self) {
+        let life = self.life;
+        let Some((process, now)) = self.process() else {
+            return;
+        };
+        if let Some((fetch, bodies)) = process.bodies.take() {
+            process.broker.fetched(fetch, bodies, now);
+        }
+        if !process.fetches.is_empty() {
+            self.soon(self.plan.commit_us, Event::Read(life));
+        }
+    }
+
+    pub fn say(&mut self, what: std::fmt::Arguments<'_>) {
+        let time = self.time();
+        self.trace.say(time, what);
+    }
+}
