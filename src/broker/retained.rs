@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound;
 
+use super::gate::Stamp;
 use super::message::{Message, Parts};
 use super::record::{Durability, Seq, SubscriptionIds, Write};
 use super::route::{Offer, SYS_PREFIX, lower};
@@ -28,9 +29,9 @@ pub(super) struct Retained {
     sweep_after: Option<Message>,
 }
 
-/// A message that is compared by its topic.
+/// A message that is compared by its topic, and what waits for it to be on disk.
 #[derive(Debug)]
-struct ByTopic(Message);
+struct ByTopic(Message, Stamp);
 
 impl Borrow<str> for ByTopic {
     fn borrow(&self) -> &str {
@@ -68,10 +69,11 @@ impl Retained {
         self.bytes
     }
 
-    pub fn insert(&mut self, message: Message) {
+    /// Keeps a message; deliveries of it wait for `stamp`.
+    pub fn insert(&mut self, message: Message, stamp: Stamp) {
         self.bytes += u64::from(message.size());
         let own = message.topic().starts_with(SYS_PREFIX);
-        match self.messages.replace(ByTopic(message)) {
+        match self.messages.replace(ByTopic(message, stamp)) {
             Some(old) => self.bytes -= u64::from(old.0.size()),
             None => self.own += usize::from(own),
         }
@@ -145,10 +147,12 @@ impl Broker {
             return ReasonCode::QuotaExceeded;
         }
         let message = Message::new(parts);
+        let mut stamp = Stamp::NONE;
         if level != Durability::Memory {
             self.write(Write::PutRetained(message.clone()));
+            stamp = self.gate.require(level);
         }
-        self.retained.insert(message);
+        self.retained.insert(message, stamp);
         ReasonCode::Success
     }
 
@@ -250,9 +254,14 @@ impl Broker {
         {
             return;
         }
+        // Shown before it is on disk, it could be followed by an older one after a crash.
+        let shown = match self.retained.messages.get(parts.topic) {
+            Some(ByTopic(_, stamp)) if !self.gate.is_idle() => *stamp,
+            _ => Stamp::NONE,
+        };
         let qos = lower(message.qos(), subscriber.qos());
         if qos == QoS::AtMostOnce {
-            return self.deliver_now(index, &parts, true, subscriber.id, Default::default());
+            return self.deliver_now(index, &parts, true, subscriber.id, shown);
         }
         let durable = self.sessions[index.0 as usize].durable;
         let level = self.durability_of(parts.topic);
@@ -260,7 +269,7 @@ impl Broker {
         let stamp = if stored {
             self.gate.require(level)
         } else {
-            Default::default()
+            shown
         };
         let seq = Seq(self.next_seq);
         self.next_seq += 1;
@@ -320,7 +329,7 @@ impl Broker {
         let mut last = None;
         let mut expired = Vec::new();
         let mut looked = 0;
-        for ByTopic(message) in self
+        for ByTopic(message, _) in self
             .retained
             .messages
             .range::<str, _>((start, Bound::Unbounded))
