@@ -7,15 +7,18 @@ use std::ops::Bound;
 
 use super::gate::Stamp;
 use super::message::{Message, Parts};
-use super::record::{Durability, Seq, SubscriptionIds, Write};
+use super::record::{Durability, QueueKey, Seq, SubscriptionIds, Write};
 use super::route::{Offer, SYS_PREFIX, lower};
 use super::session::Replay;
+use super::timer::Timer;
 use super::tree::Subscriber;
 use super::{Broker, ConnectionId, SessionIndex};
 use crate::wire::{QoS, ReasonCode, topic};
 
 /// Retained topics looked at in one slice of a replay.
 const SLICE: usize = 512;
+/// Milliseconds between two slices for a client that is gone.
+const REPLAY_MS: u64 = 10;
 
 /// The retained messages, sorted by topic.
 #[derive(Debug, Default)]
@@ -291,31 +294,38 @@ impl Broker {
     }
 
     /// The client of a session that goes on is gone before all retained messages could be sent to it: what was promised to it at QoS 1 and 2
-    /// waits in its queue.
+    /// goes to its queue, a slice at a time, unless the client comes back for it.
     pub(super) fn queue_replays(&mut self, index: SessionIndex) {
-        let replays = std::mem::take(&mut self.sessions[index.0 as usize].replays);
-        if self.sessions[index.0 as usize].expiry == 0 {
-            return;
-        }
-        for replay in replays
-            .iter()
-            .filter(|replay| replay.subscriber.qos() != QoS::AtMostOnce)
+        let mut looked = 0;
+        while looked < SLICE
+            && let Some(mut replay) = self.sessions[index.0 as usize].replays.pop_front()
         {
-            if !self.is_wanted(index, replay) {
+            if replay.subscriber.qos() == QoS::AtMostOnce || !self.is_wanted(index, &replay) {
+                looked += 1;
                 continue;
             }
-            let after = replay.after.as_ref().map(Message::topic);
-            let candidates = self.retained.candidates(&replay.filter, after);
-            let matching: Vec<Message> = candidates
-                .filter(|message| {
-                    message.qos() != QoS::AtMostOnce
-                        && topic::matches(&replay.filter, message.topic())
-                })
-                .cloned()
-                .collect();
-            for message in matching {
-                self.replay_one(index, &message, replay.subscriber);
+            let (found, last, seen) = self.next_retained(&replay, SLICE - looked);
+            looked += seen;
+            if let Some(message) = &found {
+                self.replay_one(index, message, replay.subscriber);
             }
+            if found.is_some() || looked == SLICE {
+                replay.after = last.or(replay.after);
+                self.sessions[index.0 as usize].replays.push_front(replay);
+            }
+        }
+        let session = &self.sessions[index.0 as usize];
+        if !session.replays.is_empty() {
+            let at = self.now.uptime + REPLAY_MS;
+            self.timers.set(at, Timer::Replay(index, session.key()));
+        }
+    }
+
+    /// Goes on with the retained messages for a session whose client is gone; one that is back takes them itself.
+    pub(super) fn check_replays(&mut self, index: SessionIndex, key: QueueKey) {
+        let session = self.sessions.get(index.0 as usize);
+        if session.is_some_and(|session| session.key() == key && session.connection.is_none()) {
+            self.queue_replays(index);
         }
     }
 
