@@ -42,6 +42,13 @@ impl Clock {
     }
 }
 
+/// Seconds since 1970 on the wall clock, which may jump: for certificates, which are compared with the world's time.
+pub fn wall_seconds() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as i64)
+}
+
 /// A seed that differs from process to process, drawn from the operating system's randomness through the standard library's hasher keys.
 pub fn seed() -> u64 {
     RandomState::new().hash_one(std::process::id())

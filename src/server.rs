@@ -1,24 +1,27 @@
 //! The broker as a process: assembly, start, and stop in reverse.
 
+mod listeners;
+
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::broker::record::DurabilityRules;
-use crate::broker::{Access, Broker, Restored, Settings};
+use crate::broker::{Broker, Restored, Settings};
 use crate::clock::{self, Clock, Stopwatch};
-use crate::config::{Bind, Config};
+use crate::config::Config;
+use crate::net::admin;
 use crate::net::core::Core;
-use crate::net::{admin, listener};
+use crate::net::tls::{Tls, TlsError};
 use crate::store::{Committer, Opened, Start, Store, StoreError};
+
+pub use listeners::{Listening, load_tls};
 
 /// How long clients have to take their DISCONNECT when the broker stops.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -27,7 +30,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Ready {
     /// Where it listens, with the ports really bound.
-    pub listeners: Vec<SocketAddr>,
+    pub listeners: Vec<Listening>,
     /// Where its data is.
     pub data_dir: PathBuf,
     /// How far acknowledgements wait.
@@ -49,6 +52,9 @@ pub enum Error {
         /// What the operating system says.
         source: io::Error,
     },
+    /// Files of certificates and keys that cannot be used.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Tls(Vec<TlsError>),
     /// The operating system gave no threads, or no signals.
     #[error("cannot start: {0}")]
     Start(io::Error),
@@ -64,6 +70,7 @@ pub enum Error {
 pub fn run(config: Config, on_ready: impl FnOnce(&Ready) + Send + 'static) -> Result<(), Error> {
     let watch = Stopwatch::start();
     let clock = Clock::start();
+    let tls = load_tls(&config).map_err(Error::Tls)?;
     let (store, opened) = Store::open(&config.store)?;
     let store = Arc::new(store);
     let (broker, restored, orphans) = recover(&config, &store, &clock)?;
@@ -85,39 +92,29 @@ pub fn run(config: Config, on_ready: impl FnOnce(&Ready) + Send + 'static) -> Re
 
     let runtime = runtime(&config)?;
     let outcome = runtime.block_on(async {
-        let listeners = open_listeners(&config)?;
-        for bind in &config.metrics {
-            for listener in open_listener(bind)? {
-                tokio::spawn(admin::serve(
-                    listener,
-                    Arc::clone(&core),
-                    Arc::clone(&store),
-                ));
-            }
-        }
-        let addresses = listeners
-            .iter()
-            .filter_map(|(listener, _)| listener.local_addr().ok())
-            .collect();
-        let mut accepting = JoinSet::new();
-        for (listener, access) in listeners {
-            accepting.spawn(listener::accept(
-                Arc::clone(&core),
+        for listener in listeners::bind_plain(&config.metrics)? {
+            tokio::spawn(admin::serve(
                 listener,
-                access,
-                config.limits.max_packet_size,
+                Arc::clone(&core),
+                Arc::clone(&store),
             ));
+        }
+        let mut accepting = JoinSet::new();
+        let listeners = listeners::open(&config, &core, &tls, &mut accepting)?;
+        let tls: Vec<Arc<Tls>> = tls.into_iter().flatten().collect();
+        if !tls.is_empty() {
+            tokio::spawn(listeners::watch(tls.clone()));
         }
         let ticking = Arc::clone(&core);
         tokio::spawn(async move { ticking.tick().await });
         on_ready(&Ready {
-            listeners: addresses,
+            listeners,
             data_dir: config.data_dir.clone(),
             durability: config.durability.clone(),
             recovered,
             took: watch.elapsed(),
         });
-        serve(&core, accepting, failure).await
+        serve(&core, accepting, failure, &tls).await
     });
     if outcome.is_ok() {
         // What is in the open batch is committed, then the file is closed properly.
@@ -205,43 +202,19 @@ fn runtime(config: &Config) -> Result<Runtime, Error> {
         .map_err(Error::Start)
 }
 
-fn open_listeners(config: &Config) -> Result<Vec<(TcpListener, Access)>, Error> {
-    let mut open = Vec::new();
-    for listener in &config.listeners {
-        let access = Access {
-            allow_anonymous: listener.allow_anonymous,
-        };
-        for bind in &listener.bind {
-            match open_listener(bind) {
-                Ok(sockets) => open.extend(sockets.into_iter().map(|socket| (socket, access))),
-                Err(error) if listener.optional => tracing::info!(%error, "not listening there"),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(open)
-}
-
-fn open_listener(bind: &Bind) -> Result<Vec<TcpListener>, Error> {
-    let addresses = bind.resolve();
-    let sockets = addresses.and_then(|all| all.into_iter().map(listener::bind).collect());
-    sockets.map_err(|source| Error::Listen {
-        bind: bind.to_string(),
-        source,
-    })
-}
-
 /// Serves until a signal comes or the store fails; then closes the listeners and takes leave of the clients.
 async fn serve(
     core: &Arc<Core>,
     mut accepting: JoinSet<()>,
     mut failure: UnboundedReceiver<StoreError>,
+    tls: &[Arc<Tls>],
 ) -> Result<(), Error> {
     tokio::select! {
         signal = stop_signal() => {
             let name = signal.map_err(Error::Start)?;
             tracing::info!(signal = name, "stopping");
         }
+        error = reload_on_signal(tls) => return Err(Error::Start(error)),
         error = failure.recv() => match error {
             Some(error) => return Err(error.into()),
             None => return Ok(()),
@@ -282,4 +255,20 @@ async fn stop_signal() -> io::Result<&'static str> {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     })
+}
+
+/// Reads certificates again at every SIGHUP, for ever; or why that cannot be.
+async fn reload_on_signal(tls: &[Arc<Tls>]) -> io::Error {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => return error,
+    };
+    loop {
+        hangup.recv().await;
+        tracing::info!(
+            "SIGHUP: reading certificates, keys, authorities and revocation lists again; the configuration file takes a restart"
+        );
+        listeners::reload_all(tls).await;
+    }
 }

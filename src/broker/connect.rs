@@ -35,11 +35,12 @@ impl Broker {
         self.connections[id.0 as usize].version = connect.version;
         let largest = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
         self.connections[id.0 as usize].maximum_packet_size = largest;
-        let terms = self.terms(id, connect)?;
+        let admitted = self.admit(id, connect)?;
+        let terms = self.terms(connect, admitted.client_id)?;
         let will = connect
             .will
             .as_ref()
-            .map(|will| self.will_record(will))
+            .map(|will| self.will_record(id, will))
             .transpose()?;
         let (session, present, ended) = self.open_session(&terms, connect)?;
         let accepted = self.attach(id, session, &terms, connect.version);
@@ -52,15 +53,18 @@ impl Broker {
         };
         self.push(id, stamp, &Packet::ConnAck(packet));
         self.counters.connects += 1;
+        let connection = &mut self.connections[id.0 as usize];
+        connection.user = admitted.user;
+        let (peer, user) = (&connection.arrival.peer, connection.user.as_deref());
         let shown = &self.sessions[session.0 as usize];
-        tracing::info!(client = &*shown.client_id, version = ?connect.version, present, expiry = shown.expiry, "connected");
+        tracing::info!(client = &*shown.client_id, %peer, user, version = ?connect.version, present, expiry = shown.expiry, "connected");
         self.set_keep_alive(id);
         self.member_connected(session);
         Ok(())
     }
 
     /// Checks what needs no session, and applies the limits.
-    fn terms(&mut self, id: ConnectionId, connect: &Connect<'_>) -> Result<Terms, Fault> {
+    fn terms(&mut self, connect: &Connect<'_>, own_id: Option<Box<str>>) -> Result<Terms, Fault> {
         let limits = &self.settings.limits;
         let refuse = |reason, what| Err(Fault { reason, what });
         if self.shutting_down {
@@ -96,12 +100,6 @@ impl Broker {
                 .unwrap_or(0)
                 .min(limits.max_topic_alias_out),
         };
-        if !self.connections[id.0 as usize].access.allow_anonymous {
-            return refuse(
-                ReasonCode::NotAuthorized,
-                "anonymous access is not allowed on this listener",
-            );
-        }
         if terms.expiry > limits.persistent_client_expiration {
             terms.expiry = limits.persistent_client_expiration;
             terms.server_expiry = true;
@@ -125,7 +123,7 @@ impl Broker {
                     "an empty client identifier needs a clean session",
                 );
             }
-            terms.client_id = self.assign_client_id();
+            terms.client_id = own_id.unwrap_or_else(|| self.assign_client_id());
             terms.assigned = true;
         }
         Ok(terms)
@@ -212,11 +210,11 @@ impl Broker {
         for received in session.received.values_mut() {
             received.counted = false;
         }
-        self.capabilities(terms)
+        self.capabilities(id, terms)
     }
 
     /// What CONNACK says in MQTT 5: only what is limited or was changed.
-    fn capabilities(&self, terms: &Terms) -> PropertiesBuf {
+    fn capabilities(&self, id: ConnectionId, terms: &Terms) -> PropertiesBuf {
         let limits = &self.settings.limits;
         let mut properties = PropertiesBuf::new();
         if terms.server_expiry {
@@ -225,14 +223,16 @@ impl Broker {
         if limits.receive_maximum < u16::MAX {
             properties.push(Property::ReceiveMaximum(limits.receive_maximum));
         }
-        if limits.maximum_qos != QoS::ExactlyOnce {
-            properties.push(Property::MaximumQos(limits.maximum_qos as u8));
+        let maximum_qos = self.maximum_qos(id);
+        if maximum_qos != QoS::ExactlyOnce {
+            properties.push(Property::MaximumQos(maximum_qos as u8));
         }
         if !limits.retain_available {
             properties.push(Property::RetainAvailable(0));
         }
-        if limits.max_packet_size < LARGEST_PACKET {
-            properties.push(Property::MaximumPacketSize(limits.max_packet_size));
+        let max_packet_size = self.max_packet_size(id);
+        if max_packet_size < LARGEST_PACKET {
+            properties.push(Property::MaximumPacketSize(max_packet_size));
         }
         if terms.assigned {
             properties.push(Property::AssignedClientIdentifier(&terms.client_id)); // [MQTT-3.2.2-16]

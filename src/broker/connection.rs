@@ -4,6 +4,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::SessionIndex;
+use super::access::Arrival;
 use super::gate::Outbox;
 use crate::wire::ProtocolVersion;
 
@@ -12,7 +13,9 @@ pub(super) struct Connection {
     /// Tells connections apart that had the same place one after the other.
     pub serial: u64,
     pub state: State,
-    pub access: Access,
+    pub arrival: Arrival,
+    /// The user name its client has proved.
+    pub user: Option<Box<str>>,
     pub version: ProtocolVersion,
     pub session: Option<SessionIndex>,
     pub outbox: Outbox,
@@ -45,13 +48,6 @@ pub(super) enum State {
     Closing,
 }
 
-/// Who may connect through a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
-    /// Clients need not say who they are.
-    pub allow_anonymous: bool,
-}
-
 /// Topic aliases, both ways (MQTT 5 section 3.3.2.3.4).
 #[derive(Debug)]
 struct Aliases {
@@ -74,11 +70,12 @@ pub(super) enum Alias {
 }
 
 impl Connection {
-    pub fn new(serial: u64, access: Access, uptime: u64) -> Connection {
+    pub fn new(serial: u64, arrival: Arrival, uptime: u64) -> Connection {
         Connection {
             serial,
             state: State::New,
-            access,
+            arrival,
+            user: None,
             version: ProtocolVersion::V5,
             session: None,
             outbox: Outbox::default(),

@@ -18,6 +18,7 @@
 //! (publish.rs), `publish` and `offer` (route.rs), `send` (deliver.rs), `Gate::write` and `Outbox::push` (gate.rs), and, once the batch
 //! is durable, [`Broker::take_output`].
 
+pub mod access;
 mod acknowledge;
 #[cfg(test)]
 pub(crate) mod audit;
@@ -49,7 +50,7 @@ use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
-pub use connection::Access;
+pub use access::{Access, Arrival, CertificateName, CertificateNames, IdentityKind, Peer};
 pub use counters::Counters;
 pub use message::Message;
 pub use restore::Restored;
@@ -222,24 +223,30 @@ impl Broker {
     }
 
     /// Takes in a connection; `None` if there are too many or the broker is shutting down: close it.
-    pub fn accept(&mut self, access: Access, now: Now) -> Option<ConnectionId> {
+    pub fn accept(&mut self, arrival: impl Into<Arrival>, now: Now) -> Option<ConnectionId> {
         self.now = now;
         if self.shutting_down || self.connections.len() >= self.settings.limits.max_connections {
-            self.counters.connections_refused += 1;
+            self.refused();
             return None;
         }
         self.counters.connections_accepted += 1;
         let serial = self.next_serial;
         self.next_serial += 1;
-        let id = ConnectionId(
-            self.connections
-                .insert(Connection::new(serial, access, now.uptime)) as u32,
-        );
+        let id = ConnectionId(self.connections.insert(Connection::new(
+            serial,
+            arrival.into(),
+            now.uptime,
+        )) as u32);
         self.timers.set(
             now.uptime + self.settings.limits.connect_timeout_ms,
             Timer::Connect(id, serial),
         );
         Some(id)
+    }
+
+    /// Counts a connection that was closed before it came this far.
+    pub fn refused(&mut self) {
+        self.counters.connections_refused += 1;
     }
 
     /// Handles a packet from a connection.
@@ -313,11 +320,11 @@ impl Broker {
         match connection.state {
             State::Closing => return,
             State::New => {
-                tracing::debug!(connection = id.0, %fault, "connection refused");
+                tracing::info!(peer = %connection.arrival.peer, %fault, "connection refused");
                 self.refuse_connect(id, fault, version);
             }
             State::Open => {
-                tracing::info!(client = self.client_name(id), %fault, "connection closed");
+                tracing::info!(client = self.client_name(id), peer = %connection.arrival.peer, %fault, "connection closed");
                 self.disconnect(id, fault.reason, Some(fault.what));
             }
         }

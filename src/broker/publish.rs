@@ -44,7 +44,7 @@ impl Broker {
         }
         let resolved = self.resolve_topic(id, publish.topic, instructions.alias)?;
         let topic = resolved.as_deref().unwrap_or(publish.topic);
-        self.check_message(topic, publish.qos, publish.retain)?;
+        self.check_message(id, topic, publish.qos, publish.retain)?;
         self.check_receive_maximum(id, session, publish)?;
 
         let mut forwarded = PropertiesBuf::new();
@@ -265,18 +265,18 @@ impl Broker {
     /// Checks a message against what the broker takes: the will of a CONNECT and a PUBLISH alike.
     pub(super) fn check_message(
         &mut self,
+        id: ConnectionId,
         topic: &str,
         qos: QoS,
         retain: bool,
     ) -> Result<(), Fault> {
-        let limits = &self.settings.limits;
-        if qos as u8 > limits.maximum_qos as u8 {
+        if qos as u8 > self.maximum_qos(id) as u8 {
             return Err(Fault {
                 reason: ReasonCode::QosNotSupported,
                 what: "QoS above maximum_qos",
             }); // [MQTT-3.2.2-11]
         }
-        if retain && !limits.retain_available {
+        if retain && !self.settings.limits.retain_available {
             return Err(Fault {
                 reason: ReasonCode::RetainNotSupported,
                 what: "retain is not available",

@@ -22,7 +22,7 @@ impl Broker {
         let mut replays = Vec::new();
         for (text, options) in &subscribe.filters {
             let granted = SubscribeOptions {
-                qos: lower(options.qos, self.settings.limits.maximum_qos),
+                qos: lower(options.qos, self.maximum_qos(id)),
                 ..*options
             };
             match self.subscribe(session, text, granted, subscription_id) {

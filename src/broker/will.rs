@@ -3,14 +3,18 @@
 use super::message::{Message, Parts};
 use super::record::{WillRecord, Write};
 use super::route::SYS_PREFIX;
-use super::{Broker, SessionIndex};
+use super::{Broker, ConnectionId, SessionIndex};
 use crate::wire::packet::Will;
 use crate::wire::{Fault, PropertiesBuf, Property, ReasonCode};
 
 impl Broker {
     /// Checks a will as a PUBLISH would be, and takes it.
-    pub(super) fn will_record(&mut self, will: &Will<'_>) -> Result<WillRecord, Fault> {
-        self.check_message(will.topic, will.qos, will.retain)?;
+    pub(super) fn will_record(
+        &mut self,
+        id: ConnectionId,
+        will: &Will<'_>,
+    ) -> Result<WillRecord, Fault> {
+        self.check_message(id, will.topic, will.qos, will.retain)?;
         if will.topic.starts_with(SYS_PREFIX) {
             return Err(Fault {
                 reason: ReasonCode::NotAuthorized,

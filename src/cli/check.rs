@@ -7,7 +7,9 @@ use clap::Args;
 
 use super::exit::{self, Failure};
 use super::run::{RunFlags, describe_durability, load};
-use crate::config::{Bind, Config, show_size};
+use crate::config::{Config, Listener, show_size};
+use crate::net::tls::{ClientCertificates, TlsVersion};
+use crate::server::{self, load_tls};
 
 /// The flags of `tidegate check`.
 #[derive(Args, Clone, Debug)]
@@ -28,6 +30,9 @@ pub fn run(flags: CheckFlags) -> Result<String, Failure> {
         ..RunFlags::default()
     };
     let config = load(flags).map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
+    // As the start would do: files that cannot be used are found now.
+    load_tls(&config)
+        .map_err(|problems| Failure::new(exit::WRONG, server::Error::Tls(problems).to_string()))?;
     let name = name.unwrap_or_else(|| "the configuration".to_owned());
     Ok(format!("{name} is good\n{}", summary(&config)))
 }
@@ -35,16 +40,7 @@ pub fn run(flags: CheckFlags) -> Result<String, Failure> {
 fn summary(config: &Config) -> String {
     let mut text = String::new();
     for listener in &config.listeners {
-        let binds: Vec<String> = listener.bind.iter().map(Bind::to_string).collect();
-        let who = match (
-            listener.allow_anonymous,
-            listener.bind.iter().all(Bind::is_loopback),
-        ) {
-            (true, true) => "everybody on this machine may connect",
-            (true, false) => "everybody who can reach it may connect",
-            (false, _) => "nobody may connect",
-        };
-        let _ = writeln!(text, "listens    {} ({who})", binds.join(", "));
+        let _ = writeln!(text, "listens    {}", describe(listener));
     }
     let _ = writeln!(text, "data       {}", config.data_dir.display());
     let _ = writeln!(
@@ -64,6 +60,42 @@ fn summary(config: &Config) -> String {
     text
 }
 
+fn describe(listener: &Listener) -> String {
+    let settings = &listener.settings;
+    let protocol = settings.protocol();
+    let mut places: Vec<String> = listener
+        .bind
+        .iter()
+        .map(|bind| format!("{protocol}://{bind}"))
+        .collect();
+    places.extend(
+        listener
+            .socket
+            .iter()
+            .map(|file| format!("{protocol} at {}", file.path.display())),
+    );
+    let is_local = listener.bind.iter().all(crate::config::Bind::is_loopback);
+    let certified = settings
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.clients == ClientCertificates::Required);
+    let anonymous = settings.access.allow_anonymous && !certified;
+    let who = match (anonymous, is_local) {
+        (true, true) => "everybody on this machine may connect",
+        (true, false) => "everybody who can reach it may connect",
+        (false, _) => "who has a client certificate may connect",
+    };
+    let mut text = format!("{} ({who}", places.join(", "));
+    if let Some(tls) = &settings.tls {
+        text += match tls.minimum {
+            TlsVersion::Tls12 => "; TLS 1.2 and 1.3",
+            TlsVersion::Tls13 => "; TLS 1.3",
+        };
+    }
+    text.push(')');
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,7 +104,7 @@ mod tests {
     fn a_good_configuration_is_summed_up() {
         let text = summary(&Config::default());
         assert!(
-            text.contains("127.0.0.1:1883 (everybody on this machine may connect)"),
+            text.contains("mqtt://127.0.0.1:1883 (everybody on this machine may connect)"),
             "{text}"
         );
         assert!(

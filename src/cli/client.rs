@@ -5,16 +5,14 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::process;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-
 use super::exit::{self, Failure};
 use super::options::Settings;
+use super::transport::Stream;
 use crate::clock::Clock;
 use crate::wire::packet::{Connect, Disconnect, Will};
 use crate::wire::{Fault, Packet, Property, ProtocolVersion, ReasonCode, codec};
@@ -64,7 +62,7 @@ pub struct Granted {
 /// An MQTT connection.
 #[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    stream: Stream,
     version: ProtocolVersion,
     debug: bool,
     out: Vec<u8>,
@@ -87,11 +85,10 @@ impl Client {
     /// The host is not known, does not answer, or refuses.
     pub fn connect(settings: &Settings) -> Result<Client, Failure> {
         let clock = Clock::start();
-        let stream = open(settings)?;
+        let stream = Stream::open(settings)?;
         let system = |error: io::Error| Failure::new(exit::FAILED, error.to_string());
-        stream.set_nodelay(true).map_err(system)?;
         let patience = Duration::from_secs(u64::from(settings.keep_alive).max(30));
-        stream.set_write_timeout(Some(patience)).map_err(system)?;
+        stream.set_write_timeout(patience).map_err(system)?;
         let (sender, events) = sync_channel(MAX_EVENTS);
         let reading = stream.try_clone().map_err(system)?;
         let to_command = sender.clone();
@@ -228,7 +225,7 @@ impl Client {
             properties: settings.properties.disconnect.as_properties(),
         }));
         let deadline = self.uptime() + CLOSE_TIMEOUT_MS;
-        if self.flush().is_err() || self.stream.shutdown(Shutdown::Write).is_err() {
+        if self.flush().is_err() || self.stream.close_sending().is_err() {
             return;
         }
         // Closing a socket with unread bytes in it resets the connection, and the server may then lose what was written last.
@@ -449,35 +446,6 @@ fn next_line(input: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(line))
 }
 
-fn open(settings: &Settings) -> Result<TcpStream, Failure> {
-    let host = settings.host.as_str();
-    let resolved = (host, settings.port).to_socket_addrs();
-    let addresses: Vec<SocketAddr> = resolved
-        .map_err(|error| Failure::new(exit::FAILED, format!("{host}: {error}")))?
-        .collect();
-    let mut failure = Failure::new(exit::FAILED, format!("{host} has no address"));
-    for address in addresses {
-        match open_one(address, settings.bind_address, settings.connect_timeout) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => {
-                failure =
-                    Failure::new(exit::FAILED, format!("no connection to {address}: {error}"));
-            }
-        }
-    }
-    Err(failure)
-}
-
-fn open_one(to: SocketAddr, from: Option<IpAddr>, timeout: Duration) -> io::Result<TcpStream> {
-    let Some(from) = from else {
-        return TcpStream::connect_timeout(&to, timeout);
-    };
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-    socket.bind(&SocketAddr::new(from, 0).into())?;
-    socket.connect_timeout(&to.into(), timeout)?;
-    Ok(socket.into())
-}
-
 fn connect_packet(settings: &Settings) -> Connect<'_> {
     Connect {
         version: settings.version,
@@ -507,7 +475,7 @@ fn largest_packet(settings: &Settings) -> u32 {
     told.unwrap_or(LARGEST_PACKET)
 }
 
-fn read_packets(mut stream: TcpStream, largest: u32, sender: &SyncSender<Event>) {
+fn read_packets(mut stream: Stream, largest: u32, sender: &SyncSender<Event>) {
     let mut bytes = Vec::new();
     let mut scratch = vec![0; READ_BYTES];
     let why = loop {

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 mod bench;
+mod certs;
 mod check;
 mod client;
 mod exit;
@@ -13,6 +14,7 @@ pub mod run;
 #[cfg(test)]
 mod scripted;
 mod subscribe;
+mod transport;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -43,6 +45,8 @@ enum Command {
     Run(run::RunFlags),
     /// Check a configuration
     Check(check::CheckFlags),
+    /// Make an authority and certificates to try TLS with
+    Certs(certs::CertsFlags),
     /// Publish messages
     Pub(Box<publish::PublishFlags>),
     /// Subscribe, and print the messages that arrive
@@ -88,6 +92,10 @@ fn execute(tidegate: Tidegate) -> (&'static str, bool, Result<(), Failure>) {
         Some(Command::Run(flags)) => ("tidegate", false, run::run(flags)),
         Some(Command::Check(flags)) => {
             let result = check::run(flags).map(|summary| print!("{summary}"));
+            ("tidegate", false, result)
+        }
+        Some(Command::Certs(flags)) => {
+            let result = certs::run(&flags).map(|told| print!("{told}"));
             ("tidegate", false, result)
         }
         Some(Command::Pub(flags)) => {

@@ -7,8 +7,8 @@ use clap::{ArgAction, Args};
 
 use super::exit::Failure;
 use super::property::PacketProperties;
+use super::transport::{Transport, TransportFlags};
 use crate::clock;
-use crate::config::DEFAULT_PORT;
 use crate::wire::{Property, ProtocolVersion, QoS, topic};
 
 /// How to connect.
@@ -17,9 +17,12 @@ pub struct ConnectionFlags {
     /// Host of the server
     #[arg(short = 'h', long, default_value = "localhost")]
     pub host: String,
-    /// Port of the server
-    #[arg(short, long, default_value_t = DEFAULT_PORT)]
-    pub port: u16,
+    /// Port of the server [default: 1883; with TLS 8883; WebSocket 8083, with TLS 8084]
+    #[arg(short, long)]
+    pub port: Option<u16>,
+    /// What to connect through
+    #[command(flatten)]
+    pub transport: TransportFlags,
     /// Connect from this address of this machine
     #[arg(short = 'A', value_name = "ADDRESS")]
     pub bind_address: Option<IpAddr>,
@@ -94,6 +97,8 @@ pub struct Settings {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// What to connect through.
+    pub transport: Transport,
     /// Address to connect from.
     pub bind_address: Option<IpAddr>,
     /// Client identifier; empty to be given one (MQTT 5).
@@ -149,12 +154,24 @@ impl ConnectionFlags {
                 ));
             }
         };
+        let (transport, url) = self.transport.transport()?;
+        let login = url.as_ref().and_then(|url| url.login.clone());
+        if login.is_some() && (self.username.is_some() || self.password.is_some()) {
+            return Err(Failure::usage(
+                "-u and -P, and a user name in -L, say the same: one of them is enough",
+            ));
+        }
+        let (username, password) = match login {
+            Some((user, password)) => (Some(user), password),
+            None => (self.username, self.password),
+        };
+        let port = url.as_ref().and_then(|url| url.port).or(self.port);
         if self.disable_clean_session && self.id.as_deref().unwrap_or("").is_empty() {
             return Err(Failure::usage(
                 "-c needs -i: a session is found again by its client identifier",
             ));
         }
-        if version != ProtocolVersion::V5 && self.password.is_some() && self.username.is_none() {
+        if version != ProtocolVersion::V5 && password.is_some() && username.is_none() {
             return Err(Failure::usage("-P without -u is for MQTT 5 only"));
         }
         let mut properties = PacketProperties::parse(&self.property).map_err(Failure::usage)?;
@@ -189,14 +206,15 @@ impl ConnectionFlags {
             (None, _) => format!("tidegate-{:08x}", clock::seed() as u32),
         };
         Ok(Settings {
-            host: self.host,
-            port: self.port,
+            host: url.map_or(self.host, |url| url.host),
+            port: port.unwrap_or(transport.default_port()),
+            transport,
             bind_address: self.bind_address,
             client_id,
             clean_start: !self.disable_clean_session,
             version,
-            username: self.username,
-            password: self.password,
+            username,
+            password,
             keep_alive: self.keepalive,
             properties,
             will,

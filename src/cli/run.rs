@@ -13,7 +13,9 @@ use crate::broker::record::{Durability, DurabilityRules};
 use crate::config::{
     Config, ConfigError, DEFAULT_PORT, ENVIRONMENT_PREFIX, Overrides, Problem, show_duration,
 };
-use crate::server::{self, Ready};
+use crate::net::listener::Protocol;
+use crate::net::socket::ListenAddress;
+use crate::server::{self, Listening, Ready};
 
 /// The flags of `tidegate run`.
 #[derive(Args, Clone, Debug, Default)]
@@ -102,11 +104,7 @@ pub fn describe_durability(rules: &DurabilityRules) -> String {
 }
 
 fn describe(ready: &Ready, command: &str) -> String {
-    let listeners: Vec<String> = ready
-        .listeners
-        .iter()
-        .map(|address| format!("mqtt://{address}"))
-        .collect();
+    let listeners: Vec<String> = ready.listeners.iter().map(Listening::to_string).collect();
     let data_dir = std::path::absolute(&ready.data_dir).unwrap_or_else(|_| ready.data_dir.clone());
     let mut text = format!(
         "Tidegate {}\n\
@@ -120,16 +118,31 @@ fn describe(ready: &Ready, command: &str) -> String {
         describe_durability(&ready.durability),
         ready.recovered
     );
-    if let Some(address) = ready.listeners.first() {
-        let at = connect_flags(*address);
+    let plain = ready.listeners.iter().find_map(plain_address);
+    if let Some(address) = plain {
+        let at = connect_flags(address);
         let _ = writeln!(text, "Try        {command} sub{at} -t 'hello/#' -v");
         let _ = writeln!(
             text,
             "           mosquitto_pub{at} -t hello/world -m hi -q 1"
         );
+    } else if let Some(first) = ready.listeners.first() {
+        let flag = match (&first.address, first.protocol) {
+            (ListenAddress::Unix(path), _) => format!("--unix {}", path.display()),
+            (_, Protocol::Ws) => format!("-L {first}"),
+            _ => format!("-L {first} --cafile CA.pem"),
+        };
+        let _ = writeln!(text, "Try        {command} sub {flag} -t 'hello/#' -v");
     }
     let _ = writeln!(text, "Ready in {}", show_duration(ready.took));
     text
+}
+
+fn plain_address(listening: &Listening) -> Option<SocketAddr> {
+    match (listening.protocol, &listening.address) {
+        (Protocol::Mqtt, ListenAddress::Tcp(address)) => Some(*address),
+        _ => None,
+    }
 }
 
 /// What a client on this machine has to add to reach `address`.
@@ -175,7 +188,11 @@ mod tests {
         Ready {
             listeners: listeners
                 .iter()
-                .map(|text| text.parse().expect("an address"))
+                .map(|text| Listening {
+                    protocol: Protocol::Mqtt,
+                    address: ListenAddress::Tcp(text.parse().expect("an address")),
+                    path: String::new(),
+                })
                 .collect(),
             data_dir: "/data".into(),
             durability: DurabilityRules {
@@ -201,6 +218,16 @@ mod tests {
             "Ready in 12 ms",
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn where_everything_is_encrypted_the_example_is_a_url() {
+        let mut ready = ready(&["127.0.0.1:8084"]);
+        ready.listeners[0].protocol = Protocol::Wss;
+        ready.listeners[0].path = "/mqtt".to_owned();
+        let text = describe(&ready, "tidegate");
+        assert!(text.contains("Listening  wss://127.0.0.1:8084/mqtt\n"));
+        assert!(text.contains("sub -L wss://127.0.0.1:8084/mqtt --cafile CA.pem -t"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! `max_packet_size` in the table `limits`: upper case, and two underscores where the path goes into a table or to the
 //! entry of a list (`TIDEGATE_LISTENERS__0__BIND`). A key that is not known is refused, wherever it stands.
 
+mod listener;
 mod read;
 mod tree;
 mod value;
@@ -16,6 +17,8 @@ use std::time::Duration;
 
 use crate::broker::record::DurabilityRules;
 use crate::limits::Limits;
+use crate::net::listener::ListenerSettings;
+use crate::net::socket::SocketFile;
 use crate::store::StoreOptions;
 
 pub use tree::{ENVIRONMENT_PREFIX, Problem};
@@ -58,10 +61,12 @@ pub struct Config {
 /// A place to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// Its addresses; never empty.
+    /// Its addresses; empty only if there is a socket.
     pub bind: Vec<Bind>,
-    /// Whether clients may connect that do not say who they are.
-    pub allow_anonymous: bool,
+    /// Its Unix socket.
+    pub socket: Option<SocketFile>,
+    /// How it takes connections in.
+    pub settings: ListenerSettings,
     /// A bind that fails is logged and left out, instead of ending the start: IPv6 loopback, on a machine without IPv6.
     pub optional: bool,
 }

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use super::listener::{BIND_EXPECTED, binds, flag_listeners, listeners};
 use super::tree::{self, Origin, Report, Section, Table, Value};
-use super::value::Bind;
-use super::{Config, DEFAULT_PORT, Listener, Overrides};
+use super::{Bind, Config, Overrides};
 use crate::broker::record::{Durability, DurabilityRules};
 use crate::limits::Limits;
 use crate::store::StoreOptions;
 use crate::wire::{QoS, topic};
 
 /// The largest MQTT packet there can be: a fixed header of five bytes and 268,435,455 bytes after it.
-const LARGEST_PACKET: u64 = 268_435_460;
+pub(super) const LARGEST_PACKET: u64 = 268_435_460;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -96,94 +96,11 @@ fn overlay_flags(tree: &mut Table, overrides: &Overrides) {
     }
 }
 
-/// The listener of `--bind` flags, which can only be reached from this machine: a flag is quickly written, and a broker that is open to a network without
-/// authentication should be somebody's decision.
-fn flag_listeners(flags: &[String], report: &mut Report<'_>) -> Option<Vec<Listener>> {
-    let mut bind = Vec::new();
-    for text in flags {
-        let at = Origin::Flag("--bind");
-        match text.parse::<Bind>() {
-            Ok(address) if address.is_loopback() => bind.push(address),
-            Ok(address) => report.add(
-                &at,
-                "",
-                format!(
-                    "{address} can be reached from other machines, and the flag sets up no authentication; write in a configuration file:\n    \
-                     [[listeners]]\n    bind = \"{address}\"\n    allow_anonymous = true\n  \
-                     and start with --config and its name"
-                ),
-            ),
-            Err(()) => report.add(&at, "", format!("found {text:?}, expected {BIND_EXPECTED}")),
-        }
-    }
-    let listener = Listener {
-        bind,
-        allow_anonymous: true,
-        optional: false,
-    };
-    (!flags.is_empty()).then(|| vec![listener])
-}
-
-const BIND_EXPECTED: &str =
-    "an address and a port such as \"127.0.0.1:1883\", \"[::1]:1883\" or \"gateway.local:1883\"";
-
-fn listeners(root: &mut Section<'_, '_>) -> Vec<Listener> {
-    let configured = root.each("listeners", |mut section| {
-        let expected = format!("{BIND_EXPECTED}, or a list of such");
-        let bind = section.required("bind", &expected, binds);
-        let key = "allow_anonymous";
-        let anonymous = section.optional(key, "true or false", Value::as_bool);
-        if matches!(anonymous, Ok(None | Some(false))) {
-            section.reject(
-                key,
-                "nobody could connect to this listener: without accounts, anonymous clients are the only ones; expected \
-                 allow_anonymous = true, which lets in everybody who can reach the address",
-            );
-        }
-        section.close();
-        Some(Listener {
-            bind: bind?,
-            allow_anonymous: anonymous.ok()??,
-            optional: false,
-        })
-    });
-    if configured.is_empty() {
-        default_listeners()
-    } else {
-        configured
-    }
-}
-
-fn default_listeners() -> Vec<Listener> {
-    let on = |bind: &str, optional| Listener {
-        bind: bind.parse().into_iter().collect(),
-        allow_anonymous: true,
-        optional,
-    };
-    vec![
-        on(&format!("127.0.0.1:{DEFAULT_PORT}"), false),
-        on(&format!("[::1]:{DEFAULT_PORT}"), true),
-    ]
-}
-
 fn metrics(mut section: Section<'_, '_>) -> Vec<Bind> {
     let expected = format!("{BIND_EXPECTED}, or a list of such");
-    let bind = section.optional("bind", &expected, binds);
+    let bind = section.optional("bind", &expected, |value| binds(value, None));
     section.close();
     bind.ok().flatten().unwrap_or_default()
-}
-
-fn binds(value: &Value) -> Option<Vec<Bind>> {
-    let texts: Vec<&str> = match value {
-        Value::Raw(text) => text.split(',').map(str::trim).collect(),
-        Value::List(items) => items
-            .iter()
-            .map(|item| item.value.as_text())
-            .collect::<Option<_>>()?,
-        other => vec![other.as_text()?],
-    };
-    let binds: Option<Vec<Bind>> = texts.iter().map(|text| text.parse().ok()).collect();
-    binds.filter(|binds| !binds.is_empty())
 }
 
 const DURABILITY_EXPECTED: &str = "\"fsync\", \"os\" or \"memory\"";
@@ -248,17 +165,7 @@ fn limits(mut s: Section<'_, '_>) -> Limits {
         max_topic_alias: s.number("max_topic_alias", d.max_topic_alias, 0..=65_535),
         max_topic_alias_out: s.number("max_topic_alias_out", d.max_topic_alias_out, 0..=65_535),
         max_keepalive: keepalive(&mut s, d.max_keepalive),
-        maximum_qos: s.get(
-            "maximum_qos",
-            d.maximum_qos,
-            "0, 1 or 2",
-            |value| match value.as_u64()? {
-                0 => Some(QoS::AtMostOnce),
-                1 => Some(QoS::AtLeastOnce),
-                2 => Some(QoS::ExactlyOnce),
-                _ => None,
-            },
-        ),
+        maximum_qos: maximum_qos(&mut s, d.maximum_qos),
         retain_available: s.flag("retain_available", d.retain_available),
         max_retained_messages: s.number(
             "max_retained_messages",
@@ -283,6 +190,17 @@ fn limits(mut s: Section<'_, '_>) -> Limits {
     };
     s.close();
     limits
+}
+
+pub(super) fn maximum_qos(s: &mut Section<'_, '_>, default: QoS) -> QoS {
+    s.get("maximum_qos", default, "0, 1 or 2", |value| {
+        match value.as_u64()? {
+            0 => Some(QoS::AtMostOnce),
+            1 => Some(QoS::AtLeastOnce),
+            2 => Some(QoS::ExactlyOnce),
+            _ => None,
+        }
+    })
 }
 
 fn keepalive(s: &mut Section<'_, '_>, default: u16) -> u16 {
@@ -358,13 +276,6 @@ mod tests {
         let problems = parse(text).expect_err("a problem");
         assert_eq!(problems.len(), 1, "{problems:?}");
         problems.into_iter().next().expect("one")
-    }
-
-    fn flags(bind: &[&str]) -> Overrides {
-        Overrides {
-            bind: bind.iter().map(|&text| text.to_owned()).collect(),
-            ..Overrides::default()
-        }
     }
 
     #[test]
@@ -511,38 +422,5 @@ mod tests {
             assert!(problem.starts_with("f.toml:"), "{problem}");
             assert!(problem.contains(needle), "{text}: {problem}");
         }
-    }
-
-    #[test]
-    fn a_listener_nobody_could_connect_to_is_refused_with_what_to_write() {
-        for text in ["", "allow_anonymous = false"] {
-            let problem = one_problem(&format!("[[listeners]]\nbind = '0.0.0.0:1883'\n{text}"));
-            assert!(
-                problem
-                    .starts_with("f.toml:1:1: listeners[0].allow_anonymous: nobody could connect")
-            );
-            assert!(
-                problem.contains("expected allow_anonymous = true"),
-                "{problem}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_bind_flag_replaces_listeners_and_keeps_to_loopback() {
-        let file = "[[listeners]]\nbind = '0.0.0.0:1'\nallow_anonymous = true\n";
-        let load = |overrides| Config::parse(file, Path::new("f.toml"), [], &overrides);
-        let config = load(flags(&["127.0.0.1:0", "localhost:9"])).expect("good");
-        assert_eq!(config.listeners.len(), 1);
-        assert_eq!(config.listeners[0].bind.len(), 2);
-        let error = load(flags(&["0.0.0.0:1883"])).expect_err("open to the network");
-        assert!(
-            error
-                .to_string()
-                .starts_with("--bind: 0.0.0.0:1883 can be reached")
-        );
-        assert!(error.to_string().contains("allow_anonymous = true"));
-        let error = load(flags(&["x"])).expect_err("no port");
-        assert!(error.to_string().contains("found \"x\""));
     }
 }

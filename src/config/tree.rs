@@ -160,8 +160,10 @@ impl<'a> Report<'a> {
             };
             similar + bonus
         };
+        // Backwards: of those that are equally similar the last one counts, and the key that was read first should.
         self.known
             .iter()
+            .rev()
             .map(|known| (score(known), known))
             .filter(|(score, _)| *score > 0.6)
             .max_by(|a, b| a.0.total_cmp(&b.0))
@@ -429,6 +431,20 @@ impl<'r, 'a> Section<'r, 'a> {
             let number = value.as_u64().filter(|number| range.contains(number))?;
             T::try_from(number).ok()
         })
+    }
+
+    /// Reads a whole number in a range, if it is there.
+    pub fn optional_number<T>(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<T>
+    where
+        T: TryFrom<u64>,
+    {
+        let (low, high) = (range.start(), range.end());
+        let expected = format!("a whole number from {low} to {high}");
+        let read = self.optional(key, &expected, |value| {
+            let number = value.as_u64().filter(|number| range.contains(number))?;
+            T::try_from(number).ok()
+        });
+        read.ok().flatten()
     }
 
     /// Reads a size in bytes in a range.

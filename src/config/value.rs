@@ -127,6 +127,24 @@ impl Bind {
         }
     }
 
+    /// As it is parsed, or an address or host name alone, with this port.
+    pub fn with_default(text: &str, port: u16) -> Option<Bind> {
+        if let Ok(bind) = text.parse() {
+            return Some(bind);
+        }
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        if let Ok(address) = bare.unwrap_or(text).parse::<IpAddr>() {
+            let host = address.to_string();
+            return Some(Bind { host, port });
+        }
+        // A number alone is a port somebody has forgotten the address of.
+        let is_name = text.contains(|c: char| c.is_ascii_alphabetic()) && !text.contains(':');
+        let bind: Option<Bind> = is_name.then(|| format!("{text}:{port}").parse().ok())?;
+        bind
+    }
+
     /// Whether only this machine can reach it: a loopback address, or the name `localhost`.
     pub fn is_loopback(&self) -> bool {
         self.host.eq_ignore_ascii_case("localhost")

@@ -45,6 +45,7 @@ pub async fn serve(core: Arc<Core>, stream: impl Stream, id: ConnectionId, max_p
         partial: Vec::new(),
         writing: Vec::new(),
         written: 0,
+        unflushed: false,
         output: Output {
             close: false,
             pause: false,
@@ -74,6 +75,8 @@ struct Connection<S> {
     /// What is being written, and how far that is.
     writing: Vec<u8>,
     written: usize,
+    /// The stream may still hold what was written to it: TLS and WebSocket do.
+    unflushed: bool,
     output: Output,
 }
 
@@ -108,9 +111,14 @@ impl<S: Stream> Connection<S> {
         if self.written > 0 {
             self.writing = Vec::new();
             self.written = 0;
-            if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_flush(cx) {
-                return Err(error);
+            self.unflushed = true;
+        }
+        if self.unflushed {
+            match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Ready(flushed) => flushed?,
+                Poll::Pending => return Ok(false),
             }
+            self.unflushed = false;
         }
         Ok(true)
     }
@@ -192,7 +200,7 @@ impl<S: Stream> Connection<S> {
 
     /// Hands packets to the broker and takes what it has for this connection, in one visit.
     fn visit(&mut self, cx: &mut Context<'_>, packets: Vec<Packet<'_>>, fault: Option<Fault>) {
-        let writable = self.writing.is_empty();
+        let writable = self.writing.is_empty() && !self.unflushed;
         let core = Arc::clone(&self.core);
         let mut entered = core.enter(writable.then_some(self.id));
         let now = entered.now();

@@ -79,6 +79,11 @@ impl Core {
         }
     }
 
+    /// The moment it is now.
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+
     /// Tells the core how to wake the committer.
     pub fn set_committer(&self, notifier: Notifier) {
         if self.committer.set(notifier).is_ok() {

@@ -1,74 +1,484 @@
-//! Accepts TCP connections.
+//! Takes connections in: who may come, how many, how fast; and what has to happen before MQTT begins: PROXY header, TLS, WebSocket.
 
+use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
-use super::connection::serve;
+use super::connection::{Stream, serve};
 use super::core::Core;
-use crate::broker::Access;
+use super::proxy;
+use super::socket::{ListeningSocket, Socket};
+use super::tls::certificate::Certificate;
+use super::tls::{Tls, TlsSettings};
+use super::websocket::{self, WebSocketSettings};
+use crate::broker::{Access, Arrival, Peer};
+use crate::clock;
 
-/// Connections the operating system holds until they are accepted.
-const BACKLOG: i32 = 1024;
-
-/// Opens a listening socket.
-///
-/// # Errors
-/// The address cannot be used.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(
-        socket2::Domain::for_address(address),
-        socket2::Type::STREAM,
-        None,
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+/// How a listener takes connections in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// What the broker allows those who come this way.
+    pub access: Access,
+    /// TLS, if there is any.
+    pub tls: Option<TlsSettings>,
+    /// WebSocket, if it is that.
+    pub websocket: Option<WebSocketSettings>,
+    /// Every connection begins with a header of the PROXY protocol and comes from one of these addresses, or through a Unix socket; others are closed.
+    /// `None` if no connection has a header.
+    pub proxy_protocol_from: Option<Vec<AddressRange>>,
+    /// Addresses that may connect; empty for all.
+    pub allow: Vec<AddressRange>,
+    /// Addresses that may not, even if `allow` has them.
+    pub deny: Vec<AddressRange>,
+    /// Connections at once, those in their handshake included. Reached: a new one is closed at once.
+    pub max_connections: usize,
+    /// Connections accepted in a second, and at once after a pause. Reached: the others wait in the backlog.
+    pub max_connection_rate: Option<u32>,
+    /// Connections the operating system holds until they are accepted.
+    pub backlog: i32,
+    /// How long a connection has for what comes before MQTT. Exceeded: it is closed.
+    pub handshake_timeout: Duration,
 }
 
-/// Accepts connections for ever.
-pub async fn accept(core: Arc<Core>, listener: TcpListener, access: Access, max_packet_size: u32) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => take_in(&core, stream, peer, access, max_packet_size),
-            Err(error) => {
-                // Out of file descriptors, most likely: those that are waiting may find room a moment later.
-                tracing::warn!(%error, "cannot accept a connection");
-                sleep(Duration::from_millis(50)).await;
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// MQTT, port 1883.
+    Mqtt,
+    /// MQTT over TLS, port 8883.
+    Mqtts,
+    /// MQTT over WebSocket, port 8083.
+    Ws,
+    /// MQTT over WebSocket over TLS, port 8084.
+    Wss,
+}
+
+/// Addresses that begin alike: `192.0.2.0/24`, `2001:db8::/32`, or one alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressRange {
+    first: IpAddr,
+    bits: u8,
+}
+
+/// Connections there may be, and are, through all listeners: those in their handshake included.
+#[derive(Debug)]
+pub struct Census {
+    open: AtomicUsize,
+    max: usize,
+}
+
+/// A listener, shared by all its sockets and connections.
+#[derive(Debug)]
+pub struct Entrance {
+    core: Arc<Core>,
+    settings: ListenerSettings,
+    access: Arc<Access>,
+    tls: Option<Arc<Tls>>,
+    max_packet_size: u32,
+    all: Arc<Census>,
+    here: Arc<Census>,
+}
+
+/// One of the connections counted; given back when it is dropped.
+#[derive(Debug)]
+struct Place {
+    _counted: [Counted; 2],
+}
+
+#[derive(Debug)]
+struct Counted(Arc<Census>);
+
+impl Default for ListenerSettings {
+    fn default() -> ListenerSettings {
+        ListenerSettings {
+            access: Access::default(),
+            tls: None,
+            websocket: None,
+            proxy_protocol_from: None,
+            allow: Vec::new(),
+            deny: Vec::new(),
+            max_connections: usize::MAX,
+            max_connection_rate: None,
+            backlog: 1024,
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl ListenerSettings {
+    /// What it speaks.
+    pub fn protocol(&self) -> Protocol {
+        match (&self.websocket, &self.tls) {
+            (None, None) => Protocol::Mqtt,
+            (None, Some(_)) => Protocol::Mqtts,
+            (Some(_), None) => Protocol::Ws,
+            (Some(_), Some(_)) => Protocol::Wss,
+        }
+    }
+
+    /// Whether an address may connect.
+    fn lets_in(&self, address: Option<SocketAddr>) -> bool {
+        let Some(ip) = address.map(|address| address.ip()) else {
+            return true;
+        };
+        let is_in = |ranges: &[AddressRange]| ranges.iter().any(|range| range.contains(ip));
+        !is_in(&self.deny) && (self.allow.is_empty() || is_in(&self.allow))
+    }
+}
+
+impl Protocol {
+    /// The port it has by default.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Protocol::Mqtt => 1883,
+            Protocol::Mqtts => 8883,
+            Protocol::Ws => 8083,
+            Protocol::Wss => 8084,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    /// As in a URL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Mqtt => "mqtt",
+            Protocol::Mqtts => "mqtts",
+            Protocol::Ws => "ws",
+            Protocol::Wss => "wss",
+        })
+    }
+}
+
+impl AddressRange {
+    /// Whether an address is one of these.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let bits = u32::from(self.bits);
+        match (self.first, address.to_canonical()) {
+            (IpAddr::V4(first), IpAddr::V4(address)) => {
+                let differ = first.to_bits() ^ address.to_bits();
+                differ.checked_shr(32 - bits).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(first), IpAddr::V6(address)) => {
+                let differ = first.to_bits() ^ address.to_bits();
+                differ.checked_shr(128 - bits).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for AddressRange {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<AddressRange, ()> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits)),
+            None => (text, None),
+        };
+        let first: IpAddr = address.parse().map_err(|_| ())?;
+        let most = if first.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(most), |bits| bits.parse().map_err(|_| ()))?;
+        if bits > most {
+            return Err(());
+        }
+        Ok(AddressRange { first, bits })
+    }
+}
+
+impl Census {
+    /// Nobody yet, and at most `max`.
+    pub fn new(max: usize) -> Arc<Census> {
+        let open = AtomicUsize::new(0);
+        Arc::new(Census { open, max })
+    }
+
+    fn count(self: &Arc<Census>) -> Option<Counted> {
+        let counted = Counted(Arc::clone(self));
+        (self.open.fetch_add(1, Ordering::Relaxed) < self.max).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Entrance {
+    /// A listener's way into the broker. `tls` is there if the settings have TLS; `max_packet_size` is the broker's own.
+    pub fn new(
+        core: Arc<Core>,
+        settings: ListenerSettings,
+        tls: Option<Arc<Tls>>,
+        max_packet_size: u32,
+        all: Arc<Census>,
+    ) -> Arc<Entrance> {
+        Arc::new(Entrance {
+            core,
+            access: Arc::new(settings.access.clone()),
+            max_packet_size: max_packet_size.min(settings.access.max_packet_size),
+            here: Census::new(settings.max_connections),
+            settings,
+            tls,
+            all,
+        })
+    }
+
+    /// Accepts connections for ever.
+    pub async fn accept(self: Arc<Entrance>, listening: ListeningSocket) {
+        let mut rate = self.settings.max_connection_rate.map(Rate::new);
+        loop {
+            if let Some(rate) = &mut rate {
+                rate.wait(&self.core).await;
+            }
+            match listening.accept().await {
+                Ok((socket, peer)) => self.take_in(socket, peer),
+                Err(error) => {
+                    // Out of file descriptors, most likely: those that are waiting may find room a moment later.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    sleep(Duration::from_millis(50)).await;
+                }
             }
         }
     }
+
+    fn take_in(self: &Arc<Entrance>, socket: Socket, address: Option<SocketAddr>) {
+        let peer = Peer {
+            address,
+            certificate: None,
+        };
+        let settings = &self.settings;
+        let trusted = match (&settings.proxy_protocol_from, address) {
+            (None, _) => settings.lets_in(address),
+            (Some(trusted), Some(address)) => {
+                trusted.iter().any(|range| range.contains(address.ip()))
+            }
+            (Some(_), None) => true,
+        };
+        if !trusted {
+            return self.refuse(&peer, "its address is not allowed here");
+        }
+        let (Some(all), Some(here)) = (self.all.count(), self.here.count()) else {
+            return self.refuse(&peer, "max_connections is reached");
+        };
+        let place = Place {
+            _counted: [all, here],
+        };
+        let is_plain = settings.tls.is_none()
+            && settings.websocket.is_none()
+            && settings.proxy_protocol_from.is_none();
+        if is_plain {
+            return self.begin(socket, peer, place);
+        }
+        let entrance = Arc::clone(self);
+        // What is done before MQTT begins is a task of its own, which is gone, with all it holds, when the connection's own begins.
+        tokio::spawn(async move {
+            let patience = entrance.settings.handshake_timeout;
+            let mut peer = peer;
+            match timeout(patience, entrance.shake_hands(socket, &mut peer)).await {
+                Ok(Ok(stream)) => entrance.begin(stream, peer, place),
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    tracing::debug!(%peer, "connection closed in its handshake");
+                }
+                Ok(Err(error)) => entrance.refuse(&peer, &error.to_string()),
+                Err(_) => entrance.refuse(&peer, "its handshake takes too long"),
+            }
+        });
+    }
+
+    fn begin(&self, stream: impl Stream + 'static, peer: Peer, place: Place) {
+        tracing::debug!(%peer, "connection accepted");
+        let access = Arc::clone(&self.access);
+        let mut entered = self.core.enter(None);
+        let now = entered.now();
+        let arrival = Arrival { access, peer };
+        let Some(id) = entered.broker().accept(arrival, now) else {
+            tracing::warn!(
+                "connection refused: max_connections is reached, or the broker is stopping"
+            );
+            return;
+        };
+        drop(entered);
+        let (core, max_packet_size) = (Arc::clone(&self.core), self.max_packet_size);
+        tokio::spawn(async move {
+            serve(core, stream, id, max_packet_size).await;
+            drop(place);
+        });
+    }
+
+    fn refuse(&self, peer: &Peer, why: &str) {
+        tracing::info!(%peer, why, "connection refused");
+        self.core.enter(None).broker().refused();
+    }
+
+    /// Does what comes before MQTT.
+    async fn shake_hands(
+        &self,
+        mut socket: Socket,
+        peer: &mut Peer,
+    ) -> io::Result<Box<dyn Stream>> {
+        let settings = &self.settings;
+        if settings.proxy_protocol_from.is_some() {
+            // What the balancer does not tell stays its own.
+            if let Some(told) = proxy::read_header(&mut socket).await? {
+                peer.address = told.address.or(peer.address);
+                peer.certificate = told.certificate;
+            }
+            if !settings.lets_in(peer.address) {
+                return Err(io::Error::other("its address is not allowed here"));
+            }
+        }
+        let Some(tls) = &self.tls else {
+            return self.open(socket).await;
+        };
+        let stream = TlsAcceptor::from(tls.config()).accept(socket).await?;
+        if let Some(shown) = stream.get_ref().1.peer_certificates() {
+            peer.certificate = Some(Box::new(names_of(&shown[0])?));
+        }
+        self.open::<Box<TlsStream<Socket>>>(Box::new(stream)).await
+    }
+
+    async fn open<S: Stream + 'static>(&self, stream: S) -> io::Result<Box<dyn Stream>> {
+        Ok(match &self.settings.websocket {
+            None => Box::new(stream),
+            Some(settings) => Box::new(websocket::accept(stream, settings).await?),
+        })
+    }
 }
 
-fn take_in(
-    core: &Arc<Core>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    access: Access,
-    max_packet_size: u32,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        return tracing::debug!(%peer, %error, "connection is gone already");
+/// Whom a client's verified certificate names. A session that is resumed is not verified again, so whether it has expired is.
+fn names_of(der: &[u8]) -> io::Result<crate::broker::CertificateNames> {
+    let certificate = Certificate::parse(der)
+        .ok_or_else(|| io::Error::other("its certificate cannot be read"))?;
+    if certificate.not_after < clock::wall_seconds() {
+        return Err(io::Error::other("its certificate has expired"));
     }
-    let mut entered = core.enter(None);
-    let now = entered.now();
-    match entered.broker().accept(access, now) {
-        Some(id) => {
-            tracing::debug!(%peer, connection = id.0, "connection accepted");
-            drop(entered);
-            tokio::spawn(serve(Arc::clone(core), stream, id, max_packet_size));
+    Ok(certificate.names)
+}
+
+/// A bucket of connections, refilled evenly; it holds a second's worth.
+struct Rate {
+    per_second: u64,
+    /// Thousandths of connections.
+    level: u64,
+    filled: u64,
+}
+
+impl Rate {
+    fn new(per_second: u32) -> Rate {
+        let per_second = u64::from(per_second);
+        Rate {
+            per_second,
+            level: per_second * 1000,
+            filled: 0,
         }
-        None => {
-            tracing::warn!(%peer, "connection refused: max_connections is reached, or the broker is stopping")
+    }
+
+    /// Waits until the next connection may be accepted.
+    async fn wait(&mut self, core: &Core) {
+        while let Some(millis) = self.take(core.now().uptime) {
+            sleep(Duration::from_millis(millis)).await;
         }
+    }
+
+    /// Takes a connection out, or tells how many milliseconds it takes until there is one.
+    fn take(&mut self, uptime: u64) -> Option<u64> {
+        let passed = uptime.saturating_sub(self.filled).min(1000);
+        self.filled = uptime;
+        self.level = (self.level + passed * self.per_second).min(self.per_second * 1000);
+        if self.level >= 1000 {
+            self.level -= 1000;
+            return None;
+        }
+        Some((1000 - self.level).div_ceil(self.per_second))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(text: &str) -> AddressRange {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn a_range_holds_the_addresses_that_begin_alike() {
+        let holds =
+            |text: &str, address: &str| range(text).contains(address.parse().expect("an address"));
+        assert!(holds("192.0.2.0/24", "192.0.2.255"));
+        assert!(!holds("192.0.2.0/24", "192.0.3.0"));
+        assert!(holds("192.0.2.7", "192.0.2.7"));
+        assert!(!holds("192.0.2.7", "192.0.2.6"));
+        assert!(holds("0.0.0.0/0", "255.1.2.3"));
+        assert!(!holds("0.0.0.0/0", "::1"));
+        assert!(holds("2001:db8::/32", "2001:db8:ffff::1"));
+        assert!(!holds("2001:db8::/32", "2001:db9::1"));
+        assert!(holds("::/0", "::1"));
+        assert!(holds("10.0.0.0/8", "::ffff:10.1.2.3"));
+        for bad in [
+            "",
+            "192.0.2.0/33",
+            "::/129",
+            "192.0.2.0/",
+            "a/8",
+            "1.2.3.4/8/8",
+        ] {
+            assert_eq!(bad.parse::<AddressRange>(), Err(()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn deny_wins_over_allow_and_an_empty_allow_is_everybody() {
+        let lets_in = |allow: &[&str], deny: &[&str], address: &str| {
+            let settings = ListenerSettings {
+                allow: allow.iter().map(|text| range(text)).collect(),
+                deny: deny.iter().map(|text| range(text)).collect(),
+                ..ListenerSettings::default()
+            };
+            settings.lets_in(Some(SocketAddr::new(address.parse().expect("good"), 1)))
+        };
+        assert!(lets_in(&[], &[], "192.0.2.1"));
+        assert!(lets_in(&["192.0.2.0/24"], &[], "192.0.2.1"));
+        assert!(!lets_in(&["192.0.2.0/24"], &[], "192.0.3.1"));
+        assert!(!lets_in(&["192.0.2.0/24"], &["192.0.2.1"], "192.0.2.1"));
+        assert!(!lets_in(&[], &["::/0"], "::1"));
+    }
+
+    #[test]
+    fn connections_beyond_the_rate_wait() {
+        let mut rate = Rate::new(4);
+        for _ in 0..4 {
+            assert_eq!(rate.take(10_000), None);
+        }
+        assert_eq!(rate.take(10_000), Some(250));
+        assert_eq!(rate.take(10_250), None);
+        assert_eq!(rate.take(10_251), Some(249));
+        for _ in 0..4 {
+            assert_eq!(rate.take(99_999), None);
+        }
+        assert_eq!(rate.take(99_999), Some(250));
+    }
+
+    #[test]
+    fn a_place_is_given_back() {
+        let census = Census::new(2);
+        let first = census.count().expect("room");
+        let second = census.count().expect("room");
+        assert!(census.count().is_none());
+        drop(first);
+        let third = census.count().expect("room again");
+        assert!(census.count().is_none());
+        drop((second, third));
+        assert_eq!(census.open.load(Ordering::Relaxed), 0);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! - [`core`]: the broker behind one lock, entered in place by whoever has something for it.
 //! - [`connection`]: one task a connection: read once, decode all, handle all under one lock, write once.
-//! - [`listener`]: accepts connections.
+//! - [`listener`]: takes connections in: who may come, and what comes before MQTT.
+//! - [`socket`], [`proxy`], [`tls`], [`websocket`]: what lies under MQTT, from the bottom.
 //! - [`admin`]: figures and health over HTTP.
 //!
 //! This floor makes no protocol decisions.
@@ -11,3 +12,7 @@ pub mod admin;
 pub mod connection;
 pub mod core;
 pub mod listener;
+pub mod proxy;
+pub mod socket;
+pub mod tls;
+pub mod websocket;

@@ -136,6 +136,7 @@ impl World {
         let (process, now) = self.process()?;
         let access = Access {
             allow_anonymous: true,
+            ..Access::default()
         };
         let id = process.broker.accept(access, now)?;
         process.links.insert(id, link);

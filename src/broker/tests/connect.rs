@@ -120,6 +120,7 @@ fn a_listener_may_refuse_those_who_do_not_say_who_they_are() {
     let mut world = World::new();
     let access = Access {
         allow_anonymous: false,
+        ..Access::default()
     };
     let id = world
         .broker

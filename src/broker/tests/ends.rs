@@ -167,6 +167,7 @@ fn shutting_down_tells_all_clients_and_keeps_what_it_must() {
     }
     let access = Access {
         allow_anonymous: true,
+        ..Access::default()
     };
     assert!(world.broker.accept(access, world.now).is_none());
     assert_eq!(world.broker.counters().connections_refused, 1);

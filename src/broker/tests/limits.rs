@@ -12,8 +12,9 @@ fn connections_beyond_the_limit_are_not_taken() {
     world.accept(ProtocolVersion::V5);
     let access = Access {
         allow_anonymous: true,
+        ..Access::default()
     };
-    assert!(world.broker.accept(access, world.now).is_none());
+    assert!(world.broker.accept(access.clone(), world.now).is_none());
     assert_eq!(world.broker.counters().connections_refused, 1);
     world.lose(first);
     assert!(world.broker.accept(access, world.now).is_some());

@@ -239,6 +239,7 @@ impl World {
     fn accept(&mut self, version: ProtocolVersion) -> Peer {
         let access = Access {
             allow_anonymous: true,
+            ..Access::default()
         };
         let id = self.broker.accept(access, self.now);
         Peer {

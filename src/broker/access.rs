@@ -1,0 +1,201 @@
+//! How a connection comes in: what its listener allows, and what is known of its peer before it has said anything.
+
+use core::net::SocketAddr;
+use std::sync::Arc;
+
+use super::Broker;
+use super::ConnectionId;
+use super::route::lower;
+use crate::wire::packet::Connect;
+use crate::wire::{Fault, ProtocolVersion, QoS, ReasonCode};
+
+/// Who may connect through a listener, and what connections through it may do. `Default` lets in nobody, and limits nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Clients need not say who they are.
+    pub allow_anonymous: bool,
+    /// The protocol versions that may be spoken; empty allows all. Another one: CONNACK 0x84 (MQTT 3: unacceptable protocol version).
+    pub versions: Vec<ProtocolVersion>,
+    /// As [`crate::limits::Limits::maximum_qos`], for this listener; the lower of both holds.
+    pub maximum_qos: QoS,
+    /// As [`crate::limits::Limits::max_packet_size`], for this listener; the lower of both holds. It is the driver that enforces it.
+    pub max_packet_size: u32,
+    /// The name in a client's certificate that is its identity.
+    pub identity: IdentityKind,
+    /// The identity is the user name; such a client is not anonymous. A certificate without one is refused: 0x87 (MQTT 3: not authorized).
+    pub use_identity_as_username: bool,
+    /// The identity is the client identifier: a client may leave its own empty, and another one is refused: 0x85 (MQTT 3: identifier rejected).
+    pub use_identity_as_clientid: bool,
+}
+
+/// Which name in a certificate is the identity; the first one of its kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IdentityKind {
+    /// The subject's common name.
+    #[default]
+    CommonName,
+    /// A DNS name among the subject's alternative names.
+    Dns,
+    /// A mail address among them.
+    Email,
+    /// A URI among them.
+    Uri,
+}
+
+/// One of a certificate's subject alternative names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateName {
+    /// A DNS name.
+    Dns(Box<str>),
+    /// A mail address.
+    Email(Box<str>),
+    /// A URI.
+    Uri(Box<str>),
+}
+
+/// Whom a certificate names. None of the names has a control character.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertificateNames {
+    /// The subject's common name.
+    pub common_name: Option<Box<str>>,
+    /// The subject's alternative names, in order.
+    pub alternatives: Vec<CertificateName>,
+}
+
+impl CertificateNames {
+    /// The first name of this kind.
+    pub fn identity(&self, kind: IdentityKind) -> Option<&str> {
+        self.alternatives
+            .iter()
+            .find_map(|name| match (kind, name) {
+                (IdentityKind::Dns, CertificateName::Dns(name))
+                | (IdentityKind::Email, CertificateName::Email(name))
+                | (IdentityKind::Uri, CertificateName::Uri(name)) => Some(&**name),
+                _ => None,
+            })
+            .or_else(|| {
+                let common = (kind == IdentityKind::CommonName).then_some(&self.common_name)?;
+                common.as_deref()
+            })
+    }
+}
+
+/// What is known of a peer before it has said anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it connects from; `None` on a Unix socket.
+    pub address: Option<SocketAddr>,
+    /// Whom its certificate names, which has been verified.
+    pub certificate: Option<Box<CertificateNames>>,
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.address {
+            Some(address) => address.fmt(f),
+            None => f.write_str("local"),
+        }
+    }
+}
+
+/// A connection that asks to be taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// What its listener allows; one value for all connections of a listener.
+    pub access: Arc<Access>,
+    /// Who is there.
+    pub peer: Peer,
+}
+
+impl From<Access> for Arrival {
+    fn from(access: Access) -> Arrival {
+        Arrival {
+            access: Arc::new(access),
+            peer: Peer::default(),
+        }
+    }
+}
+
+impl Default for Access {
+    fn default() -> Access {
+        Access {
+            allow_anonymous: false,
+            versions: Vec::new(),
+            maximum_qos: QoS::ExactlyOnce,
+            max_packet_size: u32::MAX,
+            identity: IdentityKind::default(),
+            use_identity_as_username: false,
+            use_identity_as_clientid: false,
+        }
+    }
+}
+
+/// Who a client is, once its CONNECT has been admitted.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    /// The user name it has proved.
+    pub user: Option<Box<str>>,
+    /// The client identifier its certificate gives it.
+    pub client_id: Option<Box<str>>,
+}
+
+impl Broker {
+    /// Whether a client may come in through its listener, and as whom.
+    pub(super) fn admit(&self, id: ConnectionId, connect: &Connect<'_>) -> Result<Admitted, Fault> {
+        let Arrival { access, peer } = &self.connections[id.0 as usize].arrival;
+        let refuse = |reason, what| Err(Fault { reason, what });
+        if !access.versions.is_empty() && !access.versions.contains(&connect.version) {
+            return refuse(
+                ReasonCode::UnsupportedProtocolVersion,
+                "this listener does not take this protocol version",
+            );
+        }
+        let certificate = peer.certificate.as_deref();
+        let identity = certificate.and_then(|names| names.identity(access.identity));
+        if certificate.is_some() && identity.is_none() && access.uses_identity() {
+            return refuse(
+                ReasonCode::NotAuthorized,
+                "the certificate has no name of the kind that is the identity here",
+            );
+        }
+        let user = identity.filter(|_| access.use_identity_as_username);
+        if user.is_none() && !access.allow_anonymous {
+            return refuse(
+                ReasonCode::NotAuthorized,
+                "anonymous access is not allowed on this listener",
+            );
+        }
+        let client_id = identity.filter(|_| access.use_identity_as_clientid);
+        if client_id.is_some_and(|own| !connect.client_id.is_empty() && connect.client_id != own) {
+            return refuse(
+                ReasonCode::ClientIdentifierNotValid,
+                "the client identifier is not the certificate's identity",
+            );
+        }
+        Ok(Admitted {
+            user: user.map(Into::into),
+            client_id: client_id.map(Into::into),
+        })
+    }
+
+    /// The highest QoS on a connection.
+    pub(super) fn maximum_qos(&self, id: ConnectionId) -> QoS {
+        let access = &self.connections[id.0 as usize].arrival.access;
+        lower(access.maximum_qos, self.settings.limits.maximum_qos)
+    }
+
+    /// The largest packet a connection takes, in bytes.
+    pub(super) fn max_packet_size(&self, id: ConnectionId) -> u32 {
+        let access = &self.connections[id.0 as usize].arrival.access;
+        access
+            .max_packet_size
+            .min(self.settings.limits.max_packet_size)
+    }
+}
+
+impl Access {
+    /// Whether the identity of a client's certificate decides anything.
+    pub fn uses_identity(&self) -> bool {
+        self.use_identity_as_username || self.use_identity_as_clientid
+    }
+}

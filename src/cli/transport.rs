@@ -1,0 +1,599 @@
+//! What `pub` and `sub` connect through: TCP, a Unix socket, TLS, WebSocket.
+//!
+//! TLS and WebSocket are spoken by a thread between the client and the server: to the client, every connection is a plain one.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio_rustls::TlsConnector;
+
+use super::exit::{self, Failure};
+use super::options::Settings;
+use crate::net::listener::Protocol as Mqtt;
+use crate::net::tls::{TlsVersion, provider, read_certificates, read_key, read_roots};
+use crate::net::websocket;
+use crate::wire::ProtocolVersion;
+
+/// Where systems keep the authorities they trust.
+const SYSTEM_AUTHORITIES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The flags that choose a transport.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TransportFlags {
+    /// Server as a URL: mqtt://, mqtts://, ws:// or wss://, then [user[:password]@]host[:port], and for ws and wss a path
+    #[arg(short = 'L', long, value_name = "URL", conflicts_with_all = ["host", "port", "unix"])]
+    pub url: Option<String>,
+    /// Connect to this Unix socket
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port"])]
+    pub unix: Option<PathBuf>,
+    /// TLS: trust the authorities whose certificates are in this file
+    #[arg(long, value_name = "FILE")]
+    pub cafile: Option<PathBuf>,
+    /// TLS: trust the authorities this system trusts (what mqtts:// and wss:// do without --cafile)
+    #[arg(long, conflicts_with = "cafile")]
+    pub tls_use_os_certs: bool,
+    /// TLS: show this certificate (needs --key)
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// TLS: the key of --cert
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// TLS: do not check whose certificate the server shows; for tests only
+    #[arg(long)]
+    pub insecure: bool,
+    /// TLS: the oldest version
+    #[arg(long, value_name = "VERSION")]
+    pub tls_version: Option<VersionFlag>,
+    /// TLS: what to ask for by ALPN
+    #[arg(long, value_name = "NAME")]
+    pub tls_alpn: Option<String>,
+    /// WebSocket, at the path /mqtt
+    #[arg(long, conflicts_with = "url")]
+    pub ws: bool,
+}
+
+/// A version of TLS, as Mosquitto writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum VersionFlag {
+    /// TLS 1.2
+    #[value(name = "tlsv1.2")]
+    Tls12,
+    /// TLS 1.3
+    #[value(name = "tlsv1.3")]
+    Tls13,
+}
+
+/// What to connect through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transport {
+    /// The Unix socket, instead of host and port.
+    pub unix: Option<PathBuf>,
+    /// TLS, if there is any.
+    pub tls: Option<TlsChoice>,
+    /// The path, if it is WebSocket.
+    pub websocket: Option<String>,
+}
+
+/// How to do TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsChoice {
+    cafile: Option<PathBuf>,
+    identity: Option<(PathBuf, PathBuf)>,
+    insecure: bool,
+    minimum: TlsVersion,
+    alpn: Option<String>,
+}
+
+/// What a URL says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// The scheme.
+    pub protocol: Mqtt,
+    /// User name and password.
+    pub login: Option<(String, Option<String>)>,
+    /// Host.
+    pub host: String,
+    /// Port.
+    pub port: Option<u16>,
+    /// Path; for WebSocket only.
+    pub path: Option<String>,
+}
+
+impl TransportFlags {
+    /// The transport, and the URL if there is one.
+    ///
+    /// # Errors
+    /// A usage failure that names the flag.
+    pub fn transport(&self) -> Result<(Transport, Option<Url>), Failure> {
+        let url = self.url.as_deref().map(Url::parse).transpose()?;
+        let scheme = url.as_ref().map(|url| url.protocol);
+        let asks = self.cafile.is_some()
+            || self.tls_use_os_certs
+            || self.cert.is_some()
+            || self.insecure
+            || self.tls_version.is_some()
+            || self.tls_alpn.is_some();
+        let secured = match scheme {
+            Some(Mqtt::Mqtts | Mqtt::Wss) => true,
+            Some(plain) if asks => {
+                let what = format!("{plain}:// has no TLS, but there are flags for it");
+                return Err(Failure::usage(what));
+            }
+            _ => asks,
+        };
+        let tls = secured.then(|| TlsChoice {
+            cafile: self.cafile.clone(),
+            identity: self.cert.clone().zip(self.key.clone()),
+            insecure: self.insecure,
+            minimum: match self.tls_version {
+                Some(VersionFlag::Tls13) => TlsVersion::Tls13,
+                _ => TlsVersion::Tls12,
+            },
+            alpn: self.tls_alpn.clone(),
+        });
+        let path = url.as_ref().and_then(|url| url.path.clone());
+        let is_ws = self.ws || matches!(scheme, Some(Mqtt::Ws | Mqtt::Wss));
+        let transport = Transport {
+            unix: self.unix.clone(),
+            tls,
+            websocket: is_ws.then(|| path.unwrap_or_else(|| "/mqtt".to_owned())),
+        };
+        Ok((transport, url))
+    }
+}
+
+impl Transport {
+    /// The port a server has by default.
+    pub fn default_port(&self) -> u16 {
+        let protocol = match (&self.websocket, &self.tls) {
+            (None, None) => Mqtt::Mqtt,
+            (None, Some(_)) => Mqtt::Mqtts,
+            (Some(_), None) => Mqtt::Ws,
+            (Some(_), Some(_)) => Mqtt::Wss,
+        };
+        protocol.default_port()
+    }
+}
+
+impl Url {
+    fn parse(text: &str) -> Result<Url, Failure> {
+        let wrong = |what: &str| Failure::usage(format!("-L {text}: {what}"));
+        let expected = "expected mqtt://, mqtts://, ws:// or wss://, then a host";
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong(expected))?;
+        let protocol = match scheme {
+            "mqtt" => Mqtt::Mqtt,
+            "mqtts" => Mqtt::Mqtts,
+            "ws" => Mqtt::Ws,
+            "wss" => Mqtt::Wss,
+            _ => return Err(wrong(expected)),
+        };
+        let at = rest.find('/').unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(at);
+        let (login, place) = match authority.rsplit_once('@') {
+            Some((login, place)) => (Some(login), place),
+            None => (None, authority),
+        };
+        let login = login.map(|login| match login.split_once(':') {
+            Some((user, password)) => (user.to_owned(), Some(password.to_owned())),
+            None => (login.to_owned(), None),
+        });
+        // An IPv6 address stands in brackets.
+        let port_at = match place.rfind(':') {
+            Some(at) if !place[at..].contains(']') => Some(at),
+            _ => None,
+        };
+        let (host, port) = place.split_at(port_at.unwrap_or(place.len()));
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        if host.is_empty() {
+            return Err(wrong("there is no host"));
+        }
+        let port = (!port.is_empty())
+            .then(|| port[1..].parse().map_err(|_| wrong("the port is not one")))
+            .transpose()?;
+        let is_ws = matches!(protocol, Mqtt::Ws | Mqtt::Wss);
+        if !is_ws && path.len() > 1 {
+            return Err(wrong("the topic is given with -t"));
+        }
+        let path = (is_ws && !path.is_empty()).then(|| path.to_owned());
+        if path
+            .iter()
+            .any(|path| path.contains(|c: char| c.is_control() || c == ' '))
+        {
+            return Err(wrong("the path is not one"));
+        }
+        Ok(Url {
+            protocol,
+            login,
+            host: host.to_owned(),
+            port,
+            path,
+        })
+    }
+}
+
+/// A connection to the server, plain to whoever uses it.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix socket, or the thread that speaks TLS and WebSocket, with what went wrong there.
+    Unix(UnixStream, Arc<Mutex<Option<String>>>),
+}
+
+impl Stream {
+    /// Connects as the settings say.
+    ///
+    /// # Errors
+    /// The host is not known, does not answer, or shows the wrong certificate.
+    pub fn open(settings: &Settings) -> Result<Stream, Failure> {
+        let transport = &settings.transport;
+        if let Some(path) = &transport.unix {
+            let failed = |error| {
+                let what = format!("no connection to {}: {error}", path.display());
+                Failure::new(exit::FAILED, what)
+            };
+            let stream = UnixStream::connect(path).map_err(failed)?;
+            return Ok(Stream::Unix(stream, Arc::default()));
+        }
+        let system = |error: io::Error| Failure::new(exit::FAILED, error.to_string());
+        let stream = connect(settings)?;
+        stream.set_nodelay(true).map_err(system)?;
+        if transport.tls.is_none() && transport.websocket.is_none() {
+            return Ok(Stream::Tcp(stream));
+        }
+        let tls = transport
+            .tls
+            .as_ref()
+            .map(|choice| client_config(choice, transport.websocket.is_some()));
+        let (here, there) = UnixStream::pair().map_err(system)?;
+        let trouble = Arc::default();
+        let (opened, told) = sync_channel(1);
+        let tunnel = Tunnel {
+            stream,
+            there,
+            tls: tls.transpose()?.map(Arc::new),
+            host: settings.host.clone(),
+            port: settings.port,
+            websocket: transport.websocket.clone(),
+            subprotocol: match settings.version {
+                ProtocolVersion::V31 => "mqttv3.1",
+                _ => "mqtt",
+            },
+            patience: settings.connect_timeout,
+        };
+        let noted = Arc::clone(&trouble);
+        thread::spawn(move || tunnel.run(&opened, &noted));
+        match told.recv() {
+            Ok(Ok(())) => Ok(Stream::Unix(here, trouble)),
+            Ok(Err(why)) => Err(Failure::new(exit::FAILED, why)),
+            Err(_) => Err(Failure::new(exit::FAILED, "no connection")),
+        }
+    }
+
+    /// Another handle of the same connection.
+    ///
+    /// # Errors
+    /// The operating system has no more.
+    pub fn try_clone(&self) -> io::Result<Stream> {
+        Ok(match self {
+            Stream::Tcp(stream) => Stream::Tcp(stream.try_clone()?),
+            Stream::Unix(stream, trouble) => Stream::Unix(stream.try_clone()?, Arc::clone(trouble)),
+        })
+    }
+
+    /// How long a write may wait.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.set_write_timeout(Some(timeout)),
+            Stream::Unix(stream, _) => stream.set_write_timeout(Some(timeout)),
+        }
+    }
+
+    /// Closes the sending side.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub fn close_sending(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Unix(stream, _) => stream.shutdown(Shutdown::Write),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.read(into),
+            Stream::Unix(stream, trouble) => match stream.read(into)? {
+                0 => {
+                    let mut trouble = trouble.lock().unwrap_or_else(PoisonError::into_inner);
+                    trouble
+                        .take()
+                        .map_or(Ok(0), |why| Err(io::Error::other(why)))
+                }
+                count => Ok(count),
+            },
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.write(bytes),
+            Stream::Unix(stream, _) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Speaks TLS and WebSocket on one side, and plain MQTT on the other.
+struct Tunnel {
+    stream: TcpStream,
+    there: UnixStream,
+    tls: Option<Arc<ClientConfig>>,
+    host: String,
+    port: u16,
+    websocket: Option<String>,
+    subprotocol: &'static str,
+    patience: Duration,
+}
+
+impl Tunnel {
+    fn run(self, opened: &SyncSender<Result<(), String>>, trouble: &Mutex<Option<String>>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let ended = match runtime {
+            Ok(runtime) => runtime.block_on(self.carry(opened)),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            let why = error.to_string();
+            *trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.clone());
+            // Nobody listens any more if the connection had been opened.
+            let _ = opened.try_send(Err(why));
+        }
+    }
+
+    /// The plain side is closed when this returns, and not before it is known why.
+    async fn carry(self, opened: &SyncSender<Result<(), String>>) -> io::Result<()> {
+        self.stream.set_nonblocking(true)?;
+        self.there.set_nonblocking(true)?;
+        let mut plain = tokio::net::UnixStream::from_std(self.there)?;
+        let stream = tokio::net::TcpStream::from_std(self.stream)?;
+        let handshake = async {
+            let secured: Box<dyn Both> = match self.tls {
+                None => Box::new(stream),
+                Some(config) => {
+                    let name = ServerName::try_from(self.host.clone())
+                        .map_err(|_| io::Error::other("the host is neither name nor address"))?;
+                    Box::new(TlsConnector::from(config).connect(name, stream).await?)
+                }
+            };
+            let Some(path) = &self.websocket else {
+                return Ok(secured);
+            };
+            let host = match self.host.contains(':') {
+                true => format!("[{}]:{}", self.host, self.port),
+                false => format!("{}:{}", self.host, self.port),
+            };
+            let stream = websocket::connect(secured, &host, path, self.subprotocol).await?;
+            Ok::<_, io::Error>(Box::new(stream) as Box<dyn Both>)
+        };
+        let mut far = tokio::time::timeout(self.patience, handshake)
+            .await
+            .map_err(|_| io::Error::other("timed out in the handshake"))??;
+        let _ = opened.send(Ok(()));
+        copy_bidirectional(&mut plain, &mut far).await?;
+        Ok(())
+    }
+}
+
+trait Both: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Both for S {}
+
+fn client_config(choice: &TlsChoice, websocket: bool) -> Result<ClientConfig, Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::new(exit::FAILED, error.to_string());
+    let provider = provider();
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(choice.minimum.and_newer())
+        .map_err(|error| failed(&error))?;
+    let builder = if choice.insecure {
+        let verifier = Arc::new(Anybody(provider));
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+    } else {
+        let roots = Arc::new(authorities(choice.cafile.as_deref())?);
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
+            .build()
+            .map_err(|error| failed(&error))?;
+        builder.with_webpki_verifier(verifier)
+    };
+    let mut config = match &choice.identity {
+        None => builder.with_no_client_auth(),
+        Some((cert, key)) => {
+            let chain = read_certificates(cert).map_err(|error| failed(&error))?;
+            let private = read_key(key).map_err(|error| failed(&error))?;
+            let wrong = |error| Failure::new(exit::FAILED, format!("{}: {error}", key.display()));
+            builder
+                .with_client_auth_cert(chain, private)
+                .map_err(wrong)?
+        }
+    };
+    let usual = if websocket { "http/1.1" } else { "mqtt" };
+    config.alpn_protocols = vec![choice.alpn.as_deref().unwrap_or(usual).into()];
+    Ok(config)
+}
+
+fn authorities(cafile: Option<&Path>) -> Result<RootCertStore, Failure> {
+    let failed = |error| Failure::new(exit::FAILED, format!("{error}"));
+    if let Some(file) = cafile {
+        return read_roots(file).map_err(failed);
+    }
+    let system = SYSTEM_AUTHORITIES
+        .iter()
+        .map(Path::new)
+        .find(|file| file.exists());
+    let Some(file) = system else {
+        let what = "this system's trusted authorities were not found: give --cafile";
+        return Err(Failure::usage(what));
+    };
+    let mut roots = RootCertStore::empty();
+    // One that cannot be used does not keep the others from being.
+    roots.add_parsable_certificates(read_certificates(file).map_err(failed)?);
+    Ok(roots)
+}
+
+/// Takes any certificate; only that the server has its key is checked.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn connect(settings: &Settings) -> Result<TcpStream, Failure> {
+    let host = settings.host.as_str();
+    let resolved = (host, settings.port).to_socket_addrs();
+    let addresses: Vec<SocketAddr> = resolved
+        .map_err(|error| Failure::new(exit::FAILED, format!("{host}: {error}")))?
+        .collect();
+    let mut failure = Failure::new(exit::FAILED, format!("{host} has no address"));
+    for address in addresses {
+        match connect_to(address, settings.bind_address, settings.connect_timeout) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => {
+                failure =
+                    Failure::new(exit::FAILED, format!("no connection to {address}: {error}"));
+            }
+        }
+    }
+    Err(failure)
+}
+
+fn connect_to(to: SocketAddr, from: Option<IpAddr>, timeout: Duration) -> io::Result<TcpStream> {
+    let Some(from) = from else {
+        return TcpStream::connect_timeout(&to, timeout);
+    };
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    socket.bind(&SocketAddr::new(from, 0).into())?;
+    socket.connect_timeout(&to.into(), timeout)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_has_scheme_login_host_port_and_path() {
+        let url = |text: &str| Url::parse(text).expect(text);
+        let full = url("wss://user:p:w@gw.local:9001/socket");
+        assert_eq!(full.protocol, Mqtt::Wss);
+        assert_eq!(
+            full.login,
+            Some(("user".to_owned(), Some("p:w".to_owned())))
+        );
+        assert_eq!((full.host.as_str(), full.port), ("gw.local", Some(9001)));
+        assert_eq!(full.path.as_deref(), Some("/socket"));
+        let six = url("mqtts://[::1]:8883");
+        assert_eq!((six.host.as_str(), six.port), ("::1", Some(8883)));
+        assert_eq!(url("mqtt://[::1]").host, "::1");
+        assert_eq!(url("mqtt://a/").path, None);
+        for bad in [
+            "localhost",
+            "http://a",
+            "mqtt://",
+            "mqtt://:1883",
+            "mqtt://a:b",
+            "mqtt://a/topic",
+            "ws://a/b c",
+        ] {
+            assert!(Url::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn flags_for_tls_mean_tls_and_the_port_follows() {
+        let transport = |flags: TransportFlags| flags.transport().expect("good").0;
+        assert_eq!(transport(TransportFlags::default()).default_port(), 1883);
+        let insecure = TransportFlags {
+            insecure: true,
+            ..TransportFlags::default()
+        };
+        assert_eq!(transport(insecure.clone()).default_port(), 8883);
+        let ws = TransportFlags {
+            ws: true,
+            ..insecure.clone()
+        };
+        assert_eq!(transport(ws).default_port(), 8084);
+        let plain = TransportFlags {
+            url: Some("ws://a".to_owned()),
+            ..insecure
+        };
+        let failure = plain.transport().expect_err("no TLS");
+        assert!(failure.message.contains("ws:// has no TLS"));
+    }
+}

@@ -1,0 +1,585 @@
+//! Listeners: each key by itself, then what goes with what. A key that would have no effect is an error: whoever wrote it expects one.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::read::{LARGEST_PACKET, maximum_qos};
+use super::tree::{Origin, Report, Section, Value};
+use super::value::Bind;
+use super::{DEFAULT_PORT, Listener};
+use crate::broker::{Access, IdentityKind};
+use crate::net::listener::{AddressRange, ListenerSettings, Protocol};
+use crate::net::socket::SocketFile;
+use crate::net::tls::{CertificateFiles, ClientCertificates, TlsSettings, TlsVersion};
+use crate::net::websocket::WebSocketSettings;
+use crate::wire::{ProtocolVersion, QoS};
+
+pub(super) const BIND_EXPECTED: &str =
+    "an address and a port such as \"127.0.0.1:1883\", \"[::1]:1883\" or \"gateway.local:1883\"";
+const ANY_BIND_EXPECTED: &str = "an address and a port such as \"127.0.0.1:1883\", \"[::1]:1883\" or \"gateway.local:1883\", an \
+     address alone for the protocol's own port, or a list of such";
+const RANGES_EXPECTED: &str =
+    "a list of addresses and networks such as [\"192.0.2.7\", \"10.0.0.0/8\", \"fd00::/8\"]";
+
+/// The listener of `--bind` flags, which can only be reached from this machine: a flag is quickly written, and a broker that is open to a network without
+/// authentication should be somebody's decision.
+pub(super) fn flag_listeners(flags: &[String], report: &mut Report<'_>) -> Option<Vec<Listener>> {
+    let mut bind = Vec::new();
+    for text in flags {
+        let at = Origin::Flag("--bind");
+        match text.parse::<Bind>() {
+            Ok(address) if address.is_loopback() => bind.push(address),
+            Ok(address) => report.add(
+                &at,
+                "",
+                format!(
+                    "{address} can be reached from other machines, and the flag sets up no authentication; write in a configuration file:\n    \
+                     [[listeners]]\n    bind = \"{address}\"\n    allow_anonymous = true\n  \
+                     and start with --config and its name"
+                ),
+            ),
+            Err(()) => report.add(&at, "", format!("found {text:?}, expected {BIND_EXPECTED}")),
+        }
+    }
+    (!flags.is_empty()).then(|| vec![open_to_all(bind, false)])
+}
+
+/// The listeners of the file; those of a broker without a configuration if there are none.
+pub(super) fn listeners(root: &mut Section<'_, '_>) -> Vec<Listener> {
+    let configured = root.each("listeners", |mut section| {
+        let listener = listener(&mut section);
+        section.close();
+        listener
+    });
+    if configured.is_empty() {
+        default_listeners()
+    } else {
+        configured
+    }
+}
+
+fn default_listeners() -> Vec<Listener> {
+    let on = |bind: &str, optional| open_to_all(bind.parse().into_iter().collect(), optional);
+    vec![
+        on(&format!("127.0.0.1:{DEFAULT_PORT}"), false),
+        on(&format!("[::1]:{DEFAULT_PORT}"), true),
+    ]
+}
+
+fn open_to_all(bind: Vec<Bind>, optional: bool) -> Listener {
+    let mut settings = ListenerSettings::default();
+    settings.access.allow_anonymous = true;
+    Listener {
+        bind,
+        socket: None,
+        settings,
+        optional,
+    }
+}
+
+fn listener(s: &mut Section<'_, '_>) -> Option<Listener> {
+    let d = ListenerSettings::default();
+    let protocol = protocol(s);
+    let bind = s.optional("bind", ANY_BIND_EXPECTED, |value| {
+        binds(value, Some(protocol.default_port()))
+    });
+    let socket = socket(s);
+    let tls = tls(s, protocol);
+    let websocket = websocket(s, protocol);
+    let proxy_protocol_from = ranges(s, "proxy_protocol_from");
+    let access = access(s, tls.as_ref(), proxy_protocol_from.is_some());
+    let settings = ListenerSettings {
+        access,
+        tls,
+        websocket,
+        proxy_protocol_from,
+        allow: ranges(s, "allow").unwrap_or_default(),
+        deny: ranges(s, "deny").unwrap_or_default(),
+        max_connections: s.number("max_connections", d.max_connections, 1..=u64::MAX),
+        max_connection_rate: s.optional_number("max_connection_rate", 1..=1_000_000),
+        backlog: s.number("backlog", d.backlog, 1..=65_535),
+        handshake_timeout: s.duration(
+            "handshake_timeout",
+            d.handshake_timeout,
+            Duration::from_millis(1)..=Duration::from_secs(3600),
+        ),
+    };
+    let bind = bind.ok()?.unwrap_or_default();
+    if bind.is_empty() && socket.is_none() {
+        s.reject(
+            "bind",
+            format!(
+                "missing, expected {ANY_BIND_EXPECTED}; or the path of a Unix socket as socket"
+            ),
+        );
+        return None;
+    }
+    Some(Listener {
+        bind,
+        socket,
+        settings,
+        optional: false,
+    })
+}
+
+fn protocol(s: &mut Section<'_, '_>) -> Protocol {
+    let expected = "\"mqtt\", \"mqtts\" (TLS), \"ws\" (WebSocket) or \"wss\" (WebSocket over TLS)";
+    s.get("protocol", Protocol::Mqtt, expected, |value| {
+        Some(match value.as_text()? {
+            "mqtt" => Protocol::Mqtt,
+            "mqtts" => Protocol::Mqtts,
+            "ws" => Protocol::Ws,
+            "wss" => Protocol::Wss,
+            _ => return None,
+        })
+    })
+}
+
+fn socket(s: &mut Section<'_, '_>) -> Option<SocketFile> {
+    let path = path(s, "socket");
+    let expected = "permissions in octal such as \"0660\"";
+    let mode = s.optional("socket_mode", expected, |value| {
+        let mode = u32::from_str_radix(value.as_text()?, 8).ok()?;
+        (mode <= 0o777).then_some(mode)
+    });
+    let mode = mode.ok().flatten();
+    let owner = text(s, "socket_owner", "the name or number of a user");
+    let group = text(s, "socket_group", "the name or number of a group");
+    if path.is_none() && (mode.is_some() || owner.is_some() || group.is_some()) {
+        s.reject("socket", "missing: there is a socket_mode, socket_owner or socket_group, expected the path of a Unix socket");
+    }
+    Some(SocketFile {
+        path: path?,
+        mode: mode.unwrap_or(0o660),
+        owner,
+        group,
+    })
+}
+
+fn tls(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<TlsSettings> {
+    let first = (path(s, "certfile"), path(s, "keyfile"));
+    let more = s.each("certificates", |mut pair| {
+        let files = (path(&mut pair, "certfile"), path(&mut pair, "keyfile"));
+        if files.0.is_none() || files.1.is_none() {
+            pair.reject("certfile", "a certificate needs certfile and keyfile");
+        }
+        pair.close();
+        let (Some(certfile), Some(keyfile)) = files else {
+            return None;
+        };
+        Some(CertificateFiles { certfile, keyfile })
+    });
+    let cafile = path(s, "cafile");
+    let crlfile = path(s, "crlfile");
+    let expected = "\"none\", \"optional\" or \"required\" (false and true mean none and required)";
+    let clients = s.optional("require_certificate", expected, |value| {
+        Some(match (value.as_text(), value.as_bool()) {
+            (Some("none"), _) | (_, Some(false)) => ClientCertificates::None,
+            (Some("optional"), _) => ClientCertificates::Optional,
+            (Some("required"), _) | (_, Some(true)) => ClientCertificates::Required,
+            _ => return None,
+        })
+    });
+    let clients = clients.ok().flatten();
+    let expected = "\"tlsv1.2\" or \"tlsv1.3\"";
+    let minimum = s.optional("tls_version", expected, |value| match value.as_text()? {
+        "tlsv1.2" => Some(TlsVersion::Tls12),
+        "tlsv1.3" => Some(TlsVersion::Tls13),
+        _ => None,
+    });
+    let minimum = minimum.ok().flatten();
+    let alpn = match protocol {
+        Protocol::Mqtts => "mqtt",
+        Protocol::Wss => "http/1.1",
+        Protocol::Mqtt | Protocol::Ws => {
+            let files = [&first.0, &first.1, &cafile, &crlfile];
+            let any = files.iter().any(|file| file.is_some()) || !more.is_empty();
+            if any || clients.is_some() || minimum.is_some() {
+                let what = "has no TLS, but there are keys for TLS; expected \"mqtts\" or \"wss\"";
+                s.reject("protocol", format!("{protocol:?} {what}").to_lowercase());
+            }
+            return None;
+        }
+    };
+    let certificates = match first {
+        (Some(certfile), Some(keyfile)) => {
+            let mut all = vec![CertificateFiles { certfile, keyfile }];
+            all.extend(more);
+            all
+        }
+        (None, None) if !more.is_empty() => more,
+        _ => {
+            s.reject(
+                "certfile",
+                "TLS needs a certificate and its key; expected certfile and keyfile, the paths of PEM files",
+            );
+            return None;
+        }
+    };
+    let clients = clients.unwrap_or_default();
+    if (clients == ClientCertificates::None) != cafile.is_none() {
+        s.reject(
+            "cafile",
+            "a cafile, and require_certificate = \"required\" or \"optional\", need each other",
+        );
+    }
+    if crlfile.is_some() && cafile.is_none() {
+        s.reject("crlfile", "a crlfile needs a cafile");
+    }
+    Some(TlsSettings {
+        certificates,
+        clients,
+        cafile,
+        crlfile,
+        minimum: minimum.unwrap_or_default(),
+        alpn,
+    })
+}
+
+fn websocket(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<WebSocketSettings> {
+    let path = s.optional("websocket_path", "a path such as \"/mqtt\"", |value| {
+        let text = value.as_text()?;
+        let is_good = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#');
+        (text.starts_with('/') && text.chars().all(is_good)).then(|| text.to_owned())
+    });
+    let expected = "a list of origins such as [\"https://example.org\"]";
+    let origins = s.optional("websocket_origins", expected, |value| {
+        let is_good = |text: &str| {
+            text.split_once("://")
+                .is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'))
+        };
+        let texts = texts(value)?;
+        let all = texts.iter().map(|text| (*text).to_owned()).collect();
+        (!texts.is_empty() && texts.iter().all(|text| is_good(text))).then_some(all)
+    });
+    let (path, origins): (Option<String>, Option<Vec<String>>) =
+        (path.ok().flatten(), origins.ok().flatten());
+    if !matches!(protocol, Protocol::Ws | Protocol::Wss) {
+        if path.is_some() || origins.is_some() {
+            s.reject(
+                "protocol",
+                "there are keys for WebSocket; expected \"ws\" or \"wss\"",
+            );
+        }
+        return None;
+    }
+    Some(WebSocketSettings {
+        path: path.unwrap_or_else(|| "/mqtt".to_owned()),
+        origins: origins.unwrap_or_default(),
+    })
+}
+
+fn access(s: &mut Section<'_, '_>, tls: Option<&TlsSettings>, proxied: bool) -> Access {
+    let d = Access::default();
+    let key = "allow_anonymous";
+    let anonymous = s.optional(key, "true or false", Value::as_bool);
+    let expected = "a list of \"3.1\", \"3.1.1\" and \"5\"";
+    let versions = s.get("protocol_versions", Vec::new(), expected, |value| {
+        let versions: Option<Vec<_>> = texts(value)?.into_iter().map(version).collect();
+        versions.filter(|versions| !versions.is_empty())
+    });
+    let expected = "\"cn\", or \"dns\", \"email\" or \"uri\" for a subject alternative name";
+    let identity = s.optional("certificate_identity", expected, |value| {
+        Some(match value.as_text()? {
+            "cn" => IdentityKind::CommonName,
+            "dns" => IdentityKind::Dns,
+            "email" => IdentityKind::Email,
+            "uri" => IdentityKind::Uri,
+            _ => return None,
+        })
+    });
+    let identity = identity.ok().flatten();
+    let access = Access {
+        // One that is not true or false has been reported.
+        allow_anonymous: anonymous.unwrap_or(Some(true)).unwrap_or(false),
+        versions,
+        maximum_qos: maximum_qos(s, QoS::ExactlyOnce),
+        max_packet_size: s.size("max_packet_size", d.max_packet_size, 64..=LARGEST_PACKET),
+        identity: identity.unwrap_or_default(),
+        use_identity_as_username: s.flag("use_identity_as_username", false),
+        use_identity_as_clientid: s.flag("use_identity_as_clientid", false),
+    };
+    let has_identity = proxied || tls.is_some_and(|tls| tls.clients != ClientCertificates::None);
+    if access.uses_identity() && !has_identity {
+        s.reject(
+            "require_certificate",
+            "an identity comes from a client's certificate; expected \"required\" or \"optional\", and a cafile",
+        );
+    }
+    if identity.is_some() && !access.uses_identity() {
+        s.reject(
+            "certificate_identity",
+            "has no use without use_identity_as_username or use_identity_as_clientid",
+        );
+    }
+    if !access.allow_anonymous && !access.use_identity_as_username {
+        s.reject(
+            key,
+            "nobody could connect to this listener: without accounts, anonymous clients are the only ones, and those with certificates where \
+             use_identity_as_username = true; expected allow_anonymous = true, which lets in everybody who can reach the address",
+        );
+    }
+    access
+}
+
+fn version(text: &str) -> Option<ProtocolVersion> {
+    match text {
+        "3.1" => Some(ProtocolVersion::V31),
+        "3.1.1" => Some(ProtocolVersion::V311),
+        "5" | "5.0" => Some(ProtocolVersion::V5),
+        _ => None,
+    }
+}
+
+fn path(s: &mut Section<'_, '_>, key: &'static str) -> Option<PathBuf> {
+    text(s, key, "the path of a file").map(PathBuf::from)
+}
+
+fn text(s: &mut Section<'_, '_>, key: &'static str, expected: &str) -> Option<String> {
+    let read = s.optional(key, expected, |value| {
+        let text = value.as_text().filter(|text| !text.is_empty())?;
+        Some(text.to_owned())
+    });
+    read.ok().flatten()
+}
+
+fn ranges(s: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<AddressRange>> {
+    let read = s.optional(key, RANGES_EXPECTED, |value| {
+        let ranges: Option<Vec<_>> = texts(value)?
+            .into_iter()
+            .map(|text| text.parse().ok())
+            .collect();
+        ranges.filter(|ranges| !ranges.is_empty())
+    });
+    read.ok().flatten()
+}
+
+/// Addresses; without a port they are good if there is a default.
+pub(super) fn binds(value: &Value, default_port: Option<u16>) -> Option<Vec<Bind>> {
+    let binds: Option<Vec<Bind>> = texts(value)?
+        .into_iter()
+        .map(|text| match default_port {
+            Some(port) => Bind::with_default(text, port),
+            None => text.parse().ok(),
+        })
+        .collect();
+    binds.filter(|binds| !binds.is_empty())
+}
+
+/// One text, a list of them, or several in a variable, separated by commas.
+fn texts(value: &Value) -> Option<Vec<&str>> {
+    match value {
+        Value::Raw(text) => Some(text.split(',').map(str::trim).collect()),
+        Value::List(items) => items.iter().map(|item| item.value.as_text()).collect(),
+        other => Some(vec![other.as_text()?]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Overrides};
+    use std::path::Path;
+
+    fn parse(text: &str) -> Result<Vec<Listener>, Vec<String>> {
+        let text = format!("[[listeners]]\n{text}");
+        Config::parse(&text, Path::new("f.toml"), [], &Overrides::default())
+            .map(|config| config.listeners)
+            .map_err(|error| error.problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[track_caller]
+    fn one(text: &str) -> Listener {
+        let mut all = parse(text).expect("good");
+        assert_eq!(all.len(), 1);
+        all.remove(0)
+    }
+
+    const TLS: &str = "protocol = 'mqtts'\nbind = '::'\ncertfile = 'c'\nkeyfile = 'k'\n";
+
+    #[test]
+    fn the_port_is_the_protocols_own_unless_it_is_written() {
+        for (protocol, port) in [("mqtt", 1883), ("mqtts", 8883), ("ws", 8083), ("wss", 8084)] {
+            let tls = if protocol.ends_with('s') && protocol != "ws" {
+                "certfile = 'c'\nkeyfile = 'k'"
+            } else {
+                ""
+            };
+            let listener = one(&format!(
+                "protocol = '{protocol}'\nbind = ['0.0.0.0', '::1', 'gw.local', '[::]:7']\nallow_anonymous = true\n{tls}"
+            ));
+            assert_eq!(listener.settings.protocol().to_string(), protocol);
+            let binds: Vec<String> = listener.bind.iter().map(Bind::to_string).collect();
+            assert_eq!(
+                binds,
+                [
+                    format!("0.0.0.0:{port}"),
+                    format!("[::1]:{port}"),
+                    format!("gw.local:{port}"),
+                    "[::]:7".to_owned()
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn a_listener_has_settings_of_its_own() {
+        let listener = one(&format!(
+            "{TLS}cafile = 'ca'\ncrlfile = 'crl'\nrequire_certificate = true\ntls_version = 'tlsv1.3'\n\
+             certificates = [{{ certfile = 'c2', keyfile = 'k2' }}]\n\
+             use_identity_as_username = true\nuse_identity_as_clientid = true\ncertificate_identity = 'uri'\n\
+             protocol_versions = ['3.1.1', '5']\nmaximum_qos = 1\nmax_packet_size = '1KB'\nmax_connections = 7\n\
+             max_connection_rate = 50\nallow = ['10.0.0.0/8']\ndeny = ['10.9.0.0/16']\nproxy_protocol_from = '10.1.1.1'\n\
+             backlog = 9\nhandshake_timeout = '3s'"
+        ));
+        let settings = listener.settings;
+        let tls = settings.tls.expect("TLS");
+        assert_eq!(tls.certificates.len(), 2);
+        assert_eq!(tls.clients, ClientCertificates::Required);
+        assert_eq!(tls.minimum, TlsVersion::Tls13);
+        assert_eq!(tls.alpn, "mqtt");
+        let access = settings.access;
+        assert!(!access.allow_anonymous && access.use_identity_as_username);
+        assert_eq!(access.identity, IdentityKind::Uri);
+        assert_eq!(
+            access.versions,
+            [ProtocolVersion::V311, ProtocolVersion::V5]
+        );
+        assert_eq!(
+            (access.maximum_qos, access.max_packet_size),
+            (QoS::AtLeastOnce, 1000)
+        );
+        assert_eq!(
+            (settings.max_connections, settings.max_connection_rate),
+            (7, Some(50))
+        );
+        assert_eq!(settings.backlog, 9);
+        assert_eq!(settings.handshake_timeout, Duration::from_secs(3));
+        assert_eq!(settings.proxy_protocol_from.map(|it| it.len()), Some(1));
+    }
+
+    #[test]
+    fn a_unix_socket_needs_no_address() {
+        let listener = one(
+            "socket = '/run/t.sock'\nsocket_mode = '0600'\nsocket_group = 'mqtt'\nallow_anonymous = true",
+        );
+        assert!(listener.bind.is_empty());
+        let socket = listener.socket.expect("a socket");
+        assert_eq!(
+            (socket.mode, socket.group.as_deref()),
+            (0o600, Some("mqtt"))
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_together_is_refused() {
+        let plain = "bind = '::1'\nallow_anonymous = true\n";
+        let tls = format!("{TLS}allow_anonymous = true\n");
+        for (text, needle) in [
+            (
+                "allow_anonymous = true",
+                "listeners[0].bind: missing, expected an address",
+            ),
+            ("bind = '::1'", "nobody could connect to this listener"),
+            (&format!("{plain}certfile = 'c'"), "mqtt has no tls"),
+            (
+                &format!("{plain}tls_version = 'tlsv1.2'"),
+                "mqtt has no tls",
+            ),
+            (
+                &format!("{plain}websocket_path = '/x'"),
+                "keys for WebSocket",
+            ),
+            (
+                &format!("{plain}socket_mode = '0600'"),
+                "listeners[0].socket: missing",
+            ),
+            (
+                &format!("{plain}protocol = 'wss'"),
+                "TLS needs a certificate",
+            ),
+            (
+                &format!("{plain}use_identity_as_username = true"),
+                "comes from a client's certificate",
+            ),
+            (&format!("{tls}cafile = 'x'"), "need each other"),
+            (
+                &format!("{tls}require_certificate = 'optional'"),
+                "need each other",
+            ),
+            (&format!("{tls}crlfile = 'x'"), "a crlfile needs a cafile"),
+            (
+                &format!("{tls}certificates = [{{ certfile = 'x' }}]"),
+                "needs certfile and keyfile",
+            ),
+            (
+                &format!("{tls}certificate_identity = 'cn'"),
+                "has no use without",
+            ),
+            (
+                &format!("{plain}protocol_versions = ['4']"),
+                "\"3.1.1\" and \"5\"",
+            ),
+            (&format!("{plain}protocol_versions = []"), "found a list"),
+            (
+                &format!("{plain}allow = ['10.0.0.0/64']"),
+                "addresses and networks",
+            ),
+            (&format!("{plain}protocol = 'mqttt'"), "\"mqtts\" (TLS)"),
+            (
+                &format!("{plain}socket = 'x'\nsocket_mode = '0999'"),
+                "octal",
+            ),
+            (
+                &format!("{plain}max_connection_rate = 0"),
+                "from 1 to 1000000",
+            ),
+            (
+                "protocol = 'ws'\nbind = '::'\nallow_anonymous = true\nwebsocket_path = 'x'",
+                "a path such as",
+            ),
+            (
+                "protocol = 'ws'\nbind = '::'\nallow_anonymous = true\nwebsocket_origins = ['x']",
+                "origins such as",
+            ),
+        ] {
+            let problems = parse(text).expect_err(text);
+            assert_eq!(problems.len(), 1, "{text}: {problems:?}");
+            assert!(problems[0].contains(needle), "{text}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_listener_nobody_could_connect_to_is_refused_with_what_to_write() {
+        for text in ["", "allow_anonymous = false"] {
+            let problems = parse(&format!("bind = '0.0.0.0:1883'\n{text}")).expect_err("nobody");
+            let place = "f.toml:1:1: listeners[0].allow_anonymous: nobody could connect";
+            assert!(problems[0].starts_with(place), "{problems:?}");
+            assert!(problems[0].contains("expected allow_anonymous = true"));
+        }
+    }
+
+    #[test]
+    fn the_bind_flag_replaces_listeners_and_keeps_to_loopback() {
+        let file = "[[listeners]]\nbind = '0.0.0.0:1'\nallow_anonymous = true\n";
+        let load = |bind: &[&str]| {
+            let overrides = Overrides {
+                bind: bind.iter().map(|&text| text.to_owned()).collect(),
+                ..Overrides::default()
+            };
+            Config::parse(file, Path::new("f.toml"), [], &overrides)
+        };
+        let config = load(&["127.0.0.1:0", "localhost:9"]).expect("good");
+        assert_eq!(config.listeners.len(), 1);
+        assert_eq!(config.listeners[0].bind.len(), 2);
+        let error = load(&["0.0.0.0:1883"]).expect_err("open to the network");
+        assert!(
+            error
+                .to_string()
+                .starts_with("--bind: 0.0.0.0:1883 can be reached")
+        );
+        assert!(error.to_string().contains("allow_anonymous = true"));
+        let error = load(&["x"]).expect_err("no port");
+        assert!(error.to_string().contains("found \"x\""));
+    }
+}

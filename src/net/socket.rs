@@ -1,0 +1,315 @@
+//! Sockets, TCP and Unix: opened to listen, and as streams.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+/// A Unix socket in the file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketFile {
+    /// Where it is. A socket that is there already is replaced if nobody listens on it; anything else that is there is an error.
+    pub path: PathBuf,
+    /// Its permissions: who may write may connect.
+    pub mode: u32,
+    /// The user it belongs to, by name or number; `None` for the broker's own.
+    pub owner: Option<String>,
+    /// The group it belongs to, by name or number; `None` for the broker's own.
+    pub group: Option<String>,
+}
+
+/// Where somebody listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// A TCP port.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::Tcp(address) => address.fmt(f),
+            ListenAddress::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// An open listening socket.
+#[derive(Debug)]
+pub enum ListeningSocket {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket, its file, and that file's number.
+    Unix(UnixListener, PathBuf, u64),
+}
+
+/// A connection to a client.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+/// Listens on a TCP port; `backlog` connections wait until they are accepted.
+///
+/// # Errors
+/// The address cannot be used.
+pub fn bind_tcp(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        None,
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    TcpListener::from_std(socket.into())
+}
+
+impl ListeningSocket {
+    /// Listens on a Unix socket.
+    ///
+    /// # Errors
+    /// Somebody listens there already, or the file is no socket, or it cannot be made as it should be.
+    pub fn bind_unix(file: &SocketFile, backlog: i32) -> io::Result<ListeningSocket> {
+        make_way(&file.path)?;
+        // It gets its name when its permissions are right: until then nobody can connect.
+        let mut unnamed = file.path.clone().into_os_string();
+        unnamed.push(".new");
+        let unnamed = PathBuf::from(unnamed);
+        make_way(&unnamed)?;
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&socket2::SockAddr::unix(&unnamed)?)?;
+        let named = (|| {
+            fs::set_permissions(&unnamed, fs::Permissions::from_mode(file.mode))?;
+            let owner = file.owner.as_deref().map(|name| id("/etc/passwd", name));
+            let group = file.group.as_deref().map(|name| id("/etc/group", name));
+            chown(&unnamed, owner.transpose()?, group.transpose()?)?;
+            socket.listen(backlog)?;
+            fs::rename(&unnamed, &file.path)?;
+            fs::metadata(&file.path)
+        })();
+        let metadata = named.inspect_err(|_| {
+            let _ = fs::remove_file(&unnamed);
+        })?;
+        let listener = UnixListener::from_std(std::os::fd::OwnedFd::from(socket).into())?;
+        Ok(ListeningSocket::Unix(
+            listener,
+            file.path.clone(),
+            metadata.ino(),
+        ))
+    }
+
+    /// Where it listens, with the port really bound.
+    ///
+    /// # Errors
+    /// The operating system does not tell.
+    pub fn address(&self) -> io::Result<ListenAddress> {
+        Ok(match self {
+            ListeningSocket::Tcp(listener) => ListenAddress::Tcp(listener.local_addr()?),
+            ListeningSocket::Unix(_, path, _) => ListenAddress::Unix(path.clone()),
+        })
+    }
+
+    /// The next connection, and where it comes from.
+    ///
+    /// # Errors
+    /// There is one, but it cannot be taken: no file descriptors, most likely.
+    pub async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        match self {
+            ListeningSocket::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok((Socket::Tcp(stream), Some(peer)))
+            }
+            ListeningSocket::Unix(listener, ..) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Socket::Unix(stream), None))
+            }
+        }
+    }
+}
+
+impl Drop for ListeningSocket {
+    /// A Unix socket's file goes with it, unless another one has taken its place.
+    fn drop(&mut self) {
+        if let ListeningSocket::Unix(_, path, number) = self
+            && fs::metadata(&path).is_ok_and(|metadata| metadata.ino() == *number)
+        {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Removes a socket on which nobody listens.
+fn make_way(path: &Path) -> io::Result<()> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(io::Error::new(
+            ErrorKind::AlreadyExists,
+            "there is a file that is no socket",
+        ));
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+        _ => Err(io::Error::new(
+            ErrorKind::AddrInUse,
+            "another process listens there",
+        )),
+    }
+}
+
+/// The number of a user or group, from the table that has names in the first and numbers in the third column.
+fn id(table: &str, name: &str) -> io::Result<u32> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    fs::read_to_string(table)?
+        .lines()
+        .filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .find_map(|rest| rest.split(':').nth(1)?.parse().ok())
+        .ok_or_else(|| io::Error::new(ErrorKind::NotFound, format!("{table} has no {name:?}")))
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Socket::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_runtime<T>(what: impl FnOnce(&Path) -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .expect("a runtime");
+        let _entered = runtime.enter();
+        let dir = tempfile::tempdir().expect("a directory");
+        what(dir.path())
+    }
+
+    fn file(path: &Path) -> SocketFile {
+        SocketFile {
+            path: path.to_owned(),
+            mode: 0o620,
+            owner: None,
+            group: None,
+        }
+    }
+
+    #[test]
+    fn a_socket_has_its_mode_and_goes_with_its_listener() {
+        in_runtime(|dir| {
+            let path = dir.join("s");
+            let listening = ListeningSocket::bind_unix(&file(&path), 5).expect("bound");
+            let mode = fs::metadata(&path).expect("there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o620);
+            std::os::unix::net::UnixStream::connect(&path).expect("somebody listens");
+            drop(listening);
+            assert!(!path.exists());
+        });
+    }
+
+    #[test]
+    fn only_a_socket_nobody_listens_on_is_replaced() {
+        in_runtime(|dir| {
+            let path = dir.join("s");
+            let listening = ListeningSocket::bind_unix(&file(&path), 5).expect("bound");
+            let error = ListeningSocket::bind_unix(&file(&path), 5).expect_err("in use");
+            assert_eq!(error.kind(), ErrorKind::AddrInUse);
+            drop(listening);
+            // What a broker leaves that was killed.
+            drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
+            assert!(path.exists());
+            drop(ListeningSocket::bind_unix(&file(&path), 5).expect("replaced"));
+            fs::write(&path, "precious").expect("written");
+            let error = ListeningSocket::bind_unix(&file(&path), 5).expect_err("no socket");
+            assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+            assert_eq!(fs::read(&path).expect("still there"), b"precious");
+        });
+    }
+
+    #[test]
+    fn owners_are_found_by_name_and_number() {
+        assert_eq!(id("/etc/passwd", "root").expect("root"), 0);
+        assert_eq!(id("/etc/passwd", "1234").expect("a number"), 1234);
+        let error = id("/etc/passwd", "no such user").expect_err("nobody");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        in_runtime(|dir| {
+            let mut file = file(&dir.join("s"));
+            file.owner = Some("no such user".to_owned());
+            ListeningSocket::bind_unix(&file, 5).expect_err("nobody");
+            assert_eq!(fs::read_dir(dir).expect("readable").count(), 0);
+        });
+    }
+}

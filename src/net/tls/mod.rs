@@ -1,0 +1,518 @@
+//! TLS for a listener: its certificates, keys, authorities and revocation lists, read from files and read again when these change.
+//!
+//! A connection that is open keeps what it was opened with. After a reload nobody resumes an older session: each client is verified against the new
+//! authorities and revocation lists.
+
+pub mod certificate;
+mod file;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+
+pub use file::{TlsError, read_certificates, read_key};
+
+use certificate::Certificate;
+
+/// A certificate that expires sooner than this, in seconds, is warned about.
+pub const EXPIRY_WARNING: i64 = 30 * 86_400;
+
+/// How a listener does TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The server's certificates; never empty. The one whose DNS names fit what a client asks for (SNI) is shown, otherwise the first.
+    pub certificates: Vec<CertificateFiles>,
+    /// Whether clients show certificates.
+    pub clients: ClientCertificates,
+    /// Certificates of the authorities that sign client certificates; there unless `clients` is `None`.
+    pub cafile: Option<PathBuf>,
+    /// Revocation lists of these authorities. A list that is past its next update goes on counting.
+    pub crlfile: Option<PathBuf>,
+    /// The oldest version spoken.
+    pub minimum: TlsVersion,
+    /// What runs inside, for ALPN; a client that asks for something else only is refused, one that does not ask is not.
+    pub alpn: &'static str,
+}
+
+/// A certificate and its key, both in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate first, then those that lead to the authority.
+    pub certfile: PathBuf,
+    /// The key: PKCS#8, PKCS#1 or SEC1, not encrypted.
+    pub keyfile: PathBuf,
+}
+
+/// Whether clients show certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// They are not asked.
+    #[default]
+    None,
+    /// They are asked; one that is shown must be good.
+    Optional,
+    /// They must.
+    Required,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    #[default]
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
+}
+
+impl TlsVersion {
+    /// This version and those after it.
+    pub fn and_newer(self) -> &'static [&'static SupportedProtocolVersion] {
+        static ALL: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+        match self {
+            TlsVersion::Tls12 => &ALL,
+            TlsVersion::Tls13 => &ALL[..1],
+        }
+    }
+}
+
+/// A listener's TLS, with what was last read of its files.
+#[derive(Debug)]
+pub struct Tls {
+    settings: TlsSettings,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    loaded: Loaded,
+    /// What the files looked like when they were last read, well or not.
+    read: Vec<Stamp>,
+    /// What they looked like when they were last looked at.
+    seen: Vec<Stamp>,
+}
+
+#[derive(Clone, Debug)]
+struct Loaded {
+    config: Arc<ServerConfig>,
+    /// The last second each certificate is valid.
+    expiries: Vec<(PathBuf, i64)>,
+}
+
+/// What tells one state of a file from another; `None` if it is not there.
+type Stamp = Option<[i64; 4]>;
+
+/// The provider of all cryptography.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+impl Tls {
+    /// Reads all files. `now` is in seconds since 1970.
+    ///
+    /// # Errors
+    /// The first file that is missing, cannot be read, does not hold what it should or does not fit the others, or whose certificate has expired.
+    pub fn load(settings: TlsSettings, now: i64) -> Result<Tls, TlsError> {
+        let read = stamps(&settings);
+        let loaded = load(&settings, now)?;
+        let state = Mutex::new(State {
+            loaded,
+            seen: read.clone(),
+            read,
+        });
+        Ok(Tls { settings, state })
+    }
+
+    /// What the next handshake is made with.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.state().loaded.config)
+    }
+
+    /// Reads all files again, for the handshakes to come.
+    ///
+    /// # Errors
+    /// As [`Tls::load`]; then all stays as it was.
+    pub fn reload(&self, now: i64) -> Result<(), TlsError> {
+        let stamps = stamps(&self.settings);
+        let loaded = load(&self.settings, now);
+        let mut state = self.state();
+        state.read.clone_from(&stamps);
+        state.seen = stamps;
+        state.loaded = loaded?;
+        Ok(())
+    }
+
+    /// Whether files have changed since they were last read, and have been left alone since the last time this was asked: a certificate and its key are
+    /// two files, and one is written after the other.
+    pub fn has_changed(&self) -> bool {
+        let now = stamps(&self.settings);
+        let mut state = self.state();
+        let settled = state.seen == now;
+        let changed = state.read != now;
+        state.seen = now;
+        settled && changed
+    }
+
+    /// The certificates that expire within [`EXPIRY_WARNING`], and the days they have left.
+    pub fn expiring(&self, now: i64) -> Vec<(PathBuf, i64)> {
+        let state = self.state();
+        let left = state
+            .loaded
+            .expiries
+            .iter()
+            .map(|(file, at)| (file, at - now));
+        left.filter(|(_, left)| *left < EXPIRY_WARNING)
+            .map(|(file, left)| (file.clone(), left.div_euclid(86_400)))
+            .collect()
+    }
+
+    /// The first certificate's file, which names this TLS to people.
+    pub fn name(&self) -> std::path::Display<'_> {
+        self.settings.certificates[0].certfile.display()
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn stamps(settings: &TlsSettings) -> Vec<Stamp> {
+    use std::os::unix::fs::MetadataExt;
+    let pairs = settings.certificates.iter();
+    let files = pairs
+        .flat_map(|files| [&files.certfile, &files.keyfile])
+        .chain(&settings.cafile)
+        .chain(&settings.crlfile);
+    files
+        .map(|file| {
+            let metadata = std::fs::metadata(file).ok()?;
+            Some([
+                metadata.mtime(),
+                metadata.mtime_nsec(),
+                metadata.len() as i64,
+                metadata.ino() as i64,
+            ])
+        })
+        .collect()
+}
+
+fn load(settings: &TlsSettings, now: i64) -> Result<Loaded, TlsError> {
+    let provider = provider();
+    let (mut shown, mut expiries) = (Vec::new(), Vec::new());
+    for files in &settings.certificates {
+        let (certificate, key) = load_pair(files, &provider, now)?;
+        expiries.push((files.certfile.clone(), certificate.not_after));
+        shown.push((certificate, Arc::new(key)));
+    }
+    let first = &settings.certificates[0].certfile;
+    let verifier = match settings.clients {
+        ClientCertificates::None => WebPkiClientVerifier::no_client_auth(),
+        asked => client_verifier(settings, asked, &provider)?,
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(settings.minimum.and_newer())
+        .map_err(|error| TlsError::new(first, error))?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(BySni(shown)));
+    config.alpn_protocols = vec![settings.alpn.into()];
+    // Tickets, which the clients keep: the broker remembers nothing of who was here.
+    config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| TlsError::new(first, error))?;
+    Ok(Loaded {
+        config: Arc::new(config),
+        expiries,
+    })
+}
+
+fn load_pair(
+    files: &CertificateFiles,
+    provider: &CryptoProvider,
+    now: i64,
+) -> Result<(Certificate, CertifiedKey), TlsError> {
+    let CertificateFiles { certfile, keyfile } = files;
+    let chain = read_certificates(certfile)?;
+    let certificate = Certificate::parse(&chain[0])
+        .ok_or_else(|| TlsError::new(certfile, "its first certificate cannot be read"))?;
+    if certificate.not_after < now {
+        let days = (now - certificate.not_after) / 86_400;
+        return Err(TlsError::new(
+            certfile,
+            format!("the certificate has expired {days} days ago"),
+        ));
+    }
+    if certificate.not_before > now {
+        // Refusing it would keep a gateway from starting that does not know the time yet.
+        tracing::warn!(file = %certfile.display(), "the certificate is not valid yet, or this machine's clock is wrong");
+    }
+    let key = read_key(keyfile)?;
+    let key = provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(|error| {
+            TlsError::new(keyfile, format!("its private key cannot be used: {error}"))
+        })?;
+    let key = CertifiedKey::new(chain, key);
+    key.keys_match().map_err(|_| {
+        TlsError::new(
+            keyfile,
+            format!("the key does not belong to {}", certfile.display()),
+        )
+    })?;
+    Ok((certificate, key))
+}
+
+fn client_verifier(
+    settings: &TlsSettings,
+    asked: ClientCertificates,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
+    let none = Path::new("cafile");
+    let cafile = settings.cafile.as_deref().unwrap_or(none);
+    let roots = Arc::new(read_roots(cafile)?);
+    let mut builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
+    if asked == ClientCertificates::Optional {
+        builder = builder.allow_unauthenticated();
+    }
+    if let Some(crlfile) = &settings.crlfile {
+        // A list of the authority that signs devices says nothing of the authority above it.
+        builder = builder
+            .with_crls(file::read_crls(crlfile)?)
+            .only_check_end_entity_revocation();
+    }
+    let wrong = settings.crlfile.as_deref().unwrap_or(cafile);
+    builder
+        .build()
+        .map_err(|error| TlsError::new(wrong, error.to_string()))
+}
+
+/// The authorities in a file.
+///
+/// # Errors
+/// It cannot be read, or a certificate in it cannot be an authority's.
+pub fn read_roots(file: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in read_certificates(file)? {
+        roots.add(certificate).map_err(|error| {
+            TlsError::new(file, format!("a certificate cannot be used: {error}"))
+        })?;
+    }
+    Ok(roots)
+}
+
+/// Shows the certificate that a client asks for by name.
+#[derive(Debug)]
+struct BySni(Vec<(Certificate, Arc<CertifiedKey>)>);
+
+impl ResolvesServerCert for BySni {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let by_name = hello
+            .server_name()
+            .and_then(|name| self.0.iter().find(|(shown, _)| fits(shown, name)));
+        let (_, key) = by_name.or(self.0.first())?;
+        Some(Arc::clone(key))
+    }
+}
+
+/// Whether a certificate is for this host; `*` stands for the first label of a name.
+fn fits(certificate: &Certificate, host: &str) -> bool {
+    certificate.names.alternatives.iter().any(|name| {
+        let crate::broker::CertificateName::Dns(name) = name else {
+            return false;
+        };
+        match name.strip_prefix("*.") {
+            None => name.eq_ignore_ascii_case(host),
+            Some(domain) => host
+                .split_once('.')
+                .is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(domain)),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    use std::fs;
+
+    const NOW: i64 = 1_800_000_000;
+
+    struct Files {
+        dir: tempfile::TempDir,
+    }
+
+    impl Files {
+        fn new() -> Files {
+            let dir = tempfile::tempdir().expect("a directory");
+            let files = Files { dir };
+            files.make("server", 2090);
+            files
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            fs::write(self.path(name), text).expect("written");
+        }
+
+        fn make(&self, name: &str, until: i32) {
+            let key = KeyPair::generate().expect("a key");
+            let mut params =
+                CertificateParams::new(vec![format!("{name}.example")]).expect("a name");
+            params.not_after = date_time_ymd(until, 1, 1);
+            let certificate = params.self_signed(&key).expect("a certificate");
+            self.write(&format!("{name}.pem"), &certificate.pem());
+            self.write(&format!("{name}.key"), &key.serialize_pem());
+        }
+
+        fn settings(&self) -> TlsSettings {
+            TlsSettings {
+                certificates: vec![CertificateFiles {
+                    certfile: self.path("server.pem"),
+                    keyfile: self.path("server.key"),
+                }],
+                clients: ClientCertificates::None,
+                cafile: None,
+                crlfile: None,
+                minimum: TlsVersion::default(),
+                alpn: "mqtt",
+            }
+        }
+
+        fn error(&self, settings: TlsSettings) -> String {
+            let error = Tls::load(settings, NOW).expect_err("a bad file");
+            let dir = format!("{}/", self.dir.path().display());
+            error.to_string().replace(&dir, "")
+        }
+    }
+
+    #[test]
+    fn each_bad_file_is_named_with_what_is_wrong() {
+        let files = Files::new();
+        files.make("other", 2090);
+        files.make("old", 2020);
+        files.write("text", "hello");
+        files.write("empty.pem", "");
+        let cut = fs::read_to_string(files.path("server.pem")).expect("text");
+        files.write("cut.pem", &cut[..cut.len() / 2]);
+        files.write(
+            "garbage.pem",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        );
+        files.write(
+            "locked.key",
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        );
+        for (certfile, keyfile, needle) in [
+            (
+                "none.pem",
+                "server.key",
+                "none.pem: cannot be read: No such file",
+            ),
+            ("text", "server.key", "text: has no certificate in PEM"),
+            (
+                "empty.pem",
+                "server.key",
+                "empty.pem: has no certificate in PEM",
+            ),
+            (
+                "cut.pem",
+                "server.key",
+                "cut.pem: is not PEM: the END line of its CERTIFICATE is missing",
+            ),
+            (
+                "garbage.pem",
+                "server.key",
+                "garbage.pem: its first certificate cannot be read",
+            ),
+            (
+                "old.pem",
+                "old.key",
+                "old.pem: the certificate has expired 2571 days ago",
+            ),
+            ("server.pem", "none.key", "none.key: cannot be read"),
+            (
+                "server.pem",
+                "server.pem",
+                "server.pem: has no private key in PEM",
+            ),
+            (
+                "server.pem",
+                "locked.key",
+                "locked.key: its private key is encrypted",
+            ),
+            (
+                "server.pem",
+                "other.key",
+                "other.key: the key does not belong to server.pem",
+            ),
+        ] {
+            let mut settings = files.settings();
+            settings.certificates[0] = CertificateFiles {
+                certfile: files.path(certfile),
+                keyfile: files.path(keyfile),
+            };
+            let error = files.error(settings);
+            assert!(error.starts_with(needle), "{error} instead of {needle}");
+        }
+        let mut settings = files.settings();
+        settings.clients = ClientCertificates::Required;
+        settings.cafile = Some(files.path("text"));
+        let error = files.error(settings.clone());
+        assert_eq!(error, "text: has no certificate in PEM");
+        settings.cafile = Some(files.path("server.pem"));
+        settings.crlfile = Some(files.path("text"));
+        assert_eq!(
+            files.error(settings),
+            "text: has no revocation list (X509 CRL) in PEM"
+        );
+    }
+
+    #[test]
+    fn a_reload_takes_all_or_keeps_the_old() {
+        let files = Files::new();
+        let tls = Tls::load(files.settings(), NOW).expect("good files");
+        assert!(!tls.has_changed());
+        let before = tls.config();
+        files.write("server.key", "nonsense, and longer");
+        assert!(!tls.has_changed(), "not yet left alone");
+        assert!(tls.has_changed());
+        assert!(tls.reload(NOW).is_err());
+        assert!(Arc::ptr_eq(&before, &tls.config()));
+        assert!(!tls.has_changed(), "told once");
+        files.make("server", 2095);
+        assert!(!tls.has_changed());
+        assert!(tls.has_changed());
+        tls.reload(NOW).expect("good files");
+        assert!(!Arc::ptr_eq(&before, &tls.config()));
+    }
+
+    #[test]
+    fn certificates_that_expire_soon_are_told() {
+        let files = Files::new();
+        let tls = Tls::load(files.settings(), NOW).expect("good files");
+        assert_eq!(tls.expiring(NOW), []);
+        let end = tls.state().loaded.expiries[0].1;
+        let file = files.path("server.pem");
+        assert_eq!(tls.expiring(end - 9 * 86_400), [(file.clone(), 9)]);
+        assert_eq!(tls.expiring(end + 1), [(file, -1)]);
+    }
+
+    #[test]
+    fn a_name_fits_exactly_or_by_its_first_label() {
+        let names = |dns: &str| {
+            let mut certificate = Certificate::default();
+            certificate.names.alternatives = vec![crate::broker::CertificateName::Dns(dns.into())];
+            certificate
+        };
+        assert!(fits(&names("a.example"), "A.example"));
+        assert!(fits(&names("*.example"), "a.example"));
+        assert!(!fits(&names("*.example"), "a.b.example"));
+        assert!(!fits(&names("*.example"), "example"));
+        assert!(!fits(&names("a.example"), "b.example"));
+    }
+}

@@ -1,0 +1,290 @@
+//! The HTTP request and response that open a WebSocket connection (RFC 6455 section 4).
+
+use std::fmt::Write as _;
+use std::io;
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::WebSocket;
+use super::frame::Role;
+use crate::clock;
+
+/// Bytes of a request or response, up to the empty line.
+const MAX_HEAD: usize = 8 * 1024;
+const MAX_HEADERS: usize = 100;
+/// What is appended to a key before it is hashed (RFC 6455 section 1.3).
+const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// What a listener takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSocketSettings {
+    /// The path of the request's URL, without what follows a `?`; another one is answered with 404.
+    pub path: String,
+    /// The web pages (`https://example.org`) that may connect; empty for all. A request without an Origin, from what is no browser, may always. Others
+    /// are answered with 403.
+    pub origins: Vec<String>,
+}
+
+/// A refusal: status and reason of HTTP, and a sentence.
+struct Refusal(&'static str, &'static str);
+
+/// Answers a client's request.
+///
+/// # Errors
+/// It is not a request for MQTT over WebSocket here: it has been answered with the HTTP status that says why. Or the connection failed.
+pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    settings: &WebSocketSettings,
+) -> io::Result<WebSocket<S>> {
+    let (head, early) = match read_head(&mut stream).await {
+        Ok(read) => read,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            let refusal = Refusal(
+                "431 Request Header Fields Too Large",
+                "the request is too long",
+            );
+            return Err(refuse(&mut stream, &refusal).await);
+        }
+        Err(error) => return Err(error),
+    };
+    match answer(&head, settings) {
+        Ok(response) => {
+            stream.write_all(response.as_bytes()).await?;
+            stream.flush().await?;
+            Ok(WebSocket::new(stream, Role::Server, early))
+        }
+        Err(refusal) => Err(refuse(&mut stream, &refusal).await),
+    }
+}
+
+/// Asks a server for MQTT over WebSocket.
+///
+/// # Errors
+/// The server refuses, or is no WebSocket server, or the connection failed.
+pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    host: &str,
+    path: &str,
+    subprotocol: &str,
+) -> io::Result<WebSocket<S>> {
+    let key = STANDARD.encode([clock::seed().to_be_bytes(), clock::seed().to_be_bytes()].concat());
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
+    let (head, early) = read_head(&mut stream).await?;
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    if !matches!(response.parse(&head), Ok(status) if status.is_complete()) {
+        return Err(io::Error::other("the server does not speak HTTP"));
+    }
+    if response.code != Some(101) {
+        let (code, reason) = (
+            response.code.unwrap_or(0),
+            response.reason.unwrap_or_default(),
+        );
+        return Err(io::Error::other(format!(
+            "the server refuses WebSocket: {code} {reason}"
+        )));
+    }
+    if header(response.headers, "sec-websocket-accept") != Some(&accept_key(&key)) {
+        return Err(io::Error::other(
+            "the server's WebSocket handshake is wrong",
+        ));
+    }
+    Ok(WebSocket::new(stream, Role::Client, early))
+}
+
+/// Reads up to the empty line; what came after it is the second part.
+async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    let mut head = Vec::with_capacity(1024);
+    loop {
+        let from = head.len().saturating_sub(3);
+        if stream.read_buf(&mut head).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(at) = head[from..].windows(4).position(|four| four == b"\r\n\r\n") {
+            let early = head.split_off(from + at + 4);
+            return Ok((head, early));
+        }
+        if head.len() > MAX_HEAD {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        head.reserve(1024);
+    }
+}
+
+fn answer(head: &[u8], settings: &WebSocketSettings) -> Result<String, Refusal> {
+    let bad = |what| Err(Refusal("400 Bad Request", what));
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    if !matches!(request.parse(head), Ok(status) if status.is_complete()) {
+        return bad("not an HTTP request");
+    }
+    let headers = &*request.headers;
+    let path = request.path.unwrap_or_default();
+    if path.split('?').next() != Some(settings.path.as_str()) {
+        return Err(Refusal("404 Not Found", "no such path"));
+    }
+    if request.method != Some("GET") || request.version != Some(1) {
+        return bad("expected GET and HTTP/1.1");
+    }
+    if !has_word(headers, "upgrade", "websocket") || !has_word(headers, "connection", "upgrade") {
+        return Err(Refusal(
+            "426 Upgrade Required",
+            "here is MQTT over WebSocket",
+        ));
+    }
+    if header(headers, "sec-websocket-version") != Some("13") {
+        return Err(Refusal(
+            "426 Upgrade Required",
+            "the WebSocket version is 13",
+        ));
+    }
+    let Some(key) = header(headers, "sec-websocket-key")
+        .filter(|key| STANDARD.decode(key).is_ok_and(|key| key.len() == 16))
+    else {
+        return bad("Sec-WebSocket-Key is missing or wrong");
+    };
+    if let Some(origin) = header(headers, "origin")
+        && !settings.origins.is_empty()
+        && !settings
+            .origins
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(origin))
+    {
+        return Err(Refusal(
+            "403 Forbidden",
+            "this web page may not connect here",
+        ));
+    }
+    // [MQTT-6.0.0-3], [MQTT-6.0.0-4]; mqttv3.1 is what MQTT 3.1 clients say.
+    let Some(subprotocol) = ["mqtt", "mqttv3.1"]
+        .into_iter()
+        .find(|name| has_word(headers, "sec-websocket-protocol", name))
+    else {
+        return bad("the subprotocol is mqtt");
+    };
+    Ok(format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\
+         Sec-WebSocket-Protocol: {subprotocol}\r\n\r\n",
+        accept_key(key)
+    ))
+}
+
+async fn refuse(stream: &mut (impl AsyncWrite + Unpin), refusal: &Refusal) -> io::Error {
+    let Refusal(status, what) = refusal;
+    let mut response = format!("HTTP/1.1 {status}\r\nConnection: close\r\n");
+    if status.starts_with("426") {
+        response += "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
+    }
+    let _ = write!(
+        response,
+        "Content-Type: text/plain\r\nContent-Length: {}\r\n\r\n{what}\n",
+        what.len() + 1
+    );
+    // The connection ends here in any case.
+    let _ = stream.write_all(response.as_bytes()).await;
+    let _ = stream.shutdown().await;
+    io::Error::other(format!("answered {status}: {what}"))
+}
+
+fn header<'h>(headers: &[httparse::Header<'h>], name: &str) -> Option<&'h str> {
+    let found = headers
+        .iter()
+        .find(|header| header.name.eq_ignore_ascii_case(name))?;
+    std::str::from_utf8(found.value).ok().map(str::trim)
+}
+
+/// Whether a word is in a header's list, which may go over several lines.
+fn has_word(headers: &[httparse::Header<'_>], name: &str, word: &str) -> bool {
+    headers
+        .iter()
+        .filter(|header| header.name.eq_ignore_ascii_case(name))
+        .filter_map(|header| std::str::from_utf8(header.value).ok())
+        .flat_map(|value| value.split(','))
+        .any(|part| part.trim().eq_ignore_ascii_case(word))
+}
+
+fn accept_key(key: &str) -> String {
+    let hash = digest(
+        &SHA1_FOR_LEGACY_USE_ONLY,
+        format!("{key}{ACCEPT_GUID}").as_bytes(),
+    );
+    STANDARD.encode(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "GET /mqtt?x=1 HTTP/1.1\r\nHost: h\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: other, mqtt\r\n\
+        Origin: https://a.example\r\n\r\n";
+
+    fn settings(origins: &[&str]) -> WebSocketSettings {
+        WebSocketSettings {
+            path: "/mqtt".to_owned(),
+            origins: origins.iter().map(|&origin| origin.to_owned()).collect(),
+        }
+    }
+
+    fn status(request: &str, origins: &[&str]) -> String {
+        match answer(request.as_bytes(), &settings(origins)) {
+            Ok(response) => response[9..12].to_owned(),
+            Err(Refusal(status, _)) => status[..3].to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_good_request_is_answered_with_the_hash_of_its_key_and_mqtt() {
+        let Ok(response) = answer(GOOD.as_bytes(), &settings(&[])) else {
+            panic!("refused");
+        };
+        // The example of RFC 6455 section 1.3.
+        assert!(response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
+        assert!(response.contains("Sec-WebSocket-Protocol: mqtt\r\n"));
+        let old = GOOD.replace("other, mqtt", "mqttv3.1");
+        assert!(
+            answer(old.as_bytes(), &settings(&[])).is_ok_and(|it| it.contains(": mqttv3.1\r\n"))
+        );
+    }
+
+    #[test]
+    fn each_wrong_request_has_its_status() {
+        for (from, to, expected) in [
+            ("/mqtt?x=1", "/", "404"),
+            ("GET", "POST", "400"),
+            ("HTTP/1.1", "HTTP/1.0", "400"),
+            ("Upgrade: WebSocket", "Upgrade: h2c", "426"),
+            ("keep-alive, Upgrade", "keep-alive", "426"),
+            ("Version: 13", "Version: 8", "426"),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "short", "400"),
+            ("other, mqtt", "other", "400"),
+            ("Sec-WebSocket-Protocol: other, mqtt\r\n", "", "400"),
+            ("GET", "G\0T", "400"),
+        ] {
+            assert_eq!(
+                status(&GOOD.replacen(from, to, 1), &[]),
+                expected,
+                "{from} as {to}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_pages_that_are_allowed_may_connect() {
+        assert_eq!(status(GOOD, &["https://b.example"]), "403");
+        assert_eq!(
+            status(GOOD, &["https://b.example", "https://A.example"]),
+            "101"
+        );
+        let no_browser = GOOD.replace("Origin: https://a.example\r\n", "");
+        assert_eq!(status(&no_browser, &["https://b.example"]), "101");
+    }
+}

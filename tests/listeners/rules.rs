@@ -1,0 +1,169 @@
+//! What a listener allows: addresses, numbers, versions, sizes; the PROXY protocol and Unix sockets.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use support::{Broker, Client, Connect, Message, Packet, Properties, Subscription, Version};
+
+use super::wire::{Wire, dial, place};
+use super::{broker, run, wait_until};
+
+/// A broker whose listener under test is the first `mqtt://`.
+fn with(keys: &str) -> Broker {
+    broker(&format!(
+        "[[listeners]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n{keys}\n"
+    ))
+}
+
+#[test]
+fn only_allowed_addresses_connect() {
+    let denied = with("allow = [\"127.0.0.0/8\"]\ndeny = [\"127.0.0.1\"]");
+    Wire(dial(place(&denied, "mqtt"))).read_to_end();
+    wait_until("the log says why", || {
+        denied.log().contains("its address is not allowed here")
+    });
+    let allowed = with("allow = [\"127.0.0.0/8\"]");
+    Connect::new(Version::V5, "c").open(place(&allowed, "mqtt"));
+}
+
+#[test]
+fn connections_beyond_the_listeners_own_limit_are_closed() {
+    let broker = with("max_connections = 2");
+    let address = place(&broker, "mqtt");
+    let mut kept: Vec<Client> = (0..2)
+        .map(|n| Connect::new(Version::V5, &format!("c{n}")).open(address))
+        .collect();
+    Wire(dial(address)).read_to_end();
+    kept.remove(0).disconnect();
+    wait_until("the place is free again", || {
+        Wire(dial(address)).connect("again").is_ok()
+    });
+}
+
+#[test]
+fn connections_beyond_the_rate_wait() {
+    let broker = with("max_connection_rate = 5");
+    let address = place(&broker, "mqtt");
+    let start = Instant::now();
+    for n in 0..10 {
+        Connect::new(Version::V5, &format!("c{n}")).open(address);
+    }
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(800), "{took:?}");
+}
+
+#[test]
+fn only_the_allowed_versions_are_spoken() {
+    let broker = with("protocol_versions = [\"5\"]");
+    let address = place(&broker, "mqtt");
+    Connect::new(Version::V5, "c").open(address);
+    for version in [Version::V31, Version::V311] {
+        let (_, connack) = Connect::new(version, "c").try_open(address);
+        assert_eq!(connack.code, 1, "unacceptable protocol version");
+    }
+}
+
+#[test]
+fn packet_size_and_qos_are_the_listeners_own() {
+    let broker = with("max_packet_size = 100\nmaximum_qos = 1");
+    let address = place(&broker, "mqtt");
+    let (mut client, connack) = Connect::new(Version::V5, "c").open_with_answer(address);
+    let told = |id| connack.properties.number(id);
+    assert_eq!(told(support::property::MAXIMUM_PACKET_SIZE), Some(100));
+    assert_eq!(told(support::property::MAXIMUM_QOS), Some(1));
+    let wanted = [Subscription::new("a", 2)];
+    assert_eq!(client.subscribe_to(&wanted, &Properties::new()), [1]);
+    client.send(&support::raw::publish5(0x34, b"a", Some(1), &[], b"x"));
+    assert!(matches!(client.receive(), Packet::Disconnect(end) if end.reason == 0x9B));
+    let mut client = Connect::new(Version::V5, "c").open(address);
+    client.send(&support::raw::publish5(0x30, b"a", None, &[], &[0; 100]));
+    assert!(matches!(client.receive(), Packet::Disconnect(end) if end.reason == 0x95));
+    // The other listener has its own.
+    let mut client = Connect::new(Version::V5, "d").open(other(&broker));
+    client.publish(&Message::new("a", [0; 200], 2));
+}
+
+/// The plain listener every test broker has: the last one.
+fn other(broker: &Broker) -> std::net::SocketAddr {
+    let line = broker
+        .banner()
+        .iter()
+        .find(|line| line.starts_with("Listening"))
+        .expect("a line");
+    let url = line.split_whitespace().last().expect("a URL");
+    url.trim_start_matches("mqtt://")
+        .parse()
+        .expect("an address")
+}
+
+#[test]
+fn behind_a_balancer_the_real_address_counts() {
+    let broker = with("proxy_protocol_from = [\"127.0.0.1\"]\ndeny = [\"192.0.2.66\"]");
+    let address = place(&broker, "mqtt");
+    let v1 = |source: &str| format!("PROXY TCP4 {source} 198.51.100.1 4711 1883\r\n").into_bytes();
+    let mut v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    v2.extend([203, 0, 113, 9, 198, 51, 100, 1, 0x12, 0x67, 7, 0x5B]);
+    for (header, shown) in [
+        (v1("192.0.2.7"), "192.0.2.7:4711"),
+        (v2, "203.0.113.9:4711"),
+    ] {
+        // The header comes byte by byte, or with the CONNECT.
+        let mut stream = dial(address);
+        for byte in &header {
+            stream.write_all(&[*byte]).expect("written");
+        }
+        assert_eq!(Wire(stream).connect("slow").expect("answered"), 0);
+        let mut stream = dial(address);
+        let joined = [&header[..], &Connect::new(Version::V5, "fast").bytes()].concat();
+        stream.write_all(&joined).expect("written");
+        let connack = Wire(stream).receive().expect("answered");
+        assert_eq!(connack[0], 0x20);
+        let line = format!("peer={shown}");
+        wait_until(&line, || broker.log().contains(&line));
+    }
+    let mut denied = dial(address);
+    denied.write_all(&v1("192.0.2.66")).expect("written");
+    Wire(denied).read_to_end();
+    let mut bare = Wire(dial(address));
+    assert!(bare.connect("bare").is_err());
+    wait_until("the log says why", || {
+        broker.log().contains("no PROXY protocol header")
+    });
+    let elsewhere = with("proxy_protocol_from = [\"192.0.2.1\"]");
+    let mut untrusted = dial(place(&elsewhere, "mqtt"));
+    let _ = untrusted.write_all(&v1("192.0.2.7"));
+    Wire(untrusted).read_to_end();
+}
+
+#[test]
+fn a_unix_socket_is_a_listener_and_a_killed_brokers_is_replaced() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("mqtt.sock");
+    let keys = format!(
+        "[[listeners]]\nsocket = {path:?}\nsocket_mode = \"0600\"\nallow_anonymous = true\n"
+    );
+    let mut broker = broker(&keys);
+    let mode = std::fs::metadata(&path)
+        .expect("there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let stream = UnixStream::connect(&path).expect("somebody listens");
+    let mut wire = Wire(stream);
+    assert_eq!(wire.connect("c").expect("answered"), 0);
+    wire.publish("a", 1).expect("acknowledged");
+    wait_until("the log tells", || broker.log().contains("peer=local"));
+    broker.crash();
+    let at = path.display().to_string();
+    let output = run(&["pub", "--unix", &at, "-t", "a", "-m", "b", "-q", "1"]);
+    assert!(output.status.success(), "{output:?}");
+    let mut rest = Vec::new();
+    let _ = wire.0.read_to_end(&mut rest);
+    broker.stop();
+    assert!(
+        !path.exists(),
+        "a broker that stops takes its socket with it"
+    );
+}

@@ -1,0 +1,338 @@
+//! TLS: who gets in, who does not, and what happens when files change.
+
+use std::io::{Read, Write};
+use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustls::version::{TLS12, TLS13};
+use support::Broker;
+
+use super::authority::Authority;
+use super::wire::{Wire, dial, place, tls};
+use super::{broker, run, wait_until};
+
+const OPEN: &str = "allow_anonymous = true";
+
+fn server() -> (Authority, Broker) {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost", "127.0.0.1"], 1, 2090);
+    let broker = broker(&authority.listener("mqtts", "server", OPEN));
+    (authority, broker)
+}
+
+/// A broker that wants client certificates, and what its listener is to have beside.
+fn strict(authority: &Authority, more: &str) -> Broker {
+    authority.issue("server", &["localhost"], 1, 2090);
+    authority.issue("device", &[], 2, 2090);
+    let ca = authority.file("ca.pem");
+    let more = format!("require_certificate = \"required\"\ncafile = {ca:?}\n{more}");
+    broker(&authority.listener("mqtts", "server", &more))
+}
+
+fn serial_shown(broker: &Broker, authority: &Authority) -> Vec<u8> {
+    let config = Arc::new(authority.client(None, &[&TLS13]));
+    let wire = tls(place(broker, "mqtts"), &config, "looks").expect("connected");
+    let shown = wire.0.conn.peer_certificates().expect("a certificate");
+    shown[0].to_vec()
+}
+
+#[test]
+fn both_versions_of_tls_are_spoken_and_alpn_is_answered() {
+    let (authority, broker) = server();
+    for version in [&TLS12, &TLS13] {
+        let mut config = authority.client(None, &[version]);
+        config.alpn_protocols = vec![b"other".to_vec(), b"mqtt".to_vec()];
+        let mut wire = tls(place(&broker, "mqtts"), &Arc::new(config), "c").expect("connected");
+        assert_eq!(wire.0.conn.protocol_version(), Some(version.version));
+        assert_eq!(wire.0.conn.alpn_protocol(), Some(&b"mqtt"[..]));
+        wire.publish("a", 1).expect("acknowledged");
+    }
+    let mut config = authority.client(None, &[&TLS13]);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    assert!(tls(place(&broker, "mqtts"), &Arc::new(config), "c").is_err());
+}
+
+#[test]
+fn a_post_quantum_key_exchange_is_agreed_and_sessions_resume() {
+    let (authority, broker) = server();
+    let config = Arc::new(authority.client(None, &[&TLS13]));
+    let mut kinds = Vec::new();
+    for _ in 0..2 {
+        let mut wire = tls(place(&broker, "mqtts"), &config, "c").expect("connected");
+        wire.ping().expect("answered");
+        let group = wire.0.conn.negotiated_key_exchange_group();
+        let group = group.expect("a key exchange").name();
+        assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
+        kinds.push(wire.0.conn.handshake_kind().expect("a handshake"));
+    }
+    use rustls::HandshakeKind::{Full, Resumed};
+    assert!(matches!(kinds[..], [Full, Resumed]), "{kinds:?}");
+}
+
+#[test]
+fn a_version_below_the_minimum_is_refused() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"], 1, 2090);
+    let only13 = format!("{OPEN}\ntls_version = \"tlsv1.3\"");
+    let broker = broker(&authority.listener("mqtts", "server", &only13));
+    let connect = |versions: &[&'static rustls::SupportedProtocolVersion]| {
+        let config = Arc::new(authority.client(None, versions));
+        tls(place(&broker, "mqtts"), &config, "c").map(|_| ())
+    };
+    connect(&[&TLS13]).expect("TLS 1.3");
+    let error = connect(&[&TLS12]).expect_err("TLS 1.2").to_string();
+    assert!(error.contains("ProtocolVersion"), "{error}");
+}
+
+#[test]
+fn our_client_refuses_a_server_it_should_not_trust() {
+    let (authority, broker) = server();
+    let address = place(&broker, "mqtts");
+    let publish = |host: &str, cafile: &std::path::Path, more: &[&str]| -> Output {
+        let url = format!("mqtts://{host}:{}", address.port());
+        let cafile = cafile.display().to_string();
+        let mut arguments = vec!["pub", "-L", &url, "-t", "a", "-m", "b", "-q", "1"];
+        if more.is_empty() {
+            arguments.extend(["--cafile", &cafile]);
+        }
+        arguments.extend(more);
+        run(&arguments)
+    };
+    let ca = authority.file("ca.pem");
+    assert!(publish("localhost", &ca, &[]).status.success());
+    assert!(publish("127.0.0.1", &ca, &[]).status.success());
+    let refused = |output: Output, needle: &str| {
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains(needle), "{told} without {needle}");
+    };
+    let other = Authority::new();
+    refused(
+        publish("localhost", &other.file("ca.pem"), &[]),
+        "UnknownIssuer",
+    );
+    assert!(publish("localhost", &ca, &["--insecure"]).status.success());
+    authority.issue("elsewhere", &["elsewhere.example"], 9, 2090);
+    authority.issue("old", &["localhost"], 9, 2020);
+    let wrong = super::broker(&authority.listener("mqtts", "elsewhere", OPEN));
+    let url = format!("mqtts://localhost:{}", place(&wrong, "mqtts").port());
+    let ca = ca.display().to_string();
+    let output = run(&["pub", "-L", &url, "--cafile", &ca, "-t", "a", "-m", "b"]);
+    refused(output, "not valid for name");
+}
+
+#[test]
+fn only_clients_with_a_good_certificate_get_in_and_it_tells_who_they_are() {
+    let authority = Authority::new();
+    authority.revoke(&[7]);
+    let crl = format!(
+        "crlfile = {:?}\nuse_identity_as_username = true\nuse_identity_as_clientid = true",
+        authority.file("ca.crl")
+    );
+    let broker = strict(&authority, &crl);
+    let stranger = Authority::new();
+    for (issuer, name, serial, until) in [
+        (&authority, "expired", 3, 2020),
+        (&authority, "revoked", 7, 2090),
+        (&stranger, "stranger", 3, 2090),
+    ] {
+        issuer.issue(name, &[], serial, until);
+    }
+    let address = place(&broker, "mqtts");
+    for version in [&TLS12, &TLS13] {
+        let connect = |config| tls(address, &Arc::new(config), "").map(|_| ());
+        connect(authority.client(Some("device"), &[version])).expect("a good certificate");
+        for (name, needle) in [
+            (None, "CertificateRequired"),
+            (Some("expired"), "CertificateExpired"),
+            (Some("revoked"), "CertificateRevoked"),
+        ] {
+            let error = connect(authority.client(name, &[version])).expect_err("bad");
+            let told = error.to_string();
+            // TLS 1.2 has no word for a missing certificate.
+            let also = name.is_none() && told.contains("HandshakeFailure");
+            assert!(told.contains(needle) || also, "{name:?}: {told}");
+        }
+        std::fs::copy(authority.file("ca.pem"), stranger.file("ca.pem")).expect("copied");
+        let error = connect(stranger.client(Some("stranger"), &[version])).expect_err("bad");
+        assert!(error.to_string().contains("UnknownCA"), "{error}");
+    }
+    // The identity is the client identifier, and no other can be had.
+    let config = Arc::new(authority.client(Some("device"), &[&TLS13]));
+    let name = "localhost".try_into().expect("a name");
+    let connection = rustls::ClientConnection::new(config, name).expect("a connection");
+    let mut wire = Wire(rustls::StreamOwned::new(connection, dial(address)));
+    assert_eq!(wire.connect("another").expect("answered"), 0x85);
+    wait_until("the log tells who", || {
+        let log = broker.log();
+        log.contains("user=\"device\"") && log.contains("client=\"device\"")
+    });
+}
+
+#[test]
+fn a_bad_file_ends_the_start_and_the_check_with_its_name() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"], 1, 2090);
+    authority.issue("old", &["localhost"], 1, 2020);
+    authority.issue("other", &["localhost"], 1, 2090);
+    std::fs::copy(authority.file("other.key"), authority.file("mixed.key")).expect("copied");
+    std::fs::copy(authority.file("server.pem"), authority.file("mixed.pem")).expect("copied");
+    for (name, needle) in [
+        ("none", "none.pem: cannot be read"),
+        ("old", "old.pem: the certificate has expired"),
+        ("mixed", "mixed.key: the key does not belong to"),
+    ] {
+        let file = authority.file("bad.toml");
+        let data = authority.file("data");
+        let text = format!(
+            "data_dir = {data:?}\n{}",
+            authority.listener("mqtts", name, OPEN)
+        );
+        std::fs::write(&file, text).expect("written");
+        let file = file.display().to_string();
+        for (command, code) in [("check", 2), ("run", 1)] {
+            let output = run(&[command, "--config", &file]);
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(told.contains(needle), "{told}");
+            assert_eq!(output.status.code(), Some(code), "{told}");
+        }
+        assert!(!data.exists(), "the data was not touched");
+    }
+}
+
+#[test]
+fn certificates_are_chosen_by_the_name_that_is_asked_for() {
+    let authority = Authority::new();
+    authority.issue("server", &["first.example"], 1, 2090);
+    authority.issue("second", &["localhost"], 2, 2090);
+    let more = format!(
+        "{OPEN}\ncertificates = [{{ certfile = {:?}, keyfile = {:?} }}]",
+        authority.file("second.pem"),
+        authority.file("second.key")
+    );
+    let broker = broker(&authority.listener("mqtts", "server", &more));
+    // The client checks the name: with the first certificate, it would refuse.
+    serial_shown(&broker, &authority);
+}
+
+#[test]
+fn rotation_under_load_drops_nothing_and_new_connections_see_the_new_certificate() {
+    let (authority, broker) = server();
+    let address = place(&broker, "mqtts");
+    let config = Arc::new(authority.client(None, &[&TLS13]));
+    let before = serial_shown(&broker, &authority);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4)
+            .map(|n| {
+                let (config, done) = (&config, &done);
+                scope.spawn(move || {
+                    let mut steady =
+                        tls(address, config, &format!("steady{n}")).expect("connected");
+                    let mut sent = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        steady.publish("load", 1).expect("acknowledged");
+                        let mut brief =
+                            tls(address, config, &format!("brief{n}")).expect("connected");
+                        brief.publish("load", 1).expect("acknowledged");
+                        sent += 1;
+                    }
+                    sent
+                })
+            })
+            .collect();
+        authority.issue("server", &["localhost"], 5, 2090);
+        broker.signal("HUP");
+        wait_until("the new certificate is shown", || {
+            serial_shown(&broker, &authority) != before
+        });
+        // Noticed without a signal; the key comes a moment after its certificate.
+        let before = serial_shown(&broker, &authority);
+        authority.issue("server", &["localhost"], 6, 2090);
+        wait_until("the newest certificate is shown", || {
+            serial_shown(&broker, &authority) != before
+        });
+        done.store(true, Ordering::Relaxed);
+        for worker in workers {
+            assert!(worker.join().expect("no errors") > 0);
+        }
+    });
+    let newest = serial_shown(&broker, &authority);
+    authority.write("server.key", "nonsense");
+    broker.signal("HUP");
+    wait_until("the log says why", || {
+        broker.log().contains("has no private key in PEM")
+    });
+    assert_eq!(serial_shown(&broker, &authority), newest);
+}
+
+#[test]
+fn who_is_revoked_cannot_come_back_by_resuming() {
+    let authority = Authority::new();
+    authority.revoke(&[]);
+    let crl = format!("crlfile = {:?}\n{OPEN}", authority.file("ca.crl"));
+    let broker = strict(&authority, &crl);
+    let address = place(&broker, "mqtts");
+    let config = Arc::new(authority.client(Some("device"), &[&TLS13]));
+    let mut open = tls(address, &config, "open").expect("connected");
+    open.ping().expect("answered");
+    let mut again = tls(address, &config, "again").expect("connected");
+    again.ping().expect("answered");
+    authority.revoke(&[2]);
+    broker.signal("HUP");
+    wait_until("the revoked certificate is refused", || {
+        tls(address, &config, "later").is_err()
+    });
+    open.ping().expect("what is open stays open");
+}
+
+#[test]
+fn plaintext_on_the_tls_port_and_tls_on_the_plaintext_port_are_closed() {
+    let (authority, broker) = server();
+    let mut plain = Wire(dial(place(&broker, "mqtts")));
+    assert!(plain.connect("c").is_err());
+    plain.read_to_end();
+    let config = Arc::new(authority.client(None, &[&TLS13]));
+    assert!(tls(place(&broker, "mqtt"), &config, "c").is_err());
+    tls(place(&broker, "mqtts"), &config, "c").expect("both ports go on");
+}
+
+#[test]
+fn slow_handshakes_keep_nobody_waiting_and_end_in_time() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"], 1, 2090);
+    let more = format!("{OPEN}\nhandshake_timeout = \"1s\"");
+    let broker = broker(&authority.listener("mqtts", "server", &more));
+    let address = place(&broker, "mqtts");
+    let start = Instant::now();
+    let slow: Vec<_> = (0..200)
+        .map(|n| {
+            let mut stream = dial(address);
+            if n % 2 == 0 {
+                // The beginning of a ClientHello.
+                stream.write_all(&[0x16, 3, 1]).expect("written");
+            }
+            stream
+        })
+        .collect();
+    let config = Arc::new(authority.client(None, &[&TLS13]));
+    let mut wire = tls(address, &config, "quick").expect("connected");
+    wire.ping().expect("answered");
+    assert!(
+        start.elapsed() < Duration::from_millis(900),
+        "{:?}",
+        start.elapsed()
+    );
+    for mut stream in slow {
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+    }
+    let took = start.elapsed();
+    assert!(
+        took >= Duration::from_millis(900) && took < Duration::from_secs(8),
+        "{took:?}"
+    );
+    wire.ping().expect("answered");
+}
