@@ -12,7 +12,7 @@ pub struct Audit {
     pub kept: BTreeMap<String, Kept>,
     /// Bytes in queues.
     pub queued_bytes: u64,
-    /// Bytes of stored messages that are in memory too.
+    /// Bytes of queued messages whose bodies are in memory.
     pub hot_bytes: u64,
     /// Bytes of writes that are not durable.
     pub pending_bytes: usize,
@@ -57,7 +57,7 @@ impl Broker {
         for queue in sessions.chain(groups) {
             let items = || (0..queue.len()).filter_map(|at| queue.get(at));
             queued += items().map(|item| u64::from(item.size)).sum::<u64>();
-            let warm = items().filter(|item| item.is_stored() && item.body.is_some());
+            let warm = items().filter(|item| item.body.is_some());
             hot += warm.map(|item| u64::from(item.size)).sum::<u64>();
             for item in items().filter(|item| item.is_stored()) {
                 *needed.entry(item.seq).or_default() += 1;

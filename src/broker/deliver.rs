@@ -37,6 +37,15 @@ impl Broker {
         session.queue.is_empty() && session.outgoing.resend().is_none() && self.has_window(index)
     }
 
+    /// Whether a session's client is connected and its receive maximum allows a message [MQTT-3.3.4-9].
+    fn client_has_window(&self, index: SessionIndex) -> bool {
+        let session = &self.sessions[index.0 as usize];
+        session.connection.is_some_and(|id| {
+            let most = self.connections[id.0 as usize].receive_maximum;
+            session.outgoing.on_wire() < usize::from(most)
+        })
+    }
+
     /// Whether a session's client is connected and can take a message.
     pub(super) fn has_window(&self, index: SessionIndex) -> bool {
         let session = &self.sessions[index.0 as usize];
@@ -44,7 +53,7 @@ impl Broker {
             return false;
         };
         let connection = &self.connections[id.0 as usize];
-        session.outgoing.on_wire() < usize::from(connection.receive_maximum) // [MQTT-3.3.4-9]
+        self.client_has_window(index)
             && session.outgoing.len() < usize::from(self.settings.limits.max_inflight_messages)
             && connection.outbox.len() < FILL_BYTES
     }
@@ -241,15 +250,17 @@ impl Broker {
     /// queues of its shared groups. Goes on when the outbox has been taken, an acknowledgement has come or bodies have been read.
     pub(super) fn pump(&mut self, id: ConnectionId, index: SessionIndex) {
         while let Some(packet_id) = self.sessions[index.0 as usize].outgoing.resend() {
-            if self.has_older_queued(index, packet_id) && self.has_window(index) {
-                if !self.send_next(index) {
+            if self.connections[id.0 as usize].outbox.len() >= FILL_BYTES {
+                return;
+            }
+            if self.has_older_queued(index, packet_id) {
+                // Both were under way before the crash, so max_inflight_messages had room for both: only the client's window can be closed.
+                if !self.client_has_window(index) || !self.send_next(index) {
                     return;
                 }
                 continue;
             }
-            if self.connections[id.0 as usize].outbox.len() >= FILL_BYTES
-                || !self.resend(id, index, packet_id)
-            {
+            if !self.resend(id, index, packet_id) {
                 return;
             }
             self.sessions[index.0 as usize].outgoing.resent();

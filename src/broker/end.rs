@@ -67,7 +67,9 @@ impl Broker {
         session.connection = None;
         session.disconnected_at = Some(self.now.unix);
         self.member_disconnected(index);
-        self.queue_replays(index);
+        if self.sessions[index.0 as usize].expiry > 0 {
+            self.queue_replays(index);
+        }
         let session = &mut self.sessions[index.0 as usize];
         session.outgoing.disconnected();
         self.hot_bytes -= session.queue.cool();

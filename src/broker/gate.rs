@@ -209,6 +209,8 @@ pub(super) struct Outbox {
     bytes: Vec<u8>,
     holds: VecDeque<Hold>,
     held_acks: u32,
+    /// Something has been taken out.
+    taken: bool,
 }
 
 /// The bytes from `start` on wait for `stamp`.
@@ -267,8 +269,18 @@ impl Outbox {
         released
     }
 
+    /// Whether the client has been sent anything, or will be.
+    pub fn has_begun(&self) -> bool {
+        self.taken || !self.bytes.is_empty()
+    }
+
     /// Moves the released bytes to the end of `out`.
     pub fn take(&mut self, out: &mut Vec<u8>) {
+        let released = self
+            .holds
+            .front()
+            .map_or(self.bytes.len(), |hold| hold.start);
+        self.taken |= released > 0;
         match self.holds.front() {
             None if out.is_empty() => *out = std::mem::take(&mut self.bytes),
             None => out.append(&mut self.bytes),

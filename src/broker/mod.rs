@@ -574,7 +574,8 @@ impl Broker {
         let connection = &mut self.connections[id.0 as usize];
         connection.outbox.drop_held();
         connection.state = State::Closing;
-        if connection.version == ProtocolVersion::V5 {
+        // A CONNACK that still waits for the disk is not sent, and nothing goes before it [MQTT-3.14.0-1].
+        if connection.version == ProtocolVersion::V5 && connection.outbox.has_begun() {
             let mut properties = PropertiesBuf::new();
             if let Some(what) = what {
                 properties.push(Property::ReasonString(what));

@@ -5,7 +5,7 @@ use crate::wire::packet::SubscribeOptions;
 use crate::wire::{PacketId, ProtocolVersion, QoS};
 
 /// A message's place in the order in which the broker accepted messages. Grows for ever; never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Seq(pub u64);
 
 /// Names a queue of messages, which is a session's or a shared group's, on disk and in memory. Never used twice.

@@ -75,7 +75,7 @@ impl Broker {
                         .insert(packet_id, received);
                 }
             }
-            Write::PutRetained(message) => self.retained.insert(message),
+            Write::PutRetained(message) => self.retained.insert(message, Default::default()),
             Write::PutDelivery(seq, key, record) => self.restore_delivery(seq, key, record),
             _ => debug_assert!(false, "recovery hands back rows that were put"),
         }

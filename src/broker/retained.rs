@@ -5,16 +5,20 @@ use std::cmp::Ordering;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound;
 
+use super::gate::Stamp;
 use super::message::{Message, Parts};
-use super::record::{Durability, Seq, SubscriptionIds, Write};
+use super::record::{Durability, QueueKey, Seq, SubscriptionIds, Write};
 use super::route::{Offer, SYS_PREFIX, lower};
 use super::session::Replay;
+use super::timer::Timer;
 use super::tree::Subscriber;
 use super::{Broker, ConnectionId, SessionIndex};
 use crate::wire::{QoS, ReasonCode, topic};
 
 /// Retained topics looked at in one slice of a replay.
 const SLICE: usize = 512;
+/// Milliseconds between two slices for a client that is gone.
+const REPLAY_MS: u64 = 10;
 
 /// The retained messages, sorted by topic.
 #[derive(Debug, Default)]
@@ -28,9 +32,9 @@ pub(super) struct Retained {
     sweep_after: Option<Message>,
 }
 
-/// A message that is compared by its topic.
+/// A message that is compared by its topic, and what waits for it to be on disk.
 #[derive(Debug)]
-struct ByTopic(Message);
+struct ByTopic(Message, Stamp);
 
 impl Borrow<str> for ByTopic {
     fn borrow(&self) -> &str {
@@ -68,10 +72,11 @@ impl Retained {
         self.bytes
     }
 
-    pub fn insert(&mut self, message: Message) {
+    /// Keeps a message; deliveries of it wait for `stamp`.
+    pub fn insert(&mut self, message: Message, stamp: Stamp) {
         self.bytes += u64::from(message.size());
         let own = message.topic().starts_with(SYS_PREFIX);
-        match self.messages.replace(ByTopic(message)) {
+        match self.messages.replace(ByTopic(message, stamp)) {
             Some(old) => self.bytes -= u64::from(old.0.size()),
             None => self.own += usize::from(own),
         }
@@ -145,10 +150,12 @@ impl Broker {
             return ReasonCode::QuotaExceeded;
         }
         let message = Message::new(parts);
+        let mut stamp = Stamp::NONE;
         if level != Durability::Memory {
             self.write(Write::PutRetained(message.clone()));
+            stamp = self.gate.require(level);
         }
-        self.retained.insert(message);
+        self.retained.insert(message, stamp);
         ReasonCode::Success
     }
 
@@ -250,9 +257,14 @@ impl Broker {
         {
             return;
         }
+        // Shown before it is on disk, it could be followed by an older one after a crash.
+        let shown = match self.retained.messages.get(parts.topic) {
+            Some(ByTopic(_, stamp)) if !self.gate.is_idle() => *stamp,
+            _ => Stamp::NONE,
+        };
         let qos = lower(message.qos(), subscriber.qos());
         if qos == QoS::AtMostOnce {
-            return self.deliver_now(index, &parts, true, subscriber.id, Default::default());
+            return self.deliver_now(index, &parts, true, subscriber.id, shown);
         }
         let durable = self.sessions[index.0 as usize].durable;
         let level = self.durability_of(parts.topic);
@@ -260,7 +272,7 @@ impl Broker {
         let stamp = if stored {
             self.gate.require(level)
         } else {
-            Default::default()
+            shown
         };
         let seq = Seq(self.next_seq);
         self.next_seq += 1;
@@ -282,31 +294,38 @@ impl Broker {
     }
 
     /// The client of a session that goes on is gone before all retained messages could be sent to it: what was promised to it at QoS 1 and 2
-    /// waits in its queue.
+    /// goes to its queue, a slice at a time, unless the client comes back for it.
     pub(super) fn queue_replays(&mut self, index: SessionIndex) {
-        let replays = std::mem::take(&mut self.sessions[index.0 as usize].replays);
-        if self.sessions[index.0 as usize].expiry == 0 {
-            return;
-        }
-        for replay in replays
-            .iter()
-            .filter(|replay| replay.subscriber.qos() != QoS::AtMostOnce)
+        let mut looked = 0;
+        while looked < SLICE
+            && let Some(mut replay) = self.sessions[index.0 as usize].replays.pop_front()
         {
-            if !self.is_wanted(index, replay) {
+            if replay.subscriber.qos() == QoS::AtMostOnce || !self.is_wanted(index, &replay) {
+                looked += 1;
                 continue;
             }
-            let after = replay.after.as_ref().map(Message::topic);
-            let candidates = self.retained.candidates(&replay.filter, after);
-            let matching: Vec<Message> = candidates
-                .filter(|message| {
-                    message.qos() != QoS::AtMostOnce
-                        && topic::matches(&replay.filter, message.topic())
-                })
-                .cloned()
-                .collect();
-            for message in matching {
-                self.replay_one(index, &message, replay.subscriber);
+            let (found, last, seen) = self.next_retained(&replay, SLICE - looked);
+            looked += seen;
+            if let Some(message) = &found {
+                self.replay_one(index, message, replay.subscriber);
             }
+            if found.is_some() || looked == SLICE {
+                replay.after = last.or(replay.after);
+                self.sessions[index.0 as usize].replays.push_front(replay);
+            }
+        }
+        let session = &self.sessions[index.0 as usize];
+        if !session.replays.is_empty() {
+            let at = self.now.uptime + REPLAY_MS;
+            self.timers.set(at, Timer::Replay(index, session.key()));
+        }
+    }
+
+    /// Goes on with the retained messages for a session whose client is gone; one that is back takes them itself.
+    pub(super) fn check_replays(&mut self, index: SessionIndex, key: QueueKey) {
+        let session = self.sessions.get(index.0 as usize);
+        if session.is_some_and(|session| session.key() == key && session.connection.is_none()) {
+            self.queue_replays(index);
         }
     }
 
@@ -320,7 +339,7 @@ impl Broker {
         let mut last = None;
         let mut expired = Vec::new();
         let mut looked = 0;
-        for ByTopic(message) in self
+        for ByTopic(message, _) in self
             .retained
             .messages
             .range::<str, _>((start, Bound::Unbounded))

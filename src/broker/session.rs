@@ -112,8 +112,8 @@ pub(super) struct Inflight {
     pub released: bool,
     /// It has been sent on the present connection.
     pub on_wire: bool,
-    /// Its place in the order of sending.
-    order: u64,
+    /// Its place in the order of sending: that of the message, and a count.
+    order: (Seq, u64),
 }
 
 /// The messages on their way to a session's client, by packet identifier.
@@ -124,6 +124,8 @@ pub(super) struct Outgoing {
     resend: VecDeque<PacketId>,
     last_id: Option<PacketId>,
     sent: u64,
+    /// The youngest message sent.
+    last_seq: Seq,
     on_wire: usize,
     /// A read of bodies to resend is under way.
     pub fetching: bool,
@@ -192,7 +194,7 @@ impl Outgoing {
                 group,
                 released: false,
                 on_wire: true,
-                order: 0,
+                order: (Seq(0), 0),
             },
         );
     }
@@ -213,14 +215,23 @@ impl Outgoing {
                 group: None,
                 released,
                 on_wire: false,
-                order: 0,
+                order: (Seq(0), 0),
             },
         );
     }
 
     fn insert(&mut self, id: PacketId, mut inflight: Inflight) {
+        // What was under way before a crash is not sent in one go again, but its order is that of the messages. A shared group's message is sent
+        // when its turn comes, which may be late.
+        let seq = inflight.item.seq;
+        self.last_seq = self.last_seq.max(seq);
+        let place = if inflight.group.is_some() {
+            self.last_seq
+        } else {
+            seq
+        };
         self.sent += 1;
-        inflight.order = self.sent;
+        inflight.order = (place, self.sent);
         if let Some(replaced) = self.inflight.insert(id, inflight) {
             self.on_wire -= usize::from(replaced.on_wire);
         }
@@ -251,7 +262,7 @@ impl Outgoing {
     pub fn disconnected(&mut self) {
         self.on_wire = 0;
         self.fetching = false;
-        let mut order: Vec<(u64, PacketId)> = Vec::with_capacity(self.inflight.len());
+        let mut order: Vec<((Seq, u64), PacketId)> = Vec::with_capacity(self.inflight.len());
         for (id, inflight) in &mut self.inflight {
             inflight.on_wire = false;
             inflight.item.dup = true;

@@ -24,6 +24,8 @@ pub(super) enum Timer {
     KeepAlive(ConnectionId, u64),
     /// A session may have expired, or its will may be due.
     Session(SessionIndex, QueueKey),
+    /// Retained messages go to the queue of a session whose client is gone.
+    Replay(SessionIndex, QueueKey),
     /// Rows of ended queues are removed.
     Bury,
     /// Expired messages are looked for.
@@ -73,6 +75,7 @@ impl Broker {
                 Timer::Connect(id, serial) => self.check_connect(id, serial),
                 Timer::KeepAlive(id, serial) => self.check_keep_alive(id, serial),
                 Timer::Session(session, key) => self.check_session(session, key),
+                Timer::Replay(session, key) => self.check_replays(session, key),
                 Timer::Bury => self.bury(),
                 Timer::Sweep => {
                     self.sweep();

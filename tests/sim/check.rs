@@ -166,9 +166,9 @@ fn in_order(evidence: &Evidence<'_>) -> Checked {
                     .insert(lane, (moment.order, delivery.message))
                     .filter(|(before, _)| *before > moment.order);
             }
-            // What was handed over twice may have come the second time first, unless the client was subscribed each time.
+            // Of what was handed over twice the second may come first, unless the first time the client was subscribed and it could not expire.
             let owed = owed(client, life, delivery.session, message).unwrap_or(0);
-            let before = (owed > 0 && delivery.qos > 0)
+            let before = (owed > 0 && delivery.qos > 0 && message.expiry.is_none())
                 .then(|| last_published.insert((lane, message.publisher), delivery.message))
                 .flatten()
                 .filter(|before| *before > delivery.message);

@@ -64,7 +64,7 @@ const NO_SESSION: Session = Session {
     expiry: Span { low: 0, high: 0 },
 };
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct State {
     session: Session,
     /// By message number: fate and delay in milliseconds.
@@ -82,6 +82,8 @@ pub struct Expected {
     started: u64,
     /// What the last start found has not been written down since.
     fresh: bool,
+    /// Something has changed since it was settled.
+    changed: bool,
 }
 
 /// What a CONNECT asks for.
@@ -106,6 +108,7 @@ impl Expected {
             settled: state,
             started: 0,
             fresh: false,
+            changed: false,
         }
     }
 
@@ -137,6 +140,7 @@ impl Expected {
 
     /// The broker has accepted a CONNECT.
     pub fn connected(&mut self, asked: Asked, at: u64) {
+        self.changed = true;
         if self.now.session.attached {
             self.ended(false, at);
         }
@@ -166,13 +170,9 @@ impl Expected {
         });
     }
 
-    /// A DISCONNECT sets another session expiry interval, in milliseconds.
-    pub fn set_expiry(&mut self, expiry: u64) {
-        self.now.session.expiry = Span::at(expiry);
-    }
-
     /// The connection has ended; `leave` says that the client took its leave, so that its will is forgotten.
     pub fn ended(&mut self, leave: bool, at: u64) {
+        self.changed = true;
         let expiry = self.now.session.expiry;
         if let Some((Fate::Armed, delay)) = self.waiting() {
             let wait = Span {
@@ -192,14 +192,10 @@ impl Expected {
         }
     }
 
-    pub fn is_attached(&self) -> bool {
-        self.now.session.attached
-    }
-
     /// All that the broker knows of this client is durable, or it has promised that.
     pub fn settle(&mut self) {
         self.fresh = false;
-        if self.settled != self.now {
+        if std::mem::take(&mut self.changed) {
             self.settled = self.now.clone();
         }
     }

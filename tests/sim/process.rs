@@ -264,16 +264,19 @@ impl World {
             return;
         };
         let links = &self.links;
-        let expected = &mut self.expected;
-        process.attached.retain(|client, link| {
-            let link = &links[*link];
-            let id = link.server.as_ref().map(|server| server.id);
-            let attached = id.is_some_and(|id| process.broker.is_attached(id));
-            if !attached {
-                expected[*client].ended(link.leave == Some(ReasonCode::Success), ms);
-            }
-            attached
-        });
+        let is_gone = |link: usize| {
+            let id = links[link].server.as_ref().map(|server| server.id);
+            !id.is_some_and(|id| process.broker.is_attached(id))
+        };
+        let attached = process.attached.iter();
+        let gone: Vec<(usize, usize)> = attached
+            .filter(|(_, link)| is_gone(**link))
+            .map(|(client, link)| (*client, *link))
+            .collect();
+        for (client, link) in gone {
+            process.attached.remove(&client);
+            self.expected[client].ended(links[link].leave == Some(ReasonCode::Success), ms);
+        }
     }
 
     /// Writes to a connection what the broker has for it, as far as it can be written.

@@ -313,3 +313,23 @@ fn an_empty_disk_is_a_new_broker() {
     world.subscribe(peer, "t", 1);
     assert_eq!(world.writes()[0], "PutSession k1 a connected");
 }
+
+#[test]
+fn a_body_two_sessions_wait_for_stays_until_both_have_it() {
+    let mut world = World::new();
+    for id in ["a", "b", "c"] {
+        let peer = world.connect(&durable(id));
+        world.subscribe(peer, "t", 1);
+        world.lose(peer);
+    }
+    let peer = world.connect(&publisher());
+    world.publish(peer, message(1, 1, "t", "m"));
+    world.flush();
+    world.crash();
+    for id in ["a", "b", "c"] {
+        let peer = world.connect(&durable(id));
+        assert_eq!(world.drain(peer), ["PUBLISH q1 t=m"]);
+        world.flush();
+    }
+    world.assert_nothing_left();
+}

@@ -343,3 +343,29 @@ fn a_full_store_of_retained_messages_takes_no_new_ones_and_goes_on_replacing() {
     assert_eq!(world.got(old), ["PUBACK #1", "PUBREC #2", "PUBCOMP #2"]);
     assert_eq!(world.got(subscriber).len(), 3);
 }
+
+#[test]
+fn a_client_that_leaves_in_the_middle_of_a_large_replay_holds_nobody_up() {
+    let (mut world, _) = with_retained(3_000, 1);
+    let subscriber = world.connect(&durable("sub").with(Property::ReceiveMaximum(1)));
+    world.ask(subscriber, 1, &[("r/#", options(1)), ("gone", options(1))]);
+    assert_eq!(world.all(subscriber).len(), 2);
+    world.lose(subscriber);
+    assert_eq!(world.broker.gauges().queued, 512);
+    // The timers do the rest; a client that comes back meanwhile takes what is left.
+    world.wait(10);
+    assert_eq!(world.broker.gauges().queued, 1_024);
+    let subscriber = world.connect(&durable("sub"));
+    world.wait(10);
+    assert_eq!(world.broker.gauges().queued, 1_024);
+    world.lose(subscriber);
+    world.wait(1_000);
+    assert_eq!(world.broker.gauges().queued, 2_999);
+    world.flush();
+    world.crash();
+    let subscriber = world.connect(&durable("sub"));
+    let got = world.drain(subscriber);
+    assert_eq!(got.len(), 3_000);
+    assert!(got[1..].is_sorted());
+    world.assert_nothing_left();
+}

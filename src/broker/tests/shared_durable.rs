@@ -285,3 +285,20 @@ fn a_durable_member_that_leaves_makes_the_group_transient() {
     assert_eq!(all_of(&mut world, &[b, c]).len(), 4);
     world.assert_nothing_left();
 }
+
+#[test]
+fn a_member_that_comes_back_takes_what_another_that_is_away_has_not_acknowledged() {
+    let mut world = World::new();
+    let a = member(&mut world, &durable("a"), 1);
+    let b = member(&mut world, &durable("b"), 1);
+    world.lose(b);
+    let peer = world.connect(&publisher());
+    publish_numbers(&mut world, peer, 1, 0..2);
+    assert_eq!(world.got(a).len(), 2);
+    world.lose(a);
+    let b = world.connect(&durable("b"));
+    assert_eq!(world.drain(b), ["PUBLISH q1 t=0", "PUBLISH q1 t=1"]);
+    let a = world.connect(&durable("a"));
+    assert_eq!(world.drain(a), [""; 0]);
+    world.assert_nothing_left();
+}

@@ -20,7 +20,7 @@ pub fn table(names: &[&str], records: &[Record]) -> String {
     for metric in &first.outcome.metrics {
         text += &line(names, records, metric);
     }
-    for record in records {
+    for record in records.iter().filter(|record| !record.outcome.is_clean()) {
         if let Some(wrong) = record.outcome.wrong() {
             text += &format!(
                 "  WRONG at {}, round {}: {wrong}\n",

@@ -87,7 +87,7 @@ fn section(page: &mut String, name: &str, records: &[Record]) {
         }
     }
     text += "</table>\n";
-    for record in records {
+    for record in records.iter().filter(|record| !record.outcome.is_clean()) {
         if let Some(wrong) = record.outcome.wrong() {
             let (broker, round) = (escape(&record.broker), record.round);
             text += &format!("<p class=wrong>{broker}, round {round}: {wrong}</p>\n");

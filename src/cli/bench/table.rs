@@ -12,6 +12,9 @@ pub fn outcome(outcome: &Outcome) -> String {
         text += &format!("  {name:<18}{:>14} {unit}\n", number(*value));
     }
     match outcome.wrong() {
+        Some(repeated) if outcome.is_clean() => {
+            text += &format!("  {repeated}, which QoS 1 allows after a lost connection\n");
+        }
         Some(wrong) => text += &format!("  WRONG: {wrong}\n"),
         None => text += "  nothing lost, repeated or out of order\n",
     }
@@ -80,5 +83,7 @@ mod tests {
         assert!(text.contains("nothing lost"));
         found.faults.lost = 3;
         assert!(outcome(&found).contains("WRONG: 3 lost"));
+        (found.faults.lost, found.faults.duplicates, found.may_repeat) = (0, 3, true);
+        assert!(outcome(&found).contains("3 repeated, which QoS 1 allows"));
     }
 }

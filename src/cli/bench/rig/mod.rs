@@ -330,6 +330,13 @@ impl Rig {
             peer.dirty = false;
             if let Err(error) = peer.link.flush() {
                 self.lose(index as usize, &error.to_string())?;
+                continue;
+            }
+            // What nobody answers is held back by the socket alone.
+            if let Some(publisher) = peer.publisher
+                && peer.link.waiting() == 0
+            {
+                self.make_hungry(publisher);
             }
         }
         self.dirty = dirty;

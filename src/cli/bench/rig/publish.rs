@@ -79,6 +79,9 @@ impl Rig {
 
     /// Sets the alarm to the next message that is due; how long the poll may wait.
     pub(super) fn wait_for_due(&mut self, wait: Duration) -> Result<Duration, Failure> {
+        if self.publishing && !self.hungry.is_empty() {
+            return Ok(Duration::ZERO);
+        }
         let Some(schedule) = self.schedule.as_ref().filter(|_| self.publishing) else {
             return Ok(wait);
         };

@@ -43,7 +43,7 @@ pub enum Scenario {
     Retained,
     /// Many wildcard filters (--messages), then messages through them
     Subscribe,
-    /// Clients with a subscription each that do nothing: memory
+    /// Clients with a subscription each that do nothing: memory, if the broker has just been started
     Idle,
     /// Acknowledged to durable sessions that are offline, then drained
     Durable,
