@@ -29,10 +29,11 @@ impl fmt::Display for Brief<'_, '_> {
             }
             Packet::Connect(connect) => write!(
                 f,
-                "CONNECT {} {:?} clean {} will {:?}",
+                "CONNECT {} {:?} clean {} expiry {:?} will {:?}",
                 connect.client_id,
                 connect.version,
                 connect.clean_start,
+                connect.properties.session_expiry(),
                 connect
                     .will
                     .as_ref()

@@ -68,9 +68,9 @@ pub(super) struct Outgoing {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    PubAck,
-    PubRec,
-    PubComp,
+    Ack,
+    Rec,
+    Comp,
 }
 
 /// A SUBSCRIBE or UNSUBSCRIBE under way.
@@ -542,13 +542,13 @@ impl Client {
             let Some((kind, id)) = self.acks.pop_front() else {
                 return;
             };
-            if kind != Kind::PubRec {
+            if kind != Kind::Rec {
                 self.unacknowledged.remove(&id);
             }
             let packet = match kind {
-                Kind::PubAck => Packet::PubAck(ack(id)),
-                Kind::PubRec => Packet::PubRec(ack(id)),
-                Kind::PubComp => Packet::PubComp(ack(id)),
+                Kind::Ack => Packet::PubAck(ack(id)),
+                Kind::Rec => Packet::PubRec(ack(id)),
+                Kind::Comp => Packet::PubComp(ack(id)),
             };
             self.encode(&packet, out);
         }

@@ -9,8 +9,9 @@
 //! | to | command |
 //! |---|---|
 //! | run the seeds of CI | `cargo test --lib sim` |
-//! | run any number | `TIDEGATE_SIM_SEEDS=100000 TIDEGATE_SIM_FROM=1 cargo test --release --lib sim::many -- --nocapture` |
-//! | replay one, told line by line | `TIDEGATE_SIM_SEED=7 TIDEGATE_SIM_TRACE=1 cargo test --lib sim::one -- --nocapture` |
+//! | run any number | `TIDEGATE_SIM_SEEDS=100000 TIDEGATE_SIM_FROM=1 cargo test --release --lib sim::tests::many -- --nocapture` |
+//! | replay one, told line by line | `TIDEGATE_SIM_SEED=7 TIDEGATE_SIM_TRACE=1 cargo test --lib sim::tests::one -- --nocapture` |
+//! | the same with an arrow of the gate open | `TIDEGATE_SIM_ARROW=PubRec` before that |
 
 mod breaker;
 mod brief;

@@ -34,8 +34,11 @@ pub struct Process {
     /// By client: the link that has its session.
     attached: BTreeMap<usize, usize>,
     fetches: VecDeque<Fetch>,
-    bodies: Option<(Fetch, Vec<(Seq, Option<Message>)>)>,
+    bodies: Option<(Fetch, Bodies)>,
 }
+
+/// What a read of bodies brought.
+type Bodies = Vec<(Seq, Option<Message>)>;
 
 impl Process {
     pub fn is_settled(&self) -> bool {

@@ -34,7 +34,7 @@ impl Client {
             Packet::PubComp(ack) => self.receive_pubcomp(ack),
             Packet::PubRel(ack) => {
                 self.incoming.remove(&ack.packet_id.get());
-                self.acks.push_back((Kind::PubComp, ack.packet_id.get()));
+                self.acks.push_back((Kind::Comp, ack.packet_id.get()));
                 Ok(())
             }
             Packet::SubAck(suback) => self.receive_suback(suback, true, history),
@@ -90,9 +90,9 @@ impl Client {
                 return Err(self.wrong(WINDOWS, what));
             }
             if qos == 1 {
-                self.acks.push_back((Kind::PubAck, id));
+                self.acks.push_back((Kind::Ack, id));
             } else {
-                self.acks.push_back((Kind::PubRec, id));
+                self.acks.push_back((Kind::Rec, id));
                 if let Some(before) = self.incoming.insert(id, number) {
                     if before == number && publish.dup {
                         return Ok(());

@@ -39,7 +39,7 @@ fn tell(failure: &Failure) -> String {
 }
 
 /// Runs seeds on all cores; the failures, by seed, and the sums of what was counted.
-fn run_all(from: u64, seeds: u64) -> (Vec<Box<Failure>>, Sums) {
+fn run_all(from: u64, seeds: u64) -> (Vec<Failure>, Sums) {
     let next = AtomicU64::new(from);
     let found = Mutex::new((Vec::new(), Sums::default()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -55,7 +55,7 @@ fn run_all(from: u64, seeds: u64) -> (Vec<Box<Failure>>, Sums) {
                     let mut found = found.lock().unwrap();
                     match outcome {
                         Ok(report) => found.1.add(&report),
-                        Err(failure) => found.0.push(failure),
+                        Err(failure) => found.0.push(*failure),
                     }
                 }
             });
@@ -117,7 +117,11 @@ fn many() {
 fn one() {
     let seed = setting("TIDEGATE_SIM_SEED").unwrap_or(1);
     let print = setting("TIDEGATE_SIM_TRACE") == Some(1);
-    if let Err(failure) = run(seed, None, print) {
+    let named = std::env::var("TIDEGATE_SIM_ARROW").unwrap_or_default();
+    let arrow = ARROWS
+        .into_iter()
+        .find(|arrow| format!("{arrow:?}") == named);
+    if let Err(failure) = run(seed, arrow, print) {
         panic!("{}", tell(&failure));
     }
 }
@@ -132,4 +136,44 @@ fn the_same_seed_gives_the_same_trace() {
             [Err(failure), _] | [_, Err(failure)] => panic!("{}", tell(&failure)),
         }
     }
+}
+
+/// The arrows of the gate, and how many seeds it takes at most to find out that one is open.
+const ARROWS: [Arrow; 7] = [
+    Arrow::PubAck,
+    Arrow::PubRec,
+    Arrow::PubRel,
+    Arrow::PubComp,
+    Arrow::Publish,
+    Arrow::SubAck,
+    Arrow::ConnAck,
+];
+const FOUND_WITHIN: u64 = 120;
+
+#[test]
+fn an_open_arrow_is_found_out() {
+    let next = AtomicU64::new(0);
+    let missed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(arrow) = ARROWS.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    let mut found =
+                        (1..=FOUND_WITHIN).filter_map(|seed| attempt(seed, Some(*arrow)).err());
+                    match found.next() {
+                        Some(failure) => println!(
+                            "{arrow:?} open: seed {}: {}: {}",
+                            failure.seed, failure.promise, failure.what
+                        ),
+                        None => missed.lock().unwrap().push(*arrow),
+                    }
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner().unwrap();
+    assert!(
+        missed.is_empty(),
+        "nobody noticed that these were open: {missed:?}"
+    );
 }
