@@ -25,7 +25,14 @@ fn tidegate() -> PathBuf {
 
 /// Runs the binary with these arguments to its end.
 fn run(arguments: &[&str]) -> Output {
-    Command::new(tidegate())
+    let mut command = Command::new(tidegate());
+    // What the tests are told by the environment is not for the program.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TIDEGATE_") {
+            command.env_remove(name);
+        }
+    }
+    command
         .args(arguments)
         .stdin(Stdio::null())
         .output()
