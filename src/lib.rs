@@ -9,7 +9,7 @@
 //! | [`wire`] | what is said: packets, properties, reason codes, topics, the codec | sessions, IO, time |
 //! | [`broker`] | what is decided: sessions, QoS flows, subscriptions, retained messages, wills, expiry, the gate | sockets, files, clocks, chance, locks |
 //! | [`store`] | what is remembered: one redb database, the record layouts, the committer thread | sockets |
-//! | [`net`] | what touches the world: listeners, connections, the broker behind one lock | MQTT rules |
+//! | [`net`] | what touches the world: listeners (TCP, TLS, WebSocket, Unix sockets), connections, the broker behind one lock, figures over HTTP | MQTT rules |
 //! | [`server`], [`config`], [`cli`] | assembly and stop, the configuration, the subcommands | |
 //!
 //! Beside them, [`limits`] names every limit and its one answer, and [`clock`] is the only place that reads a clock or a source of chance.
