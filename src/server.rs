@@ -17,11 +17,12 @@ use crate::broker::{Broker, Restored, Settings};
 use crate::clock::{self, Clock, Stopwatch};
 use crate::config::Config;
 use crate::net::admin;
+use crate::net::auth::{self, Authentication};
 use crate::net::core::Core;
 use crate::net::tls::{Tls, TlsError};
 use crate::store::{Committer, Opened, Start, Store, StoreError};
 
-pub use listeners::{Listening, load_tls};
+pub use listeners::{Listening, load_authenticator, load_tls};
 
 /// How long clients have to take their DISCONNECT when the broker stops.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -55,6 +56,9 @@ pub enum Error {
     /// Files of certificates and keys that cannot be used.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Tls(Vec<TlsError>),
+    /// Files that authentication needs and that cannot be used.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Authentication(Vec<auth::Problem>),
     /// The operating system gave no threads, or no signals.
     #[error("cannot start: {0}")]
     Start(io::Error),
@@ -71,6 +75,9 @@ pub fn run(config: Config, on_ready: impl FnOnce(&Ready) + Send + 'static) -> Re
     let watch = Stopwatch::start();
     let clock = Clock::start();
     let tls = load_tls(&config).map_err(Error::Tls)?;
+    let authenticator = load_authenticator(&config).map_err(Error::Authentication)?;
+    let authentication =
+        Authentication::start(authenticator, config.throttle).map_err(Error::Start)?;
     let (store, opened) = Store::open(&config.store)?;
     let store = Arc::new(store);
     let (broker, restored, orphans) = recover(&config, &store, &clock)?;
@@ -100,7 +107,7 @@ pub fn run(config: Config, on_ready: impl FnOnce(&Ready) + Send + 'static) -> Re
             ));
         }
         let mut accepting = JoinSet::new();
-        let listeners = listeners::open(&config, &core, &tls, &mut accepting)?;
+        let listeners = listeners::open(&config, &core, &authentication, &tls, &mut accepting)?;
         let tls: Vec<Arc<Tls>> = tls.into_iter().flatten().collect();
         if !tls.is_empty() {
             tokio::spawn(listeners::watch(tls.clone()));
@@ -114,7 +121,8 @@ pub fn run(config: Config, on_ready: impl FnOnce(&Ready) + Send + 'static) -> Re
             recovered,
             took: watch.elapsed(),
         });
-        serve(&core, accepting, failure, &tls).await
+        let reloading = reload_on_signal(&config, &tls, &authentication);
+        serve(&core, accepting, failure, reloading).await
     });
     if outcome.is_ok() {
         // What is in the open batch is committed, then the file is closed properly.
@@ -207,14 +215,14 @@ async fn serve(
     core: &Arc<Core>,
     mut accepting: JoinSet<()>,
     mut failure: UnboundedReceiver<StoreError>,
-    tls: &[Arc<Tls>],
+    reloading: impl Future<Output = io::Error>,
 ) -> Result<(), Error> {
     tokio::select! {
         signal = stop_signal() => {
             let name = signal.map_err(Error::Start)?;
             tracing::info!(signal = name, "stopping");
         }
-        error = reload_on_signal(tls) => return Err(Error::Start(error)),
+        error = reloading => return Err(Error::Start(error)),
         error = failure.recv() => match error {
             Some(error) => return Err(error.into()),
             None => return Ok(()),
@@ -257,8 +265,12 @@ async fn stop_signal() -> io::Result<&'static str> {
     })
 }
 
-/// Reads certificates again at every SIGHUP, for ever; or why that cannot be.
-async fn reload_on_signal(tls: &[Arc<Tls>]) -> io::Error {
+/// Reads certificates, and the files of authentication, again at every SIGHUP, for ever; or why that cannot be.
+async fn reload_on_signal(
+    config: &Config,
+    tls: &[Arc<Tls>],
+    authentication: &Authentication,
+) -> io::Error {
     use tokio::signal::unix::{SignalKind, signal};
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
@@ -267,8 +279,9 @@ async fn reload_on_signal(tls: &[Arc<Tls>]) -> io::Error {
     loop {
         hangup.recv().await;
         tracing::info!(
-            "SIGHUP: reading certificates, keys, authorities and revocation lists again; the configuration file takes a restart"
+            "SIGHUP: reading certificates, keys, authorities, revocation lists and the files of authentication again; the configuration file takes a restart"
         );
         listeners::reload_all(tls).await;
+        listeners::reload_authentication(config, authentication).await;
     }
 }

@@ -107,6 +107,15 @@ pub struct Arrival {
     pub peer: Peer,
 }
 
+impl Arrival {
+    /// The user name that the peer's certificate has proved, where that is what proves it: its user name and password are not looked at then.
+    pub fn certified_user(&self) -> Option<&str> {
+        let names = self.peer.certificate.as_deref()?;
+        let identity = names.identity(self.access.identity);
+        identity.filter(|_| self.access.use_identity_as_username)
+    }
+}
+
 impl From<Access> for Arrival {
     fn from(access: Access) -> Arrival {
         Arrival {
@@ -130,6 +139,13 @@ impl Default for Access {
     }
 }
 
+/// Who a client has proved to be with what stands in its CONNECT. `Default` is a client that has proved nothing: it is anonymous.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Its user name; without control characters.
+    pub user: Option<Box<str>>,
+}
+
 /// Who a client is, once its CONNECT has been admitted.
 #[derive(Debug)]
 pub(super) struct Admitted {
@@ -140,9 +156,15 @@ pub(super) struct Admitted {
 }
 
 impl Broker {
-    /// Whether a client may come in through its listener, and as whom.
-    pub(super) fn admit(&self, id: ConnectionId, connect: &Connect<'_>) -> Result<Admitted, Fault> {
-        let Arrival { access, peer } = &self.connections[id.0 as usize].arrival;
+    /// Whether a client may come in through its listener, and as whom; `proved` is what its user name and password were found to prove.
+    pub(super) fn admit(
+        &self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        proved: Result<Identity, Fault>,
+    ) -> Result<Admitted, Fault> {
+        let arrival = &self.connections[id.0 as usize].arrival;
+        let Arrival { access, peer } = arrival;
         let refuse = |reason, what| Err(Fault { reason, what });
         if !access.versions.is_empty() && !access.versions.contains(&connect.version) {
             return refuse(
@@ -158,7 +180,10 @@ impl Broker {
                 "the certificate has no name of the kind that is the identity here",
             );
         }
-        let user = identity.filter(|_| access.use_identity_as_username);
+        let user = match arrival.certified_user() {
+            Some(name) => Some(name.into()),
+            None => proved?.user,
+        };
         if user.is_none() && !access.allow_anonymous {
             return refuse(
                 ReasonCode::NotAuthorized,
@@ -173,7 +198,7 @@ impl Broker {
             );
         }
         Ok(Admitted {
-            user: user.map(Into::into),
+            user,
             client_id: client_id.map(Into::into),
         })
     }

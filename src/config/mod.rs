@@ -4,6 +4,7 @@
 //! `max_packet_size` in the table `limits`: upper case, and two underscores where the path goes into a table or to the
 //! entry of a list (`TIDEGATE_LISTENERS__0__BIND`). A key that is not known is refused, wherever it stands.
 
+mod authentication;
 mod listener;
 mod read;
 mod tree;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use crate::broker::record::DurabilityRules;
 use crate::limits::Limits;
+use crate::net::auth::ThrottleSettings;
 use crate::net::listener::ListenerSettings;
 use crate::net::socket::SocketFile;
 use crate::store::StoreOptions;
@@ -42,6 +44,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where to listen; never empty.
     pub listeners: Vec<Listener>,
+    /// How many logins may fail from an address; how clients log in is in the settings of each listener.
+    pub throttle: ThrottleSettings,
     /// How far acknowledgements wait.
     pub durability: DurabilityRules,
     /// The database file in `data_dir`, and its limits.

@@ -4,11 +4,13 @@
 //! - [`connection`]: one task a connection: read once, decode all, handle all under one lock, write once.
 //! - [`listener`]: takes connections in: who may come, and what comes before MQTT.
 //! - [`socket`], [`proxy`], [`tls`], [`websocket`]: what lies under MQTT, from the bottom.
+//! - [`auth`]: what the user name and the password of a CONNECT prove.
 //! - [`admin`]: figures and health over HTTP.
 //!
 //! This floor makes no protocol decisions.
 
 pub mod admin;
+pub mod auth;
 pub mod connection;
 pub mod core;
 pub mod listener;

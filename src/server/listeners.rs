@@ -11,6 +11,8 @@ use tokio::time::sleep;
 use super::Error;
 use crate::clock;
 use crate::config::{Bind, Config, Listener};
+use crate::net::auth::{Authentication, Authenticator, Problem};
+use crate::net::connection::Door;
 use crate::net::core::Core;
 use crate::net::listener::{Census, Entrance, Protocol};
 use crate::net::socket::{ListenAddress, ListeningSocket, bind_tcp};
@@ -68,6 +70,15 @@ pub fn load_tls(config: &Config) -> Result<Vec<Option<Arc<Tls>>>, Vec<TlsError>>
     }
 }
 
+/// Reads the files that authentication needs, those of all listeners.
+///
+/// # Errors
+/// All that is wrong with them.
+pub fn load_authenticator(config: &Config) -> Result<Authenticator, Vec<Problem>> {
+    let chains = config.listeners.iter();
+    Authenticator::load(chains.map(|listener| listener.settings.authentication.as_slice()))
+}
+
 /// Opens all listeners, then accepts connections, as tasks of the set: nobody is let in if one of the listeners cannot be opened.
 ///
 /// # Errors
@@ -75,23 +86,25 @@ pub fn load_tls(config: &Config) -> Result<Vec<Option<Arc<Tls>>>, Vec<TlsError>>
 pub(super) fn open(
     config: &Config,
     core: &Arc<Core>,
+    authentication: &Arc<Authentication>,
     tls: &[Option<Arc<Tls>>],
     accepting: &mut JoinSet<()>,
 ) -> Result<Vec<Listening>, Error> {
     let all = Census::new(config.limits.max_connections);
     let (mut sockets, mut told) = (Vec::new(), Vec::new());
-    for (listener, tls) in config.listeners.iter().zip(tls) {
+    for (number, (listener, tls)) in config.listeners.iter().zip(tls).enumerate() {
         let settings = listener.settings.clone();
         let websocket = settings.websocket.as_ref();
         let path = websocket.map_or(String::new(), |it| it.path.clone());
         let protocol = settings.protocol();
-        let entrance = Entrance::new(
-            Arc::clone(core),
-            settings,
-            tls.clone(),
-            config.limits.max_packet_size,
-            Arc::clone(&all),
-        );
+        let max_packet_size = settings.access.max_packet_size;
+        let door = Door {
+            core: Arc::clone(core),
+            max_packet_size: max_packet_size.min(config.limits.max_packet_size),
+            authentication: Arc::clone(authentication),
+            listener: number,
+        };
+        let entrance = Entrance::new(door, settings, tls.clone(), Arc::clone(&all));
         for socket in bind(listener)? {
             told.push(Listening {
                 protocol,
@@ -194,6 +207,23 @@ fn reload(tls: &Tls) {
         Err(error) => {
             tracing::error!(%error, "certificates not read again: what was read before stays in force");
         }
+    }
+}
+
+/// Reads the files of authentication again. Clients that are connected stay.
+pub(super) async fn reload_authentication(config: &Config, authentication: &Authentication) {
+    let config = config.clone();
+    match spawn_blocking(move || load_authenticator(&config)).await {
+        Ok(Ok(authenticator)) => {
+            authentication.replace(authenticator);
+            tracing::info!("files of authentication read again");
+        }
+        Ok(Err(problems)) => {
+            for problem in problems {
+                tracing::error!(%problem, "files of authentication not read again: what was read before stays in force");
+            }
+        }
+        Err(error) => tracing::error!(%error, "files of authentication not read again"),
     }
 }
 
