@@ -17,8 +17,10 @@ use aws_lc_rs::{digest, pbkdf2, rand};
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
 
-/// Bytes of a new salt.
-const SALT_BYTES: usize = 16;
+/// Bytes of a new salt of Argon2id.
+const ARGON2_SALT_BYTES: usize = 16;
+/// Bytes of a new salt of the others: Mosquitto 2.0 takes no other length.
+const SHA512_SALT_BYTES: usize = 12;
 /// Bytes of a salt that is read.
 const MAX_SALT_BYTES: usize = 1024;
 /// Bytes of a SHA-512 hash, salted or PBKDF2's.
@@ -70,21 +72,21 @@ impl PasswordHash {
         iterations: Option<NonZeroU32>,
         password: &[u8],
     ) -> Result<PasswordHash, String> {
-        let mut salt = vec![0; SALT_BYTES].into_boxed_slice();
-        rand::fill(&mut salt).map_err(|_| "the system gives no randomness".to_owned())?;
-        let (cost, length) = match kind {
-            HashKind::Sha512 => (Cost::Once, SHA512_BYTES),
-            HashKind::Sha512Pbkdf2 => (
-                Cost::Iterations(iterations.unwrap_or(PBKDF2_ITERATIONS)),
-                SHA512_BYTES,
-            ),
+        let cost = match kind {
+            HashKind::Sha512 => Cost::Once,
+            HashKind::Sha512Pbkdf2 => Cost::Iterations(iterations.unwrap_or(PBKDF2_ITERATIONS)),
             HashKind::Argon2id => {
                 let passes = iterations.unwrap_or(ARGON2_PASSES).get();
                 let params = Params::new(ARGON2_KIB, passes, 1, None);
-                let params = params.map_err(|error| error.to_string())?;
-                (Cost::Argon2id(params), ARGON2_BYTES)
+                Cost::Argon2id(params.map_err(|error| error.to_string())?)
             }
         };
+        let (salt_length, length) = match kind {
+            HashKind::Argon2id => (ARGON2_SALT_BYTES, ARGON2_BYTES),
+            _ => (SHA512_SALT_BYTES, SHA512_BYTES),
+        };
+        let mut salt = vec![0; salt_length].into_boxed_slice();
+        rand::fill(&mut salt).map_err(|_| "the system gives no randomness".to_owned())?;
         let mut hash = vec![0; length].into_boxed_slice();
         cost.hash(&salt, password, &mut hash)?;
         Ok(PasswordHash { cost, salt, hash })
