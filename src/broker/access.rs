@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::ConnectionId;
+use super::acl::Rules;
 use super::route::lower;
 use crate::wire::packet::Connect;
 use crate::wire::{Fault, ProtocolVersion, QoS, ReasonCode};
@@ -130,11 +131,20 @@ impl Default for Access {
     }
 }
 
+/// Who a client has proved to be. `Default` is a client that has proved nothing: it is anonymous.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Its user name; without control characters.
+    pub user: Option<Box<str>>,
+    /// What it may do, if its credentials say so: that stands instead of the broker's list.
+    pub rules: Option<Arc<Rules>>,
+}
+
 /// Who a client is, once its CONNECT has been admitted.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    /// The user name it has proved.
-    pub user: Option<Box<str>>,
+    /// Who it has proved to be.
+    pub identity: Identity,
     /// The client identifier its certificate gives it.
     pub client_id: Option<Box<str>>,
 }
@@ -173,7 +183,10 @@ impl Broker {
             );
         }
         Ok(Admitted {
-            user: user.map(Into::into),
+            identity: Identity {
+                user: user.map(Into::into),
+                rules: None,
+            },
             client_id: client_id.map(Into::into),
         })
     }

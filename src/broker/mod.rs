@@ -20,6 +20,7 @@
 
 pub mod access;
 mod acknowledge;
+pub mod acl;
 #[cfg(test)]
 pub(crate) mod audit;
 mod connect;
@@ -50,7 +51,10 @@ use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
-pub use access::{Access, Arrival, CertificateName, CertificateNames, IdentityKind, Peer};
+pub use access::{
+    Access, Arrival, CertificateName, CertificateNames, Identity, IdentityKind, Peer,
+};
+pub use acl::{Acl, Permission, Rules};
 pub use counters::Counters;
 pub use message::Message;
 pub use restore::Restored;
