@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::ConnectionId;
+use super::acl::Rules;
 use super::route::lower;
 use crate::wire::packet::Connect;
 use crate::wire::{Fault, ProtocolVersion, QoS, ReasonCode};
@@ -139,18 +140,20 @@ impl Default for Access {
     }
 }
 
-/// Who a client has proved to be with what stands in its CONNECT. `Default` is a client that has proved nothing: it is anonymous.
+/// Who a client has proved to be. `Default` is a client that has proved nothing: it is anonymous.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// Its user name; without control characters.
     pub user: Option<Box<str>>,
+    /// What it may do, if its credentials say so: that stands instead of the broker's list.
+    pub rules: Option<Arc<Rules>>,
 }
 
 /// Who a client is, once its CONNECT has been admitted.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    /// The user name it has proved.
-    pub user: Option<Box<str>>,
+    /// Who it has proved to be.
+    pub identity: Identity,
     /// The client identifier its certificate gives it.
     pub client_id: Option<Box<str>>,
 }
@@ -173,24 +176,27 @@ impl Broker {
             );
         }
         let certificate = peer.certificate.as_deref();
-        let identity = certificate.and_then(|names| names.identity(access.identity));
-        if certificate.is_some() && identity.is_none() && access.uses_identity() {
+        let certified = certificate.and_then(|names| names.identity(access.identity));
+        if certificate.is_some() && certified.is_none() && access.uses_identity() {
             return refuse(
                 ReasonCode::NotAuthorized,
                 "the certificate has no name of the kind that is the identity here",
             );
         }
-        let user = match arrival.certified_user() {
-            Some(name) => Some(name.into()),
-            None => proved?.user,
+        let identity = match arrival.certified_user() {
+            Some(name) => Identity {
+                user: Some(name.into()),
+                rules: None,
+            },
+            None => proved?,
         };
-        if user.is_none() && !access.allow_anonymous {
+        if identity.user.is_none() && !access.allow_anonymous {
             return refuse(
                 ReasonCode::NotAuthorized,
                 "anonymous access is not allowed on this listener",
             );
         }
-        let client_id = identity.filter(|_| access.use_identity_as_clientid);
+        let client_id = certified.filter(|_| access.use_identity_as_clientid);
         if client_id.is_some_and(|own| !connect.client_id.is_empty() && connect.client_id != own) {
             return refuse(
                 ReasonCode::ClientIdentifierNotValid,
@@ -198,7 +204,7 @@ impl Broker {
             );
         }
         Ok(Admitted {
-            user,
+            identity,
             client_id: client_id.map(Into::into),
         })
     }

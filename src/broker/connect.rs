@@ -56,8 +56,11 @@ impl Broker {
         self.push(id, stamp, &Packet::ConnAck(packet));
         self.counters.connects += 1;
         let connection = &mut self.connections[id.0 as usize];
-        connection.user = admitted.user;
-        let (peer, user) = (&connection.arrival.peer, connection.user.as_deref());
+        connection.identity = admitted.identity;
+        let (peer, user) = (
+            &connection.arrival.peer,
+            connection.identity.user.as_deref(),
+        );
         let shown = &self.sessions[session.0 as usize];
         tracing::info!(client = &*shown.client_id, %peer, user, version = ?connect.version, present, expiry = shown.expiry, "connected");
         self.set_keep_alive(id);

@@ -4,7 +4,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::SessionIndex;
-use super::access::Arrival;
+use super::access::{Arrival, Identity};
 use super::gate::Outbox;
 use crate::wire::ProtocolVersion;
 
@@ -14,8 +14,8 @@ pub(super) struct Connection {
     pub serial: u64,
     pub state: State,
     pub arrival: Arrival,
-    /// The user name its client has proved.
-    pub user: Option<Box<str>>,
+    /// Who its client has proved to be.
+    pub identity: Identity,
     pub version: ProtocolVersion,
     pub session: Option<SessionIndex>,
     pub outbox: Outbox,
@@ -75,7 +75,7 @@ impl Connection {
             serial,
             state: State::New,
             arrival,
-            user: None,
+            identity: Identity::default(),
             version: ProtocolVersion::V5,
             session: None,
             outbox: Outbox::default(),

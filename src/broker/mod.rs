@@ -21,6 +21,7 @@
 
 pub mod access;
 mod acknowledge;
+pub mod acl;
 #[cfg(test)]
 pub(crate) mod audit;
 mod connect;
@@ -54,6 +55,7 @@ use slab::Slab;
 pub use access::{
     Access, Arrival, CertificateName, CertificateNames, Identity, IdentityKind, Peer,
 };
+pub use acl::{Acl, Permission, Rules};
 pub use counters::Counters;
 pub use message::Message;
 pub use restore::Restored;

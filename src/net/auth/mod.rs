@@ -264,7 +264,10 @@ impl Authentication {
         *turn = Some(own_turn);
         match (is_known, is_right && credentials.password.is_some()) {
             (false, _) => Answer::Unknown,
-            (true, true) => Answer::Accepted(Identity { user: Some(user) }),
+            (true, true) => Answer::Accepted(Identity {
+                user: Some(user),
+                rules: None,
+            }),
             (true, false) => Answer::Refused("the password is wrong"),
         }
     }
