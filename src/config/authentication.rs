@@ -1,11 +1,18 @@
 //! Authentication: what the table says for all listeners, and how a listener's own keys change it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::listener::{path, texts};
+use axum::http::Uri;
+
+use super::listener::{path, text, texts};
 use super::tree::{Section, Value};
+use crate::net::auth::http::{HttpSettings, OnError, Secret};
+use crate::net::auth::jwt::{JwtAlgorithm, JwtSettings};
 use crate::net::auth::{Method, ThrottleSettings};
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// What `[authentication]` says.
 #[derive(Debug, Default)]
@@ -15,6 +22,8 @@ pub(super) struct Authentication {
     /// How many logins may fail.
     pub throttle: ThrottleSettings,
     password_file: Option<PathBuf>,
+    jwt: Option<Arc<[JwtSettings]>>,
+    http: Option<Arc<HttpSettings>>,
     order: Option<Vec<Kind>>,
 }
 
@@ -22,11 +31,17 @@ pub(super) struct Authentication {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     PasswordFile,
+    Jwt,
+    Http,
 }
 
 impl Kind {
     /// In the order in which they are asked if none is written.
-    const ALL: [(Kind, &'static str); 1] = [(Kind::PasswordFile, "password_file")];
+    const ALL: [(Kind, &'static str); 3] = [
+        (Kind::PasswordFile, "password_file"),
+        (Kind::Jwt, "jwt"),
+        (Kind::Http, "http"),
+    ];
 }
 
 /// Reads the table.
@@ -44,6 +59,8 @@ pub(super) fn authentication(mut s: Section<'_, '_>) -> Authentication {
             ),
         },
         password_file: path(&mut s, "password_file"),
+        jwt: jwt(&mut s),
+        http: http(s.section("http")).map(Arc::new),
         order: order(&mut s, "methods"),
     };
     if let Err(what) = authentication.chain(None, None) {
@@ -88,6 +105,8 @@ impl Authentication {
         let file = own_file.or_else(|| self.password_file.clone());
         let method = |kind| match kind {
             Kind::PasswordFile => file.clone().map(Method::PasswordFile),
+            Kind::Jwt => self.jwt.clone().map(Method::Jwt),
+            Kind::Http => self.http.clone().map(Method::Http),
         };
         let Some(order) = own_order.or_else(|| self.order.clone()) else {
             let all = Kind::ALL.into_iter();
@@ -96,7 +115,7 @@ impl Authentication {
         let missing = |kind| {
             let name = name_of(kind);
             format!(
-                "{name:?} is among the methods, but nothing is said about it; expected {name} in [authentication]"
+                "{name:?} is among the methods, but nothing is said about it; expected password_file, [[authentication.jwt]] or a url in [authentication.http]"
             )
         };
         let order = order.into_iter();
@@ -104,6 +123,103 @@ impl Authentication {
             .map(|kind| method(kind).ok_or_else(|| missing(kind)))
             .collect()
     }
+}
+
+fn jwt(s: &mut Section<'_, '_>) -> Option<Arc<[JwtSettings]>> {
+    let all = s.each("jwt", |mut key| {
+        let expected = "\"HS256\", \"RS256\" or \"ES256\"";
+        let algorithm = key.required("algorithm", expected, |value| match value.as_text()? {
+            "HS256" => Some(JwtAlgorithm::Hs256),
+            "RS256" => Some(JwtAlgorithm::Rs256),
+            "ES256" => Some(JwtAlgorithm::Es256),
+            _ => None,
+        });
+        let keyfile = path(&mut key, "keyfile");
+        if keyfile.is_none() {
+            key.reject("keyfile", "missing, expected the path of a file: for HS256 the secret, for the others a public key in PEM");
+        }
+        let (kid, issuer, audience) = (
+            text(&mut key, "kid", "the name of a key"),
+            text(&mut key, "issuer", "what iss must be"),
+            text(&mut key, "audience", "what aud must be"),
+        );
+        let username_claim = text(&mut key, "username_claim", "the name of a claim");
+        let leeway = key.duration("leeway", Duration::ZERO, Duration::ZERO..=HOUR);
+        key.close();
+        Some(JwtSettings {
+            algorithm: algorithm?,
+            keyfile: keyfile?,
+            kid,
+            issuer,
+            audience,
+            username_claim: username_claim.unwrap_or_else(|| "sub".to_owned()),
+            leeway,
+        })
+    });
+    (!all.is_empty()).then(|| all.into())
+}
+
+fn http(mut s: Section<'_, '_>) -> Option<HttpSettings> {
+    let expected = "a URL such as \"https://example.org/mqtt/login\"";
+    let url = s.optional("url", expected, |value| {
+        let url: Uri = value.as_text()?.parse().ok()?;
+        let is_known = matches!(url.scheme_str(), Some("http" | "https"));
+        (is_known && url.host().is_some()).then_some(url)
+    });
+    let cafile = path(&mut s, "cafile");
+    let file = path(&mut s, "authorization_file").map(Secret::File);
+    let variable = text(
+        &mut s,
+        "authorization_variable",
+        "the name of an environment variable",
+    );
+    let variable = variable.map(Secret::Variable);
+    if file.is_some() && variable.is_some() {
+        s.reject(
+            "authorization_file",
+            "there is an authorization_variable as well, expected one of them",
+        );
+    }
+    let authorization = file.or(variable);
+    let (timeout, max_requests) = (
+        s.duration(
+            "timeout",
+            Duration::from_secs(3),
+            Duration::from_millis(1)..=HOUR,
+        ),
+        s.number("max_requests", 64, 1..=10_000),
+    );
+    let (cache_time, cache_size) = (
+        s.duration(
+            "cache_time",
+            Duration::from_secs(30),
+            Duration::ZERO..=HOUR * 24,
+        ),
+        s.number("cache_size", 10_000, 1..=10_000_000),
+    );
+    let expected = "\"deny\" or \"next\"";
+    let on_error = s.get("on_error", OnError::Deny, expected, |value| {
+        match value.as_text()? {
+            "deny" => Some(OnError::Deny),
+            "next" => Some(OnError::Next),
+            _ => None,
+        }
+    });
+    let has_more = cafile.is_some() || authorization.is_some();
+    if has_more && matches!(url, Ok(None)) {
+        s.reject("url", "missing, expected the URL to ask");
+    }
+    s.close();
+    Some(HttpSettings {
+        url: url.ok().flatten()?,
+        cafile,
+        authorization,
+        timeout,
+        max_requests,
+        cache_time,
+        cache_size,
+        on_error,
+    })
 }
 
 fn name_of(kind: Kind) -> &'static str {
