@@ -339,3 +339,193 @@ impl std::fmt::Debug for Http {
         f.debug_tuple("Http").field(&self.settings.url).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Permission;
+    use axum::Router;
+    use axum::extract::State;
+    use axum::http::HeaderMap;
+    use axum::response::IntoResponse;
+    use axum::routing::post;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::net::TcpListener;
+
+    /// Answers by user name, and counts what it was asked.
+    async fn server() -> (String, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let routes = Router::new()
+            .route("/login", post(login))
+            .with_state(Arc::clone(&asked));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/login", listener.local_addr().expect("bound"));
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        (url, asked)
+    }
+
+    async fn login(
+        State(asked): State<Arc<AtomicUsize>>,
+        headers: HeaderMap,
+        body: String,
+    ) -> axum::response::Response {
+        asked.fetch_add(1, Ordering::Relaxed);
+        let body: Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(headers[AUTHORIZATION], "Bearer of news");
+        assert_eq!(body["clientid"], "c");
+        assert_eq!(body["address"], "192.0.2.1");
+        let json =
+            |text: &'static str| ([(CONTENT_TYPE, "application/json")], text).into_response();
+        match (body["username"].as_str(), body["password"].as_str()) {
+            (Some("ann"), Some("secret")) => StatusCode::NO_CONTENT.into_response(),
+            (Some("ann"), _) => StatusCode::FORBIDDEN.into_response(),
+            (Some("plain"), _) => "ok".into_response(),
+            (Some("named"), _) => json(r#"{"username":"bob","publish":["a"],"subscribe":["b"]}"#),
+            (Some("broken"), _) => json("{"),
+            (Some("moved"), _) => (StatusCode::FOUND, [("location", "/login")]).into_response(),
+            (Some("slow"), _) => {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                StatusCode::OK.into_response()
+            }
+            _ => StatusCode::NOT_FOUND.into_response(),
+        }
+    }
+
+    fn http(url: &str, change: impl FnOnce(&mut HttpSettings)) -> Http {
+        let secret = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(secret.path(), "Bearer of news\n").expect("written");
+        let mut settings = HttpSettings {
+            url: url.parse().expect("a URL"),
+            cafile: None,
+            authorization: Some(Secret::File(secret.path().to_owned())),
+            timeout: Duration::from_secs(30),
+            max_requests: 4,
+            cache_time: Duration::ZERO,
+            cache_size: 2,
+            on_error: OnError::Deny,
+        };
+        change(&mut settings);
+        Http::load(&Arc::new(settings)).expect("good settings")
+    }
+
+    fn credentials(user: &str, password: &[u8]) -> Credentials {
+        Credentials {
+            username: Some(user.into()),
+            password: Some(password.into()),
+            client_id: "c".into(),
+            address: Some([192, 0, 2, 1].into()),
+        }
+    }
+
+    fn user(answer: &Answer) -> Option<&str> {
+        match answer {
+            Answer::Accepted(identity) => identity.user.as_deref(),
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_status_is_the_answer() {
+        let (url, _) = server().await;
+        let http = http(&url, |_| {});
+        let ask =
+            async |user: &str, password: &[u8]| http.ask(&credentials(user, password), 0).await;
+        assert_eq!(user(&ask("ann", b"secret").await), Some("ann"));
+        assert_eq!(user(&ask("plain", b"").await), Some("plain"));
+        assert!(matches!(ask("ann", b"wrong").await, Answer::Refused(_)));
+        assert!(matches!(ask("ann", b"\xff").await, Answer::Refused(_)));
+        assert!(matches!(ask("eve", b"").await, Answer::Unknown));
+        let Answer::Accepted(named) = ask("named", b"").await else {
+            panic!("not accepted");
+        };
+        let mut rules = crate::broker::Rules::default();
+        rules.add_topic(Permission::Write, "a").expect("a filter");
+        rules.add_topic(Permission::Read, "b").expect("a filter");
+        assert_eq!(named.user.as_deref(), Some("bob"));
+        assert_eq!(named.rules.as_deref(), Some(&rules));
+        for nonsense in ["broken", "moved"] {
+            assert!(
+                matches!(ask(nonsense, b"").await, Answer::Failed(_)),
+                "{nonsense}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn without_an_answer_nobody_comes_in() {
+        let (url, _) = server().await;
+        let slow = http(&url, |it| it.timeout = Duration::from_millis(50));
+        let answer = slow.ask(&credentials("slow", b""), 0).await;
+        assert!(matches!(answer, Answer::Failed(_)));
+        let nobody = "http://127.0.0.1:9/login";
+        let answer = http(nobody, |_| {})
+            .ask(&credentials("ann", b"secret"), 0)
+            .await;
+        assert!(matches!(answer, Answer::Failed(_)));
+        let next = http(nobody, |it| it.on_error = OnError::Next);
+        let answer = next.ask(&credentials("ann", b"secret"), 0).await;
+        assert!(matches!(answer, Answer::Unknown));
+    }
+
+    #[tokio::test]
+    async fn requests_beyond_the_limit_wait_and_the_time_for_an_answer_goes_on() {
+        let (url, asked) = server().await;
+        let http = http(&url, |it| {
+            it.timeout = Duration::from_millis(200);
+            it.max_requests = 1;
+        });
+        let (slow, ann) = (credentials("slow", b""), credentials("ann", b"secret"));
+        let both = tokio::join!(http.ask(&slow, 0), http.ask(&ann, 0));
+        assert!(
+            matches!(both, (Answer::Failed(_), Answer::Failed(_))),
+            "{both:?}"
+        );
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert_eq!(user(&http.ask(&ann, 0).await), Some("ann"));
+    }
+
+    #[tokio::test]
+    async fn answers_are_remembered_for_a_while_and_failures_are_not() {
+        let (url, asked) = server().await;
+        let http = http(&url, |it| it.cache_time = Duration::from_secs(10));
+        let (good, bad) = (credentials("ann", b"secret"), credentials("ann", b"wrong"));
+        for uptime in [0, 9_999] {
+            assert_eq!(user(&http.ask(&good, uptime).await), Some("ann"));
+            assert!(matches!(http.ask(&bad, uptime).await, Answer::Refused(_)));
+            assert_eq!(asked.load(Ordering::Relaxed), 2);
+        }
+        assert_eq!(user(&http.ask(&good, 10_000).await), Some("ann"));
+        assert_eq!(asked.load(Ordering::Relaxed), 3);
+        // Failures are asked about again; more than two answers are not kept.
+        for _ in 0..2 {
+            http.ask(&credentials("broken", b""), 10_000).await;
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 5);
+        for name in ["p1", "p2", "p3"] {
+            http.ask(&credentials(name, b""), 10_000).await;
+        }
+        assert_eq!(http.cache().answers.len(), 2);
+        // Where a client comes from is part of the question.
+        let mut elsewhere = credentials("ann", b"secret");
+        elsewhere.address = None;
+        let before = http.cache().key_of(&good);
+        assert_ne!(http.cache().key_of(&elsewhere), before);
+    }
+
+    #[test]
+    fn a_secret_that_is_missing_is_told() {
+        for (secret, what) in [
+            (
+                Secret::File("/no/such/file".into()),
+                "/no/such/file: cannot be read",
+            ),
+            (
+                Secret::Variable("NO_SUCH_VARIABLE".to_owned()),
+                "NO_SUCH_VARIABLE: this environment variable is not there",
+            ),
+        ] {
+            let problem = read_authorization(&secret).expect_err("missing");
+            assert!(problem.to_string().starts_with(what), "{problem}");
+        }
+    }
+}
