@@ -167,20 +167,16 @@ fn http(mut s: Section<'_, '_>) -> Option<HttpSettings> {
         (is_known && url.host().is_some()).then_some(url)
     });
     let cafile = path(&mut s, "cafile");
-    let file = path(&mut s, "authorization_file").map(Secret::File);
-    let variable = text(
-        &mut s,
-        "authorization_variable",
-        "the name of an environment variable",
-    );
-    let variable = variable.map(Secret::Variable);
-    if file.is_some() && variable.is_some() {
-        s.reject(
-            "authorization_file",
-            "there is an authorization_variable as well, expected one of them",
-        );
-    }
-    let authorization = file.or(variable);
+    let expected =
+        "where the header is, never the header itself: \"file:PATH\" or \"env:VARIABLE\"";
+    let authorization = s.optional("authorization", expected, |value| {
+        match value.as_text()?.split_once(':')? {
+            ("file", path) if !path.is_empty() => Some(Secret::File(path.into())),
+            ("env", name) if !name.is_empty() => Some(Secret::Variable(name.to_owned())),
+            _ => None,
+        }
+    });
+    let authorization = authorization.ok().flatten();
     let (timeout, max_requests) = (
         s.duration(
             "timeout",
@@ -245,4 +241,150 @@ fn order(s: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<Kind>> {
         Some(order)
     });
     read.ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, Overrides};
+    use crate::net::auth::Method;
+    use crate::net::auth::http::{OnError, Secret};
+    use crate::net::auth::jwt::JwtAlgorithm;
+    use std::path::Path;
+
+    fn parse(text: &str) -> Result<Config, Vec<String>> {
+        Config::parse(text, Path::new("f.toml"), [], &Overrides::default())
+            .map_err(|error| error.problems.iter().map(ToString::to_string).collect())
+    }
+
+    const ALL: &str = "[authentication]\npassword_file = 'p'\n\
+        [[authentication.jwt]]\nalgorithm = 'HS256'\nkeyfile = 'k'\n\
+        [authentication.http]\nurl = 'http://127.0.0.1/login'\n";
+
+    fn names(chain: &[Method]) -> Vec<String> {
+        chain
+            .iter()
+            .map(|method| match method {
+                Method::PasswordFile(path) => path.display().to_string(),
+                Method::Jwt(_) => "jwt".to_owned(),
+                Method::Http(_) => "http".to_owned(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn listeners_have_the_methods_there_are_and_may_say_otherwise() {
+        let listener = "[[listeners]]\nbind = '::1'\n";
+        let text = format!(
+            "{ALL}{listener}{listener}password_file = 'own'\n{listener}authentication_methods = ['http', 'password_file']\n\
+             {listener}authentication_methods = []\nallow_anonymous = true\n"
+        );
+        let config = parse(&text).expect("good");
+        let chain = |n: usize| names(&config.listeners[n].settings.authentication);
+        assert_eq!(chain(0), ["p", "jwt", "http"]);
+        assert_eq!(chain(1), ["own", "jwt", "http"]);
+        assert_eq!(chain(2), ["http", "p"]);
+        assert!(chain(3).is_empty());
+        let anonymous = |n: usize| config.listeners[n].settings.access.allow_anonymous;
+        assert!(!anonymous(0) && anonymous(3));
+    }
+
+    #[test]
+    fn without_listeners_a_method_closes_the_broker_to_anonymous_clients() {
+        for (text, anonymous) in [
+            ("", true),
+            ("[authentication]\npassword_file = 'p'", false),
+            (
+                "[authentication]\npassword_file = 'p'\nallow_anonymous = true",
+                true,
+            ),
+        ] {
+            let config = parse(text).expect("good");
+            let of = config
+                .listeners
+                .iter()
+                .map(|it| it.settings.access.allow_anonymous);
+            assert!(of.into_iter().all(|it| it == anonymous), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let text = "[authentication]\nmax_failed_logins = 5\nfailed_logins_interval = '1h'\n\
+            [[authentication.jwt]]\nalgorithm = 'ES256'\nkeyfile = 'k'\nkid = 'a'\nissuer = 'b'\naudience = 'c'\nusername_claim = 'd'\nleeway = '5s'\n\
+            [authentication.http]\nurl = 'https://example.org/x'\ncafile = 'ca'\nauthorization = 'env:NAME'\ntimeout = '1s'\n\
+            max_requests = 2\ncache_time = '0s'\ncache_size = 3\non_error = 'next'\n";
+        let config = parse(text).expect("good");
+        assert_eq!(config.throttle.max_failed_logins, 5);
+        let [Method::Jwt(keys), Method::Http(http)] =
+            &config.listeners[0].settings.authentication[..]
+        else {
+            panic!("two methods");
+        };
+        assert_eq!(
+            (keys[0].algorithm, keys[0].username_claim.as_str()),
+            (JwtAlgorithm::Es256, "d")
+        );
+        assert_eq!(
+            http.authorization,
+            Some(Secret::Variable("NAME".to_owned()))
+        );
+        assert_eq!((http.max_requests, http.on_error), (2, OnError::Next));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told() {
+        let listener = "[[listeners]]\nbind = '::1'\n";
+        for (text, needle) in [
+            (
+                "[authentication]\nmethods = ['jwt']".to_owned(),
+                "1:2: authentication.methods: \"jwt\" is among the methods",
+            ),
+            (
+                format!("{ALL}{listener}authentication_methods = ['ldap']"),
+                "expected a list of \"password_file\", \"jwt\", \"http\"",
+            ),
+            (
+                format!("{ALL}{listener}authentication_methods = ['jwt', 'jwt']"),
+                "each once",
+            ),
+            (
+                format!("{ALL}{listener}authentication_methods = ['jwt']\npassword_file = 'p'"),
+                "has no use here",
+            ),
+            (
+                "[[authentication.jwt]]\nalgorithm = 'none'\nkeyfile = 'k'".to_owned(),
+                "\"HS256\", \"RS256\" or \"ES256\"",
+            ),
+            (
+                "[[authentication.jwt]]\nalgorithm = 'RS256'".to_owned(),
+                "authentication.jwt[0].keyfile: missing",
+            ),
+            (
+                "[authentication.http]\nurl = 'ftp://x'".to_owned(),
+                "expected a URL",
+            ),
+            (
+                "[authentication.http]\nurl = 'http://x'\nauthorization = 'Bearer x'".to_owned(),
+                "never the header itself",
+            ),
+            (
+                "[authentication.http]\ncafile = 'x'".to_owned(),
+                "authentication.http.url: missing",
+            ),
+            (
+                "[authentication.http]\nurl = 'http://x'\non_error = 'allow'".to_owned(),
+                "\"deny\" or \"next\"",
+            ),
+            (
+                "[authentication]\nmax_failed_login = 1".to_owned(),
+                "did you mean authentication.max_failed_logins?",
+            ),
+        ] {
+            let problems = parse(&text).expect_err(&text);
+            assert!(
+                problems.iter().any(|it| it.contains(needle)),
+                "{text}: {problems:?}"
+            );
+        }
+    }
 }

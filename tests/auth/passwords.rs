@@ -1,10 +1,10 @@
 //! Password files, and what happens to those who fail.
 
-use support::{Connect, Message, Version};
+use support::{Connect, Message, Version, tidegate, wait_until};
 
 use super::{
     ANONYMOUS, THROTTLED, WRONG, broker, broker_with, login, output_of, password_file, refused,
-    set_password, tidegate, wait_until,
+    set_password,
 };
 
 #[test]
