@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::core::{Core, Entered, Until};
@@ -27,6 +27,8 @@ const ROUNDS: usize = 16;
 const TURN_PACKETS: usize = 1024;
 /// How long a peer has to read what it was told last, once the connection is closed from this side; and how long it has to close its own.
 const LINGER: Duration = Duration::from_secs(2);
+/// Bytes that are read of a peer that goes on sending after its connection was closed.
+const DRAIN_BYTES: usize = 1024 * 1024;
 /// Bytes by which an unfinished packet may grow before they are counted; smaller growth is counted with the next visit to the broker.
 const GRAIN: usize = 4096;
 
@@ -62,6 +64,8 @@ pub async fn serve(core: Arc<Core>, stream: impl Stream, id: ConnectionId, max_p
         },
     };
     let ended = poll_fn(|cx| connection.poll(cx)).await;
+    connection.partial = Vec::new();
+    connection.writing = Vec::new();
     {
         let mut entered = connection.core.enter(Some(id));
         let now = entered.now();
@@ -323,8 +327,20 @@ impl<S: Stream> Connection<S> {
     /// Closes the sending side and reads until the peer does the same.
     async fn drain(&mut self) -> io::Result<()> {
         poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await?;
-        let mut bytes = vec![0; 1024];
-        while self.stream.read(&mut bytes).await? > 0 {}
+        let mut left = DRAIN_BYTES;
+        while left > 0 {
+            let read = poll_fn(|cx| {
+                SCRATCH.with_borrow_mut(|scratch| {
+                    let mut buffer = ReadBuf::new(scratch);
+                    let read = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
+                    read.map_ok(|()| buffer.filled().len())
+                })
+            });
+            match read.await? {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use support::raw::{self, publish5, subscribe5};
-use support::{Broker, Client, Connect, Message, Packet, Version};
+use support::{Client, Connect, Message, Packet, Version};
 
 use crate::{Attack, make};
 
