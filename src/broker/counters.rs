@@ -50,6 +50,8 @@ counters! {
     publishes_unmatched,
     /// QoS 2 messages received again and not delivered again.
     duplicates_suppressed,
+    /// Connections closed because unfinished packets took too much memory (`max_incoming_bytes`).
+    connections_shed,
     /// QoS 0 deliveries dropped because too much waits for a connection (`max_outgoing_bytes`).
     dropped_outgoing_full,
     /// Deliveries dropped because a queue is full (`max_queued_messages`, `max_queued_bytes`, `max_queued_bytes_total`, `max_queued_memory_bytes`).

@@ -331,6 +331,26 @@ impl Broker {
         self.counters.protocol_faults += 1;
     }
 
+    /// Ends a connection whose unfinished packet takes memory that others need (`max_incoming_bytes`).
+    pub fn shed(&mut self, id: ConnectionId, now: Now) {
+        self.now = now;
+        let connection = &self.connections[id.0 as usize];
+        let peer = &connection.arrival.peer;
+        let what = "max_incoming_bytes is reached, and this packet has been unfinished longest";
+        match connection.state {
+            State::Closing => return,
+            State::New => {
+                tracing::info!(%peer, what, "connection refused");
+                self.refuse_connect(id, Fault::new(ReasonCode::QuotaExceeded, what), None);
+            }
+            State::Open => {
+                tracing::info!(client = self.client_name(id), %peer, what, "connection closed");
+                self.disconnect(id, ReasonCode::QuotaExceeded, Some(what));
+            }
+        }
+        self.counters.connections_shed += 1;
+    }
+
     /// Forgets a connection that is gone. If its client did not take its leave, its will is on its way.
     pub fn lost(&mut self, id: ConnectionId, now: Now) {
         self.now = now;
@@ -490,6 +510,17 @@ impl Broker {
     /// What was counted.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Whether a connection is to be closed as soon as what waits for it has been written.
+    pub fn is_closing(&self, id: ConnectionId) -> bool {
+        let connection = self.connections.get(id.0 as usize);
+        connection.is_some_and(|connection| connection.state == State::Closing)
+    }
+
+    /// The limits it keeps.
+    pub fn limits(&self) -> &Limits {
+        &self.settings.limits
     }
 
     /// Connections at present.

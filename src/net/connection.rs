@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::time::timeout;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep, timeout};
 
-use super::core::Core;
+use super::core::{Core, Entered, Until};
+use super::unfinished::Held;
 use crate::broker::{ConnectionId, Output};
 use crate::wire::{Fault, Packet, ProtocolVersion, codec};
 
@@ -20,10 +21,16 @@ use crate::wire::{Fault, Packet, ProtocolVersion, codec};
 const READ_BYTES: usize = 64 * 1024;
 /// Packets handled in one visit to the broker.
 const VISIT_PACKETS: usize = 256;
-/// Rounds of reading and writing before other tasks get their turn.
+/// Rounds of reading and writing before other tasks get their turn, and packets. One read of tiny packets could bring tens of thousands: less is
+/// then read at once.
 const ROUNDS: usize = 16;
-/// How long a peer has to read what it was told last, once the connection is closed from this side.
+const TURN_PACKETS: usize = 1024;
+/// How long a peer has to read what it was told last, once the connection is closed from this side; and how long it has to close its own.
 const LINGER: Duration = Duration::from_secs(2);
+/// Bytes that are read of a peer that goes on sending after its connection was closed.
+const DRAIN_BYTES: usize = 1024 * 1024;
+/// Bytes by which an unfinished packet may grow before they are counted; smaller growth is counted with the next visit to the broker.
+const GRAIN: usize = 4096;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
@@ -43,6 +50,11 @@ pub async fn serve(core: Arc<Core>, stream: impl Stream, id: ConnectionId, max_p
         max_packet_size,
         version: None,
         partial: Vec::new(),
+        held: Held::default(),
+        began: false,
+        patience: None,
+        handled: 0,
+        appetite: READ_BYTES,
         writing: Vec::new(),
         written: 0,
         unflushed: false,
@@ -52,9 +64,12 @@ pub async fn serve(core: Arc<Core>, stream: impl Stream, id: ConnectionId, max_p
         },
     };
     let ended = poll_fn(|cx| connection.poll(cx)).await;
+    connection.partial = Vec::new();
+    connection.writing = Vec::new();
     {
         let mut entered = connection.core.enter(Some(id));
         let now = entered.now();
+        entered.hold(&mut connection.held, id, 0, true, true);
         entered.broker().lost(id, now);
     }
     if let Ok(()) = ended {
@@ -72,6 +87,16 @@ struct Connection<S> {
     version: Option<ProtocolVersion>,
     /// The beginning of a packet whose rest has not come.
     partial: Vec<u8>,
+    /// What is counted of it.
+    held: Held,
+    /// It is another packet than the one that was counted.
+    began: bool,
+    /// Runs from when the connection is to be closed and the peer does not take what was sent.
+    patience: Option<Pin<Box<Sleep>>>,
+    /// Packets handled in this turn.
+    handled: usize,
+    /// Bytes to be read at once.
+    appetite: usize,
     /// What is being written, and how far that is.
     writing: Vec<u8>,
     written: usize,
@@ -83,13 +108,24 @@ struct Connection<S> {
 impl<S: Stream> Connection<S> {
     /// Goes on as far as it can. Ready when the connection is closed: by this side (`Ok`), or by the peer.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.handled = 0;
         for _ in 0..ROUNDS {
-            let all_written = self.poll_write(cx)?;
-            if self.output.close && all_written {
-                return Poll::Ready(Ok(()));
+            if self.handled > TURN_PACKETS {
+                break;
             }
-            let read = !self.output.close && !self.output.pause && self.poll_read(cx)?;
-            let took = all_written && !read && self.take_output(cx);
+            let all_written = self.poll_write(cx)?;
+            if self.output.close {
+                return match all_written {
+                    true => Poll::Ready(Ok(())),
+                    false => self.poll_patience(cx),
+                };
+            }
+            let read = !self.output.pause && self.poll_read(cx)?;
+            let took = !read
+                && match all_written {
+                    true => self.take_output(cx),
+                    false => self.look(cx),
+                };
             if !read && !took {
                 return Poll::Pending;
             }
@@ -126,13 +162,19 @@ impl<S: Stream> Connection<S> {
     /// Reads once and handles what came; whether anything did.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
+            let mut buffer = ReadBuf::new(&mut scratch[..self.appetite]);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
                     Err(io::ErrorKind::UnexpectedEof.into())
                 }
                 Poll::Ready(Ok(())) => {
+                    let before = self.handled;
                     self.handle(cx, buffer.filled());
+                    let packets = self.handled - before;
+                    self.appetite = match packets > TURN_PACKETS {
+                        true => (buffer.filled().len() / packets).max(1) * TURN_PACKETS,
+                        false => (self.appetite * 2).min(READ_BYTES),
+                    };
                     Ok(true)
                 }
                 Poll::Ready(Err(error)) => Err(error),
@@ -144,16 +186,25 @@ impl<S: Stream> Connection<S> {
     fn handle(&mut self, cx: &mut Context<'_>, new: &[u8]) {
         if self.partial.is_empty() {
             let used = self.handle_packets(cx, new);
-            self.partial = new[used..].to_vec();
+            self.keep(&new[used..]);
         } else {
             let mut bytes = std::mem::take(&mut self.partial);
             bytes.extend_from_slice(new);
-            let used = self.handle_packets(cx, &bytes);
-            bytes.drain(..used);
-            if !bytes.is_empty() {
-                self.partial = bytes;
+            match self.handle_packets(cx, &bytes) {
+                0 => self.partial = bytes,
+                // What is left is copied, so that the little there is does not hold the memory of a large packet.
+                used => self.keep(&bytes[used..]),
             }
         }
+        if self.partial.capacity() > self.held.bytes() + GRAIN {
+            self.visit(cx, Vec::new(), None);
+        }
+    }
+
+    /// Keeps the beginning of a packet.
+    fn keep(&mut self, bytes: &[u8]) {
+        self.partial = bytes.to_vec();
+        self.began = true;
     }
 
     /// Hands all whole packets to the broker; how many bytes they were.
@@ -179,6 +230,7 @@ impl<S: Stream> Connection<S> {
             if packets.is_empty() && fault.is_none() {
                 return used;
             }
+            self.handled += packets.len();
             self.visit(cx, packets, fault);
             if self.output.close {
                 return bytes.len();
@@ -211,9 +263,11 @@ impl<S: Stream> Connection<S> {
         if let Some(fault) = fault {
             broker.fault(self.id, fault, self.version, now);
         }
+        self.count(&mut entered);
+        let broker = entered.broker();
         if writable {
             self.output = broker.take_output(self.id, &mut self.writing, now);
-            entered.set_waker(self.id, cx.waker());
+            entered.set_waker(self.id, cx.waker(), Until::Touched);
         } else {
             self.output.pause = broker.should_pause(self.id);
         }
@@ -225,18 +279,68 @@ impl<S: Stream> Connection<S> {
         let core = Arc::clone(&self.core);
         let mut entered = core.enter(Some(self.id));
         let now = entered.now();
+        self.count(&mut entered);
         self.output = entered
             .broker()
             .take_output(self.id, &mut self.writing, now);
-        entered.set_waker(self.id, cx.waker());
+        entered.set_waker(self.id, cx.waker(), Until::Touched);
         !self.writing.is_empty() || self.output != before
+    }
+
+    /// Counts what is held of an unfinished packet.
+    fn count(&mut self, entered: &mut Entered<'_>) {
+        let (bytes, connected) = (self.partial.capacity(), self.version.is_some());
+        let began = std::mem::take(&mut self.began);
+        entered.hold(&mut self.held, self.id, bytes, connected, began);
+    }
+
+    /// Looks, while the peer does not take what was sent, whether the broker has ended the connection, or wants to read from it again; whether
+    /// that is so.
+    fn look(&mut self, cx: &mut Context<'_>) -> bool {
+        let before = self.output;
+        let core = Arc::clone(&self.core);
+        let mut entered = core.enter(Some(self.id));
+        let broker = entered.broker();
+        self.output.close = broker.is_closing(self.id);
+        self.output.pause = broker.should_pause(self.id);
+        let until = match self.output.pause {
+            true => Until::Touched,
+            false => Until::Closing,
+        };
+        entered.set_waker(self.id, cx.waker(), until);
+        if self.output.close {
+            self.partial = Vec::new();
+            self.count(&mut entered);
+        }
+        self.output != before
+    }
+
+    /// Waits a little longer for a peer that does not take what was sent before the end.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        patience
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Closes the sending side and reads until the peer does the same.
     async fn drain(&mut self) -> io::Result<()> {
         poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await?;
-        let mut bytes = vec![0; 1024];
-        while self.stream.read(&mut bytes).await? > 0 {}
+        let mut left = DRAIN_BYTES;
+        while left > 0 {
+            let read = poll_fn(|cx| {
+                SCRATCH.with_borrow_mut(|scratch| {
+                    let mut buffer = ReadBuf::new(scratch);
+                    let read = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
+                    read.map_ok(|()| buffer.filled().len())
+                })
+            });
+            match read.await? {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
         Ok(())
     }
 }
