@@ -13,9 +13,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::broker::record::DurabilityRules;
-use crate::broker::{Broker, Restored, Settings};
+use crate::broker::{Acl, Broker, Restored, Settings};
 use crate::clock::{self, Clock, Stopwatch};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::net::admin;
 use crate::net::core::Core;
 use crate::net::tls::{Tls, TlsError};
@@ -55,6 +55,9 @@ pub enum Error {
     /// Files of certificates and keys that cannot be used.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Tls(Vec<TlsError>),
+    /// A configuration, or a file it names, that cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The operating system gave no threads, or no signals.
     #[error("cannot start: {0}")]
     Start(io::Error),
@@ -71,9 +74,10 @@ pub fn run(config: Config, on_ready: impl FnOnce(&Ready) + Send + 'static) -> Re
     let watch = Stopwatch::start();
     let clock = Clock::start();
     let tls = load_tls(&config).map_err(Error::Tls)?;
+    let acl = config.acl.load()?;
     let (store, opened) = Store::open(&config.store)?;
     let store = Arc::new(store);
-    let (broker, restored, orphans) = recover(&config, &store, &clock)?;
+    let (broker, restored, orphans) = recover(&config, &store, &clock, acl)?;
     let recovered = describe(&opened, restored, orphans);
 
     let (core, fetches) = Core::new(broker, clock);
@@ -131,10 +135,12 @@ fn recover(
     config: &Config,
     store: &Store,
     clock: &Clock,
+    acl: Option<Arc<Acl>>,
 ) -> Result<(Broker, Restored, u64), StoreError> {
     let settings = Settings {
         limits: config.limits.clone(),
         durability: config.durability.clone(),
+        acl,
         sys_interval_ms: config
             .sys_interval
             .map_or(0, |interval| interval.as_millis() as u64),

@@ -25,6 +25,8 @@ pub struct Access {
     pub identity: IdentityKind,
     /// The identity is the user name; such a client is not anonymous. A certificate without one is refused: 0x87 (MQTT 3: not authorized).
     pub use_identity_as_username: bool,
+    /// What stands before all topics of clients that come this way, and is taken off what they get; empty for nothing, otherwise it ends with `/`.
+    pub mount_point: Box<str>,
     /// The identity is the client identifier: a client may leave its own empty, and another one is refused: 0x85 (MQTT 3: identifier rejected).
     pub use_identity_as_clientid: bool,
 }
@@ -125,6 +127,7 @@ impl Default for Access {
             maximum_qos: QoS::ExactlyOnce,
             max_packet_size: u32::MAX,
             identity: IdentityKind::default(),
+            mount_point: "".into(),
             use_identity_as_username: false,
             use_identity_as_clientid: false,
         }

@@ -12,6 +12,7 @@
 //! | [`Broker::fetched`] | message bodies were read from the store |
 //! | [`Broker::tick`] | the time of [`Broker::next_timeout`] has come |
 //! | [`Broker::take_touched`] | after each of these: the connections to serve with [`Broker::take_output`] |
+//! | [`Broker::set_acl`] | the configuration was read again |
 //! | [`Broker::take_batch`], [`Broker::take_fetches`] | the store is free, or reads were asked for |
 //!
 //! A peer's faults are values with an MQTT 5 reason code; a panic here is a bug. The way of a PUBLISH: [`Broker::receive`], `receive_publish`
@@ -45,6 +46,7 @@ mod tree;
 mod will;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -97,6 +99,8 @@ pub struct Settings {
     pub durability: DurabilityRules,
     /// How often `$SYS` topics are published, in milliseconds; 0 for never.
     pub sys_interval_ms: u64,
+    /// What clients may do; `None` allows everything. [`Broker::set_acl`] replaces it.
+    pub acl: Option<Arc<Acl>>,
 }
 
 /// Bodies to be read from the store: the answer goes to [`Broker::fetched`].
@@ -167,6 +171,8 @@ pub struct Broker {
     graveyard: end::Graveyard,
     sweep: (usize, usize),
     sys: sys::Sys,
+    /// There is, or was, a session that may not do everything: until then no delivery asks.
+    restricted: bool,
     restoring: restore::Restoring,
     routes: Routes,
     scratch: PropertiesBuf,
@@ -210,6 +216,7 @@ impl Broker {
             graveyard: end::Graveyard::default(),
             sweep: (0, 0),
             sys: sys::Sys::new(now),
+            restricted: false,
             restoring: restore::Restoring::default(),
             routes: Routes::default(),
             scratch: PropertiesBuf::new(),

@@ -33,6 +33,10 @@ pub fn run(flags: CheckFlags) -> Result<String, Failure> {
     // As the start would do: files that cannot be used are found now.
     load_tls(&config)
         .map_err(|problems| Failure::new(exit::WRONG, server::Error::Tls(problems).to_string()))?;
+    config
+        .acl
+        .load()
+        .map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
     let name = name.unwrap_or_else(|| "the configuration".to_owned());
     Ok(format!("{name} is good\n{}", summary(&config)))
 }

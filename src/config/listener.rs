@@ -12,7 +12,7 @@ use crate::net::listener::{AddressRange, ListenerSettings, Protocol};
 use crate::net::socket::SocketFile;
 use crate::net::tls::{CertificateFiles, ClientCertificates, TlsSettings, TlsVersion};
 use crate::net::websocket::WebSocketSettings;
-use crate::wire::{ProtocolVersion, QoS};
+use crate::wire::{ProtocolVersion, QoS, topic};
 
 pub(super) const BIND_EXPECTED: &str =
     "an address and a port such as \"127.0.0.1:1883\", \"[::1]:1883\" or \"gateway.local:1883\"";
@@ -296,6 +296,7 @@ fn access(s: &mut Section<'_, '_>, tls: Option<&TlsSettings>, proxied: bool) -> 
         maximum_qos: maximum_qos(s, QoS::ExactlyOnce),
         max_packet_size: s.size("max_packet_size", d.max_packet_size, 64..=LARGEST_PACKET),
         identity: identity.unwrap_or_default(),
+        mount_point: mount_point(s),
         use_identity_as_username: s.flag("use_identity_as_username", false),
         use_identity_as_clientid: s.flag("use_identity_as_clientid", false),
     };
@@ -320,6 +321,15 @@ fn access(s: &mut Section<'_, '_>, tls: Option<&TlsSettings>, proxied: bool) -> 
         );
     }
     access
+}
+
+fn mount_point(s: &mut Section<'_, '_>) -> Box<str> {
+    let expected = "a topic such as \"tenant1/\", which ends with / and does not begin with $";
+    s.get("mount_point", "".into(), expected, |value| {
+        let text = value.as_text()?;
+        let is_good = topic::is_valid_name(text) && text.ends_with('/') && !text.starts_with('$');
+        is_good.then(|| text.into())
+    })
 }
 
 fn version(text: &str) -> Option<ProtocolVersion> {
