@@ -7,6 +7,7 @@ use super::Broker;
 use super::ConnectionId;
 use super::acl::Rules;
 use super::route::lower;
+use crate::clock::Now;
 use crate::wire::packet::Connect;
 use crate::wire::{Fault, ProtocolVersion, QoS, ReasonCode};
 
@@ -192,6 +193,19 @@ impl Broker {
             },
             client_id: client_id.map(Into::into),
         })
+    }
+
+    /// Sends away who has come through a listener: it is gone, or lets in others from now on.
+    pub fn send_away(&mut self, access: &Arc<Access>, now: Now) {
+        self.now = now;
+        let through = self.connections.iter();
+        let through = through.filter(|(_, it)| Arc::ptr_eq(&it.arrival.access, access));
+        let ids: Vec<ConnectionId> = through.map(|(id, _)| ConnectionId(id as u32)).collect();
+        self.dismiss(
+            ids,
+            ReasonCode::AdministrativeAction,
+            Some("the listener was changed"),
+        );
     }
 
     /// The highest QoS on a connection.

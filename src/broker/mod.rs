@@ -476,13 +476,24 @@ impl Broker {
             .iter()
             .map(|(id, _)| ConnectionId(id as u32))
             .collect();
+        self.dismiss(ids, ReasonCode::ServerShuttingDown, None);
+    }
+
+    /// Replaces all limits. Those that connections have been told of hold for them as they were told, and must stay as they are.
+    pub fn set_limits(&mut self, limits: Limits, now: Now) {
+        self.now = now;
+        self.settings.limits = limits;
+    }
+
+    /// Ends connections from this side, however far they have come.
+    fn dismiss(&mut self, ids: Vec<ConnectionId>, reason: ReasonCode, what: Option<&str>) {
         for id in ids {
             match self.connections[id.0 as usize].state {
                 State::New => {
                     self.connections[id.0 as usize].state = State::Closing;
                     self.touch(id);
                 }
-                State::Open => self.disconnect(id, ReasonCode::ServerShuttingDown, None),
+                State::Open => self.disconnect(id, reason, what),
                 State::Closing => {}
             }
         }

@@ -71,6 +71,7 @@ fn open_to_all(bind: Vec<Bind>, optional: bool) -> Listener {
     settings.access.allow_anonymous = true;
     Listener {
         bind,
+        interface: None,
         socket: None,
         settings,
         optional,
@@ -83,6 +84,7 @@ fn listener(s: &mut Section<'_, '_>) -> Option<Listener> {
     let bind = s.optional("bind", ANY_BIND_EXPECTED, |value| {
         binds(value, Some(protocol.default_port()))
     });
+    let interface = interface(s);
     let socket = socket(s);
     let tls = tls(s, protocol);
     let websocket = websocket(s, protocol);
@@ -114,8 +116,12 @@ fn listener(s: &mut Section<'_, '_>) -> Option<Listener> {
         );
         return None;
     }
+    if interface.is_some() && bind.is_empty() {
+        s.reject("bind", "missing: an interface needs an address to listen on");
+    }
     Some(Listener {
         bind,
+        interface,
         socket,
         settings,
         optional: false,
@@ -133,6 +139,17 @@ fn protocol(s: &mut Section<'_, '_>) -> Protocol {
             _ => return None,
         })
     })
+}
+
+fn interface(s: &mut Section<'_, '_>) -> Option<String> {
+    // Linux has 16 bytes for a name, with the zero at its end.
+    let expected = "the name of a network interface such as \"eth0\", of at most 15 bytes";
+    let read = s.optional("bind_interface", expected, |value| {
+        let text = value.as_text()?;
+        let is_good = (1..16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        is_good.then(|| text.to_owned())
+    });
+    read.ok().flatten()
 }
 
 fn socket(s: &mut Section<'_, '_>) -> Option<SocketFile> {

@@ -67,6 +67,8 @@ pub struct Config {
 pub struct Listener {
     /// Its addresses; empty only if there is a socket.
     pub bind: Vec<Bind>,
+    /// The network interface connections through its addresses must come in by; `None` for all.
+    pub interface: Option<String>,
     /// Its Unix socket.
     pub socket: Option<SocketFile>,
     /// How it takes connections in.
