@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::ConnectionId;
+use super::acl::Rules;
 use super::route::lower;
+use crate::clock::Now;
 use crate::wire::packet::Connect;
 use crate::wire::{Fault, ProtocolVersion, QoS, ReasonCode};
 
@@ -24,6 +26,8 @@ pub struct Access {
     pub identity: IdentityKind,
     /// The identity is the user name; such a client is not anonymous. A certificate without one is refused: 0x87 (MQTT 3: not authorized).
     pub use_identity_as_username: bool,
+    /// What stands before all topics of clients that come this way, and is taken off what they get; empty for nothing, otherwise it ends with `/`.
+    pub mount_point: Box<str>,
     /// The identity is the client identifier: a client may leave its own empty, and another one is refused: 0x85 (MQTT 3: identifier rejected).
     pub use_identity_as_clientid: bool,
 }
@@ -124,17 +128,27 @@ impl Default for Access {
             maximum_qos: QoS::ExactlyOnce,
             max_packet_size: u32::MAX,
             identity: IdentityKind::default(),
+            mount_point: "".into(),
             use_identity_as_username: false,
             use_identity_as_clientid: false,
         }
     }
 }
 
+/// Who a client has proved to be. `Default` is a client that has proved nothing: it is anonymous.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Its user name; without control characters.
+    pub user: Option<Box<str>>,
+    /// What it may do, if its credentials say so: that stands instead of the broker's list.
+    pub rules: Option<Arc<Rules>>,
+}
+
 /// Who a client is, once its CONNECT has been admitted.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    /// The user name it has proved.
-    pub user: Option<Box<str>>,
+    /// Who it has proved to be.
+    pub identity: Identity,
     /// The client identifier its certificate gives it.
     pub client_id: Option<Box<str>>,
 }
@@ -173,9 +187,25 @@ impl Broker {
             );
         }
         Ok(Admitted {
-            user: user.map(Into::into),
+            identity: Identity {
+                user: user.map(Into::into),
+                rules: None,
+            },
             client_id: client_id.map(Into::into),
         })
+    }
+
+    /// Sends away who has come through a listener: it is gone, or lets in others from now on.
+    pub fn send_away(&mut self, access: &Arc<Access>, now: Now) {
+        self.now = now;
+        let through = self.connections.iter();
+        let through = through.filter(|(_, it)| Arc::ptr_eq(&it.arrival.access, access));
+        let ids: Vec<ConnectionId> = through.map(|(id, _)| ConnectionId(id as u32)).collect();
+        self.dismiss(
+            ids,
+            ReasonCode::AdministrativeAction,
+            Some("the listener was changed"),
+        );
     }
 
     /// The highest QoS on a connection.

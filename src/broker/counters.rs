@@ -68,6 +68,12 @@ counters! {
     refused_retained,
     /// Subscriptions refused because `max_subscriptions` was reached.
     subscriptions_refused,
+    /// Publishes refused because the client may not publish to the topic, and wills not published for that.
+    publishes_not_authorized,
+    /// Subscriptions refused, or taken away, because the client may not subscribe to the filter.
+    subscriptions_not_authorized,
+    /// Deliveries dropped because the client may not have messages of the topic.
+    dropped_not_authorized,
     /// Publishes and subscriptions refused because the topic is longer or deeper than allowed.
     topics_refused,
     /// Wills published.

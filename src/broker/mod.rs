@@ -12,6 +12,7 @@
 //! | [`Broker::fetched`] | message bodies were read from the store |
 //! | [`Broker::tick`] | the time of [`Broker::next_timeout`] has come |
 //! | [`Broker::take_touched`] | after each of these: the connections to serve with [`Broker::take_output`] |
+//! | [`Broker::set_acl`] | the configuration was read again |
 //! | [`Broker::take_batch`], [`Broker::take_fetches`] | the store is free, or reads were asked for |
 //!
 //! A peer's faults are values with an MQTT 5 reason code; a panic here is a bug. The way of a PUBLISH: [`Broker::receive`], `receive_publish`
@@ -20,6 +21,7 @@
 
 pub mod access;
 mod acknowledge;
+pub mod acl;
 #[cfg(test)]
 pub(crate) mod audit;
 mod connect;
@@ -44,13 +46,17 @@ mod tree;
 mod will;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
-pub use access::{Access, Arrival, CertificateName, CertificateNames, IdentityKind, Peer};
+pub use access::{
+    Access, Arrival, CertificateName, CertificateNames, Identity, IdentityKind, Peer,
+};
+pub use acl::{Acl, Permission, Rules};
 pub use counters::Counters;
 pub use message::Message;
 pub use restore::Restored;
@@ -93,6 +99,8 @@ pub struct Settings {
     pub durability: DurabilityRules,
     /// How often `$SYS` topics are published, in milliseconds; 0 for never.
     pub sys_interval_ms: u64,
+    /// What clients may do; `None` allows everything. [`Broker::set_acl`] replaces it.
+    pub acl: Option<Arc<Acl>>,
 }
 
 /// Bodies to be read from the store: the answer goes to [`Broker::fetched`].
@@ -163,6 +171,8 @@ pub struct Broker {
     graveyard: end::Graveyard,
     sweep: (usize, usize),
     sys: sys::Sys,
+    /// There is, or was, a session that may not do everything: until then no delivery asks.
+    restricted: bool,
     restoring: restore::Restoring,
     routes: Routes,
     scratch: PropertiesBuf,
@@ -206,6 +216,7 @@ impl Broker {
             graveyard: end::Graveyard::default(),
             sweep: (0, 0),
             sys: sys::Sys::new(now),
+            restricted: false,
             restoring: restore::Restoring::default(),
             routes: Routes::default(),
             scratch: PropertiesBuf::new(),
@@ -485,13 +496,24 @@ impl Broker {
             .iter()
             .map(|(id, _)| ConnectionId(id as u32))
             .collect();
+        self.dismiss(ids, ReasonCode::ServerShuttingDown, None);
+    }
+
+    /// Replaces all limits. Those that connections have been told of hold for them as they were told, and must stay as they are.
+    pub fn set_limits(&mut self, limits: Limits, now: Now) {
+        self.now = now;
+        self.settings.limits = limits;
+    }
+
+    /// Ends connections from this side, however far they have come.
+    fn dismiss(&mut self, ids: Vec<ConnectionId>, reason: ReasonCode, what: Option<&str>) {
         for id in ids {
             match self.connections[id.0 as usize].state {
                 State::New => {
                     self.connections[id.0 as usize].state = State::Closing;
                     self.touch(id);
                 }
-                State::Open => self.disconnect(id, ReasonCode::ServerShuttingDown, None),
+                State::Open => self.disconnect(id, reason, what),
                 State::Closing => {}
             }
         }

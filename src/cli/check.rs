@@ -29,10 +29,14 @@ pub fn run(flags: CheckFlags) -> Result<String, Failure> {
         config: flags.config,
         ..RunFlags::default()
     };
-    let config = load(flags).map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
+    let config = load(&flags).map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
     // As the start would do: files that cannot be used are found now.
     load_tls(&config)
         .map_err(|problems| Failure::new(exit::WRONG, server::Error::Tls(problems).to_string()))?;
+    config
+        .acl
+        .load()
+        .map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
     let name = name.unwrap_or_else(|| "the configuration".to_owned());
     Ok(format!("{name} is good\n{}", summary(&config)))
 }

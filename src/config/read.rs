@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use super::acl::acl;
 use super::listener::{BIND_EXPECTED, binds, flag_listeners, listeners};
 use super::tree::{self, Origin, Report, Section, Table, Value};
 use super::{Bind, Config, Overrides};
@@ -58,6 +59,7 @@ pub(super) fn read(
         Duration::ZERO..=DAY,
     );
     let durability = durability(&mut root);
+    let acl = acl(&mut root);
     let limits = limits(root.section("limits"));
     let (store, commit_delay) = store(root.section("store"), &data_dir);
     let metrics = metrics(root.section("metrics"));
@@ -68,6 +70,7 @@ pub(super) fn read(
         data_dir,
         limits,
         listeners: flag_listeners.unwrap_or(configured),
+        acl,
         durability,
         store,
         commit_delay,
