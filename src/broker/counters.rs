@@ -28,6 +28,10 @@ counters! {
     connects,
     /// CONNECTs refused.
     connects_refused,
+    /// CONNECTs refused because the user name or the password is wrong.
+    bad_user_names_or_passwords,
+    /// CONNECTs refused unseen, after too many with a wrong user name or password from the same address (`max_failed_logins`).
+    logins_throttled,
     /// Sessions taken over by another connection with the same client identifier.
     takeovers,
     /// Connections closed because nothing was heard for 1.5 times the keep alive.

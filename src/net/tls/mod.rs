@@ -167,7 +167,10 @@ impl Tls {
 
     /// Takes what was just read of the same files, for the handshakes to come.
     pub fn take_over(&self, fresh: Tls) {
-        *self.state() = fresh.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.state() = fresh
+            .state
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
     }
 
     /// How TLS is done.
