@@ -7,6 +7,7 @@ use super::Broker;
 use super::ConnectionId;
 use super::acl::Rules;
 use super::route::lower;
+use crate::clock::Now;
 use crate::wire::packet::Connect;
 use crate::wire::{Fault, ProtocolVersion, QoS, ReasonCode};
 
@@ -25,6 +26,8 @@ pub struct Access {
     pub identity: IdentityKind,
     /// The identity is the user name; such a client is not anonymous. A certificate without one is refused: 0x87 (MQTT 3: not authorized).
     pub use_identity_as_username: bool,
+    /// What stands before all topics of clients that come this way, and is taken off what they get; empty for nothing, otherwise it ends with `/`.
+    pub mount_point: Box<str>,
     /// The identity is the client identifier: a client may leave its own empty, and another one is refused: 0x85 (MQTT 3: identifier rejected).
     pub use_identity_as_clientid: bool,
 }
@@ -134,6 +137,7 @@ impl Default for Access {
             maximum_qos: QoS::ExactlyOnce,
             max_packet_size: u32::MAX,
             identity: IdentityKind::default(),
+            mount_point: "".into(),
             use_identity_as_username: false,
             use_identity_as_clientid: false,
         }
@@ -207,6 +211,19 @@ impl Broker {
             identity,
             client_id: client_id.map(Into::into),
         })
+    }
+
+    /// Sends away who has come through a listener: it is gone, or lets in others from now on.
+    pub fn send_away(&mut self, access: &Arc<Access>, now: Now) {
+        self.now = now;
+        let through = self.connections.iter();
+        let through = through.filter(|(_, it)| Arc::ptr_eq(&it.arrival.access, access));
+        let ids: Vec<ConnectionId> = through.map(|(id, _)| ConnectionId(id as u32)).collect();
+        self.dismiss(
+            ids,
+            ReasonCode::AdministrativeAction,
+            Some("the listener was changed"),
+        );
     }
 
     /// The highest QoS on a connection.

@@ -7,10 +7,15 @@
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use rustc_hash::FxBuildHasher;
 
 use super::access::Identity;
+use super::queue::Queued;
+use super::{Broker, ConnectionId, SessionIndex};
+use crate::clock::Now;
+use crate::wire::ReasonCode;
 use crate::wire::topic::{self, Filter};
 
 /// Answers of [`Rights`] that are remembered, for each client.
@@ -186,6 +191,12 @@ impl Rights {
         })
     }
 
+    /// A topic of the client as the broker calls it; `None` if that is the same.
+    pub fn mount(&self, topic: &str) -> Option<Box<str>> {
+        let mount_point = &*self.mount_point;
+        (!mount_point.is_empty()).then(|| [mount_point, topic].concat().into())
+    }
+
     /// Whether the client may be given messages of a topic.
     pub fn may_read(&mut self, topic: &str) -> bool {
         topic.starts_with(&*self.mount_point) && self.ask(topic).0
@@ -268,6 +279,149 @@ impl Compiled {
             return (false, false);
         }
         (matched(&self.read), matched(&self.write))
+    }
+}
+
+impl Broker {
+    /// The rights of a client that connects; `None` for all.
+    pub(super) fn rights_of(
+        &mut self,
+        id: ConnectionId,
+        identity: &Identity,
+        client_id: &str,
+    ) -> Option<Box<Rights>> {
+        let mount_point = &self.connections[id.0 as usize].arrival.access.mount_point;
+        let acl = self.settings.acl.as_deref();
+        let rights = Rights::new(acl, identity, client_id, mount_point);
+        self.restricted |= rights.is_some();
+        rights
+    }
+
+    /// Gives a session that is being connected the rights of its client. What it had subscribed to as somebody else, or when that was allowed, it
+    /// keeps only if it may subscribe to it now.
+    pub(super) fn give_rights(
+        &mut self,
+        index: SessionIndex,
+        identity: Identity,
+        rights: Option<Box<Rights>>,
+    ) {
+        let session = &mut self.sessions[index.0 as usize];
+        session.identity = Some(identity);
+        session.rights = rights;
+        self.withdraw_subscriptions(index);
+    }
+
+    /// Replaces the list of what clients may do, at once and for all of them. A subscription that is not allowed any more is gone, and a connected
+    /// client that loses one is sent away with 0x98: it would wait for messages in vain. What waits for a client is checked when it is sent.
+    pub fn set_acl(&mut self, acl: Option<Arc<Acl>>, now: Now) {
+        self.now = now;
+        self.settings.acl = acl;
+        let all: Vec<usize> = self.sessions.iter().map(|(index, _)| index).collect();
+        for at in all {
+            let Some(session) = self.sessions.get_mut(at) else {
+                continue;
+            };
+            // Of a session whose client has not connected to this process it is not known whose it is: it gets its rights when it does.
+            let Some(identity) = &session.identity else {
+                continue;
+            };
+            let mount_point = session.rights.as_ref().map_or("", |it| &it.mount_point);
+            let acl = self.settings.acl.as_deref();
+            session.rights = Rights::new(acl, identity, &session.client_id, mount_point);
+            self.restricted |= session.rights.is_some();
+            let connection = session.connection;
+            if self.withdraw_subscriptions(SessionIndex(at as u32))
+                && let Some(id) = connection
+            {
+                tracing::info!(
+                    client = self.client_name(id),
+                    "connection closed: it may not subscribe any more to what it has subscribed to"
+                );
+                self.disconnect(
+                    id,
+                    ReasonCode::AdministrativeAction,
+                    Some("a subscription is not allowed any more"),
+                );
+            }
+        }
+    }
+
+    /// Takes from a session the subscriptions its client may not have; whether there were any.
+    fn withdraw_subscriptions(&mut self, index: SessionIndex) -> bool {
+        let session = &self.sessions[index.0 as usize];
+        let Some(rights) = &session.rights else {
+            return false;
+        };
+        let nodes = session
+            .subscriptions
+            .iter()
+            .map(|node| self.tree.filter(*node));
+        let groups = session.groups.iter();
+        let groups = groups.map(|group| self.groups[group.0 as usize].name.to_string());
+        let refused =
+            |text: &String| Filter::parse(text).is_some_and(|parsed| !rights.grants(parsed.filter));
+        let gone: Vec<String> = nodes.chain(groups).filter(refused).collect();
+        for text in &gone {
+            self.counters.subscriptions_not_authorized += 1;
+            if let Some((group, _)) = self.membership(text, index) {
+                // Others of the group get what the client has not acknowledged.
+                self.take_back(group, index);
+            }
+            self.unsubscribe(index, text);
+        }
+        !gone.is_empty()
+    }
+
+    /// Whether a session's client may be given messages of a topic; counts it if not.
+    pub(super) fn may_read(&mut self, index: SessionIndex, topic: &str) -> bool {
+        let may = self.is_readable(index, topic);
+        self.counters.dropped_not_authorized += u64::from(!may);
+        may
+    }
+
+    /// As [`Broker::may_read`], without counting: another session may be asked instead.
+    pub(super) fn is_readable(&mut self, index: SessionIndex, topic: &str) -> bool {
+        let rights = self.sessions[index.0 as usize].rights.as_mut();
+        rights.is_none_or(|rights| rights.may_read(topic))
+    }
+
+    /// As [`Broker::may_read`], for a message that has waited. Without its body it is not going to be sent yet.
+    pub(super) fn may_have(&mut self, index: SessionIndex, item: &Queued) -> bool {
+        match &item.body {
+            Some(body) if self.restricted => self.may_read(index, body.topic()),
+            _ => true,
+        }
+    }
+
+    /// Whether a session's client may publish to a topic, which has the mount point before it.
+    pub(super) fn may_write(&mut self, index: SessionIndex, topic: &str) -> bool {
+        let rights = self.sessions[index.0 as usize].rights.as_mut();
+        rights.is_none_or(|rights| rights.may_write(topic))
+    }
+
+    /// Whether a session's client may subscribe to a filter, without its share name and with the mount point before it.
+    pub(super) fn grants(&self, index: SessionIndex, filter: &str) -> bool {
+        let rights = self.sessions[index.0 as usize].rights.as_ref();
+        rights.is_none_or(|rights| rights.grants(filter))
+    }
+
+    /// A topic as the broker calls it; `None` if its client calls it the same.
+    pub(super) fn mounted_topic(&self, index: SessionIndex, topic: &str) -> Option<Box<str>> {
+        self.sessions[index.0 as usize]
+            .rights
+            .as_ref()?
+            .mount(topic)
+    }
+
+    /// A filter, perhaps with its share name, as the broker calls it; `None` if its client calls it the same, or if it is none.
+    pub(super) fn mounted_filter(&self, index: SessionIndex, text: &str) -> Option<Box<str>> {
+        let rights = self.sessions[index.0 as usize].rights.as_ref()?;
+        let parsed = Filter::parse(text)?;
+        let mounted = rights.mount(parsed.filter)?;
+        match parsed.share {
+            Some(share) => Some(format!("$share/{share}/{mounted}").into()),
+            None => Some(mounted),
+        }
     }
 }
 

@@ -39,13 +39,15 @@ impl Broker {
         self.connections[id.0 as usize].maximum_packet_size = largest;
         let admitted = self.admit(id, connect, proved)?;
         let terms = self.terms(connect, admitted.client_id)?;
+        let mut rights = self.rights_of(id, &admitted.identity, &terms.client_id);
         let will = connect
             .will
             .as_ref()
-            .map(|will| self.will_record(id, will))
+            .map(|will| self.will_record(id, will, rights.as_deref_mut()))
             .transpose()?;
         let (session, present, ended) = self.open_session(&terms, connect)?;
         let accepted = self.attach(id, session, &terms, connect.version);
+        self.give_rights(session, admitted.identity, rights);
         self.replace_will(session, will);
         let stamp = self.remember_connected(session).max(ended);
         let packet = ConnAck {
@@ -55,13 +57,9 @@ impl Broker {
         };
         self.push(id, stamp, &Packet::ConnAck(packet));
         self.counters.connects += 1;
-        let connection = &mut self.connections[id.0 as usize];
-        connection.identity = admitted.identity;
-        let (peer, user) = (
-            &connection.arrival.peer,
-            connection.identity.user.as_deref(),
-        );
+        let peer = &self.connections[id.0 as usize].arrival.peer;
         let shown = &self.sessions[session.0 as usize];
+        let user = shown.identity.as_ref().and_then(|it| it.user.as_deref());
         tracing::info!(client = &*shown.client_id, %peer, user, version = ?connect.version, present, expiry = shown.expiry, "connected");
         self.set_keep_alive(id);
         self.member_connected(session);

@@ -4,7 +4,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::SessionIndex;
-use super::access::{Arrival, Identity};
+use super::access::Arrival;
 use super::gate::Outbox;
 use crate::wire::ProtocolVersion;
 
@@ -14,8 +14,6 @@ pub(super) struct Connection {
     pub serial: u64,
     pub state: State,
     pub arrival: Arrival,
-    /// Who its client has proved to be.
-    pub identity: Identity,
     pub version: ProtocolVersion,
     pub session: Option<SessionIndex>,
     pub outbox: Outbox,
@@ -75,7 +73,6 @@ impl Connection {
             serial,
             state: State::New,
             arrival,
-            identity: Identity::default(),
             version: ProtocolVersion::V5,
             session: None,
             outbox: Outbox::default(),
@@ -115,6 +112,12 @@ impl Connection {
                 outbound_max: 0,
             })
         })
+    }
+
+    /// What the client calls a topic: it does not see its listener's mount point.
+    pub fn topic_for_client<'a>(&self, topic: &'a str) -> &'a str {
+        let mount_point = &*self.arrival.access.mount_point;
+        topic.strip_prefix(mount_point).unwrap_or(topic)
     }
 
     /// The client sets an alias; it is within its maximum.

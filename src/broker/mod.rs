@@ -13,6 +13,7 @@
 //! | [`Broker::fetched`] | message bodies were read from the store |
 //! | [`Broker::tick`] | the time of [`Broker::next_timeout`] has come |
 //! | [`Broker::take_touched`] | after each of these: the connections to serve with [`Broker::take_output`] |
+//! | [`Broker::set_acl`] | the configuration was read again |
 //! | [`Broker::take_batch`], [`Broker::take_fetches`] | the store is free, or reads were asked for |
 //!
 //! A peer's faults are values with an MQTT 5 reason code; a panic here is a bug. The way of a PUBLISH: [`Broker::receive`], `receive_publish`
@@ -46,6 +47,7 @@ mod tree;
 mod will;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -98,6 +100,8 @@ pub struct Settings {
     pub durability: DurabilityRules,
     /// How often `$SYS` topics are published, in milliseconds; 0 for never.
     pub sys_interval_ms: u64,
+    /// What clients may do; `None` allows everything. [`Broker::set_acl`] replaces it.
+    pub acl: Option<Arc<Acl>>,
 }
 
 /// Bodies to be read from the store: the answer goes to [`Broker::fetched`].
@@ -168,6 +172,8 @@ pub struct Broker {
     graveyard: end::Graveyard,
     sweep: (usize, usize),
     sys: sys::Sys,
+    /// There is, or was, a session that may not do everything: until then no delivery asks.
+    restricted: bool,
     restoring: restore::Restoring,
     routes: Routes,
     scratch: PropertiesBuf,
@@ -211,6 +217,7 @@ impl Broker {
             graveyard: end::Graveyard::default(),
             sweep: (0, 0),
             sys: sys::Sys::new(now),
+            restricted: false,
             restoring: restore::Restoring::default(),
             routes: Routes::default(),
             scratch: PropertiesBuf::new(),
@@ -363,6 +370,26 @@ impl Broker {
         self.counters.protocol_faults += 1;
     }
 
+    /// Ends a connection whose unfinished packet takes memory that others need (`max_incoming_bytes`).
+    pub fn shed(&mut self, id: ConnectionId, now: Now) {
+        self.now = now;
+        let connection = &self.connections[id.0 as usize];
+        let peer = &connection.arrival.peer;
+        let what = "max_incoming_bytes is reached, and this packet has been unfinished longest";
+        match connection.state {
+            State::Closing => return,
+            State::New => {
+                tracing::info!(%peer, what, "connection refused");
+                self.refuse_connect(id, Fault::new(ReasonCode::QuotaExceeded, what), None);
+            }
+            State::Open => {
+                tracing::info!(client = self.client_name(id), %peer, what, "connection closed");
+                self.disconnect(id, ReasonCode::QuotaExceeded, Some(what));
+            }
+        }
+        self.counters.connections_shed += 1;
+    }
+
     /// Forgets a connection that is gone. If its client did not take its leave, its will is on its way.
     pub fn lost(&mut self, id: ConnectionId, now: Now) {
         self.now = now;
@@ -497,13 +524,24 @@ impl Broker {
             .iter()
             .map(|(id, _)| ConnectionId(id as u32))
             .collect();
+        self.dismiss(ids, ReasonCode::ServerShuttingDown, None);
+    }
+
+    /// Replaces all limits. Those that connections have been told of hold for them as they were told, and must stay as they are.
+    pub fn set_limits(&mut self, limits: Limits, now: Now) {
+        self.now = now;
+        self.settings.limits = limits;
+    }
+
+    /// Ends connections from this side, however far they have come.
+    fn dismiss(&mut self, ids: Vec<ConnectionId>, reason: ReasonCode, what: Option<&str>) {
         for id in ids {
             match self.connections[id.0 as usize].state {
                 State::New => {
                     self.connections[id.0 as usize].state = State::Closing;
                     self.touch(id);
                 }
-                State::Open => self.disconnect(id, ReasonCode::ServerShuttingDown, None),
+                State::Open => self.disconnect(id, reason, what),
                 State::Closing => {}
             }
         }
@@ -522,6 +560,17 @@ impl Broker {
     /// What was counted.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Whether a connection is to be closed as soon as what waits for it has been written.
+    pub fn is_closing(&self, id: ConnectionId) -> bool {
+        let connection = self.connections.get(id.0 as usize);
+        connection.is_some_and(|connection| connection.state == State::Closing)
+    }
+
+    /// The limits it keeps.
+    pub fn limits(&self) -> &Limits {
+        &self.settings.limits
     }
 
     /// Connections at present.

@@ -257,6 +257,9 @@ impl Broker {
         {
             return;
         }
+        if !self.may_read(index, parts.topic) {
+            return;
+        }
         // Shown before it is on disk, it could be followed by an older one after a crash.
         let shown = match self.retained.messages.get(parts.topic) {
             Some(ByTopic(_, stamp)) if !self.gate.is_idle() => *stamp,

@@ -29,12 +29,16 @@ pub fn run(flags: CheckFlags) -> Result<String, Failure> {
         config: flags.config,
         ..RunFlags::default()
     };
-    let config = load(flags).map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
+    let config = load(&flags).map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
     // As the start would do: files that cannot be used are found now.
     let wrong = |error: server::Error| Failure::new(exit::WRONG, error.to_string());
     load_tls(&config).map_err(|problems| wrong(server::Error::Tls(problems)))?;
     load_authenticator(&config)
         .map_err(|problems| wrong(server::Error::Authentication(problems)))?;
+    config
+        .acl
+        .load()
+        .map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
     let name = name.unwrap_or_else(|| "the configuration".to_owned());
     Ok(format!("{name} is good\n{}", summary(&config)))
 }

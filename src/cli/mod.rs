@@ -11,6 +11,7 @@ mod options;
 mod passwd;
 mod property;
 mod publish;
+mod reload;
 pub mod run;
 #[cfg(test)]
 mod scripted;
@@ -46,6 +47,8 @@ enum Command {
     Run(run::RunFlags),
     /// Check a configuration
     Check(check::CheckFlags),
+    /// Make a running broker read its configuration again
+    Reload(reload::ReloadFlags),
     /// Make an authority and certificates to try TLS with
     Certs(certs::CertsFlags),
     /// Write a password file
@@ -96,6 +99,10 @@ fn execute(tidegate: Tidegate) -> (&'static str, bool, Result<(), Failure>) {
         Some(Command::Check(flags)) => {
             let result = check::run(flags).map(|summary| print!("{summary}"));
             ("tidegate", false, result)
+        }
+        Some(Command::Reload(flags)) => {
+            let result = reload::run(flags, |told| print!("{told}"));
+            ("tidegate reload", false, result)
         }
         Some(Command::Certs(flags)) => {
             let result = certs::run(&flags).map(|told| print!("{told}"));

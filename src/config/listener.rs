@@ -13,7 +13,7 @@ use crate::net::listener::{AddressRange, ListenerSettings, Protocol};
 use crate::net::socket::SocketFile;
 use crate::net::tls::{CertificateFiles, ClientCertificates, TlsSettings, TlsVersion};
 use crate::net::websocket::WebSocketSettings;
-use crate::wire::{ProtocolVersion, QoS};
+use crate::wire::{ProtocolVersion, QoS, topic};
 
 pub(super) const BIND_EXPECTED: &str =
     "an address and a port such as \"127.0.0.1:1883\", \"[::1]:1883\" or \"gateway.local:1883\"";
@@ -87,6 +87,7 @@ pub(super) fn open_to_all(
     settings.access.allow_anonymous = authentication.allow_anonymous.unwrap_or(!has_methods);
     Listener {
         bind,
+        interface: None,
         socket: None,
         settings,
         optional,
@@ -99,6 +100,7 @@ fn listener(s: &mut Section<'_, '_>, authentication: &Authentication) -> Option<
     let bind = s.optional("bind", ANY_BIND_EXPECTED, |value| {
         binds(value, Some(protocol.default_port()))
     });
+    let interface = interface(s);
     let socket = socket(s);
     let tls = tls(s, protocol);
     let websocket = websocket(s, protocol);
@@ -138,8 +140,15 @@ fn listener(s: &mut Section<'_, '_>, authentication: &Authentication) -> Option<
         );
         return None;
     }
+    if interface.is_some() && bind.is_empty() {
+        s.reject(
+            "bind",
+            "missing: an interface needs an address to listen on",
+        );
+    }
     Some(Listener {
         bind,
+        interface,
         socket,
         settings,
         optional: false,
@@ -157,6 +166,17 @@ fn protocol(s: &mut Section<'_, '_>) -> Protocol {
             _ => return None,
         })
     })
+}
+
+fn interface(s: &mut Section<'_, '_>) -> Option<String> {
+    // Linux has 16 bytes for a name, with the zero at its end.
+    let expected = "the name of a network interface such as \"eth0\", of at most 15 bytes";
+    let read = s.optional("bind_interface", expected, |value| {
+        let text = value.as_text()?;
+        let is_good = (1..16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        is_good.then(|| text.to_owned())
+    });
+    read.ok().flatten()
 }
 
 fn socket(s: &mut Section<'_, '_>) -> Option<SocketFile> {
@@ -317,6 +337,7 @@ fn access(s: &mut Section<'_, '_>, tls: Option<&TlsSettings>, proxied: bool) -> 
         maximum_qos: maximum_qos(s, QoS::ExactlyOnce),
         max_packet_size: s.size("max_packet_size", d.max_packet_size, 64..=LARGEST_PACKET),
         identity: identity.unwrap_or_default(),
+        mount_point: mount_point(s),
         use_identity_as_username: s.flag("use_identity_as_username", false),
         use_identity_as_clientid: s.flag("use_identity_as_clientid", false),
     };
@@ -359,6 +380,15 @@ fn admission(
         allow_anonymous,
         ..access
     }
+}
+
+fn mount_point(s: &mut Section<'_, '_>) -> Box<str> {
+    let expected = "a topic such as \"tenant1/\", which ends with / and does not begin with $";
+    s.get("mount_point", "".into(), expected, |value| {
+        let text = value.as_text()?;
+        let is_good = topic::is_valid_name(text) && text.ends_with('/') && !text.starts_with('$');
+        is_good.then(|| text.into())
+    })
 }
 
 fn version(text: &str) -> Option<ProtocolVersion> {

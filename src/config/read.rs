@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use super::acl::acl;
 use super::authentication::authentication;
 use super::listener::{BIND_EXPECTED, binds, flag_bind, listeners, open_to_all};
 use super::tree::{self, Origin, Report, Section, Table, Value};
@@ -59,6 +60,7 @@ pub(super) fn read(
         Duration::ZERO..=DAY,
     );
     let durability = durability(&mut root);
+    let acl = acl(&mut root);
     let limits = limits(root.section("limits"));
     let (store, commit_delay) = store(root.section("store"), &data_dir);
     let metrics = metrics(root.section("metrics"));
@@ -71,6 +73,7 @@ pub(super) fn read(
         data_dir,
         limits,
         listeners: of_flags.unwrap_or(configured),
+        acl,
         throttle: authentication.throttle,
         durability,
         store,
@@ -161,6 +164,7 @@ fn limits(mut s: Section<'_, '_>) -> Limits {
         max_hot_bytes: s.size("max_hot_bytes", d.max_hot_bytes, 0..=u64::MAX),
         max_packet_size: s.size("max_packet_size", d.max_packet_size, 64..=LARGEST_PACKET),
         max_outgoing_bytes: s.size("max_outgoing_bytes", d.max_outgoing_bytes, 1024..=u64::MAX),
+        max_incoming_bytes: s.size("max_incoming_bytes", d.max_incoming_bytes, 1024..=u64::MAX),
         max_pending_write_bytes: s.size(
             "max_pending_write_bytes",
             d.max_pending_write_bytes,

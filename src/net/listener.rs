@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -20,8 +20,8 @@ use super::socket::{ListeningSocket, Socket};
 use super::tls::certificate::Certificate;
 use super::tls::{Tls, TlsSettings};
 use super::websocket::{self, WebSocketSettings};
-use crate::broker::{Access, Arrival, Peer};
-use crate::clock;
+use crate::broker::{Access, Arrival, Broker, Peer};
+use crate::clock::{self, Now};
 
 /// How a listener takes connections in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub struct AddressRange {
 #[derive(Debug)]
 pub struct Census {
     open: AtomicUsize,
-    max: usize,
+    max: AtomicUsize,
 }
 
 /// A listener, shared by all its sockets and connections.
@@ -87,6 +87,8 @@ pub struct Entrance {
     tls: Option<Arc<Tls>>,
     all: Arc<Census>,
     here: Arc<Census>,
+    /// It is not the way in any more: a handshake that is under way leads nowhere.
+    closed: AtomicBool,
 }
 
 /// One of the connections counted; given back when it is dropped.
@@ -125,6 +127,26 @@ impl ListenerSettings {
             (Some(_), None) => Protocol::Ws,
             (Some(_), Some(_)) => Protocol::Wss,
         }
+    }
+
+    /// Whether other settings differ from these only in how many come in, how fast, and how they prove who they are.
+    pub fn differs_in_admission(&self, other: &ListenerSettings) -> bool {
+        let ListenerSettings {
+            max_connections,
+            max_connection_rate,
+            handshake_timeout,
+            backlog,
+            ..
+        } = *other;
+        let alike = ListenerSettings {
+            authentication: other.authentication.clone(),
+            max_connections,
+            max_connection_rate,
+            handshake_timeout,
+            backlog,
+            ..self.clone()
+        };
+        alike == *other
     }
 
     /// Whether an address may connect.
@@ -200,13 +222,19 @@ impl FromStr for AddressRange {
 impl Census {
     /// Nobody yet, and at most `max`.
     pub fn new(max: usize) -> Arc<Census> {
-        let open = AtomicUsize::new(0);
+        let (open, max) = (AtomicUsize::new(0), AtomicUsize::new(max));
         Arc::new(Census { open, max })
+    }
+
+    /// Sets how many there may be; those beyond it stay.
+    pub fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     fn count(self: &Arc<Census>) -> Option<Counted> {
         let counted = Counted(Arc::clone(self));
-        (self.open.fetch_add(1, Ordering::Relaxed) < self.max).then_some(counted)
+        let max = self.max.load(Ordering::Relaxed);
+        (self.open.fetch_add(1, Ordering::Relaxed) < max).then_some(counted)
     }
 }
 
@@ -231,11 +259,50 @@ impl Entrance {
             settings,
             tls,
             all,
+            closed: AtomicBool::new(false),
         })
     }
 
+    /// The way in that follows this one: those who have come this way stay, and are counted with those who will.
+    pub fn successor(&self, settings: ListenerSettings, tls: Option<Arc<Tls>>) -> Arc<Entrance> {
+        self.here.set_max(settings.max_connections);
+        Arc::new(Entrance {
+            door: Arc::new(Door {
+                methods: settings.authentication.clone(),
+                ..Door::clone(&self.door)
+            }),
+            access: Arc::clone(&self.access),
+            here: Arc::clone(&self.here),
+            settings,
+            tls,
+            all: Arc::clone(&self.all),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether who has come this way has come that way as well.
+    pub fn is_followed_by(&self, other: &Entrance) -> bool {
+        Arc::ptr_eq(&self.access, &other.access)
+    }
+
+    /// How it takes connections in.
+    pub fn settings(&self) -> &ListenerSettings {
+        &self.settings
+    }
+
+    /// Its TLS, if it has any.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
+    }
+
+    /// Closes it, and sends away who has come this way: its settings are not in force any more.
+    pub fn close(&self, broker: &mut Broker, now: Now) {
+        self.closed.store(true, Ordering::Relaxed);
+        broker.send_away(&self.access, now);
+    }
+
     /// Accepts connections for ever.
-    pub async fn accept(self: Arc<Entrance>, listening: ListeningSocket) {
+    pub async fn accept(self: Arc<Entrance>, listening: Arc<ListeningSocket>) {
         let mut rate = self.settings.max_connection_rate.map(Rate::new);
         loop {
             if let Some(rate) = &mut rate {
@@ -301,6 +368,9 @@ impl Entrance {
         let access = Arc::clone(&self.access);
         let mut entered = self.door.core.enter(None);
         let now = entered.now();
+        if self.closed.load(Ordering::Relaxed) {
+            return;
+        }
         let arrival = Arrival { access, peer };
         let Some(id) = entered.broker().accept(arrival, now) else {
             tracing::warn!(

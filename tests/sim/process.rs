@@ -76,6 +76,7 @@ impl World {
                 topics: Vec::new(),
             },
             sys_interval_ms: 0,
+            acl: None,
         };
         let started = self.ms() * 1000;
         let now = self.now(started);

@@ -8,13 +8,18 @@ use crate::broker::binary;
 
 /// The built binary with these arguments and nothing to read. What the tests are told by the environment is not for it.
 pub fn tidegate(arguments: &[&str]) -> Command {
-    let mut command = Command::new(binary());
+    let mut command = without_tidegate(Command::new(binary()));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// A command without the environment variables that say something to the broker or to the tests.
+pub(crate) fn without_tidegate(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("TIDEGATE_") {
             command.env_remove(name);
         }
     }
-    command.args(arguments).stdin(Stdio::null());
     command
 }
 

@@ -34,7 +34,7 @@ use crate::broker::{Identity, Peer, Rules};
 use crate::clock::{self, Clock};
 use crate::wire::packet::Connect;
 use crate::wire::{Fault, ReasonCode};
-use http::{Http, HttpSettings};
+use http::{Http, HttpSettings, Secret};
 use jwt::{Jwt, JwtSettings};
 use password_file::PasswordFile;
 use threads::{HashThreads, Turn};
@@ -85,10 +85,10 @@ pub struct Problem {
     what: String,
 }
 
-/// All that was read to authenticate clients: the chain of each listener.
+/// All that was read to authenticate clients: what each method needs.
 #[derive(Debug, Default)]
 pub struct Authenticator {
-    chains: Vec<Vec<Loaded>>,
+    loaded: Vec<(Method, Loaded)>,
 }
 
 /// A method with what it needs.
@@ -135,39 +135,66 @@ impl Credentials {
 }
 
 impl Authenticator {
-    /// Reads all files of these chains, one for each listener.
+    /// Reads what these methods need.
     ///
     /// # Errors
     /// All problems of all files.
     pub fn load<'a>(
-        chains: impl IntoIterator<Item = &'a [Method]>,
+        methods: impl IntoIterator<Item = &'a Method>,
     ) -> Result<Authenticator, Vec<Problem>> {
-        let mut known: Vec<(&Method, Loaded)> = Vec::new();
-        let (mut loaded, mut problems) = (Vec::new(), Vec::new());
-        for chain in chains {
-            let mut all = Vec::new();
-            for method in chain {
-                let before = known.iter().find(|(known, _)| *known == method);
-                match before.map_or_else(|| method.load(), |(_, loaded)| Ok(loaded.clone())) {
-                    Ok(method_loaded) => {
-                        known.push((method, method_loaded.clone()));
-                        all.push(method_loaded);
-                    }
-                    Err(more) => problems.extend(more),
-                }
+        let mut loaded: Vec<(Method, Loaded)> = Vec::new();
+        let mut problems = Vec::new();
+        for method in methods {
+            if loaded.iter().any(|(known, _)| known == method) {
+                continue;
             }
-            loaded.push(all);
+            match method.load() {
+                Ok(found) => loaded.push((method.clone(), found)),
+                Err(more) => problems.extend(more),
+            }
         }
         problems.dedup();
         if problems.is_empty() {
-            Ok(Authenticator { chains: loaded })
+            Ok(Authenticator { loaded })
         } else {
             Err(problems)
         }
     }
+
+    /// The files that were read.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.loaded.iter().flat_map(|(method, _)| method.files())
+    }
+
+    /// What was read for a chain of methods, in its order. Nothing stands for a method that a reload has ended since the connection began.
+    fn chain<'a>(&'a self, methods: &'a [Method]) -> impl Iterator<Item = &'a Loaded> {
+        methods.iter().filter_map(|method| {
+            let found = self.loaded.iter().find(|(known, _)| known == method)?;
+            Some(&found.1)
+        })
+    }
 }
 
 impl Method {
+    fn files(&self) -> Vec<&Path> {
+        match self {
+            Method::PasswordFile(file) => vec![file],
+            Method::Jwt(all) => all.iter().map(|key| key.keyfile.as_path()).collect(),
+            Method::Http(settings) => {
+                let secret = match &settings.authorization {
+                    Some(Secret::File(file)) => Some(file.as_path()),
+                    _ => None,
+                };
+                settings
+                    .cafile
+                    .as_deref()
+                    .into_iter()
+                    .chain(secret)
+                    .collect()
+            }
+        }
+    }
+
     fn load(&self) -> Result<Loaded, Vec<Problem>> {
         Ok(match self {
             Method::PasswordFile(path) => Loaded::PasswordFile(Arc::new(PasswordFile::load(path)?)),
@@ -194,28 +221,21 @@ impl Authentication {
         }))
     }
 
-    /// Goes on with what was read now, for CONNECTs from now on. It has as many chains as before.
-    pub fn replace(&self, authenticator: Authenticator) {
+    /// Goes on with what was read now, for CONNECTs from now on.
+    pub fn replace(&self, authenticator: Authenticator, throttle: ThrottleSettings) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         *current = Arc::new(authenticator);
+        let mut failures = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.set(throttle);
     }
 
-    /// Whether user names and passwords are looked at on the listener with this number.
-    pub fn has_methods(&self, listener: usize) -> bool {
-        let current = self.current();
-        current
-            .chains
-            .get(listener)
-            .is_some_and(|chain| !chain.is_empty())
-    }
-
-    /// What these credentials prove on the listener with this number; or why they are refused, which has been logged.
+    /// What these credentials prove by the first of these methods that knows; or why they are refused, which has been logged.
     ///
     /// # Errors
     /// 0x86: they are wrong; 0x88: that could not be found out; 0x9F: too many were wrong from this address.
     pub async fn authenticate(
         &self,
-        listener: usize,
+        methods: &[Method],
         credentials: Credentials,
     ) -> Result<Identity, Fault> {
         if self.is_throttled(&credentials) {
@@ -226,7 +246,7 @@ impl Authentication {
         let mut why = "no method knows the user";
         // Held until a failure has been counted: so many more cannot be under way at the same time.
         let mut turn = None;
-        for method in current.chains.get(listener).into_iter().flatten() {
+        for method in current.chain(methods) {
             let answer = match method {
                 Loaded::PasswordFile(file) => {
                     if turn.is_none() {

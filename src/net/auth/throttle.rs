@@ -43,6 +43,11 @@ impl Throttle {
         }
     }
 
+    /// Goes on with other settings; failures so far are forgotten when they would have been.
+    pub fn set(&mut self, settings: ThrottleSettings) {
+        self.settings = settings;
+    }
+
     /// Whether an address has used up its failures. `uptime` is in milliseconds.
     pub fn is_reached(&self, address: IpAddr, uptime: u64) -> bool {
         let until = self.forgotten_at.get(&of(address)).copied().unwrap_or(0);

@@ -103,6 +103,25 @@ struct Loaded {
     expiries: Vec<(PathBuf, i64)>,
 }
 
+/// The TLS of all listeners at present.
+#[derive(Debug, Default)]
+pub struct TlsListeners(Mutex<Vec<(String, Arc<Tls>)>>);
+
+impl TlsListeners {
+    /// Replaces them: what each listener is called, and its TLS.
+    pub fn set(&self, all: Vec<(String, Arc<Tls>)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = all;
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<(String, Arc<Tls>)> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
 /// What tells one state of a file from another; `None` if it is not there.
 type Stamp = Option<[i64; 4]>;
 
@@ -152,6 +171,24 @@ impl Tls {
         state.seen = stamps;
         state.loaded = loaded?;
         Ok(())
+    }
+
+    /// Takes what was just read of the same files, for the handshakes to come.
+    pub fn take_over(&self, fresh: Tls) {
+        *self.state() = fresh
+            .state
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+
+    /// How TLS is done.
+    pub fn settings(&self) -> &TlsSettings {
+        &self.settings
+    }
+
+    /// The last second each certificate is valid, since 1970.
+    pub fn expiries(&self) -> Vec<(PathBuf, i64)> {
+        self.state().loaded.expiries.clone()
     }
 
     /// Whether files have changed since they were last read, and have been left alone since the last time this was asked: a certificate and its key are
