@@ -55,7 +55,7 @@ fn it_takes_as_long_to_refuse_a_stranger_as_a_wrong_password() {
     });
     println!("wrong password {known:?}, unknown user {unknown:?}");
     let (less, more) = (known.min(unknown), known.max(unknown));
-    assert!(more < less * 2, "{known:?} and {unknown:?}");
+    assert!(more < less * 3, "{known:?} and {unknown:?}");
 }
 
 #[test]
@@ -147,9 +147,8 @@ fn sighup_reads_the_file_again_and_a_broken_one_changes_nothing() {
     std::fs::write(&file, good).expect("written");
     set_password(&file, "ann", "new", "sha512");
     broker.signal("HUP");
-    wait_until("it is read", || {
-        broker.log().contains("files of authentication read again")
-    });
+    let told = format!("reload: logins: {} was read again", file.display());
+    wait_until("it is read", || broker.log().contains(&told));
     refused(&broker, "ann", "secret", WRONG);
     assert_eq!(login(&broker, Version::V5, "ann", "new"), 0);
     // Who is there stays.
