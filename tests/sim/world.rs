@@ -472,6 +472,12 @@ impl World {
             client.healing = true;
             client.plan.pace_ms = client.plan.pace_ms.min(50);
         }
+        // Who has stalled reads again, or a run would be judged before it has been told everything.
+        for link in 0..self.links.len() {
+            if self.links[link].is_read {
+                self.soon(self.plan.latency_us, Event::Down(link));
+            }
+        }
         self.at(1_000_000, Event::Check);
     }
 
