@@ -237,7 +237,11 @@ impl Listeners {
     fn close_what_is_gone(
         &self,
         old: &[Option<Open>],
-        next: &[(Arc<Entrance>, Vec<(Place, Arc<ListeningSocket>)>, Option<Open>)],
+        next: &[(
+            Arc<Entrance>,
+            Vec<(Place, Arc<ListeningSocket>)>,
+            Option<Open>,
+        )],
         also: impl FnOnce(&mut Broker, Now),
         told: &mut Vec<String>,
     ) {
@@ -333,10 +337,7 @@ impl Open {
     }
 }
 
-fn name_of(
-    settings: &ListenerSettings,
-    sockets: &[(Place, Arc<ListeningSocket>)],
-) -> String {
+fn name_of(settings: &ListenerSettings, sockets: &[(Place, Arc<ListeningSocket>)]) -> String {
     names(settings, sockets.iter().map(|(_, socket)| socket))
 }
 

@@ -32,7 +32,7 @@ impl Broker {
     /// A broker with the limits it has by default.
     pub fn start() -> Broker {
         match std::env::var(OTHER_BROKER) {
-            Ok(command) => Broker::start_other(&command),
+            Ok(command) => Broker::other(|port| command.replace("{port}", &port.to_string())),
             Err(_) => Broker::start_tidegate(""),
         }
     }
@@ -174,15 +174,29 @@ impl Broker {
         broker
     }
 
-    fn launch(&mut self) {
-        let path = self.dir.path().join("tidegate.toml");
+    /// Writes another configuration, for a broker that runs to read it; as with [`Broker::with`], the plain listener is added.
+    pub fn configure(&mut self, config: &str) {
+        self.config = config.to_owned();
+        self.write_config();
+    }
+
+    /// Its configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.dir.path().join("tidegate.toml")
+    }
+
+    fn write_config(&self) {
         let mut text = String::new();
         // What a test adds may begin with keys at the top level, which must stand before the first table.
         writeln!(text, "data_dir = {:?}", self.data_dir()).expect("a String takes it");
         writeln!(text, "{}", self.config).expect("a String takes it");
         text.push_str("[[listeners]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n");
-        std::fs::write(&path, text).expect("the configuration can be written");
-        let mut child = tidegate_run(&path)
+        std::fs::write(self.config_file(), text).expect("the configuration can be written");
+    }
+
+    fn launch(&mut self) {
+        self.write_config();
+        let mut child = tidegate_run(&self.config_file())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -224,12 +238,13 @@ impl Broker {
         }
     }
 
-    fn start_other(command: &str) -> Broker {
+    /// Runs another broker, of which `command` says how it is started on a port of this machine.
+    pub fn other(command: impl FnOnce(u16) -> String) -> Broker {
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
             .expect("a port is free")
             .port();
-        let command = command.replace("{port}", &port.to_string());
+        let command = command(port);
         let mut words = command.split_whitespace();
         let mut child = Command::new(words.next().expect("a command"))
             .args(words)
