@@ -70,6 +70,10 @@ pub mod server;
 pub mod store;
 pub mod wire;
 
+// Under its own name for what unit tests share with the tests outside.
+#[cfg(test)]
+extern crate self as tidegate;
+
 #[cfg(test)]
 #[path = "../tests/sim/mod.rs"]
 mod sim;

@@ -16,13 +16,14 @@ use crate::broker::record::DurabilityRules;
 use crate::broker::{Acl, Broker, Restored, Settings};
 use crate::clock::{self, Clock, Stopwatch};
 use crate::config::{Config, ConfigError};
+use crate::net::auth::{self, Authentication};
 use crate::net::core::Core;
 use crate::net::tls::TlsError;
 use crate::net::{admin, control};
 use crate::store::{Committer, Opened, Start, Store, StoreError};
 
 use listeners::Listeners;
-pub use listeners::{Listening, load_tls};
+pub use listeners::{Listening, load_authenticator, load_tls};
 use reload::Running;
 
 /// How long clients have to take their DISCONNECT when the broker stops.
@@ -60,6 +61,9 @@ pub enum Error {
     /// A configuration, or a file it names, that cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Files that authentication needs and that cannot be used.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Authentication(Vec<auth::Problem>),
     /// The operating system gave no threads, or no signals.
     #[error("cannot start: {0}")]
     Start(io::Error),
@@ -82,6 +86,9 @@ pub fn run(
     let clock = Clock::start();
     let tls = load_tls(&config).map_err(Error::Tls)?;
     let acl = config.acl.load()?;
+    let authenticator = load_authenticator(&config).map_err(Error::Authentication)?;
+    let authentication =
+        Authentication::start(authenticator, config.throttle).map_err(Error::Start)?;
     let (store, opened) = Store::open(&config.store)?;
     let store = Arc::new(store);
     let (broker, restored, orphans) = recover(&config, &store, &clock, acl)?;
@@ -103,7 +110,11 @@ pub fn run(
 
     let runtime = runtime(&config)?;
     let outcome = runtime.block_on(async {
-        let mut listeners = Listeners::new(Arc::clone(&core), &config.limits);
+        let mut listeners = Listeners::new(
+            Arc::clone(&core),
+            Arc::clone(&authentication),
+            &config.limits,
+        );
         for listener in listeners::bind_plain(&config.metrics)? {
             let (core, store, tls) = (core.clone(), store.clone(), listeners.tls.clone());
             tokio::spawn(admin::serve(listener, core, store, tls));
@@ -125,6 +136,7 @@ pub fn run(
             config,
             reread: Arc::new(reread),
             listeners,
+            authentication,
         };
         serve(&core, running, requests, failure).await
     });

@@ -118,6 +118,15 @@ pub struct Arrival {
     pub peer: Peer,
 }
 
+impl Arrival {
+    /// The user name that the peer's certificate has proved, where that is what proves it: its user name and password are not looked at then.
+    pub fn certified_user(&self) -> Option<&str> {
+        let names = self.peer.certificate.as_deref()?;
+        let identity = names.identity(self.access.identity);
+        identity.filter(|_| self.access.use_identity_as_username)
+    }
+}
+
 impl From<Access> for Arrival {
     fn from(access: Access) -> Arrival {
         Arrival {
@@ -161,9 +170,15 @@ pub(super) struct Admitted {
 }
 
 impl Broker {
-    /// Whether a client may come in through its listener, and as whom.
-    pub(super) fn admit(&self, id: ConnectionId, connect: &Connect<'_>) -> Result<Admitted, Fault> {
-        let Arrival { access, peer } = &self.connections[id.0 as usize].arrival;
+    /// Whether a client may come in through its listener, and as whom; `proved` is what its user name and password were found to prove.
+    pub(super) fn admit(
+        &self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        proved: Result<Identity, Fault>,
+    ) -> Result<Admitted, Fault> {
+        let arrival = &self.connections[id.0 as usize].arrival;
+        let Arrival { access, peer } = arrival;
         let refuse = |reason, what| Err(Fault { reason, what });
         if !access.versions.is_empty() && !access.versions.contains(&connect.version) {
             return refuse(
@@ -172,21 +187,27 @@ impl Broker {
             );
         }
         let certificate = peer.certificate.as_deref();
-        let identity = certificate.and_then(|names| names.identity(access.identity));
-        if certificate.is_some() && identity.is_none() && access.uses_identity() {
+        let certified = certificate.and_then(|names| names.identity(access.identity));
+        if certificate.is_some() && certified.is_none() && access.uses_identity() {
             return refuse(
                 ReasonCode::NotAuthorized,
                 "the certificate has no name of the kind that is the identity here",
             );
         }
-        let user = identity.filter(|_| access.use_identity_as_username);
-        if user.is_none() && !access.allow_anonymous {
+        let identity = match arrival.certified_user() {
+            Some(name) => Identity {
+                user: Some(name.into()),
+                rules: None,
+            },
+            None => proved?,
+        };
+        if identity.user.is_none() && !access.allow_anonymous {
             return refuse(
                 ReasonCode::NotAuthorized,
                 "anonymous access is not allowed on this listener",
             );
         }
-        let client_id = identity.filter(|_| access.use_identity_as_clientid);
+        let client_id = certified.filter(|_| access.use_identity_as_clientid);
         if client_id.is_some_and(|own| !connect.client_id.is_empty() && connect.client_id != own) {
             return refuse(
                 ReasonCode::ClientIdentifierNotValid,
@@ -194,10 +215,7 @@ impl Broker {
             );
         }
         Ok(Admitted {
-            identity: Identity {
-                user: user.map(Into::into),
-                rules: None,
-            },
+            identity,
             client_id: client_id.map(Into::into),
         })
     }

@@ -1,5 +1,6 @@
 //! CONNECT: who may come in, which session it gets, and what CONNACK says (MQTT 5 sections 3.1 and 3.2).
 
+use super::access::Identity;
 use super::connection::State;
 use super::gate::{Arrow, Stamp};
 use super::record::{Durability, NEVER_EXPIRES, QueueKey, Write};
@@ -31,11 +32,12 @@ impl Broker {
         &mut self,
         id: ConnectionId,
         connect: &Connect<'_>,
+        proved: Result<Identity, Fault>,
     ) -> Result<(), Fault> {
         self.connections[id.0 as usize].version = connect.version;
         let largest = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
         self.connections[id.0 as usize].maximum_packet_size = largest;
-        let admitted = self.admit(id, connect)?;
+        let admitted = self.admit(id, connect, proved)?;
         let terms = self.terms(connect, admitted.client_id)?;
         let mut rights = self.rights_of(id, &admitted.identity, &terms.client_id);
         let will = connect
@@ -276,6 +278,11 @@ impl Broker {
         version: Option<ProtocolVersion>,
     ) {
         self.counters.connects_refused += 1;
+        match fault.reason {
+            ReasonCode::BadUserNameOrPassword => self.counters.bad_user_names_or_passwords += 1,
+            ReasonCode::ConnectionRateExceeded => self.counters.logins_throttled += 1,
+            _ => {}
+        }
         let connection = &mut self.connections[id.0 as usize];
         connection.state = State::Closing;
         self.touch(id);

@@ -28,6 +28,10 @@ counters! {
     connects,
     /// CONNECTs refused.
     connects_refused,
+    /// CONNECTs refused because the user name or the password is wrong.
+    bad_user_names_or_passwords,
+    /// CONNECTs refused unseen, after too many with a wrong user name or password from the same address (`max_failed_logins`).
+    logins_throttled,
     /// Sessions taken over by another connection with the same client identifier.
     takeovers,
     /// Connections closed because nothing was heard for 1.5 times the keep alive.
@@ -50,6 +54,8 @@ counters! {
     publishes_unmatched,
     /// QoS 2 messages received again and not delivered again.
     duplicates_suppressed,
+    /// Connections closed because unfinished packets took too much memory (`max_incoming_bytes`).
+    connections_shed,
     /// QoS 0 deliveries dropped because too much waits for a connection (`max_outgoing_bytes`).
     dropped_outgoing_full,
     /// QoS 0 deliveries dropped because the client has had as much as it may (`max_message_rate_out`, `max_byte_rate_out`).

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`Broker::accept`] | a connection was accepted |
 //! | [`Broker::receive`], [`Broker::fault`] | a packet was decoded, or could not be |
+//! | [`Broker::connect`] | a CONNECT was decoded whose user name and password the driver has looked at |
 //! | [`Broker::lost`] | the connection is gone, whoever closed it; always, and last |
 //! | [`Broker::written`], [`Broker::durable`] | the store has come so far with a batch |
 //! | [`Broker::fetched`] | message bodies were read from the store |
@@ -66,7 +67,7 @@ pub use sys::Gauges;
 
 use crate::clock::Now;
 use crate::limits::Limits;
-use crate::wire::packet::{Ack, Disconnect};
+use crate::wire::packet::{Ack, Connect, Disconnect};
 use crate::wire::{
     Fault, Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, ReasonCode,
     codec,
@@ -278,6 +279,31 @@ impl Broker {
         self.counters.connections_refused += 1;
     }
 
+    /// Handles the first packet of a connection, a CONNECT: `proved` says what its user name and password prove, or why it is refused. A CONNECT
+    /// that is given to [`Broker::receive`] proves nothing.
+    pub fn connect(
+        &mut self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        proved: Result<Identity, Fault>,
+        now: Now,
+    ) {
+        self.now = now;
+        let connection = &mut self.connections[id.0 as usize];
+        connection.last_received = now.uptime;
+        // It may have been closed meanwhile: the CONNECT came in time, its proof did not.
+        if connection.state == State::New
+            && let Err(fault) = self.receive_connect(id, connect, proved)
+        {
+            self.fault(id, fault, Some(connect.version), now);
+        }
+    }
+
+    /// How a connection came in.
+    pub fn arrival(&self, id: ConnectionId) -> &Arrival {
+        &self.connections[id.0 as usize].arrival
+    }
+
     /// Handles a packet from a connection.
     pub fn receive(&mut self, id: ConnectionId, packet: Packet<'_>, now: Now) {
         self.now = now;
@@ -287,7 +313,9 @@ impl Broker {
             (State::Closing, _) => return,
             (State::Open, Some(session)) => self.receive_in_session(id, session, packet),
             _ => match packet {
-                Packet::Connect(connect) => self.receive_connect(id, &connect),
+                Packet::Connect(connect) => {
+                    self.receive_connect(id, &connect, Ok(Identity::default()))
+                }
                 _ => {
                     // [MQTT-3.1.0-1]: what is not a MQTT client gets no answer.
                     return self.fault(
@@ -358,6 +386,26 @@ impl Broker {
             }
         }
         self.counters.protocol_faults += 1;
+    }
+
+    /// Ends a connection whose unfinished packet takes memory that others need (`max_incoming_bytes`).
+    pub fn shed(&mut self, id: ConnectionId, now: Now) {
+        self.now = now;
+        let connection = &self.connections[id.0 as usize];
+        let peer = &connection.arrival.peer;
+        let what = "max_incoming_bytes is reached, and this packet has been unfinished longest";
+        match connection.state {
+            State::Closing => return,
+            State::New => {
+                tracing::info!(%peer, what, "connection refused");
+                self.refuse_connect(id, Fault::new(ReasonCode::QuotaExceeded, what), None);
+            }
+            State::Open => {
+                tracing::info!(client = self.client_name(id), %peer, what, "connection closed");
+                self.disconnect(id, ReasonCode::QuotaExceeded, Some(what));
+            }
+        }
+        self.counters.connections_shed += 1;
     }
 
     /// Forgets a connection that is gone. If its client did not take its leave, its will is on its way.
@@ -529,6 +577,17 @@ impl Broker {
     /// What was counted.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Whether a connection is to be closed as soon as what waits for it has been written.
+    pub fn is_closing(&self, id: ConnectionId) -> bool {
+        let connection = self.connections.get(id.0 as usize);
+        connection.is_some_and(|connection| connection.state == State::Closing)
+    }
+
+    /// The limits it keeps.
+    pub fn limits(&self) -> &Limits {
+        &self.settings.limits
     }
 
     /// Connections at present.

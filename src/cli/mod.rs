@@ -8,6 +8,7 @@ mod exit;
 mod format;
 mod json;
 mod options;
+mod passwd;
 mod property;
 mod publish;
 mod reload;
@@ -50,6 +51,8 @@ enum Command {
     Reload(reload::ReloadFlags),
     /// Make an authority and certificates to try TLS with
     Certs(certs::CertsFlags),
+    /// Write a password file
+    Passwd(passwd::PasswdFlags),
     /// Publish messages
     Pub(Box<publish::PublishFlags>),
     /// Subscribe, and print the messages that arrive
@@ -105,6 +108,7 @@ fn execute(tidegate: Tidegate) -> (&'static str, bool, Result<(), Failure>) {
             let result = certs::run(&flags).map(|told| print!("{told}"));
             ("tidegate", false, result)
         }
+        Some(Command::Passwd(flags)) => ("tidegate passwd", false, passwd::run(&flags)),
         Some(Command::Pub(flags)) => {
             let quiet = flags.is_quiet();
             ("tidegate pub", quiet, publish::run(*flags))

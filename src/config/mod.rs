@@ -5,6 +5,7 @@
 //! entry of a list (`TIDEGATE_LISTENERS__0__BIND`). A key that is not known is refused, wherever it stands.
 
 mod acl;
+mod authentication;
 mod listener;
 mod read;
 mod tree;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use crate::broker::record::DurabilityRules;
 use crate::limits::Limits;
+use crate::net::auth::ThrottleSettings;
 use crate::net::listener::ListenerSettings;
 use crate::net::socket::SocketFile;
 use crate::store::StoreOptions;
@@ -46,6 +48,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// What clients may do.
     pub acl: AclSettings,
+    /// How many logins may fail from an address; how clients log in is in the settings of each listener.
+    pub throttle: ThrottleSettings,
     /// How far acknowledgements wait.
     pub durability: DurabilityRules,
     /// The database file in `data_dir`, and its limits.

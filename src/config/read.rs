@@ -6,7 +6,8 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use super::acl::acl;
-use super::listener::{BIND_EXPECTED, binds, flag_listeners, listeners};
+use super::authentication::authentication;
+use super::listener::{BIND_EXPECTED, binds, flag_bind, listeners, open_to_all};
 use super::tree::{self, Origin, Report, Section, Table, Value};
 use super::{Bind, Config, Overrides};
 use crate::broker::record::{Durability, DurabilityRules};
@@ -28,7 +29,7 @@ pub(super) fn read(
     let mut tree = tree::parse(report);
     tree::overlay(&mut tree, environment, report);
     overlay_flags(&mut tree, overrides);
-    let flag_listeners = flag_listeners(&overrides.bind, report);
+    let flag_bind = flag_bind(&overrides.bind, report);
     let mut root = Section::open("", Origin::File(0), tree, report);
     let data_dir = root.get(
         "data_dir",
@@ -64,13 +65,16 @@ pub(super) fn read(
     let (store, commit_delay) = store(root.section("store"), &data_dir);
     let metrics = metrics(root.section("metrics"));
     let log = log(root.section("log"));
-    let configured = listeners(&mut root);
+    let authentication = authentication(root.section("authentication"));
+    let configured = listeners(&mut root, &authentication);
+    let of_flags = flag_bind.map(|bind| vec![open_to_all(bind, false, &authentication)]);
     root.close();
     Config {
         data_dir,
         limits,
-        listeners: flag_listeners.unwrap_or(configured),
+        listeners: of_flags.unwrap_or(configured),
         acl,
+        throttle: authentication.throttle,
         durability,
         store,
         commit_delay,
@@ -162,6 +166,7 @@ fn limits(mut s: Section<'_, '_>) -> Limits {
         max_hot_bytes: s.size("max_hot_bytes", d.max_hot_bytes, 0..=u64::MAX),
         max_packet_size: s.size("max_packet_size", d.max_packet_size, 64..=LARGEST_PACKET),
         max_outgoing_bytes: s.size("max_outgoing_bytes", d.max_outgoing_bytes, 1024..=u64::MAX),
+        max_incoming_bytes: s.size("max_incoming_bytes", d.max_incoming_bytes, 1024..=u64::MAX),
         max_pending_write_bytes: s.size(
             "max_pending_write_bytes",
             d.max_pending_write_bytes,

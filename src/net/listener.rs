@@ -12,7 +12,8 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::connection::{Stream, serve};
+use super::auth::Method;
+use super::connection::{Door, Stream, serve};
 use super::core::Core;
 use super::proxy;
 use super::socket::{ListeningSocket, Socket};
@@ -27,6 +28,8 @@ use crate::clock::{self, Now};
 pub struct ListenerSettings {
     /// What the broker allows those who come this way.
     pub access: Access,
+    /// How clients prove who they are, in the order of asking; empty if nobody can.
+    pub authentication: Vec<Method>,
     /// TLS, if there is any.
     pub tls: Option<TlsSettings>,
     /// WebSocket, if it is that.
@@ -78,11 +81,10 @@ pub struct Census {
 /// A listener, shared by all its sockets and connections.
 #[derive(Debug)]
 pub struct Entrance {
-    core: Arc<Core>,
+    door: Arc<Door>,
     settings: ListenerSettings,
     access: Arc<Access>,
     tls: Option<Arc<Tls>>,
-    max_packet_size: u32,
     all: Arc<Census>,
     here: Arc<Census>,
     /// It is not the way in any more: a handshake that is under way leads nowhere.
@@ -102,6 +104,7 @@ impl Default for ListenerSettings {
     fn default() -> ListenerSettings {
         ListenerSettings {
             access: Access::default(),
+            authentication: Vec::new(),
             tls: None,
             websocket: None,
             proxy_protocol_from: None,
@@ -126,8 +129,8 @@ impl ListenerSettings {
         }
     }
 
-    /// Whether other settings differ from these only in how many come in, and how fast.
-    pub fn differs_in_pace(&self, other: &ListenerSettings) -> bool {
+    /// Whether other settings differ from these only in how many come in, how fast, and how they prove who they are.
+    pub fn differs_in_admission(&self, other: &ListenerSettings) -> bool {
         let ListenerSettings {
             max_connections,
             max_connection_rate,
@@ -136,6 +139,7 @@ impl ListenerSettings {
             ..
         } = *other;
         let alike = ListenerSettings {
+            authentication: other.authentication.clone(),
             max_connections,
             max_connection_rate,
             handshake_timeout,
@@ -241,18 +245,16 @@ impl Drop for Counted {
 }
 
 impl Entrance {
-    /// A listener's way into the broker. `tls` is there if the settings have TLS; `max_packet_size` is the broker's own.
+    /// A listener's way into the broker. `tls` is there if the settings have TLS.
     pub fn new(
-        core: Arc<Core>,
+        door: Door,
         settings: ListenerSettings,
         tls: Option<Arc<Tls>>,
-        max_packet_size: u32,
         all: Arc<Census>,
     ) -> Arc<Entrance> {
         Arc::new(Entrance {
-            core,
+            door: Arc::new(door),
             access: Arc::new(settings.access.clone()),
-            max_packet_size: max_packet_size.min(settings.access.max_packet_size),
             here: Census::new(settings.max_connections),
             settings,
             tls,
@@ -265,9 +267,11 @@ impl Entrance {
     pub fn successor(&self, settings: ListenerSettings, tls: Option<Arc<Tls>>) -> Arc<Entrance> {
         self.here.set_max(settings.max_connections);
         Arc::new(Entrance {
-            core: Arc::clone(&self.core),
+            door: Arc::new(Door {
+                methods: settings.authentication.clone(),
+                ..Door::clone(&self.door)
+            }),
             access: Arc::clone(&self.access),
-            max_packet_size: self.max_packet_size,
             here: Arc::clone(&self.here),
             settings,
             tls,
@@ -302,7 +306,7 @@ impl Entrance {
         let mut rate = self.settings.max_connection_rate.map(Rate::new);
         loop {
             if let Some(rate) = &mut rate {
-                rate.wait(&self.core).await;
+                rate.wait(&self.door.core).await;
             }
             match listening.accept().await {
                 Ok((socket, peer)) => self.take_in(socket, peer),
@@ -362,7 +366,7 @@ impl Entrance {
     fn begin(&self, stream: impl Stream + 'static, peer: Peer, place: Place) {
         tracing::debug!(%peer, "connection accepted");
         let access = Arc::clone(&self.access);
-        let mut entered = self.core.enter(None);
+        let mut entered = self.door.core.enter(None);
         let now = entered.now();
         if self.closed.load(Ordering::Relaxed) {
             return;
@@ -375,16 +379,16 @@ impl Entrance {
             return;
         };
         drop(entered);
-        let (core, max_packet_size) = (Arc::clone(&self.core), self.max_packet_size);
+        let door = Arc::clone(&self.door);
         tokio::spawn(async move {
-            serve(core, stream, id, max_packet_size).await;
+            serve(door, stream, id).await;
             drop(place);
         });
     }
 
     fn refuse(&self, peer: &Peer, why: &str) {
         tracing::info!(%peer, why, "connection refused");
-        self.core.enter(None).broker().refused();
+        self.door.core.enter(None).broker().refused();
     }
 
     /// Does what comes before MQTT.

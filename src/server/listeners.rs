@@ -15,6 +15,8 @@ use crate::broker::Broker;
 use crate::clock::{self, Now};
 use crate::config::{Bind, Config, Listener};
 use crate::limits::Limits;
+use crate::net::auth::{Authentication, Authenticator, Problem};
+use crate::net::connection::Door;
 use crate::net::core::Core;
 use crate::net::listener::{Census, Entrance, ListenerSettings, Protocol};
 use crate::net::socket::{ListenAddress, ListeningSocket, SocketFile, bind_tcp};
@@ -72,10 +74,20 @@ pub fn load_tls(config: &Config) -> Result<Vec<Option<Tls>>, Vec<TlsError>> {
     }
 }
 
+/// Reads the files that authentication needs, those of all listeners.
+///
+/// # Errors
+/// All that is wrong with them.
+pub fn load_authenticator(config: &Config) -> Result<Authenticator, Vec<Problem>> {
+    let listeners = config.listeners.iter();
+    Authenticator::load(listeners.flat_map(|listener| &listener.settings.authentication))
+}
+
 /// All listeners that are open.
 #[derive(Debug)]
 pub(super) struct Listeners {
     core: Arc<Core>,
+    authentication: Arc<Authentication>,
     all: Arc<Census>,
     max_packet_size: u32,
     open: Vec<Open>,
@@ -115,9 +127,10 @@ struct Candidate {
 
 impl Listeners {
     /// None yet.
-    pub fn new(core: Arc<Core>, limits: &Limits) -> Listeners {
+    pub fn new(core: Arc<Core>, authentication: Arc<Authentication>, limits: &Limits) -> Listeners {
         Listeners {
             core,
+            authentication,
             all: Census::new(limits.max_connections),
             max_packet_size: limits.max_packet_size,
             open: Vec::new(),
@@ -192,7 +205,7 @@ impl Listeners {
                     }
                     Arc::clone(way)
                 }
-                Some(way) if way.settings().differs_in_pace(&settings) => {
+                Some(way) if way.settings().differs_in_admission(&settings) => {
                     if let Some((tls, fresh)) = way.tls().zip(tls) {
                         tls.take_over(fresh);
                     }
@@ -261,13 +274,13 @@ impl Listeners {
     }
 
     fn entrance(&self, settings: ListenerSettings, tls: Option<Tls>) -> Arc<Entrance> {
-        Entrance::new(
-            Arc::clone(&self.core),
-            settings,
-            tls.map(Arc::new),
-            self.max_packet_size,
-            Arc::clone(&self.all),
-        )
+        let door = Door {
+            core: Arc::clone(&self.core),
+            max_packet_size: settings.access.max_packet_size.min(self.max_packet_size),
+            authentication: Arc::clone(&self.authentication),
+            methods: settings.authentication.clone(),
+        };
+        Entrance::new(door, settings, tls.map(Arc::new), Arc::clone(&self.all))
     }
 
     /// Accepts from these sockets; those that `before` accepts from already, by the same way, are left alone.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use super::Error;
-use super::listeners::{Listeners, load_tls};
+use super::listeners::{Listeners, load_authenticator, load_tls};
 use crate::broker::Acl;
 use crate::config::{AclSettings, Config, ConfigError};
+use crate::net::auth::{Authentication, Authenticator};
 use crate::net::control::{Answer, Outcome};
 use crate::net::tls::Tls;
 
@@ -19,6 +20,7 @@ pub(super) struct Running {
     /// Reads the configuration as it was read at the start.
     pub reread: Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>,
     pub listeners: Listeners,
+    pub authentication: Arc<Authentication>,
 }
 
 /// A configuration, with all the files it names.
@@ -26,6 +28,7 @@ struct Read {
     config: Config,
     tls: Vec<Option<Tls>>,
     acl: Option<Arc<Acl>>,
+    authenticator: Authenticator,
 }
 
 impl Running {
@@ -48,8 +51,12 @@ impl Running {
         let reread = Arc::clone(&self.reread);
         // Files are read where waiting for a disk holds up no connection.
         let read = spawn_blocking(move || read(&*reread)).await;
-        let Read { config, tls, acl } =
-            read.map_err(|panic| Error::Start(std::io::Error::other(panic)))??;
+        let Read {
+            config,
+            tls,
+            acl,
+            authenticator,
+        } = read.map_err(|panic| Error::Start(std::io::Error::other(panic)))??;
         let prepared = self.listeners.prepare(&config, tls)?;
         // From here on nothing can fail.
         let (config, restart) = in_force(&self.config, config);
@@ -58,10 +65,14 @@ impl Running {
         if self.config.limits != limits {
             told.push("[limits]: changed".to_owned());
         }
+        for file in authenticator.files() {
+            told.push(format!("logins: {} was read again", file.display()));
+        }
         if acl.is_some() || self.config.acl != config.acl {
             told.push(describe(&config.acl));
         }
         self.listeners.set_max_connections(limits.max_connections);
+        self.authentication.replace(authenticator, config.throttle);
         told.extend(self.listeners.put_in_force(prepared, |broker, now| {
             broker.set_limits(limits, now);
             broker.set_acl(acl, now);
@@ -75,7 +86,13 @@ fn read(reread: &dyn Fn() -> Result<Config, ConfigError>) -> Result<Read, Error>
     let config = reread()?;
     let tls = load_tls(&config).map_err(Error::Tls)?;
     let acl = config.acl.load()?;
-    Ok(Read { config, tls, acl })
+    let authenticator = load_authenticator(&config).map_err(Error::Authentication)?;
+    Ok(Read {
+        config,
+        tls,
+        acl,
+        authenticator,
+    })
 }
 
 fn describe(acl: &AclSettings) -> String {
