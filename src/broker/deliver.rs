@@ -58,6 +58,7 @@ impl Broker {
         self.client_has_window(index)
             && session.outgoing.len() < usize::from(self.settings.limits.max_inflight_messages)
             && connection.outbox.len() < FILL_BYTES
+            && !connection.has_had_enough(self.now.uptime)
     }
 
     /// Delivers at QoS 0: now or never.
@@ -75,6 +76,10 @@ impl Broker {
         let connection = &mut self.connections[id.0 as usize];
         if connection.outbox.len() >= self.settings.limits.max_outgoing_bytes {
             self.counters.dropped_outgoing_full += 1;
+            return;
+        }
+        if connection.has_had_enough(self.now.uptime) {
+            self.counters.dropped_quota += 1;
             return;
         }
         let delivery = Delivery {
@@ -109,6 +114,7 @@ impl Broker {
             .push(offer.stamp, &self.gate, |out| out.extend_from_slice(frame));
         self.counters.publishes_sent += 1;
         self.counters.payload_bytes_sent += offer.parts.payload.len() as u64;
+        self.count_sent(id, delivery.len());
         self.pushed(id);
     }
 
@@ -124,8 +130,13 @@ impl Broker {
         let Some(id) = self.sessions[index.0 as usize].connection else {
             return;
         };
-        if self.connections[id.0 as usize].outbox.len() >= self.settings.limits.max_outgoing_bytes {
+        let connection = &self.connections[id.0 as usize];
+        if connection.outbox.len() >= self.settings.limits.max_outgoing_bytes {
             self.counters.dropped_outgoing_full += 1;
+            return;
+        }
+        if connection.has_had_enough(self.now.uptime) {
+            self.counters.dropped_quota += 1;
             return;
         }
         let ids = if subscription == 0 {
@@ -135,7 +146,7 @@ impl Broker {
         };
         let delivery = Delivery {
             parts,
-            topic: self.connections[id.0 as usize].topic_for_client(parts.topic),
+            topic: connection.topic_for_client(parts.topic),
             qos: QoS::AtMostOnce,
             retain,
             dup: false,
@@ -249,6 +260,7 @@ impl Broker {
         });
         self.counters.publishes_sent += 1;
         self.counters.payload_bytes_sent += delivery.parts.payload.len() as u64;
+        self.count_sent(id, delivery.len());
         self.pushed(id);
     }
 

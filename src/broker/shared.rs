@@ -243,8 +243,9 @@ impl Broker {
             return false;
         };
         if lower(qos, member.qos()) == QoS::AtMostOnce {
-            return self.connections[id.0 as usize].outbox.len()
-                < self.settings.limits.max_outgoing_bytes;
+            let connection = &self.connections[id.0 as usize];
+            return connection.outbox.len() < self.settings.limits.max_outgoing_bytes
+                && !connection.has_had_enough(self.now.uptime);
         }
         session.outgoing.resend().is_none() && self.has_window(member.session)
     }
