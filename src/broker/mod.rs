@@ -279,8 +279,7 @@ impl Broker {
         self.counters.connections_refused += 1;
     }
 
-    /// Handles the first packet of a connection, a CONNECT: `proved` says what its user name and password prove, or why it is refused. A CONNECT
-    /// that is given to [`Broker::receive`] proves nothing.
+    /// Handles a CONNECT: `proved` says what its user name and password prove, or why it is refused. Given to [`Broker::receive`], it proves nothing.
     pub fn connect(
         &mut self,
         id: ConnectionId,
