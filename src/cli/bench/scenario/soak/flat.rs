@@ -175,7 +175,9 @@ mod tests {
         type Leak = fn(&mut Reading, f64);
         let leaks: [(&str, Leak); 4] = [
             ("memory", |reading, n| reading.resident = 50.0 + n),
-            ("database file", |reading, n| reading.database = 4.0 + 3.0 * n),
+            ("database file", |reading, n| {
+                reading.database = 4.0 + 3.0 * n
+            }),
             ("descriptors", |reading, n| reading.descriptors = 50.0 + n),
             ("latency p50", |reading, n| reading.p50 = 1.0 + 2.0 * n),
         ];
