@@ -56,7 +56,7 @@ counters! {
     duplicates_suppressed,
     /// Connections closed because unfinished packets took too much memory (`max_incoming_bytes`).
     connections_shed,
-    /// QoS 0 deliveries dropped because too much waits for a connection (`max_outgoing_bytes`).
+    /// QoS 0 deliveries dropped because too much waits for a connection, or for all (`max_outgoing_bytes`, `max_outgoing_bytes_total`).
     dropped_outgoing_full,
     /// Deliveries dropped because a queue is full (`max_queued_messages`, `max_queued_bytes`, `max_queued_bytes_total`, `max_queued_memory_bytes`).
     dropped_queue_full,

@@ -54,10 +54,9 @@ impl Broker {
         let Some(id) = session.connection else {
             return false;
         };
-        let connection = &self.connections[id.0 as usize];
         self.client_has_window(index)
             && session.outgoing.len() < usize::from(self.settings.limits.max_inflight_messages)
-            && connection.outbox.len() < FILL_BYTES
+            && !self.is_outgoing_full(id, FILL_BYTES)
     }
 
     /// Delivers at QoS 0: now or never.
@@ -72,11 +71,11 @@ impl Broker {
         let Some(id) = self.sessions[index.0 as usize].connection else {
             return;
         };
-        let connection = &mut self.connections[id.0 as usize];
-        if connection.outbox.len() >= self.settings.limits.max_outgoing_bytes {
+        if self.is_outgoing_full(id, self.settings.limits.max_outgoing_bytes) {
             self.counters.dropped_outgoing_full += 1;
             return;
         }
+        let connection = &mut self.connections[id.0 as usize];
         let delivery = Delivery {
             parts: offer.parts,
             topic: connection.topic_for_client(offer.parts.topic),
@@ -124,7 +123,7 @@ impl Broker {
         let Some(id) = self.sessions[index.0 as usize].connection else {
             return;
         };
-        if self.connections[id.0 as usize].outbox.len() >= self.settings.limits.max_outgoing_bytes {
+        if self.is_outgoing_full(id, self.settings.limits.max_outgoing_bytes) {
             self.counters.dropped_outgoing_full += 1;
             return;
         }
@@ -256,7 +255,7 @@ impl Broker {
     /// queues of its shared groups. Goes on when the outbox has been taken, an acknowledgement has come or bodies have been read.
     pub(super) fn pump(&mut self, id: ConnectionId, index: SessionIndex) {
         while let Some(packet_id) = self.sessions[index.0 as usize].outgoing.resend() {
-            if self.connections[id.0 as usize].outbox.len() >= FILL_BYTES {
+            if self.is_outgoing_full(id, FILL_BYTES) {
                 return;
             }
             if self.has_older_queued(index, packet_id) {
