@@ -244,7 +244,7 @@ impl Rig {
     /// Ends a client's connection without a DISCONNECT.
     pub fn cut(&mut self, peer: usize) {
         let peer = &mut self.peers[peer];
-        peer.link.close(self.poll.registry());
+        peer.link.close();
         peer.state = State::Gone;
     }
 
