@@ -30,6 +30,12 @@
 //!
 //! A message that no durable session wants and that is not retained is never written and waits for nothing: steps 4 and 6 fall away.
 //!
+//! # The way of a CONNECT
+//!
+//! `net::connection` decodes it. Where the listener has methods of authentication and the client sends a user name or a password, the CONNECT waits in the
+//! connection's task while [`net::auth`] asks the methods in turn; passwords are hashed on threads of their own. What was proved goes to
+//! [`broker::Broker::connect`] with the CONNECT, and `admit` (broker/access.rs) decides with what the listener allows and the certificate says.
+//!
 //! # What is promised, and where it is kept
 //!
 //! - An acknowledgement leaves after the fsync that makes it true: each packet that promises or reveals a write carries a stamp (broker/gate.rs).
