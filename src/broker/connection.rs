@@ -6,6 +6,7 @@ use hashbrown::HashMap;
 use super::SessionIndex;
 use super::access::Arrival;
 use super::gate::Outbox;
+use super::quota::Quota;
 use crate::wire::ProtocolVersion;
 
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub(super) struct Connection {
     /// The CONNECT was accepted with a session expiry interval other than 0 (so a DISCONNECT may change it).
     pub may_set_expiry: bool,
     aliases: Option<Box<Aliases>>,
+    /// What its client has sent and been sent of late, if that is limited.
+    pub quota: Option<Box<Quota>>,
     pub touched: bool,
     pub holding: bool,
     pub paused: bool,
@@ -89,6 +92,7 @@ impl Connection {
             unreleased: 0,
             may_set_expiry: false,
             aliases: None,
+            quota: None,
             touched: false,
             holding: false,
             paused: false,

@@ -57,6 +57,7 @@ impl Broker {
         self.client_has_window(index)
             && session.outgoing.len() < usize::from(self.settings.limits.max_inflight_messages)
             && !self.is_outgoing_full(id, FILL_BYTES)
+            && !self.connections[id.0 as usize].has_had_enough(self.now.uptime)
     }
 
     /// Delivers at QoS 0: now or never.
@@ -76,6 +77,10 @@ impl Broker {
             return;
         }
         let connection = &mut self.connections[id.0 as usize];
+        if connection.has_had_enough(self.now.uptime) {
+            self.counters.dropped_quota += 1;
+            return;
+        }
         let delivery = Delivery {
             parts: offer.parts,
             topic: connection.topic_for_client(offer.parts.topic),
@@ -108,6 +113,7 @@ impl Broker {
             .push(offer.stamp, &self.gate, |out| out.extend_from_slice(frame));
         self.counters.publishes_sent += 1;
         self.counters.payload_bytes_sent += offer.parts.payload.len() as u64;
+        self.count_sent(id, delivery.len());
         self.pushed(id);
     }
 
@@ -127,6 +133,11 @@ impl Broker {
             self.counters.dropped_outgoing_full += 1;
             return;
         }
+        let connection = &self.connections[id.0 as usize];
+        if connection.has_had_enough(self.now.uptime) {
+            self.counters.dropped_quota += 1;
+            return;
+        }
         let ids = if subscription == 0 {
             &[][..]
         } else {
@@ -134,7 +145,7 @@ impl Broker {
         };
         let delivery = Delivery {
             parts,
-            topic: self.connections[id.0 as usize].topic_for_client(parts.topic),
+            topic: connection.topic_for_client(parts.topic),
             qos: QoS::AtMostOnce,
             retain,
             dup: false,
@@ -248,6 +259,7 @@ impl Broker {
         });
         self.counters.publishes_sent += 1;
         self.counters.payload_bytes_sent += delivery.parts.payload.len() as u64;
+        self.count_sent(id, delivery.len());
         self.pushed(id);
     }
 

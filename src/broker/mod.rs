@@ -34,6 +34,7 @@ mod gate;
 pub mod message;
 mod publish;
 mod queue;
+mod quota;
 pub mod record;
 mod restore;
 mod retained;
@@ -47,6 +48,7 @@ mod tree;
 mod will;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -73,6 +75,7 @@ use crate::wire::{
 use connection::{Connection, State};
 pub(crate) use gate::Arrow;
 use gate::{Gate, Stamp};
+use quota::Tally;
 use record::{Batch, BatchId, Durability, DurabilityRules, QueueKey, Seq, Write};
 use retained::Retained;
 use route::Routes;
@@ -148,6 +151,10 @@ pub struct Broker {
     connections: Slab<Connection>,
     sessions: Slab<Session>,
     by_client: HashMap<Box<str>, SessionIndex, FixedState>,
+    /// Connections of each user.
+    by_user: Tally<Box<str>>,
+    /// Connections from each address.
+    by_address: Tally<IpAddr>,
     groups: Slab<Group>,
     group_names: HashMap<Box<str>, GroupIndex, FixedState>,
     tree: Tree,
@@ -198,6 +205,8 @@ impl Broker {
             connections: Slab::new(),
             sessions: Slab::new(),
             by_client: HashMap::with_hasher(FixedState::with_seed(seed)),
+            by_user: Tally::new(seed),
+            by_address: Tally::new(seed),
             groups: Slab::new(),
             group_names: HashMap::with_hasher(FixedState::with_seed(seed)),
             tree: Tree::new(seed),
@@ -243,18 +252,27 @@ impl Broker {
     /// Takes in a connection; `None` if there are too many or the broker is shutting down: close it.
     pub fn accept(&mut self, arrival: impl Into<Arrival>, now: Now) -> Option<ConnectionId> {
         self.now = now;
-        if self.shutting_down || self.connections.len() >= self.settings.limits.max_connections {
+        let arrival = arrival.into();
+        let limits = &self.settings.limits;
+        let address = arrival.peer.ip();
+        let crowded = address.is_some_and(|address| {
+            let most = limits.max_connections_per_address;
+            most > 0 && self.by_address.count(&address) >= most
+        });
+        if self.shutting_down || crowded || self.connections.len() >= limits.max_connections {
             self.refused();
             return None;
+        }
+        if let Some(address) = address {
+            self.by_address.add(address);
         }
         self.counters.connections_accepted += 1;
         let serial = self.next_serial;
         self.next_serial += 1;
-        let id = ConnectionId(self.connections.insert(Connection::new(
-            serial,
-            arrival.into(),
-            now.uptime,
-        )) as u32);
+        let id = ConnectionId(
+            self.connections
+                .insert(Connection::new(serial, arrival, now.uptime)) as u32,
+        );
         self.timers.set(
             now.uptime + self.settings.limits.connect_timeout_ms,
             Timer::Connect(id, serial),
@@ -400,8 +418,11 @@ impl Broker {
     pub fn lost(&mut self, id: ConnectionId, now: Now) {
         self.now = now;
         self.detach(id);
-        let connection = self.connections.remove(id.0 as usize);
-        self.outgoing_bytes -= connection.counted;
+        let gone = self.connections.remove(id.0 as usize);
+        self.outgoing_bytes -= gone.counted;
+        if let Some(address) = gone.arrival.peer.ip() {
+            self.by_address.remove(&address);
+        }
     }
 
     /// All of a batch has been handed to the operating system.
@@ -511,8 +532,8 @@ impl Broker {
         }
     }
 
-    /// Whether nothing more should be read from a connection for now: the disk is behind, or its client does not take what waits for it. The
-    /// connection is touched when that changes.
+    /// Whether nothing more should be read from a connection for now: the disk is behind, its client does not take what waits for it, or has
+    /// sent more than it may. The connection is touched when that changes.
     pub fn should_pause(&mut self, id: ConnectionId) -> bool {
         let congested = self.is_congested();
         let connection = &mut self.connections[id.0 as usize];
@@ -520,7 +541,9 @@ impl Broker {
             self.counters.reading_paused += 1;
             self.paused.push(id);
         }
-        congested || connection.outbox.len() > self.settings.limits.max_outgoing_bytes
+        congested
+            || connection.outbox.len() > self.settings.limits.max_outgoing_bytes
+            || connection.has_sent_too_much(self.now.uptime)
     }
 
     /// Tells all clients that the server shuts down, and lets no new ones in. When their connections are lost, [`Broker::flush`] and
@@ -534,12 +557,6 @@ impl Broker {
             .map(|(id, _)| ConnectionId(id as u32))
             .collect();
         self.dismiss(ids, ReasonCode::ServerShuttingDown, None);
-    }
-
-    /// Replaces all limits. Those that connections have been told of hold for them as they were told, and must stay as they are.
-    pub fn set_limits(&mut self, limits: Limits, now: Now) {
-        self.now = now;
-        self.settings.limits = limits;
     }
 
     /// Ends connections from this side, however far they have come.

@@ -15,6 +15,7 @@ mod limits;
 mod malice;
 mod mount;
 mod publish;
+mod quota;
 mod restore;
 mod retained;
 mod shared;
