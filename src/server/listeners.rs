@@ -275,6 +275,12 @@ impl Listeners {
             Some(_) => "changed; its clients have to connect again",
             None => "opened",
         };
+        let door = Door {
+            core: Arc::clone(&self.core),
+            max_packet_size: settings.access.max_packet_size.min(self.max_packet_size),
+            authentication: Arc::clone(&self.authentication),
+            methods: settings.authentication.clone(),
+        };
         let entrance = Entrance::new(door, settings, tls.map(Arc::new), Arc::clone(&self.all));
         (entrance, Some(what))
     }
