@@ -27,6 +27,19 @@ fn header(first: u8, length: u32) -> Vec<u8> {
 }
 
 #[test]
+fn nobody() {
+    make(&Attack {
+        name: "nobody: the pair alone",
+        limits: "",
+        most_mb: 60.0,
+        run: |_, _| {
+            std::thread::sleep(Duration::from_secs(2));
+            "nothing".to_owned()
+        },
+    });
+}
+
+#[test]
 fn connects_that_never_end() {
     make(&Attack {
         name: "CONNECTs of 1 MB, all but the last byte",
