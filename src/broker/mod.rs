@@ -67,7 +67,7 @@ pub use sys::Gauges;
 
 use crate::clock::Now;
 use crate::limits::Limits;
-use crate::wire::packet::{Ack, Connect, Disconnect};
+use crate::wire::packet::{Ack, Disconnect};
 use crate::wire::{
     Fault, Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, ReasonCode,
     codec,
@@ -83,6 +83,9 @@ use session::Session;
 use shared::Group;
 use timer::{Timer, Timers};
 use tree::Tree;
+
+/// Bytes that may wait for a connection when `max_outgoing_bytes_total` is reached: whoever takes what it is sent goes on.
+const OUTGOING_SHARE: usize = 4096;
 
 /// Names a connection, from [`Broker::accept`] until [`Broker::lost`]; then another connection may get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -165,6 +168,8 @@ pub struct Broker {
     assigned_ids: u64,
     queued_bytes: u64,
     hot_bytes: u64,
+    /// Bytes that wait to be written to all connections, those included that are being written.
+    outgoing_bytes: usize,
     /// Bytes of messages the store can still take.
     room: u64,
     shutting_down: bool,
@@ -214,6 +219,7 @@ impl Broker {
             assigned_ids: 0,
             queued_bytes: 0,
             hot_bytes: 0,
+            outgoing_bytes: 0,
             room: u64::MAX,
             shutting_down: false,
             timers: Timers::default(),
@@ -241,66 +247,6 @@ impl Broker {
             broker.timers.set(now.uptime + 1, Timer::Sys);
         }
         broker
-    }
-
-    /// Takes in a connection; `None` if there are too many or the broker is shutting down: close it.
-    pub fn accept(&mut self, arrival: impl Into<Arrival>, now: Now) -> Option<ConnectionId> {
-        self.now = now;
-        let arrival = arrival.into();
-        let limits = &self.settings.limits;
-        let address = arrival.peer.ip();
-        let crowded = address.is_some_and(|address| {
-            let most = limits.max_connections_per_address;
-            most > 0 && self.by_address.count(&address) >= most
-        });
-        if self.shutting_down || crowded || self.connections.len() >= limits.max_connections {
-            self.refused();
-            return None;
-        }
-        if let Some(address) = address {
-            self.by_address.add(address);
-        }
-        self.counters.connections_accepted += 1;
-        let serial = self.next_serial;
-        self.next_serial += 1;
-        let id = ConnectionId(
-            self.connections
-                .insert(Connection::new(serial, arrival, now.uptime)) as u32,
-        );
-        self.timers.set(
-            now.uptime + self.settings.limits.connect_timeout_ms,
-            Timer::Connect(id, serial),
-        );
-        Some(id)
-    }
-
-    /// Counts a connection that was closed before it came this far.
-    pub fn refused(&mut self) {
-        self.counters.connections_refused += 1;
-    }
-
-    /// Handles a CONNECT: `proved` says what its user name and password prove, or why it is refused. Given to [`Broker::receive`], it proves nothing.
-    pub fn connect(
-        &mut self,
-        id: ConnectionId,
-        connect: &Connect<'_>,
-        proved: Result<Identity, Fault>,
-        now: Now,
-    ) {
-        self.now = now;
-        let connection = &mut self.connections[id.0 as usize];
-        connection.last_received = now.uptime;
-        // It may have been closed meanwhile: the CONNECT came in time, its proof did not.
-        if connection.state == State::New
-            && let Err(fault) = self.receive_connect(id, connect, proved)
-        {
-            self.fault(id, fault, Some(connect.version), now);
-        }
-    }
-
-    /// How a connection came in.
-    pub fn arrival(&self, id: ConnectionId) -> &Arrival {
-        &self.connections[id.0 as usize].arrival
     }
 
     /// Handles a packet from a connection.
@@ -412,6 +358,7 @@ impl Broker {
         self.now = now;
         self.detach(id);
         let gone = self.connections.remove(id.0 as usize);
+        self.outgoing_bytes -= gone.counted;
         if let Some(address) = gone.arrival.peer.ip() {
             self.by_address.remove(&address);
         }
@@ -515,7 +462,9 @@ impl Broker {
         }
         let connection = &mut self.connections[id.0 as usize];
         connection.outbox.take(out);
+        connection.taken = out.len();
         let close = connection.state == State::Closing;
+        self.count_outgoing(id);
         Output {
             close,
             pause: self.should_pause(id),
@@ -656,12 +605,29 @@ impl Broker {
     }
 
     fn pushed(&mut self, id: ConnectionId) {
+        self.count_outgoing(id);
         let connection = &mut self.connections[id.0 as usize];
         if connection.outbox.is_holding() && !connection.holding {
             connection.holding = true;
             self.holding.push(id);
         }
         self.touch(id);
+    }
+
+    /// Brings the account of what waits to be written up to date with a connection.
+    #[inline]
+    fn count_outgoing(&mut self, id: ConnectionId) {
+        let connection = &mut self.connections[id.0 as usize];
+        let bytes = connection.outbox.len() + connection.taken;
+        self.outgoing_bytes = self.outgoing_bytes + bytes - connection.counted;
+        connection.counted = bytes;
+    }
+
+    /// Whether so much waits for a connection, or for all of them, that nothing is added for it that can be dropped or can wait.
+    fn is_outgoing_full(&self, id: ConnectionId, most: usize) -> bool {
+        let waiting = self.connections[id.0 as usize].outbox.len();
+        let short = self.outgoing_bytes >= self.settings.limits.max_outgoing_bytes_total;
+        waiting >= most || short && waiting >= OUTGOING_SHARE
     }
 
     /// Ends a connection from this side: says why to a client that can be told, and closes once that has been written. What still waits for the
@@ -671,6 +637,8 @@ impl Broker {
         let connection = &mut self.connections[id.0 as usize];
         connection.outbox.drop_held();
         connection.state = State::Closing;
+        self.count_outgoing(id);
+        let connection = &self.connections[id.0 as usize];
         // A CONNACK that still waits for the disk is not sent, and nothing goes before it [MQTT-3.14.0-1].
         if connection.version == ProtocolVersion::V5 && connection.outbox.has_begun() {
             let mut properties = PropertiesBuf::new();

@@ -214,7 +214,7 @@ fn a_listener_has_a_mount_point() {
         .banner()
         .iter()
         .flat_map(|line| line.split_whitespace());
-    let plain = plain.filter_map(|word| word.strip_prefix("mqtt://")).last();
+    let plain = plain.rev().find_map(|word| word.strip_prefix("mqtt://"));
     let plain = plain
         .and_then(|address| address.parse().ok())
         .expect("an address");
