@@ -515,4 +515,19 @@ mod tests {
             assert!(told.starts_with(&place), "{told}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_token_that_was_changed_anywhere_lets_nobody_in(at in 0_usize..200, byte in proptest::prelude::any::<u8>()) {
+            let (_file, settings) = settings(JwtAlgorithm::Hs256, SECRET);
+            let jwt = Jwt::load(&[settings]).expect("a good key");
+            let claims = json!({"sub": "ann", "exp": NOW + 1});
+            let good = hs256(&json!({"alg": "HS256"}), &claims).into_bytes();
+            let mut changed = good.clone();
+            let at = at % good.len();
+            changed[at] = byte;
+            let accepted = matches!(jwt.ask(&changed, NOW), Answer::Accepted(_));
+            proptest::prop_assert!(!accepted || changed == good, "{}", String::from_utf8_lossy(&changed));
+        }
+    }
 }

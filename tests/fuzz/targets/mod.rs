@@ -12,13 +12,14 @@ mod store;
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("codec_v31", codec::v31, seeds::v31),
     ("codec_v311", codec::v311, seeds::v311),
     ("codec_v5", codec::v5, seeds::v5),
     ("properties", codec::properties, seeds::properties),
     ("topics", codec::topics, seeds::topics),
     ("config", outer::config, seeds::config),
+    ("password_file", outer::password_file, seeds::password_file),
     ("store_rows", store::rows, seeds::store_rows),
     ("websocket", outer::websocket, seeds::websocket),
     ("before_mqtt", outer::before_mqtt, seeds::before_mqtt),

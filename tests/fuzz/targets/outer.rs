@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use tidegate::config::{Config, Overrides};
+use tidegate::net::auth::hash::PasswordHash;
+use tidegate::net::auth::password_file::{Line, PasswordFile, split};
 use tidegate::net::proxy::read_header;
 use tidegate::net::websocket::frame::{Decoder, End, Role, encode_binary};
 use tidegate::net::websocket::{WebSocketSettings, accept};
@@ -28,6 +30,29 @@ pub fn config(data: &[u8]) {
         assert!(!problem.what.is_empty());
     }
     assert_eq!(read().expect_err("as before"), error);
+}
+
+/// A password file: what is wrong with it is said with its line; what is good has hashes that are written as they are read.
+pub fn password_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let lines = text.lines().count();
+    if let Err(problems) = PasswordFile::parse(Path::new("fuzz"), text) {
+        assert!(!problems.is_empty() && problems.len() <= lines);
+        for problem in &problems {
+            let told = problem.to_string();
+            assert!(told.starts_with("fuzz:"), "{told}");
+        }
+    }
+    for line in text.lines() {
+        if let Ok(Line::User(_, hash)) = split(line)
+            && let Ok(hash) = PasswordHash::parse(hash)
+        {
+            let again = PasswordHash::parse(&hash.to_string());
+            assert!(again == Ok(hash));
+        }
+    }
 }
 
 /// A server's and a client's decoder: however the bytes are split, the same comes of them.

@@ -211,6 +211,17 @@ pub fn topics() -> Vec<Vec<u8>> {
     pairs.map(|pair| pair.as_bytes().to_vec()).to_vec()
 }
 
+/// A file with all kinds of hashes.
+pub fn password_file() -> Vec<Vec<u8>> {
+    let hash = |bytes: usize| "A".repeat(bytes.div_ceil(3) * 4 - 2) + "==";
+    let text = format!(
+        "# who\n\nann:$6$AAAAAAAAAAAAAAAA${}\nbob:$7$101$AAAAAAAAAAAAAAAA${}\r\ncid:$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4\n",
+        hash(64),
+        hash(64)
+    );
+    vec![text.into_bytes(), b"ann:plain\n".to_vec(), Vec::new()]
+}
+
 /// The configuration that explains all keys, as it is and with its comments taken off, and some short ones.
 pub fn config() -> Vec<Vec<u8>> {
     let full = include_str!("../../../config/tidegate.toml");
