@@ -158,6 +158,8 @@ pub struct Identity {
     pub user: Option<Box<str>>,
     /// What it may do, if its credentials say so: that stands instead of the broker's list.
     pub rules: Option<Arc<Rules>>,
+    /// A number of what it has proved that with, if that can be withdrawn while it is connected: see [`Broker::withdraw_logins`].
+    pub credential: Option<u64>,
 }
 
 /// Who a client is, once its CONNECT has been admitted.
@@ -198,6 +200,7 @@ impl Broker {
             Some(name) => Identity {
                 user: Some(name.into()),
                 rules: None,
+                credential: None,
             },
             None => proved?,
         };
