@@ -30,6 +30,12 @@
 //!
 //! A message that no durable session wants and that is not retained is never written and waits for nothing: steps 4 and 6 fall away.
 //!
+//! # The way of a CONNECT
+//!
+//! `net::connection` decodes it. Where the listener has methods of authentication and the client sends a user name or a password, the CONNECT waits in the
+//! connection's task while [`net::auth`] asks the methods in turn; passwords are hashed on threads of their own. What was proved goes to
+//! [`broker::Broker::connect`] with the CONNECT, and `admit` (broker/access.rs) decides with what the listener allows and the certificate says.
+//!
 //! # What is promised, and where it is kept
 //!
 //! - An acknowledgement leaves after the fsync that makes it true: each packet that promises or reveals a write carries a stamp (broker/gate.rs).
@@ -48,7 +54,9 @@
 //!   An offline session holds no bodies at all.
 //! - A message needed by one session only has no reference count; shared ones are counted in memory and counted again at recovery.
 //! - A shared group is a queue of its own from which members pull; so a slow or absent member holds nothing back.
-//! - A retained message sent for a new subscription is a message of its own, with its own place in the order.
+//! - A retained message sent for a new subscription is a message of its own, with its own place in the order. It comes from the broker and from no
+//!   connection, and whose it was is not kept: No Local (\[MQTT-3.8.3-3\]) holds back what its client publishes, not what is retained of it. A client
+//!   that does not want to be told what it has said itself asks for that with Retain Handling.
 //! - `durability = "os"` is not a missing fsync (after a power cut the database could be damaged) but an earlier release: acknowledgements leave
 //!   when the transaction has been handed to the operating system, just before its fsync.
 //! - What a client may do (broker/acl.rs) is asked when it publishes or subscribes and again when a message is sent to it: rights may change while a

@@ -5,7 +5,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -16,7 +16,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio_rustls::TlsConnector;
@@ -24,17 +24,9 @@ use tokio_rustls::TlsConnector;
 use super::exit::{self, Failure};
 use super::options::Settings;
 use crate::net::listener::Protocol as Mqtt;
-use crate::net::tls::{TlsVersion, provider, read_certificates, read_key, read_roots};
+use crate::net::tls::{TlsVersion, authorities, provider, read_certificates, read_key};
 use crate::net::websocket;
 use crate::wire::ProtocolVersion;
-
-/// Where systems keep the authorities they trust.
-const SYSTEM_AUTHORITIES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// The flags that choose a transport.
 #[derive(Args, Clone, Debug, Default)]
@@ -504,7 +496,8 @@ fn client_config(choice: &TlsChoice, websocket: bool) -> Result<ClientConfig, Fa
             .dangerous()
             .with_custom_certificate_verifier(verifier)
     } else {
-        let roots = Arc::new(authorities(choice.cafile.as_deref())?);
+        let roots =
+            Arc::new(authorities(choice.cafile.as_deref()).map_err(|error| failed(&error))?);
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
             .build()
             .map_err(|error| failed(&error))?;
@@ -524,25 +517,6 @@ fn client_config(choice: &TlsChoice, websocket: bool) -> Result<ClientConfig, Fa
     let usual = if websocket { "http/1.1" } else { "mqtt" };
     config.alpn_protocols = vec![choice.alpn.as_deref().unwrap_or(usual).into()];
     Ok(config)
-}
-
-fn authorities(cafile: Option<&Path>) -> Result<RootCertStore, Failure> {
-    let failed = |error| Failure::new(exit::FAILED, format!("{error}"));
-    if let Some(file) = cafile {
-        return read_roots(file).map_err(failed);
-    }
-    let system = SYSTEM_AUTHORITIES
-        .iter()
-        .map(Path::new)
-        .find(|file| file.exists());
-    let Some(file) = system else {
-        let what = "this system's trusted authorities were not found: give --cafile";
-        return Err(Failure::usage(what));
-    };
-    let mut roots = RootCertStore::empty();
-    // One that cannot be used does not keep the others from being.
-    roots.add_parsable_certificates(read_certificates(file).map_err(failed)?);
-    Ok(roots)
 }
 
 /// Takes any certificate; only that the server has its key is checked.

@@ -431,7 +431,7 @@ pub(super) fn path(s: &mut Section<'_, '_>, key: &'static str) -> Option<PathBuf
     text(s, key, "the path of a file").map(PathBuf::from)
 }
 
-fn text(s: &mut Section<'_, '_>, key: &'static str, expected: &str) -> Option<String> {
+pub(super) fn text(s: &mut Section<'_, '_>, key: &'static str, expected: &str) -> Option<String> {
     let read = s.optional(key, expected, |value| {
         let text = value.as_text().filter(|text| !text.is_empty())?;
         Some(text.to_owned())

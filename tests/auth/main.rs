@@ -1,14 +1,15 @@
 //! Who may come in: password files, tokens and callouts over real sockets, beside the real Mosquitto and with real clients.
 
+mod clients;
+mod methods;
 mod mosquitto;
 mod passwords;
 mod storm;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
 
-use support::{Broker, Connect, PATIENCE, Version, property};
+use support::{Broker, Connect, Version, property, tidegate};
 use tempfile::TempDir;
 
 /// What CONNACK says in MQTT 5; the return codes of MQTT 3 are beside them.
@@ -35,18 +36,6 @@ fn set_password(file: &Path, user: &str, password: &str, hash: &str) {
         .output();
     let output = output.expect("the binary has been built");
     assert!(output.status.success(), "{output:?}");
-}
-
-/// The built binary with these arguments, without the tests' own variables.
-fn tidegate(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TIDEGATE_") {
-            command.env_remove(name);
-        }
-    }
-    command.args(arguments).stdin(Stdio::null());
-    command
 }
 
 /// A broker with this table `[authentication]`, and a listener where clients log in; another one, for everybody, comes after it.
@@ -84,23 +73,4 @@ fn refused(broker: &Broker, user: &str, password: &str, code: (u8, u8)) {
 fn output_of(command: &mut Command) -> Output {
     let output = command.output();
     output.unwrap_or_else(|error| panic!("{command:?}: {error}"))
-}
-
-/// Looks until it is so.
-fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !so() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Whether a program is there: without it a test is left out, with a line that says so; with `TIDEGATE_REQUIRE_CLIENTS=1` that is a failure.
-fn is_there(name: &str, advice: &str, found: bool) -> bool {
-    if !found {
-        println!("left out: {name} is not installed; {advice}");
-        let require = std::env::var("TIDEGATE_REQUIRE_CLIENTS").is_ok_and(|value| value == "1");
-        assert!(!require, "{name} is required and not installed; {advice}");
-    }
-    found
 }

@@ -4,9 +4,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use support::{Connect, Version};
+use support::{Connect, Version, is_there, wait_until};
 
-use super::{broker, is_there, login, output_of, password_file, wait_until};
+use super::{broker, login, output_of, password_file};
 
 const ADVICE: &str = "Debian: apt-get install mosquitto";
 

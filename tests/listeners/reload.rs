@@ -3,11 +3,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
-use support::{Broker, Client, Connect, Message, Properties, Subscription, Version};
+use support::{Broker, Client, Connect, Message, Properties, Subscription, Version, wait_until};
 
 use super::authority::Authority;
 use super::wire::{dial, place};
-use super::{broker, run, wait_until};
+use super::{broker, run};
 
 fn reload(broker: &Broker) -> Output {
     run(&[

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::PATIENCE;
+use crate::program::{tidegate, without_tidegate};
 
 /// A command that runs another broker, in which `{port}` stands for the port to listen on, for example `mosquitto -p {port}`. With it, the
 /// tests that need neither a configuration nor a restart run against that broker: it finds errors in the tests themselves.
@@ -331,20 +332,10 @@ impl Drop for Broker {
     }
 }
 
-/// `tidegate run --config`, without what the environment says to the broker or to the tests: only the file counts.
+/// `tidegate run --config`: only the file counts.
 fn tidegate_run(config: &Path) -> Command {
-    let mut command = Command::new(binary());
-    command.args(["run", "--config"]).arg(config);
-    without_tidegate(command)
-}
-
-/// A command without the environment variables that say something to the broker or to the tests.
-fn without_tidegate(mut command: Command) -> Command {
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TIDEGATE_") {
-            command.env_remove(name);
-        }
-    }
+    let mut command = tidegate(&["run", "--config"]);
+    command.arg(config);
     command
 }
 
@@ -354,7 +345,7 @@ fn is_ready(line: &str) -> bool {
 }
 
 /// The broker's binary, which Cargo builds next to the directory of the test that runs.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     let test = std::env::current_exe().expect("a process knows its binary");
     let built = test.parent().and_then(Path::parent);
     built

@@ -5,6 +5,8 @@
 //! | method | accepts | refuses | does not know the client, so the next one is asked |
 //! |---|---|---|---|
 //! | [`password_file`] | the password is right | it is wrong, or missing | there is no such user |
+//! | [`jwt`] | the password is a good token | it is a token, and not a good one | the password is no token |
+//! | [`http`] | the one who is asked accepts it | refuses it, or gives no answer | does not know it |
 //!
 //! If nobody knows the client, it is refused. A client without user name and password is not asked about: it is anonymous, and whether it may come in
 //! is decided by the broker ([`crate::broker::Access::allow_anonymous`]), as for a client whose certificate is its user name.
@@ -12,22 +14,28 @@
 //! All this happens between the decoding of CONNECT and [`crate::broker::Broker::connect`]; the broker hears what was proved.
 
 pub mod hash;
+pub mod http;
+pub mod jwt;
 pub mod password_file;
 mod threads;
 mod throttle;
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 pub use throttle::ThrottleSettings;
 
-use crate::broker::{Identity, Peer};
-use crate::clock::Clock;
+use super::tls::TlsError;
+use crate::broker::{Identity, Peer, Rules};
+use crate::clock::{self, Clock};
 use crate::wire::packet::Connect;
 use crate::wire::{Fault, ReasonCode};
+use http::{Http, HttpSettings, Secret};
+use jwt::{Jwt, JwtSettings};
 use password_file::PasswordFile;
 use threads::{HashThreads, Turn};
 use throttle::Throttle;
@@ -42,11 +50,18 @@ const THROTTLED: Fault = Fault::new(
     "too many failed logins from this address",
 );
 
+/// Bytes of a file with a key or a secret that are read.
+const MAX_SECRET_BYTES: u64 = 64 * 1024;
+
 /// A way to prove who one is, and where what it needs is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Method {
     /// A password file.
     PasswordFile(PathBuf),
+    /// A signed token as the password.
+    Jwt(Arc<[JwtSettings]>),
+    /// Somebody else, over HTTP.
+    Http(Arc<HttpSettings>),
 }
 
 /// What a CONNECT is judged by.
@@ -80,6 +95,8 @@ pub struct Authenticator {
 #[derive(Clone, Debug)]
 enum Loaded {
     PasswordFile(Arc<PasswordFile>),
+    Jwt(Arc<Jwt>),
+    Http(Arc<Http>),
 }
 
 /// What a method says.
@@ -88,6 +105,8 @@ enum Answer {
     Accepted(Identity),
     /// With the reason, for the log.
     Refused(&'static str),
+    /// It could not be found out, which has nothing to do with the client.
+    Failed(&'static str),
     Unknown,
 }
 
@@ -144,9 +163,7 @@ impl Authenticator {
 
     /// The files that were read.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.loaded.iter().map(|(method, _)| match method {
-            Method::PasswordFile(file) => file.as_path(),
-        })
+        self.loaded.iter().flat_map(|(method, _)| method.files())
     }
 
     /// What was read for a chain of methods, in its order. Nothing stands for a method that a reload has ended since the connection began.
@@ -159,9 +176,30 @@ impl Authenticator {
 }
 
 impl Method {
+    fn files(&self) -> Vec<&Path> {
+        match self {
+            Method::PasswordFile(file) => vec![file],
+            Method::Jwt(all) => all.iter().map(|key| key.keyfile.as_path()).collect(),
+            Method::Http(settings) => {
+                let secret = match &settings.authorization {
+                    Some(Secret::File(file)) => Some(file.as_path()),
+                    _ => None,
+                };
+                settings
+                    .cafile
+                    .as_deref()
+                    .into_iter()
+                    .chain(secret)
+                    .collect()
+            }
+        }
+    }
+
     fn load(&self) -> Result<Loaded, Vec<Problem>> {
         Ok(match self {
             Method::PasswordFile(path) => Loaded::PasswordFile(Arc::new(PasswordFile::load(path)?)),
+            Method::Jwt(all) => Loaded::Jwt(Arc::new(Jwt::load(all)?)),
+            Method::Http(settings) => Loaded::Http(Arc::new(Http::load(settings)?)),
         })
     }
 }
@@ -194,7 +232,7 @@ impl Authentication {
     /// What these credentials prove by the first of these methods that knows; or why they are refused, which has been logged.
     ///
     /// # Errors
-    /// 0x86: they are wrong; 0x9F: too many were wrong from this address.
+    /// 0x86: they are wrong; 0x88: that could not be found out; 0x9F: too many were wrong from this address.
     pub async fn authenticate(
         &self,
         methods: &[Method],
@@ -220,12 +258,23 @@ impl Authentication {
                     }
                     self.ask_password_file(file, &credentials, &mut turn).await
                 }
+                Loaded::Jwt(jwt) => match &credentials.password {
+                    Some(password) => jwt.ask(password, clock::wall_seconds()),
+                    None => Answer::Unknown,
+                },
+                Loaded::Http(http) => {
+                    turn = None;
+                    http.ask(&credentials, self.clock.now().uptime).await
+                }
             };
             match answer {
                 Answer::Accepted(identity) => return Ok(identity),
                 Answer::Refused(reason) => {
                     why = reason;
                     break;
+                }
+                Answer::Failed(what) => {
+                    return Err(Fault::new(ReasonCode::ServerUnavailable, what));
                 }
                 Answer::Unknown => {}
             }
@@ -257,12 +306,12 @@ impl Authentication {
             return Answer::Unknown;
         };
         let Some(own_turn) = turn.take() else {
-            return Answer::Refused("passwords cannot be hashed");
+            return Answer::Failed("passwords cannot be hashed");
         };
         let asked = Arc::clone(credentials);
         let verify = move || hash.verify(asked.password.as_deref().unwrap_or_default());
         let Some((is_right, own_turn)) = self.threads.run(own_turn, verify).await else {
-            return Answer::Refused("passwords cannot be hashed");
+            return Answer::Failed("passwords cannot be hashed");
         };
         *turn = Some(own_turn);
         match (is_known, is_right && credentials.password.is_some()) {
@@ -289,6 +338,35 @@ impl Authentication {
     }
 }
 
+/// A user that comes with rules of its own.
+///
+/// # Errors
+/// The name cannot be a user name.
+fn accepted(user: &str, rules: Option<Rules>) -> Result<Answer, &'static str> {
+    if user.is_empty() || user.len() > usize::from(u16::MAX) || user.contains(char::is_control) {
+        return Err("the user name is empty, too long or has control characters");
+    }
+    Ok(Answer::Accepted(Identity {
+        user: Some(user.into()),
+        rules: rules.map(Arc::new),
+    }))
+}
+
+/// A key or a secret, without the line feed that an editor has left at the end.
+fn read_secret(file: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let read =
+        File::open(file).and_then(|file| file.take(MAX_SECRET_BYTES).read_to_end(&mut bytes));
+    read.map_err(|error| format!("cannot be read: {error}"))?;
+    while bytes
+        .last()
+        .is_some_and(|last| matches!(last, b'\n' | b'\r'))
+    {
+        bytes.pop();
+    }
+    Ok(bytes)
+}
+
 impl Problem {
     fn new(file: &Path, line: Option<usize>, what: impl Into<String>) -> Problem {
         Problem {
@@ -296,6 +374,12 @@ impl Problem {
             line,
             what: what.into(),
         }
+    }
+}
+
+impl From<TlsError> for Problem {
+    fn from(error: TlsError) -> Problem {
+        Problem::new(&error.file, None, error.what)
     }
 }
 

@@ -144,6 +144,14 @@ impl TlsListeners {
 /// What tells one state of a file from another; `None` if it is not there.
 type Stamp = Option<[i64; 4]>;
 
+/// Where systems keep the authorities they trust.
+const SYSTEM_AUTHORITIES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
 /// The provider of all cryptography.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
@@ -357,6 +365,25 @@ pub fn read_roots(file: &Path) -> Result<RootCertStore, TlsError> {
             TlsError::new(file, format!("a certificate cannot be used: {error}"))
         })?;
     }
+    Ok(roots)
+}
+
+/// The authorities in a file; without one, those that the system trusts.
+///
+/// # Errors
+/// The file cannot be read, or a certificate in it cannot be an authority's; or the system's file was not found.
+pub fn authorities(cafile: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    if let Some(file) = cafile {
+        return read_roots(file);
+    }
+    let known = SYSTEM_AUTHORITIES.map(Path::new);
+    let Some(file) = known.into_iter().find(|file| file.exists()) else {
+        let what = "is not there, nor are this system's trusted authorities where other systems have them: give a cafile";
+        return Err(TlsError::new(known[0], what));
+    };
+    let mut roots = RootCertStore::empty();
+    // One that cannot be used does not keep the others from being.
+    roots.add_parsable_certificates(read_certificates(file)?);
     Ok(roots)
 }
 
