@@ -18,6 +18,10 @@ pub(super) struct Connection {
     pub version: ProtocolVersion,
     pub session: Option<SessionIndex>,
     pub outbox: Outbox,
+    /// Bytes that were taken from the outbox last: they are being written.
+    pub taken: usize,
+    /// What of both is in the account of all connections.
+    pub counted: usize,
     /// 1.5 times the keep alive, in milliseconds; 0 for none \[MQTT-3.1.2-22\].
     pub keep_alive: u64,
     /// When a packet last came in, in milliseconds of uptime.
@@ -79,6 +83,8 @@ impl Connection {
             version: ProtocolVersion::V5,
             session: None,
             outbox: Outbox::default(),
+            taken: 0,
+            counted: 0,
             keep_alive: 0,
             last_received: uptime,
             receive_maximum: u16::MAX,

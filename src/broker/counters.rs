@@ -56,7 +56,7 @@ counters! {
     duplicates_suppressed,
     /// Connections closed because unfinished packets took too much memory (`max_incoming_bytes`).
     connections_shed,
-    /// QoS 0 deliveries dropped because too much waits for a connection (`max_outgoing_bytes`).
+    /// QoS 0 deliveries dropped because too much waits for a connection, or for all (`max_outgoing_bytes`, `max_outgoing_bytes_total`).
     dropped_outgoing_full,
     /// QoS 0 deliveries dropped because the client has had as much as it may (`max_message_rate_out`, `max_byte_rate_out`).
     dropped_quota,

@@ -54,11 +54,10 @@ impl Broker {
         let Some(id) = session.connection else {
             return false;
         };
-        let connection = &self.connections[id.0 as usize];
         self.client_has_window(index)
             && session.outgoing.len() < usize::from(self.settings.limits.max_inflight_messages)
-            && connection.outbox.len() < FILL_BYTES
-            && !connection.has_had_enough(self.now.uptime)
+            && !self.is_outgoing_full(id, FILL_BYTES)
+            && !self.connections[id.0 as usize].has_had_enough(self.now.uptime)
     }
 
     /// Delivers at QoS 0: now or never.
@@ -73,11 +72,11 @@ impl Broker {
         let Some(id) = self.sessions[index.0 as usize].connection else {
             return;
         };
-        let connection = &mut self.connections[id.0 as usize];
-        if connection.outbox.len() >= self.settings.limits.max_outgoing_bytes {
+        if self.is_outgoing_full(id, self.settings.limits.max_outgoing_bytes) {
             self.counters.dropped_outgoing_full += 1;
             return;
         }
+        let connection = &mut self.connections[id.0 as usize];
         if connection.has_had_enough(self.now.uptime) {
             self.counters.dropped_quota += 1;
             return;
@@ -130,11 +129,11 @@ impl Broker {
         let Some(id) = self.sessions[index.0 as usize].connection else {
             return;
         };
-        let connection = &self.connections[id.0 as usize];
-        if connection.outbox.len() >= self.settings.limits.max_outgoing_bytes {
+        if self.is_outgoing_full(id, self.settings.limits.max_outgoing_bytes) {
             self.counters.dropped_outgoing_full += 1;
             return;
         }
+        let connection = &self.connections[id.0 as usize];
         if connection.has_had_enough(self.now.uptime) {
             self.counters.dropped_quota += 1;
             return;
@@ -268,7 +267,7 @@ impl Broker {
     /// queues of its shared groups. Goes on when the outbox has been taken, an acknowledgement has come or bodies have been read.
     pub(super) fn pump(&mut self, id: ConnectionId, index: SessionIndex) {
         while let Some(packet_id) = self.sessions[index.0 as usize].outgoing.resend() {
-            if self.connections[id.0 as usize].outbox.len() >= FILL_BYTES {
+            if self.is_outgoing_full(id, FILL_BYTES) {
                 return;
             }
             if self.has_older_queued(index, packet_id) {

@@ -54,6 +54,7 @@ impl Broker {
         let connection = &mut self.connections[id.0 as usize];
         connection.state = State::Closing;
         connection.outbox.drop_held();
+        self.count_outgoing(id);
         self.touch(id);
         Ok(())
     }

@@ -84,6 +84,9 @@ use shared::Group;
 use timer::{Timer, Timers};
 use tree::Tree;
 
+/// Bytes that may wait for a connection when `max_outgoing_bytes_total` is reached: whoever takes what it is sent goes on.
+const OUTGOING_SHARE: usize = 4096;
+
 /// Names a connection, from [`Broker::accept`] until [`Broker::lost`]; then another connection may get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u32);
@@ -165,6 +168,8 @@ pub struct Broker {
     assigned_ids: u64,
     queued_bytes: u64,
     hot_bytes: u64,
+    /// Bytes that wait to be written to all connections, those included that are being written.
+    outgoing_bytes: usize,
     /// Bytes of messages the store can still take.
     room: u64,
     shutting_down: bool,
@@ -214,6 +219,7 @@ impl Broker {
             assigned_ids: 0,
             queued_bytes: 0,
             hot_bytes: 0,
+            outgoing_bytes: 0,
             room: u64::MAX,
             shutting_down: false,
             timers: Timers::default(),
@@ -413,6 +419,7 @@ impl Broker {
         self.now = now;
         self.detach(id);
         let gone = self.connections.remove(id.0 as usize);
+        self.outgoing_bytes -= gone.counted;
         if let Some(address) = gone.arrival.peer.ip() {
             self.by_address.remove(&address);
         }
@@ -516,7 +523,9 @@ impl Broker {
         }
         let connection = &mut self.connections[id.0 as usize];
         connection.outbox.take(out);
+        connection.taken = out.len();
         let close = connection.state == State::Closing;
+        self.count_outgoing(id);
         Output {
             close,
             pause: self.should_pause(id),
@@ -657,12 +666,29 @@ impl Broker {
     }
 
     fn pushed(&mut self, id: ConnectionId) {
+        self.count_outgoing(id);
         let connection = &mut self.connections[id.0 as usize];
         if connection.outbox.is_holding() && !connection.holding {
             connection.holding = true;
             self.holding.push(id);
         }
         self.touch(id);
+    }
+
+    /// Brings the account of what waits to be written up to date with a connection.
+    #[inline]
+    fn count_outgoing(&mut self, id: ConnectionId) {
+        let connection = &mut self.connections[id.0 as usize];
+        let bytes = connection.outbox.len() + connection.taken;
+        self.outgoing_bytes = self.outgoing_bytes + bytes - connection.counted;
+        connection.counted = bytes;
+    }
+
+    /// Whether so much waits for a connection, or for all of them, that nothing is added for it that can be dropped or can wait.
+    fn is_outgoing_full(&self, id: ConnectionId, most: usize) -> bool {
+        let waiting = self.connections[id.0 as usize].outbox.len();
+        let short = self.outgoing_bytes >= self.settings.limits.max_outgoing_bytes_total;
+        waiting >= most || short && waiting >= OUTGOING_SHARE
     }
 
     /// Ends a connection from this side: says why to a client that can be told, and closes once that has been written. What still waits for the
@@ -672,6 +698,8 @@ impl Broker {
         let connection = &mut self.connections[id.0 as usize];
         connection.outbox.drop_held();
         connection.state = State::Closing;
+        self.count_outgoing(id);
+        let connection = &self.connections[id.0 as usize];
         // A CONNACK that still waits for the disk is not sent, and nothing goes before it [MQTT-3.14.0-1].
         if connection.version == ProtocolVersion::V5 && connection.outbox.has_begun() {
             let mut properties = PropertiesBuf::new();

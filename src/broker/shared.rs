@@ -243,9 +243,8 @@ impl Broker {
             return false;
         };
         if lower(qos, member.qos()) == QoS::AtMostOnce {
-            let connection = &self.connections[id.0 as usize];
-            return connection.outbox.len() < self.settings.limits.max_outgoing_bytes
-                && !connection.has_had_enough(self.now.uptime);
+            return !self.is_outgoing_full(id, self.settings.limits.max_outgoing_bytes)
+                && !self.connections[id.0 as usize].has_had_enough(self.now.uptime);
         }
         session.outgoing.resend().is_none() && self.has_window(member.session)
     }

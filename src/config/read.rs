@@ -166,6 +166,11 @@ fn limits(mut s: Section<'_, '_>) -> Limits {
         max_hot_bytes: s.size("max_hot_bytes", d.max_hot_bytes, 0..=u64::MAX),
         max_packet_size: s.size("max_packet_size", d.max_packet_size, 64..=LARGEST_PACKET),
         max_outgoing_bytes: s.size("max_outgoing_bytes", d.max_outgoing_bytes, 1024..=u64::MAX),
+        max_outgoing_bytes_total: s.size(
+            "max_outgoing_bytes_total",
+            d.max_outgoing_bytes_total,
+            1024..=u64::MAX,
+        ),
         max_incoming_bytes: s.size("max_incoming_bytes", d.max_incoming_bytes, 1024..=u64::MAX),
         max_pending_write_bytes: s.size(
             "max_pending_write_bytes",

@@ -125,6 +125,13 @@ struct Candidate {
     sockets: Vec<(Place, Arc<ListeningSocket>)>,
 }
 
+/// A listener about to be in force, and the one whose sockets it takes over.
+struct Next {
+    entrance: Arc<Entrance>,
+    sockets: Vec<(Place, Arc<ListeningSocket>)>,
+    before: Option<Open>,
+}
+
 impl Listeners {
     /// None yet.
     pub fn new(core: Arc<Core>, authentication: Arc<Authentication>, limits: &Limits) -> Listeners {
@@ -204,11 +211,15 @@ impl Listeners {
                     tracing::warn!(%error, listener = name, "the backlog stays as it was");
                 }
             }
-            next.push((entrance, sockets, before));
+            next.push(Next {
+                entrance,
+                sockets,
+                before,
+            });
         }
         self.close_what_is_gone(&old, &next, also, &mut told);
-        for (entrance, sockets, before) in next {
-            self.accept(entrance, sockets, before);
+        for next in next {
+            self.accept(next);
         }
         // What is left of the old ones is closed by now; their sockets go with their tasks.
         for open in old.into_iter().flatten() {
@@ -228,11 +239,7 @@ impl Listeners {
     fn close_what_is_gone(
         &self,
         old: &[Option<Open>],
-        next: &[(
-            Arc<Entrance>,
-            Vec<(Place, Arc<ListeningSocket>)>,
-            Option<Open>,
-        )],
+        next: &[Next],
         also: impl FnOnce(&mut Broker, Now),
         told: &mut Vec<String>,
     ) {
@@ -242,9 +249,9 @@ impl Listeners {
             told.push(format!("{}: closed", open.name()));
             open.entrance.close(entered.broker(), now);
         }
-        for (entrance, _, before) in next {
-            let before = before.as_ref().map(|open| &open.entrance);
-            if let Some(before) = before.filter(|before| !before.is_followed_by(entrance)) {
+        for next in next {
+            let before = next.before.as_ref().map(|open| &open.entrance);
+            if let Some(before) = before.filter(|before| !before.is_followed_by(&next.entrance)) {
                 before.close(entered.broker(), now);
             }
         }
@@ -286,12 +293,12 @@ impl Listeners {
     }
 
     /// Accepts from these sockets; those that `before` accepts from already, by the same way, are left alone.
-    fn accept(
-        &mut self,
-        entrance: Arc<Entrance>,
-        sockets: Vec<(Place, Arc<ListeningSocket>)>,
-        before: Option<Open>,
-    ) {
+    fn accept(&mut self, next: Next) {
+        let Next {
+            entrance,
+            sockets,
+            before,
+        } = next;
         let (mut running, same) = match before {
             Some(open) => (open.sockets, Arc::ptr_eq(&open.entrance, &entrance)),
             None => (Vec::new(), false),

@@ -307,6 +307,7 @@ impl World {
         self.broker.connections[peer.id.0 as usize]
             .outbox
             .take(&mut out);
+        self.broker.count_outgoing(peer.id);
         let got = show(&out, peer.version);
         assert!(
             got.len() == 1 && got[0].starts_with("CONNACK") && got[0].contains("Success"),
