@@ -166,6 +166,15 @@ impl Authenticator {
         self.loaded.iter().flat_map(|(method, _)| method.files())
     }
 
+    /// Whether one of these methods could still accept a user: a password file knows who is in it; what tokens and callouts accept shows only when
+    /// they are asked.
+    fn may_accept(&self, methods: &[Method], user: &str) -> bool {
+        self.chain(methods).any(|method| match method {
+            Loaded::PasswordFile(file) => file.find(user).is_some_and(|(_, is_known)| is_known),
+            Loaded::Jwt(_) | Loaded::Http(_) => true,
+        })
+    }
+
     /// What was read for a chain of methods, in its order. Nothing stands for a method that a reload has ended since the connection began.
     fn chain<'a>(&'a self, methods: &'a [Method]) -> impl Iterator<Item = &'a Loaded> {
         methods.iter().filter_map(|method| {
@@ -227,6 +236,11 @@ impl Authentication {
         *current = Arc::new(authenticator);
         let mut failures = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
         failures.set(throttle);
+    }
+
+    /// Whether a user who has logged in by one of these methods could not any more: all of them are password files, and the user is in none.
+    pub fn has_lost(&self, methods: &[Method], user: &str) -> bool {
+        !self.current().may_accept(methods, user)
     }
 
     /// What these credentials prove by the first of these methods that knows; or why they are refused, which has been logged.
