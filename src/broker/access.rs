@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::Broker;
 use super::ConnectionId;
 use super::acl::Rules;
-use super::connection::Connection;
 use super::route::lower;
 use crate::clock::Now;
 use crate::wire::packet::Connect;
@@ -234,32 +233,6 @@ impl Broker {
             ids,
             ReasonCode::AdministrativeAction,
             Some("the listener was changed"),
-        );
-    }
-
-    /// Sends away who has come through a listener and has logged in as a user that `is_lost` says could not any more. Whom a certificate names has
-    /// not logged in.
-    pub fn send_away_users(
-        &mut self,
-        access: &Arc<Access>,
-        is_lost: impl Fn(&str) -> bool,
-        now: Now,
-    ) {
-        self.now = now;
-        let lost = |connection: &Connection| {
-            let session = &self.sessions[connection.session?.0 as usize];
-            let user = session.identity.as_ref()?.user.as_deref()?;
-            let is_here = Arc::ptr_eq(&connection.arrival.access, access);
-            let has_logged_in = connection.arrival.certified_user().is_none();
-            (is_here && has_logged_in && is_lost(user)).then_some(())
-        };
-        let all = self.connections.iter();
-        let all = all.filter(|(_, connection)| lost(connection).is_some());
-        let ids: Vec<ConnectionId> = all.map(|(id, _)| ConnectionId(id as u32)).collect();
-        self.dismiss(
-            ids,
-            ReasonCode::AdministrativeAction,
-            Some("the user may not log in any more"),
         );
     }
 

@@ -301,17 +301,6 @@ impl Entrance {
         broker.send_away(&self.access, now);
     }
 
-    /// Sends away who has come this way as a user who could not log in any more.
-    pub fn send_away_users(&self, broker: &mut Broker, now: Now) {
-        let Door {
-            authentication,
-            methods,
-            ..
-        } = &*self.door;
-        let is_lost = |user: &str| authentication.has_lost(methods, user);
-        broker.send_away_users(&self.access, is_lost, now);
-    }
-
     /// Accepts connections for ever.
     pub async fn accept(self: Arc<Entrance>, listening: Arc<ListeningSocket>) {
         let mut rate = self.settings.max_connection_rate.map(Rate::new);

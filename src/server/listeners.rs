@@ -254,7 +254,6 @@ impl Listeners {
             if let Some(before) = before.filter(|before| !before.is_followed_by(&next.entrance)) {
                 before.close(entered.broker(), now);
             }
-            next.entrance.send_away_users(entered.broker(), now);
         }
         also(entered.broker(), now);
     }
