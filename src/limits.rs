@@ -64,6 +64,19 @@ pub struct Limits {
     pub max_topic_levels: usize,
     /// Bytes of a topic name or filter. Exceeded: as `max_topic_levels`.
     pub max_topic_length: usize,
+    /// Messages one client may publish in a second, and at once after a pause; 0 for no limit. Reached: nothing is read from it until it may go on.
+    pub max_message_rate_in: u64,
+    /// Bytes (topic, properties and payload) one client may publish in a second; as `max_message_rate_in`.
+    pub max_byte_rate_in: u64,
+    /// Messages one client is sent in a second, and at once after a pause; 0 for no limit. Reached: QoS 1 and 2 wait in its queue, QoS 0 is dropped
+    /// and counted.
+    pub max_message_rate_out: u64,
+    /// Bytes (topic, properties and payload) one client is sent in a second; as `max_message_rate_out`.
+    pub max_byte_rate_out: u64,
+    /// Connections at once with one user name; 0 for no limit. Reached: CONNECT is refused with 0x97 (MQTT 3: server unavailable).
+    pub max_connections_per_user: usize,
+    /// Connections at once from one IP address; 0 for no limit. Reached: a new one is closed at once.
+    pub max_connections_per_address: usize,
     /// Milliseconds a new connection has for its CONNECT. Exceeded: it is closed.
     pub connect_timeout_ms: u64,
 }
@@ -96,6 +109,12 @@ impl Default for Limits {
             max_subscriptions: 1_000_000,
             max_topic_levels: 200,
             max_topic_length: 65_535,
+            max_message_rate_in: 0,
+            max_byte_rate_in: 0,
+            max_message_rate_out: 0,
+            max_byte_rate_out: 0,
+            max_connections_per_user: 0,
+            max_connections_per_address: 0,
             connect_timeout_ms: 10_000,
         }
     }

@@ -6,6 +6,7 @@ use hashbrown::HashMap;
 use super::SessionIndex;
 use super::access::Arrival;
 use super::gate::Outbox;
+use super::quota::Quota;
 use crate::wire::ProtocolVersion;
 
 #[derive(Debug)]
@@ -14,8 +15,6 @@ pub(super) struct Connection {
     pub serial: u64,
     pub state: State,
     pub arrival: Arrival,
-    /// The user name its client has proved.
-    pub user: Option<Box<str>>,
     pub version: ProtocolVersion,
     pub session: Option<SessionIndex>,
     pub outbox: Outbox,
@@ -36,6 +35,8 @@ pub(super) struct Connection {
     /// The CONNECT was accepted with a session expiry interval other than 0 (so a DISCONNECT may change it).
     pub may_set_expiry: bool,
     aliases: Option<Box<Aliases>>,
+    /// What its client has sent and been sent of late, if that is limited.
+    pub quota: Option<Box<Quota>>,
     pub touched: bool,
     pub holding: bool,
     pub paused: bool,
@@ -79,7 +80,6 @@ impl Connection {
             serial,
             state: State::New,
             arrival,
-            user: None,
             version: ProtocolVersion::V5,
             session: None,
             outbox: Outbox::default(),
@@ -92,6 +92,7 @@ impl Connection {
             unreleased: 0,
             may_set_expiry: false,
             aliases: None,
+            quota: None,
             touched: false,
             holding: false,
             paused: false,
@@ -121,6 +122,12 @@ impl Connection {
                 outbound_max: 0,
             })
         })
+    }
+
+    /// What the client calls a topic: it does not see its listener's mount point.
+    pub fn topic_for_client<'a>(&self, topic: &'a str) -> &'a str {
+        let mount_point = &*self.arrival.access.mount_point;
+        topic.strip_prefix(mount_point).unwrap_or(topic)
     }
 
     /// The client sets an alias; it is within its maximum.

@@ -28,6 +28,10 @@ counters! {
     connects,
     /// CONNECTs refused.
     connects_refused,
+    /// CONNECTs refused because the user name or the password is wrong.
+    bad_user_names_or_passwords,
+    /// CONNECTs refused unseen, after too many with a wrong user name or password from the same address (`max_failed_logins`).
+    logins_throttled,
     /// Sessions taken over by another connection with the same client identifier.
     takeovers,
     /// Connections closed because nothing was heard for 1.5 times the keep alive.
@@ -54,6 +58,8 @@ counters! {
     connections_shed,
     /// QoS 0 deliveries dropped because too much waits for a connection, or for all (`max_outgoing_bytes`, `max_outgoing_bytes_total`).
     dropped_outgoing_full,
+    /// QoS 0 deliveries dropped because the client has had as much as it may (`max_message_rate_out`, `max_byte_rate_out`).
+    dropped_quota,
     /// Deliveries dropped because a queue is full (`max_queued_messages`, `max_queued_bytes`, `max_queued_bytes_total`, `max_queued_memory_bytes`).
     dropped_queue_full,
     /// Deliveries dropped because they are larger than the client's maximum packet size.
@@ -68,6 +74,12 @@ counters! {
     refused_retained,
     /// Subscriptions refused because `max_subscriptions` was reached.
     subscriptions_refused,
+    /// Publishes refused because the client may not publish to the topic, and wills not published for that.
+    publishes_not_authorized,
+    /// Subscriptions refused, or taken away, because the client may not subscribe to the filter.
+    subscriptions_not_authorized,
+    /// Deliveries dropped because the client may not have messages of the topic.
+    dropped_not_authorized,
     /// Publishes and subscriptions refused because the topic is longer or deeper than allowed.
     topics_refused,
     /// Wills published.
@@ -76,6 +88,8 @@ counters! {
     bodies_fetched,
     /// Batches committed.
     commits,
+    /// Times it was waited for a client that had sent, or been sent, more than it may (`max_message_rate_in` and the like).
+    slowed_down,
     /// Times reading from publishers was paused because the disk was behind (`max_pending_write_bytes`).
     reading_paused,
 }

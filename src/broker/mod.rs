@@ -7,11 +7,13 @@
 //! |---|---|
 //! | [`Broker::accept`] | a connection was accepted |
 //! | [`Broker::receive`], [`Broker::fault`] | a packet was decoded, or could not be |
+//! | [`Broker::connect`] | a CONNECT was decoded whose user name and password the driver has looked at |
 //! | [`Broker::lost`] | the connection is gone, whoever closed it; always, and last |
 //! | [`Broker::written`], [`Broker::durable`] | the store has come so far with a batch |
 //! | [`Broker::fetched`] | message bodies were read from the store |
 //! | [`Broker::tick`] | the time of [`Broker::next_timeout`] has come |
 //! | [`Broker::take_touched`] | after each of these: the connections to serve with [`Broker::take_output`] |
+//! | [`Broker::set_acl`] | the configuration was read again |
 //! | [`Broker::take_batch`], [`Broker::take_fetches`] | the store is free, or reads were asked for |
 //!
 //! A peer's faults are values with an MQTT 5 reason code; a panic here is a bug. The way of a PUBLISH: [`Broker::receive`], `receive_publish`
@@ -20,6 +22,7 @@
 
 pub mod access;
 mod acknowledge;
+pub mod acl;
 #[cfg(test)]
 pub(crate) mod audit;
 mod connect;
@@ -31,6 +34,7 @@ mod gate;
 pub mod message;
 mod publish;
 mod queue;
+mod quota;
 pub mod record;
 mod restore;
 mod retained;
@@ -44,13 +48,18 @@ mod tree;
 mod will;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
-pub use access::{Access, Arrival, CertificateName, CertificateNames, IdentityKind, Peer};
+pub use access::{
+    Access, Arrival, CertificateName, CertificateNames, Identity, IdentityKind, Peer,
+};
+pub use acl::{Acl, Permission, Rules};
 pub use counters::Counters;
 pub use message::Message;
 pub use restore::Restored;
@@ -58,7 +67,7 @@ pub use sys::Gauges;
 
 use crate::clock::Now;
 use crate::limits::Limits;
-use crate::wire::packet::{Ack, Disconnect};
+use crate::wire::packet::{Ack, Connect, Disconnect};
 use crate::wire::{
     Fault, Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, ReasonCode,
     codec,
@@ -66,6 +75,7 @@ use crate::wire::{
 use connection::{Connection, State};
 pub(crate) use gate::Arrow;
 use gate::{Gate, Stamp};
+use quota::Tally;
 use record::{Batch, BatchId, Durability, DurabilityRules, QueueKey, Seq, Write};
 use retained::Retained;
 use route::Routes;
@@ -96,6 +106,8 @@ pub struct Settings {
     pub durability: DurabilityRules,
     /// How often `$SYS` topics are published, in milliseconds; 0 for never.
     pub sys_interval_ms: u64,
+    /// What clients may do; `None` allows everything. [`Broker::set_acl`] replaces it.
+    pub acl: Option<Arc<Acl>>,
 }
 
 /// Bodies to be read from the store: the answer goes to [`Broker::fetched`].
@@ -139,6 +151,10 @@ pub struct Broker {
     connections: Slab<Connection>,
     sessions: Slab<Session>,
     by_client: HashMap<Box<str>, SessionIndex, FixedState>,
+    /// Connections of each user.
+    by_user: Tally<Box<str>>,
+    /// Connections from each address.
+    by_address: Tally<IpAddr>,
     groups: Slab<Group>,
     group_names: HashMap<Box<str>, GroupIndex, FixedState>,
     tree: Tree,
@@ -168,6 +184,8 @@ pub struct Broker {
     graveyard: end::Graveyard,
     sweep: (usize, usize),
     sys: sys::Sys,
+    /// There is, or was, a session that may not do everything: until then no delivery asks.
+    restricted: bool,
     restoring: restore::Restoring,
     routes: Routes,
     scratch: PropertiesBuf,
@@ -187,6 +205,8 @@ impl Broker {
             connections: Slab::new(),
             sessions: Slab::new(),
             by_client: HashMap::with_hasher(FixedState::with_seed(seed)),
+            by_user: Tally::new(seed),
+            by_address: Tally::new(seed),
             groups: Slab::new(),
             group_names: HashMap::with_hasher(FixedState::with_seed(seed)),
             tree: Tree::new(seed),
@@ -212,6 +232,7 @@ impl Broker {
             graveyard: end::Graveyard::default(),
             sweep: (0, 0),
             sys: sys::Sys::new(now),
+            restricted: false,
             restoring: restore::Restoring::default(),
             routes: Routes::default(),
             scratch: PropertiesBuf::new(),
@@ -231,18 +252,27 @@ impl Broker {
     /// Takes in a connection; `None` if there are too many or the broker is shutting down: close it.
     pub fn accept(&mut self, arrival: impl Into<Arrival>, now: Now) -> Option<ConnectionId> {
         self.now = now;
-        if self.shutting_down || self.connections.len() >= self.settings.limits.max_connections {
+        let arrival = arrival.into();
+        let limits = &self.settings.limits;
+        let address = arrival.peer.ip();
+        let crowded = address.is_some_and(|address| {
+            let most = limits.max_connections_per_address;
+            most > 0 && self.by_address.count(&address) >= most
+        });
+        if self.shutting_down || crowded || self.connections.len() >= limits.max_connections {
             self.refused();
             return None;
+        }
+        if let Some(address) = address {
+            self.by_address.add(address);
         }
         self.counters.connections_accepted += 1;
         let serial = self.next_serial;
         self.next_serial += 1;
-        let id = ConnectionId(self.connections.insert(Connection::new(
-            serial,
-            arrival.into(),
-            now.uptime,
-        )) as u32);
+        let id = ConnectionId(
+            self.connections
+                .insert(Connection::new(serial, arrival, now.uptime)) as u32,
+        );
         self.timers.set(
             now.uptime + self.settings.limits.connect_timeout_ms,
             Timer::Connect(id, serial),
@@ -255,6 +285,31 @@ impl Broker {
         self.counters.connections_refused += 1;
     }
 
+    /// Handles the first packet of a connection, a CONNECT: `proved` says what its user name and password prove, or why it is refused. A CONNECT
+    /// that is given to [`Broker::receive`] proves nothing.
+    pub fn connect(
+        &mut self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        proved: Result<Identity, Fault>,
+        now: Now,
+    ) {
+        self.now = now;
+        let connection = &mut self.connections[id.0 as usize];
+        connection.last_received = now.uptime;
+        // It may have been closed meanwhile: the CONNECT came in time, its proof did not.
+        if connection.state == State::New
+            && let Err(fault) = self.receive_connect(id, connect, proved)
+        {
+            self.fault(id, fault, Some(connect.version), now);
+        }
+    }
+
+    /// How a connection came in.
+    pub fn arrival(&self, id: ConnectionId) -> &Arrival {
+        &self.connections[id.0 as usize].arrival
+    }
+
     /// Handles a packet from a connection.
     pub fn receive(&mut self, id: ConnectionId, packet: Packet<'_>, now: Now) {
         self.now = now;
@@ -264,7 +319,9 @@ impl Broker {
             (State::Closing, _) => return,
             (State::Open, Some(session)) => self.receive_in_session(id, session, packet),
             _ => match packet {
-                Packet::Connect(connect) => self.receive_connect(id, &connect),
+                Packet::Connect(connect) => {
+                    self.receive_connect(id, &connect, Ok(Identity::default()))
+                }
                 _ => {
                     // [MQTT-3.1.0-1]: what is not a MQTT client gets no answer.
                     return self.fault(
@@ -361,8 +418,11 @@ impl Broker {
     pub fn lost(&mut self, id: ConnectionId, now: Now) {
         self.now = now;
         self.detach(id);
-        let connection = self.connections.remove(id.0 as usize);
-        self.outgoing_bytes -= connection.counted;
+        let gone = self.connections.remove(id.0 as usize);
+        self.outgoing_bytes -= gone.counted;
+        if let Some(address) = gone.arrival.peer.ip() {
+            self.by_address.remove(&address);
+        }
     }
 
     /// All of a batch has been handed to the operating system.
@@ -472,8 +532,8 @@ impl Broker {
         }
     }
 
-    /// Whether nothing more should be read from a connection for now: the disk is behind, or its client does not take what waits for it. The
-    /// connection is touched when that changes.
+    /// Whether nothing more should be read from a connection for now: the disk is behind, its client does not take what waits for it, or has
+    /// sent more than it may. The connection is touched when that changes.
     pub fn should_pause(&mut self, id: ConnectionId) -> bool {
         let congested = self.is_congested();
         let connection = &mut self.connections[id.0 as usize];
@@ -481,7 +541,9 @@ impl Broker {
             self.counters.reading_paused += 1;
             self.paused.push(id);
         }
-        congested || connection.outbox.len() > self.settings.limits.max_outgoing_bytes
+        congested
+            || connection.outbox.len() > self.settings.limits.max_outgoing_bytes
+            || connection.has_sent_too_much(self.now.uptime)
     }
 
     /// Tells all clients that the server shuts down, and lets no new ones in. When their connections are lost, [`Broker::flush`] and
@@ -494,13 +556,18 @@ impl Broker {
             .iter()
             .map(|(id, _)| ConnectionId(id as u32))
             .collect();
+        self.dismiss(ids, ReasonCode::ServerShuttingDown, None);
+    }
+
+    /// Ends connections from this side, however far they have come.
+    fn dismiss(&mut self, ids: Vec<ConnectionId>, reason: ReasonCode, what: Option<&str>) {
         for id in ids {
             match self.connections[id.0 as usize].state {
                 State::New => {
                     self.connections[id.0 as usize].state = State::Closing;
                     self.touch(id);
                 }
-                State::Open => self.disconnect(id, ReasonCode::ServerShuttingDown, None),
+                State::Open => self.disconnect(id, reason, what),
                 State::Closing => {}
             }
         }

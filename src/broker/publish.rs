@@ -28,6 +28,8 @@ impl Broker {
     ) -> Result<(), Fault> {
         self.counters.publishes_received += 1;
         self.counters.payload_bytes_received += publish.payload.len() as u64;
+        let properties = publish.properties.as_bytes().len();
+        self.count_received(id, publish.topic.len() + properties + publish.payload.len());
         let mut instructions = Instructions::default();
         for property in publish.properties.iter() {
             match property {
@@ -44,8 +46,17 @@ impl Broker {
         }
         let resolved = self.resolve_topic(id, publish.topic, instructions.alias)?;
         let topic = resolved.as_deref().unwrap_or(publish.topic);
+        if topic.starts_with(SYS_PREFIX) {
+            return self.refuse_publish(id, publish);
+        }
+        let mounted = self.mounted_topic(session, topic);
+        let topic = mounted.as_deref().unwrap_or(topic);
         self.check_message(id, topic, publish.qos, publish.retain)?;
         self.check_receive_maximum(id, session, publish)?;
+        if !self.may_write(session, topic) && !self.has_received(session, publish) {
+            self.counters.publishes_not_authorized += 1;
+            return self.refuse_publish(id, publish);
+        }
 
         let mut forwarded = PropertiesBuf::new();
         let parts = Parts {
@@ -58,9 +69,6 @@ impl Broker {
                 .expiry
                 .map(|seconds| self.now.unix + u64::from(seconds) * 1000),
         };
-        if topic.starts_with(SYS_PREFIX) {
-            return self.refuse_sys(id, publish);
-        }
         let readable = !instructions.utf8 || std::str::from_utf8(publish.payload).is_ok();
         match publish.packet_id {
             None if readable => {
@@ -78,8 +86,18 @@ impl Broker {
         }
     }
 
-    /// Only the broker publishes to `$SYS` (section 4.7.2): what a client sends there goes nowhere, and a client that can be told is.
-    fn refuse_sys(&mut self, id: ConnectionId, publish: &Publish<'_>) -> Result<(), Fault> {
+    /// Whether this is a QoS 2 message again that was taken before: its exchange goes on, whatever the client may do by now.
+    fn has_received(&self, session: SessionIndex, publish: &Publish<'_>) -> bool {
+        let received = &self.sessions[session.0 as usize].received;
+        let id = publish
+            .packet_id
+            .filter(|_| publish.qos == QoS::ExactlyOnce);
+        id.is_some_and(|id| received.contains_key(&id))
+    }
+
+    /// What a client may not publish goes nowhere, and neither does what it sends to `$SYS`, where only the broker publishes (section 4.7.2). A MQTT
+    /// 5 client is told; a MQTT 3 client, which cannot be, gets its acknowledgement, as with Mosquitto.
+    fn refuse_publish(&mut self, id: ConnectionId, publish: &Publish<'_>) -> Result<(), Fault> {
         let Some(packet_id) = publish.packet_id else {
             return Ok(());
         };

@@ -5,7 +5,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -16,7 +16,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio_rustls::TlsConnector;
@@ -24,17 +24,9 @@ use tokio_rustls::TlsConnector;
 use super::exit::{self, Failure};
 use super::options::Settings;
 use crate::net::listener::Protocol as Mqtt;
-use crate::net::tls::{TlsVersion, provider, read_certificates, read_key, read_roots};
+use crate::net::tls::{TlsVersion, authorities, provider, read_certificates, read_key};
 use crate::net::websocket;
 use crate::wire::ProtocolVersion;
-
-/// Where systems keep the authorities they trust.
-const SYSTEM_AUTHORITIES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// The flags that choose a transport.
 #[derive(Args, Clone, Debug, Default)]
@@ -45,12 +37,19 @@ pub struct TransportFlags {
     /// Connect to this Unix socket
     #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port"])]
     pub unix: Option<PathBuf>,
+    #[command(flatten)]
+    pub layers: LayerFlags,
+}
+
+/// The flags that choose what lies between TCP and MQTT.
+#[derive(Args, Clone, Debug, Default)]
+pub struct LayerFlags {
     /// TLS: trust the authorities whose certificates are in this file
     #[arg(long, value_name = "FILE")]
     pub cafile: Option<PathBuf>,
-    /// TLS: trust the authorities this system trusts (what mqtts:// and wss:// do without --cafile)
-    #[arg(long, conflicts_with = "cafile")]
-    pub tls_use_os_certs: bool,
+    /// TLS: without --cafile, the authorities this system trusts are trusted
+    #[arg(long, visible_alias = "tls-use-os-certs")]
+    pub tls: bool,
     /// TLS: show this certificate (needs --key)
     #[arg(long, value_name = "FILE", requires = "key")]
     pub cert: Option<PathBuf>,
@@ -67,7 +66,7 @@ pub struct TransportFlags {
     #[arg(long, value_name = "NAME")]
     pub tls_alpn: Option<String>,
     /// WebSocket, at the path /mqtt
-    #[arg(long, conflicts_with = "url")]
+    #[arg(long)]
     pub ws: bool,
 }
 
@@ -126,20 +125,43 @@ impl TransportFlags {
     pub fn transport(&self) -> Result<(Transport, Option<Url>), Failure> {
         let url = self.url.as_deref().map(Url::parse).transpose()?;
         let scheme = url.as_ref().map(|url| url.protocol);
-        let asks = self.cafile.is_some()
-            || self.tls_use_os_certs
-            || self.cert.is_some()
-            || self.insecure
-            || self.tls_version.is_some()
-            || self.tls_alpn.is_some();
         let secured = match scheme {
             Some(Mqtt::Mqtts | Mqtt::Wss) => true,
-            Some(plain) if asks => {
+            Some(plain) if self.layers.asks_for_tls() => {
                 let what = format!("{plain}:// has no TLS, but there are flags for it");
                 return Err(Failure::usage(what));
             }
-            _ => asks,
+            Some(plain) if self.layers.ws && plain == Mqtt::Mqtt => {
+                return Err(Failure::usage("mqtt:// is no WebSocket, but there is --ws"));
+            }
+            _ => self.layers.asks_for_tls(),
         };
+        let path = url.as_ref().and_then(|url| url.path.clone());
+        let is_ws = self.layers.ws || matches!(scheme, Some(Mqtt::Ws | Mqtt::Wss));
+        let transport = Transport {
+            unix: self.unix.clone(),
+            ..self.layers.transport(secured, is_ws, path)
+        };
+        Ok((transport, url))
+    }
+}
+
+impl LayerFlags {
+    /// The transport to a host.
+    pub fn over_tcp(&self) -> Transport {
+        self.transport(self.asks_for_tls(), self.ws, None)
+    }
+
+    fn asks_for_tls(&self) -> bool {
+        self.cafile.is_some()
+            || self.tls
+            || self.cert.is_some()
+            || self.insecure
+            || self.tls_version.is_some()
+            || self.tls_alpn.is_some()
+    }
+
+    fn transport(&self, secured: bool, is_ws: bool, path: Option<String>) -> Transport {
         let tls = secured.then(|| TlsChoice {
             cafile: self.cafile.clone(),
             identity: self.cert.clone().zip(self.key.clone()),
@@ -150,14 +172,11 @@ impl TransportFlags {
             },
             alpn: self.tls_alpn.clone(),
         });
-        let path = url.as_ref().and_then(|url| url.path.clone());
-        let is_ws = self.ws || matches!(scheme, Some(Mqtt::Ws | Mqtt::Wss));
-        let transport = Transport {
-            unix: self.unix.clone(),
+        Transport {
+            unix: None,
             tls,
             websocket: is_ws.then(|| path.unwrap_or_else(|| "/mqtt".to_owned())),
-        };
-        Ok((transport, url))
+        }
     }
 }
 
@@ -171,6 +190,83 @@ impl Transport {
             (Some(_), Some(_)) => Mqtt::Wss,
         };
         protocol.default_port()
+    }
+
+    /// What lies between TCP and MQTT, ready for any number of connections to this host; `None` if nothing does.
+    ///
+    /// # Errors
+    /// A file cannot be used, or TLS cannot name the host.
+    pub fn layers(
+        &self,
+        host: &str,
+        port: u16,
+        version: ProtocolVersion,
+    ) -> Result<Option<Layers>, Failure> {
+        if self.tls.is_none() && self.websocket.is_none() {
+            return Ok(None);
+        }
+        let tls = match &self.tls {
+            None => None,
+            Some(choice) => {
+                let what = "the host is neither name nor address";
+                let name = ServerName::try_from(host.to_owned())
+                    .map_err(|_| Failure::new(exit::FAILED, what))?;
+                let config = client_config(choice, self.websocket.is_some())?;
+                Some((TlsConnector::from(Arc::new(config)), name))
+            }
+        };
+        Ok(Some(Layers {
+            tls,
+            websocket: self.websocket.clone(),
+            host: match host.contains(':') {
+                true => format!("[{host}]:{port}"),
+                false => format!("{host}:{port}"),
+            },
+            subprotocol: match version {
+                ProtocolVersion::V31 => "mqttv3.1",
+                _ => "mqtt",
+            },
+        }))
+    }
+}
+
+/// What lies between TCP and MQTT: TLS, WebSocket, or both.
+#[derive(Clone)]
+pub struct Layers {
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    websocket: Option<String>,
+    host: String,
+    subprotocol: &'static str,
+}
+
+impl std::fmt::Debug for Layers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Layers")
+            .field("tls", &self.tls.is_some())
+            .field("websocket", &self.websocket)
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Layers {
+    /// Does the handshakes over a connection; what comes out carries MQTT.
+    ///
+    /// # Errors
+    /// The server shows the wrong certificate, or refuses, or the connection is lost.
+    pub async fn open(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> io::Result<Box<dyn Layered>> {
+        let secured: Box<dyn Layered> = match self.tls {
+            None => Box::new(stream),
+            Some((connector, name)) => Box::new(connector.connect(name, stream).await?),
+        };
+        let Some(path) = &self.websocket else {
+            return Ok(secured);
+        };
+        let stream = websocket::connect(secured, &self.host, path, self.subprotocol).await?;
+        Ok(Box::new(stream))
     }
 }
 
@@ -255,29 +351,19 @@ impl Stream {
             return Ok(Stream::Unix(stream, Arc::default()));
         }
         let system = |error: io::Error| Failure::new(exit::FAILED, error.to_string());
+        let layers = transport.layers(&settings.host, settings.port, settings.version)?;
         let stream = connect(settings)?;
         stream.set_nodelay(true).map_err(system)?;
-        if transport.tls.is_none() && transport.websocket.is_none() {
+        let Some(layers) = layers else {
             return Ok(Stream::Tcp(stream));
-        }
-        let tls = transport
-            .tls
-            .as_ref()
-            .map(|choice| client_config(choice, transport.websocket.is_some()));
+        };
         let (here, there) = UnixStream::pair().map_err(system)?;
         let trouble = Arc::default();
         let (opened, told) = sync_channel(1);
         let tunnel = Tunnel {
             stream,
             there,
-            tls: tls.transpose()?.map(Arc::new),
-            host: settings.host.clone(),
-            port: settings.port,
-            websocket: transport.websocket.clone(),
-            subprotocol: match settings.version {
-                ProtocolVersion::V31 => "mqttv3.1",
-                _ => "mqtt",
-            },
+            layers,
             patience: settings.connect_timeout,
         };
         let noted = Arc::clone(&trouble);
@@ -357,11 +443,7 @@ impl Write for Stream {
 struct Tunnel {
     stream: TcpStream,
     there: UnixStream,
-    tls: Option<Arc<ClientConfig>>,
-    host: String,
-    port: u16,
-    websocket: Option<String>,
-    subprotocol: &'static str,
+    layers: Layers,
     patience: Duration,
 }
 
@@ -388,26 +470,7 @@ impl Tunnel {
         self.there.set_nonblocking(true)?;
         let mut plain = tokio::net::UnixStream::from_std(self.there)?;
         let stream = tokio::net::TcpStream::from_std(self.stream)?;
-        let handshake = async {
-            let secured: Box<dyn Both> = match self.tls {
-                None => Box::new(stream),
-                Some(config) => {
-                    let name = ServerName::try_from(self.host.clone())
-                        .map_err(|_| io::Error::other("the host is neither name nor address"))?;
-                    Box::new(TlsConnector::from(config).connect(name, stream).await?)
-                }
-            };
-            let Some(path) = &self.websocket else {
-                return Ok(secured);
-            };
-            let host = match self.host.contains(':') {
-                true => format!("[{}]:{}", self.host, self.port),
-                false => format!("{}:{}", self.host, self.port),
-            };
-            let stream = websocket::connect(secured, &host, path, self.subprotocol).await?;
-            Ok::<_, io::Error>(Box::new(stream) as Box<dyn Both>)
-        };
-        let mut far = tokio::time::timeout(self.patience, handshake)
+        let mut far = tokio::time::timeout(self.patience, self.layers.open(stream))
             .await
             .map_err(|_| io::Error::other("timed out in the handshake"))??;
         let _ = opened.send(Ok(()));
@@ -416,9 +479,10 @@ impl Tunnel {
     }
 }
 
-trait Both: AsyncRead + AsyncWrite + Unpin + Send {}
+/// A connection with layers on it.
+pub trait Layered: AsyncRead + AsyncWrite + Unpin + Send {}
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Both for S {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Layered for S {}
 
 fn client_config(choice: &TlsChoice, websocket: bool) -> Result<ClientConfig, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::new(exit::FAILED, error.to_string());
@@ -432,7 +496,8 @@ fn client_config(choice: &TlsChoice, websocket: bool) -> Result<ClientConfig, Fa
             .dangerous()
             .with_custom_certificate_verifier(verifier)
     } else {
-        let roots = Arc::new(authorities(choice.cafile.as_deref())?);
+        let roots =
+            Arc::new(authorities(choice.cafile.as_deref()).map_err(|error| failed(&error))?);
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
             .build()
             .map_err(|error| failed(&error))?;
@@ -452,25 +517,6 @@ fn client_config(choice: &TlsChoice, websocket: bool) -> Result<ClientConfig, Fa
     let usual = if websocket { "http/1.1" } else { "mqtt" };
     config.alpn_protocols = vec![choice.alpn.as_deref().unwrap_or(usual).into()];
     Ok(config)
-}
-
-fn authorities(cafile: Option<&Path>) -> Result<RootCertStore, Failure> {
-    let failed = |error| Failure::new(exit::FAILED, format!("{error}"));
-    if let Some(file) = cafile {
-        return read_roots(file).map_err(failed);
-    }
-    let system = SYSTEM_AUTHORITIES
-        .iter()
-        .map(Path::new)
-        .find(|file| file.exists());
-    let Some(file) = system else {
-        let what = "this system's trusted authorities were not found: give --cafile";
-        return Err(Failure::usage(what));
-    };
-    let mut roots = RootCertStore::empty();
-    // One that cannot be used does not keep the others from being.
-    roots.add_parsable_certificates(read_certificates(file).map_err(failed)?);
-    Ok(roots)
 }
 
 /// Takes any certificate; only that the server has its key is checked.
@@ -580,14 +626,15 @@ mod tests {
         let transport = |flags: TransportFlags| flags.transport().expect("good").0;
         assert_eq!(transport(TransportFlags::default()).default_port(), 1883);
         let insecure = TransportFlags {
-            insecure: true,
+            layers: LayerFlags {
+                insecure: true,
+                ..LayerFlags::default()
+            },
             ..TransportFlags::default()
         };
         assert_eq!(transport(insecure.clone()).default_port(), 8883);
-        let ws = TransportFlags {
-            ws: true,
-            ..insecure.clone()
-        };
+        let mut ws = insecure.clone();
+        ws.layers.ws = true;
         assert_eq!(transport(ws).default_port(), 8084);
         let plain = TransportFlags {
             url: Some("ws://a".to_owned()),

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-use super::listener::{BIND_EXPECTED, binds, flag_listeners, listeners};
+use super::acl::acl;
+use super::authentication::authentication;
+use super::listener::{BIND_EXPECTED, binds, flag_bind, listeners, open_to_all};
 use super::tree::{self, Origin, Report, Section, Table, Value};
 use super::{Bind, Config, Overrides};
 use crate::broker::record::{Durability, DurabilityRules};
@@ -27,7 +29,7 @@ pub(super) fn read(
     let mut tree = tree::parse(report);
     tree::overlay(&mut tree, environment, report);
     overlay_flags(&mut tree, overrides);
-    let flag_listeners = flag_listeners(&overrides.bind, report);
+    let flag_bind = flag_bind(&overrides.bind, report);
     let mut root = Section::open("", Origin::File(0), tree, report);
     let data_dir = root.get(
         "data_dir",
@@ -58,16 +60,21 @@ pub(super) fn read(
         Duration::ZERO..=DAY,
     );
     let durability = durability(&mut root);
+    let acl = acl(&mut root);
     let limits = limits(root.section("limits"));
     let (store, commit_delay) = store(root.section("store"), &data_dir);
     let metrics = metrics(root.section("metrics"));
     let log = log(root.section("log"));
-    let configured = listeners(&mut root);
+    let authentication = authentication(root.section("authentication"));
+    let configured = listeners(&mut root, &authentication);
+    let of_flags = flag_bind.map(|bind| vec![open_to_all(bind, false, &authentication)]);
     root.close();
     Config {
         data_dir,
         limits,
-        listeners: flag_listeners.unwrap_or(configured),
+        listeners: of_flags.unwrap_or(configured),
+        acl,
+        throttle: authentication.throttle,
         durability,
         store,
         commit_delay,
@@ -138,6 +145,8 @@ fn durability_of(value: &Value) -> Option<Durability> {
 fn limits(mut s: Section<'_, '_>) -> Limits {
     let d = Limits::default();
     let bytes = 1..=u64::MAX;
+    // A second's worth is counted in nanoseconds.
+    let rates = 0..=1_000_000_000;
     let limits = Limits {
         max_connections: s.number("max_connections", d.max_connections, 1..=u64::MAX),
         max_inflight_messages: s.number(
@@ -184,6 +193,24 @@ fn limits(mut s: Section<'_, '_>) -> Limits {
         max_subscriptions: s.number("max_subscriptions", d.max_subscriptions, 1..=u64::MAX),
         max_topic_levels: s.number("max_topic_levels", d.max_topic_levels, 1..=65_536),
         max_topic_length: s.number("max_topic_length", d.max_topic_length, 1..=65_535),
+        max_message_rate_in: s.number("max_message_rate_in", d.max_message_rate_in, rates.clone()),
+        max_byte_rate_in: s.size("max_byte_rate_in", d.max_byte_rate_in, rates.clone()),
+        max_message_rate_out: s.number(
+            "max_message_rate_out",
+            d.max_message_rate_out,
+            rates.clone(),
+        ),
+        max_byte_rate_out: s.size("max_byte_rate_out", d.max_byte_rate_out, rates),
+        max_connections_per_user: s.number(
+            "max_connections_per_user",
+            d.max_connections_per_user,
+            0..=u64::MAX,
+        ),
+        max_connections_per_address: s.number(
+            "max_connections_per_address",
+            d.max_connections_per_address,
+            0..=u64::MAX,
+        ),
         connect_timeout_ms: u64::try_from(
             s.duration(
                 "connect_timeout",

@@ -1,8 +1,11 @@
 //! One task a connection: it reads what there is into a buffer of its thread, decodes all whole packets, handles them all in one visit to the
 //! broker, takes what the broker has for it, and writes that at once. An idle connection holds no buffer.
+//!
+//! A CONNECT whose user name and password have to be proved is kept, with what came after it in the same read, until that is done; nothing more is
+//! read meanwhile, and the time for the CONNECT goes on running.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,13 +15,18 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, timeout};
 
+use super::auth::{Authentication, Credentials, Method};
 use super::core::{Core, Entered, Until};
 use super::unfinished::Held;
-use crate::broker::{ConnectionId, Output};
+use crate::broker::{Broker, ConnectionId, Identity, Output};
+use crate::clock::Now;
+use crate::wire::packet::Connect;
 use crate::wire::{Fault, Packet, ProtocolVersion, codec};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
+/// ... and when little should be.
+const LEAST_READ: usize = 1024;
 /// Packets handled in one visit to the broker.
 const VISIT_PACKETS: usize = 256;
 /// Rounds of reading and writing before other tasks get their turn, and packets. One read of tiny packets could bring tens of thousands: less is
@@ -41,13 +49,29 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
+/// What all connections of a listener share.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// The broker.
+    pub core: Arc<Core>,
+    /// The largest packet that is taken, in bytes.
+    pub max_packet_size: u32,
+    /// Proves who clients are.
+    pub authentication: Arc<Authentication>,
+    /// How clients prove it here, in the order of asking.
+    pub methods: Vec<Method>,
+}
+
+/// What a CONNECT was found to prove, once that is known.
+type Proof = Pin<Box<dyn Future<Output = Result<Identity, Fault>> + Send>>;
+
 /// Serves a connection the broker has accepted, until either side closes it.
-pub async fn serve(core: Arc<Core>, stream: impl Stream, id: ConnectionId, max_packet_size: u32) {
+pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
     let mut connection = Connection {
-        core,
+        door,
         stream,
         id,
-        max_packet_size,
+        proof: None,
         version: None,
         partial: Vec::new(),
         held: Held::default(),
@@ -67,7 +91,7 @@ pub async fn serve(core: Arc<Core>, stream: impl Stream, id: ConnectionId, max_p
     connection.partial = Vec::new();
     connection.writing = Vec::new();
     {
-        let mut entered = connection.core.enter(Some(id));
+        let mut entered = connection.door.core.enter(Some(id));
         let now = entered.now();
         entered.hold(&mut connection.held, id, 0, true, true);
         entered.broker().lost(id, now);
@@ -79,10 +103,11 @@ pub async fn serve(core: Arc<Core>, stream: impl Stream, id: ConnectionId, max_p
 }
 
 struct Connection<S> {
-    core: Arc<Core>,
+    door: Arc<Door>,
     stream: S,
     id: ConnectionId,
-    max_packet_size: u32,
+    /// What the CONNECT at the beginning of `partial` waits for.
+    proof: Option<Proof>,
     /// What the peer speaks, once it has said so.
     version: Option<ProtocolVersion>,
     /// The beginning of a packet whose rest has not come.
@@ -120,7 +145,13 @@ impl<S: Stream> Connection<S> {
                     false => self.poll_patience(cx),
                 };
             }
-            let read = !self.output.pause && self.poll_read(cx)?;
+            let read = match &mut self.proof {
+                Some(proof) => match proof.as_mut().poll(cx) {
+                    Poll::Ready(proved) => self.go_on(cx, proved),
+                    Poll::Pending => false,
+                },
+                None => !self.output.pause && self.poll_read(cx)?,
+            };
             let took = !read
                 && match all_written {
                     true => self.take_output(cx),
@@ -171,9 +202,13 @@ impl<S: Stream> Connection<S> {
                     let before = self.handled;
                     self.handle(cx, buffer.filled());
                     let packets = self.handled - before;
-                    self.appetite = match packets > TURN_PACKETS {
-                        true => (buffer.filled().len() / packets).max(1) * TURN_PACKETS,
-                        false => (self.appetite * 2).min(READ_BYTES),
+                    self.appetite = if packets > TURN_PACKETS {
+                        (buffer.filled().len() / packets).max(1) * TURN_PACKETS
+                    } else if self.output.pause {
+                        // What is read is handled, whatever the broker says: of a client that is slowed down it should be little.
+                        (self.appetite / 2).max(LEAST_READ)
+                    } else {
+                        (self.appetite * 2).min(READ_BYTES)
                     };
                     Ok(true)
                 }
@@ -197,7 +232,7 @@ impl<S: Stream> Connection<S> {
             }
         }
         if self.partial.capacity() > self.held.bytes() + GRAIN {
-            self.visit(cx, Vec::new(), None);
+            self.visit(cx, |_, _, _| ());
         }
     }
 
@@ -207,6 +242,22 @@ impl<S: Stream> Connection<S> {
         self.began = true;
     }
 
+    /// Hands over the CONNECT that has waited, with what it has been found to prove, and what came after it; that is always something.
+    fn go_on(&mut self, cx: &mut Context<'_>, proved: Result<Identity, Fault>) -> bool {
+        self.proof = None;
+        let bytes = std::mem::take(&mut self.partial);
+        let Ok(Some((Packet::Connect(connect), length))) = self.decode_next(&bytes) else {
+            return true;
+        };
+        self.visit(cx, |broker, id, now| {
+            broker.connect(id, &connect, proved, now)
+        });
+        if !self.output.close {
+            self.handle(cx, &bytes[length..]);
+        }
+        true
+    }
+
     /// Hands all whole packets to the broker; how many bytes they were.
     fn handle_packets(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
         let mut used = 0;
@@ -214,7 +265,13 @@ impl<S: Stream> Connection<S> {
             let mut packets = Vec::new();
             let mut fault = None;
             while packets.len() < VISIT_PACKETS {
+                let is_first = self.version.is_none();
                 match self.decode_next(&bytes[used..]) {
+                    Ok(Some((Packet::Connect(connect), _)))
+                        if is_first && self.must_prove(&connect) =>
+                    {
+                        return used;
+                    }
                     Ok(Some((packet, length))) => {
                         packets.push(packet);
                         used += length;
@@ -231,7 +288,15 @@ impl<S: Stream> Connection<S> {
                 return used;
             }
             self.handled += packets.len();
-            self.visit(cx, packets, fault);
+            let version = self.version;
+            self.visit(cx, |broker, id, now| {
+                for packet in packets {
+                    broker.receive(id, packet, now);
+                }
+                if let Some(fault) = fault {
+                    broker.fault(id, fault, version, now);
+                }
+            });
             if self.output.close {
                 return bytes.len();
             }
@@ -239,7 +304,7 @@ impl<S: Stream> Connection<S> {
     }
 
     fn decode_next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(Packet<'a>, usize)>, Fault> {
-        let Some(length) = codec::frame_len(bytes, self.max_packet_size)? else {
+        let Some(length) = codec::frame_len(bytes, self.door.max_packet_size)? else {
             return Ok(None);
         };
         let frame = &bytes[..length];
@@ -250,19 +315,38 @@ impl<S: Stream> Connection<S> {
         Ok(Some((packet, length)))
     }
 
-    /// Hands packets to the broker and takes what it has for this connection, in one visit.
-    fn visit(&mut self, cx: &mut Context<'_>, packets: Vec<Packet<'_>>, fault: Option<Fault>) {
+    /// Whether a CONNECT has to wait until its user name and password have been proved, which has begun then.
+    fn must_prove(&mut self, connect: &Connect<'_>) -> bool {
+        if self.door.methods.is_empty() {
+            return false;
+        }
+        let credentials = {
+            let mut entered = self.door.core.enter(Some(self.id));
+            let arrival = entered.broker().arrival(self.id);
+            match arrival.certified_user() {
+                Some(_) => None,
+                None => Credentials::of(connect, &arrival.peer),
+            }
+        };
+        let Some(credentials) = credentials else {
+            return false;
+        };
+        let door = Arc::clone(&self.door);
+        self.proof = Some(Box::pin(async move {
+            let proof = door.authentication.authenticate(&door.methods, credentials);
+            proof.await
+        }));
+        true
+    }
+
+    /// Has the broker do something, and takes what it has for this connection, in one visit.
+    fn visit(&mut self, cx: &mut Context<'_>, work: impl FnOnce(&mut Broker, ConnectionId, Now)) {
         let writable = self.writing.is_empty() && !self.unflushed;
-        let core = Arc::clone(&self.core);
-        let mut entered = core.enter(writable.then_some(self.id));
+        let door = Arc::clone(&self.door);
+        let mut entered = door.core.enter(writable.then_some(self.id));
         let now = entered.now();
         let broker = entered.broker();
-        for packet in packets {
-            broker.receive(self.id, packet, now);
-        }
-        if let Some(fault) = fault {
-            broker.fault(self.id, fault, self.version, now);
-        }
+        work(broker, self.id, now);
         self.count(&mut entered);
         let broker = entered.broker();
         if writable {
@@ -276,8 +360,8 @@ impl<S: Stream> Connection<S> {
     /// Takes what the broker has for this connection; whether that was anything, or whether it may go on reading.
     fn take_output(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.output;
-        let core = Arc::clone(&self.core);
-        let mut entered = core.enter(Some(self.id));
+        let door = Arc::clone(&self.door);
+        let mut entered = door.core.enter(Some(self.id));
         let now = entered.now();
         self.count(&mut entered);
         self.output = entered
@@ -298,8 +382,8 @@ impl<S: Stream> Connection<S> {
     /// that is so.
     fn look(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.output;
-        let core = Arc::clone(&self.core);
-        let mut entered = core.enter(Some(self.id));
+        let door = Arc::clone(&self.door);
+        let mut entered = door.core.enter(Some(self.id));
         let broker = entered.broker();
         self.output.close = broker.is_closing(self.id);
         self.output.pause = broker.should_pause(self.id);

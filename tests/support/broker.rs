@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::PATIENCE;
+use crate::program::{tidegate, without_tidegate};
 
 /// A command that runs another broker, in which `{port}` stands for the port to listen on, for example `mosquitto -p {port}`. With it, the
 /// tests that need neither a configuration nor a restart run against that broker: it finds errors in the tests themselves.
@@ -33,7 +34,7 @@ impl Broker {
     /// A broker with the limits it has by default.
     pub fn start() -> Broker {
         match std::env::var(OTHER_BROKER) {
-            Ok(command) => Broker::start_other(&command),
+            Ok(command) => Broker::other(|port| command.replace("{port}", &port.to_string())),
             Err(_) => Broker::start_tidegate(""),
         }
     }
@@ -201,6 +202,26 @@ impl Broker {
         broker
     }
 
+    /// Writes another configuration, for a broker that runs to read it; as with [`Broker::with`], the plain listener is added.
+    pub fn configure(&mut self, config: &str) {
+        self.config = config.to_owned();
+        self.write_config();
+    }
+
+    /// Its configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.dir.path().join("tidegate.toml")
+    }
+
+    fn write_config(&self) {
+        let mut text = String::new();
+        // What a test adds may begin with keys at the top level, which must stand before the first table.
+        writeln!(text, "data_dir = {:?}", self.data_dir()).expect("a String takes it");
+        writeln!(text, "{}", self.config).expect("a String takes it");
+        text.push_str("[[listeners]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n");
+        std::fs::write(self.config_file(), text).expect("the configuration can be written");
+    }
+
     fn new(config: &str) -> Broker {
         Broker {
             child: None,
@@ -242,14 +263,8 @@ impl Broker {
 
     /// Starts the process; its lines of standard output.
     fn spawn(&mut self) -> Receiver<String> {
-        let path = self.dir.path().join("tidegate.toml");
-        let mut text = String::new();
-        // What a test adds may begin with keys at the top level, which must stand before the first table.
-        writeln!(text, "data_dir = {:?}", self.data_dir()).expect("a String takes it");
-        writeln!(text, "{}", self.config).expect("a String takes it");
-        text.push_str("[[listeners]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n");
-        std::fs::write(&path, text).expect("the configuration can be written");
-        let mut command = tidegate_run(&path);
+        self.write_config();
+        let mut command = tidegate_run(&self.config_file());
         if let Some(shell) = &self.shell {
             std::fs::create_dir_all(self.data_dir()).expect("the data directory can be made");
             let mut within = Command::new("sh");
@@ -290,12 +305,13 @@ impl Broker {
         }
     }
 
-    fn start_other(command: &str) -> Broker {
+    /// Runs another broker, of which `command` says how it is started on a port of this machine.
+    pub fn other(command: impl FnOnce(u16) -> String) -> Broker {
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
             .expect("a port is free")
             .port();
-        let command = command.replace("{port}", &port.to_string());
+        let command = command(port);
         let mut words = command.split_whitespace();
         let mut child = Command::new(words.next().expect("a command"))
             .args(words)
@@ -336,20 +352,10 @@ impl Drop for Broker {
     }
 }
 
-/// `tidegate run --config`, without what the environment says to the broker or to the tests: only the file counts.
+/// `tidegate run --config`: only the file counts.
 fn tidegate_run(config: &Path) -> Command {
-    let mut command = Command::new(binary());
-    command.args(["run", "--config"]).arg(config);
-    without_tidegate(command)
-}
-
-/// A command without the environment variables that say something to the broker or to the tests.
-fn without_tidegate(mut command: Command) -> Command {
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TIDEGATE_") {
-            command.env_remove(name);
-        }
-    }
+    let mut command = tidegate(&["run", "--config"]);
+    command.arg(config);
     command
 }
 
@@ -359,7 +365,7 @@ fn is_ready(line: &str) -> bool {
 }
 
 /// The broker's binary, which Cargo builds next to the directory of the test that runs.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     let test = std::env::current_exe().expect("a process knows its binary");
     let built = test.parent().and_then(Path::parent);
     built

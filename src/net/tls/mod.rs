@@ -4,6 +4,7 @@
 //! authorities and revocation lists.
 
 pub mod certificate;
+pub mod cipher;
 mod file;
 
 use std::path::{Path, PathBuf};
@@ -12,7 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use rustls::{
+    CipherSuite, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
+    version,
+};
 
 pub use file::{TlsError, read_certificates, read_key};
 
@@ -34,6 +38,10 @@ pub struct TlsSettings {
     pub crlfile: Option<PathBuf>,
     /// The oldest version spoken.
     pub minimum: TlsVersion,
+    /// The cipher suites of TLS 1.2; `None` for all there are.
+    pub ciphers: Option<Vec<CipherSuite>>,
+    /// The cipher suites of TLS 1.3; `None` for all there are.
+    pub ciphers_tls13: Option<Vec<CipherSuite>>,
     /// What runs inside, for ALPN; a client that asks for something else only is refused, one that does not ask is not.
     pub alpn: &'static str,
 }
@@ -67,6 +75,17 @@ pub enum TlsVersion {
     Tls12,
     /// TLS 1.3.
     Tls13,
+}
+
+impl TlsSettings {
+    fn allows(&self, suite: &SupportedCipherSuite) -> bool {
+        let chosen = match suite {
+            SupportedCipherSuite::Tls12(_) => &self.ciphers,
+            SupportedCipherSuite::Tls13(_) => &self.ciphers_tls13,
+        };
+        let is_chosen = |chosen: &Vec<CipherSuite>| chosen.contains(&suite.suite());
+        chosen.as_ref().is_none_or(is_chosen)
+    }
 }
 
 impl TlsVersion {
@@ -103,8 +122,35 @@ struct Loaded {
     expiries: Vec<(PathBuf, i64)>,
 }
 
+/// The TLS of all listeners at present.
+#[derive(Debug, Default)]
+pub struct TlsListeners(Mutex<Vec<(String, Arc<Tls>)>>);
+
+impl TlsListeners {
+    /// Replaces them: what each listener is called, and its TLS.
+    pub fn set(&self, all: Vec<(String, Arc<Tls>)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = all;
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<(String, Arc<Tls>)> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
 /// What tells one state of a file from another; `None` if it is not there.
 type Stamp = Option<[i64; 4]>;
+
+/// Where systems keep the authorities they trust.
+const SYSTEM_AUTHORITIES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
 
 /// The provider of all cryptography.
 pub fn provider() -> Arc<CryptoProvider> {
@@ -144,6 +190,24 @@ impl Tls {
         state.seen = stamps;
         state.loaded = loaded?;
         Ok(())
+    }
+
+    /// Takes what was just read of the same files, for the handshakes to come.
+    pub fn take_over(&self, fresh: Tls) {
+        *self.state() = fresh
+            .state
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+
+    /// How TLS is done.
+    pub fn settings(&self) -> &TlsSettings {
+        &self.settings
+    }
+
+    /// The last second each certificate is valid, since 1970.
+    pub fn expiries(&self) -> Vec<(PathBuf, i64)> {
+        self.state().loaded.expiries.clone()
     }
 
     /// Whether files have changed since they were last read, and have been left alone since the last time this was asked: a certificate and its key are
@@ -213,7 +277,9 @@ fn load(settings: &TlsSettings, now: i64) -> Result<Loaded, TlsError> {
         ClientCertificates::None => WebPkiClientVerifier::no_client_auth(),
         asked => client_verifier(settings, asked, &provider)?,
     };
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let mut provider = CryptoProvider::clone(&provider);
+    provider.cipher_suites.retain(|it| settings.allows(it));
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(settings.minimum.and_newer())
         .map_err(|error| TlsError::new(first, error))?
         .with_client_cert_verifier(verifier)
@@ -302,6 +368,25 @@ pub fn read_roots(file: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
+/// The authorities in a file; without one, those that the system trusts.
+///
+/// # Errors
+/// The file cannot be read, or a certificate in it cannot be an authority's; or the system's file was not found.
+pub fn authorities(cafile: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    if let Some(file) = cafile {
+        return read_roots(file);
+    }
+    let known = SYSTEM_AUTHORITIES.map(Path::new);
+    let Some(file) = known.into_iter().find(|file| file.exists()) else {
+        let what = "is not there, nor are this system's trusted authorities where other systems have them: give a cafile";
+        return Err(TlsError::new(known[0], what));
+    };
+    let mut roots = RootCertStore::empty();
+    // One that cannot be used does not keep the others from being.
+    roots.add_parsable_certificates(read_certificates(file)?);
+    Ok(roots)
+}
+
 /// Shows the certificate that a client asks for by name.
 #[derive(Debug)]
 struct BySni(Vec<(Certificate, Arc<CertifiedKey>)>);
@@ -379,6 +464,8 @@ mod tests {
                 cafile: None,
                 crlfile: None,
                 minimum: TlsVersion::default(),
+                ciphers: None,
+                ciphers_tls13: None,
                 alpn: "mqtt",
             }
         }

@@ -90,7 +90,7 @@ fn steady(
     stop: &AtomicBool,
     outcome: &mut Outcome,
 ) -> Result<Vec<Reading>, Failure> {
-    let mut rig = Rig::new(target.addr, load.version)?;
+    let mut rig = Rig::new(target, load)?;
     let run = rig.name();
     let pairs = load.clients.unwrap_or(PAIRS);
     let qos = |n: usize| [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][n % 3];

@@ -60,7 +60,7 @@ impl Part {
         rate: f64,
         stop: &AtomicBool,
     ) -> Result<Faults, Failure> {
-        let rig = Rig::new(target.addr, load.version)?;
+        let rig = Rig::new(target, load)?;
         match self {
             Part::Durable(qos) => durable(rig, load, qos, rate, stop),
             Part::Shared => shared(rig, load, rate, stop),
