@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::ConnectionId;
+use super::bridge::CLIENT_PREFIX;
 use super::route::lower;
 use crate::wire::packet::Connect;
 use crate::wire::{Fault, ProtocolVersion, QoS, ReasonCode};
@@ -105,6 +106,18 @@ pub struct Arrival {
     pub access: Arc<Access>,
     /// Who is there.
     pub peer: Peer,
+    /// It is the broker's own end of a bridge: it needs no permission, and no limit on clients holds for it.
+    pub bridge: bool,
+}
+
+impl Arrival {
+    /// The broker's own end of a bridge.
+    pub fn bridge() -> Arrival {
+        Arrival {
+            bridge: true,
+            ..Arrival::from(Access::default())
+        }
+    }
 }
 
 impl From<Access> for Arrival {
@@ -112,6 +125,7 @@ impl From<Access> for Arrival {
         Arrival {
             access: Arc::new(access),
             peer: Peer::default(),
+            bridge: false,
         }
     }
 }
@@ -142,8 +156,24 @@ pub(super) struct Admitted {
 impl Broker {
     /// Whether a client may come in through its listener, and as whom.
     pub(super) fn admit(&self, id: ConnectionId, connect: &Connect<'_>) -> Result<Admitted, Fault> {
-        let Arrival { access, peer } = &self.connections[id.0 as usize].arrival;
+        let Arrival {
+            access,
+            peer,
+            bridge,
+        } = &self.connections[id.0 as usize].arrival;
         let refuse = |reason, what| Err(Fault { reason, what });
+        if *bridge {
+            return Ok(Admitted {
+                user: None,
+                client_id: None,
+            });
+        }
+        if connect.client_id.starts_with(CLIENT_PREFIX) {
+            return refuse(
+                ReasonCode::ClientIdentifierNotValid,
+                "client identifiers that begin with $bridge/ are the broker's own",
+            );
+        }
         if !access.versions.is_empty() && !access.versions.contains(&connect.version) {
             return refuse(
                 ReasonCode::UnsupportedProtocolVersion,

@@ -33,10 +33,16 @@ impl Broker {
         connect: &Connect<'_>,
     ) -> Result<(), Fault> {
         self.connections[id.0 as usize].version = connect.version;
+        self.connections[id.0 as usize].is_bridge = connect.bridge;
         let largest = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
         self.connections[id.0 as usize].maximum_packet_size = largest;
         let admitted = self.admit(id, connect)?;
-        let terms = self.terms(connect, admitted.client_id)?;
+        let mut terms = self.terms(connect, admitted.client_id)?;
+        if self.connections[id.0 as usize].arrival.bridge {
+            // A bridge waits for its upstream as long as it takes, and says nothing while its upstream does not.
+            terms.expiry = NEVER_EXPIRES;
+            terms.keep_alive = 0;
+        }
         let will = connect
             .will
             .as_ref()

@@ -17,6 +17,8 @@ pub(super) struct Connection {
     /// The user name its client has proved.
     pub user: Option<Box<str>>,
     pub version: ProtocolVersion,
+    /// Its client has said that it is a bridge, in MQTT 3: it is sent nothing of its own, and retain flags as they were published.
+    pub is_bridge: bool,
     pub session: Option<SessionIndex>,
     pub outbox: Outbox,
     /// 1.5 times the keep alive, in milliseconds; 0 for none \[MQTT-3.1.2-22\].
@@ -77,6 +79,7 @@ impl Connection {
             arrival,
             user: None,
             version: ProtocolVersion::V5,
+            is_bridge: false,
             session: None,
             outbox: Outbox::default(),
             keep_alive: 0,

@@ -53,8 +53,9 @@ impl Broker {
             return false;
         };
         let connection = &self.connections[id.0 as usize];
+        let most = usize::from(self.settings.limits.max_inflight_messages);
         self.client_has_window(index)
-            && session.outgoing.len() < usize::from(self.settings.limits.max_inflight_messages)
+            && (session.outgoing.len() < most || connection.arrival.bridge)
             && connection.outbox.len() < FILL_BYTES
     }
 

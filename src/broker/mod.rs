@@ -22,6 +22,7 @@ pub mod access;
 mod acknowledge;
 #[cfg(test)]
 pub(crate) mod audit;
+pub mod bridge;
 mod connect;
 mod connection;
 mod counters;
@@ -225,7 +226,9 @@ impl Broker {
     /// Takes in a connection; `None` if there are too many or the broker is shutting down: close it.
     pub fn accept(&mut self, arrival: impl Into<Arrival>, now: Now) -> Option<ConnectionId> {
         self.now = now;
-        if self.shutting_down || self.connections.len() >= self.settings.limits.max_connections {
+        let arrival = arrival.into();
+        let full = self.connections.len() >= self.settings.limits.max_connections;
+        if self.shutting_down || (full && !arrival.bridge) {
             self.refused();
             return None;
         }
@@ -234,7 +237,7 @@ impl Broker {
         self.next_serial += 1;
         let id = ConnectionId(self.connections.insert(Connection::new(
             serial,
-            arrival.into(),
+            arrival,
             now.uptime,
         )) as u32);
         self.timers.set(
@@ -283,7 +286,9 @@ impl Broker {
         packet: Packet<'_>,
     ) -> Result<(), Fault> {
         match packet {
-            Packet::Publish(publish) => self.receive_publish(id, session, &publish),
+            Packet::Publish(publish) => self
+                .receive_publish(id, session, &publish)
+                .or_else(|fault| self.refuse_bridged(id, &publish, fault)),
             Packet::PubAck(ack) => self.receive_puback(id, session, &ack),
             Packet::PubRec(ack) => self.receive_pubrec(id, session, &ack),
             Packet::PubRel(ack) => self.receive_pubrel(id, session, &ack),

@@ -59,7 +59,9 @@ impl Broker {
                 .map(|seconds| self.now.unix + u64::from(seconds) * 1000),
         };
         if topic.starts_with(SYS_PREFIX) {
-            return self.refuse_sys(id, publish);
+            // Only the broker publishes to `$SYS` (section 4.7.2): what a client sends there goes nowhere, and a client that can be told is.
+            self.refuse_publish(id, publish, ReasonCode::NotAuthorized);
+            return Ok(());
         }
         let readable = !instructions.utf8 || std::str::from_utf8(publish.payload).is_ok();
         match publish.packet_id {
@@ -78,19 +80,23 @@ impl Broker {
         }
     }
 
-    /// Only the broker publishes to `$SYS` (section 4.7.2): what a client sends there goes nowhere, and a client that can be told is.
-    fn refuse_sys(&mut self, id: ConnectionId, publish: &Publish<'_>) -> Result<(), Fault> {
+    /// Answers a message that goes nowhere.
+    pub(super) fn refuse_publish(
+        &mut self,
+        id: ConnectionId,
+        publish: &Publish<'_>,
+        reason: ReasonCode,
+    ) {
         let Some(packet_id) = publish.packet_id else {
-            return Ok(());
+            return;
         };
-        let answer = ack(packet_id, ReasonCode::NotAuthorized);
+        let answer = ack(packet_id, reason);
         let packet = if publish.qos == QoS::AtLeastOnce {
             Packet::PubAck(answer)
         } else {
             Packet::PubRec(answer)
         };
         self.push_final_ack(id, Default::default(), &packet);
-        Ok(())
     }
 
     /// \[MQTT-4.3.2-4\]: PUBACK says that the broker has taken over the message, so it waits until that is true.
@@ -112,7 +118,7 @@ impl Broker {
         }
         let published = self.publish(parts, Some(session));
         // A client that cannot be told is sent away if the message was refused, and comes back with it; not if it only was not retained.
-        if published.refused && self.connections[id.0 as usize].version != ProtocolVersion::V5 {
+        if published.refused && !self.is_told(id) {
             return Err(Fault {
                 reason: published.reason,
                 what: "the message cannot be stored",
@@ -162,14 +168,14 @@ impl Broker {
         }
         let level = self.durability_of(parts.topic);
         let published = self.publish(parts, Some(session));
-        let v5 = self.connections[id.0 as usize].version == ProtocolVersion::V5;
-        if published.refused && !v5 {
+        let told = self.is_told(id);
+        if published.refused && !told {
             return Err(Fault {
                 reason: published.reason,
                 what: "the message cannot be stored",
             });
         }
-        if published.reason.is_error() && v5 {
+        if published.reason.is_error() && told {
             // [MQTT-4.3.3-9]: with an error the exchange is over; the identifier is free again.
             self.push_final_ack(
                 id,
@@ -200,7 +206,13 @@ impl Broker {
             .insert(packet_id, received);
         self.connections[id.0 as usize].unreleased += 1;
         let stamp = self.gated(Arrow::PubRec, stamp);
-        self.push(id, stamp, &Packet::PubRec(ack(packet_id, published.reason)));
+        // An error would end the exchange for a publisher that has not been told of it before.
+        let reason = if told {
+            published.reason
+        } else {
+            ReasonCode::Success
+        };
+        self.push(id, stamp, &Packet::PubRec(ack(packet_id, reason)));
         Ok(())
     }
 
@@ -310,7 +322,7 @@ impl Broker {
         let connection = &self.connections[id.0 as usize];
         let Some(packet_id) = publish
             .packet_id
-            .filter(|_| connection.version == ProtocolVersion::V5)
+            .filter(|_| connection.version == ProtocolVersion::V5 && !connection.arrival.bridge)
         else {
             return Ok(());
         };

@@ -20,9 +20,12 @@ impl Broker {
         let subscription_id = subscribe.properties.subscription_identifier();
         let mut codes = Vec::with_capacity(subscribe.filters.len());
         let mut replays = Vec::new();
+        let is_bridge = self.connections[id.0 as usize].is_bridge;
         for (text, options) in &subscribe.filters {
             let granted = SubscribeOptions {
                 qos: lower(options.qos, self.maximum_qos(id)),
+                no_local: options.no_local || is_bridge,
+                retain_as_published: options.retain_as_published || is_bridge,
                 ..*options
             };
             match self.subscribe(session, text, granted, subscription_id) {
@@ -147,7 +150,7 @@ impl Broker {
         Ok(())
     }
 
-    fn unsubscribe(&mut self, session: SessionIndex, text: &str) -> ReasonCode {
+    pub(super) fn unsubscribe(&mut self, session: SessionIndex, text: &str) -> ReasonCode {
         let Some(filter) = Filter::parse(text) else {
             return ReasonCode::TopicFilterInvalid;
         };

@@ -5,18 +5,15 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio_rustls::TlsConnector;
@@ -24,17 +21,10 @@ use tokio_rustls::TlsConnector;
 use super::exit::{self, Failure};
 use super::options::Settings;
 use crate::net::listener::Protocol as Mqtt;
-use crate::net::tls::{TlsVersion, provider, read_certificates, read_key, read_roots};
+use crate::net::tls::client::ClientTls;
+use crate::net::tls::{CertificateFiles, TlsVersion};
 use crate::net::websocket;
 use crate::wire::ProtocolVersion;
-
-/// Where systems keep the authorities they trust.
-const SYSTEM_AUTHORITIES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// The flags that choose a transport.
 #[derive(Args, Clone, Debug, Default)]
@@ -88,19 +78,9 @@ pub struct Transport {
     /// The Unix socket, instead of host and port.
     pub unix: Option<PathBuf>,
     /// TLS, if there is any.
-    pub tls: Option<TlsChoice>,
+    pub tls: Option<ClientTls>,
     /// The path, if it is WebSocket.
     pub websocket: Option<String>,
-}
-
-/// How to do TLS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsChoice {
-    cafile: Option<PathBuf>,
-    identity: Option<(PathBuf, PathBuf)>,
-    insecure: bool,
-    minimum: TlsVersion,
-    alpn: Option<String>,
 }
 
 /// What a URL says.
@@ -140,18 +120,20 @@ impl TransportFlags {
             }
             _ => asks,
         };
-        let tls = secured.then(|| TlsChoice {
+        let is_ws = self.ws || matches!(scheme, Some(Mqtt::Ws | Mqtt::Wss));
+        let usual = if is_ws { "http/1.1" } else { "mqtt" };
+        let identity = self.cert.clone().zip(self.key.clone());
+        let tls = secured.then(|| ClientTls {
             cafile: self.cafile.clone(),
-            identity: self.cert.clone().zip(self.key.clone()),
+            identity: identity.map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile }),
             insecure: self.insecure,
             minimum: match self.tls_version {
                 Some(VersionFlag::Tls13) => TlsVersion::Tls13,
                 _ => TlsVersion::Tls12,
             },
-            alpn: self.tls_alpn.clone(),
+            alpn: self.tls_alpn.clone().unwrap_or_else(|| usual.to_owned()),
         });
         let path = url.as_ref().and_then(|url| url.path.clone());
-        let is_ws = self.ws || matches!(scheme, Some(Mqtt::Ws | Mqtt::Wss));
         let transport = Transport {
             unix: self.unix.clone(),
             tls,
@@ -260,17 +242,17 @@ impl Stream {
         if transport.tls.is_none() && transport.websocket.is_none() {
             return Ok(Stream::Tcp(stream));
         }
-        let tls = transport
-            .tls
-            .as_ref()
-            .map(|choice| client_config(choice, transport.websocket.is_some()));
+        let tls = transport.tls.as_ref().map(ClientTls::config);
+        let tls = tls
+            .transpose()
+            .map_err(|error| Failure::new(exit::FAILED, error.to_string()))?;
         let (here, there) = UnixStream::pair().map_err(system)?;
         let trouble = Arc::default();
         let (opened, told) = sync_channel(1);
         let tunnel = Tunnel {
             stream,
             there,
-            tls: tls.transpose()?.map(Arc::new),
+            tls: tls.map(Arc::new),
             host: settings.host.clone(),
             port: settings.port,
             websocket: transport.websocket.clone(),
@@ -419,100 +401,6 @@ impl Tunnel {
 trait Both: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Both for S {}
-
-fn client_config(choice: &TlsChoice, websocket: bool) -> Result<ClientConfig, Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure::new(exit::FAILED, error.to_string());
-    let provider = provider();
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(choice.minimum.and_newer())
-        .map_err(|error| failed(&error))?;
-    let builder = if choice.insecure {
-        let verifier = Arc::new(Anybody(provider));
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-    } else {
-        let roots = Arc::new(authorities(choice.cafile.as_deref())?);
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
-            .build()
-            .map_err(|error| failed(&error))?;
-        builder.with_webpki_verifier(verifier)
-    };
-    let mut config = match &choice.identity {
-        None => builder.with_no_client_auth(),
-        Some((cert, key)) => {
-            let chain = read_certificates(cert).map_err(|error| failed(&error))?;
-            let private = read_key(key).map_err(|error| failed(&error))?;
-            let wrong = |error| Failure::new(exit::FAILED, format!("{}: {error}", key.display()));
-            builder
-                .with_client_auth_cert(chain, private)
-                .map_err(wrong)?
-        }
-    };
-    let usual = if websocket { "http/1.1" } else { "mqtt" };
-    config.alpn_protocols = vec![choice.alpn.as_deref().unwrap_or(usual).into()];
-    Ok(config)
-}
-
-fn authorities(cafile: Option<&Path>) -> Result<RootCertStore, Failure> {
-    let failed = |error| Failure::new(exit::FAILED, format!("{error}"));
-    if let Some(file) = cafile {
-        return read_roots(file).map_err(failed);
-    }
-    let system = SYSTEM_AUTHORITIES
-        .iter()
-        .map(Path::new)
-        .find(|file| file.exists());
-    let Some(file) = system else {
-        let what = "this system's trusted authorities were not found: give --cafile";
-        return Err(Failure::usage(what));
-    };
-    let mut roots = RootCertStore::empty();
-    // One that cannot be used does not keep the others from being.
-    roots.add_parsable_certificates(read_certificates(file).map_err(failed)?);
-    Ok(roots)
-}
-
-/// Takes any certificate; only that the server has its key is checked.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
 
 fn connect(settings: &Settings) -> Result<TcpStream, Failure> {
     let host = settings.host.as_str();

@@ -300,7 +300,11 @@ impl Entrance {
         let access = Arc::clone(&self.access);
         let mut entered = self.core.enter(None);
         let now = entered.now();
-        let arrival = Arrival { access, peer };
+        let arrival = Arrival {
+            access,
+            peer,
+            bridge: false,
+        };
         let Some(id) = entered.broker().accept(arrival, now) else {
             tracing::warn!(
                 "connection refused: max_connections is reached, or the broker is stopping"

@@ -4,6 +4,7 @@
 //! authorities and revocation lists.
 
 pub mod certificate;
+pub mod client;
 mod file;
 
 use std::path::{Path, PathBuf};
