@@ -17,6 +17,7 @@ use crate::broker::{Broker, Restored, Settings};
 use crate::clock::{self, Clock, Stopwatch};
 use crate::config::Config;
 use crate::net::admin;
+use crate::net::bridge::{self, BridgeSettings};
 use crate::net::core::Core;
 use crate::net::tls::{Tls, TlsError};
 use crate::store::{Committer, Opened, Start, Store, StoreError};
@@ -73,8 +74,9 @@ pub fn run(config: Config, on_ready: impl FnOnce(&Ready) + Send + 'static) -> Re
     let tls = load_tls(&config).map_err(Error::Tls)?;
     let (store, opened) = Store::open(&config.store)?;
     let store = Arc::new(store);
-    let (broker, restored, orphans) = recover(&config, &store, &clock)?;
+    let (mut broker, restored, orphans) = recover(&config, &store, &clock)?;
     let recovered = describe(&opened, restored, orphans);
+    let bridges = open_bridges(&mut broker, &config, &clock);
 
     let (core, fetches) = Core::new(broker, clock);
     let (failed, failure) = unbounded_channel();
@@ -104,6 +106,9 @@ pub fn run(config: Config, on_ready: impl FnOnce(&Ready) + Send + 'static) -> Re
         let tls: Vec<Arc<Tls>> = tls.into_iter().flatten().collect();
         if !tls.is_empty() {
             tokio::spawn(listeners::watch(tls.clone()));
+        }
+        for (settings, new) in bridges {
+            tokio::spawn(bridge::run(Arc::clone(&core), settings, new));
         }
         let ticking = Arc::clone(&core);
         tokio::spawn(async move { ticking.tick().await });
@@ -144,6 +149,27 @@ fn recover(
     broker.set_room(store.room());
     let restored = broker.finish_restore(recovery.next_seq, recovery.next_queue, clock.now());
     Ok((broker, restored, recovery.orphans))
+}
+
+/// Makes messages wait for each bridge from now on, and names the queues of bridges that are configured no more. Each bridge, and whether its session is
+/// new.
+fn open_bridges(
+    broker: &mut Broker,
+    config: &Config,
+    clock: &Clock,
+) -> Vec<(BridgeSettings, bool)> {
+    let names = config.bridges.iter().map(|settings| &*settings.bridge.name);
+    let names: Vec<&str> = names.collect();
+    for (name, waiting) in broker.close_bridges_except(&names, clock.now()) {
+        tracing::warn!(
+            bridge = name,
+            waiting,
+            "this bridge is not configured any more; the messages that wait for it are kept"
+        );
+    }
+    let open = |settings: &BridgeSettings| broker.open_bridge(&settings.bridge, clock.now());
+    let new: Vec<bool> = config.bridges.iter().map(open).collect();
+    config.bridges.iter().cloned().zip(new).collect()
 }
 
 fn describe(opened: &Opened, restored: Restored, orphans: u64) -> String {

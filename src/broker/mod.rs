@@ -44,7 +44,7 @@ mod timer;
 mod tree;
 mod will;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -164,6 +164,8 @@ pub struct Broker {
     graveyard: end::Graveyard,
     sweep: (usize, usize),
     sys: sys::Sys,
+    bridges: BTreeMap<Box<str>, bridge::BridgeState>,
+    moments: bridge::Moments,
     restoring: restore::Restoring,
     routes: Routes,
     scratch: PropertiesBuf,
@@ -207,6 +209,8 @@ impl Broker {
             graveyard: end::Graveyard::default(),
             sweep: (0, 0),
             sys: sys::Sys::new(now),
+            bridges: BTreeMap::new(),
+            moments: bridge::Moments::default(),
             restoring: restore::Restoring::default(),
             routes: Routes::default(),
             scratch: PropertiesBuf::new(),

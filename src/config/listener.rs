@@ -122,7 +122,7 @@ fn listener(s: &mut Section<'_, '_>) -> Option<Listener> {
     })
 }
 
-fn protocol(s: &mut Section<'_, '_>) -> Protocol {
+pub(super) fn protocol(s: &mut Section<'_, '_>) -> Protocol {
     let expected = "\"mqtt\", \"mqtts\" (TLS), \"ws\" (WebSocket) or \"wss\" (WebSocket over TLS)";
     s.get("protocol", Protocol::Mqtt, expected, |value| {
         Some(match value.as_text()? {
@@ -181,13 +181,7 @@ fn tls(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<TlsSettings> {
         })
     });
     let clients = clients.ok().flatten();
-    let expected = "\"tlsv1.2\" or \"tlsv1.3\"";
-    let minimum = s.optional("tls_version", expected, |value| match value.as_text()? {
-        "tlsv1.2" => Some(TlsVersion::Tls12),
-        "tlsv1.3" => Some(TlsVersion::Tls13),
-        _ => None,
-    });
-    let minimum = minimum.ok().flatten();
+    let minimum = tls_version(s);
     let alpn = match protocol {
         Protocol::Mqtts => "mqtt",
         Protocol::Wss => "http/1.1",
@@ -236,12 +230,29 @@ fn tls(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<TlsSettings> {
     })
 }
 
-fn websocket(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<WebSocketSettings> {
+/// The oldest version of TLS, if it is there.
+pub(super) fn tls_version(s: &mut Section<'_, '_>) -> Option<TlsVersion> {
+    let expected = "\"tlsv1.2\" or \"tlsv1.3\"";
+    let minimum = s.optional("tls_version", expected, |value| match value.as_text()? {
+        "tlsv1.2" => Some(TlsVersion::Tls12),
+        "tlsv1.3" => Some(TlsVersion::Tls13),
+        _ => None,
+    });
+    minimum.ok().flatten()
+}
+
+/// The path of a WebSocket URL, if it is there.
+pub(super) fn websocket_path(s: &mut Section<'_, '_>) -> Option<String> {
     let path = s.optional("websocket_path", "a path such as \"/mqtt\"", |value| {
         let text = value.as_text()?;
         let is_good = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#');
         (text.starts_with('/') && text.chars().all(is_good)).then(|| text.to_owned())
     });
+    path.ok().flatten()
+}
+
+fn websocket(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<WebSocketSettings> {
+    let path = websocket_path(s);
     let expected = "a list of origins such as [\"https://example.org\"]";
     let origins = s.optional("websocket_origins", expected, |value| {
         let is_good = |text: &str| {
@@ -252,8 +263,7 @@ fn websocket(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<WebSocketSet
         let all = texts.iter().map(|text| (*text).to_owned()).collect();
         (!texts.is_empty() && texts.iter().all(|text| is_good(text))).then_some(all)
     });
-    let (path, origins): (Option<String>, Option<Vec<String>>) =
-        (path.ok().flatten(), origins.ok().flatten());
+    let origins: Option<Vec<String>> = origins.ok().flatten();
     if !matches!(protocol, Protocol::Ws | Protocol::Wss) {
         if path.is_some() || origins.is_some() {
             s.reject(
@@ -322,7 +332,7 @@ fn access(s: &mut Section<'_, '_>, tls: Option<&TlsSettings>, proxied: bool) -> 
     access
 }
 
-fn version(text: &str) -> Option<ProtocolVersion> {
+pub(super) fn version(text: &str) -> Option<ProtocolVersion> {
     match text {
         "3.1" => Some(ProtocolVersion::V31),
         "3.1.1" => Some(ProtocolVersion::V311),
@@ -331,11 +341,15 @@ fn version(text: &str) -> Option<ProtocolVersion> {
     }
 }
 
-fn path(s: &mut Section<'_, '_>, key: &'static str) -> Option<PathBuf> {
+pub(super) fn path(s: &mut Section<'_, '_>, key: &'static str) -> Option<PathBuf> {
     text(s, key, "the path of a file").map(PathBuf::from)
 }
 
-fn text(s: &mut Section<'_, '_>, key: &'static str, expected: &str) -> Option<String> {
+pub(super) fn text(
+    s: &mut Section<'_, '_>,
+    key: &'static str,
+    expected: &str,
+) -> Option<String> {
     let read = s.optional(key, expected, |value| {
         let text = value.as_text().filter(|text| !text.is_empty())?;
         Some(text.to_owned())

@@ -4,6 +4,7 @@
 //! `max_packet_size` in the table `limits`: upper case, and two underscores where the path goes into a table or to the
 //! entry of a list (`TIDEGATE_LISTENERS__0__BIND`). A key that is not known is refused, wherever it stands.
 
+mod bridge;
 mod listener;
 mod read;
 mod tree;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use crate::broker::record::DurabilityRules;
 use crate::limits::Limits;
+use crate::net::bridge::BridgeSettings;
 use crate::net::listener::ListenerSettings;
 use crate::net::socket::SocketFile;
 use crate::store::StoreOptions;
@@ -56,6 +58,8 @@ pub struct Config {
     pub metrics: Vec<Bind>,
     /// What is logged: a level, or directives as `tracing_subscriber::EnvFilter` reads them.
     pub log: String,
+    /// Bridges to upstream brokers.
+    pub bridges: Vec<BridgeSettings>,
 }
 
 /// A place to listen.

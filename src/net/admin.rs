@@ -54,9 +54,11 @@ async fn figures(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 
 impl Admin {
     fn record(&self) {
+        let bridges;
         let (counters, gauges) = {
             let mut entered = self.core.enter(None);
             let broker = entered.broker();
+            bridges = broker.bridge_figures();
             (broker.counters().clone(), broker.gauges())
         };
         for (name, what, value) in counters.iter() {
@@ -79,6 +81,14 @@ impl Admin {
         set("tidegate_store_file_bytes", usage.file_bytes);
         set("tidegate_store_live_bytes", usage.live_bytes);
         set("tidegate_store_room_bytes", usage.room_bytes);
+        for bridge in bridges {
+            let label = || [("bridge", bridge.name.to_string())];
+            gauge!("tidegate_bridge_connected", &label()).set(f64::from(bridge.connected));
+            counter!("tidegate_bridge_connects", &label()).absolute(bridge.connects);
+            gauge!("tidegate_bridge_queued_messages", &label()).set(bridge.queued as f64);
+            gauge!("tidegate_bridge_queued_bytes", &label()).set(bridge.queued_bytes as f64);
+            gauge!("tidegate_bridge_oldest_seconds", &label()).set(bridge.oldest_seconds as f64);
+        }
         gauge!("tidegate_store_last_commit_seconds").set(usage.last_commit.as_secs_f64());
         gauge!("tidegate_store_longest_commit_seconds").set(usage.longest_commit.as_secs_f64());
     }

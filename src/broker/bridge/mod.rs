@@ -7,12 +7,13 @@
 
 mod relay;
 mod rules;
-#[cfg(test)]
-mod tests;
+mod state;
 mod upstream;
 
 pub use relay::{Leave, Relay};
 pub use rules::{Direction, Rule};
+pub(super) use state::{Moments, State as BridgeState};
+pub use state::BridgeFigures;
 pub use upstream::{Login, Speech, Upstream};
 
 use super::message::Parts;
@@ -60,6 +61,8 @@ impl Broker {
     /// not. Call it before clients connect. True if the session is new: then the upstream's must be, too.
     pub fn open_bridge(&mut self, bridge: &Bridge, now: Now) -> bool {
         self.now = now;
+        let state = self.bridges.entry(bridge.name.clone()).or_default().clone();
+        self.publish_bridge_state(&bridge.name, &state);
         let client_id = bridge.local_clientid();
         let new = !self.by_client.contains_key(client_id.as_str());
         let Some(id) = self.connect_bridge(bridge, bridge.max_inflight_messages, now) else {

@@ -4,6 +4,8 @@
 //! ([`World::writes`]).
 
 mod accounting;
+mod bridge;
+mod bridge_random;
 mod connect;
 mod crash;
 mod disk;

@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn the_largest_chance_reaches_the_cap_and_a_long_connection_begins_anew() {
         let mut backoff = Backoff::new(100 * MS, 1_000 * MS);
-        let mut next = |backoff: &mut Backoff| {
+        let next = |backoff: &mut Backoff| {
             let span = ((backoff.last * 3).min(backoff.cap) - backoff.base).as_millis() as u64;
             backoff.next(span)
         };

@@ -106,14 +106,16 @@ pub async fn run(core: Arc<Core>, settings: BridgeSettings, new: bool) {
             let ended = caller.call(&address).await;
             let name = &caller.settings.bridge.name;
             match ended {
-                Ok(Leave::ShuttingDown) => return,
-                Ok(leave) => {
-                    tracing::warn!(bridge = &**name, %address, %leave, "bridge disconnected");
+                Ended::ShuttingDown => return,
+                Ended::Disconnected(why) => {
+                    tracing::warn!(bridge = &**name, why, "bridge disconnected");
+                    caller.tell(Some(&why));
                     backoff.connected_for(called.elapsed());
                     break;
                 }
-                Err(error) => {
-                    tracing::warn!(bridge = &**name, %address, %error, "bridge not connected");
+                Ended::NotConnected(why) => {
+                    tracing::warn!(bridge = &**name, why, "bridge not connected");
+                    caller.tell(Some(&why));
                 }
             }
         }
@@ -149,25 +151,37 @@ struct Accepted {
     input: Vec<u8>,
 }
 
+/// How a call has ended.
+enum Ended {
+    /// This broker shuts down.
+    ShuttingDown,
+    /// There was no connection, and why not.
+    NotConnected(String),
+    /// The connection has ended, and why.
+    Disconnected(String),
+}
+
 impl Caller {
-    /// Connects to an address and serves the connection; why it ended.
-    async fn call(&mut self, address: &Address) -> io::Result<Leave> {
+    /// Connects to an address and serves the connection until it ends.
+    async fn call(&mut self, address: &Address) -> Ended {
         let accepted = loop {
-            let connected = self.connect(address).await?;
-            let Some(accepted) = connected else { continue };
-            break accepted;
+            match self.connect(address).await {
+                Ok(Some(accepted)) => break accepted,
+                Ok(None) => {}
+                Err(error) => return Ended::NotConnected(format!("{address}: {error}")),
+            }
         };
-        let upstream = &accepted.upstream;
+        let upstream = accepted.upstream;
         tracing::info!(bridge = &*self.settings.bridge.name, %address, version = ?upstream.version, present = upstream.session_present, "bridge connected");
+        self.tell(None);
         let relay = {
             let mut entered = self.core.enter(None);
             let now = entered.now();
             let bridge = Arc::clone(&self.settings.bridge);
-            let upstream = upstream.clone();
             Relay::open(bridge, upstream, self.subscribed, entered.broker(), now)
         };
         let Some(relay) = relay else {
-            return Ok(Leave::ShuttingDown);
+            return Ended::ShuttingDown;
         };
         let mut link = Link {
             core: Arc::clone(&self.core),
@@ -179,8 +193,7 @@ impl Caller {
             unflushed: false,
             relay,
         };
-        let mut reader = accepted.reader;
-        let mut writer = accepted.writer;
+        let (mut reader, mut writer) = (accepted.reader, accepted.writer);
         let ended = link.serve(&mut reader, &mut writer).await;
         self.subscribed = link.relay.is_subscribed();
         if ended.is_ok() {
@@ -189,7 +202,19 @@ impl Caller {
         let mut entered = self.core.enter(Some(link.relay.connection()));
         let now = entered.now();
         link.relay.close(entered.broker(), now);
-        ended
+        match ended {
+            Ok(Leave::ShuttingDown) => Ended::ShuttingDown,
+            Ok(leave) => Ended::Disconnected(format!("{address}: {leave}")),
+            Err(error) => Ended::Disconnected(format!("{address}: {error}")),
+        }
+    }
+
+    /// Publishes that the bridge is connected, or why it is not.
+    fn tell(&self, error: Option<&str>) {
+        let mut entered = self.core.enter(None);
+        let now = entered.now();
+        let bridge = &self.settings.bridge;
+        entered.broker().set_bridge_state(bridge, error, now);
     }
 
     /// Dials, and says CONNECT. `None` if that has to be done again, in another way.
