@@ -109,13 +109,13 @@ pub async fn run(core: Arc<Core>, settings: BridgeSettings, new: bool) {
                 Ended::ShuttingDown => return,
                 Ended::Disconnected(why) => {
                     tracing::warn!(bridge = &**name, why, "bridge disconnected");
-                    caller.tell(Some(&why));
+                    caller.tell(&why);
                     backoff.connected_for(called.elapsed());
                     break;
                 }
                 Ended::NotConnected(why) => {
                     tracing::warn!(bridge = &**name, why, "bridge not connected");
-                    caller.tell(Some(&why));
+                    caller.tell(&why);
                 }
             }
         }
@@ -173,7 +173,6 @@ impl Caller {
         };
         let upstream = accepted.upstream;
         tracing::info!(bridge = &*self.settings.bridge.name, %address, version = ?upstream.version, present = upstream.session_present, "bridge connected");
-        self.tell(None);
         let relay = {
             let mut entered = self.core.enter(None);
             let now = entered.now();
@@ -185,6 +184,8 @@ impl Caller {
         };
         let mut link = Link {
             core: Arc::clone(&self.core),
+            bridge: Arc::clone(&self.settings.bridge),
+            told: false,
             max_packet_size: self.settings.max_packet_size,
             wakeup: Arc::default(),
             input: accepted.input,
@@ -209,12 +210,12 @@ impl Caller {
         }
     }
 
-    /// Publishes that the bridge is connected, or why it is not.
-    fn tell(&self, error: Option<&str>) {
+    /// Publishes why the bridge is not connected.
+    fn tell(&self, error: &str) {
         let mut entered = self.core.enter(None);
         let now = entered.now();
         let bridge = &self.settings.bridge;
-        entered.broker().set_bridge_state(bridge, error, now);
+        entered.broker().set_bridge_state(bridge, Some(error), now);
     }
 
     /// Dials, and says CONNECT. `None` if that has to be done again, in another way.
@@ -341,6 +342,9 @@ impl Wake for Wakeup {
 /// A connection to an upstream that has accepted.
 struct Link {
     core: Arc<Core>,
+    bridge: Arc<Bridge>,
+    /// It has been published that the bridge is connected.
+    told: bool,
     relay: Relay,
     max_packet_size: u32,
     wakeup: Arc<Wakeup>,
@@ -400,6 +404,10 @@ impl Link {
         } else {
             entered.broker().should_pause(relay.connection())
         };
+        if relay.is_subscribed() && !std::mem::replace(&mut self.told, true) {
+            let bridge = &self.bridge;
+            entered.broker().set_bridge_state(bridge, None, now);
+        }
         let waker = Waker::from(Arc::clone(&self.wakeup));
         entered.set_waker(relay.connection(), &waker);
         let wait = relay.next_timeout().saturating_sub(now.uptime);
