@@ -64,7 +64,7 @@ fn bridge(s: &mut Section<'_, '_>, max_packet_size: u32) -> Option<BridgeSetting
         name: name.clone().unwrap_or_default(),
         rules,
         remote_clientid: remote_clientid.clone().unwrap_or_default(),
-        max_inflight_messages: s.number("max_inflight_messages", 1000, 1..=65_535),
+        max_inflight_messages: s.optional_number("max_inflight_messages", 1..=65_535),
         keepalive_interval: keepalive(s),
         response_timeout_ms: u64::try_from(
             s.duration("response_timeout", 30 * second, Duration::from_millis(100)..=HOUR)
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(all[0].addresses[0].to_string(), "up:1883");
         assert_eq!(all[0].version, None);
         assert_eq!(all[0].transport, Transport::default());
-        assert_eq!(bridge.max_inflight_messages, 1000);
+        assert_eq!(bridge.max_inflight_messages, None);
         assert_eq!(bridge.session_expiry, u32::MAX);
         assert_eq!(bridge.rules[0].qos(), QoS::ExactlyOnce);
         assert!(bridge.rules[0].goes_out() && !bridge.rules[0].goes_in());

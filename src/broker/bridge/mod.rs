@@ -37,8 +37,8 @@ pub struct Bridge {
     pub rules: Vec<Rule>,
     /// The client identifier at the upstream.
     pub remote_clientid: Box<str>,
-    /// QoS 1 and 2 messages under way at once, each way; the upstream's receive maximum applies as well.
-    pub max_inflight_messages: u16,
+    /// QoS 1 and 2 messages under way at once, each way; the upstream's receive maximum applies as well. `None` for the default, see [`Bridge::window`].
+    pub max_inflight_messages: Option<u16>,
     /// Seconds without a packet after which a PINGREQ is sent; the upstream may set another value.
     pub keepalive_interval: u16,
     /// Milliseconds within which the upstream must answer.
@@ -54,6 +54,15 @@ impl Bridge {
     pub fn local_clientid(&self) -> String {
         format!("{CLIENT_PREFIX}{}", self.name)
     }
+
+    /// Messages under way at once. An upstream cannot say in MQTT 3.1.1 how many it takes, and Mosquitto 2.0 loses what is more than 20 at QoS 2.
+    pub fn window(&self, version: ProtocolVersion) -> u16 {
+        let default = match version {
+            ProtocolVersion::V5 => 1000,
+            ProtocolVersion::V311 | ProtocolVersion::V31 => 20,
+        };
+        self.max_inflight_messages.unwrap_or(default).max(1)
+    }
 }
 
 impl Broker {
@@ -65,7 +74,7 @@ impl Broker {
         self.publish_bridge_state(&bridge.name, &state);
         let client_id = bridge.local_clientid();
         let new = !self.by_client.contains_key(client_id.as_str());
-        let Some(id) = self.connect_bridge(bridge, bridge.max_inflight_messages, now) else {
+        let Some(id) = self.connect_bridge(bridge, 1, now) else {
             return new;
         };
         if let Some(session) = self.connections[id.0 as usize].session {
@@ -108,7 +117,7 @@ impl Broker {
     ) -> Option<ConnectionId> {
         let id = self.accept(Arrival::bridge(), now)?;
         let mut properties = PropertiesBuf::new();
-        properties.push(Property::ReceiveMaximum(receive_maximum.max(1)));
+        properties.push(Property::ReceiveMaximum(receive_maximum));
         let client_id = bridge.local_clientid();
         let connect = Connect {
             version: ProtocolVersion::V5,

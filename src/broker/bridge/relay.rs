@@ -106,7 +106,7 @@ impl Relay {
             // send. Only a crash just now, after the upstream has made its new session, could leave an identifier behind.
             broker.forget_received(&bridge);
         }
-        let window = upstream.receive_maximum.min(bridge.max_inflight_messages);
+        let window = upstream.receive_maximum.min(bridge.window(upstream.version));
         let id = broker.connect_bridge(&bridge, window, now)?;
         Some(Relay {
             subscribed: subscribed && upstream.session_present,

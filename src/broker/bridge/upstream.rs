@@ -89,7 +89,9 @@ impl Bridge {
     ) {
         let mut properties = PropertiesBuf::new();
         properties.push(Property::SessionExpiryInterval(self.session_expiry));
-        properties.push(Property::ReceiveMaximum(self.max_inflight_messages));
+        properties.push(Property::ReceiveMaximum(
+            self.window(ProtocolVersion::V5),
+        ));
         properties.push(Property::MaximumPacketSize(max_packet_size));
         let connect = Connect {
             version: speech.version(),

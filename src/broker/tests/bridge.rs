@@ -16,7 +16,7 @@ pub(super) fn bridge(rules: Vec<Rule>) -> Bridge {
         name: "cloud".into(),
         rules,
         remote_clientid: "edge1".into(),
-        max_inflight_messages: 100,
+        max_inflight_messages: Some(100),
         keepalive_interval: 60,
         response_timeout_ms: 30_000,
         session_expiry: u32::MAX,
@@ -262,6 +262,13 @@ fn the_window_is_the_smaller_of_both() {
     assert_eq!(b.got().len(), 2);
     b.hears(Packet::PubAck(success(1))).expect("taken");
     assert_eq!(b.got(), ["PUBLISH #3 q1 a=x"]);
+    assert_eq!(b.bridge.window(ProtocolVersion::V311), 100);
+    let default = Bridge {
+        max_inflight_messages: None,
+        ..bridge(Vec::new())
+    };
+    assert_eq!(default.window(ProtocolVersion::V5), 1000);
+    assert_eq!(default.window(ProtocolVersion::V311), 20);
     // The limit on clients' windows is not one on bridges.
     let mut wide = Bridged::new(vec![rule("#", Direction::Out, 1)]);
     wide.world.broker.settings.limits.max_inflight_messages = 3;
