@@ -102,3 +102,39 @@ fn a_slow_link_is_not_taken_for_a_silent_one() {
     assert_at_least_once(&got, 400, "over a narrow link");
     assert_eq!(proxy.accepted(), 1, "{}", edge.log());
 }
+
+#[test]
+fn another_address_is_taken_and_left_again_without_a_loss() {
+    let clouds = [cloud(""), cloud("")];
+    let proxies = [Proxy::to(clouds[0].addr()), Proxy::to(clouds[1].addr())];
+    let more = "max_inflight_messages = 10";
+    let config = bridge_to(proxies[0].addr(), more).replace(
+        &format!("\"{}\"", proxies[0].addr()),
+        &format!("[\"{}\", \"{}\"]", proxies[0].addr(), proxies[1].addr()),
+    );
+    let edge = cloud(&config);
+    for cloud in &clouds {
+        expect_at(cloud.addr(), Version::V5, "consumer", "site/up/#");
+    }
+    wait_for_state(edge.addr(), "connected");
+    let (mut sent, mut random) = (0, Random::new(3));
+    for round in 0..10 {
+        proxies[round % 2].set_mode(Mode::Pass);
+        proxies[1 - round % 2].set_mode(Mode::Refused);
+        // In the middle of what goes on.
+        proxies[round % 2].set_budget(Some(300 + random.below(2000)));
+        publish(edge.addr(), "up/a", 2, sent..sent + 30);
+        sent += 30;
+    }
+    proxies[1].set_budget(None);
+    proxies[1].cut();
+    publish(edge.addr(), "up/a", 2, sent..sent + 1);
+    sent += 1;
+    let last = collect_until(clouds[1].addr(), "consumer", sent - 1, LONG);
+    let mut got = collect_until(clouds[0].addr(), "consumer", usize::MAX, LONG);
+    assert!(!got.is_empty() && last.len() > 1, "both were used");
+    got.extend(last);
+    got.sort_unstable();
+    got.dedup();
+    assert_eq!(got, (0..sent).collect::<Vec<_>>(), "at the one or the other");
+}

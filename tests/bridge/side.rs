@@ -67,6 +67,24 @@ pub fn collect(
     numbers
 }
 
+/// All numbers a durable session gets, until it has had `last` or, if that does not come, nothing more for a moment.
+pub fn collect_until(
+    addr: SocketAddr,
+    client_id: &str,
+    last: usize,
+    patience: Duration,
+) -> Vec<usize> {
+    let mut client = Connect::durable(Version::V5, client_id).open(addr);
+    let mut numbers = Vec::new();
+    let deadline = Instant::now() + patience;
+    let more = last != usize::MAX;
+    while let Some((_, number)) = next(&mut client, more && !numbers.contains(&last), deadline) {
+        numbers.push(number);
+    }
+    client.disconnect();
+    numbers
+}
+
 /// The next message, acknowledged to its end. If `more` must come, it is waited for until the deadline.
 fn next(client: &mut Client, more: bool, deadline: Instant) -> Option<(String, usize)> {
     loop {

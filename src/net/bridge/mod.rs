@@ -34,7 +34,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub struct BridgeSettings {
     /// What it does once it is connected.
     pub bridge: Arc<Bridge>,
-    /// Where the upstream is; never empty. The first that answers is taken.
+    /// Where the upstream is; never empty. They are tried in order, each time.
     pub addresses: Vec<Address>,
     /// What lies under MQTT.
     pub transport: Transport,
@@ -97,6 +97,8 @@ pub async fn run(core: Arc<Core>, settings: BridgeSettings, new: bool) {
         speech: first_speech(&settings),
         new,
         subscribed: false,
+        home: None,
+        apart: false,
         core,
         settings,
     };
@@ -140,6 +142,10 @@ struct Caller {
     new: bool,
     /// The upstream has been subscribed to.
     subscribed: bool,
+    /// The address that accepted last.
+    home: Option<Address>,
+    /// The addresses were found not to share the session: what one of them remembers means nothing once another has been connected to.
+    apart: bool,
 }
 
 /// An upstream that has accepted.
@@ -222,6 +228,8 @@ impl Caller {
     async fn connect(&mut self, address: &Address) -> io::Result<Option<Accepted>> {
         let settings = &self.settings;
         let version = self.speech.version();
+        let elsewhere = self.home.as_ref().is_some_and(|home| home != address);
+        let clean = self.new || (elsewhere && self.apart);
         let password = settings.password.as_ref().map(Password::read).transpose()?;
         let stream = settings
             .transport
@@ -236,7 +244,7 @@ impl Caller {
         let largest = settings.max_packet_size;
         settings
             .bridge
-            .encode_connect(self.speech, login, self.new, largest, &mut out);
+            .encode_connect(self.speech, login, clean, largest, &mut out);
         let mut input = Vec::new();
         let handshake = async {
             writer.write_all(&out).await?;
@@ -267,7 +275,10 @@ impl Caller {
             Err(ReasonCode::UnsupportedProtocolVersion) if self.lower_speech() => return Ok(None),
             Err(reason) => return Err(io::Error::other(format!("refused: {reason}"))),
         };
-        if std::mem::take(&mut self.new) && version != ProtocolVersion::V5 {
+        self.new = false;
+        self.apart |= elsewhere && !upstream.session_present;
+        self.home = Some(address.clone());
+        if clean && version != ProtocolVersion::V5 {
             // A clean session of MQTT 3 ends with its connection: the one that is kept is begun by the next.
             let mut out = Vec::new();
             put_disconnect(version, &mut out);
