@@ -48,7 +48,9 @@
 //!   An offline session holds no bodies at all.
 //! - A message needed by one session only has no reference count; shared ones are counted in memory and counted again at recovery.
 //! - A shared group is a queue of its own from which members pull; so a slow or absent member holds nothing back.
-//! - A retained message sent for a new subscription is a message of its own, with its own place in the order.
+//! - A retained message sent for a new subscription is a message of its own, with its own place in the order. It comes from the broker and from no
+//!   connection, and whose it was is not kept: No Local (\[MQTT-3.8.3-3\]) holds back what its client publishes, not what is retained of it. A client
+//!   that does not want to be told what it has said itself asks for that with Retain Handling.
 //! - `durability = "os"` is not a missing fsync (after a power cut the database could be damaged) but an earlier release: acknowledgements leave
 //!   when the transaction has been handed to the operating system, just before its fsync.
 //! - Within a process, time only goes on with the monotonic clock: a gateway whose wall clock jumps at its first NTP answer expires nothing.
@@ -69,6 +71,10 @@ pub mod net;
 pub mod server;
 pub mod store;
 pub mod wire;
+
+// Under its own name for what unit tests share with the tests outside.
+#[cfg(test)]
+extern crate self as tidegate;
 
 #[cfg(test)]
 #[path = "../tests/sim/mod.rs"]

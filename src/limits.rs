@@ -30,6 +30,9 @@ pub struct Limits {
     /// Bytes waiting to be written to one connection. Reached: QoS 0 messages for it are dropped and counted, QoS 1 and 2 wait in the queue,
     /// and nothing more is read from it.
     pub max_outgoing_bytes: usize,
+    /// Bytes of packets that have begun and not ended, of all connections together. Exceeded: the connection whose packet has been unfinished
+    /// longest is closed with 0x97, those that have not sent CONNECT (which get no answer) before all others; never the last one left.
+    pub max_incoming_bytes: usize,
     /// Bytes of writes waiting for the disk. Reached: nothing is read from publishers until the disk has caught up.
     pub max_pending_write_bytes: usize,
     /// Topic aliases a client may set; sent as Topic Alias Maximum. Exceeded: disconnect 0x94.
@@ -75,6 +78,7 @@ impl Default for Limits {
             max_hot_bytes: 32_000_000,
             max_packet_size: 1_048_576,
             max_outgoing_bytes: 1_048_576,
+            max_incoming_bytes: 64_000_000,
             max_pending_write_bytes: 64_000_000,
             max_topic_alias: 100,
             max_topic_alias_out: 20,

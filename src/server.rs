@@ -1,6 +1,7 @@
 //! The broker as a process: assembly, start, and stop in reverse.
 
 mod listeners;
+mod reload;
 
 use std::io;
 use std::path::PathBuf;
@@ -8,21 +9,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc::{self, UnboundedReceiver, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
 use crate::broker::record::DurabilityRules;
-use crate::broker::{Broker, Restored, Settings};
+use crate::broker::{Acl, Broker, Restored, Settings};
 use crate::clock::{self, Clock, Stopwatch};
-use crate::config::Config;
-use crate::net::admin;
+use crate::config::{Config, ConfigError};
+use crate::net::auth::{self, Authentication};
 use crate::net::bridge::{self, BridgeSettings};
 use crate::net::core::Core;
-use crate::net::tls::{Tls, TlsError};
+use crate::net::tls::TlsError;
+use crate::net::{admin, control};
 use crate::store::{Committer, Opened, Start, Store, StoreError};
 
-pub use listeners::{Listening, load_tls};
+use listeners::Listeners;
+pub use listeners::{Listening, load_authenticator, load_tls};
+use reload::Running;
 
 /// How long clients have to take their DISCONNECT when the broker stops.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -56,6 +59,12 @@ pub enum Error {
     /// Files of certificates and keys that cannot be used.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Tls(Vec<TlsError>),
+    /// A configuration, or a file it names, that cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Files that authentication needs and that cannot be used.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Authentication(Vec<auth::Problem>),
     /// The operating system gave no threads, or no signals.
     #[error("cannot start: {0}")]
     Start(io::Error),
@@ -64,17 +73,26 @@ pub enum Error {
     Store(#[from] StoreError),
 }
 
-/// Runs a broker until it is told to stop (SIGINT, SIGTERM), and blocks meanwhile. `on_ready` is called once clients can connect.
+/// Runs a broker until it is told to stop (SIGINT, SIGTERM), and blocks meanwhile. `reread` reads the configuration again, at SIGHUP and when
+/// `tidegate reload` asks for it; `on_ready` is called once clients can connect.
 ///
 /// # Errors
 /// It could not start, or the disk failed.
-pub fn run(config: Config, on_ready: impl FnOnce(&Ready) + Send + 'static) -> Result<(), Error> {
+pub fn run(
+    config: Config,
+    reread: impl Fn() -> Result<Config, ConfigError> + Send + Sync + 'static,
+    on_ready: impl FnOnce(&Ready) + Send + 'static,
+) -> Result<(), Error> {
     let watch = Stopwatch::start();
     let clock = Clock::start();
     let tls = load_tls(&config).map_err(Error::Tls)?;
+    let acl = config.acl.load()?;
+    let authenticator = load_authenticator(&config).map_err(Error::Authentication)?;
+    let authentication =
+        Authentication::start(authenticator, config.throttle).map_err(Error::Start)?;
     let (store, opened) = Store::open(&config.store)?;
     let store = Arc::new(store);
-    let (mut broker, restored, orphans) = recover(&config, &store, &clock)?;
+    let (mut broker, restored, orphans) = recover(&config, &store, &clock, acl)?;
     let recovered = describe(&opened, restored, orphans);
     let bridges = open_bridges(&mut broker, &config, &clock);
 
@@ -94,32 +112,38 @@ pub fn run(config: Config, on_ready: impl FnOnce(&Ready) + Send + 'static) -> Re
 
     let runtime = runtime(&config)?;
     let outcome = runtime.block_on(async {
+        let mut listeners = Listeners::new(
+            Arc::clone(&core),
+            Arc::clone(&authentication),
+            &config.limits,
+        );
         for listener in listeners::bind_plain(&config.metrics)? {
-            tokio::spawn(admin::serve(
-                listener,
-                Arc::clone(&core),
-                Arc::clone(&store),
-            ));
+            let (core, store, tls) = (core.clone(), store.clone(), listeners.tls.clone());
+            tokio::spawn(admin::serve(listener, core, store, tls));
         }
-        let mut accepting = JoinSet::new();
-        let listeners = listeners::open(&config, &core, &tls, &mut accepting)?;
-        let tls: Vec<Arc<Tls>> = tls.into_iter().flatten().collect();
-        if !tls.is_empty() {
-            tokio::spawn(listeners::watch(tls.clone()));
-        }
+        let prepared = listeners.prepare(&config, tls)?;
+        listeners.put_in_force(prepared, |_, _| {});
+        tokio::spawn(listeners::watch(Arc::clone(&listeners.tls)));
         for (settings, new) in bridges {
             tokio::spawn(bridge::run(Arc::clone(&core), settings, new));
         }
         let ticking = Arc::clone(&core);
         tokio::spawn(async move { ticking.tick().await });
+        let requests = open_control(&config);
         on_ready(&Ready {
-            listeners,
+            listeners: listeners.listening()?,
             data_dir: config.data_dir.clone(),
             durability: config.durability.clone(),
             recovered,
             took: watch.elapsed(),
         });
-        serve(&core, accepting, failure, &tls).await
+        let running = Running {
+            config,
+            reread: Arc::new(reread),
+            listeners,
+            authentication,
+        };
+        serve(&core, running, requests, failure).await
     });
     if outcome.is_ok() {
         // What is in the open batch is committed, then the file is closed properly.
@@ -136,10 +160,12 @@ fn recover(
     config: &Config,
     store: &Store,
     clock: &Clock,
+    acl: Option<Arc<Acl>>,
 ) -> Result<(Broker, Restored, u64), StoreError> {
     let settings = Settings {
         limits: config.limits.clone(),
         durability: config.durability.clone(),
+        acl,
         sys_interval_ms: config
             .sys_interval
             .map_or(0, |interval| interval.as_millis() as u64),
@@ -228,25 +254,54 @@ fn runtime(config: &Config) -> Result<Runtime, Error> {
         .map_err(Error::Start)
 }
 
+/// Opens the control socket. A broker without one runs as well: its path may be too long for a socket.
+fn open_control(config: &Config) -> mpsc::Receiver<control::Request> {
+    let (requests, receiver) = mpsc::channel(1);
+    match control::bind(&config.data_dir) {
+        Ok(listening) => {
+            tokio::spawn(control::serve(listening, requests));
+        }
+        Err(error) => {
+            let path = control::path(&config.data_dir);
+            tracing::warn!(path = %path.display(), %error, "no control socket: `tidegate reload` will not reach this broker, SIGHUP will");
+        }
+    }
+    receiver
+}
+
 /// Serves until a signal comes or the store fails; then closes the listeners and takes leave of the clients.
 async fn serve(
     core: &Arc<Core>,
-    mut accepting: JoinSet<()>,
+    mut running: Running,
+    mut requests: mpsc::Receiver<control::Request>,
     mut failure: UnboundedReceiver<StoreError>,
-    tls: &[Arc<Tls>],
 ) -> Result<(), Error> {
-    tokio::select! {
-        signal = stop_signal() => {
-            let name = signal.map_err(Error::Start)?;
-            tracing::info!(signal = name, "stopping");
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = signal(SignalKind::hangup()).map_err(Error::Start)?;
+    let mut stop = std::pin::pin!(stop_signal());
+    loop {
+        tokio::select! {
+            signal = &mut stop => {
+                let name = signal.map_err(Error::Start)?;
+                tracing::info!(signal = name, "stopping");
+                break;
+            }
+            _ = hangup.recv() => {
+                tracing::info!("SIGHUP: reading the configuration again");
+                running.reload().await;
+            }
+            Some(reply) = requests.recv() => {
+                tracing::info!("tidegate reload: reading the configuration again");
+                // Whoever asked may be gone.
+                let _ = reply.send(running.reload().await);
+            }
+            error = failure.recv() => match error {
+                Some(error) => return Err(error.into()),
+                None => return Ok(()),
+            },
         }
-        error = reload_on_signal(tls) => return Err(Error::Start(error)),
-        error = failure.recv() => match error {
-            Some(error) => return Err(error.into()),
-            None => return Ok(()),
-        },
     }
-    accepting.shutdown().await;
+    running.listeners.shut_down().await;
     {
         let mut entered = core.enter(None);
         let now = entered.now();
@@ -281,20 +336,4 @@ async fn stop_signal() -> io::Result<&'static str> {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     })
-}
-
-/// Reads certificates again at every SIGHUP, for ever; or why that cannot be.
-async fn reload_on_signal(tls: &[Arc<Tls>]) -> io::Error {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut hangup = match signal(SignalKind::hangup()) {
-        Ok(hangup) => hangup,
-        Err(error) => return error,
-    };
-    loop {
-        hangup.recv().await;
-        tracing::info!(
-            "SIGHUP: reading certificates, keys, authorities and revocation lists again; the configuration file takes a restart"
-        );
-        listeners::reload_all(tls).await;
-    }
 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::Broker;
 use super::ConnectionId;
+use super::acl::Rules;
 use super::bridge::CLIENT_PREFIX;
 use super::route::lower;
+use crate::clock::Now;
 use crate::wire::packet::Connect;
 use crate::wire::{Fault, ProtocolVersion, QoS, ReasonCode};
 
@@ -25,6 +27,8 @@ pub struct Access {
     pub identity: IdentityKind,
     /// The identity is the user name; such a client is not anonymous. A certificate without one is refused: 0x87 (MQTT 3: not authorized).
     pub use_identity_as_username: bool,
+    /// What stands before all topics of clients that come this way, and is taken off what they get; empty for nothing, otherwise it ends with `/`.
+    pub mount_point: Box<str>,
     /// The identity is the client identifier: a client may leave its own empty, and another one is refused: 0x85 (MQTT 3: identifier rejected).
     pub use_identity_as_clientid: bool,
 }
@@ -118,6 +122,13 @@ impl Arrival {
             ..Arrival::from(Access::default())
         }
     }
+
+    /// The user name that the peer's certificate has proved, where that is what proves it: its user name and password are not looked at then.
+    pub fn certified_user(&self) -> Option<&str> {
+        let names = self.peer.certificate.as_deref()?;
+        let identity = names.identity(self.access.identity);
+        identity.filter(|_| self.access.use_identity_as_username)
+    }
 }
 
 impl From<Access> for Arrival {
@@ -138,33 +149,45 @@ impl Default for Access {
             maximum_qos: QoS::ExactlyOnce,
             max_packet_size: u32::MAX,
             identity: IdentityKind::default(),
+            mount_point: "".into(),
             use_identity_as_username: false,
             use_identity_as_clientid: false,
         }
     }
 }
 
+/// Who a client has proved to be. `Default` is a client that has proved nothing: it is anonymous.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Its user name; without control characters.
+    pub user: Option<Box<str>>,
+    /// What it may do, if its credentials say so: that stands instead of the broker's list.
+    pub rules: Option<Arc<Rules>>,
+}
+
 /// Who a client is, once its CONNECT has been admitted.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    /// The user name it has proved.
-    pub user: Option<Box<str>>,
+    /// Who it has proved to be.
+    pub identity: Identity,
     /// The client identifier its certificate gives it.
     pub client_id: Option<Box<str>>,
 }
 
 impl Broker {
-    /// Whether a client may come in through its listener, and as whom.
-    pub(super) fn admit(&self, id: ConnectionId, connect: &Connect<'_>) -> Result<Admitted, Fault> {
-        let Arrival {
-            access,
-            peer,
-            bridge,
-        } = &self.connections[id.0 as usize].arrival;
+    /// Whether a client may come in through its listener, and as whom; `proved` is what its user name and password were found to prove.
+    pub(super) fn admit(
+        &self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        proved: Result<Identity, Fault>,
+    ) -> Result<Admitted, Fault> {
+        let arrival = &self.connections[id.0 as usize].arrival;
+        let Arrival { access, peer, .. } = arrival;
         let refuse = |reason, what| Err(Fault { reason, what });
-        if *bridge {
+        if arrival.bridge {
             return Ok(Admitted {
-                user: None,
+                identity: Identity::default(),
                 client_id: None,
             });
         }
@@ -181,21 +204,27 @@ impl Broker {
             );
         }
         let certificate = peer.certificate.as_deref();
-        let identity = certificate.and_then(|names| names.identity(access.identity));
-        if certificate.is_some() && identity.is_none() && access.uses_identity() {
+        let certified = certificate.and_then(|names| names.identity(access.identity));
+        if certificate.is_some() && certified.is_none() && access.uses_identity() {
             return refuse(
                 ReasonCode::NotAuthorized,
                 "the certificate has no name of the kind that is the identity here",
             );
         }
-        let user = identity.filter(|_| access.use_identity_as_username);
-        if user.is_none() && !access.allow_anonymous {
+        let identity = match arrival.certified_user() {
+            Some(name) => Identity {
+                user: Some(name.into()),
+                rules: None,
+            },
+            None => proved?,
+        };
+        if identity.user.is_none() && !access.allow_anonymous {
             return refuse(
                 ReasonCode::NotAuthorized,
                 "anonymous access is not allowed on this listener",
             );
         }
-        let client_id = identity.filter(|_| access.use_identity_as_clientid);
+        let client_id = certified.filter(|_| access.use_identity_as_clientid);
         if client_id.is_some_and(|own| !connect.client_id.is_empty() && connect.client_id != own) {
             return refuse(
                 ReasonCode::ClientIdentifierNotValid,
@@ -203,9 +232,22 @@ impl Broker {
             );
         }
         Ok(Admitted {
-            user: user.map(Into::into),
+            identity,
             client_id: client_id.map(Into::into),
         })
+    }
+
+    /// Sends away who has come through a listener: it is gone, or lets in others from now on.
+    pub fn send_away(&mut self, access: &Arc<Access>, now: Now) {
+        self.now = now;
+        let through = self.connections.iter();
+        let through = through.filter(|(_, it)| Arc::ptr_eq(&it.arrival.access, access));
+        let ids: Vec<ConnectionId> = through.map(|(id, _)| ConnectionId(id as u32)).collect();
+        self.dismiss(
+            ids,
+            ReasonCode::AdministrativeAction,
+            Some("the listener was changed"),
+        );
     }
 
     /// The highest QoS on a connection.

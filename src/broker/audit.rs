@@ -38,6 +38,11 @@ impl Broker {
         connection.is_some_and(|connection| connection.session.is_some())
     }
 
+    /// Plants a fault: a byte too much in the accounts.
+    pub fn miscount(&mut self) {
+        self.queued_bytes += 1;
+    }
+
     /// Counts everything anew; the accounts that do not agree are the error.
     pub fn audit(&self) -> Result<Audit, String> {
         let mut audit = Audit {

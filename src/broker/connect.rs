@@ -1,5 +1,6 @@
 //! CONNECT: who may come in, which session it gets, and what CONNACK says (MQTT 5 sections 3.1 and 3.2).
 
+use super::access::Identity;
 use super::connection::State;
 use super::gate::{Arrow, Stamp};
 use super::record::{Durability, NEVER_EXPIRES, QueueKey, Write};
@@ -31,25 +32,35 @@ impl Broker {
         &mut self,
         id: ConnectionId,
         connect: &Connect<'_>,
+        proved: Result<Identity, Fault>,
     ) -> Result<(), Fault> {
         self.connections[id.0 as usize].version = connect.version;
         self.connections[id.0 as usize].is_bridge = connect.bridge;
         let largest = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
         self.connections[id.0 as usize].maximum_packet_size = largest;
-        let admitted = self.admit(id, connect)?;
+        let admitted = self.admit(id, connect, proved)?;
         let mut terms = self.terms(connect, admitted.client_id)?;
-        if self.connections[id.0 as usize].arrival.bridge {
+        let bridge = self.connections[id.0 as usize].arrival.bridge;
+        if bridge {
             // A bridge waits for its upstream as long as it takes, and says nothing while its upstream does not.
             terms.expiry = NEVER_EXPIRES;
             terms.keep_alive = 0;
         }
+        // It is the rules of a bridge that say what it may do; no access list is asked.
+        let mut rights = match bridge {
+            true => None,
+            false => self.rights_of(id, &admitted.identity, &terms.client_id),
+        };
         let will = connect
             .will
             .as_ref()
-            .map(|will| self.will_record(id, will))
+            .map(|will| self.will_record(id, will, rights.as_deref_mut()))
             .transpose()?;
         let (session, present, ended) = self.open_session(&terms, connect)?;
         let accepted = self.attach(id, session, &terms, connect.version);
+        if !bridge {
+            self.give_rights(session, admitted.identity, rights);
+        }
         self.replace_will(session, will);
         let stamp = self.remember_connected(session).max(ended);
         let packet = ConnAck {
@@ -59,10 +70,9 @@ impl Broker {
         };
         self.push(id, stamp, &Packet::ConnAck(packet));
         self.counters.connects += 1;
-        let connection = &mut self.connections[id.0 as usize];
-        connection.user = admitted.user;
-        let (peer, user) = (&connection.arrival.peer, connection.user.as_deref());
+        let peer = &self.connections[id.0 as usize].arrival.peer;
         let shown = &self.sessions[session.0 as usize];
+        let user = shown.identity.as_ref().and_then(|it| it.user.as_deref());
         tracing::info!(client = &*shown.client_id, %peer, user, version = ?connect.version, present, expiry = shown.expiry, "connected");
         self.set_keep_alive(id);
         self.member_connected(session);
@@ -280,6 +290,11 @@ impl Broker {
         version: Option<ProtocolVersion>,
     ) {
         self.counters.connects_refused += 1;
+        match fault.reason {
+            ReasonCode::BadUserNameOrPassword => self.counters.bad_user_names_or_passwords += 1,
+            ReasonCode::ConnectionRateExceeded => self.counters.logins_throttled += 1,
+            _ => {}
+        }
         let connection = &mut self.connections[id.0 as usize];
         connection.state = State::Closing;
         self.touch(id);

@@ -14,8 +14,6 @@ pub(super) struct Connection {
     pub serial: u64,
     pub state: State,
     pub arrival: Arrival,
-    /// The user name its client has proved.
-    pub user: Option<Box<str>>,
     pub version: ProtocolVersion,
     /// Its client has said that it is a bridge, in MQTT 3: it is sent nothing of its own, and retain flags as they were published.
     pub is_bridge: bool,
@@ -77,7 +75,6 @@ impl Connection {
             serial,
             state: State::New,
             arrival,
-            user: None,
             version: ProtocolVersion::V5,
             is_bridge: false,
             session: None,
@@ -118,6 +115,12 @@ impl Connection {
                 outbound_max: 0,
             })
         })
+    }
+
+    /// What the client calls a topic: it does not see its listener's mount point.
+    pub fn topic_for_client<'a>(&self, topic: &'a str) -> &'a str {
+        let mount_point = &*self.arrival.access.mount_point;
+        topic.strip_prefix(mount_point).unwrap_or(topic)
     }
 
     /// The client sets an alias; it is within its maximum.

@@ -28,6 +28,10 @@ counters! {
     connects,
     /// CONNECTs refused.
     connects_refused,
+    /// CONNECTs refused because the user name or the password is wrong.
+    bad_user_names_or_passwords,
+    /// CONNECTs refused unseen, after too many with a wrong user name or password from the same address (`max_failed_logins`).
+    logins_throttled,
     /// Sessions taken over by another connection with the same client identifier.
     takeovers,
     /// Connections closed because nothing was heard for 1.5 times the keep alive.
@@ -50,6 +54,8 @@ counters! {
     publishes_unmatched,
     /// QoS 2 messages received again and not delivered again.
     duplicates_suppressed,
+    /// Connections closed because unfinished packets took too much memory (`max_incoming_bytes`).
+    connections_shed,
     /// QoS 0 deliveries dropped because too much waits for a connection (`max_outgoing_bytes`).
     dropped_outgoing_full,
     /// Deliveries dropped because a queue is full (`max_queued_messages`, `max_queued_bytes`, `max_queued_bytes_total`, `max_queued_memory_bytes`).
@@ -66,6 +72,12 @@ counters! {
     refused_retained,
     /// Subscriptions refused because `max_subscriptions` was reached.
     subscriptions_refused,
+    /// Publishes refused because the client may not publish to the topic, and wills not published for that.
+    publishes_not_authorized,
+    /// Subscriptions refused, or taken away, because the client may not subscribe to the filter.
+    subscriptions_not_authorized,
+    /// Deliveries dropped because the client may not have messages of the topic.
+    dropped_not_authorized,
     /// Publishes and subscriptions refused because the topic is longer or deeper than allowed.
     topics_refused,
     /// Wills published.

@@ -23,6 +23,8 @@ const FETCH_BYTES: u64 = 512 * 1024;
 /// A PUBLISH to be encoded for a client.
 struct Delivery<'a> {
     parts: &'a Parts<'a>,
+    /// What the client calls its topic.
+    topic: &'a str,
     qos: QoS,
     retain: bool,
     dup: bool,
@@ -78,13 +80,15 @@ impl Broker {
         }
         let delivery = Delivery {
             parts: offer.parts,
+            topic: connection.topic_for_client(offer.parts.topic),
             qos: QoS::AtMostOnce,
             retain,
             dup: false,
             packet_id: None,
             ids,
         };
-        if !ids.is_empty() || connection.uses_aliases() {
+        let is_mounted = delivery.topic.len() < offer.parts.topic.len();
+        if !ids.is_empty() || is_mounted || connection.uses_aliases() {
             if self.fits_client(id, &delivery) {
                 self.push_publish(id, &delivery, offer.stamp);
             }
@@ -132,6 +136,7 @@ impl Broker {
         };
         let delivery = Delivery {
             parts,
+            topic: self.connections[id.0 as usize].topic_for_client(parts.topic),
             qos: QoS::AtMostOnce,
             retain,
             dup: false,
@@ -171,6 +176,7 @@ impl Broker {
         };
         let delivery = Delivery {
             parts: &body.parts(),
+            topic: self.connections[id.0 as usize].topic_for_client(body.topic()),
             qos: item.qos,
             retain: item.retain,
             dup: item.dup,
@@ -226,7 +232,7 @@ impl Broker {
     fn push_publish(&mut self, id: ConnectionId, delivery: &Delivery<'_>, stamp: Stamp) {
         let connection = &mut self.connections[id.0 as usize];
         let version = connection.version;
-        let topic = delivery.parts.topic;
+        let topic = delivery.topic;
         // Setting an alias makes the packet larger by up to six bytes: it must fit even then.
         let alias = match connection.maximum_packet_size {
             u32::MAX => connection.alias_for(topic),
@@ -302,9 +308,13 @@ impl Broker {
             self.fetch(Owner::Session(index));
             return false;
         }
-        if let Some(item) = self.pop(Owner::Session(index)) {
-            let stamp = self.stamp_of(&item);
-            self.send(index, item, key, None, stamp, false);
+        if let Some(item) = self.pop(Owner::Session(index), 0) {
+            if self.may_have(index, &item) {
+                let stamp = self.stamp_of(&item);
+                self.send(index, item, key, None, stamp, false);
+            } else {
+                self.forget(&item, key);
+            }
         }
         self.fetch_ahead(Owner::Session(index));
         true
@@ -319,12 +329,12 @@ impl Broker {
         }
     }
 
-    /// Takes the first message out of a queue; `None` if it has expired.
-    pub(super) fn pop(&mut self, owner: Owner) -> Option<Queued> {
+    /// Takes a message out of a queue, mostly the first; `None` if it has expired.
+    pub(super) fn pop(&mut self, owner: Owner, at: usize) -> Option<Queued> {
         let unix = self.now.unix;
         let queue = self.queue_mut(owner)?;
         let (key, hot) = (queue.key, queue.hot_bytes());
-        let item = queue.pop()?;
+        let item = queue.take(at)?;
         let cooled = hot - queue.hot_bytes();
         self.hot_bytes -= cooled;
         self.queued_bytes -= u64::from(item.size);
@@ -364,6 +374,7 @@ impl Broker {
         // What has been sent once is sent again even if it has expired since: the exchange must be finished. A message that was never sent is not here.
         let delivery = Delivery {
             parts: &body.parts(),
+            topic: self.connections[id.0 as usize].topic_for_client(body.topic()),
             qos: item.qos,
             retain: item.retain,
             dup: true, // [MQTT-3.3.1-1]
@@ -371,7 +382,7 @@ impl Broker {
             ids: item.ids.as_slice(),
         };
         let stamp = self.stamp_of(&item);
-        if self.fits_client(id, &delivery) {
+        if self.may_have(index, &item) && self.fits_client(id, &delivery) {
             self.push_publish(id, &delivery, stamp);
             self.sessions[index.0 as usize]
                 .outgoing
@@ -579,7 +590,7 @@ fn cold_resends(session: &super::session::Session, readable: impl Fn(Seq) -> boo
 impl Delivery<'_> {
     /// Bytes of topic, properties and payload.
     fn len(&self) -> usize {
-        self.parts.topic.len()
+        self.topic.len()
             + self.parts.properties.as_bytes().len()
             + self.parts.payload.len()
             + 5 * self.ids.len()
@@ -593,7 +604,7 @@ impl Delivery<'_> {
         unix: u64,
         scratch: &'b mut PropertiesBuf,
     ) -> Publish<'b> {
-        let mut topic = self.parts.topic;
+        let mut topic = self.topic;
         let mut properties = self.parts.properties;
         if v5 && (self.parts.expires.is_some() || !self.ids.is_empty() || alias != Alias::None) {
             scratch.clear();

@@ -7,11 +7,13 @@
 //! |---|---|
 //! | [`Broker::accept`] | a connection was accepted |
 //! | [`Broker::receive`], [`Broker::fault`] | a packet was decoded, or could not be |
+//! | [`Broker::connect`] | a CONNECT was decoded whose user name and password the driver has looked at |
 //! | [`Broker::lost`] | the connection is gone, whoever closed it; always, and last |
 //! | [`Broker::written`], [`Broker::durable`] | the store has come so far with a batch |
 //! | [`Broker::fetched`] | message bodies were read from the store |
 //! | [`Broker::tick`] | the time of [`Broker::next_timeout`] has come |
 //! | [`Broker::take_touched`] | after each of these: the connections to serve with [`Broker::take_output`] |
+//! | [`Broker::set_acl`] | the configuration was read again |
 //! | [`Broker::take_batch`], [`Broker::take_fetches`] | the store is free, or reads were asked for |
 //!
 //! A peer's faults are values with an MQTT 5 reason code; a panic here is a bug. The way of a PUBLISH: [`Broker::receive`], `receive_publish`
@@ -20,6 +22,7 @@
 
 pub mod access;
 mod acknowledge;
+pub mod acl;
 #[cfg(test)]
 pub(crate) mod audit;
 pub mod bridge;
@@ -45,13 +48,17 @@ mod tree;
 mod will;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
-pub use access::{Access, Arrival, CertificateName, CertificateNames, IdentityKind, Peer};
+pub use access::{
+    Access, Arrival, CertificateName, CertificateNames, Identity, IdentityKind, Peer,
+};
+pub use acl::{Acl, Permission, Rules};
 pub use counters::Counters;
 pub use message::Message;
 pub use restore::Restored;
@@ -59,7 +66,7 @@ pub use sys::Gauges;
 
 use crate::clock::Now;
 use crate::limits::Limits;
-use crate::wire::packet::{Ack, Disconnect};
+use crate::wire::packet::{Ack, Connect, Disconnect};
 use crate::wire::{
     Fault, Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, ReasonCode,
     codec,
@@ -94,6 +101,8 @@ pub struct Settings {
     pub durability: DurabilityRules,
     /// How often `$SYS` topics are published, in milliseconds; 0 for never.
     pub sys_interval_ms: u64,
+    /// What clients may do; `None` allows everything. [`Broker::set_acl`] replaces it.
+    pub acl: Option<Arc<Acl>>,
 }
 
 /// Bodies to be read from the store: the answer goes to [`Broker::fetched`].
@@ -166,6 +175,8 @@ pub struct Broker {
     sys: sys::Sys,
     bridges: BTreeMap<Box<str>, bridge::BridgeState>,
     moments: bridge::Moments,
+    /// There is, or was, a session that may not do everything: until then no delivery asks.
+    restricted: bool,
     restoring: restore::Restoring,
     routes: Routes,
     scratch: PropertiesBuf,
@@ -211,6 +222,7 @@ impl Broker {
             sys: sys::Sys::new(now),
             bridges: BTreeMap::new(),
             moments: bridge::Moments::default(),
+            restricted: false,
             restoring: restore::Restoring::default(),
             routes: Routes::default(),
             scratch: PropertiesBuf::new(),
@@ -239,11 +251,10 @@ impl Broker {
         self.counters.connections_accepted += 1;
         let serial = self.next_serial;
         self.next_serial += 1;
-        let id = ConnectionId(self.connections.insert(Connection::new(
-            serial,
-            arrival,
-            now.uptime,
-        )) as u32);
+        let id = ConnectionId(
+            self.connections
+                .insert(Connection::new(serial, arrival, now.uptime)) as u32,
+        );
         self.timers.set(
             now.uptime + self.settings.limits.connect_timeout_ms,
             Timer::Connect(id, serial),
@@ -256,6 +267,31 @@ impl Broker {
         self.counters.connections_refused += 1;
     }
 
+    /// Handles the first packet of a connection, a CONNECT: `proved` says what its user name and password prove, or why it is refused. A CONNECT
+    /// that is given to [`Broker::receive`] proves nothing.
+    pub fn connect(
+        &mut self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        proved: Result<Identity, Fault>,
+        now: Now,
+    ) {
+        self.now = now;
+        let connection = &mut self.connections[id.0 as usize];
+        connection.last_received = now.uptime;
+        // It may have been closed meanwhile: the CONNECT came in time, its proof did not.
+        if connection.state == State::New
+            && let Err(fault) = self.receive_connect(id, connect, proved)
+        {
+            self.fault(id, fault, Some(connect.version), now);
+        }
+    }
+
+    /// How a connection came in.
+    pub fn arrival(&self, id: ConnectionId) -> &Arrival {
+        &self.connections[id.0 as usize].arrival
+    }
+
     /// Handles a packet from a connection.
     pub fn receive(&mut self, id: ConnectionId, packet: Packet<'_>, now: Now) {
         self.now = now;
@@ -265,7 +301,9 @@ impl Broker {
             (State::Closing, _) => return,
             (State::Open, Some(session)) => self.receive_in_session(id, session, packet),
             _ => match packet {
-                Packet::Connect(connect) => self.receive_connect(id, &connect),
+                Packet::Connect(connect) => {
+                    self.receive_connect(id, &connect, Ok(Identity::default()))
+                }
                 _ => {
                     // [MQTT-3.1.0-1]: what is not a MQTT client gets no answer.
                     return self.fault(
@@ -338,6 +376,26 @@ impl Broker {
             }
         }
         self.counters.protocol_faults += 1;
+    }
+
+    /// Ends a connection whose unfinished packet takes memory that others need (`max_incoming_bytes`).
+    pub fn shed(&mut self, id: ConnectionId, now: Now) {
+        self.now = now;
+        let connection = &self.connections[id.0 as usize];
+        let peer = &connection.arrival.peer;
+        let what = "max_incoming_bytes is reached, and this packet has been unfinished longest";
+        match connection.state {
+            State::Closing => return,
+            State::New => {
+                tracing::info!(%peer, what, "connection refused");
+                self.refuse_connect(id, Fault::new(ReasonCode::QuotaExceeded, what), None);
+            }
+            State::Open => {
+                tracing::info!(client = self.client_name(id), %peer, what, "connection closed");
+                self.disconnect(id, ReasonCode::QuotaExceeded, Some(what));
+            }
+        }
+        self.counters.connections_shed += 1;
     }
 
     /// Forgets a connection that is gone. If its client did not take its leave, its will is on its way.
@@ -474,13 +532,24 @@ impl Broker {
             .iter()
             .map(|(id, _)| ConnectionId(id as u32))
             .collect();
+        self.dismiss(ids, ReasonCode::ServerShuttingDown, None);
+    }
+
+    /// Replaces all limits. Those that connections have been told of hold for them as they were told, and must stay as they are.
+    pub fn set_limits(&mut self, limits: Limits, now: Now) {
+        self.now = now;
+        self.settings.limits = limits;
+    }
+
+    /// Ends connections from this side, however far they have come.
+    fn dismiss(&mut self, ids: Vec<ConnectionId>, reason: ReasonCode, what: Option<&str>) {
         for id in ids {
             match self.connections[id.0 as usize].state {
                 State::New => {
                     self.connections[id.0 as usize].state = State::Closing;
                     self.touch(id);
                 }
-                State::Open => self.disconnect(id, ReasonCode::ServerShuttingDown, None),
+                State::Open => self.disconnect(id, reason, what),
                 State::Closing => {}
             }
         }
@@ -499,6 +568,17 @@ impl Broker {
     /// What was counted.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Whether a connection is to be closed as soon as what waits for it has been written.
+    pub fn is_closing(&self, id: ConnectionId) -> bool {
+        let connection = self.connections.get(id.0 as usize);
+        connection.is_some_and(|connection| connection.state == State::Closing)
+    }
+
+    /// The limits it keeps.
+    pub fn limits(&self) -> &Limits {
+        &self.settings.limits
     }
 
     /// Connections at present.

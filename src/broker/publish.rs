@@ -44,8 +44,19 @@ impl Broker {
         }
         let resolved = self.resolve_topic(id, publish.topic, instructions.alias)?;
         let topic = resolved.as_deref().unwrap_or(publish.topic);
+        if topic.starts_with(SYS_PREFIX) {
+            self.refuse_publish(id, publish, ReasonCode::NotAuthorized);
+            return Ok(());
+        }
+        let mounted = self.mounted_topic(session, topic);
+        let topic = mounted.as_deref().unwrap_or(topic);
         self.check_message(id, topic, publish.qos, publish.retain)?;
         self.check_receive_maximum(id, session, publish)?;
+        if !self.may_write(session, topic) && !self.has_received(session, publish) {
+            self.counters.publishes_not_authorized += 1;
+            self.refuse_publish(id, publish, ReasonCode::NotAuthorized);
+            return Ok(());
+        }
 
         let mut forwarded = PropertiesBuf::new();
         let parts = Parts {
@@ -58,11 +69,6 @@ impl Broker {
                 .expiry
                 .map(|seconds| self.now.unix + u64::from(seconds) * 1000),
         };
-        if topic.starts_with(SYS_PREFIX) {
-            // Only the broker publishes to `$SYS` (section 4.7.2): what a client sends there goes nowhere, and a client that can be told is.
-            self.refuse_publish(id, publish, ReasonCode::NotAuthorized);
-            return Ok(());
-        }
         let readable = !instructions.utf8 || std::str::from_utf8(publish.payload).is_ok();
         match publish.packet_id {
             None if readable => {
@@ -80,7 +86,17 @@ impl Broker {
         }
     }
 
-    /// Answers a message that goes nowhere.
+    /// Whether this is a QoS 2 message again that was taken before: its exchange goes on, whatever the client may do by now.
+    fn has_received(&self, session: SessionIndex, publish: &Publish<'_>) -> bool {
+        let received = &self.sessions[session.0 as usize].received;
+        let id = publish
+            .packet_id
+            .filter(|_| publish.qos == QoS::ExactlyOnce);
+        id.is_some_and(|id| received.contains_key(&id))
+    }
+
+    /// What a client may not publish goes nowhere, and neither does what it sends to `$SYS`, where only the broker publishes (section 4.7.2). A MQTT
+    /// 5 client is told; a MQTT 3 client, which cannot be, gets its acknowledgement, as with Mosquitto.
     pub(super) fn refuse_publish(
         &mut self,
         id: ConnectionId,

@@ -117,8 +117,9 @@ impl Queue {
         }
     }
 
-    pub fn pop(&mut self) -> Option<Queued> {
-        let item = self.items.pop_front()?;
+    /// Takes out a message; 0 is the first.
+    pub fn take(&mut self, at: usize) -> Option<Queued> {
+        let item = self.items.remove(at)?;
         self.bytes -= u64::from(item.size);
         self.hot_bytes -= hot(&item);
         if self.items.is_empty() && self.items.capacity() > 64 {

@@ -75,7 +75,9 @@ impl Broker {
                         .insert(packet_id, received);
                 }
             }
-            Write::PutRetained(message) => self.retained.insert(message, Default::default()),
+            Write::PutRetained(message) => {
+                self.retained.insert(message, Default::default(), true);
+            }
             Write::PutDelivery(seq, key, record) => self.restore_delivery(seq, key, record),
             _ => debug_assert!(false, "recovery hands back rows that were put"),
         }

@@ -32,19 +32,25 @@ pub(super) struct Retained {
     sweep_after: Option<Message>,
 }
 
-/// A message that is compared by its topic, and what waits for it to be on disk.
+/// A message that is compared by its topic.
 #[derive(Debug)]
-struct ByTopic(Message, Stamp);
+struct ByTopic {
+    message: Message,
+    /// What deliveries of it wait for.
+    stamp: Stamp,
+    /// It has a row in the store, whatever the durability of its topic is now.
+    stored: bool,
+}
 
 impl Borrow<str> for ByTopic {
     fn borrow(&self) -> &str {
-        self.0.topic()
+        self.message.topic()
     }
 }
 
 impl Ord for ByTopic {
     fn cmp(&self, other: &ByTopic) -> Ordering {
-        self.0.topic().cmp(other.0.topic())
+        self.message.topic().cmp(other.message.topic())
     }
 }
 
@@ -72,27 +78,39 @@ impl Retained {
         self.bytes
     }
 
-    /// Keeps a message; deliveries of it wait for `stamp`.
-    pub fn insert(&mut self, message: Message, stamp: Stamp) {
+    /// Keeps a message; deliveries of it wait for `stamp`, and `stored` says that it has a row in the store. Whether the one it replaces had one.
+    pub fn insert(&mut self, message: Message, stamp: Stamp, stored: bool) -> bool {
         self.bytes += u64::from(message.size());
         let own = message.topic().starts_with(SYS_PREFIX);
-        match self.messages.replace(ByTopic(message, stamp)) {
-            Some(old) => self.bytes -= u64::from(old.0.size()),
-            None => self.own += usize::from(own),
+        let new = ByTopic {
+            message,
+            stamp,
+            stored,
+        };
+        match self.messages.replace(new) {
+            Some(old) => {
+                self.bytes -= u64::from(old.message.size());
+                old.stored
+            }
+            None => {
+                self.own += usize::from(own);
+                false
+            }
         }
     }
 
+    /// Lets go of a topic's message; whether it had a row in the store.
     pub fn remove(&mut self, topic: &str) -> bool {
-        let old = self.messages.take(topic);
-        if let Some(old) = &old {
-            self.bytes -= u64::from(old.0.size());
-            self.own -= usize::from(topic.starts_with(SYS_PREFIX));
-        }
-        old.is_some()
+        let Some(old) = self.messages.take(topic) else {
+            return false;
+        };
+        self.bytes -= u64::from(old.message.size());
+        self.own -= usize::from(topic.starts_with(SYS_PREFIX));
+        old.stored
     }
 
     pub fn get(&self, topic: &str) -> Option<&Message> {
-        self.messages.get(topic).map(|found| &found.0)
+        self.messages.get(topic).map(|found| &found.message)
     }
 
     /// The messages after a topic that may match a filter: those that begin with its levels before the first wildcard.
@@ -116,7 +134,7 @@ impl Retained {
         let below = self
             .messages
             .range::<str, _>((start, Bound::Unbounded))
-            .map(|message| &message.0);
+            .map(|found| &found.message);
         let below = below.take_while(move |message| message.topic().starts_with(prefix));
         let below = below.take(most);
         parent
@@ -130,7 +148,7 @@ impl Broker {
     /// Keeps a message as the retained one of its topic; an empty payload removes it \[MQTT-3.3.1-5, MQTT-3.3.1-6\].
     pub(super) fn retain(&mut self, parts: &Parts<'_>, level: Durability) -> ReasonCode {
         if parts.payload.is_empty() {
-            if self.retained.remove(parts.topic) && level != Durability::Memory {
+            if self.retained.remove(parts.topic) {
                 self.write(Write::RemoveRetained(parts.topic.into()));
             }
             return ReasonCode::Success;
@@ -150,12 +168,17 @@ impl Broker {
             return ReasonCode::QuotaExceeded;
         }
         let message = Message::new(parts);
+        let stored = level != Durability::Memory;
         let mut stamp = Stamp::NONE;
-        if level != Durability::Memory {
+        if stored {
             self.write(Write::PutRetained(message.clone()));
             stamp = self.gate.require(level);
         }
-        self.retained.insert(message, stamp);
+        let had_row = self.retained.insert(message, stamp, stored);
+        if had_row && !stored {
+            // Left there, an older message would be the retained one after the next start.
+            self.write(Write::RemoveRetained(parts.topic.into()));
+        }
         ReasonCode::Success
     }
 
@@ -257,9 +280,12 @@ impl Broker {
         {
             return;
         }
+        if !self.may_read(index, parts.topic) {
+            return;
+        }
         // Shown before it is on disk, it could be followed by an older one after a crash.
         let shown = match self.retained.messages.get(parts.topic) {
-            Some(ByTopic(_, stamp)) if !self.gate.is_idle() => *stamp,
+            Some(found) if !self.gate.is_idle() => found.stamp,
             _ => Stamp::NONE,
         };
         let qos = lower(message.qos(), subscriber.qos());
@@ -339,7 +365,7 @@ impl Broker {
         let mut last = None;
         let mut expired = Vec::new();
         let mut looked = 0;
-        for ByTopic(message, _) in self
+        for ByTopic { message, .. } in self
             .retained
             .messages
             .range::<str, _>((start, Bound::Unbounded))
@@ -354,8 +380,7 @@ impl Broker {
         self.retained.sweep_after = last.filter(|_| looked == count);
         for message in expired {
             self.counters.dropped_expired += 1;
-            self.retained.remove(message.topic());
-            if self.durability_of(message.topic()) != Durability::Memory {
+            if self.retained.remove(message.topic()) {
                 self.write(Write::RemoveRetained(message.topic().into()));
             }
         }

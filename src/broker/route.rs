@@ -244,6 +244,11 @@ impl Broker {
                 last.ids.add(subscriber.id); // [MQTT-3.3.4-3, MQTT-3.3.4-4]
             }
         }
+        if self.restricted {
+            routes
+                .receivers
+                .retain(|receiver| self.may_read(receiver.subscriber.session, parts.topic));
+        }
     }
 
     fn any_durable(&self, routes: &Routes) -> bool {

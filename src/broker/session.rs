@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use hashbrown::{HashMap, HashSet};
 use rustc_hash::FxBuildHasher;
 
+use super::access::Identity;
+use super::acl::Rights;
 use super::gate::Stamp;
 use super::message::Message;
 use super::queue::{Queue, Queued};
@@ -24,6 +26,10 @@ pub(super) struct Session {
     /// Session expiry interval in seconds; 0 ends it with its connection.
     pub expiry: u32,
     pub connection: Option<ConnectionId>,
+    /// Who its client was when it last connected; `None` if that was to a process before this one.
+    pub identity: Option<Identity>,
+    /// What that client may do; `None` for everything.
+    pub rights: Option<Box<Rights>>,
     /// When its last connection ended, in milliseconds since 1970; `None` while it is connected.
     pub disconnected_at: Option<u64>,
     pub will: Option<Box<WillRecord>>,
@@ -66,6 +72,8 @@ impl Session {
             stored: false,
             expiry: 0,
             connection: None,
+            identity: None,
+            rights: None,
             disconnected_at: None,
             will: None,
             timer: None,

@@ -6,6 +6,7 @@
 //! that unsubscribes completes it. A QoS 2 message that was sent to a member stays with that member's session until it ends
 //! \[MQTT-4.8.2-4, MQTT-4.8.2-5\].
 
+use super::message::Parts;
 use super::queue::{Queue, Queued};
 use super::record::{QueueKey, SubscriptionIds, Write};
 use super::route::{HOT_MESSAGES, Offer, lower};
@@ -145,7 +146,7 @@ impl Broker {
         };
         // QoS 0 waits for nobody, so it overtakes what does.
         let at_once = !waiting || offer.parts.qos == QoS::AtMostOnce;
-        if at_once && let Some(member) = self.next_member(index, offer.parts.qos) {
+        if at_once && let Some(member) = self.next_member(index, offer.parts) {
             let retain = offer.parts.retain && member.retain_as_published();
             let qos = lower(offer.parts.qos, member.qos());
             if qos == QoS::AtMostOnce {
@@ -163,10 +164,7 @@ impl Broker {
             offer.stored += u32::from(sent && stored);
             return;
         }
-        let waits = self.groups[index.0 as usize]
-            .members
-            .iter()
-            .any(|member| member.qos() != QoS::AtMostOnce);
+        let waits = self.any_member_may_read(index, offer.parts.topic, QoS::AtLeastOnce);
         if offer.parts.qos == QoS::AtMostOnce || !waits {
             // QoS 0 does not wait, and there is nobody to take it now.
             let full = self.any_connected(&self.groups[index.0 as usize].members);
@@ -193,16 +191,50 @@ impl Broker {
     }
 
     /// The member whose turn it is among those that can take a message now.
-    fn next_member(&mut self, index: GroupIndex, qos: QoS) -> Option<Subscriber> {
+    fn next_member(&mut self, index: GroupIndex, parts: &Parts<'_>) -> Option<Subscriber> {
         let group = &self.groups[index.0 as usize];
-        let count = group.members.len();
-        let order = (0..count).map(|step| (group.next + step) % count);
-        let found = order
-            .map(|at| (at, group.members[at]))
-            .find(|(_, member)| self.can_take(*member, qos));
-        let (at, member) = found?;
-        self.groups[index.0 as usize].next = (at + 1) % count;
-        Some(member)
+        let (count, next) = (group.members.len(), group.next);
+        for at in (0..count).map(|step| (next + step) % count) {
+            let member = self.groups[index.0 as usize].members[at];
+            if self.can_take(member, parts.qos) && self.is_readable(member.session, parts.topic) {
+                self.groups[index.0 as usize].next = (at + 1) % count;
+                return Some(member);
+            }
+        }
+        None
+    }
+
+    /// Whether a group has a member, connected or not, that has subscribed with this QoS at least and may read a topic.
+    fn any_member_may_read(&mut self, index: GroupIndex, topic: &str, qos: QoS) -> bool {
+        for at in 0..self.groups[index.0 as usize].members.len() {
+            let member = self.groups[index.0 as usize].members[at];
+            if member.qos() as u8 >= qos as u8 && self.is_readable(member.session, topic) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Where in a group's queue the first message is that a member may read. What stands before it waits for others who may, and what nobody in
+    /// the group may read is dropped. `None` if there is none among those that could be in memory.
+    fn first_readable(&mut self, index: GroupIndex, session: SessionIndex) -> Option<usize> {
+        let mut at = 0;
+        while at < HOT_MESSAGES {
+            let item = self.groups[index.0 as usize].queue.get(at)?;
+            let Some(body) = item.body.clone() else {
+                return Some(at);
+            };
+            if item.is_expired(self.now.unix) || self.is_readable(session, body.topic()) {
+                return Some(at);
+            }
+            if self.any_member_may_read(index, body.topic(), QoS::AtMostOnce) {
+                at += 1;
+            } else if let Some(item) = self.pop(Owner::Group(index), at) {
+                self.counters.dropped_not_authorized += 1;
+                self.forget(&item, self.groups[index.0 as usize].queue.key);
+            }
+        }
+        None
     }
 
     fn can_take(&self, member: Subscriber, qos: QoS) -> bool {
@@ -247,7 +279,13 @@ impl Broker {
         else {
             return false;
         };
-        let Some(first) = group.queue.front() else {
+        let at = if self.restricted {
+            self.first_readable(index, session)
+        } else {
+            Some(0)
+        };
+        let queue = &self.groups[index.0 as usize].queue;
+        let Some((at, first)) = at.and_then(|at| Some((at, queue.get(at)?))) else {
             return false;
         };
         if !self.can_take(member, first.qos) {
@@ -257,7 +295,7 @@ impl Broker {
             self.fetch(Owner::Group(index));
             return false;
         }
-        if let Some(mut item) = self.pop(Owner::Group(index)) {
+        if let Some(mut item) = self.pop(Owner::Group(index), at) {
             let stamp = self.stamp_of(&item);
             item.retain &= member.retain_as_published();
             match (lower(item.qos, member.qos()), &item.body) {

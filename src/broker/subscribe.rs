@@ -22,6 +22,8 @@ impl Broker {
         let mut replays = Vec::new();
         let is_bridge = self.connections[id.0 as usize].is_bridge;
         for (text, options) in &subscribe.filters {
+            let mounted = self.mounted_filter(session, text);
+            let text = mounted.as_deref().unwrap_or(text);
             let granted = SubscribeOptions {
                 qos: lower(options.qos, self.maximum_qos(id)),
                 no_local: options.no_local || is_bridge,
@@ -40,7 +42,7 @@ impl Broker {
                         Filter::parse(text).filter(|filter| wanted && filter.share.is_none())
                     {
                         replays.push((
-                            filter.filter,
+                            Box::<str>::from(filter.filter),
                             Subscriber::new(session, granted, subscription_id),
                         ));
                     }
@@ -57,7 +59,7 @@ impl Broker {
         };
         self.push(id, stamp, &Packet::SubAck(suback));
         for (filter, subscriber) in replays {
-            self.begin_replay(session, filter, subscriber);
+            self.begin_replay(session, &filter, subscriber);
         }
         Ok(())
     }
@@ -74,6 +76,10 @@ impl Broker {
         if !self.fits(filter.filter) {
             self.counters.topics_refused += 1;
             return Err(ReasonCode::TopicFilterInvalid);
+        }
+        if !self.grants(session, filter.filter) {
+            self.counters.subscriptions_not_authorized += 1;
+            return Err(ReasonCode::NotAuthorized);
         }
         let state = &self.sessions[session.0 as usize];
         if state.subscriptions.len() + state.groups.len() >= self.settings.limits.max_subscriptions
@@ -138,7 +144,10 @@ impl Broker {
         let codes: Vec<ReasonCode> = unsubscribe
             .filters
             .iter()
-            .map(|text| self.unsubscribe(session, text))
+            .map(|text| {
+                let mounted = self.mounted_filter(session, text);
+                self.unsubscribe(session, mounted.as_deref().unwrap_or(text))
+            })
             .collect();
         let stamp = self.require_session(session, codes.contains(&ReasonCode::Success));
         let unsuback = SubAck {
@@ -150,6 +159,7 @@ impl Broker {
         Ok(())
     }
 
+    /// Removes one subscription.
     pub(super) fn unsubscribe(&mut self, session: SessionIndex, text: &str) -> ReasonCode {
         let Some(filter) = Filter::parse(text) else {
             return ReasonCode::TopicFilterInvalid;

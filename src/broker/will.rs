@@ -1,5 +1,6 @@
 //! Wills: published on every end of a connection but a clean one (MQTT 5 sections 3.1.2.5 and 3.1.3.2).
 
+use super::acl::Rights;
 use super::message::{Message, Parts};
 use super::record::{WillRecord, Write};
 use super::route::SYS_PREFIX;
@@ -13,12 +14,24 @@ impl Broker {
         &mut self,
         id: ConnectionId,
         will: &Will<'_>,
+        rights: Option<&mut Rights>,
     ) -> Result<WillRecord, Fault> {
-        self.check_message(id, will.topic, will.qos, will.retain)?;
         if will.topic.starts_with(SYS_PREFIX) {
             return Err(Fault {
                 reason: ReasonCode::NotAuthorized,
                 what: "only the broker publishes to $SYS",
+            });
+        }
+        let mounted = rights
+            .as_deref()
+            .and_then(|rights| rights.mount(will.topic));
+        let topic = mounted.as_deref().unwrap_or(will.topic);
+        self.check_message(id, topic, will.qos, will.retain)?;
+        if rights.is_some_and(|rights| !rights.may_write(topic)) {
+            self.counters.publishes_not_authorized += 1;
+            return Err(Fault {
+                reason: ReasonCode::NotAuthorized,
+                what: "the client may not publish to the will's topic",
             });
         }
         let (mut delay, mut expiry, mut utf8) = (0, None, false);
@@ -38,7 +51,7 @@ impl Broker {
         }
         let mut properties = PropertiesBuf::new();
         let message = Message::new(&Parts {
-            topic: will.topic,
+            topic,
             properties: will.properties.forwardable(&mut properties),
             payload: will.payload,
             qos: will.qos,
@@ -95,6 +108,11 @@ impl Broker {
             return;
         };
         self.remove_will_row(index);
+        // It could when it gave its will; the list may have changed since.
+        if !self.may_write(index, will.message.topic()) {
+            self.counters.publishes_not_authorized += 1;
+            return;
+        }
         self.counters.wills_published += 1;
         let expires = will
             .expiry

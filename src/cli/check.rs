@@ -9,7 +9,7 @@ use super::exit::{self, Failure};
 use super::run::{RunFlags, describe_durability, load};
 use crate::config::{Config, Listener, show_size};
 use crate::net::tls::{ClientCertificates, TlsVersion};
-use crate::server::{self, load_tls};
+use crate::server::{self, load_authenticator, load_tls};
 
 /// The flags of `tidegate check`.
 #[derive(Args, Clone, Debug)]
@@ -29,10 +29,16 @@ pub fn run(flags: CheckFlags) -> Result<String, Failure> {
         config: flags.config,
         ..RunFlags::default()
     };
-    let config = load(flags).map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
+    let config = load(&flags).map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
     // As the start would do: files that cannot be used are found now.
-    load_tls(&config)
-        .map_err(|problems| Failure::new(exit::WRONG, server::Error::Tls(problems).to_string()))?;
+    let wrong = |error: server::Error| Failure::new(exit::WRONG, error.to_string());
+    load_tls(&config).map_err(|problems| wrong(server::Error::Tls(problems)))?;
+    load_authenticator(&config)
+        .map_err(|problems| wrong(server::Error::Authentication(problems)))?;
+    config
+        .acl
+        .load()
+        .map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
     let name = name.unwrap_or_else(|| "the configuration".to_owned());
     Ok(format!("{name} is good\n{}", summary(&config)))
 }
@@ -83,7 +89,13 @@ fn describe(listener: &Listener) -> String {
     let who = match (anonymous, is_local) {
         (true, true) => "everybody on this machine may connect",
         (true, false) => "everybody who can reach it may connect",
-        (false, _) => "who has a client certificate may connect",
+        (false, _) if settings.authentication.is_empty() => {
+            "who has a client certificate may connect"
+        }
+        (false, _) if settings.access.use_identity_as_username => {
+            "who has a client certificate or logs in may connect"
+        }
+        (false, _) => "who logs in may connect",
     };
     let mut text = format!("{} ({who}", places.join(", "));
     if let Some(tls) = &settings.tls {

@@ -8,8 +8,10 @@ mod exit;
 mod format;
 mod json;
 mod options;
+mod passwd;
 mod property;
 mod publish;
+mod reload;
 pub mod run;
 #[cfg(test)]
 mod scripted;
@@ -45,8 +47,12 @@ enum Command {
     Run(run::RunFlags),
     /// Check a configuration
     Check(check::CheckFlags),
+    /// Make a running broker read its configuration again
+    Reload(reload::ReloadFlags),
     /// Make an authority and certificates to try TLS with
     Certs(certs::CertsFlags),
+    /// Write a password file
+    Passwd(passwd::PasswdFlags),
     /// Publish messages
     Pub(Box<publish::PublishFlags>),
     /// Subscribe, and print the messages that arrive
@@ -94,10 +100,15 @@ fn execute(tidegate: Tidegate) -> (&'static str, bool, Result<(), Failure>) {
             let result = check::run(flags).map(|summary| print!("{summary}"));
             ("tidegate", false, result)
         }
+        Some(Command::Reload(flags)) => {
+            let result = reload::run(flags, |told| print!("{told}"));
+            ("tidegate reload", false, result)
+        }
         Some(Command::Certs(flags)) => {
             let result = certs::run(&flags).map(|told| print!("{told}"));
             ("tidegate", false, result)
         }
+        Some(Command::Passwd(flags)) => ("tidegate passwd", false, passwd::run(&flags)),
         Some(Command::Pub(flags)) => {
             let quiet = flags.is_quiet();
             ("tidegate pub", quiet, publish::run(*flags))

@@ -39,20 +39,21 @@ pub struct RunFlags {
 /// # Errors
 /// Exit code 2 for a configuration that is wrong, 1 for a broker that cannot start or has to stop.
 pub fn run(flags: RunFlags) -> Result<(), Failure> {
-    let config = load(flags).map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
+    let config = load(&flags).map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
     start_log(&config.log);
-    server::run(config, print_ready).map_err(|error| Failure::new(exit::FAILED, error.to_string()))
+    server::run(config, move || load(&flags), print_ready)
+        .map_err(|error| Failure::new(exit::FAILED, error.to_string()))
 }
 
 /// Reads the configuration of these flags and of this process's environment.
 ///
 /// # Errors
 /// All that is wrong with it.
-pub fn load(flags: RunFlags) -> Result<Config, ConfigError> {
+pub fn load(flags: &RunFlags) -> Result<Config, ConfigError> {
     let overrides = Overrides {
-        bind: flags.bind,
-        data_dir: flags.data_dir,
-        log: flags.log,
+        bind: flags.bind.clone(),
+        data_dir: flags.data_dir.clone(),
+        log: flags.log.clone(),
     };
     let mut environment = Vec::new();
     let mut problems = Vec::new();

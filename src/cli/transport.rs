@@ -12,7 +12,6 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
@@ -35,12 +34,19 @@ pub struct TransportFlags {
     /// Connect to this Unix socket
     #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port"])]
     pub unix: Option<PathBuf>,
+    #[command(flatten)]
+    pub layers: LayerFlags,
+}
+
+/// The flags that choose what lies between TCP and MQTT.
+#[derive(Args, Clone, Debug, Default)]
+pub struct LayerFlags {
     /// TLS: trust the authorities whose certificates are in this file
     #[arg(long, value_name = "FILE")]
     pub cafile: Option<PathBuf>,
-    /// TLS: trust the authorities this system trusts (what mqtts:// and wss:// do without --cafile)
-    #[arg(long, conflicts_with = "cafile")]
-    pub tls_use_os_certs: bool,
+    /// TLS: without --cafile, the authorities this system trusts are trusted
+    #[arg(long, visible_alias = "tls-use-os-certs")]
+    pub tls: bool,
     /// TLS: show this certificate (needs --key)
     #[arg(long, value_name = "FILE", requires = "key")]
     pub cert: Option<PathBuf>,
@@ -57,7 +63,7 @@ pub struct TransportFlags {
     #[arg(long, value_name = "NAME")]
     pub tls_alpn: Option<String>,
     /// WebSocket, at the path /mqtt
-    #[arg(long, conflicts_with = "url")]
+    #[arg(long)]
     pub ws: bool,
 }
 
@@ -106,21 +112,43 @@ impl TransportFlags {
     pub fn transport(&self) -> Result<(Transport, Option<Url>), Failure> {
         let url = self.url.as_deref().map(Url::parse).transpose()?;
         let scheme = url.as_ref().map(|url| url.protocol);
-        let asks = self.cafile.is_some()
-            || self.tls_use_os_certs
-            || self.cert.is_some()
-            || self.insecure
-            || self.tls_version.is_some()
-            || self.tls_alpn.is_some();
         let secured = match scheme {
             Some(Mqtt::Mqtts | Mqtt::Wss) => true,
-            Some(plain) if asks => {
+            Some(plain) if self.layers.asks_for_tls() => {
                 let what = format!("{plain}:// has no TLS, but there are flags for it");
                 return Err(Failure::usage(what));
             }
-            _ => asks,
+            Some(plain) if self.layers.ws && plain == Mqtt::Mqtt => {
+                return Err(Failure::usage("mqtt:// is no WebSocket, but there is --ws"));
+            }
+            _ => self.layers.asks_for_tls(),
         };
-        let is_ws = self.ws || matches!(scheme, Some(Mqtt::Ws | Mqtt::Wss));
+        let path = url.as_ref().and_then(|url| url.path.clone());
+        let is_ws = self.layers.ws || matches!(scheme, Some(Mqtt::Ws | Mqtt::Wss));
+        let transport = Transport {
+            unix: self.unix.clone(),
+            ..self.layers.transport(secured, is_ws, path)
+        };
+        Ok((transport, url))
+    }
+}
+
+impl LayerFlags {
+    /// The transport to a host.
+    pub fn over_tcp(&self) -> Transport {
+        self.transport(self.asks_for_tls(), self.ws, None)
+    }
+
+    fn asks_for_tls(&self) -> bool {
+        self.cafile.is_some()
+            || self.tls
+            || self.cert.is_some()
+            || self.insecure
+            || self.tls_version.is_some()
+            || self.tls_alpn.is_some()
+    }
+
+    fn transport(&self, secured: bool, is_ws: bool, path: Option<String>) -> Transport {
         let usual = if is_ws { "http/1.1" } else { "mqtt" };
         let identity = self.cert.clone().zip(self.key.clone());
         let tls = secured.then(|| ClientTls {
@@ -133,13 +161,11 @@ impl TransportFlags {
             },
             alpn: self.tls_alpn.clone().unwrap_or_else(|| usual.to_owned()),
         });
-        let path = url.as_ref().and_then(|url| url.path.clone());
-        let transport = Transport {
-            unix: self.unix.clone(),
+        Transport {
+            unix: None,
             tls,
             websocket: is_ws.then(|| path.unwrap_or_else(|| "/mqtt".to_owned())),
-        };
-        Ok((transport, url))
+        }
     }
 }
 
@@ -153,6 +179,85 @@ impl Transport {
             (Some(_), Some(_)) => Mqtt::Wss,
         };
         protocol.default_port()
+    }
+
+    /// What lies between TCP and MQTT, ready for any number of connections to this host; `None` if nothing does.
+    ///
+    /// # Errors
+    /// A file cannot be used, or TLS cannot name the host.
+    pub fn layers(
+        &self,
+        host: &str,
+        port: u16,
+        version: ProtocolVersion,
+    ) -> Result<Option<Layers>, Failure> {
+        if self.tls.is_none() && self.websocket.is_none() {
+            return Ok(None);
+        }
+        let tls = match &self.tls {
+            None => None,
+            Some(choice) => {
+                let what = "the host is neither name nor address";
+                let name = ServerName::try_from(host.to_owned())
+                    .map_err(|_| Failure::new(exit::FAILED, what))?;
+                let config = choice.config();
+                let config =
+                    config.map_err(|error| Failure::new(exit::FAILED, error.to_string()))?;
+                Some((TlsConnector::from(Arc::new(config)), name))
+            }
+        };
+        Ok(Some(Layers {
+            tls,
+            websocket: self.websocket.clone(),
+            host: match host.contains(':') {
+                true => format!("[{host}]:{port}"),
+                false => format!("{host}:{port}"),
+            },
+            subprotocol: match version {
+                ProtocolVersion::V31 => "mqttv3.1",
+                _ => "mqtt",
+            },
+        }))
+    }
+}
+
+/// What lies between TCP and MQTT: TLS, WebSocket, or both.
+#[derive(Clone)]
+pub struct Layers {
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    websocket: Option<String>,
+    host: String,
+    subprotocol: &'static str,
+}
+
+impl std::fmt::Debug for Layers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Layers")
+            .field("tls", &self.tls.is_some())
+            .field("websocket", &self.websocket)
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Layers {
+    /// Does the handshakes over a connection; what comes out carries MQTT.
+    ///
+    /// # Errors
+    /// The server shows the wrong certificate, or refuses, or the connection is lost.
+    pub async fn open(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> io::Result<Box<dyn Layered>> {
+        let secured: Box<dyn Layered> = match self.tls {
+            None => Box::new(stream),
+            Some((connector, name)) => Box::new(connector.connect(name, stream).await?),
+        };
+        let Some(path) = &self.websocket else {
+            return Ok(secured);
+        };
+        let stream = websocket::connect(secured, &self.host, path, self.subprotocol).await?;
+        Ok(Box::new(stream))
     }
 }
 
@@ -237,29 +342,19 @@ impl Stream {
             return Ok(Stream::Unix(stream, Arc::default()));
         }
         let system = |error: io::Error| Failure::new(exit::FAILED, error.to_string());
+        let layers = transport.layers(&settings.host, settings.port, settings.version)?;
         let stream = connect(settings)?;
         stream.set_nodelay(true).map_err(system)?;
-        if transport.tls.is_none() && transport.websocket.is_none() {
+        let Some(layers) = layers else {
             return Ok(Stream::Tcp(stream));
-        }
-        let tls = transport.tls.as_ref().map(ClientTls::config);
-        let tls = tls
-            .transpose()
-            .map_err(|error| Failure::new(exit::FAILED, error.to_string()))?;
+        };
         let (here, there) = UnixStream::pair().map_err(system)?;
         let trouble = Arc::default();
         let (opened, told) = sync_channel(1);
         let tunnel = Tunnel {
             stream,
             there,
-            tls: tls.map(Arc::new),
-            host: settings.host.clone(),
-            port: settings.port,
-            websocket: transport.websocket.clone(),
-            subprotocol: match settings.version {
-                ProtocolVersion::V31 => "mqttv3.1",
-                _ => "mqtt",
-            },
+            layers,
             patience: settings.connect_timeout,
         };
         let noted = Arc::clone(&trouble);
@@ -339,11 +434,7 @@ impl Write for Stream {
 struct Tunnel {
     stream: TcpStream,
     there: UnixStream,
-    tls: Option<Arc<ClientConfig>>,
-    host: String,
-    port: u16,
-    websocket: Option<String>,
-    subprotocol: &'static str,
+    layers: Layers,
     patience: Duration,
 }
 
@@ -370,26 +461,7 @@ impl Tunnel {
         self.there.set_nonblocking(true)?;
         let mut plain = tokio::net::UnixStream::from_std(self.there)?;
         let stream = tokio::net::TcpStream::from_std(self.stream)?;
-        let handshake = async {
-            let secured: Box<dyn Both> = match self.tls {
-                None => Box::new(stream),
-                Some(config) => {
-                    let name = ServerName::try_from(self.host.clone())
-                        .map_err(|_| io::Error::other("the host is neither name nor address"))?;
-                    Box::new(TlsConnector::from(config).connect(name, stream).await?)
-                }
-            };
-            let Some(path) = &self.websocket else {
-                return Ok(secured);
-            };
-            let host = match self.host.contains(':') {
-                true => format!("[{}]:{}", self.host, self.port),
-                false => format!("{}:{}", self.host, self.port),
-            };
-            let stream = websocket::connect(secured, &host, path, self.subprotocol).await?;
-            Ok::<_, io::Error>(Box::new(stream) as Box<dyn Both>)
-        };
-        let mut far = tokio::time::timeout(self.patience, handshake)
+        let mut far = tokio::time::timeout(self.patience, self.layers.open(stream))
             .await
             .map_err(|_| io::Error::other("timed out in the handshake"))??;
         let _ = opened.send(Ok(()));
@@ -398,9 +470,10 @@ impl Tunnel {
     }
 }
 
-trait Both: AsyncRead + AsyncWrite + Unpin + Send {}
+/// A connection with layers on it.
+pub trait Layered: AsyncRead + AsyncWrite + Unpin + Send {}
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Both for S {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Layered for S {}
 
 fn connect(settings: &Settings) -> Result<TcpStream, Failure> {
     let host = settings.host.as_str();
@@ -468,14 +541,15 @@ mod tests {
         let transport = |flags: TransportFlags| flags.transport().expect("good").0;
         assert_eq!(transport(TransportFlags::default()).default_port(), 1883);
         let insecure = TransportFlags {
-            insecure: true,
+            layers: LayerFlags {
+                insecure: true,
+                ..LayerFlags::default()
+            },
             ..TransportFlags::default()
         };
         assert_eq!(transport(insecure.clone()).default_port(), 8883);
-        let ws = TransportFlags {
-            ws: true,
-            ..insecure.clone()
-        };
+        let mut ws = insecure.clone();
+        ws.layers.ws = true;
         assert_eq!(transport(ws).default_port(), 8084);
         let plain = TransportFlags {
             url: Some("ws://a".to_owned()),

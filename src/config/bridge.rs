@@ -67,8 +67,12 @@ fn bridge(s: &mut Section<'_, '_>, max_packet_size: u32) -> Option<BridgeSetting
         max_inflight_messages: s.optional_number("max_inflight_messages", 1..=65_535),
         keepalive_interval: keepalive(s),
         response_timeout_ms: u64::try_from(
-            s.duration("response_timeout", 30 * second, Duration::from_millis(100)..=HOUR)
-                .as_millis(),
+            s.duration(
+                "response_timeout",
+                30 * second,
+                Duration::from_millis(100)..=HOUR,
+            )
+            .as_millis(),
         )
         .unwrap_or(30_000),
         session_expiry: session_expiry(s, "session_expiry", u32::MAX),
@@ -107,7 +111,8 @@ fn keepalive(s: &mut Section<'_, '_>) -> u16 {
 }
 
 fn speech(s: &mut Section<'_, '_>) -> Option<ProtocolVersion> {
-    let expected = "\"5\", \"3.1.1\", or \"auto\" for 5 and, if the upstream does not speak it, 3.1.1";
+    let expected =
+        "\"5\", \"3.1.1\", or \"auto\" for 5 and, if the upstream does not speak it, 3.1.1";
     s.get("protocol_version", None, expected, |value| {
         match value.as_text()? {
             "auto" => Some(None),
@@ -201,7 +206,8 @@ fn rules(s: &mut Section<'_, '_>) -> Vec<Rule> {
 
 fn rule(s: &mut Section<'_, '_>) -> Option<Rule> {
     let owned = |value: &Value| value.as_text().map(str::to_owned);
-    let expected = "a topic filter such as \"sensors/#\", or \"\" where the prefixes are whole topics";
+    let expected =
+        "a topic filter such as \"sensors/#\", or \"\" where the prefixes are whole topics";
     let pattern = s.required("pattern", expected, owned);
     let direction = s.get(
         "direction",
@@ -258,17 +264,22 @@ mod tests {
     fn the_example_is_good() {
         let text = include_str!("../../config/bridge.toml");
         let bridges = parse(text).expect("a good configuration");
-        assert_eq!(bridges[0].addresses[0].to_string(), "cloud.example.org:8883");
-        assert_eq!(bridges[0].bridge.rules[0].remote_filter(), "site7/sensors/#");
+        assert_eq!(
+            bridges[0].addresses[0].to_string(),
+            "cloud.example.org:8883"
+        );
+        assert_eq!(
+            bridges[0].bridge.rules[0].remote_filter(),
+            "site7/sensors/#"
+        );
         assert!(bridges[0].bridge.rules[1].goes_in());
         assert!(bridges[0].transport.tls.is_some());
     }
 
     #[test]
     fn what_is_not_written_has_its_default() {
-        let text = format!(
-            "[[bridges]]\nname = 'b'\naddress = 'up'\nremote_clientid = 'c'\n{TOPIC}"
-        );
+        let text =
+            format!("[[bridges]]\nname = 'b'\naddress = 'up'\nremote_clientid = 'c'\n{TOPIC}");
         let all = parse(&text).expect("good");
         let bridge = &all[0].bridge;
         assert_eq!(all[0].addresses[0].to_string(), "up:1883");
@@ -304,9 +315,8 @@ mod tests {
 
     #[test]
     fn a_password_may_be_in_the_environment_and_is_not_shown() {
-        let text = format!(
-            "[[bridges]]\nname = 'b'\naddress = 'u'\nremote_clientid = 'c'\n{TOPIC}"
-        );
+        let text =
+            format!("[[bridges]]\nname = 'b'\naddress = 'u'\nremote_clientid = 'c'\n{TOPIC}");
         let variable = (
             "TIDEGATE_BRIDGES__0__REMOTE_PASSWORD".to_owned(),
             "hush".to_owned(),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::authentication::Authentication;
 use super::read::{LARGEST_PACKET, maximum_qos};
 use super::tree::{Origin, Report, Section, Value};
 use super::value::Bind;
@@ -12,7 +13,7 @@ use crate::net::listener::{AddressRange, ListenerSettings, Protocol};
 use crate::net::socket::SocketFile;
 use crate::net::tls::{CertificateFiles, ClientCertificates, TlsSettings, TlsVersion};
 use crate::net::websocket::WebSocketSettings;
-use crate::wire::{ProtocolVersion, QoS};
+use crate::wire::{ProtocolVersion, QoS, topic};
 
 pub(super) const BIND_EXPECTED: &str =
     "an address and a port such as \"127.0.0.1:1883\", \"[::1]:1883\" or \"gateway.local:1883\"";
@@ -21,9 +22,9 @@ const ANY_BIND_EXPECTED: &str = "an address and a port such as \"127.0.0.1:1883\
 const RANGES_EXPECTED: &str =
     "a list of addresses and networks such as [\"192.0.2.7\", \"10.0.0.0/8\", \"fd00::/8\"]";
 
-/// The listener of `--bind` flags, which can only be reached from this machine: a flag is quickly written, and a broker that is open to a network without
+/// The addresses of `--bind` flags, which can only be reached from this machine: a flag is quickly written, and a broker that is open to a network without
 /// authentication should be somebody's decision.
-pub(super) fn flag_listeners(flags: &[String], report: &mut Report<'_>) -> Option<Vec<Listener>> {
+pub(super) fn flag_bind(flags: &[String], report: &mut Report<'_>) -> Option<Vec<Bind>> {
     let mut bind = Vec::new();
     for text in flags {
         let at = Origin::Flag("--bind");
@@ -41,55 +42,80 @@ pub(super) fn flag_listeners(flags: &[String], report: &mut Report<'_>) -> Optio
             Err(()) => report.add(&at, "", format!("found {text:?}, expected {BIND_EXPECTED}")),
         }
     }
-    (!flags.is_empty()).then(|| vec![open_to_all(bind, false)])
+    (!flags.is_empty()).then_some(bind)
 }
 
 /// The listeners of the file; those of a broker without a configuration if there are none.
-pub(super) fn listeners(root: &mut Section<'_, '_>) -> Vec<Listener> {
+pub(super) fn listeners(
+    root: &mut Section<'_, '_>,
+    authentication: &Authentication,
+) -> Vec<Listener> {
     let configured = root.each("listeners", |mut section| {
-        let listener = listener(&mut section);
+        let listener = listener(&mut section, authentication);
         section.close();
         listener
     });
     if configured.is_empty() {
-        default_listeners()
+        default_listeners(authentication)
     } else {
         configured
     }
 }
 
-fn default_listeners() -> Vec<Listener> {
-    let on = |bind: &str, optional| open_to_all(bind.parse().into_iter().collect(), optional);
+fn default_listeners(authentication: &Authentication) -> Vec<Listener> {
+    let on = |bind: &str, optional| {
+        let bind = bind.parse().into_iter().collect();
+        open_to_all(bind, optional, authentication)
+    };
     vec![
         on(&format!("127.0.0.1:{DEFAULT_PORT}"), false),
         on(&format!("[::1]:{DEFAULT_PORT}"), true),
     ]
 }
 
-fn open_to_all(bind: Vec<Bind>, optional: bool) -> Listener {
-    let mut settings = ListenerSettings::default();
-    settings.access.allow_anonymous = true;
+/// A listener for everybody who can reach it, unless `[authentication]` says how clients prove who they are.
+pub(super) fn open_to_all(
+    bind: Vec<Bind>,
+    optional: bool,
+    authentication: &Authentication,
+) -> Listener {
+    let mut settings = ListenerSettings {
+        authentication: authentication.chain_of_all(),
+        ..ListenerSettings::default()
+    };
+    let has_methods = !settings.authentication.is_empty();
+    settings.access.allow_anonymous = authentication.allow_anonymous.unwrap_or(!has_methods);
     Listener {
         bind,
+        interface: None,
         socket: None,
         settings,
         optional,
     }
 }
 
-fn listener(s: &mut Section<'_, '_>) -> Option<Listener> {
+fn listener(s: &mut Section<'_, '_>, authentication: &Authentication) -> Option<Listener> {
     let d = ListenerSettings::default();
     let protocol = protocol(s);
     let bind = s.optional("bind", ANY_BIND_EXPECTED, |value| {
         binds(value, Some(protocol.default_port()))
     });
+    let interface = interface(s);
     let socket = socket(s);
     let tls = tls(s, protocol);
     let websocket = websocket(s, protocol);
     let proxy_protocol_from = ranges(s, "proxy_protocol_from");
+    let methods = authentication.chain_of(s);
     let access = access(s, tls.as_ref(), proxy_protocol_from.is_some());
+    let access = admission(
+        s,
+        access,
+        authentication.allow_anonymous,
+        !methods.is_empty(),
+    );
     let settings = ListenerSettings {
         access,
+        authentication: methods,
         tls,
         websocket,
         proxy_protocol_from,
@@ -114,8 +140,15 @@ fn listener(s: &mut Section<'_, '_>) -> Option<Listener> {
         );
         return None;
     }
+    if interface.is_some() && bind.is_empty() {
+        s.reject(
+            "bind",
+            "missing: an interface needs an address to listen on",
+        );
+    }
     Some(Listener {
         bind,
+        interface,
         socket,
         settings,
         optional: false,
@@ -133,6 +166,17 @@ pub(super) fn protocol(s: &mut Section<'_, '_>) -> Protocol {
             _ => return None,
         })
     })
+}
+
+fn interface(s: &mut Section<'_, '_>) -> Option<String> {
+    // Linux has 16 bytes for a name, with the zero at its end.
+    let expected = "the name of a network interface such as \"eth0\", of at most 15 bytes";
+    let read = s.optional("bind_interface", expected, |value| {
+        let text = value.as_text()?;
+        let is_good = (1..16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        is_good.then(|| text.to_owned())
+    });
+    read.ok().flatten()
 }
 
 fn socket(s: &mut Section<'_, '_>) -> Option<SocketFile> {
@@ -281,8 +325,6 @@ fn websocket(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<WebSocketSet
 
 fn access(s: &mut Section<'_, '_>, tls: Option<&TlsSettings>, proxied: bool) -> Access {
     let d = Access::default();
-    let key = "allow_anonymous";
-    let anonymous = s.optional(key, "true or false", Value::as_bool);
     let expected = "a list of \"3.1\", \"3.1.1\" and \"5\"";
     let versions = s.get("protocol_versions", Vec::new(), expected, |value| {
         let versions: Option<Vec<_>> = texts(value)?.into_iter().map(version).collect();
@@ -300,12 +342,12 @@ fn access(s: &mut Section<'_, '_>, tls: Option<&TlsSettings>, proxied: bool) -> 
     });
     let identity = identity.ok().flatten();
     let access = Access {
-        // One that is not true or false has been reported.
-        allow_anonymous: anonymous.unwrap_or(Some(true)).unwrap_or(false),
+        allow_anonymous: false,
         versions,
         maximum_qos: maximum_qos(s, QoS::ExactlyOnce),
         max_packet_size: s.size("max_packet_size", d.max_packet_size, 64..=LARGEST_PACKET),
         identity: identity.unwrap_or_default(),
+        mount_point: mount_point(s),
         use_identity_as_username: s.flag("use_identity_as_username", false),
         use_identity_as_clientid: s.flag("use_identity_as_clientid", false),
     };
@@ -322,14 +364,41 @@ fn access(s: &mut Section<'_, '_>, tls: Option<&TlsSettings>, proxied: bool) -> 
             "has no use without use_identity_as_username or use_identity_as_clientid",
         );
     }
-    if !access.allow_anonymous && !access.use_identity_as_username {
+    access
+}
+
+/// Whether anonymous clients may connect, and whether anybody may: `by_default` is what `[authentication]` says.
+fn admission(
+    s: &mut Section<'_, '_>,
+    access: Access,
+    by_default: Option<bool>,
+    has_methods: bool,
+) -> Access {
+    let key = "allow_anonymous";
+    let own = s.optional(key, "true or false", Value::as_bool);
+    // One that is not true or false has been reported.
+    let allow_anonymous = own.unwrap_or(Some(true)).or(by_default).unwrap_or(false);
+    if !allow_anonymous && !access.use_identity_as_username && !has_methods {
         s.reject(
             key,
-            "nobody could connect to this listener: without accounts, anonymous clients are the only ones, and those with certificates where \
-             use_identity_as_username = true; expected allow_anonymous = true, which lets in everybody who can reach the address",
+            "nobody could connect to this listener: without a method of authentication, anonymous clients are the only ones, and those with \
+             certificates where use_identity_as_username = true; expected a password_file, or allow_anonymous = true, which lets in everybody \
+             who can reach the address",
         );
     }
-    access
+    Access {
+        allow_anonymous,
+        ..access
+    }
+}
+
+fn mount_point(s: &mut Section<'_, '_>) -> Box<str> {
+    let expected = "a topic such as \"tenant1/\", which ends with / and does not begin with $";
+    s.get("mount_point", "".into(), expected, |value| {
+        let text = value.as_text()?;
+        let is_good = topic::is_valid_name(text) && text.ends_with('/') && !text.starts_with('$');
+        is_good.then(|| text.into())
+    })
 }
 
 pub(super) fn version(text: &str) -> Option<ProtocolVersion> {
@@ -345,11 +414,7 @@ pub(super) fn path(s: &mut Section<'_, '_>, key: &'static str) -> Option<PathBuf
     text(s, key, "the path of a file").map(PathBuf::from)
 }
 
-pub(super) fn text(
-    s: &mut Section<'_, '_>,
-    key: &'static str,
-    expected: &str,
-) -> Option<String> {
+pub(super) fn text(s: &mut Section<'_, '_>, key: &'static str, expected: &str) -> Option<String> {
     let read = s.optional(key, expected, |value| {
         let text = value.as_text().filter(|text| !text.is_empty())?;
         Some(text.to_owned())
@@ -381,7 +446,7 @@ pub(super) fn binds(value: &Value, default_port: Option<u16>) -> Option<Vec<Bind
 }
 
 /// One text, a list of them, or several in a variable, separated by commas.
-fn texts(value: &Value) -> Option<Vec<&str>> {
+pub(super) fn texts(value: &Value) -> Option<Vec<&str>> {
     match value {
         Value::Raw(text) => Some(text.split(',').map(str::trim).collect()),
         Value::List(items) => items.iter().map(|item| item.value.as_text()).collect(),
@@ -569,7 +634,7 @@ mod tests {
             let problems = parse(&format!("bind = '0.0.0.0:1883'\n{text}")).expect_err("nobody");
             let place = "f.toml:1:1: listeners[0].allow_anonymous: nobody could connect";
             assert!(problems[0].starts_with(place), "{problems:?}");
-            assert!(problems[0].contains("expected allow_anonymous = true"));
+            assert!(problems[0].contains("expected a password_file, or allow_anonymous = true"));
         }
     }
 

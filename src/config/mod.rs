@@ -4,6 +4,8 @@
 //! `max_packet_size` in the table `limits`: upper case, and two underscores where the path goes into a table or to the
 //! entry of a list (`TIDEGATE_LISTENERS__0__BIND`). A key that is not known is refused, wherever it stands.
 
+mod acl;
+mod authentication;
 mod bridge;
 mod listener;
 mod read;
@@ -18,11 +20,13 @@ use std::time::Duration;
 
 use crate::broker::record::DurabilityRules;
 use crate::limits::Limits;
+use crate::net::auth::ThrottleSettings;
 use crate::net::bridge::BridgeSettings;
 use crate::net::listener::ListenerSettings;
 use crate::net::socket::SocketFile;
 use crate::store::StoreOptions;
 
+pub use acl::AclSettings;
 pub use tree::{ENVIRONMENT_PREFIX, Problem};
 pub use value::{Bind, exact_duration, parse_duration, parse_size, show_duration, show_size};
 
@@ -44,6 +48,10 @@ pub struct Config {
     pub limits: Limits,
     /// Where to listen; never empty.
     pub listeners: Vec<Listener>,
+    /// What clients may do.
+    pub acl: AclSettings,
+    /// How many logins may fail from an address; how clients log in is in the settings of each listener.
+    pub throttle: ThrottleSettings,
     /// How far acknowledgements wait.
     pub durability: DurabilityRules,
     /// The database file in `data_dir`, and its limits.
@@ -67,6 +75,8 @@ pub struct Config {
 pub struct Listener {
     /// Its addresses; empty only if there is a socket.
     pub bind: Vec<Bind>,
+    /// The network interface connections through its addresses must come in by; `None` for all.
+    pub interface: Option<String>,
     /// Its Unix socket.
     pub socket: Option<SocketFile>,
     /// How it takes connections in.
@@ -104,13 +114,7 @@ impl Config {
         overrides: &Overrides,
     ) -> Result<Config, ConfigError> {
         let text = match file {
-            Some(path) => read_file(path).map_err(|what| ConfigError {
-                problems: vec![Problem {
-                    place: path.display().to_string(),
-                    key: String::new(),
-                    what,
-                }],
-            })?,
+            Some(path) => read_text(path, MAX_FILE_BYTES)?,
             None => String::new(),
         };
         Config::parse(&text, file.unwrap_or(Path::new("")), environment, overrides)
@@ -165,24 +169,29 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-fn read_file(path: &Path) -> Result<String, String> {
+/// The text of a file of at most `most` bytes.
+fn read_text(path: &Path, most: u64) -> Result<String, ConfigError> {
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        File::open(path)?
-            .take(MAX_FILE_BYTES + 1)
-            .read_to_end(&mut bytes)?;
+        File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    let bytes = read().map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(format!(
-            "is longer than {}, expected a configuration",
-            show_size(MAX_FILE_BYTES)
-        ));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let offset = error.utf8_error().valid_up_to();
-        format!("is not UTF-8 text, from byte {offset} on")
+    let text = match read() {
+        Err(error) => Err(format!("cannot be read: {error}")),
+        Ok(bytes) if bytes.len() as u64 > most => {
+            Err(format!("is longer than {}", show_size(most)))
+        }
+        Ok(bytes) => String::from_utf8(bytes).map_err(|error| {
+            let offset = error.utf8_error().valid_up_to();
+            format!("is not UTF-8 text, from byte {offset} on")
+        }),
+    };
+    text.map_err(|what| ConfigError {
+        problems: vec![Problem {
+            place: path.display().to_string(),
+            key: String::new(),
+            what,
+        }],
     })
 }
 
@@ -229,7 +238,8 @@ mod tests {
             let name = key.rsplit('.').next().expect("a name");
             let written = |line: &str| {
                 let line = line.trim_start_matches('#');
-                line.starts_with(&format!("{name} =")) || line.trim_matches(['[', ']']) == name
+                let table = line.trim_matches(['[', ']']).rsplit('.').next();
+                line.starts_with(&format!("{name} =")) || table == Some(name)
             };
             assert!(
                 SHIPPED.lines().any(written),

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use super::acl::acl;
+use super::authentication::authentication;
 use super::bridge::bridges;
-use super::listener::{BIND_EXPECTED, binds, flag_listeners, listeners};
+use super::listener::{BIND_EXPECTED, binds, flag_bind, listeners, open_to_all};
 use super::tree::{self, Origin, Report, Section, Table, Value};
 use super::{Bind, Config, Overrides};
 use crate::broker::record::{Durability, DurabilityRules};
@@ -28,7 +30,7 @@ pub(super) fn read(
     let mut tree = tree::parse(report);
     tree::overlay(&mut tree, environment, report);
     overlay_flags(&mut tree, overrides);
-    let flag_listeners = flag_listeners(&overrides.bind, report);
+    let flag_bind = flag_bind(&overrides.bind, report);
     let mut root = Section::open("", Origin::File(0), tree, report);
     let data_dir = root.get(
         "data_dir",
@@ -59,17 +61,22 @@ pub(super) fn read(
         Duration::ZERO..=DAY,
     );
     let durability = durability(&mut root);
+    let acl = acl(&mut root);
     let limits = limits(root.section("limits"));
     let (store, commit_delay) = store(root.section("store"), &data_dir);
     let metrics = metrics(root.section("metrics"));
     let log = log(root.section("log"));
-    let configured = listeners(&mut root);
+    let authentication = authentication(root.section("authentication"));
+    let configured = listeners(&mut root, &authentication);
+    let of_flags = flag_bind.map(|bind| vec![open_to_all(bind, false, &authentication)]);
     let bridges = bridges(&mut root, limits.max_packet_size);
     root.close();
     Config {
         data_dir,
         limits,
-        listeners: flag_listeners.unwrap_or(configured),
+        listeners: of_flags.unwrap_or(configured),
+        acl,
+        throttle: authentication.throttle,
         durability,
         store,
         commit_delay,
@@ -160,6 +167,7 @@ fn limits(mut s: Section<'_, '_>) -> Limits {
         max_hot_bytes: s.size("max_hot_bytes", d.max_hot_bytes, 0..=u64::MAX),
         max_packet_size: s.size("max_packet_size", d.max_packet_size, 64..=LARGEST_PACKET),
         max_outgoing_bytes: s.size("max_outgoing_bytes", d.max_outgoing_bytes, 1024..=u64::MAX),
+        max_incoming_bytes: s.size("max_incoming_bytes", d.max_incoming_bytes, 1024..=u64::MAX),
         max_pending_write_bytes: s.size(
             "max_pending_write_bytes",
             d.max_pending_write_bytes,
@@ -204,13 +212,11 @@ pub(super) fn maximum_qos(s: &mut Section<'_, '_>, default: QoS) -> QoS {
 }
 
 pub(super) fn qos(s: &mut Section<'_, '_>, key: &'static str, default: QoS) -> QoS {
-    s.get(key, default, "0, 1 or 2", |value| {
-        match value.as_u64()? {
-            0 => Some(QoS::AtMostOnce),
-            1 => Some(QoS::AtLeastOnce),
-            2 => Some(QoS::ExactlyOnce),
-            _ => None,
-        }
+    s.get(key, default, "0, 1 or 2", |value| match value.as_u64()? {
+        0 => Some(QoS::AtMostOnce),
+        1 => Some(QoS::AtLeastOnce),
+        2 => Some(QoS::ExactlyOnce),
+        _ => None,
     })
 }
 

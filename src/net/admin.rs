@@ -15,12 +15,14 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use tokio::net::TcpListener;
 
 use super::core::Core;
+use super::tls::TlsListeners;
 use crate::store::Store;
 
 /// What answers requests.
 struct Admin {
     core: Arc<Core>,
     store: Arc<Store>,
+    tls: Arc<TlsListeners>,
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
 }
@@ -29,12 +31,18 @@ struct Admin {
 ///
 /// # Errors
 /// The socket fails.
-pub async fn serve(listener: TcpListener, core: Arc<Core>, store: Arc<Store>) -> io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    core: Arc<Core>,
+    store: Arc<Store>,
+    tls: Arc<TlsListeners>,
+) -> io::Result<()> {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     let admin = Arc::new(Admin {
         core,
         store,
+        tls,
         recorder,
         handle,
     });
@@ -88,6 +96,16 @@ impl Admin {
             gauge!("tidegate_bridge_queued_messages", &label()).set(bridge.queued as f64);
             gauge!("tidegate_bridge_queued_bytes", &label()).set(bridge.queued_bytes as f64);
             gauge!("tidegate_bridge_oldest_seconds", &label()).set(bridge.oldest_seconds as f64);
+        }
+        // Prometheus' way of a moment: seconds since 1970, so that what is left is a subtraction there.
+        for (listener, tls) in self.tls.all() {
+            for (file, not_after) in tls.expiries() {
+                let labels = [
+                    ("listener", listener.clone()),
+                    ("file", file.display().to_string()),
+                ];
+                gauge!("tidegate_certificate_not_after_seconds", &labels).set(not_after as f64);
+            }
         }
         gauge!("tidegate_store_last_commit_seconds").set(usage.last_commit.as_secs_f64());
         gauge!("tidegate_store_longest_commit_seconds").set(usage.longest_commit.as_secs_f64());

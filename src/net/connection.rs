@@ -1,29 +1,42 @@
 //! One task a connection: it reads what there is into a buffer of its thread, decodes all whole packets, handles them all in one visit to the
 //! broker, takes what the broker has for it, and writes that at once. An idle connection holds no buffer.
+//!
+//! A CONNECT whose user name and password have to be proved is kept, with what came after it in the same read, until that is done; nothing more is
+//! read meanwhile, and the time for the CONNECT goes on running.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::time::timeout;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep, timeout};
 
-use super::core::Core;
-use crate::broker::{ConnectionId, Output};
+use super::auth::{Authentication, Credentials, Method};
+use super::core::{Core, Entered, Until};
+use super::unfinished::Held;
+use crate::broker::{Broker, ConnectionId, Identity, Output};
+use crate::clock::Now;
+use crate::wire::packet::Connect;
 use crate::wire::{Fault, Packet, ProtocolVersion, codec};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
 /// Packets handled in one visit to the broker.
 const VISIT_PACKETS: usize = 256;
-/// Rounds of reading and writing before other tasks get their turn.
+/// Rounds of reading and writing before other tasks get their turn, and packets. One read of tiny packets could bring tens of thousands: less is
+/// then read at once.
 const ROUNDS: usize = 16;
-/// How long a peer has to read what it was told last, once the connection is closed from this side.
+const TURN_PACKETS: usize = 1024;
+/// How long a peer has to read what it was told last, once the connection is closed from this side; and how long it has to close its own.
 const LINGER: Duration = Duration::from_secs(2);
+/// Bytes that are read of a peer that goes on sending after its connection was closed.
+const DRAIN_BYTES: usize = 1024 * 1024;
+/// Bytes by which an unfinished packet may grow before they are counted; smaller growth is counted with the next visit to the broker.
+const GRAIN: usize = 4096;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
@@ -34,15 +47,36 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
+/// What all connections of a listener share.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// The broker.
+    pub core: Arc<Core>,
+    /// The largest packet that is taken, in bytes.
+    pub max_packet_size: u32,
+    /// Proves who clients are.
+    pub authentication: Arc<Authentication>,
+    /// How clients prove it here, in the order of asking.
+    pub methods: Vec<Method>,
+}
+
+/// What a CONNECT was found to prove, once that is known.
+type Proof = Pin<Box<dyn Future<Output = Result<Identity, Fault>> + Send>>;
+
 /// Serves a connection the broker has accepted, until either side closes it.
-pub async fn serve(core: Arc<Core>, stream: impl Stream, id: ConnectionId, max_packet_size: u32) {
+pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
     let mut connection = Connection {
-        core,
+        door,
         stream,
         id,
-        max_packet_size,
+        proof: None,
         version: None,
         partial: Vec::new(),
+        held: Held::default(),
+        began: false,
+        patience: None,
+        handled: 0,
+        appetite: READ_BYTES,
         writing: Vec::new(),
         written: 0,
         unflushed: false,
@@ -52,9 +86,12 @@ pub async fn serve(core: Arc<Core>, stream: impl Stream, id: ConnectionId, max_p
         },
     };
     let ended = poll_fn(|cx| connection.poll(cx)).await;
+    connection.partial = Vec::new();
+    connection.writing = Vec::new();
     {
-        let mut entered = connection.core.enter(Some(id));
+        let mut entered = connection.door.core.enter(Some(id));
         let now = entered.now();
+        entered.hold(&mut connection.held, id, 0, true, true);
         entered.broker().lost(id, now);
     }
     if let Ok(()) = ended {
@@ -64,14 +101,25 @@ pub async fn serve(core: Arc<Core>, stream: impl Stream, id: ConnectionId, max_p
 }
 
 struct Connection<S> {
-    core: Arc<Core>,
+    door: Arc<Door>,
     stream: S,
     id: ConnectionId,
-    max_packet_size: u32,
+    /// What the CONNECT at the beginning of `partial` waits for.
+    proof: Option<Proof>,
     /// What the peer speaks, once it has said so.
     version: Option<ProtocolVersion>,
     /// The beginning of a packet whose rest has not come.
     partial: Vec<u8>,
+    /// What is counted of it.
+    held: Held,
+    /// It is another packet than the one that was counted.
+    began: bool,
+    /// Runs from when the connection is to be closed and the peer does not take what was sent.
+    patience: Option<Pin<Box<Sleep>>>,
+    /// Packets handled in this turn.
+    handled: usize,
+    /// Bytes to be read at once.
+    appetite: usize,
     /// What is being written, and how far that is.
     writing: Vec<u8>,
     written: usize,
@@ -83,13 +131,30 @@ struct Connection<S> {
 impl<S: Stream> Connection<S> {
     /// Goes on as far as it can. Ready when the connection is closed: by this side (`Ok`), or by the peer.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.handled = 0;
         for _ in 0..ROUNDS {
-            let all_written = self.poll_write(cx)?;
-            if self.output.close && all_written {
-                return Poll::Ready(Ok(()));
+            if self.handled > TURN_PACKETS {
+                break;
             }
-            let read = !self.output.close && !self.output.pause && self.poll_read(cx)?;
-            let took = all_written && !read && self.take_output(cx);
+            let all_written = self.poll_write(cx)?;
+            if self.output.close {
+                return match all_written {
+                    true => Poll::Ready(Ok(())),
+                    false => self.poll_patience(cx),
+                };
+            }
+            let read = match &mut self.proof {
+                Some(proof) => match proof.as_mut().poll(cx) {
+                    Poll::Ready(proved) => self.go_on(cx, proved),
+                    Poll::Pending => false,
+                },
+                None => !self.output.pause && self.poll_read(cx)?,
+            };
+            let took = !read
+                && match all_written {
+                    true => self.take_output(cx),
+                    false => self.look(cx),
+                };
             if !read && !took {
                 return Poll::Pending;
             }
@@ -126,13 +191,19 @@ impl<S: Stream> Connection<S> {
     /// Reads once and handles what came; whether anything did.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
+            let mut buffer = ReadBuf::new(&mut scratch[..self.appetite]);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
                     Err(io::ErrorKind::UnexpectedEof.into())
                 }
                 Poll::Ready(Ok(())) => {
+                    let before = self.handled;
                     self.handle(cx, buffer.filled());
+                    let packets = self.handled - before;
+                    self.appetite = match packets > TURN_PACKETS {
+                        true => (buffer.filled().len() / packets).max(1) * TURN_PACKETS,
+                        false => (self.appetite * 2).min(READ_BYTES),
+                    };
                     Ok(true)
                 }
                 Poll::Ready(Err(error)) => Err(error),
@@ -144,16 +215,41 @@ impl<S: Stream> Connection<S> {
     fn handle(&mut self, cx: &mut Context<'_>, new: &[u8]) {
         if self.partial.is_empty() {
             let used = self.handle_packets(cx, new);
-            self.partial = new[used..].to_vec();
+            self.keep(&new[used..]);
         } else {
             let mut bytes = std::mem::take(&mut self.partial);
             bytes.extend_from_slice(new);
-            let used = self.handle_packets(cx, &bytes);
-            bytes.drain(..used);
-            if !bytes.is_empty() {
-                self.partial = bytes;
+            match self.handle_packets(cx, &bytes) {
+                0 => self.partial = bytes,
+                // What is left is copied, so that the little there is does not hold the memory of a large packet.
+                used => self.keep(&bytes[used..]),
             }
         }
+        if self.partial.capacity() > self.held.bytes() + GRAIN {
+            self.visit(cx, |_, _, _| ());
+        }
+    }
+
+    /// Keeps the beginning of a packet.
+    fn keep(&mut self, bytes: &[u8]) {
+        self.partial = bytes.to_vec();
+        self.began = true;
+    }
+
+    /// Hands over the CONNECT that has waited, with what it has been found to prove, and what came after it; that is always something.
+    fn go_on(&mut self, cx: &mut Context<'_>, proved: Result<Identity, Fault>) -> bool {
+        self.proof = None;
+        let bytes = std::mem::take(&mut self.partial);
+        let Ok(Some((Packet::Connect(connect), length))) = self.decode_next(&bytes) else {
+            return true;
+        };
+        self.visit(cx, |broker, id, now| {
+            broker.connect(id, &connect, proved, now)
+        });
+        if !self.output.close {
+            self.handle(cx, &bytes[length..]);
+        }
+        true
     }
 
     /// Hands all whole packets to the broker; how many bytes they were.
@@ -163,7 +259,13 @@ impl<S: Stream> Connection<S> {
             let mut packets = Vec::new();
             let mut fault = None;
             while packets.len() < VISIT_PACKETS {
+                let is_first = self.version.is_none();
                 match self.decode_next(&bytes[used..]) {
+                    Ok(Some((Packet::Connect(connect), _)))
+                        if is_first && self.must_prove(&connect) =>
+                    {
+                        return used;
+                    }
                     Ok(Some((packet, length))) => {
                         packets.push(packet);
                         used += length;
@@ -179,7 +281,16 @@ impl<S: Stream> Connection<S> {
             if packets.is_empty() && fault.is_none() {
                 return used;
             }
-            self.visit(cx, packets, fault);
+            self.handled += packets.len();
+            let version = self.version;
+            self.visit(cx, |broker, id, now| {
+                for packet in packets {
+                    broker.receive(id, packet, now);
+                }
+                if let Some(fault) = fault {
+                    broker.fault(id, fault, version, now);
+                }
+            });
             if self.output.close {
                 return bytes.len();
             }
@@ -187,7 +298,7 @@ impl<S: Stream> Connection<S> {
     }
 
     fn decode_next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(Packet<'a>, usize)>, Fault> {
-        let Some(length) = codec::frame_len(bytes, self.max_packet_size)? else {
+        let Some(length) = codec::frame_len(bytes, self.door.max_packet_size)? else {
             return Ok(None);
         };
         let frame = &bytes[..length];
@@ -198,22 +309,43 @@ impl<S: Stream> Connection<S> {
         Ok(Some((packet, length)))
     }
 
-    /// Hands packets to the broker and takes what it has for this connection, in one visit.
-    fn visit(&mut self, cx: &mut Context<'_>, packets: Vec<Packet<'_>>, fault: Option<Fault>) {
+    /// Whether a CONNECT has to wait until its user name and password have been proved, which has begun then.
+    fn must_prove(&mut self, connect: &Connect<'_>) -> bool {
+        if self.door.methods.is_empty() {
+            return false;
+        }
+        let credentials = {
+            let mut entered = self.door.core.enter(Some(self.id));
+            let arrival = entered.broker().arrival(self.id);
+            match arrival.certified_user() {
+                Some(_) => None,
+                None => Credentials::of(connect, &arrival.peer),
+            }
+        };
+        let Some(credentials) = credentials else {
+            return false;
+        };
+        let door = Arc::clone(&self.door);
+        self.proof = Some(Box::pin(async move {
+            let proof = door.authentication.authenticate(&door.methods, credentials);
+            proof.await
+        }));
+        true
+    }
+
+    /// Has the broker do something, and takes what it has for this connection, in one visit.
+    fn visit(&mut self, cx: &mut Context<'_>, work: impl FnOnce(&mut Broker, ConnectionId, Now)) {
         let writable = self.writing.is_empty() && !self.unflushed;
-        let core = Arc::clone(&self.core);
-        let mut entered = core.enter(writable.then_some(self.id));
+        let door = Arc::clone(&self.door);
+        let mut entered = door.core.enter(writable.then_some(self.id));
         let now = entered.now();
         let broker = entered.broker();
-        for packet in packets {
-            broker.receive(self.id, packet, now);
-        }
-        if let Some(fault) = fault {
-            broker.fault(self.id, fault, self.version, now);
-        }
+        work(broker, self.id, now);
+        self.count(&mut entered);
+        let broker = entered.broker();
         if writable {
             self.output = broker.take_output(self.id, &mut self.writing, now);
-            entered.set_waker(self.id, cx.waker());
+            entered.set_waker(self.id, cx.waker(), Until::Touched);
         } else {
             self.output.pause = broker.should_pause(self.id);
         }
@@ -222,21 +354,71 @@ impl<S: Stream> Connection<S> {
     /// Takes what the broker has for this connection; whether that was anything, or whether it may go on reading.
     fn take_output(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.output;
-        let core = Arc::clone(&self.core);
-        let mut entered = core.enter(Some(self.id));
+        let door = Arc::clone(&self.door);
+        let mut entered = door.core.enter(Some(self.id));
         let now = entered.now();
+        self.count(&mut entered);
         self.output = entered
             .broker()
             .take_output(self.id, &mut self.writing, now);
-        entered.set_waker(self.id, cx.waker());
+        entered.set_waker(self.id, cx.waker(), Until::Touched);
         !self.writing.is_empty() || self.output != before
+    }
+
+    /// Counts what is held of an unfinished packet.
+    fn count(&mut self, entered: &mut Entered<'_>) {
+        let (bytes, connected) = (self.partial.capacity(), self.version.is_some());
+        let began = std::mem::take(&mut self.began);
+        entered.hold(&mut self.held, self.id, bytes, connected, began);
+    }
+
+    /// Looks, while the peer does not take what was sent, whether the broker has ended the connection, or wants to read from it again; whether
+    /// that is so.
+    fn look(&mut self, cx: &mut Context<'_>) -> bool {
+        let before = self.output;
+        let door = Arc::clone(&self.door);
+        let mut entered = door.core.enter(Some(self.id));
+        let broker = entered.broker();
+        self.output.close = broker.is_closing(self.id);
+        self.output.pause = broker.should_pause(self.id);
+        let until = match self.output.pause {
+            true => Until::Touched,
+            false => Until::Closing,
+        };
+        entered.set_waker(self.id, cx.waker(), until);
+        if self.output.close {
+            self.partial = Vec::new();
+            self.count(&mut entered);
+        }
+        self.output != before
+    }
+
+    /// Waits a little longer for a peer that does not take what was sent before the end.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        patience
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Closes the sending side and reads until the peer does the same.
     async fn drain(&mut self) -> io::Result<()> {
         poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await?;
-        let mut bytes = vec![0; 1024];
-        while self.stream.read(&mut bytes).await? > 0 {}
+        let mut left = DRAIN_BYTES;
+        while left > 0 {
+            let read = poll_fn(|cx| {
+                SCRATCH.with_borrow_mut(|scratch| {
+                    let mut buffer = ReadBuf::new(scratch);
+                    let read = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
+                    read.map_ok(|()| buffer.filled().len())
+                })
+            });
+            match read.await? {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
         Ok(())
     }
 }

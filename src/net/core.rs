@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use super::unfinished::{Held, Unfinished};
 use crate::broker::record::Batch;
 use crate::broker::{Broker, ConnectionId, Fetch};
 use crate::clock::{Clock, Now};
@@ -29,12 +30,29 @@ pub struct Core {
 struct State {
     broker: Broker,
     /// The task of each connection, while it waits.
-    wakers: Vec<Option<Waker>>,
+    wakers: Vec<Option<Waiting>>,
+    unfinished: Unfinished,
     /// When the ticker will wake up, in milliseconds of uptime.
     armed: u64,
     /// The committer works on a batch, and will ask for the next by itself.
     committing: bool,
     touched: Vec<ConnectionId>,
+}
+
+/// A task that waits.
+#[derive(Debug)]
+struct Waiting {
+    waker: Waker,
+    until: Until,
+}
+
+/// What a connection's task waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Anything the broker has for the connection.
+    Touched,
+    /// The connection is to be closed: its task can take nothing before the peer has taken what was sent.
+    Closing,
 }
 
 /// The broker, entered: what it asks for is done when this is dropped.
@@ -50,8 +68,10 @@ impl Core {
     /// The core of a process. The receiver is for [`Core::read_bodies`].
     pub fn new(broker: Broker, clock: Clock) -> (Arc<Core>, Receiver<Fetch>) {
         let (fetches, receiver) = channel();
+        let unfinished = Unfinished::new(broker.limits().max_incoming_bytes);
         let state = State {
             broker,
+            unfinished,
             wakers: Vec::new(),
             armed: u64::MAX,
             committing: false,
@@ -166,18 +186,35 @@ impl Entered<'_> {
         self.now
     }
 
-    /// Sets whom to wake when there is something for a connection.
-    pub fn set_waker(&mut self, id: ConnectionId, waker: &Waker) {
+    /// Sets whom to wake when there is something for a connection, and what.
+    pub fn set_waker(&mut self, id: ConnectionId, waker: &Waker, until: Until) {
         let wakers = &mut self.state_mut().wakers;
         let at = id.0 as usize;
         if wakers.len() <= at {
             wakers.resize_with(at + 1, || None);
         }
-        if !wakers[at]
-            .as_ref()
-            .is_some_and(|known| known.will_wake(waker))
-        {
-            wakers[at] = Some(waker.clone());
+        match &mut wakers[at] {
+            Some(known) if known.waker.will_wake(waker) => known.until = until,
+            place => {
+                let waker = waker.clone();
+                *place = Some(Waiting { waker, until });
+            }
+        }
+    }
+
+    /// A connection holds this many bytes of an unfinished packet: connections that must make room are closed. See [`Unfinished::hold`].
+    pub fn hold(
+        &mut self,
+        held: &mut Held,
+        id: ConnectionId,
+        bytes: usize,
+        connected: bool,
+        began: bool,
+    ) {
+        let now = self.now;
+        let state = self.state_mut();
+        for shed in state.unfinished.hold(held, id, bytes, connected, began) {
+            state.broker.shed(shed, now);
         }
     }
 
@@ -199,7 +236,13 @@ impl Drop for Entered<'_> {
         state.broker.take_touched(&mut touched);
         let mut wake: Vec<Waker> = Vec::with_capacity(touched.len());
         for id in touched.drain(..).filter(|id| Some(*id) != own) {
-            wake.extend(state.wakers.get_mut(id.0 as usize).and_then(Option::take));
+            let Some(waiting) = state.wakers.get_mut(id.0 as usize) else {
+                continue;
+            };
+            let ripe = |waiting: &mut Waiting| {
+                waiting.until == Until::Touched || state.broker.is_closing(id)
+            };
+            wake.extend(waiting.take_if(ripe).map(|waiting| waiting.waker));
         }
         state.touched = touched;
         let fetches = state.broker.take_fetches();

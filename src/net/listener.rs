@@ -5,28 +5,31 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::connection::{Stream, serve};
+use super::auth::Method;
+use super::connection::{Door, Stream, serve};
 use super::core::Core;
 use super::proxy;
 use super::socket::{ListeningSocket, Socket};
 use super::tls::certificate::Certificate;
 use super::tls::{Tls, TlsSettings};
 use super::websocket::{self, WebSocketSettings};
-use crate::broker::{Access, Arrival, Peer};
-use crate::clock;
+use crate::broker::{Access, Arrival, Broker, Peer};
+use crate::clock::{self, Now};
 
 /// How a listener takes connections in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerSettings {
     /// What the broker allows those who come this way.
     pub access: Access,
+    /// How clients prove who they are, in the order of asking; empty if nobody can.
+    pub authentication: Vec<Method>,
     /// TLS, if there is any.
     pub tls: Option<TlsSettings>,
     /// WebSocket, if it is that.
@@ -72,19 +75,20 @@ pub struct AddressRange {
 #[derive(Debug)]
 pub struct Census {
     open: AtomicUsize,
-    max: usize,
+    max: AtomicUsize,
 }
 
 /// A listener, shared by all its sockets and connections.
 #[derive(Debug)]
 pub struct Entrance {
-    core: Arc<Core>,
+    door: Arc<Door>,
     settings: ListenerSettings,
     access: Arc<Access>,
     tls: Option<Arc<Tls>>,
-    max_packet_size: u32,
     all: Arc<Census>,
     here: Arc<Census>,
+    /// It is not the way in any more: a handshake that is under way leads nowhere.
+    closed: AtomicBool,
 }
 
 /// One of the connections counted; given back when it is dropped.
@@ -100,6 +104,7 @@ impl Default for ListenerSettings {
     fn default() -> ListenerSettings {
         ListenerSettings {
             access: Access::default(),
+            authentication: Vec::new(),
             tls: None,
             websocket: None,
             proxy_protocol_from: None,
@@ -122,6 +127,26 @@ impl ListenerSettings {
             (Some(_), None) => Protocol::Ws,
             (Some(_), Some(_)) => Protocol::Wss,
         }
+    }
+
+    /// Whether other settings differ from these only in how many come in, how fast, and how they prove who they are.
+    pub fn differs_in_admission(&self, other: &ListenerSettings) -> bool {
+        let ListenerSettings {
+            max_connections,
+            max_connection_rate,
+            handshake_timeout,
+            backlog,
+            ..
+        } = *other;
+        let alike = ListenerSettings {
+            authentication: other.authentication.clone(),
+            max_connections,
+            max_connection_rate,
+            handshake_timeout,
+            backlog,
+            ..self.clone()
+        };
+        alike == *other
     }
 
     /// Whether an address may connect.
@@ -197,13 +222,19 @@ impl FromStr for AddressRange {
 impl Census {
     /// Nobody yet, and at most `max`.
     pub fn new(max: usize) -> Arc<Census> {
-        let open = AtomicUsize::new(0);
+        let (open, max) = (AtomicUsize::new(0), AtomicUsize::new(max));
         Arc::new(Census { open, max })
+    }
+
+    /// Sets how many there may be; those beyond it stay.
+    pub fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     fn count(self: &Arc<Census>) -> Option<Counted> {
         let counted = Counted(Arc::clone(self));
-        (self.open.fetch_add(1, Ordering::Relaxed) < self.max).then_some(counted)
+        let max = self.max.load(Ordering::Relaxed);
+        (self.open.fetch_add(1, Ordering::Relaxed) < max).then_some(counted)
     }
 }
 
@@ -214,31 +245,68 @@ impl Drop for Counted {
 }
 
 impl Entrance {
-    /// A listener's way into the broker. `tls` is there if the settings have TLS; `max_packet_size` is the broker's own.
+    /// A listener's way into the broker. `tls` is there if the settings have TLS.
     pub fn new(
-        core: Arc<Core>,
+        door: Door,
         settings: ListenerSettings,
         tls: Option<Arc<Tls>>,
-        max_packet_size: u32,
         all: Arc<Census>,
     ) -> Arc<Entrance> {
         Arc::new(Entrance {
-            core,
+            door: Arc::new(door),
             access: Arc::new(settings.access.clone()),
-            max_packet_size: max_packet_size.min(settings.access.max_packet_size),
             here: Census::new(settings.max_connections),
             settings,
             tls,
             all,
+            closed: AtomicBool::new(false),
         })
     }
 
+    /// The way in that follows this one: those who have come this way stay, and are counted with those who will.
+    pub fn successor(&self, settings: ListenerSettings, tls: Option<Arc<Tls>>) -> Arc<Entrance> {
+        self.here.set_max(settings.max_connections);
+        Arc::new(Entrance {
+            door: Arc::new(Door {
+                methods: settings.authentication.clone(),
+                ..Door::clone(&self.door)
+            }),
+            access: Arc::clone(&self.access),
+            here: Arc::clone(&self.here),
+            settings,
+            tls,
+            all: Arc::clone(&self.all),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether who has come this way has come that way as well.
+    pub fn is_followed_by(&self, other: &Entrance) -> bool {
+        Arc::ptr_eq(&self.access, &other.access)
+    }
+
+    /// How it takes connections in.
+    pub fn settings(&self) -> &ListenerSettings {
+        &self.settings
+    }
+
+    /// Its TLS, if it has any.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
+    }
+
+    /// Closes it, and sends away who has come this way: its settings are not in force any more.
+    pub fn close(&self, broker: &mut Broker, now: Now) {
+        self.closed.store(true, Ordering::Relaxed);
+        broker.send_away(&self.access, now);
+    }
+
     /// Accepts connections for ever.
-    pub async fn accept(self: Arc<Entrance>, listening: ListeningSocket) {
+    pub async fn accept(self: Arc<Entrance>, listening: Arc<ListeningSocket>) {
         let mut rate = self.settings.max_connection_rate.map(Rate::new);
         loop {
             if let Some(rate) = &mut rate {
-                rate.wait(&self.core).await;
+                rate.wait(&self.door.core).await;
             }
             match listening.accept().await {
                 Ok((socket, peer)) => self.take_in(socket, peer),
@@ -298,8 +366,11 @@ impl Entrance {
     fn begin(&self, stream: impl Stream + 'static, peer: Peer, place: Place) {
         tracing::debug!(%peer, "connection accepted");
         let access = Arc::clone(&self.access);
-        let mut entered = self.core.enter(None);
+        let mut entered = self.door.core.enter(None);
         let now = entered.now();
+        if self.closed.load(Ordering::Relaxed) {
+            return;
+        }
         let arrival = Arrival {
             access,
             peer,
@@ -312,16 +383,16 @@ impl Entrance {
             return;
         };
         drop(entered);
-        let (core, max_packet_size) = (Arc::clone(&self.core), self.max_packet_size);
+        let door = Arc::clone(&self.door);
         tokio::spawn(async move {
-            serve(core, stream, id, max_packet_size).await;
+            serve(door, stream, id).await;
             drop(place);
         });
     }
 
     fn refuse(&self, peer: &Peer, why: &str) {
         tracing::info!(%peer, why, "connection refused");
-        self.core.enter(None).broker().refused();
+        self.door.core.enter(None).broker().refused();
     }
 
     /// Does what comes before MQTT.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -61,11 +62,16 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
-/// Listens on a TCP port; `backlog` connections wait until they are accepted.
+/// Listens on a TCP port; `backlog` connections wait until they are accepted. With an `interface`, only what comes in through that network
+/// interface is taken: Linux' SO_BINDTODEVICE.
 ///
 /// # Errors
-/// The address cannot be used.
-pub fn bind_tcp(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
+/// The address cannot be used, or there is no such interface.
+pub fn bind_tcp(
+    address: SocketAddr,
+    interface: Option<&str>,
+    backlog: i32,
+) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(address),
         socket2::Type::STREAM,
@@ -76,6 +82,9 @@ pub fn bind_tcp(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    if let Some(interface) = interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
+    }
     socket.bind(&address.into())?;
     socket.listen(backlog)?;
     TcpListener::from_std(socket.into())
@@ -114,6 +123,17 @@ impl ListeningSocket {
             file.path.clone(),
             metadata.ino(),
         ))
+    }
+
+    /// Sets how many connections wait until they are accepted.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn set_backlog(&self, backlog: i32) -> io::Result<()> {
+        match self {
+            ListeningSocket::Tcp(listener) => SockRef::from(listener).listen(backlog),
+            ListeningSocket::Unix(listener, ..) => SockRef::from(listener).listen(backlog),
+        }
     }
 
     /// Where it listens, with the port really bound.

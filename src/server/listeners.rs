@@ -1,20 +1,26 @@
-//! Opening the listeners of a configuration, and keeping their certificates fresh.
+//! The listeners of a configuration: opened, replaced by those of another one, and kept fresh in their certificates.
 
 use std::fmt;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
 use super::Error;
-use crate::clock;
+use crate::broker::Broker;
+use crate::clock::{self, Now};
 use crate::config::{Bind, Config, Listener};
+use crate::limits::Limits;
+use crate::net::auth::{Authentication, Authenticator, Problem};
+use crate::net::connection::Door;
 use crate::net::core::Core;
-use crate::net::listener::{Census, Entrance, Protocol};
-use crate::net::socket::{ListenAddress, ListeningSocket, bind_tcp};
-use crate::net::tls::{Tls, TlsError};
+use crate::net::listener::{Census, Entrance, ListenerSettings, Protocol};
+use crate::net::socket::{ListenAddress, ListeningSocket, SocketFile, bind_tcp};
+use crate::net::tls::{Tls, TlsError, TlsListeners};
 
 /// Connections that wait for what is no listener for MQTT.
 const BACKLOG: i32 = 128;
@@ -51,13 +57,13 @@ impl fmt::Display for Listening {
 ///
 /// # Errors
 /// The first problem of each listener and bridge that has one.
-pub fn load_tls(config: &Config) -> Result<Vec<Option<Arc<Tls>>>, Vec<TlsError>> {
+pub fn load_tls(config: &Config) -> Result<Vec<Option<Tls>>, Vec<TlsError>> {
     let (mut loaded, mut problems) = (Vec::new(), Vec::new());
     for listener in &config.listeners {
         let tls = listener.settings.tls.clone();
         match tls.map(|settings| Tls::load(settings, clock::wall_seconds())) {
             None => loaded.push(None),
-            Some(Ok(tls)) => loaded.push(Some(Arc::new(tls))),
+            Some(Ok(tls)) => loaded.push(Some(tls)),
             Some(Err(problem)) => problems.push(problem),
         }
     }
@@ -72,65 +78,348 @@ pub fn load_tls(config: &Config) -> Result<Vec<Option<Arc<Tls>>>, Vec<TlsError>>
     }
 }
 
-/// Opens all listeners, then accepts connections, as tasks of the set: nobody is let in if one of the listeners cannot be opened.
+/// Reads the files that authentication needs, those of all listeners.
 ///
 /// # Errors
-/// A listener cannot be opened that is not optional.
-pub(super) fn open(
-    config: &Config,
-    core: &Arc<Core>,
-    tls: &[Option<Arc<Tls>>],
-    accepting: &mut JoinSet<()>,
-) -> Result<Vec<Listening>, Error> {
-    let all = Census::new(config.limits.max_connections);
-    let (mut sockets, mut told) = (Vec::new(), Vec::new());
-    for (listener, tls) in config.listeners.iter().zip(tls) {
-        let settings = listener.settings.clone();
-        let websocket = settings.websocket.as_ref();
-        let path = websocket.map_or(String::new(), |it| it.path.clone());
-        let protocol = settings.protocol();
-        let entrance = Entrance::new(
-            Arc::clone(core),
-            settings,
-            tls.clone(),
-            config.limits.max_packet_size,
-            Arc::clone(&all),
-        );
-        for socket in bind(listener)? {
-            told.push(Listening {
-                protocol,
-                address: socket.address().map_err(Error::Start)?,
-                path: path.clone(),
-            });
-            sockets.push((Arc::clone(&entrance), socket));
-        }
-    }
-    for (entrance, socket) in sockets {
-        accepting.spawn(entrance.accept(socket));
-    }
-    Ok(told)
+/// All that is wrong with them.
+pub fn load_authenticator(config: &Config) -> Result<Authenticator, Vec<Problem>> {
+    let listeners = config.listeners.iter();
+    Authenticator::load(listeners.flat_map(|listener| &listener.settings.authentication))
 }
 
-fn bind(listener: &Listener) -> Result<Vec<ListeningSocket>, Error> {
-    let backlog = listener.settings.backlog;
-    let mut open = Vec::new();
-    for bind in &listener.bind {
-        match bind_tcp_all(bind, backlog) {
-            Ok(sockets) => open.extend(sockets.into_iter().map(ListeningSocket::Tcp)),
-            Err(error) if listener.optional => {
-                tracing::info!(%error, "not listening there");
-            }
-            Err(error) => return Err(error),
+/// All listeners that are open.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    core: Arc<Core>,
+    authentication: Arc<Authentication>,
+    all: Arc<Census>,
+    max_packet_size: u32,
+    open: Vec<Open>,
+    /// Their TLS, for those who watch it.
+    pub tls: Arc<TlsListeners>,
+    accepting: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct Open {
+    entrance: Arc<Entrance>,
+    sockets: Vec<(Place, Accepting)>,
+}
+
+/// A socket, and the task that accepts from it.
+#[derive(Debug)]
+struct Accepting {
+    socket: Arc<ListeningSocket>,
+    task: AbortHandle,
+}
+
+/// What was asked for when a socket was opened: who asks for the same gets the same socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Tcp(SocketAddr, Option<String>),
+    Unix(SocketFile),
+}
+
+/// Listeners that could be put in force: all they need has been read and opened.
+pub(super) struct Prepared(Vec<Candidate>);
+
+struct Candidate {
+    settings: ListenerSettings,
+    tls: Option<Tls>,
+    sockets: Vec<(Place, Arc<ListeningSocket>)>,
+}
+
+impl Listeners {
+    /// None yet.
+    pub fn new(core: Arc<Core>, authentication: Arc<Authentication>, limits: &Limits) -> Listeners {
+        Listeners {
+            core,
+            authentication,
+            all: Census::new(limits.max_connections),
+            max_packet_size: limits.max_packet_size,
+            open: Vec::new(),
+            tls: Arc::default(),
+            accepting: JoinSet::new(),
         }
     }
-    if let Some(file) = &listener.socket {
-        let socket = ListeningSocket::bind_unix(file, backlog);
-        open.push(socket.map_err(|source| Error::Listen {
-            bind: file.path.display().to_string(),
-            source,
-        })?);
+
+    /// Opens what these listeners need and is not open; nothing is changed, and nobody is let in yet. `tls` is what was read for each of them.
+    ///
+    /// # Errors
+    /// A listener cannot be opened that is not optional.
+    pub fn prepare(&self, config: &Config, tls: Vec<Option<Tls>>) -> Result<Prepared, Error> {
+        let open = self.open.iter().flat_map(|open| &open.sockets);
+        let mut free: Vec<(&Place, &Arc<ListeningSocket>)> = open
+            .map(|(place, accepting)| (place, &accepting.socket))
+            .collect();
+        let mut candidates = Vec::new();
+        for (listener, tls) in config.listeners.iter().zip(tls) {
+            let mut sockets = Vec::new();
+            for place in places(listener)? {
+                if let Some(at) = free.iter().position(|(open, _)| **open == place) {
+                    sockets.push((place, Arc::clone(free.swap_remove(at).1)));
+                    continue;
+                }
+                match place.open(listener.settings.backlog) {
+                    Ok(socket) => sockets.push((place, Arc::new(socket))),
+                    Err(error) if listener.optional => {
+                        tracing::info!(%error, "not listening there");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            candidates.push(Candidate {
+                settings: listener.settings.clone(),
+                tls,
+                sockets,
+            });
+        }
+        Ok(Prepared(candidates))
     }
-    Ok(open)
+
+    /// Puts listeners in force instead of those there are; `also` is done in the same moment, as the broker sees it. A listener that keeps a socket
+    /// and its settings keeps its connections. Tells what has changed, a line for each listener that has.
+    pub fn put_in_force(
+        &mut self,
+        prepared: Prepared,
+        also: impl FnOnce(&mut Broker, Now),
+    ) -> Vec<String> {
+        let mut old: Vec<Option<Open>> = self.open.drain(..).map(Some).collect();
+        let mut told = Vec::new();
+        let mut next = Vec::new();
+        for Candidate {
+            settings,
+            tls,
+            sockets,
+        } in prepared.0
+        {
+            let name = name_of(&settings, &sockets);
+            let keeps = |open: &Open| {
+                let mut places = open.sockets.iter().map(|(place, _)| place);
+                places.any(|place| sockets.iter().any(|(wanted, _)| wanted == place))
+            };
+            let before = old.iter_mut().find(|open| open.as_ref().is_some_and(keeps));
+            let mut before = before.and_then(Option::take);
+            let way = before.as_ref().map(|open| &open.entrance);
+            let entrance = match way {
+                Some(way) if *way.settings() == settings => {
+                    if let Some((tls, fresh)) = way.tls().zip(tls) {
+                        tls.take_over(fresh);
+                        told.push(format!("{name}: certificates were read again"));
+                    }
+                    Arc::clone(way)
+                }
+                Some(way) if way.settings().differs_in_admission(&settings) => {
+                    if let Some((tls, fresh)) = way.tls().zip(tls) {
+                        tls.take_over(fresh);
+                    }
+                    for (_, socket) in &sockets {
+                        if let Err(error) = socket.set_backlog(settings.backlog) {
+                            tracing::warn!(%error, listener = name, "the backlog stays as it was");
+                        }
+                    }
+                    told.push(format!("{name}: changed; its connections stay"));
+                    way.successor(settings, way.tls().cloned())
+                }
+                other => {
+                    let what = match other {
+                        Some(_) => "changed; its clients have to connect again",
+                        None => "opened",
+                    };
+                    told.push(format!("{name}: {what}"));
+                    self.entrance(settings, tls)
+                }
+            };
+            next.push((entrance, sockets, before.take()));
+        }
+        self.close_what_is_gone(&old, &next, also, &mut told);
+        for (entrance, sockets, before) in next {
+            self.accept(entrance, sockets, before);
+        }
+        // What is left of the old ones is closed by now; their sockets go with their tasks.
+        for open in old.into_iter().flatten() {
+            open.sockets.iter().for_each(|(_, it)| it.task.abort());
+        }
+        while self.accepting.try_join_next().is_some() {}
+        self.tls.set(
+            self.open
+                .iter()
+                .filter_map(|open| Some((open.name(), Arc::clone(open.entrance.tls()?))))
+                .collect(),
+        );
+        told
+    }
+
+    /// In one visit to the broker: entrances are closed that are not in force any more, and `also` is done.
+    fn close_what_is_gone(
+        &self,
+        old: &[Option<Open>],
+        next: &[(
+            Arc<Entrance>,
+            Vec<(Place, Arc<ListeningSocket>)>,
+            Option<Open>,
+        )],
+        also: impl FnOnce(&mut Broker, Now),
+        told: &mut Vec<String>,
+    ) {
+        let mut entered = self.core.enter(None);
+        let now = entered.now();
+        for open in old.iter().flatten() {
+            told.push(format!("{}: closed", open.name()));
+            open.entrance.close(entered.broker(), now);
+        }
+        for (entrance, _, before) in next {
+            let before = before.as_ref().map(|open| &open.entrance);
+            if let Some(before) = before.filter(|before| !before.is_followed_by(entrance)) {
+                before.close(entered.broker(), now);
+            }
+        }
+        also(entered.broker(), now);
+    }
+
+    fn entrance(&self, settings: ListenerSettings, tls: Option<Tls>) -> Arc<Entrance> {
+        let door = Door {
+            core: Arc::clone(&self.core),
+            max_packet_size: settings.access.max_packet_size.min(self.max_packet_size),
+            authentication: Arc::clone(&self.authentication),
+            methods: settings.authentication.clone(),
+        };
+        Entrance::new(door, settings, tls.map(Arc::new), Arc::clone(&self.all))
+    }
+
+    /// Accepts from these sockets; those that `before` accepts from already, by the same way, are left alone.
+    fn accept(
+        &mut self,
+        entrance: Arc<Entrance>,
+        sockets: Vec<(Place, Arc<ListeningSocket>)>,
+        before: Option<Open>,
+    ) {
+        let (mut running, same) = match before {
+            Some(open) => (open.sockets, Arc::ptr_eq(&open.entrance, &entrance)),
+            None => (Vec::new(), false),
+        };
+        let mut all = Vec::new();
+        for (place, socket) in sockets {
+            let is_running = |(_, it): &(Place, Accepting)| Arc::ptr_eq(&it.socket, &socket);
+            let at = running.iter().position(is_running).filter(|_| same);
+            let accepting = match at {
+                Some(at) => running.swap_remove(at).1,
+                None => Accepting {
+                    task: self
+                        .accepting
+                        .spawn(Arc::clone(&entrance).accept(Arc::clone(&socket))),
+                    socket,
+                },
+            };
+            all.push((place, accepting));
+        }
+        running.iter().for_each(|(_, it)| it.task.abort());
+        self.open.push(Open {
+            entrance,
+            sockets: all,
+        });
+    }
+
+    /// Sets how many connections there may be through all of them.
+    pub fn set_max_connections(&self, max: usize) {
+        self.all.set_max(max);
+    }
+
+    /// Where they listen.
+    ///
+    /// # Errors
+    /// The operating system does not tell.
+    pub fn listening(&self) -> Result<Vec<Listening>, Error> {
+        let mut all = Vec::new();
+        for open in &self.open {
+            for (_, accepting) in &open.sockets {
+                all.push(listening(open.entrance.settings(), &accepting.socket)?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Accepts no more.
+    pub async fn shut_down(&mut self) {
+        self.accepting.shutdown().await;
+        self.open.clear();
+    }
+}
+
+impl Open {
+    /// What people know it by: where it listens.
+    fn name(&self) -> String {
+        let sockets = self.sockets.iter().map(|(_, it)| &it.socket);
+        names(self.entrance.settings(), sockets)
+    }
+}
+
+fn name_of(settings: &ListenerSettings, sockets: &[(Place, Arc<ListeningSocket>)]) -> String {
+    names(settings, sockets.iter().map(|(_, socket)| socket))
+}
+
+fn names<'a>(
+    settings: &ListenerSettings,
+    sockets: impl Iterator<Item = &'a Arc<ListeningSocket>>,
+) -> String {
+    let names = sockets.filter_map(|socket| listening(settings, socket).ok());
+    let names: Vec<String> = names.map(|it| it.to_string()).collect();
+    names.join(", ")
+}
+
+fn listening(settings: &ListenerSettings, socket: &ListeningSocket) -> Result<Listening, Error> {
+    let websocket = settings.websocket.as_ref();
+    Ok(Listening {
+        protocol: settings.protocol(),
+        address: socket.address().map_err(Error::Start)?,
+        path: websocket.map_or(String::new(), |it| it.path.clone()),
+    })
+}
+
+fn places(listener: &Listener) -> Result<Vec<Place>, Error> {
+    let mut places = Vec::new();
+    for bind in &listener.bind {
+        match bind.resolve() {
+            Ok(addresses) => places.extend(
+                addresses
+                    .into_iter()
+                    .map(|address| Place::Tcp(address, listener.interface.clone())),
+            ),
+            Err(source) => {
+                return Err(Error::Listen {
+                    bind: bind.to_string(),
+                    source,
+                });
+            }
+        }
+    }
+    places.extend(listener.socket.clone().map(Place::Unix));
+    Ok(places)
+}
+
+impl Place {
+    fn open(&self, backlog: i32) -> Result<ListeningSocket, Error> {
+        let opened = match self {
+            Place::Tcp(address, interface) => {
+                bind_tcp(*address, interface.as_deref(), backlog).map(ListeningSocket::Tcp)
+            }
+            Place::Unix(file) => ListeningSocket::bind_unix(file, backlog),
+        };
+        opened.map_err(|source| Error::Listen {
+            bind: self.to_string(),
+            source,
+        })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Tcp(address, None) => address.fmt(f),
+            Place::Tcp(address, Some(interface)) => write!(f, "{address} at {interface}"),
+            Place::Unix(file) => file.path.display().fmt(f),
+        }
+    }
 }
 
 /// Opens the sockets of what is no listener for MQTT.
@@ -140,36 +429,31 @@ fn bind(listener: &Listener) -> Result<Vec<ListeningSocket>, Error> {
 pub(super) fn bind_plain(binds: &[Bind]) -> Result<Vec<TcpListener>, Error> {
     let mut open = Vec::new();
     for bind in binds {
-        open.extend(bind_tcp_all(bind, BACKLOG)?);
+        let sockets = bind.resolve().and_then(|addresses| {
+            let sockets = addresses.into_iter();
+            let sockets = sockets.map(|address| bind_tcp(address, None, BACKLOG));
+            sockets.collect::<io::Result<Vec<_>>>()
+        });
+        open.extend(sockets.map_err(|source| Error::Listen {
+            bind: bind.to_string(),
+            source,
+        })?);
     }
     Ok(open)
 }
 
-fn bind_tcp_all(bind: &Bind, backlog: i32) -> Result<Vec<TcpListener>, Error> {
-    let sockets = bind.resolve().and_then(|addresses| {
-        let sockets = addresses
-            .into_iter()
-            .map(|address| bind_tcp(address, backlog));
-        sockets.collect()
-    });
-    sockets.map_err(|source| Error::Listen {
-        bind: bind.to_string(),
-        source,
-    })
-}
-
 /// Reads files again when they have changed, and warns of certificates that expire soon, for ever.
-pub(super) async fn watch(all: Vec<Arc<Tls>>) {
+pub(super) async fn watch(listeners: Arc<TlsListeners>) {
     let mut since_warned = EXPIRY_INTERVAL;
     loop {
         if since_warned >= EXPIRY_INTERVAL {
             since_warned = Duration::ZERO;
-            all.iter().for_each(|tls| warn_of_expiry(tls));
+            let all = listeners.all();
+            all.iter().for_each(|(_, tls)| warn_of_expiry(tls));
         }
         sleep(FILE_INTERVAL).await;
         since_warned += FILE_INTERVAL;
-        for tls in &all {
-            let tls = Arc::clone(tls);
+        for (_, tls) in listeners.all() {
             // Files are read where waiting for a disk holds up no connection.
             let _ = spawn_blocking(move || {
                 if tls.has_changed() {
@@ -178,14 +462,6 @@ pub(super) async fn watch(all: Vec<Arc<Tls>>) {
             })
             .await;
         }
-    }
-}
-
-/// Reads all files again, whether they have changed or not.
-pub(super) async fn reload_all(all: &[Arc<Tls>]) {
-    for tls in all {
-        let tls = Arc::clone(tls);
-        let _ = spawn_blocking(move || reload(&tls)).await;
     }
 }
 

@@ -30,7 +30,7 @@ use redb::{Database, ReadableDatabase};
 pub use committer::{Committer, Notifier, Progress};
 pub use error::StoreError;
 pub use open::{Opened, Start};
-pub use recover::Recovery;
+pub use recover::{Recovery, read_row};
 
 use self::apply::{Sorted, Unused};
 use self::backend::{Disk, Handle};

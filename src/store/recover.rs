@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableHandle};
 
 use super::apply::ROW;
 use super::error::{Doing, StoreError};
@@ -14,6 +14,17 @@ use super::tables::{
 use super::{Store, record::MESSAGE_HEAD};
 use crate::broker::record::{Batch, BatchId, QueueKey, Seq, Write};
 use crate::wire::PacketId;
+
+/// The tables whose rows recovery hands back, in this order.
+const TABLES: [(Definition, Read); 7] = [
+    (SESSIONS, session),
+    (GROUPS, group),
+    (SUBSCRIPTIONS, subscription),
+    (WILLS, will),
+    (RECEIVED, received),
+    (RETAINED, retained),
+    (DELIVERIES, delivery),
+];
 
 /// Orphans are removed by this many in a transaction.
 const ORPHANS: usize = 10_000;
@@ -46,16 +57,7 @@ impl Store {
         let database = database.as_ref().ok_or(StoreError::Stopped)?;
         let transaction = database.begin_read().doing(READ)?;
         let mut rows = 0;
-        let tables: [(Definition, Read); 7] = [
-            (SESSIONS, session),
-            (GROUPS, group),
-            (SUBSCRIPTIONS, subscription),
-            (WILLS, will),
-            (RECEIVED, received),
-            (RETAINED, retained),
-            (DELIVERIES, delivery),
-        ];
-        for (table, read) in tables {
+        for (table, read) in TABLES {
             every(&transaction, table, |key, record| {
                 each(read(key, record).map_err(|what| bad(table, key)(what))?);
                 rows += 1;
@@ -88,6 +90,21 @@ impl Store {
         }
         Ok(removed)
     }
+}
+
+/// Reads one row of the table with this name, as recovery (and, for `messages`, the reader of bodies) does: the write that would put it there.
+/// For what looks at rows outside of a store.
+///
+/// # Errors
+/// What is wrong with the row, or that there is no such table.
+pub fn read_row(table: &str, key: &[u8], record: &[u8]) -> Result<Write, &'static str> {
+    if table == MESSAGES.name() {
+        let message = record::message(record, None)?;
+        return Ok(Write::PutMessage(Seq(key_u64(key)?), message));
+    }
+    let known = TABLES.iter().find(|(known, _)| known.name() == table);
+    let (_, read) = known.ok_or("no such table")?;
+    read(key, record)
 }
 
 fn session(key: &[u8], record: &[u8]) -> Result<Write, What> {

@@ -37,7 +37,14 @@ fn killed_at_random(qos: u8, seed: u64) {
         std::thread::sleep(Duration::from_millis(random.below(100)));
     }
     let count = rounds * BATCH;
-    let up = collect(cloud.addr(), Version::V5, "consumer", "site/up/a", count, LONG);
+    let up = collect(
+        cloud.addr(),
+        Version::V5,
+        "consumer",
+        "site/up/a",
+        count,
+        LONG,
+    );
     let down = collect(edge.addr(), Version::V5, "consumer", "down/a", count, LONG);
     if qos == 2 {
         assert_exactly_once(&up, count, "out");

@@ -28,7 +28,14 @@ fn cuts_at_any_byte_lose_and_repeat_nothing() {
     }
     let cuts = proxy.accepted();
     proxy.set_budget(None);
-    let up = collect(cloud.addr(), Version::V5, "consumer", "site/up/a", 400, LONG);
+    let up = collect(
+        cloud.addr(),
+        Version::V5,
+        "consumer",
+        "site/up/a",
+        400,
+        LONG,
+    );
     let down = collect(edge.addr(), Version::V5, "consumer", "down/a", 400, LONG);
     assert_exactly_once(&up, 400, "out");
     assert_exactly_once(&down, 400, "in");
@@ -39,7 +46,8 @@ fn cuts_at_any_byte_lose_and_repeat_nothing() {
 fn resets_refusals_and_black_holes_are_recovered_from() {
     let cloud = cloud("");
     let proxy = Proxy::to(cloud.addr());
-    let more = "response_timeout = \"300ms\"\nconnect_timeout = \"300ms\"\nkeepalive_interval = \"1s\"";
+    let more =
+        "response_timeout = \"300ms\"\nconnect_timeout = \"300ms\"\nkeepalive_interval = \"1s\"";
     let edge = edge(proxy.addr(), more);
     expect_at(cloud.addr(), Version::V5, "consumer", "site/up/#");
     wait_for_state(edge.addr(), "connected");
@@ -79,7 +87,14 @@ fn latency_does_not_stall_it_as_the_window_grows() {
         proxy.set_mode(Mode::Pass);
         wait_for_state(edge.addr(), "connected");
         let begun = Instant::now();
-        let got = collect(cloud.addr(), Version::V5, "consumer", "site/up/a", 200, LONG);
+        let got = collect(
+            cloud.addr(),
+            Version::V5,
+            "consumer",
+            "site/up/a",
+            200,
+            LONG,
+        );
         assert_exactly_once(&got, 200, "over a slow link");
         begun.elapsed()
     };
@@ -98,7 +113,14 @@ fn a_slow_link_is_not_taken_for_a_silent_one() {
     expect_at(cloud.addr(), Version::V5, "consumer", "site/up/#");
     wait_for_state(edge.addr(), "connected");
     publish(edge.addr(), "up/a", 1, 0..400);
-    let got = collect(cloud.addr(), Version::V5, "consumer", "site/up/a", 400, LONG);
+    let got = collect(
+        cloud.addr(),
+        Version::V5,
+        "consumer",
+        "site/up/a",
+        400,
+        LONG,
+    );
     assert_at_least_once(&got, 400, "over a narrow link");
     assert_eq!(proxy.accepted(), 1, "{}", edge.log());
 }
@@ -136,5 +158,9 @@ fn another_address_is_taken_and_left_again_without_a_loss() {
     got.extend(last);
     got.sort_unstable();
     got.dedup();
-    assert_eq!(got, (0..sent).collect::<Vec<_>>(), "at the one or the other");
+    assert_eq!(
+        got,
+        (0..sent).collect::<Vec<_>>(),
+        "at the one or the other"
+    );
 }

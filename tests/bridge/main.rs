@@ -28,7 +28,14 @@ fn what_waited_follows_in_order_when_the_link_is_there() {
     // The queue is on disk.
     edge.crash();
     proxy.set_mode(Mode::Pass);
-    let got = collect(cloud.addr(), Version::V5, "consumer", "site/up/a", 600, LONG);
+    let got = collect(
+        cloud.addr(),
+        Version::V5,
+        "consumer",
+        "site/up/a",
+        600,
+        LONG,
+    );
     assert_exactly_once(&got, 600, "after a link that was never there");
 }
 

@@ -53,11 +53,7 @@ impl Mosquitto {
             assert!(Instant::now() < deadline, "mosquitto does not listen");
             std::thread::sleep(Duration::from_millis(10));
         }
-        Some(Mosquitto {
-            child,
-            addr,
-            dir,
-        })
+        Some(Mosquitto { child, addr, dir })
     }
 }
 
@@ -94,7 +90,14 @@ fn exactly_once_with_cuts_and_kills(version: &str) {
     }
     proxy.set_budget(None);
     proxy.cut();
-    let up = collect(mosquitto.addr, Version::V5, "consumer", "site/up/a", 240, LONG);
+    let up = collect(
+        mosquitto.addr,
+        Version::V5,
+        "consumer",
+        "site/up/a",
+        240,
+        LONG,
+    );
     let down = collect(edge.addr(), Version::V5, "consumer", "down/a", 240, LONG);
     assert_exactly_once(&up, 240, "to Mosquitto");
     assert_exactly_once(&down, 240, "from Mosquitto");

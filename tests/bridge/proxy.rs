@@ -166,10 +166,7 @@ fn carry(near: TcpStream, state: &Arc<Mutex<State>>) {
     }
     let budget = Arc::new(Mutex::new(locked.budget));
     drop(locked);
-    let pairs = [
-        (near.try_clone(), far.try_clone()),
-        (Ok(far), Ok(near)),
-    ];
+    let pairs = [(near.try_clone(), far.try_clone()), (Ok(far), Ok(near))];
     for (from, into) in pairs {
         let (from, into) = (from.expect("a handle"), into.expect("a handle"));
         let (sender, receiver) = channel();

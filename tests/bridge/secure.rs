@@ -63,8 +63,14 @@ fn tls_with_a_client_certificate_and_websocket_over_it() {
     // Without a certificate, or for another name, there is no connection.
     let ca = file("ca.pem");
     for (more, why) in [
-        (format!("cafile = {ca:?}\nserver_name = \"localhost\""), "ertificate"),
-        (format!("cafile = {ca:?}\nserver_name = \"elsewhere.example\""), "elsewhere.example"),
+        (
+            format!("cafile = {ca:?}\nserver_name = \"localhost\""),
+            "ertificate",
+        ),
+        (
+            format!("cafile = {ca:?}\nserver_name = \"elsewhere.example\""),
+            "elsewhere.example",
+        ),
     ] {
         let more = format!("protocol = \"mqtts\"\n{more}");
         let edge = edge(place(&cloud, "mqtts"), &more);

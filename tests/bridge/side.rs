@@ -101,7 +101,9 @@ fn next(client: &mut Client, more: bool, deadline: Instant) -> Option<(String, u
                     _ => client.send_ack(0x50, publish.id),
                 }
                 let text = String::from_utf8_lossy(&publish.payload).into_owned();
-                let number = text.parse().unwrap_or_else(|_| panic!("{text:?} is no number"));
+                let number = text
+                    .parse()
+                    .unwrap_or_else(|_| panic!("{text:?} is no number"));
                 return Some((publish.topic, number));
             }
             Ok(Some(Packet::PubRel(ack))) => client.send_ack(0x70, ack.id),

@@ -4,8 +4,12 @@
 //! - `TIDEGATE_CRASH_ROUNDS`: how often it is killed; 10 if it is not set.
 //! - `TIDEGATE_CRASH_SEED`: the seed of the load and of the moments. A load over real sockets does not repeat exactly; the seed repeats its shape.
 
+mod backlog;
 mod check;
+mod damage;
 mod publisher;
+mod recovery;
+mod space;
 mod subscriber;
 mod world;
 

@@ -5,10 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use support::{Broker, Client, Connect, Message, Packet, Properties, Subscription, Version};
+use support::{
+    Broker, Client, Connect, Message, Packet, Properties, Subscription, Version, wait_until,
+};
 
 use super::wire::{Wire, dial, place};
-use super::{broker, run, wait_until};
+use super::{broker, run};
 
 /// A broker whose listener under test is the first `mqtt://`.
 fn with(keys: &str) -> Broker {

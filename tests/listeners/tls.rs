@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustls::version::{TLS12, TLS13};
-use support::Broker;
+use support::{Broker, wait_until};
 
 use super::authority::Authority;
 use super::wire::{Wire, dial, place, tls};
-use super::{broker, run, wait_until};
+use super::{broker, run};
 
 const OPEN: &str = "allow_anonymous = true";
 

@@ -37,6 +37,27 @@ fn a_client_that_does_not_read_delays_nobody() {
 }
 
 #[test]
+fn a_client_that_does_not_read_is_gone_soon_after_its_session_was_taken_over() {
+    let Some(broker) = Broker::with("") else {
+        return;
+    };
+    let mut stuck = Connect::new(Version::V5, "stuck").open(broker.addr());
+    stuck.subscribe("load", 0);
+    let mut publisher = Connect::new(Version::V5, "publisher").open(broker.addr());
+    for _ in 0..400 {
+        publisher.send_publish(&Message::new("load", [0; 50_000], 0));
+    }
+    publisher.ping();
+    let start = Instant::now();
+    Connect::new(Version::V5, "stuck").open(broker.addr());
+    // What is sent to a connection that is closed comes back as an error; one that only hangs would take in so little.
+    while stuck.try_send(&[0xc0, 0]) {
+        assert!(start.elapsed() < support::PATIENCE, "it is still there");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
 fn qos_1_waits_for_a_client_that_does_not_read_and_nothing_is_lost() {
     let Some(broker) = Broker::with("") else {
         return;

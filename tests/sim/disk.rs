@@ -40,14 +40,16 @@ struct State {
     process: u64,
     live: Vec<u8>,
     durable: Vec<u8>,
-    /// What each sector has been since the last sync, in order.
-    unsynced: BTreeMap<usize, Vec<[u8; SECTOR]>>,
+    /// What sectors were given since the last sync, in order.
+    unsynced: Vec<(usize, [u8; SECTOR])>,
     /// Lengths the file has been given since the last sync.
     unsynced_lens: Vec<usize>,
     /// The largest length the file may be given; none if 0.
     capacity: usize,
     fault: Option<Fault>,
     stopped: bool,
+    /// Says that it has synced and has not.
+    lies: bool,
 }
 
 impl fmt::Debug for State {
@@ -109,7 +111,11 @@ impl SimDisk {
             image.resize(len, 0);
         }
         let mut kept = 0;
-        for (sector, versions) in unsynced.iter() {
+        let mut sectors: BTreeMap<usize, Vec<&[u8; SECTOR]>> = BTreeMap::new();
+        for (sector, bytes) in unsynced.iter() {
+            sectors.entry(*sector).or_default().push(bytes);
+        }
+        for (sector, versions) in &sectors {
             let start = sector * SECTOR;
             if start + SECTOR > image.len() || !rng.chance(percent) {
                 continue;
@@ -118,10 +124,10 @@ impl SimDisk {
                 100 => versions.len() - 1,
                 _ => rng.below(versions.len() as u64) as usize,
             };
-            image[start..start + SECTOR].copy_from_slice(&versions[version]);
+            image[start..start + SECTOR].copy_from_slice(versions[version]);
             kept += 1;
         }
-        let all = unsynced.len();
+        let all = sectors.len();
         unsynced.clear();
         unsynced_lens.clear();
         state.live.clone_from(&image);
@@ -131,6 +137,11 @@ impl SimDisk {
 
     pub fn inject(&self, fault: Fault) {
         self.lock().fault = Some(fault);
+    }
+
+    /// Says from now on that it has synced what it has not.
+    pub fn lie(&self) {
+        self.lock().lies = true;
     }
 
     /// Takes back a fault that has not happened.
@@ -211,10 +222,14 @@ impl StorageBackend for Mounted {
             durable,
             unsynced,
             unsynced_lens,
+            lies,
             ..
         } = &mut *state;
+        if *lies {
+            return Ok(());
+        }
         durable.resize(live.len(), 0);
-        for sector in unsynced.keys() {
+        for (sector, _) in unsynced.iter() {
             let start = sector * SECTOR;
             if let Some(bytes) = live.get(start..start + SECTOR) {
                 durable[start..start + SECTOR].copy_from_slice(bytes);
@@ -237,7 +252,7 @@ impl StorageBackend for Mounted {
             let mut now = [0; SECTOR];
             let bytes = &live[sector * SECTOR..((sector + 1) * SECTOR).min(live.len())];
             now[..bytes.len()].copy_from_slice(bytes);
-            unsynced.entry(sector).or_default().push(now);
+            unsynced.push((sector, now));
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
-//! What must become of sessions and wills, told from what the broker was handed and when. After a crash it may know everything that was settled
-//! (durable before the crash, or promised by a CONNACK), and none or all of what came after that; what that leaves open is left open here.
+//! What must become of sessions and wills, told from what the broker was handed and when. After a crash it knows everything that was settled
+//! (durable before the crash, or promised by a CONNACK), and as much of what came after that as had reached the disk: any of the states since may
+//! be the one that is there. What that leaves open is left open here.
 
 use std::collections::BTreeMap;
 
@@ -77,13 +78,12 @@ struct State {
 #[derive(Clone, Debug)]
 pub struct Expected {
     now: State,
-    settled: State,
+    /// What the disk may have: the settled state, and all since but the present one.
+    before: Vec<State>,
     /// When the broker last started.
     started: u64,
     /// What the last start found has not been written down since.
     fresh: bool,
-    /// Something has changed since it was settled.
-    changed: bool,
 }
 
 /// What a CONNECT asks for.
@@ -104,11 +104,10 @@ impl Expected {
             will: None,
         };
         Expected {
-            now: state.clone(),
-            settled: state,
+            now: state,
+            before: Vec::new(),
             started: 0,
             fresh: false,
-            changed: false,
         }
     }
 
@@ -140,10 +139,10 @@ impl Expected {
 
     /// The broker has accepted a CONNECT.
     pub fn connected(&mut self, asked: Asked, at: u64) {
-        self.changed = true;
         if self.now.session.attached {
             self.ended(false, at);
         }
+        self.before.push(self.now.clone());
         if let Some((Fate::Due(due), _)) = self.waiting() {
             let continues = match asked.clean_start {
                 true => Some(false),
@@ -172,7 +171,7 @@ impl Expected {
 
     /// The connection has ended; `leave` says that the client took its leave, so that its will is forgotten.
     pub fn ended(&mut self, leave: bool, at: u64) {
-        self.changed = true;
+        self.before.push(self.now.clone());
         let expiry = self.now.session.expiry;
         if let Some((Fate::Armed, delay)) = self.waiting() {
             let wait = Span {
@@ -195,53 +194,37 @@ impl Expected {
     /// All that the broker knows of this client is durable, or it has promised that.
     pub fn settle(&mut self) {
         self.fresh = false;
-        if std::mem::take(&mut self.changed) {
-            self.settled = self.now.clone();
-        }
+        self.before.clear();
     }
 
     /// The broker has started again after a crash.
     pub fn recovered(&mut self, at: u64) {
         self.started = at;
-        let (old, new) = (
-            recovered(self.settled.session, at),
-            recovered(self.now.session, at),
-        );
+        let mut states = std::mem::take(&mut self.before);
+        states.push(self.now.clone());
         let mut wills = BTreeMap::new();
-        for (number, (fate, delay)) in &self.now.wills {
-            let before = self.settled.wills.get(number).map(|(fate, _)| *fate);
-            let after = |fate: Option<Fate>, expiry: Span| match fate {
-                None => Fate::Never,
-                Some(Fate::Armed) => Fate::Due(Span::at(at).plus(Span {
-                    low: (*delay).min(expiry.low),
-                    high: (*delay).min(expiry.high),
-                })),
-                Some(fate) => fate,
-            };
-            let before = after(before, self.settled.session.expiry);
-            let now = after(Some(*fate), self.now.session.expiry);
-            let merged = match (before, now) {
-                _ if before == now => now,
+        for (number, (_, delay)) in &self.now.wills {
+            let fates = states.iter().map(|state| state.fate_after(*number, at));
+            let merged = fates.reduce(|a, b| match (a, b) {
+                _ if a == b => a,
                 (Fate::Due(a), Fate::Due(b)) => Fate::Due(a.or(b)),
                 _ => Fate::Open,
-            };
-            wills.insert(*number, (merged, *delay));
+            });
+            wills.insert(*number, (merged.unwrap_or(Fate::Open), *delay));
         }
-        let will = [self.now.will, self.settled.will].into_iter().flatten();
         // The will that may still be cancelled by a CONNECT.
+        let will = states.iter().filter_map(|state| state.will);
         let will = will
             .filter(|number| matches!(wills.get(number), Some((Fate::Due(_), _))))
             .max();
-        let session = Session {
-            exists: if old.exists == new.exists {
-                old.exists
-            } else {
-                None
-            },
+        let sessions = states.iter().map(|state| recovered(state.session, at));
+        let session = sessions.reduce(|a, b| Session {
+            exists: a.exists.filter(|_| a.exists == b.exists),
             attached: false,
-            detached: old.detached.or(new.detached),
-            expiry: old.expiry.or(new.expiry),
-        };
+            detached: a.detached.or(b.detached),
+            expiry: a.expiry.or(b.expiry),
+        });
+        let session = session.unwrap_or(NO_SESSION);
         self.now = State {
             session,
             wills,
@@ -251,7 +234,6 @@ impl Expected {
             self.begin_again(at);
         }
         self.fresh = true;
-        self.settled = self.now.clone();
     }
 
     /// The start before this one had not been written down: what it began with its own time may begin with this one's.
@@ -281,6 +263,20 @@ impl Expected {
     fn set_fate(&mut self, fate: Fate) {
         if let Some(will) = self.now.will.and_then(|will| self.now.wills.get_mut(&will)) {
             will.0 = fate;
+        }
+    }
+}
+
+impl State {
+    /// What must become of a will if a broker starts from this state.
+    fn fate_after(&self, will: usize, at: u64) -> Fate {
+        match self.wills.get(&will) {
+            None => Fate::Never,
+            Some((Fate::Armed, delay)) => Fate::Due(Span::at(at).plus(Span {
+                low: (*delay).min(self.session.expiry.low),
+                high: (*delay).min(self.session.expiry.high),
+            })),
+            Some((fate, _)) => *fate,
         }
     }
 }

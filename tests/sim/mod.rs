@@ -4,14 +4,16 @@
 //! - `plan`: what a seed decides before a run begins.
 //! - `world`: the events of a run; `link`: a connection; `process`: the broker process; `crash`: how it dies; `disk`: what is left then.
 //! - `client`, `receive`: a client that keeps the rules; `breaker`: one that does not.
+//! - `lie`: what is wrong on purpose, to show that each checker can fail.
 //! - `history`: what clients did and saw; `expected`: what must become of sessions and wills; `check`: one function a promise; `finish`.
 //!
 //! | to | command |
 //! |---|---|
 //! | run the seeds of CI | `cargo test --lib sim` |
 //! | run any number | `TIDEGATE_SIM_SEEDS=100000 TIDEGATE_SIM_FROM=1 cargo test --release --lib sim::tests::many -- --nocapture` |
+//! | the same on one core only | `TIDEGATE_SIM_THREADS=1` before that |
 //! | replay one, told line by line | `TIDEGATE_SIM_SEED=7 TIDEGATE_SIM_TRACE=1 cargo test --lib sim::tests::one -- --nocapture` |
-//! | the same with an arrow of the gate open | `TIDEGATE_SIM_ARROW=PubRec` before that |
+//! | the same with an arrow of the gate open, or with a lie | `TIDEGATE_SIM_ARROW=PubRec` or `TIDEGATE_SIM_LIE=LostPubAck` before that |
 
 mod breaker;
 mod brief;
@@ -22,6 +24,7 @@ mod disk;
 mod expected;
 mod finish;
 mod history;
+mod lie;
 mod link;
 mod plan;
 mod process;
@@ -32,7 +35,9 @@ mod trace;
 mod world;
 
 use crate::broker::Arrow;
+use lie::Lie;
 use plan::Plan;
+use trace::Telling;
 use world::{Stats, World};
 
 /// How a run went well.
@@ -54,9 +59,18 @@ pub struct Failure {
     pub tail: String,
 }
 
-/// Runs one seed. `arrow` is an arrow of the gate to open.
-pub fn run(seed: u64, arrow: Option<Arrow>, print: bool) -> Result<Report, Box<Failure>> {
-    let mut world = World::new(seed, Plan::new(seed), print, arrow);
+/// What is wrong on purpose in a run, so that the checkers can show that they notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    Nothing,
+    /// An arrow of the gate is open.
+    Open(Arrow),
+    Told(Lie),
+}
+
+/// Runs one seed.
+pub fn run(seed: u64, planted: Planted, telling: Telling) -> Result<Report, Box<Failure>> {
+    let mut world = World::new(seed, Plan::new(seed), telling, planted);
     let outcome = world.run().and_then(|()| world.judge());
     match outcome {
         Ok(()) => Ok(Report {

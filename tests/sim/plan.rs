@@ -122,7 +122,7 @@ impl Plan {
             } else {
                 Durability::Fsync
             },
-            heal_at: rng.between(10_000, 60_000),
+            heal_at: rng.between(5_000, 40_000),
             crash_every: *rng.pick(&[0, 3_000, 8_000, 20_000]),
             power_cuts: *rng.pick(&[0, 50, 100]),
             disk_faults_every: *rng.pick(&[0, 0, 0, 15_000]),
@@ -311,6 +311,7 @@ fn breaker(rng: &mut Rng) -> ClientPlan {
     let mut plan = base(rng, "breaker".to_owned(), Role::Breaker);
     plan.clean = true;
     plan.expiry = 0;
+    plan.pace_ms = *rng.pick(&[20, 100, 300]);
     plan
 }
 

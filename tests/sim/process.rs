@@ -3,22 +3,24 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 
+use super::Planted;
 use super::brief::Brief;
 use super::disk::Fault;
 use super::expected::Asked;
 use super::history::{Violation, number_of};
+use super::lie::Lie;
 use super::link::decode_next;
 use super::plan::Role;
 use super::world::{Event, World};
 use crate::broker::record::{Batch, BatchId, DurabilityRules, Seq};
 use crate::broker::{Access, Broker, ConnectionId, Fetch, Message, Settings};
 use crate::store::{Store, StoreOptions};
-use crate::wire::{Packet, ProtocolVersion, ReasonCode};
+use crate::wire::{Packet, PropertiesBuf, ProtocolVersion, ReasonCode};
 
 /// Packets handled in one visit to the broker.
 const VISIT_PACKETS: usize = 256;
 /// One event in so many has the broker's accounts audited.
-const AUDIT_ONCE_IN: u64 = 50;
+const AUDIT_ONCE_IN: u64 = 200;
 
 pub struct Process {
     pub broker: Broker,
@@ -76,12 +78,15 @@ impl World {
                 topics: Vec::new(),
             },
             sys_interval_ms: 0,
+            acl: None,
         };
         let started = self.ms() * 1000;
         let now = self.now(started);
         let mut broker = Broker::new(settings, 7, now);
-        if let Some(arrow) = self.arrow {
-            broker.open_arrow(arrow);
+        match self.planted {
+            Planted::Open(arrow) => broker.open_arrow(arrow),
+            Planted::Told(Lie::Miscounted) => broker.miscount(),
+            _ => {}
         }
         let recovered = opened.and_then(|(store, opened)| {
             let recovery = store.recover(&mut |row| broker.restore(row))?;
@@ -133,6 +138,13 @@ impl World {
         let started = self.process.as_ref()?.started;
         let now = self.now(started);
         self.process.as_mut().map(|process| (process, now))
+    }
+
+    fn lie(&self) -> Option<Lie> {
+        match self.planted {
+            Planted::Told(lie) => Some(lie),
+            _ => None,
+        }
     }
 
     pub fn accept(&mut self, link: usize) -> Option<ConnectionId> {
@@ -241,7 +253,12 @@ impl World {
             Packet::Disconnect(disconnect) => self.links[link].leave = Some(disconnect.reason),
             _ => {}
         }
-        if let Some((process, now)) = self.process() {
+        let mut scratch = PropertiesBuf::new();
+        let packet = match self.lie() {
+            Some(lie) if honest => lie.hand_over(packet, &mut self.rng, &mut scratch),
+            _ => Some(packet),
+        };
+        if let Some((packet, (process, now))) = packet.zip(self.process()) {
             process.broker.receive(id, packet, now);
         }
         self.observe();
@@ -271,6 +288,10 @@ impl World {
             let id = links[link].server.as_ref().map(|server| server.id);
             !id.is_some_and(|id| process.broker.is_attached(id))
         };
+        let mut attached = process.attached.iter();
+        if !attached.any(|(_, link)| is_gone(*link)) {
+            return; // Mostly.
+        }
         let attached = process.attached.iter();
         let gone: Vec<(usize, usize)> = attached
             .filter(|(_, link)| is_gone(**link))
@@ -311,7 +332,11 @@ impl World {
             let nothing = out.is_empty() && !output.close;
             self.check_connack(link, &out)?;
             self.check_expiry(link, &out)?;
+            let lie = self.lie();
             if let Some(server) = self.links[link].server.as_mut() {
+                if let Some(lie) = lie {
+                    lie.write(&mut out, server.version);
+                }
                 server.output = output;
                 server.writing = out;
             }
@@ -452,14 +477,17 @@ impl World {
 
     /// The batch goes to disk. That nobody is told at once is the same as if the disk were slow.
     pub fn apply(&mut self) -> Result<(), Violation> {
-        let life = self.life;
+        let (life, lie) = (self.life, self.lie());
         let Some((process, _)) = self.process() else {
             return Ok(());
         };
-        let Some(batch) = process.batch.take() else {
+        let Some(mut batch) = process.batch.take() else {
             return Ok(());
         };
         process.taken = batch.id;
+        if let Some(lie) = lie {
+            batch.writes.retain(|write| !lie.withholds(write));
+        }
         match process.store.apply(&batch, &|| ()) {
             Ok(_) => {
                 self.stats.commits += 1;

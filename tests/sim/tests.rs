@@ -4,7 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Failure, Report, run};
+use super::lie::Lie;
+use super::trace::Telling;
+use super::{Failure, Planted, Report, run};
 use crate::broker::Arrow;
 use crate::clock::Stopwatch;
 
@@ -16,8 +18,9 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 /// Runs a seed; a panic of the broker or the store is a failure like any other.
-fn attempt(seed: u64, arrow: Option<Arrow>) -> Result<Report, Box<Failure>> {
-    catch_unwind(AssertUnwindSafe(|| run(seed, arrow, false))).unwrap_or_else(|panic| {
+fn attempt(seed: u64, planted: Planted) -> Result<Report, Box<Failure>> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(seed, planted, Telling::Nothing)));
+    outcome.unwrap_or_else(|panic| {
         let what = panic
             .downcast_ref::<String>()
             .map(String::as_str)
@@ -31,31 +34,44 @@ fn attempt(seed: u64, arrow: Option<Arrow>) -> Result<Report, Box<Failure>> {
     })
 }
 
-fn tell(failure: &Failure) -> String {
+/// Tells a failure; `tail` is the last lines of its trace.
+fn tell(failure: &Failure, tail: &str) -> String {
     format!(
         "seed {}: \"{}\" is broken: {}\n{}replay it: TIDEGATE_SIM_SEED={} TIDEGATE_SIM_TRACE=1 cargo test --lib sim::tests::one -- --nocapture",
-        failure.seed, failure.promise, failure.what, failure.tail, failure.seed
+        failure.seed, failure.promise, failure.what, tail, failure.seed
     )
 }
 
-/// Runs seeds on all cores; the failures, by seed, and the sums of what was counted.
+/// As many as there are cores, unless another number is asked for.
+fn threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let asked = setting("TIDEGATE_SIM_THREADS").map(|threads| threads as usize);
+    asked.unwrap_or(cores).max(1)
+}
+
+/// Runs seeds on all cores, or as many as asked for, telling failures as they come; the failures, by seed, and the sums of what was counted.
 fn run_all(from: u64, seeds: u64) -> (Vec<Failure>, Sums) {
     let next = AtomicU64::new(from);
     let found = Mutex::new((Vec::new(), Sums::default()));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        for _ in 0..threads() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= from + seeds {
                         return;
                     }
-                    let outcome = attempt(seed, None);
+                    let outcome = attempt(seed, Planted::Nothing);
                     let mut found = found.lock().unwrap();
                     match outcome {
                         Ok(report) => found.1.add(&report),
-                        Err(failure) => found.0.push(*failure),
+                        Err(failure) => {
+                            println!(
+                                "seed {}: {}: {}",
+                                failure.seed, failure.promise, failure.what
+                            );
+                            found.0.push(*failure);
+                        }
                     }
                 }
             });
@@ -102,43 +118,59 @@ fn many() {
     let watch = Stopwatch::start();
     let (failures, sums) = run_all(from, seeds);
     println!("{sums:?} in {:.1} s", watch.elapsed().as_secs_f64());
-    for failure in &failures {
-        println!(
-            "seed {}: {}: {}",
-            failure.seed, failure.promise, failure.what
-        );
-    }
     if let Some(first) = failures.first() {
-        panic!("{} of {seeds} seeds fail. {}", failures.len(), tell(first));
+        // Once more, and this time it is told.
+        let again = catch_unwind(|| run(first.seed, Planted::Nothing, Telling::Kept).err());
+        let tail = again
+            .ok()
+            .flatten()
+            .map_or_else(String::new, |again| again.tail);
+        panic!(
+            "{} of {seeds} seeds fail. {}",
+            failures.len(),
+            tell(first, &tail)
+        );
     }
 }
 
 #[test]
 fn one() {
     let seed = setting("TIDEGATE_SIM_SEED").unwrap_or(1);
-    let print = setting("TIDEGATE_SIM_TRACE") == Some(1);
-    let named = std::env::var("TIDEGATE_SIM_ARROW").unwrap_or_default();
-    let arrow = ARROWS
+    let telling = match setting("TIDEGATE_SIM_TRACE") {
+        Some(1) => Telling::Printed,
+        _ => Telling::Kept,
+    };
+    let named = |name| std::env::var(name).unwrap_or_default();
+    let (arrow, lie) = (named("TIDEGATE_SIM_ARROW"), named("TIDEGATE_SIM_LIE"));
+    let arrows = ARROWS
         .into_iter()
-        .find(|arrow| format!("{arrow:?}") == named);
-    if let Err(failure) = run(seed, arrow, print) {
-        panic!("{}", tell(&failure));
+        .map(|one| (format!("{one:?}"), Planted::Open(one)));
+    let lies = LIES
+        .into_iter()
+        .map(|(one, _)| (format!("{one:?}"), Planted::Told(one)));
+    let planted = arrows
+        .chain(lies)
+        .find(|(name, _)| *name == arrow || *name == lie);
+    let planted = planted.map_or(Planted::Nothing, |(_, planted)| planted);
+    if let Err(failure) = run(seed, planted, telling) {
+        panic!("{}", tell(&failure, &failure.tail));
     }
 }
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 1..=12 {
-        let traces =
-            [(); 2].map(|()| run(seed, None, false).map(|report| (report.trace, report.lines)));
+        let traces = [(); 2].map(|()| {
+            run(seed, Planted::Nothing, Telling::Kept).map(|report| (report.trace, report.lines))
+        });
         match traces {
             [Ok(first), Ok(second)] => assert_eq!(first, second, "seed {seed}"),
-            [Err(failure), _] | [_, Err(failure)] => panic!("{}", tell(&failure)),
+            [Err(failure), _] | [_, Err(failure)] => panic!("{}", tell(&failure, &failure.tail)),
         }
     }
 }
 
-/// The arrows of the gate, and how many seeds it takes at most to find out that one is open.
+/// The arrows of the gate.
 const ARROWS: [Arrow; 7] = [
     Arrow::PubAck,
     Arrow::PubRec,
@@ -148,32 +180,102 @@ const ARROWS: [Arrow; 7] = [
     Arrow::SubAck,
     Arrow::ConnAck,
 ];
-const FOUND_WITHIN: u64 = 120;
 
-#[test]
-fn an_open_arrow_is_found_out() {
+/// What is wrong on purpose, and the promises whose checkers must each find out.
+const LIES: [(Lie, &[&str]); 20] = [
+    (
+        Lie::Astray,
+        &["QoS 1: at least once", "what is dropped is counted"],
+    ),
+    (Lie::AstrayToGroup, &["a shared group loses none"]),
+    (Lie::NotRetained, &["retained equals last"]),
+    (Lie::NoWill, &["a will is published once or never"]),
+    (Lie::LeaveWithWill, &["a will is published once or never"]),
+    (Lie::NoReceiveMaximum, &["windows and limits are respected"]),
+    (Lie::NoSubscriptionId, &["subscription identifiers"]),
+    (Lie::OtherFilter, &["only to subscribers"]),
+    (Lie::LostPubAck, &["memory returns to zero"]),
+    (Lie::LostPubRec, &["everything is delivered in the end"]),
+    (Lie::OtherPubRel, &["exchanges follow the standard"]),
+    (
+        Lie::LostConnect,
+        &["a client that keeps the rules is let in"],
+    ),
+    (
+        Lie::SecondConnect,
+        &["a client that keeps the rules is not disconnected"],
+    ),
+    (Lie::Swapped, &["order per topic"]),
+    (Lie::Garbled, &["the broker sends packets"]),
+    (Lie::UnwrittenReceived, &["QoS 2: exactly once"]),
+    (
+        Lie::UnremovedDelivery,
+        &[
+            "a shared group delivers to one member",
+            "the store holds what is needed",
+        ],
+    ),
+    (
+        Lie::StoppedClock,
+        &[
+            "nothing expired is sent",
+            "sessions are kept and expire on time",
+        ],
+    ),
+    (Lie::Unsynced, &["the store opens after any crash"]),
+    (Lie::Miscounted, &["memory is accounted for"]),
+];
+/// How many seeds it takes at most to find out.
+const FOUND_WITHIN: u64 = 400;
+
+/// Looks for a seed that shows what was planted, as the promise named, or as any.
+fn find_out(planted: Planted, promise: Option<&str>) -> bool {
+    let failures = (1..=FOUND_WITHIN).filter_map(|seed| attempt(seed, planted).err());
+    let mut found =
+        failures.filter(|failure| promise.is_none_or(|promise| failure.promise == promise));
+    let first = found.next();
+    if let Some(failure) = &first {
+        println!(
+            "{planted:?}: seed {}: {}: {}",
+            failure.seed, failure.promise, failure.what
+        );
+    }
+    first.is_some()
+}
+
+/// What was planted, and by which promise it should have been found out, that nobody noticed.
+fn unnoticed(planted: &[(Planted, Option<&'static str>)]) -> Vec<(Planted, Option<&'static str>)> {
     let next = AtomicU64::new(0);
     let missed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..threads() {
             scope.spawn(|| {
-                while let Some(arrow) = ARROWS.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                    let mut found =
-                        (1..=FOUND_WITHIN).filter_map(|seed| attempt(seed, Some(*arrow)).err());
-                    match found.next() {
-                        Some(failure) => println!(
-                            "{arrow:?} open: seed {}: {}: {}",
-                            failure.seed, failure.promise, failure.what
-                        ),
-                        None => missed.lock().unwrap().push(*arrow),
+                while let Some(one) = planted.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    if !find_out(one.0, one.1) {
+                        missed.lock().unwrap().push(*one);
                     }
                 }
             });
         }
     });
-    let missed = missed.into_inner().unwrap();
-    assert!(
-        missed.is_empty(),
-        "nobody noticed that these were open: {missed:?}"
+    missed.into_inner().unwrap()
+}
+
+#[test]
+fn an_open_arrow_is_found_out() {
+    assert_eq!(
+        unnoticed(&ARROWS.map(|arrow| (Planted::Open(arrow), None))),
+        []
     );
+}
+
+#[test]
+fn every_checker_finds_out_a_lie() {
+    let lies = LIES.iter().flat_map(|(lie, promises)| {
+        let planted = Planted::Told(*lie);
+        promises
+            .iter()
+            .map(move |promise| (planted, Some(*promise)))
+    });
+    assert_eq!(unnoticed(&lies.collect::<Vec<_>>()), []);
 }

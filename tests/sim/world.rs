@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use super::Planted;
 use super::breaker;
 use super::brief::Brief;
 use super::client::{Client, Move};
 use super::disk::SimDisk;
 use super::expected::Expected;
 use super::history::{History, Life, Violation};
+use super::lie::Lie;
 use super::link::{Link, decode_next};
 use super::plan::{Plan, Role};
 use super::process::Process;
 use super::rng::Rng;
-use super::trace::Trace;
-use crate::broker::Arrow;
+use super::trace::{Telling, Trace};
 use crate::clock::Now;
 use crate::wire::{Packet, codec};
 
@@ -78,7 +79,7 @@ pub struct World {
     pub disk_is_bad: bool,
     pub healed: bool,
     pub stats: Stats,
-    pub arrow: Option<Arrow>,
+    pub planted: Planted,
     events: BTreeMap<(u64, u64), Event>,
     time: u64,
     next_event: u64,
@@ -89,10 +90,10 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, plan: Plan, print: bool, arrow: Option<Arrow>) -> World {
+    pub fn new(seed: u64, plan: Plan, telling: Telling, planted: Planted) -> World {
         let mut world = World {
             rng: Rng::new(seed ^ 0x5EED),
-            trace: Trace::new(print),
+            trace: Trace::new(telling),
             history: History::default(),
             clients: Vec::new(),
             expected: Vec::new(),
@@ -103,7 +104,7 @@ impl World {
             disk_is_bad: false,
             healed: false,
             stats: Stats::default(),
-            arrow,
+            planted,
             events: BTreeMap::new(),
             time: 0,
             next_event: 0,
@@ -115,6 +116,9 @@ impl World {
         for plan in world.plan.clients.clone() {
             let client = Client::new(world.clients.len(), plan);
             world.add_client(client);
+        }
+        if world.planted == Planted::Told(Lie::Unsynced) {
+            world.disk.lie();
         }
         world.at(0, Event::Boot);
         let heal_at = world.plan.heal_at * 1000;
@@ -151,9 +155,10 @@ impl World {
 
     /// The moment as a broker that was started at a time in microseconds sees it.
     pub fn now(&self, started: u64) -> Now {
+        let stands = self.planted == Planted::Told(Lie::StoppedClock);
         Now {
             uptime: (self.time - started) / 1000,
-            unix: EPOCH + self.ms(),
+            unix: EPOCH + if stands { 0 } else { self.ms() },
         }
     }
 
@@ -471,6 +476,12 @@ impl World {
         for client in &mut self.clients {
             client.healing = true;
             client.plan.pace_ms = client.plan.pace_ms.min(50);
+        }
+        // Who has stalled reads again, or a run would be judged before it has been told everything.
+        for link in 0..self.links.len() {
+            if self.links[link].is_read {
+                self.soon(self.plan.latency_us, Event::Down(link));
+            }
         }
         self.at(1_000_000, Event::Check);
     }

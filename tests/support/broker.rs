@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::PATIENCE;
+use crate::program::{tidegate, without_tidegate};
 
 /// A command that runs another broker, in which `{port}` stands for the port to listen on, for example `mosquitto -p {port}`. With it, the
 /// tests that need neither a configuration nor a restart run against that broker: it finds errors in the tests themselves.
@@ -24,6 +25,7 @@ pub struct Broker {
     addr: SocketAddr,
     dir: TempDir,
     config: String,
+    shell: Option<String>,
     log: Arc<Mutex<String>>,
     banner: Vec<String>,
 }
@@ -49,6 +51,24 @@ impl Broker {
     /// A broker that can be killed and restarted on its data; `None` where the tests run against another broker.
     pub fn durable() -> Option<Broker> {
         Broker::with("")
+    }
+
+    /// A broker that is started by a shell script, which does something to its world, and then `exec "$@"`. The script finds the data directory,
+    /// which is there, in `DATA`. `None` where the tests run against another broker.
+    pub fn within(config: &str, shell: &str) -> Option<Broker> {
+        if std::env::var_os(OTHER_BROKER).is_some() {
+            println!("skipped: it needs Tidegate's own configuration or data");
+            return None;
+        }
+        let mut broker = Broker::new(config);
+        broker.shell = Some(shell.to_owned());
+        broker.launch();
+        Some(broker)
+    }
+
+    /// From the next start on, nothing is done to the broker's world.
+    pub fn without_shell(&mut self) {
+        self.shell = None;
     }
 
     /// Runs the broker on this data directory and waits until it ends by itself, which it must soon.
@@ -161,36 +181,34 @@ impl Broker {
     }
 
     fn start_tidegate(config: &str) -> Broker {
-        let dir = TempDir::new().expect("there is a directory for temporary files");
-        let mut broker = Broker {
-            child: None,
-            addr: SocketAddr::from(([127, 0, 0, 1], 0)),
-            dir,
-            config: config.to_owned(),
-            log: Arc::default(),
-            banner: Vec::new(),
-        };
+        let mut broker = Broker::new(config);
         broker.launch();
         broker
     }
 
+    fn new(config: &str) -> Broker {
+        Broker {
+            child: None,
+            addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+            dir: TempDir::new().expect("there is a directory for temporary files"),
+            config: config.to_owned(),
+            shell: None,
+            log: Arc::default(),
+            banner: Vec::new(),
+        }
+    }
+
+    /// Starts it and kills it with SIGKILL after this time, whether it is ready by then or not; whether it was.
+    pub fn kill_while_starting(&mut self, after: Duration) -> bool {
+        assert!(self.child.is_none(), "the broker still runs");
+        let lines = self.spawn();
+        std::thread::sleep(after);
+        self.kill();
+        lines.iter().any(|line| is_ready(&line))
+    }
+
     fn launch(&mut self) {
-        let path = self.dir.path().join("tidegate.toml");
-        let mut text = String::new();
-        // What a test adds may begin with keys at the top level, which must stand before the first table.
-        writeln!(text, "data_dir = {:?}", self.data_dir()).expect("a String takes it");
-        writeln!(text, "{}", self.config).expect("a String takes it");
-        text.push_str("[[listeners]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n");
-        std::fs::write(&path, text).expect("the configuration can be written");
-        let mut child = tidegate_run(&path)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the broker has been built");
-        collect(child.stderr.take(), Arc::clone(&self.log));
-        let lines = lines(child.stdout.take());
-        self.child = Some(child);
+        let lines = self.spawn();
         self.banner = self.read_banner(&lines);
         let ready = self.banner.iter().find_map(|line| {
             let after = line.split("mqtt://").nth(1)?;
@@ -200,13 +218,42 @@ impl Broker {
         self.addr = addr.parse().expect("an address and a port");
     }
 
+    /// Starts the process; its lines of standard output.
+    fn spawn(&mut self) -> Receiver<String> {
+        let path = self.dir.path().join("tidegate.toml");
+        let mut text = String::new();
+        // What a test adds may begin with keys at the top level, which must stand before the first table.
+        writeln!(text, "data_dir = {:?}", self.data_dir()).expect("a String takes it");
+        writeln!(text, "{}", self.config).expect("a String takes it");
+        text.push_str("[[listeners]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n");
+        std::fs::write(&path, text).expect("the configuration can be written");
+        let mut command = tidegate_run(&path);
+        if let Some(shell) = &self.shell {
+            std::fs::create_dir_all(self.data_dir()).expect("the data directory can be made");
+            let mut within = Command::new("sh");
+            within.args(["-c", shell, "sh"]).arg(binary());
+            within.args(command.get_args()).env("DATA", self.data_dir());
+            command = without_tidegate(within);
+        }
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the broker has been built");
+        collect(child.stderr.take(), Arc::clone(&self.log));
+        let lines = lines(child.stdout.take());
+        self.child = Some(child);
+        lines
+    }
+
     /// Reads standard output until the line that begins `Ready in`.
     fn read_banner(&mut self, lines: &Receiver<String>) -> Vec<String> {
         let mut banner = Vec::new();
         loop {
             match lines.recv_timeout(PATIENCE) {
                 Ok(line) => {
-                    let ready = line.trim_start().starts_with("Ready in");
+                    let ready = is_ready(&line);
                     banner.push(line);
                     if ready {
                         return banner;
@@ -251,6 +298,7 @@ impl Broker {
             addr,
             dir: TempDir::new().expect("there is a directory for temporary files"),
             config: String::new(),
+            shell: None,
             log,
             banner: Vec::new(),
         }
@@ -269,20 +317,20 @@ impl Drop for Broker {
     }
 }
 
-/// `tidegate run --config`, without what the environment says to the broker or to the tests: only the file counts.
+/// `tidegate run --config`: only the file counts.
 fn tidegate_run(config: &Path) -> Command {
-    let mut command = Command::new(binary());
-    command.args(["run", "--config"]).arg(config);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TIDEGATE_") {
-            command.env_remove(name);
-        }
-    }
+    let mut command = tidegate(&["run", "--config"]);
+    command.arg(config);
     command
 }
 
+/// Whether a line of its output says that it is ready.
+fn is_ready(line: &str) -> bool {
+    line.trim_start().starts_with("Ready in")
+}
+
 /// The broker's binary, which Cargo builds next to the directory of the test that runs.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     let test = std::env::current_exe().expect("a process knows its binary");
     let built = test.parent().and_then(Path::parent);
     built

@@ -4,6 +4,7 @@
 //! - [`Client`]: a blocking client over a plain socket; raw bytes below, packets above.
 //! - [`packet`]: what a server may send, read strictly and compared with mqttbytes' reading of the same bytes.
 //! - [`raw`]: bytes by hand, for everything that is illegal and for what mqttbytes cannot say.
+//! - [`tidegate`], [`is_there`], [`wait_until`]: the built program, other people's programs, and waiting for them.
 //! - [`Random`]: seeded chance for load tests.
 //!
 //! It is a crate of its own, so that each suite may use the part of it that it needs.
@@ -14,6 +15,7 @@ mod broker;
 mod client;
 mod encode;
 pub mod packet;
+mod program;
 mod random;
 pub mod raw;
 mod request;
@@ -21,6 +23,7 @@ mod request;
 pub use broker::Broker;
 pub use client::{Client, Connect};
 pub use packet::{Packet, Properties, Version, property};
+pub use program::{is_there, tidegate, wait_until};
 pub use random::Random;
 pub use request::{Message, Subscription, Will};
 

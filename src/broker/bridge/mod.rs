@@ -12,15 +12,17 @@ mod upstream;
 
 pub use relay::{Leave, Relay};
 pub use rules::{Direction, Rule};
-pub(super) use state::{Moments, State as BridgeState};
 pub use state::BridgeFigures;
+pub(super) use state::{Moments, State as BridgeState};
 pub use upstream::{Login, Speech, Upstream};
 
 use super::message::Parts;
 use super::route::SYS_PREFIX;
 use super::{Arrival, Broker, ConnectionId, SessionIndex, ack};
 use crate::clock::Now;
-use crate::wire::packet::{Connect, Publish, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe};
+use crate::wire::packet::{
+    Connect, Publish, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe,
+};
 use crate::wire::{
     Fault, Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode,
 };

@@ -11,9 +11,7 @@ use crate::clock::Now;
 use crate::wire::packet::{
     Ack, ConnAck, Publish, RetainHandling, SubAck, Subscribe, SubscribeOptions,
 };
-use crate::wire::{
-    Fault, Packet, PacketId, Properties, ProtocolVersion, QoS, ReasonCode, codec,
-};
+use crate::wire::{Fault, Packet, PacketId, Properties, ProtocolVersion, QoS, ReasonCode, codec};
 
 /// Nothing more is taken from the broker while this much waits for the upstream, in bytes.
 const FILL_BYTES: usize = 256 * 1024;
@@ -106,7 +104,9 @@ impl Relay {
             // send. Only a crash just now, after the upstream has made its new session, could leave an identifier behind.
             broker.forget_received(&bridge);
         }
-        let window = upstream.receive_maximum.min(bridge.window(upstream.version));
+        let window = upstream
+            .receive_maximum
+            .min(bridge.window(upstream.version));
         let id = broker.connect_bridge(&bridge, window, now)?;
         Some(Relay {
             subscribed: subscribed && upstream.session_present,
@@ -441,13 +441,7 @@ impl Relay {
 
     /// PUBREL for a message the upstream has not received under this identifier, because it went with a lower QoS or to a session that is gone, is
     /// answered in its place.
-    fn send_pubrel(
-        &mut self,
-        pubrel: &Ack<'_>,
-        broker: &mut Broker,
-        out: &mut Vec<u8>,
-        now: Now,
-    ) {
+    fn send_pubrel(&mut self, pubrel: &Ack<'_>, broker: &mut Broker, out: &mut Vec<u8>, now: Now) {
         let packet_id = pubrel.packet_id;
         let gone = !self.upstream.session_present && !self.received.contains(&packet_id);
         let lowered = self.lowered.remove(&packet_id);

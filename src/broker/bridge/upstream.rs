@@ -89,9 +89,7 @@ impl Bridge {
     ) {
         let mut properties = PropertiesBuf::new();
         properties.push(Property::SessionExpiryInterval(self.session_expiry));
-        properties.push(Property::ReceiveMaximum(
-            self.window(ProtocolVersion::V5),
-        ));
+        properties.push(Property::ReceiveMaximum(self.window(ProtocolVersion::V5)));
         properties.push(Property::MaximumPacketSize(max_packet_size));
         let connect = Connect {
             version: speech.version(),
@@ -104,10 +102,6 @@ impl Bridge {
             password: login.password,
             properties: properties.as_properties(),
         };
-        codec::encode(
-            &Packet::Connect(Box::new(connect)),
-            speech.version(),
-            out,
-        );
+        codec::encode(&Packet::Connect(Box::new(connect)), speech.version(), out);
     }
 }

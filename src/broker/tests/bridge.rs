@@ -103,7 +103,9 @@ impl Bridged {
         loop {
             let before = out.len();
             let (relay, broker, now) = self.relay();
-            relay.take_output(broker, &mut out, now).expect("no reason to leave");
+            relay
+                .take_output(broker, &mut out, now)
+                .expect("no reason to leave");
             self.world.take_fetches();
             let read = !self.world.fetches.is_empty();
             self.world.answer_fetches();
@@ -150,10 +152,7 @@ fn messages_wait_for_the_acknowledgement_of_the_upstream() {
     let again = b.got();
     assert_eq!(
         again,
-        [
-            "PUBLISH #1 q1 dup up/a=one",
-            "PUBLISH #2 q2 dup up/a=two"
-        ]
+        ["PUBLISH #1 q1 dup up/a=one", "PUBLISH #2 q2 dup up/a=two"]
     );
     assert_eq!(b.hears(Packet::PubAck(success(1))), Ok(vec![]));
     assert_eq!(b.hears(Packet::PubRec(success(2))), Ok(vec![]));
@@ -171,7 +170,14 @@ fn messages_wait_for_the_acknowledgement_of_the_upstream() {
 #[test]
 fn messages_of_the_upstream_are_acknowledged_when_they_are_on_disk() {
     let rules = vec![
-        Rule::new("cmd/#", Direction::In, QoS::ExactlyOnce, "local/", "remote/").expect("good"),
+        Rule::new(
+            "cmd/#",
+            Direction::In,
+            QoS::ExactlyOnce,
+            "local/",
+            "remote/",
+        )
+        .expect("good"),
     ];
     let mut b = Bridged::new(rules);
     let device = b.world.connect(&durable("device"));
@@ -211,7 +217,10 @@ fn what_came_over_the_bridge_does_not_go_back() {
 
 #[test]
 fn a_session_the_upstream_has_lost_begins_anew() {
-    let both = vec![rule("up/#", Direction::Out, 2), rule("down", Direction::In, 2)];
+    let both = vec![
+        rule("up/#", Direction::Out, 2),
+        rule("down", Direction::In, 2),
+    ];
     let mut b = Bridged::new(both);
     // One QoS 2 exchange of each kind is under way when the upstream forgets them all.
     b.publish(message(2, 1, "up/a", "received"));
@@ -228,7 +237,10 @@ fn a_session_the_upstream_has_lost_begins_anew() {
     });
     // The new session is subscribed to when what belongs to the old one is off the disk, and first of all.
     assert_eq!(b.got_now(), [""; 0]);
-    assert_eq!(b.got(), ["SUBSCRIBE #65535 down q2 no_local=true retain_as_published=true IfNew"]);
+    assert_eq!(
+        b.got(),
+        ["SUBSCRIBE #65535 down q2 no_local=true retain_as_published=true IfNew"]
+    );
     let suback = SubAck {
         packet_id: packet_id(65_535),
         properties: Properties::EMPTY,
@@ -326,10 +338,18 @@ fn what_the_upstream_never_takes_is_set_aside() {
     b.world.settle();
     let told = |message: &Message| {
         let properties = message.properties();
-        let told = properties.user_properties().map(|(name, value)| format!("{name}: {value}"));
+        let told = properties
+            .user_properties()
+            .map(|(name, value)| format!("{name}: {value}"));
         told.collect::<Vec<_>>()
     };
-    let dead: Vec<&Message> = b.world.disk.messages.values().filter(|m| m.topic() == "dead").collect();
+    let dead: Vec<&Message> = b
+        .world
+        .disk
+        .messages
+        .values()
+        .filter(|m| m.topic() == "dead")
+        .collect();
     assert_eq!(
         told(dead[0]),
         [
@@ -344,7 +364,10 @@ fn what_the_upstream_never_takes_is_set_aside() {
     let dead = b.world.drain(watcher);
     assert_eq!(
         dead,
-        ["PUBLISH q1 dead=much too long for the upstream", "PUBLISH q2 dead=forbidden"]
+        [
+            "PUBLISH q1 dead=much too long for the upstream",
+            "PUBLISH q2 dead=forbidden"
+        ]
     );
     assert_eq!(b.world.broker.counters.bridge_messages_set_aside, 2);
     b.world.assert_nothing_left();
@@ -436,9 +459,15 @@ fn an_upstream_that_is_silent_is_left() {
 fn a_changed_configuration_changes_what_waits() {
     let mut world = World::new();
     let now = world.now;
-    let first = bridge(vec![rule("a", Direction::Out, 1), rule("b", Direction::Out, 1)]);
+    let first = bridge(vec![
+        rule("a", Direction::Out, 1),
+        rule("b", Direction::Out, 1),
+    ]);
     assert!(world.broker.open_bridge(&first, now));
-    let second = bridge(vec![rule("b", Direction::Out, 1), rule("c", Direction::Out, 1)]);
+    let second = bridge(vec![
+        rule("b", Direction::Out, 1),
+        rule("c", Direction::Out, 1),
+    ]);
     assert!(!world.broker.open_bridge(&second, now));
     world.settle();
     let device = world.connect(&publisher());
@@ -461,10 +490,7 @@ fn a_changed_configuration_changes_what_waits() {
 fn a_bridges_session_is_nobody_elses() {
     let mut b = Bridged::new(vec![rule("#", Direction::Out, 1)]);
     let peer = b.world.open(&client("$bridge/cloud"));
-    assert_eq!(
-        b.world.got(peer),
-        ["CONNACK ClientIdentifierNotValid"]
-    );
+    assert_eq!(b.world.got(peer), ["CONNACK ClientIdentifierNotValid"]);
     assert_eq!(b.got(), [""; 0]);
 }
 
@@ -489,7 +515,9 @@ fn a_client_that_says_it_is_a_bridge_gets_nothing_back_and_retain_flags_as_they_
 fn the_state_is_published_when_it_changes() {
     let mut b = Bridged::new(vec![rule("#", Direction::Out, 1)]);
     let now = b.world.now;
-    b.world.broker.set_bridge_state(&b.bridge, Some("no route"), now);
+    b.world
+        .broker
+        .set_bridge_state(&b.bridge, Some("no route"), now);
     let watcher = b.world.connect(&client("watcher"));
     let got = b.world.subscribe(watcher, "$SYS/#", 0);
     for wanted in [
@@ -501,7 +529,11 @@ fn the_state_is_published_when_it_changes() {
     }
     b.world.broker.set_bridge_state(&b.bridge, None, now);
     let got = b.world.got(watcher);
-    assert!(got.iter().any(|line| line.ends_with("$SYS/bridge/cloud/state=connected")), "{got:?}");
+    assert!(
+        got.iter()
+            .any(|line| line.ends_with("$SYS/bridge/cloud/state=connected")),
+        "{got:?}"
+    );
 }
 
 #[test]

@@ -80,8 +80,12 @@ impl Two {
         self.cloud.send(peer, connect);
         self.cloud.settle();
         let mut down = Vec::new();
-        self.cloud.broker.take_output(peer.id, &mut down, self.cloud.now);
-        let length = codec::frame_len(&down, u32::MAX).expect("good").expect("whole");
+        self.cloud
+            .broker
+            .take_output(peer.id, &mut down, self.cloud.now);
+        let length = codec::frame_len(&down, u32::MAX)
+            .expect("good")
+            .expect("whole");
         let answer = codec::decode(&down[..length], self.speech.version());
         let Ok(Packet::ConnAck(connack)) = answer else {
             panic!("{answer:?} is no CONNACK");
@@ -145,7 +149,9 @@ impl Two {
                 if let Some(length) = codec::frame_len(&wire.up, u32::MAX).expect("good") {
                     let frame: Vec<u8> = wire.up.drain(..length).collect();
                     let packet = codec::decode(&frame, version).expect("good");
-                    self.cloud.broker.receive(wire.peer.id, packet, self.cloud.now);
+                    self.cloud
+                        .broker
+                        .receive(wire.peer.id, packet, self.cloud.now);
                 }
             }
             4 | 5 => {

@@ -4,6 +4,7 @@
 //! ([`World::writes`]).
 
 mod accounting;
+mod acl;
 mod bridge;
 mod bridge_random;
 mod connect;
@@ -14,6 +15,7 @@ mod fetch;
 mod gate;
 mod limits;
 mod malice;
+mod mount;
 mod publish;
 mod restore;
 mod retained;
@@ -26,7 +28,7 @@ mod window;
 mod writes;
 
 use super::record::{Batch, Durability, QueueKey, Seq, SubscriptionRecord, Write};
-use super::{Access, Broker, ConnectionId, Fetch, Message, Settings};
+use super::{Access, Arrival, Broker, CertificateNames, ConnectionId, Fetch, Message, Settings};
 use crate::clock::Now;
 use crate::limits::Limits;
 use crate::wire::packet::{
@@ -48,6 +50,8 @@ struct World {
     disk: Disk,
     now: Now,
     settings: Settings,
+    /// How connections come in from now on: without a user name, at first.
+    arrival: Arrival,
     /// The batch that the disk is working on.
     committing: Option<Batch>,
     /// What was taken for the disk, as text, since [`World::writes`] was last asked.
@@ -190,6 +194,27 @@ fn options(qos: u8) -> SubscribeOptions {
     SubscribeOptions::with_qos(level(qos))
 }
 
+/// A connection through a listener that lets in everybody.
+fn anonymous() -> Arrival {
+    Arrival::from(Access {
+        allow_anonymous: true,
+        ..Access::default()
+    })
+}
+
+/// A connection whose certificate proves a user name.
+fn user(name: &str) -> Arrival {
+    let mut arrival = Arrival::from(Access {
+        use_identity_as_username: true,
+        ..Access::default()
+    });
+    arrival.peer.certificate = Some(Box::new(CertificateNames {
+        common_name: Some(name.into()),
+        alternatives: Vec::new(),
+    }));
+    arrival
+}
+
 /// Settings with these limits, and no `$SYS` topics.
 fn limited(limits: Limits) -> Settings {
     Settings {
@@ -213,6 +238,7 @@ impl World {
             disk: Disk::default(),
             now,
             settings,
+            arrival: anonymous(),
             committing: None,
             taken: Vec::new(),
             fetches: Vec::new(),
@@ -239,11 +265,7 @@ impl World {
     }
 
     fn accept(&mut self, version: ProtocolVersion) -> Peer {
-        let access = Access {
-            allow_anonymous: true,
-            ..Access::default()
-        };
-        let id = self.broker.accept(access, self.now);
+        let id = self.broker.accept(self.arrival.clone(), self.now);
         Peer {
             id: id.expect("the broker takes connections"),
             version,

@@ -194,6 +194,27 @@ fn what_is_on_disk_is_delivered_and_removed_even_if_nothing_is_written_any_more(
 }
 
 #[test]
+fn a_retained_message_on_disk_does_not_come_back_once_it_was_cleared_or_replaced_in_memory() {
+    let mut world = World::new();
+    let peer = world.connect(&publisher());
+    for topic in ["cleared", "kept", "replaced"] {
+        world.publish(peer, retained(1, 1, topic, "old"));
+        world.settle();
+    }
+    world.crash_with(with_durability(Durability::Memory));
+    let peer = world.connect(&publisher());
+    world.publish(peer, retained(1, 1, "cleared", "")); // [MQTT-3.3.1-6]
+    world.publish(peer, retained(1, 1, "replaced", "new"));
+    world.flush();
+    world.crash();
+    let sub = world.connect(&client("sub"));
+    assert_eq!(
+        world.subscribe(sub, "#", 1),
+        ["SUBACK [GrantedQos1]", "PUBLISH #1 q1 retain kept=old"]
+    );
+}
+
+#[test]
 fn a_durable_session_that_was_to_end_with_its_connection_leaves_no_rows() {
     let mut world = World::new();
     let sub = world.connect(&durable("sub"));

@@ -10,7 +10,7 @@ use super::rig::STAMP_BYTES;
 use super::scenario::{Load, Scenario, Target};
 use crate::cli::exit::{self, Failure};
 use crate::cli::options::{protocol_version, qos, topic_filter};
-use crate::config::DEFAULT_PORT;
+use crate::cli::transport::LayerFlags;
 use crate::wire::{ProtocolVersion, QoS};
 
 /// What to measure, and where.
@@ -30,9 +30,9 @@ pub struct BenchFlags {
     /// Host of the broker
     #[arg(short = 'h', long, default_value = "127.0.0.1")]
     pub host: String,
-    /// Port of the broker
-    #[arg(short, long, default_value_t = DEFAULT_PORT)]
-    pub port: u16,
+    /// Port of the broker [default: 1883; with TLS 8883; WebSocket 8083, with TLS 8084]
+    #[arg(short, long)]
+    pub port: Option<u16>,
     /// Process of the broker, to tell its processor time, memory and disk writes
     #[arg(long)]
     pub pid: Option<u32>,
@@ -97,9 +97,17 @@ pub struct OutputFlags {
 /// How to load a broker.
 #[derive(Args, Clone, Debug)]
 pub struct LoadFlags {
+    #[command(flatten)]
+    layers: LayerFlags,
     /// Protocol version: 31, 311 or 5
     #[arg(short = 'V', long, value_name = "VERSION", value_parser = protocol_version, default_value = "311")]
     protocol_version: ProtocolVersion,
+    /// User name
+    #[arg(short, long, value_name = "NAME")]
+    username: Option<String>,
+    /// Password
+    #[arg(short = 'P', long = "pw", value_name = "PASSWORD")]
+    password: Option<String>,
     /// QoS of messages and subscriptions [default: 0; durable, restart, retained: 1]
     #[arg(short, long, value_parser = qos)]
     qos: Option<QoS>,
@@ -136,10 +144,18 @@ pub struct LoadFlags {
 }
 
 impl LoadFlags {
+    /// The port a broker has by default, with the layers there are.
+    pub fn default_port(&self) -> u16 {
+        self.layers.over_tcp().default_port()
+    }
+
     /// The flags as a load, for a task that may have a QoS of its own.
     pub fn load(&self, task: Task) -> Load {
         Load {
+            transport: self.layers.over_tcp(),
             version: self.protocol_version,
+            username: self.username.clone(),
+            password: self.password.clone(),
             qos: task.qos.or(self.qos),
             size: self.size,
             clients: self.clients,
@@ -215,7 +231,8 @@ fn named(text: &str) -> Result<(String, Target), String> {
     if name.is_empty() {
         return Err(expected());
     }
-    Ok((name.to_owned(), Target { addr, pid }))
+    let host = host.to_owned();
+    Ok((name.to_owned(), Target { host, addr, pid }))
 }
 
 fn count(text: &str) -> Result<usize, String> {
@@ -275,7 +292,7 @@ mod tests {
         let flags = parse("pairs fan-in:2 -h ::1 -p 1884 -q 1 -d 0.5 --pid 7").expect("good");
         assert_eq!(
             (flags.host.as_str(), flags.port, flags.pid),
-            ("::1", 1884, Some(7))
+            ("::1", Some(1884), Some(7))
         );
         let loads: Vec<Load> = flags
             .tasks

@@ -44,8 +44,10 @@ pub fn run(flags: BenchFlags) -> Result<(), Failure> {
     if let Some(Compare::Compare(flags)) = flags.compare {
         return compare(&flags);
     }
+    let port = flags.port.unwrap_or_else(|| flags.load.default_port());
     let target = Target {
-        addr: resolve(&flags.host, flags.port)?,
+        host: flags.host.clone(),
+        addr: resolve(&flags.host, port)?,
         pid: flags.pid,
     };
     let mut records = Vec::new();

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::connection::Stream;
-use super::core::Core;
+use super::core::{Core, Until};
 use crate::broker::bridge::{Bridge, Leave, Login, Relay, Speech, Upstream};
 use crate::clock::{self, Stopwatch};
 use crate::wire::packet::Disconnect;
@@ -89,10 +89,7 @@ impl Password {
 
 /// Keeps a bridge connected until the broker shuts down. `new` is what [`crate::broker::Broker::open_bridge`] has said of its session.
 pub async fn run(core: Arc<Core>, settings: BridgeSettings, new: bool) {
-    let mut backoff = Backoff::new(
-        settings.restart_timeout_base,
-        settings.restart_timeout_cap,
-    );
+    let mut backoff = Backoff::new(settings.restart_timeout_base, settings.restart_timeout_cap);
     let mut caller = Caller {
         speech: first_speech(&settings),
         new,
@@ -420,7 +417,7 @@ impl Link {
             entered.broker().set_bridge_state(bridge, None, now);
         }
         let waker = Waker::from(Arc::clone(&self.wakeup));
-        entered.set_waker(relay.connection(), &waker);
+        entered.set_waker(relay.connection(), &waker, Until::Touched);
         let wait = relay.next_timeout().saturating_sub(now.uptime);
         Ok((pause, Duration::from_millis(wait.min(3_600_000))))
     }

@@ -7,19 +7,11 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 use super::{
-    CertificateFiles, TlsError, TlsVersion, provider, read_certificates, read_key, read_roots,
+    CertificateFiles, TlsError, TlsVersion, authorities, provider, read_certificates, read_key,
 };
-
-/// Where systems keep the authorities they trust.
-const SYSTEM_AUTHORITIES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// How to do TLS towards a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,24 +63,6 @@ impl ClientTls {
         config.alpn_protocols = vec![self.alpn.as_bytes().to_vec()];
         Ok(config)
     }
-}
-
-fn authorities(cafile: Option<&Path>) -> Result<RootCertStore, TlsError> {
-    if let Some(file) = cafile {
-        return read_roots(file);
-    }
-    let system = SYSTEM_AUTHORITIES
-        .iter()
-        .map(Path::new)
-        .find(|file| file.exists());
-    let Some(file) = system else {
-        let what = "this system's trusted authorities are not there: give a cafile";
-        return Err(TlsError::new(Path::new(SYSTEM_AUTHORITIES[0]), what));
-    };
-    let mut roots = RootCertStore::empty();
-    // One that cannot be used does not keep the others from being.
-    roots.add_parsable_certificates(read_certificates(file)?);
-    Ok(roots)
 }
 
 /// Takes any certificate; only that the server has its key is checked.

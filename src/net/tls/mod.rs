@@ -104,8 +104,35 @@ struct Loaded {
     expiries: Vec<(PathBuf, i64)>,
 }
 
+/// The TLS of all listeners at present.
+#[derive(Debug, Default)]
+pub struct TlsListeners(Mutex<Vec<(String, Arc<Tls>)>>);
+
+impl TlsListeners {
+    /// Replaces them: what each listener is called, and its TLS.
+    pub fn set(&self, all: Vec<(String, Arc<Tls>)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = all;
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<(String, Arc<Tls>)> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
 /// What tells one state of a file from another; `None` if it is not there.
 type Stamp = Option<[i64; 4]>;
+
+/// Where systems keep the authorities they trust.
+const SYSTEM_AUTHORITIES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
 
 /// The provider of all cryptography.
 pub fn provider() -> Arc<CryptoProvider> {
@@ -145,6 +172,24 @@ impl Tls {
         state.seen = stamps;
         state.loaded = loaded?;
         Ok(())
+    }
+
+    /// Takes what was just read of the same files, for the handshakes to come.
+    pub fn take_over(&self, fresh: Tls) {
+        *self.state() = fresh
+            .state
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+
+    /// How TLS is done.
+    pub fn settings(&self) -> &TlsSettings {
+        &self.settings
+    }
+
+    /// The last second each certificate is valid, since 1970.
+    pub fn expiries(&self) -> Vec<(PathBuf, i64)> {
+        self.state().loaded.expiries.clone()
     }
 
     /// Whether files have changed since they were last read, and have been left alone since the last time this was asked: a certificate and its key are
@@ -300,6 +345,25 @@ pub fn read_roots(file: &Path) -> Result<RootCertStore, TlsError> {
             TlsError::new(file, format!("a certificate cannot be used: {error}"))
         })?;
     }
+    Ok(roots)
+}
+
+/// The authorities in a file; without one, those that the system trusts.
+///
+/// # Errors
+/// The file cannot be read, or a certificate in it cannot be an authority's; or the system's file was not found.
+pub fn authorities(cafile: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    if let Some(file) = cafile {
+        return read_roots(file);
+    }
+    let known = SYSTEM_AUTHORITIES.map(Path::new);
+    let Some(file) = known.into_iter().find(|file| file.exists()) else {
+        let what = "is not there, nor are this system's trusted authorities where other systems have them: give a cafile";
+        return Err(TlsError::new(known[0], what));
+    };
+    let mut roots = RootCertStore::empty();
+    // One that cannot be used does not keep the others from being.
+    roots.add_parsable_certificates(read_certificates(file)?);
     Ok(roots)
 }
 

@@ -208,7 +208,7 @@ impl Rig {
             peer.link.out().extend_from_slice(&[0xE0, 0]);
             // Who has gone already need not take leave.
             let _ = peer.link.flush();
-            peer.link.close(self.poll.registry());
+            peer.link.close();
             peer.state = State::Gone;
         }
     }
@@ -226,7 +226,7 @@ impl Rig {
     /// A connection is lost: that is a failure, unless it was to be expected.
     pub(super) fn lose(&mut self, index: usize, why: &str) -> Result<(), Failure> {
         let peer = &mut self.peers[index];
-        peer.link.close(self.poll.registry());
+        peer.link.close();
         let state = std::mem::replace(&mut peer.state, State::Gone);
         if self.tolerant {
             return Ok(());
@@ -344,7 +344,8 @@ impl Rig {
     }
 
     fn new_link(&self, index: usize) -> Result<Link, Failure> {
-        Link::open(self.addr, self.poll.registry(), Token(index)).map_err(|error| {
+        let (layers, registry) = (self.layers.as_ref(), self.poll.registry());
+        Link::open(self.addr, layers, registry, Token(index)).map_err(|error| {
             Failure::new(exit::FAILED, format!("connection {}: {error}", index + 1))
         })
     }
@@ -366,8 +367,8 @@ impl Rig {
             keep_alive: 0,
             client_id: &peer.client.id,
             will: None,
-            username: None,
-            password: None,
+            username: self.username.as_deref(),
+            password: self.password.as_deref().map(str::as_bytes),
             properties: properties.as_properties(),
         };
         codec::encode(

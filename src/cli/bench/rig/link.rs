@@ -1,10 +1,13 @@
-//! One connection: a socket that never blocks, what is to be written, and the beginning of a packet whose rest has not come.
+//! One connection: a channel that never blocks, what is to be written, and the beginning of a packet whose rest has not come.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+
+use super::channel::Channel;
+use crate::cli::transport::Layers;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 128 * 1024;
@@ -12,11 +15,13 @@ const READ_BYTES: usize = 128 * 1024;
 /// A connection.
 #[derive(Debug)]
 pub struct Link {
-    stream: TcpStream,
+    channel: Channel,
     out: Vec<u8>,
     written: usize,
     partial: Vec<u8>,
     can_write: bool,
+    /// Layers hold bytes that the socket has not taken.
+    held: bool,
 }
 
 impl Link {
@@ -24,15 +29,23 @@ impl Link {
     ///
     /// # Errors
     /// The operating system refuses.
-    pub fn open(addr: SocketAddr, registry: &Registry, token: Token) -> io::Result<Link> {
+    pub fn open(
+        addr: SocketAddr,
+        layers: Option<&Layers>,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Link> {
         let mut stream = TcpStream::connect(addr)?;
+        // Small packets leave at once; batches are made here. Without it they only take longer.
+        let _ = stream.set_nodelay(true);
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Link {
-            stream,
+            channel: Channel::new(stream, layers),
             out: Vec::new(),
             written: 0,
             partial: Vec::new(),
             can_write: false,
+            held: false,
         })
     }
 
@@ -55,14 +68,29 @@ impl Link {
     pub fn writable(&mut self) -> io::Result<()> {
         // Told with every packet that comes, too: then there is nothing to ask.
         if !self.can_write {
-            if let Some(error) = self.stream.take_error()? {
+            if let Some(error) = self.channel.take_error()? {
                 return Err(error);
             }
             self.can_write = true;
-            // Small packets leave at once; batches are made here.
-            let _ = self.stream.set_nodelay(true);
         }
         Ok(())
+    }
+
+    /// Lets the next [`Link::flush`] try, though nothing was told of the socket: a layer may take bytes now.
+    pub fn try_again(&mut self) {
+        self.can_write = true;
+    }
+
+    /// Whether there is TLS or WebSocket.
+    #[inline]
+    pub fn has_layers(&self) -> bool {
+        self.channel.has_layers()
+    }
+
+    /// Whether [`Link::flush`] has something to do.
+    #[inline]
+    pub fn wants_flush(&self) -> bool {
+        self.waiting() > 0 || self.held
     }
 
     /// Writes as much as the operating system takes.
@@ -70,10 +98,21 @@ impl Link {
     /// # Errors
     /// The connection is lost.
     pub fn flush(&mut self) -> io::Result<()> {
-        while self.can_write && self.written < self.out.len() {
-            match self.stream.write(&self.out[self.written..]) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => self.written += count,
+        while self.can_write && (self.written < self.out.len() || self.held) {
+            let done = match &self.out[self.written..] {
+                [] => self.channel.flush().map(|()| self.held = false),
+                rest => match self.channel.write(rest) {
+                    Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                    Ok(count) => {
+                        self.written += count;
+                        self.held = self.channel.has_layers();
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                },
+            };
+            match done {
+                Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.can_write = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -98,12 +137,13 @@ impl Link {
         }
         into[..kept].copy_from_slice(&self.partial);
         loop {
-            match self.stream.read(&mut into[kept..]) {
+            match self.channel.read(&mut into[kept..]) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
                     self.partial.clear();
-                    // With edge triggering a short read says that the socket is empty: what comes later is told anew.
-                    return Ok((kept + count, kept + count == into.len()));
+                    // With edge triggering a short read says that the socket is empty: what comes later is told anew. A layer may hold more.
+                    let more = kept + count == into.len() || self.channel.has_layers();
+                    return Ok((kept + count, more));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok((0, false)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -118,9 +158,7 @@ impl Link {
     }
 
     /// Closes it.
-    pub fn close(&mut self, registry: &Registry) {
-        // It may be closed already, which is as good.
-        let _ = registry.deregister(&mut self.stream);
-        let _ = self.stream.shutdown(Shutdown::Both);
+    pub fn close(&mut self) {
+        self.channel.close();
     }
 }

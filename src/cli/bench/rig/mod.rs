@@ -4,6 +4,7 @@
 //! message, one read and one write a connection and turn.
 
 mod alarm;
+mod channel;
 mod connect;
 mod flow;
 mod frame;
@@ -21,7 +22,9 @@ pub use flow::Shape;
 pub use frame::STAMP_BYTES;
 
 use super::histogram::Histogram;
+use super::scenario::{Load, Target};
 use crate::cli::exit::{self, Failure};
+use crate::cli::transport::Layers;
 use crate::clock::{self, Stopwatch};
 use crate::wire::packet::Publish;
 use crate::wire::{Properties, ProtocolVersion, QoS, codec};
@@ -81,7 +84,10 @@ impl Faults {
 #[derive(Debug)]
 pub struct Rig {
     addr: SocketAddr,
+    layers: Option<Layers>,
     version: ProtocolVersion,
+    username: Option<String>,
+    password: Option<String>,
     run: u32,
     poll: Poll,
     events: Option<Events>,
@@ -108,18 +114,22 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// A run against the broker at this address, without any connection.
+    /// A run against this broker, without any connection.
     ///
     /// # Errors
-    /// The operating system cannot poll.
-    pub fn new(addr: SocketAddr, version: ProtocolVersion) -> Result<Rig, Failure> {
+    /// The operating system cannot poll, or a file of TLS cannot be used.
+    pub fn new(target: &Target, load: &Load) -> Result<Rig, Failure> {
         let failed = |error: std::io::Error| Failure::new(exit::FAILED, error.to_string());
         super::process::raise_open_files();
         let poll = Poll::new().map_err(failed)?;
         let alarm = Alarm::new(poll.registry(), ALARM).map_err(failed)?;
+        let Target { addr, host, .. } = target;
         Ok(Rig {
-            addr,
-            version,
+            addr: *addr,
+            layers: load.transport.layers(host, addr.port(), load.version)?,
+            version: load.version,
+            username: load.username.clone(),
+            password: load.password.clone(),
             run: clock::seed() as u32,
             poll,
             events: Some(Events::with_capacity(1024)),
@@ -351,7 +361,7 @@ impl Rig {
             if let Err(error) = peer.link.writable() {
                 return self.lose(index, &error.to_string());
             }
-            if peer.link.waiting() > 0 {
+            if peer.link.wants_flush() {
                 peer.mark_dirty(index as u32, &mut self.dirty);
                 if let Some(publisher) = peer.publisher {
                     self.make_hungry(publisher);
@@ -364,6 +374,12 @@ impl Rig {
         let mut scratch = std::mem::take(&mut self.scratch);
         let outcome = self.read_all(index, &mut scratch);
         self.scratch = scratch;
+        // A handshake that has ended with what was read lets CONNECT go.
+        let peer = &mut self.peers[index];
+        if peer.link.has_layers() && peer.link.wants_flush() && !peer.is_gone() {
+            peer.link.try_again();
+            peer.mark_dirty(index as u32, &mut self.dirty);
+        }
         outcome
     }
 

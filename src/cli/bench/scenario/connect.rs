@@ -16,7 +16,7 @@ const REST: Duration = Duration::from_millis(500);
 /// The broker cannot be reached, breaks the protocol, or closes a connection.
 pub fn run(scenario: Scenario, target: &Target, load: &Load) -> Result<Outcome, Failure> {
     let count = load.clients.unwrap_or(5_000);
-    let mut rig = Rig::new(target.addr, load.version)?;
+    let mut rig = Rig::new(target, load)?;
     let run = rig.name();
     // What a broker makes once, at its first client, is not a connection's cost.
     rig.connect([Client::new(format!("tgf-{run}"))])?;

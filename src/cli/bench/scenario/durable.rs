@@ -23,7 +23,7 @@ pub fn run(target: &Target, load: &Load) -> Result<Outcome, Failure> {
         ));
     }
     let subscribers = load.clients.unwrap_or(SUBSCRIBERS).max(PUBLISHERS);
-    let mut rig = Rig::new(target.addr, load.version)?;
+    let mut rig = Rig::new(target, load)?;
     let run = rig.name();
     let topics: Vec<String> = (0..subscribers).map(|n| format!("tgb/{run}/{n}")).collect();
     let client = |n: usize| {

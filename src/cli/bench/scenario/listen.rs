@@ -12,7 +12,7 @@ use crate::cli::exit::Failure;
 /// The broker cannot be reached, breaks the protocol, or closes a connection.
 pub fn run(target: &Target, load: &Load) -> Result<Outcome, Failure> {
     let clients = load.clients.unwrap_or(1);
-    let mut rig = Rig::new(target.addr, load.version)?;
+    let mut rig = Rig::new(target, load)?;
     rig.take_anything();
     let run = rig.name();
     let client = |n: usize| {

@@ -15,6 +15,7 @@ use clap::ValueEnum;
 
 use super::outcome::Outcome;
 use crate::cli::exit::Failure;
+use crate::cli::transport::Transport;
 use crate::wire::{ProtocolVersion, QoS};
 
 /// How long nothing may arrive before what is missing counts as lost.
@@ -54,6 +55,8 @@ pub enum Scenario {
 /// The broker to measure.
 #[derive(Clone, Debug)]
 pub struct Target {
+    /// Its name, as TLS and WebSocket say it.
+    pub host: String,
     /// Where it listens.
     pub addr: SocketAddr,
     /// Its process, if it is on this machine and known.
@@ -63,8 +66,14 @@ pub struct Target {
 /// How to load it. What is `None` is for the scenario to say.
 #[derive(Clone, Debug)]
 pub struct Load {
+    /// What lies between TCP and MQTT.
+    pub transport: Transport,
     /// Protocol version.
     pub version: ProtocolVersion,
+    /// User name of all clients.
+    pub username: Option<String>,
+    /// Their password.
+    pub password: Option<String>,
     /// QoS of messages and subscriptions.
     pub qos: Option<QoS>,
     /// Bytes of payload.

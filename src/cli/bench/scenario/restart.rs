@@ -46,7 +46,7 @@ pub fn run(target: &Target, load: &Load) -> Result<Outcome, Failure> {
     }
     let wanted = load.messages.unwrap_or(100_000);
     let (spawned, first_start) = start(command, target, load)?;
-    let mut rig = Rig::new(target.addr, load.version)?;
+    let mut rig = Rig::new(target, load)?;
     load_backlog(&mut rig, load, qos, wanted)?;
     let acknowledged = rig.counts().acknowledged;
     let unacknowledged = rig.counts().published - acknowledged;
@@ -129,7 +129,7 @@ fn start(command: &str, target: &Target, load: &Load) -> Result<(Spawned, Durati
         .map_err(|error| Failure::new(exit::FAILED, format!("{command}: {error}")))?;
     let mut spawned = Spawned(child);
     loop {
-        let mut rig = Rig::new(target.addr, load.version)?;
+        let mut rig = Rig::new(target, load)?;
         let asked = rig.connect([Client::new(format!("tgq-{}", rig.name()))]);
         if asked.is_ok() {
             rig.disconnect(0..1);

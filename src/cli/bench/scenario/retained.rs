@@ -26,7 +26,7 @@ pub fn run(target: &Target, load: &Load) -> Result<Outcome, Failure> {
     let qos = load.qos.unwrap_or(QoS::AtLeastOnce);
     let each = (load.messages.unwrap_or(100_000) as usize).div_ceil(PUBLISHERS);
     let count = (each * PUBLISHERS) as u64;
-    let mut rig = Rig::new(target.addr, load.version)?;
+    let mut rig = Rig::new(target, load)?;
     let run = rig.name();
     let shape = Shape {
         qos,
@@ -133,7 +133,7 @@ fn watch(
     load: &Load,
     work: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<Histogram, Failure> {
-    let mut rig = Rig::new(target.addr, load.version)?;
+    let mut rig = Rig::new(target, load)?;
     let run = rig.name();
     let topic = format!("tgb/{run}/probe");
     let client = Client::new(format!("tgs-{run}"));

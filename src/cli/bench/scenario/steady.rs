@@ -24,7 +24,7 @@ struct Plan {
 /// # Errors
 /// The broker cannot be reached, breaks the protocol, or closes a connection.
 pub fn run(scenario: Scenario, target: &Target, load: &Load) -> Result<Outcome, Failure> {
-    let mut rig = Rig::new(target.addr, load.version)?;
+    let mut rig = Rig::new(target, load)?;
     let plan = plan(scenario, load, &rig.name());
     if scenario == Scenario::Shared {
         rig.share();

@@ -52,7 +52,7 @@ fn through(
     each: usize,
     outcome: &mut Outcome,
 ) -> Result<Stretch, Failure> {
-    let mut rig = Rig::new(target.addr, load.version)?;
+    let mut rig = Rig::new(target, load)?;
     let run = rig.name();
     let bare = |n: usize| {
         let mut client = Client::new(format!("tgs-{run}-{n}"));

@@ -1,8 +1,4 @@
 //! Our codec against mqttbytes' packet types, wherever those are right: mqttbytes reads what we encode, writes it again, and we read that.
-//!
-//! Left out because mqttbytes is wrong there: subscription identifiers (it loses count of the block), DISCONNECT of MQTT 5 without properties,
-//! CONNACK of MQTT 5 without properties (it writes no property length), reason 0x8C in a DISCONNECT, AUTH, MQTT 3.1, bridges, and empty or
-//! binary credentials.
 
 use bytes::BytesMut;
 use mqttbytes::{v4, v5};
@@ -11,70 +7,14 @@ use proptest::prelude::*;
 use super::super::*;
 use super::round_trip::{KINDS, Parts, parts, place};
 use crate::wire::packet::*;
-use crate::wire::property::{Place, Properties, PropertiesBuf, Property};
+use crate::wire::property::{Place, PropertiesBuf, Property};
+
+#[path = "../../../../tests/fuzz/mqttbytes.rs"]
+mod mqttbytes_opinion;
+
+use mqttbytes_opinion::{is_right_there, take_properties, through};
 
 use ProtocolVersion::{V5, V311};
-
-fn through_v4(frame: &[u8]) -> Result<BytesMut, mqttbytes::Error> {
-    let mut out = BytesMut::new();
-    match v4::read(&mut BytesMut::from(frame), usize::MAX)? {
-        v4::Packet::Connect(packet) => packet.write(&mut out)?,
-        v4::Packet::ConnAck(packet) => packet.write(&mut out)?,
-        v4::Packet::Publish(packet) => packet.write(&mut out)?,
-        v4::Packet::PubAck(packet) => packet.write(&mut out)?,
-        v4::Packet::PubRec(packet) => packet.write(&mut out)?,
-        v4::Packet::PubRel(packet) => packet.write(&mut out)?,
-        v4::Packet::PubComp(packet) => packet.write(&mut out)?,
-        v4::Packet::Subscribe(packet) => packet.write(&mut out)?,
-        v4::Packet::SubAck(packet) => packet.write(&mut out)?,
-        v4::Packet::Unsubscribe(packet) => packet.write(&mut out)?,
-        v4::Packet::UnsubAck(packet) => packet.write(&mut out)?,
-        v4::Packet::PingReq => v4::PingReq.write(&mut out)?,
-        v4::Packet::PingResp => v4::PingResp.write(&mut out)?,
-        v4::Packet::Disconnect => v4::Disconnect.write(&mut out)?,
-    };
-    Ok(out)
-}
-
-fn through_v5(frame: &[u8]) -> Result<BytesMut, mqttbytes::Error> {
-    let mut out = BytesMut::new();
-    match v5::read(&mut BytesMut::from(frame), usize::MAX)? {
-        v5::Packet::Connect(packet) => packet.write(&mut out)?,
-        v5::Packet::ConnAck(packet) => packet.write(&mut out)?,
-        v5::Packet::Publish(packet) => packet.write(&mut out)?,
-        v5::Packet::PubAck(packet) => packet.write(&mut out)?,
-        v5::Packet::PubRec(packet) => packet.write(&mut out)?,
-        v5::Packet::PubRel(packet) => packet.write(&mut out)?,
-        v5::Packet::PubComp(packet) => packet.write(&mut out)?,
-        v5::Packet::Subscribe(packet) => packet.write(&mut out)?,
-        v5::Packet::SubAck(packet) => packet.write(&mut out)?,
-        v5::Packet::Unsubscribe(packet) => packet.write(&mut out)?,
-        v5::Packet::UnsubAck(packet) => packet.write(&mut out)?,
-        v5::Packet::PingReq => v5::PingReq.write(&mut out)?,
-        v5::Packet::PingResp => v5::PingResp.write(&mut out)?,
-        v5::Packet::Disconnect(packet) => packet.write(&mut out)?,
-    };
-    Ok(out)
-}
-
-/// Whether mqttbytes can be asked about this packet.
-fn is_right_there(packet: &Packet<'_>, version: ProtocolVersion) -> bool {
-    let v5 = version == V5;
-    match packet {
-        Packet::Connect(connect) => {
-            let text = |bytes: &[u8]| !bytes.is_empty() && std::str::from_utf8(bytes).is_ok();
-            !connect.bridge
-                && connect.username.is_none_or(|name| !name.is_empty())
-                && connect.password.is_none_or(text)
-        }
-        Packet::ConnAck(connack) => !v5 || !connack.properties.is_empty(),
-        Packet::Disconnect(end) if v5 => {
-            !end.properties.is_empty() && end.reason != ReasonCode::BadAuthenticationMethod
-        }
-        Packet::Auth(_) => false,
-        _ => true,
-    }
-}
 
 fn without_identifiers(block: &PropertiesBuf) -> PropertiesBuf {
     let mut kept = PropertiesBuf::new();
@@ -84,38 +24,6 @@ fn without_identifiers(block: &PropertiesBuf) -> PropertiesBuf {
         }
     }
     kept
-}
-
-/// Takes the property blocks out of a packet, each in the order of its text: mqttbytes writes properties in an order of its own.
-fn take_properties(packet: &mut Packet<'_>) -> Vec<Vec<String>> {
-    let blocks: Vec<&mut Properties<'_>> = match packet {
-        Packet::Connect(connect) => {
-            let will = connect.will.as_mut().map(|will| &mut will.properties);
-            std::iter::once(&mut connect.properties)
-                .chain(will)
-                .collect()
-        }
-        Packet::ConnAck(connack) => vec![&mut connack.properties],
-        Packet::Publish(publish) => vec![&mut publish.properties],
-        Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
-            vec![&mut ack.properties]
-        }
-        Packet::Subscribe(subscribe) => vec![&mut subscribe.properties],
-        Packet::Unsubscribe(unsubscribe) => vec![&mut unsubscribe.properties],
-        Packet::SubAck(suback) | Packet::UnsubAck(suback) => vec![&mut suback.properties],
-        Packet::Disconnect(end) | Packet::Auth(end) => vec![&mut end.properties],
-        Packet::PingReq | Packet::PingResp => Vec::new(),
-    };
-    let sorted = |properties: &mut Properties<'_>| {
-        let taken = std::mem::take(properties);
-        let mut texts: Vec<_> = taken
-            .iter()
-            .map(|property| format!("{property:?}"))
-            .collect();
-        texts.sort();
-        texts
-    };
-    blocks.into_iter().map(sorted).collect()
 }
 
 fn compare(parts: &Parts, kind: u8, version: ProtocolVersion) -> Result<bool, TestCaseError> {
@@ -128,12 +36,8 @@ fn compare(parts: &Parts, kind: u8, version: ProtocolVersion) -> Result<bool, Te
     };
     let mut frame = Vec::new();
     encode(&packet, version, &mut frame);
-    let theirs = if version == V5 {
-        through_v5(&frame)
-    } else {
-        through_v4(&frame)
-    };
-    let theirs = theirs.map_err(|error| TestCaseError::fail(format!("{packet:?}: {error}")))?;
+    let theirs = through(&frame, version)
+        .map_err(|error| TestCaseError::fail(format!("{packet:?}: {error}")))?;
     if block.is_empty() && will.is_empty() {
         prop_assert_eq!(&theirs[..], &frame[..], "{:?}", packet);
     }

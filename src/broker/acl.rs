@@ -1,0 +1,469 @@
+//! What a client may do, by rules on topics: Mosquitto's access control lists.
+//!
+//! [`Rules`] are written for a user, come with credentials, or stand for everybody as patterns; an [`Acl`] is a whole list of them. For each client
+//! they become [`Rights`], with the names put in, which are asked before a message is taken, before it is delivered and before a subscription is
+//! granted. Whatever no rule allows is refused, and a rule that denies wins over all that allow.
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use rustc_hash::FxBuildHasher;
+
+use super::access::Identity;
+use super::queue::Queued;
+use super::{Broker, ConnectionId, SessionIndex};
+use crate::clock::Now;
+use crate::wire::ReasonCode;
+use crate::wire::topic::{self, Filter};
+
+/// Answers of [`Rights`] that are remembered, for each client.
+const CACHE_PLACES: usize = 32;
+/// The longest topic whose answer is remembered, in bytes: so a client's cache holds no more than 8 KiB of topics.
+const CACHED_TOPIC: usize = 256;
+/// With fewer rules than this, looking at them costs no more than remembering.
+const CACHE_FROM: usize = 6;
+
+/// What a rule says about the topics its filter matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Permission {
+    /// Messages may be received, and filters within the rule's subscribed to.
+    Read,
+    /// Messages may be published.
+    Write,
+    /// Both.
+    ReadWrite,
+    /// Neither, whatever other rules allow.
+    Deny,
+}
+
+impl FromStr for Permission {
+    type Err = ();
+
+    /// Reads Mosquitto's words: `read`, `write`, `readwrite`, `deny`.
+    fn from_str(word: &str) -> Result<Permission, ()> {
+        match word {
+            "read" => Ok(Permission::Read),
+            "write" => Ok(Permission::Write),
+            "readwrite" => Ok(Permission::ReadWrite),
+            "deny" => Ok(Permission::Deny),
+            _ => Err(()),
+        }
+    }
+}
+
+/// Rules on topics, without order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules(Vec<Rule>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Rule {
+    permission: Permission,
+    filter: Box<str>,
+    /// `%u` and `%c` as a level stand for the user name and the client identifier.
+    is_pattern: bool,
+}
+
+/// Who may do what: rules by user, and patterns for everybody. Empty, it allows nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Acl {
+    users: BTreeMap<Option<Box<str>>, Rules>,
+    patterns: Rules,
+}
+
+impl Rules {
+    /// Adds a rule on a topic filter, in which `%` has no meaning.
+    ///
+    /// # Errors
+    /// It is not a topic filter; says what was expected.
+    pub fn add_topic(&mut self, permission: Permission, filter: &str) -> Result<(), &'static str> {
+        self.add(permission, filter, false)
+    }
+
+    /// Adds a rule on a topic filter in which the level `%u` stands for the user name and `%c` for the client identifier.
+    ///
+    /// # Errors
+    /// It is not such a filter; says what was expected.
+    pub fn add_pattern(
+        &mut self,
+        permission: Permission,
+        filter: &str,
+    ) -> Result<(), &'static str> {
+        let mut levels = filter.split('/');
+        if levels.any(|level| level.len() > 2 && (level.contains("%u") || level.contains("%c"))) {
+            return Err("%u and %c stand for a whole level: nothing may stand beside them");
+        }
+        self.add(permission, filter, true)
+    }
+
+    fn add(
+        &mut self,
+        permission: Permission,
+        filter: &str,
+        is_pattern: bool,
+    ) -> Result<(), &'static str> {
+        match Filter::parse(filter) {
+            Some(Filter { share: None, .. }) => self.0.push(Rule {
+                permission,
+                filter: filter.into(),
+                is_pattern,
+            }),
+            Some(_) => return Err("a rule is on the topics, not on a group that shares them"),
+            None => return Err("expected a topic filter: + and # stand alone, # comes last"),
+        }
+        Ok(())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Acl {
+    /// The rules for a user; `None` is the clients that have no user name.
+    pub fn user(&mut self, name: Option<&str>) -> &mut Rules {
+        self.users.entry(name.map(Into::into)).or_default()
+    }
+
+    /// The rules for everybody.
+    pub fn patterns(&mut self) -> &mut Rules {
+        &mut self.patterns
+    }
+}
+
+/// What one client may do through its listener.
+#[derive(Debug)]
+pub(super) struct Rights {
+    /// What the listener puts before all topics of its clients; empty for nothing.
+    pub mount_point: Box<str>,
+    /// `None` allows everything under the mount point.
+    rules: Option<Compiled>,
+}
+
+/// The rules for one client, with its names put in.
+#[derive(Debug, Default)]
+struct Compiled {
+    deny: Vec<Box<str>>,
+    read: Vec<Box<str>>,
+    write: Vec<Box<str>>,
+    /// Answers, at a place that follows from the topic: a newer one takes the place of an older.
+    cache: Vec<Option<Answer>>,
+}
+
+#[derive(Clone, Debug)]
+struct Answer {
+    topic: Box<str>,
+    read: bool,
+    write: bool,
+}
+
+impl Rights {
+    /// The rights of a client; `None` if it may do everything. Rules that came with its credentials stand instead of the list.
+    pub fn new(
+        acl: Option<&Acl>,
+        identity: &Identity,
+        client_id: &str,
+        mount_point: &str,
+    ) -> Option<Box<Rights>> {
+        let user = identity.user.as_deref();
+        let mut compiled = Compiled::default();
+        let rules = match (&identity.rules, acl) {
+            (Some(own), _) => {
+                compiled.add(own, user, client_id);
+                Some(compiled)
+            }
+            (None, Some(acl)) => {
+                if let Some(own) = acl.users.get(&identity.user) {
+                    compiled.add(own, user, client_id);
+                }
+                compiled.add(&acl.patterns, user, client_id);
+                Some(compiled)
+            }
+            (None, None) => None,
+        };
+        (rules.is_some() || !mount_point.is_empty()).then(|| {
+            Box::new(Rights {
+                mount_point: mount_point.into(),
+                rules,
+            })
+        })
+    }
+
+    /// A topic of the client as the broker calls it; `None` if that is the same.
+    pub fn mount(&self, topic: &str) -> Option<Box<str>> {
+        let mount_point = &*self.mount_point;
+        (!mount_point.is_empty()).then(|| [mount_point, topic].concat().into())
+    }
+
+    /// Whether the client may be given messages of a topic.
+    pub fn may_read(&mut self, topic: &str) -> bool {
+        topic.starts_with(&*self.mount_point) && self.ask(topic).0
+    }
+
+    /// Whether the client may publish to a topic, which has the mount point before it.
+    pub fn may_write(&mut self, topic: &str) -> bool {
+        self.ask(topic).1
+    }
+
+    /// Whether the client may subscribe to a filter (without share name, with the mount point before it): if one rule that allows to read matches
+    /// everything the filter does, and no rule that denies does so, too. What a rule denies of the rest is not delivered.
+    pub fn grants(&self, filter: &str) -> bool {
+        let covered = |rules: &[Box<str>]| rules.iter().any(|rule| covers(rule, filter));
+        filter.starts_with(&*self.mount_point)
+            && self
+                .rules
+                .as_ref()
+                .is_none_or(|rules| covered(&rules.read) && !covered(&rules.deny))
+    }
+
+    fn ask(&mut self, topic: &str) -> (bool, bool) {
+        self.rules
+            .as_mut()
+            .map_or((true, true), |rules| rules.ask(topic))
+    }
+}
+
+impl Compiled {
+    fn add(&mut self, rules: &Rules, user: Option<&str>, client_id: &str) {
+        for rule in &rules.0 {
+            let denies = rule.permission == Permission::Deny;
+            let filter = if rule.is_pattern {
+                match put_names(&rule.filter, user, client_id, denies) {
+                    Some(filter) => filter,
+                    None => continue,
+                }
+            } else {
+                rule.filter.clone()
+            };
+            match rule.permission {
+                Permission::Deny => self.deny.push(filter),
+                Permission::Read => self.read.push(filter),
+                Permission::Write => self.write.push(filter),
+                Permission::ReadWrite => {
+                    self.read.push(filter.clone());
+                    self.write.push(filter);
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, topic: &str) -> (bool, bool) {
+        let count = self.deny.len() + self.read.len() + self.write.len();
+        if count < CACHE_FROM || topic.len() > CACHED_TOPIC {
+            return self.look(topic);
+        }
+        if self.cache.is_empty() {
+            self.cache = vec![None; CACHE_PLACES];
+        }
+        let at = FxBuildHasher.hash_one(topic) as usize % CACHE_PLACES;
+        if let Some(answer) = self.cache[at]
+            .as_ref()
+            .filter(|answer| &*answer.topic == topic)
+        {
+            return (answer.read, answer.write);
+        }
+        let (read, write) = self.look(topic);
+        self.cache[at] = Some(Answer {
+            topic: topic.into(),
+            read,
+            write,
+        });
+        (read, write)
+    }
+
+    fn look(&self, topic: &str) -> (bool, bool) {
+        let matched = |rules: &[Box<str>]| rules.iter().any(|rule| topic::matches(rule, topic));
+        if matched(&self.deny) {
+            return (false, false);
+        }
+        (matched(&self.read), matched(&self.write))
+    }
+}
+
+impl Broker {
+    /// The rights of a client that connects; `None` for all.
+    pub(super) fn rights_of(
+        &mut self,
+        id: ConnectionId,
+        identity: &Identity,
+        client_id: &str,
+    ) -> Option<Box<Rights>> {
+        let mount_point = &self.connections[id.0 as usize].arrival.access.mount_point;
+        let acl = self.settings.acl.as_deref();
+        let rights = Rights::new(acl, identity, client_id, mount_point);
+        self.restricted |= rights.is_some();
+        rights
+    }
+
+    /// Gives a session that is being connected the rights of its client. What it had subscribed to as somebody else, or when that was allowed, it
+    /// keeps only if it may subscribe to it now.
+    pub(super) fn give_rights(
+        &mut self,
+        index: SessionIndex,
+        identity: Identity,
+        rights: Option<Box<Rights>>,
+    ) {
+        let session = &mut self.sessions[index.0 as usize];
+        session.identity = Some(identity);
+        session.rights = rights;
+        self.withdraw_subscriptions(index);
+    }
+
+    /// Replaces the list of what clients may do, at once and for all of them. A subscription that is not allowed any more is gone, and a connected
+    /// client that loses one is sent away with 0x98: it would wait for messages in vain. What waits for a client is checked when it is sent.
+    pub fn set_acl(&mut self, acl: Option<Arc<Acl>>, now: Now) {
+        self.now = now;
+        self.settings.acl = acl;
+        let all: Vec<usize> = self.sessions.iter().map(|(index, _)| index).collect();
+        for at in all {
+            let Some(session) = self.sessions.get_mut(at) else {
+                continue;
+            };
+            // Of a session whose client has not connected to this process it is not known whose it is: it gets its rights when it does.
+            let Some(identity) = &session.identity else {
+                continue;
+            };
+            let mount_point = session.rights.as_ref().map_or("", |it| &it.mount_point);
+            let acl = self.settings.acl.as_deref();
+            session.rights = Rights::new(acl, identity, &session.client_id, mount_point);
+            self.restricted |= session.rights.is_some();
+            let connection = session.connection;
+            if self.withdraw_subscriptions(SessionIndex(at as u32))
+                && let Some(id) = connection
+            {
+                tracing::info!(
+                    client = self.client_name(id),
+                    "connection closed: it may not subscribe any more to what it has subscribed to"
+                );
+                self.disconnect(
+                    id,
+                    ReasonCode::AdministrativeAction,
+                    Some("a subscription is not allowed any more"),
+                );
+            }
+        }
+    }
+
+    /// Takes from a session the subscriptions its client may not have; whether there were any.
+    fn withdraw_subscriptions(&mut self, index: SessionIndex) -> bool {
+        let session = &self.sessions[index.0 as usize];
+        let Some(rights) = &session.rights else {
+            return false;
+        };
+        let nodes = session
+            .subscriptions
+            .iter()
+            .map(|node| self.tree.filter(*node));
+        let groups = session.groups.iter();
+        let groups = groups.map(|group| self.groups[group.0 as usize].name.to_string());
+        let refused =
+            |text: &String| Filter::parse(text).is_some_and(|parsed| !rights.grants(parsed.filter));
+        let gone: Vec<String> = nodes.chain(groups).filter(refused).collect();
+        for text in &gone {
+            self.counters.subscriptions_not_authorized += 1;
+            if let Some((group, _)) = self.membership(text, index) {
+                // Others of the group get what the client has not acknowledged.
+                self.take_back(group, index);
+            }
+            self.unsubscribe(index, text);
+        }
+        !gone.is_empty()
+    }
+
+    /// Whether a session's client may be given messages of a topic; counts it if not.
+    pub(super) fn may_read(&mut self, index: SessionIndex, topic: &str) -> bool {
+        let may = self.is_readable(index, topic);
+        self.counters.dropped_not_authorized += u64::from(!may);
+        may
+    }
+
+    /// As [`Broker::may_read`], without counting: another session may be asked instead.
+    pub(super) fn is_readable(&mut self, index: SessionIndex, topic: &str) -> bool {
+        let rights = self.sessions[index.0 as usize].rights.as_mut();
+        rights.is_none_or(|rights| rights.may_read(topic))
+    }
+
+    /// As [`Broker::may_read`], for a message that has waited. Without its body it is not going to be sent yet.
+    pub(super) fn may_have(&mut self, index: SessionIndex, item: &Queued) -> bool {
+        match &item.body {
+            Some(body) if self.restricted => self.may_read(index, body.topic()),
+            _ => true,
+        }
+    }
+
+    /// Whether a session's client may publish to a topic, which has the mount point before it.
+    pub(super) fn may_write(&mut self, index: SessionIndex, topic: &str) -> bool {
+        let rights = self.sessions[index.0 as usize].rights.as_mut();
+        rights.is_none_or(|rights| rights.may_write(topic))
+    }
+
+    /// Whether a session's client may subscribe to a filter, without its share name and with the mount point before it.
+    pub(super) fn grants(&self, index: SessionIndex, filter: &str) -> bool {
+        let rights = self.sessions[index.0 as usize].rights.as_ref();
+        rights.is_none_or(|rights| rights.grants(filter))
+    }
+
+    /// A topic as the broker calls it; `None` if its client calls it the same.
+    pub(super) fn mounted_topic(&self, index: SessionIndex, topic: &str) -> Option<Box<str>> {
+        self.sessions[index.0 as usize]
+            .rights
+            .as_ref()?
+            .mount(topic)
+    }
+
+    /// A filter, perhaps with its share name, as the broker calls it; `None` if its client calls it the same, or if it is none.
+    pub(super) fn mounted_filter(&self, index: SessionIndex, text: &str) -> Option<Box<str>> {
+        let rights = self.sessions[index.0 as usize].rights.as_ref()?;
+        let parsed = Filter::parse(text)?;
+        let mounted = rights.mount(parsed.filter)?;
+        match parsed.share {
+            Some(share) => Some(format!("$share/{share}/{mounted}").into()),
+            None => Some(mounted),
+        }
+    }
+}
+
+/// A pattern for one client; `None` if it is not for it: it asks for a user name and the client has none, or it asks for a name that would be more
+/// than one level, or a wildcard. Such a name is taken for any name by a pattern that denies.
+fn put_names(pattern: &str, user: Option<&str>, client_id: &str, denies: bool) -> Option<Box<str>> {
+    let mut filter = String::with_capacity(pattern.len());
+    for (at, level) in pattern.split('/').enumerate() {
+        let name = match level {
+            "%u" => Some(user?),
+            "%c" => Some(client_id),
+            _ => None,
+        };
+        if at > 0 {
+            filter.push('/');
+        }
+        filter.push_str(match name {
+            None => level,
+            Some(name) if !name.contains(['+', '#', '/']) => name,
+            Some(_) if denies => "+",
+            Some(_) => return None,
+        });
+    }
+    Some(filter.into())
+}
+
+/// Whether a rule's filter matches every topic that another filter does.
+fn covers(rule: &str, filter: &str) -> bool {
+    if filter.starts_with('$') && rule.starts_with(['+', '#']) {
+        return false;
+    }
+    let (mut rule, mut filter) = (rule.split('/'), filter.split('/'));
+    loop {
+        match (rule.next(), filter.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some(_), Some("#")) | (None, Some(_)) | (Some(_), None) => return false,
+            (Some("+"), Some(_)) => {}
+            (Some(wanted), Some(level)) => {
+                if wanted != level {
+                    return false;
+                }
+            }
+        }
+    }
+}

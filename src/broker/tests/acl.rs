@@ -1,0 +1,555 @@
+//! Access rules: what is refused, what is not delivered, and what a client loses when they change.
+
+use std::sync::Arc;
+
+use super::super::{Acl, Permission, Rules};
+use super::*;
+
+/// A list from lines as `alice read a/#`; `-` is the clients without a user name, `*` stands before a pattern.
+fn acl(lines: &[&str]) -> Option<Arc<Acl>> {
+    let mut acl = Acl::default();
+    for line in lines {
+        let words: Vec<&str> = line.split(' ').collect();
+        let permission = words[1].parse().expect("an access");
+        let added = match words[0] {
+            "*" => acl.patterns().add_pattern(permission, words[2]),
+            "-" => acl.user(None).add_topic(permission, words[2]),
+            name => acl.user(Some(name)).add_topic(permission, words[2]),
+        };
+        added.expect("a filter");
+    }
+    Some(Arc::new(acl))
+}
+
+fn world(lines: &[&str]) -> World {
+    World::with(Settings {
+        acl: acl(lines),
+        ..Settings::default()
+    })
+}
+
+/// Connects a client as a user.
+fn connect_as(world: &mut World, name: &str, client: &Client) -> Peer {
+    world.arrival = user(name);
+    world.connect(client)
+}
+
+/// Whether a client may publish to a topic: what PUBACK says.
+fn may_write(world: &mut World, peer: Peer, topic: &str) -> bool {
+    world.publish(peer, message(1, 1, topic, "x"));
+    let got = world.all(peer);
+    let acks: Vec<&String> = got
+        .iter()
+        .filter(|line| line.starts_with("PUBACK"))
+        .collect();
+    assert_eq!(acks.len(), 1, "{got:?}");
+    !acks[0].contains("NotAuthorized")
+}
+
+/// Whether a client may subscribe to a filter: what SUBACK says.
+fn may_subscribe(world: &mut World, peer: Peer, filter: &str) -> bool {
+    let got = world.subscribe(peer, filter, 1);
+    !got[0].contains("NotAuthorized")
+}
+
+#[test]
+fn what_no_rule_allows_is_refused() {
+    let mut world = world(&["alice read r/#", "alice write w/+", "alice readwrite b"]);
+    let alice = connect_as(&mut world, "alice", &client("a"));
+    for (topic, allowed) in [
+        ("w/1", true),
+        ("b", true),
+        ("r/1", false),
+        ("w/1/2", false),
+        ("w", false),
+        ("other", false),
+    ] {
+        assert_eq!(may_write(&mut world, alice, topic), allowed, "{topic}");
+    }
+    assert_eq!(world.broker.counters().publishes_not_authorized, 4);
+    for (filter, allowed) in [("r/1", true), ("b", true), ("w/1", false), ("x", false)] {
+        assert_eq!(
+            may_subscribe(&mut world, alice, filter),
+            allowed,
+            "{filter}"
+        );
+    }
+    assert_eq!(world.broker.counters().subscriptions_not_authorized, 2);
+    // Nobody else is alice.
+    for arrival in [user("bob"), anonymous()] {
+        world.arrival = arrival;
+        let other = world.connect(&client("o"));
+        assert!(!may_write(&mut world, other, "b"));
+        assert!(!may_subscribe(&mut world, other, "b"));
+    }
+}
+
+#[test]
+fn an_empty_list_allows_nothing_and_no_list_everything() {
+    for (list, allowed) in [(acl(&[]), false), (None, true)] {
+        let mut world = World::with(Settings {
+            acl: list,
+            ..Settings::default()
+        });
+        let peer = world.connect(&client("a"));
+        assert_eq!(may_write(&mut world, peer, "t"), allowed);
+        assert_eq!(may_subscribe(&mut world, peer, "t"), allowed);
+        assert_eq!(world.broker.restricted, !allowed, "deliveries are checked");
+    }
+}
+
+#[test]
+fn a_refused_publish_is_answered_by_qos_and_version_and_reaches_nobody() {
+    let mut world = world(&["- read #", "- write ok"]);
+    let all = world.connect(&client("all"));
+    world.subscribe(all, "#", 2);
+    let five = world.connect(&client("5"));
+    for qos in 0..3 {
+        world.publish(five, message(qos, 7, "no", "x"));
+    }
+    assert_eq!(
+        world.all(five),
+        ["PUBACK #7 NotAuthorized", "PUBREC #7 NotAuthorized"]
+    );
+    // The identifier is free again.
+    world.publish(five, message(2, 7, "ok", "1"));
+    assert_eq!(world.all(five), ["PUBREC #7"]);
+    let three = world.connect(&publisher());
+    for qos in 0..3 {
+        world.publish(three, message(qos, 7, "no", "x"));
+    }
+    world.pubrel(three, 7);
+    assert_eq!(world.all(three), ["PUBACK #7", "PUBREC #7", "PUBCOMP #7"]);
+    assert_eq!(world.drain(all), ["PUBLISH q2 ok=1"]);
+    assert_eq!(world.broker.counters().publishes_not_authorized, 6);
+}
+
+#[test]
+fn a_topic_alias_stands_for_its_topic() {
+    let mut world = world(&["- write ok"]);
+    let peer = world.connect(&client("a"));
+    world.publish_with(peer, message(1, 1, "no", "x"), &[Property::TopicAlias(1)]);
+    world.publish_with(peer, message(1, 2, "", "x"), &[Property::TopicAlias(1)]);
+    assert_eq!(
+        world.all(peer),
+        ["PUBACK #1 NotAuthorized", "PUBACK #2 NotAuthorized"]
+    );
+}
+
+#[test]
+fn a_filter_is_granted_if_one_rule_covers_all_of_it() {
+    let mut world = world(&[
+        "- read a/+/c",
+        "- read b/#",
+        "- read +/x",
+        "- read $SYS/broker/#",
+        "- deny b/secret/#",
+    ]);
+    let peer = world.connect(&client("a"));
+    for (filter, granted) in [
+        ("a/b/c", true),
+        ("a/+/c", true),
+        ("a/#", false),
+        ("a/+/+", false),
+        ("a/+/c/#", false),
+        ("b", true),
+        ("b/#", true),
+        ("b/+/c", true),
+        ("b/secret", false),
+        ("b/secret/#", false),
+        ("+/#", false),
+        ("#", false),
+        ("+/x", true),
+        ("q/x", true),
+        ("$SYS/x", false),
+        ("$SYS/broker/uptime", true),
+        ("$SYS/#", false),
+        ("$share/g/b/+", true),
+        ("$share/g/#", false),
+    ] {
+        assert_eq!(may_subscribe(&mut world, peer, filter), granted, "{filter}");
+    }
+}
+
+#[test]
+fn an_old_client_is_told_that_its_subscription_failed() {
+    let mut world = world(&["- read a"]);
+    let three = world.connect(&publisher());
+    world.ask(three, 1, &[("a", options(1)), ("b", options(1))]);
+    assert_eq!(world.all(three), ["SUBACK [GrantedQos1, UnspecifiedError]"]);
+}
+
+#[test]
+fn a_rule_that_denies_wins_over_all_that_allow() {
+    let mut world = world(&["alice readwrite #", "alice deny a", "* deny b/#"]);
+    let alice = connect_as(&mut world, "alice", &client("a"));
+    assert!(may_subscribe(&mut world, alice, "#"));
+    for (topic, allowed) in [("a", false), ("b/1", false), ("c", true)] {
+        assert_eq!(may_write(&mut world, alice, topic), allowed, "{topic}");
+    }
+    // What the filter covers and a rule denies is not delivered.
+    world.arrival = anonymous();
+    world.broker.set_acl(
+        acl(&["- write #", "alice read #", "alice deny a", "* deny b"]),
+        world.now,
+    );
+    world.all(alice);
+    let other = world.connect(&publisher());
+    for qos in 0..3 {
+        for (id, topic) in [(1, "a"), (2, "c")] {
+            world.publish(other, message(qos, id, topic, "x"));
+            world.pubrel(other, id);
+        }
+    }
+    world.all(other);
+    assert_eq!(
+        world.drain(alice),
+        ["PUBLISH c=x", "PUBLISH q1 c=x", "PUBLISH q1 c=x"]
+    );
+    assert_eq!(world.broker.counters().dropped_not_authorized, 3);
+}
+
+#[test]
+fn a_pattern_holds_for_everybody_with_their_own_names() {
+    let mut world = world(&["* readwrite home/%u/%c/#", "* read news", "* write $x/%u"]);
+    let alice = connect_as(&mut world, "alice", &client("c1"));
+    assert!(may_write(&mut world, alice, "home/alice/c1/x"));
+    assert!(may_write(&mut world, alice, "home/alice/c1"));
+    assert!(!may_write(&mut world, alice, "home/alice/c2/x"));
+    assert!(!may_write(&mut world, alice, "home/bob/c1/x"));
+    assert!(!may_write(&mut world, alice, "home/%u/%c/x"));
+    assert!(may_write(&mut world, alice, "$x/alice"));
+    assert!(may_subscribe(&mut world, alice, "home/alice/c1/+"));
+    assert!(may_subscribe(&mut world, alice, "news"));
+    world.arrival = anonymous();
+    let nobody = world.connect(&client("c1"));
+    assert!(!may_write(&mut world, nobody, "home//c1"));
+    assert!(may_subscribe(&mut world, nobody, "news"));
+}
+
+#[test]
+fn a_name_that_is_no_single_level_matches_no_pattern_that_allows() {
+    for (name, id) in [
+        ("+", "c"),
+        ("#", "c"),
+        ("a/b", "c"),
+        ("u", "+"),
+        ("u", "c#"),
+        ("u", "/"),
+    ] {
+        let mut world = world(&[
+            "* readwrite home/%u/%c",
+            "* readwrite open",
+            "* deny open/%u/%c",
+        ]);
+        let odd = connect_as(&mut world, name, &client(id));
+        assert!(!may_write(&mut world, odd, "home/x/c"), "{name} {id}");
+        assert!(!may_write(&mut world, odd, "home/a/b/c"), "{name} {id}");
+        assert!(!may_subscribe(&mut world, odd, "home/+/c"), "{name} {id}");
+        assert!(may_write(&mut world, odd, "open"), "{name} {id}");
+    }
+    // A rule that denies holds for such a name, whatever the name would be.
+    let mut world = world(&["u/v readwrite #", "* deny home/%u"]);
+    let odd = connect_as(&mut world, "u/v", &client("c"));
+    assert!(!may_write(&mut world, odd, "home/x"));
+    assert!(may_write(&mut world, odd, "home/x/y"));
+}
+
+#[test]
+fn rules_that_came_with_the_credentials_stand_instead_of_the_list() {
+    use super::super::access::Identity;
+    use super::super::acl::Rights;
+    let mut rules = Rules::default();
+    rules
+        .add_pattern(Permission::Write, "own/%u")
+        .expect("a filter");
+    let identity = Identity {
+        user: Some("alice".into()),
+        rules: Some(Arc::new(rules)),
+    };
+    let list = acl(&["alice readwrite #"]);
+    let mut rights = Rights::new(list.as_deref(), &identity, "c", "").expect("it may not do all");
+    assert!(rights.may_write("own/alice"));
+    assert!(!rights.may_write("other"));
+    assert!(!rights.may_read("own/alice"));
+    assert!(Rights::new(None, &identity, "c", "").is_some());
+    assert!(Rights::new(None, &Identity::default(), "c", "").is_none());
+}
+
+#[test]
+fn many_rules_and_topics_are_answered_alike_the_second_time() {
+    let lines: Vec<String> = (0..40).map(|n| format!("- readwrite t/{n}")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let mut world = world(&lines);
+    let peer = world.connect(&client("a"));
+    for _ in 0..2 {
+        for n in 0..80 {
+            assert_eq!(
+                may_write(&mut world, peer, &format!("t/{n}")),
+                n < 40,
+                "{n}"
+            );
+        }
+    }
+}
+
+#[test]
+fn retained_messages_are_checked() {
+    let mut world = world(&["- readwrite t/#", "alice read t/#", "alice deny t/secret"]);
+    let peer = world.connect(&client("pub"));
+    for topic in ["t/open", "t/secret"] {
+        world.publish(peer, retained(1, 1, topic, "x"));
+        world.all(peer);
+    }
+    let alice = connect_as(&mut world, "alice", &client("a"));
+    assert_eq!(
+        world.subscribe(alice, "t/#", 1),
+        ["SUBACK [GrantedQos1]", "PUBLISH #1 q1 retain t/open=x"]
+    );
+}
+
+#[test]
+fn what_waited_is_checked_when_it_is_sent() {
+    let mut world = world(&["- write #", "alice read #"]);
+    let alice = connect_as(&mut world, "alice", &durable("a"));
+    world.subscribe(alice, "#", 2);
+    world.lose(alice);
+    world.arrival = anonymous();
+    let peer = world.connect(&publisher());
+    for (id, topic) in [(1, "open"), (2, "secret"), (3, "open")] {
+        world.publish(peer, message(2, id, topic, "x"));
+    }
+    world.flush();
+    world.broker.set_acl(
+        acl(&["- write #", "alice read #", "alice deny secret"]),
+        world.now,
+    );
+    let alice = connect_as(&mut world, "alice", &durable("a"));
+    assert_eq!(world.drain(alice), ["PUBLISH q2 open=x"; 2]);
+    for id in 1..=3 {
+        world.pubrel(peer, id);
+    }
+    world.assert_nothing_left();
+}
+
+#[test]
+fn what_was_under_way_is_checked_when_it_is_sent_again() {
+    let mut world = world(&["- write #", "alice read #"]);
+    let alice = connect_as(&mut world, "alice", &durable("a"));
+    world.subscribe(alice, "#", 1);
+    world.arrival = anonymous();
+    let peer = world.connect(&publisher());
+    for topic in ["secret", "open"] {
+        world.publish(peer, message(1, 1, topic, "x"));
+    }
+    world.settle();
+    assert_eq!(world.got(alice).len(), 2);
+    world.lose(alice);
+    world
+        .broker
+        .set_acl(acl(&["alice read #", "alice deny secret"]), world.now);
+    let alice = connect_as(&mut world, "alice", &durable("a"));
+    assert_eq!(world.drain(alice), ["PUBLISH q1 dup open=x"]);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_session_keeps_no_subscription_its_new_user_may_not_have() {
+    let mut world = world(&[
+        "- write #",
+        "alice read a/#",
+        "bob read b/#",
+        "alice read $SYS/#",
+    ]);
+    let alice = connect_as(&mut world, "alice", &durable("shared-id"));
+    world.subscribe(alice, "a/#", 1);
+    world.subscribe(alice, "$share/g/a/1", 1);
+    world.lose(alice);
+    world.arrival = anonymous();
+    let peer = world.connect(&publisher());
+    world.publish(peer, message(1, 1, "a/0", "before"));
+    world.settle();
+    world.writes();
+    let bob = connect_as(&mut world, "bob", &durable("shared-id"));
+    world.publish(peer, message(1, 1, "a/1", "after"));
+    assert_eq!(world.drain(bob), [""; 0]);
+    world.flush();
+    let writes = world.writes();
+    for gone in [
+        "RemoveSubscription k1 a/#",
+        "RemoveSubscription k1 $share/g/a/1",
+    ] {
+        assert!(writes.iter().any(|write| write == gone), "{writes:?}");
+    }
+    world.assert_nothing_left();
+}
+
+#[test]
+fn after_a_restart_a_session_has_its_rights_when_its_client_is_back() {
+    let lines = ["- write #", "alice read #", "alice deny secret"];
+    let mut world = world(&lines);
+    let alice = connect_as(&mut world, "alice", &durable("a"));
+    world.subscribe(alice, "#", 1);
+    world.flush();
+    world.crash();
+    world.broker.set_acl(acl(&lines), world.now);
+    world.arrival = anonymous();
+    let peer = world.connect(&publisher());
+    for topic in ["secret", "open"] {
+        world.publish(peer, message(1, 1, topic, "x"));
+    }
+    world.flush();
+    let alice = connect_as(&mut world, "alice", &durable("a"));
+    assert_eq!(world.drain(alice), ["PUBLISH q1 open=x"]);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_shared_message_goes_only_to_a_member_that_may_read_it() {
+    let mut world = world(&[
+        "- write #",
+        "alice read t/#",
+        "bob read t/#",
+        "bob deny t/secret",
+    ]);
+    let alice = connect_as(&mut world, "alice", &client("a"));
+    let bob = connect_as(&mut world, "bob", &client("b"));
+    for peer in [alice, bob] {
+        world.subscribe(peer, "$share/g/t/#", 1);
+    }
+    world.arrival = anonymous();
+    let peer = world.connect(&publisher());
+    for n in 0..4 {
+        world.publish(peer, message(1, 1, "t/secret", &n.to_string()));
+        world.publish(peer, message(0, 0, "t/secret", "x"));
+    }
+    world.publish(peer, message(1, 1, "t/open", "y"));
+    world.publish(peer, message(1, 1, "t/open", "z"));
+    assert_eq!(world.drain(bob).len(), 1);
+    assert_eq!(world.drain(alice).len(), 9);
+}
+
+#[test]
+fn what_waits_in_a_group_for_others_holds_no_member_back() {
+    let mut world = world(&[
+        "- write #",
+        "alice read t/#",
+        "bob read t/#",
+        "bob deny t/secret",
+    ]);
+    let alice = connect_as(&mut world, "alice", &durable("a"));
+    world.subscribe(alice, "$share/g/t/#", 1);
+    let bob = connect_as(&mut world, "bob", &durable("b"));
+    world.subscribe(bob, "$share/g/t/#", 1);
+    world.lose(alice);
+    world.lose(bob);
+    world.arrival = anonymous();
+    let peer = world.connect(&publisher());
+    for topic in ["t/secret", "t/1", "t/secret", "t/2"] {
+        world.publish(peer, message(1, 1, topic, "x"));
+    }
+    world.flush();
+    let bob = connect_as(&mut world, "bob", &durable("b"));
+    assert_eq!(world.drain(bob), ["PUBLISH q1 t/1=x", "PUBLISH q1 t/2=x"]);
+    // Nobody is left who may have the others.
+    world
+        .broker
+        .set_acl(acl(&["bob read t/#", "* deny t/secret"]), world.now);
+    assert_eq!(world.drain(bob), [""; 0]);
+    let alice = connect_as(&mut world, "alice", &durable("a"));
+    assert_eq!(world.drain(alice), [""; 0]);
+    world.publish(bob, message(1, 1, "x", "x"));
+    assert_eq!(world.drain(bob), [""; 0]);
+    world.assert_nothing_left();
+    assert!(world.broker.counters().dropped_not_authorized >= 2);
+}
+
+#[test]
+fn a_will_is_checked_when_it_is_given_and_when_it_is_published() {
+    let mut world = world(&["- write w", "heir read #"]);
+    let heir = connect_as(&mut world, "heir", &client("heir"));
+    world.subscribe(heir, "#", 1);
+    world.arrival = anonymous();
+    let peer = world.open(&client("a").will(0, "other", "x"));
+    assert_eq!(world.got(peer), ["CONNACK NotAuthorized"]);
+    assert!(world.closes(peer));
+    world.lose(peer);
+    let peer = world.connect(&client("a").will(0, "w", "1"));
+    world.lose(peer);
+    assert_eq!(world.drain(heir), ["PUBLISH w=1"]);
+    let peer = world.connect(&client("a").will(0, "w", "2"));
+    world.broker.set_acl(acl(&["heir read #"]), world.now);
+    world.lose(peer);
+    assert_eq!(world.drain(heir), [""; 0]);
+    assert_eq!(world.broker.counters().wills_published, 1);
+    assert_eq!(world.broker.counters().publishes_not_authorized, 2);
+}
+
+#[test]
+fn a_client_loses_what_is_withdrawn_at_once_and_no_other_notices() {
+    let mut world = world(&[
+        "alice readwrite a/#",
+        "bob readwrite b/#",
+        "carol readwrite #",
+    ]);
+    let peers = ["alice", "bob", "carol"].map(|name| {
+        let peer = connect_as(&mut world, name, &durable(name));
+        world.subscribe(peer, if name == "bob" { "b/#" } else { "a/#" }, 1);
+        peer
+    });
+    let [alice, bob, carol] = peers;
+    world.broker.set_acl(
+        acl(&["bob readwrite b/#", "carol read #", "alice read b"]),
+        world.now,
+    );
+    assert_eq!(world.got(alice), ["DISCONNECT AdministrativeAction"]);
+    assert!(world.closes(alice));
+    world.lose(alice);
+    for peer in [bob, carol] {
+        assert_eq!(world.got(peer), [""; 0]);
+        assert!(!world.closes(peer));
+    }
+    // A right to publish is gone without a word until it is used.
+    assert!(may_write(&mut world, bob, "b/1"));
+    assert!(!may_write(&mut world, carol, "a/1"));
+    let alice = connect_as(&mut world, "alice", &durable("alice"));
+    assert_eq!(
+        world.broker.sessions[world.broker.connections[alice.id.0 as usize]
+            .session
+            .expect("one")
+            .0 as usize]
+            .subscriptions
+            .len(),
+        0
+    );
+    assert!(!may_subscribe(&mut world, alice, "a/#"));
+    // Without a list, everything is allowed again.
+    world.broker.set_acl(None, world.now);
+    assert!(may_subscribe(&mut world, alice, "a/#"));
+    assert!(may_write(&mut world, carol, "a/1"));
+}
+
+#[test]
+fn a_message_that_was_taken_is_acknowledged_though_it_is_not_allowed_any_more() {
+    let mut world = world(&["- write t", "heir read #"]);
+    let heir = connect_as(&mut world, "heir", &client("heir"));
+    world.subscribe(heir, "#", 2);
+    world.arrival = anonymous();
+    let peer = world.connect(&durable("a"));
+    world.publish(peer, message(2, 5, "t", "x"));
+    world.all(peer);
+    world.broker.set_acl(acl(&["heir read #"]), world.now);
+    world.publish(
+        peer,
+        Publish {
+            dup: true,
+            ..message(2, 5, "t", "x")
+        },
+    );
+    assert_eq!(world.all(peer), ["PUBREC #5"]);
+    world.pubrel(peer, 5);
+    assert_eq!(world.all(peer), ["PUBCOMP #5"]);
+    world.publish(peer, message(2, 5, "t", "x"));
+    assert_eq!(world.all(peer), ["PUBREC #5 NotAuthorized"]);
+    assert_eq!(world.drain(heir), ["PUBLISH q2 t=x"]);
+}

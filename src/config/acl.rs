@@ -1,0 +1,237 @@
+//! What clients may do: an ACL file in Mosquitto's format, rules in the configuration, or both.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::tree::{Section, Value};
+use super::{ConfigError, Problem, read_text};
+use crate::broker::{Acl, Permission, Rules};
+
+/// Bytes of an ACL file that are read; a longer one is refused.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+const ACCESS_EXPECTED: &str = "\"read\", \"write\", \"readwrite\" or \"deny\"";
+
+/// Where the rules are. Without a file and without rules everybody may do everything; otherwise only what a rule allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AclSettings {
+    /// A file in Mosquitto's format.
+    pub file: Option<PathBuf>,
+    /// The rules in the configuration, if there are any.
+    pub rules: Option<Acl>,
+}
+
+impl AclSettings {
+    /// Reads the file, and puts it together with the rules; `None` if there is neither.
+    ///
+    /// # Errors
+    /// Every problem of the file, each with its line.
+    pub fn load(&self) -> Result<Option<Arc<Acl>>, ConfigError> {
+        let mut acl = self.rules.clone();
+        if let Some(file) = &self.file {
+            let text = read_text(file, MAX_FILE_BYTES)?;
+            parse(file, &text, acl.get_or_insert_default())?;
+        }
+        Ok(acl.map(Arc::new))
+    }
+}
+
+/// Reads the keys.
+pub(super) fn acl(root: &mut Section<'_, '_>) -> AclSettings {
+    let expected = "the path of a file";
+    let file = root.optional("acl_file", expected, |value| {
+        let text = value.as_text().filter(|text| !text.is_empty())?;
+        Some(PathBuf::from(text))
+    });
+    let mut acl = Acl::default();
+    let rules = root.each("acl_rules", |mut section| {
+        rule(&mut section, &mut acl);
+        section.close();
+        Some(())
+    });
+    AclSettings {
+        file: file.ok().flatten(),
+        rules: (!rules.is_empty()).then_some(acl),
+    }
+}
+
+fn rule(s: &mut Section<'_, '_>, acl: &mut Acl) {
+    let mut text = |key, expected| {
+        let read = s.optional(key, expected, |value| value.as_text().map(str::to_owned));
+        read.ok().flatten()
+    };
+    let user = text("user", "the name of a user");
+    let topic = text("topic", "a topic filter such as \"sensors/#\"");
+    let pattern = text("pattern", "a topic filter such as \"sensors/%u/#\"");
+    let access = s.get(
+        "access",
+        Permission::ReadWrite,
+        ACCESS_EXPECTED,
+        |value: &Value| value.as_text()?.parse().ok(),
+    );
+    let (key, added) = match (topic, pattern) {
+        (Some(topic), None) => {
+            let rules = acl.user(user.as_deref());
+            ("topic", rules.add_topic(access, &topic))
+        }
+        (None, Some(pattern)) if user.is_none() => {
+            ("pattern", acl.patterns().add_pattern(access, &pattern))
+        }
+        (None, Some(_)) => ("user", Err("a pattern is for all users; expected a topic")),
+        _ => ("topic", Err("expected one of topic and pattern")),
+    };
+    if let Err(what) = added {
+        s.reject(key, what);
+    }
+}
+
+/// Reads lines `user NAME`, `topic [ACCESS] FILTER` and `pattern [ACCESS] FILTER`. What stands before the first `user` is for clients without a
+/// user name. Adds to `acl`.
+fn parse(file: &Path, text: &str, acl: &mut Acl) -> Result<(), ConfigError> {
+    let mut problems = Vec::new();
+    let mut user = None;
+    for (at, line) in text.lines().enumerate() {
+        if let Err(what) = parse_line(line.trim_end(), &mut user, acl) {
+            problems.push(Problem {
+                place: format!("{}:{}", file.display(), at + 1),
+                key: String::new(),
+                what,
+            });
+        }
+    }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(ConfigError { problems })
+    }
+}
+
+fn parse_line<'a>(line: &'a str, user: &mut Option<&'a str>, acl: &mut Acl) -> Result<(), String> {
+    if line.is_empty() || line.starts_with('#') {
+        return Ok(());
+    }
+    if line.contains('\t') {
+        return Err("found a tab, expected spaces between words".to_owned());
+    }
+    let line = line.trim_start_matches(' ');
+    let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let rest = rest.trim_start_matches(' ');
+    match word {
+        "user" if rest.is_empty() => Err("expected a user name after user".to_owned()),
+        "user" => {
+            *user = Some(rest);
+            Ok(())
+        }
+        "topic" => add_rule(rest, acl.user(*user), Rules::add_topic),
+        "pattern" => add_rule(rest, acl.patterns(), Rules::add_pattern),
+        _ => Err(format!("found {word:?}, expected user, topic or pattern")),
+    }
+}
+
+fn add_rule(
+    rest: &str,
+    rules: &mut Rules,
+    add: fn(&mut Rules, Permission, &str) -> Result<(), &'static str>,
+) -> Result<(), String> {
+    // A filter with spaces in it needs the access before it.
+    let (access, filter) = match rest.split_once(' ') {
+        None => (Permission::ReadWrite, rest),
+        Some((word, filter)) => {
+            let access = word.parse().map_err(|()| {
+                format!("found {word:?}, expected {ACCESS_EXPECTED} before the topic")
+            })?;
+            (access, filter.trim_start_matches(' '))
+        }
+    };
+    if filter.is_empty() {
+        return Err("expected a topic".to_owned());
+    }
+    add(rules, access, filter).map_err(|what| format!("found {filter:?}: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Overrides};
+
+    fn read(text: &str) -> Result<Acl, Vec<String>> {
+        let mut acl = Acl::default();
+        match parse(Path::new("acl"), text, &mut acl) {
+            Ok(()) => Ok(acl),
+            Err(error) => Err(error.problems.iter().map(ToString::to_string).collect()),
+        }
+    }
+
+    fn configured(text: &str) -> Result<AclSettings, Vec<String>> {
+        Config::parse(text, Path::new("f.toml"), [], &Overrides::default())
+            .map(|config| config.acl)
+            .map_err(|error| error.problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_file_says_the_same_as_rules_in_the_configuration() {
+        let file = "# anonymous\ntopic read public/#\n\n  user  alice in the sky\ntopic a/b\n\
+                    topic write  with space/#\r\ntopic deny a/b/secret\nuser bob\n\
+                    pattern readwrite home/%u/%c/#\nuser alice in the sky\ntopic read more\n";
+        let rules = "[[acl_rules]]\ntopic = 'public/#'\naccess = 'read'\n\
+                     [[acl_rules]]\nuser = 'alice in the sky'\ntopic = 'a/b'\n\
+                     [[acl_rules]]\nuser = 'alice in the sky'\ntopic = 'with space/#'\naccess = 'write'\n\
+                     [[acl_rules]]\nuser = 'alice in the sky'\ntopic = 'a/b/secret'\naccess = 'deny'\n\
+                     [[acl_rules]]\npattern = 'home/%u/%c/#'\n\
+                     [[acl_rules]]\nuser = 'alice in the sky'\ntopic = 'more'\naccess = 'read'\n";
+        let settings = configured(rules).expect("good rules");
+        assert_eq!(settings.rules, Some(read(file).expect("a good file")));
+        assert_eq!(configured(""), Ok(AclSettings::default()));
+        assert_eq!(AclSettings::default().load(), Ok(None));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        for (line, needle) in [
+            (
+                "users x",
+                "found \"users\", expected user, topic or pattern",
+            ),
+            ("user ", "expected a user name"),
+            ("topic", "expected a topic"),
+            ("topic rw a/b", "found \"rw\", expected \"read\""),
+            ("topic a/#/b", "found \"a/#/b\": expected a topic filter"),
+            ("topic read $share/g/a", "not on a group"),
+            ("pattern a/x%u", "stand for a whole level"),
+            ("topic read\ta", "found a tab"),
+        ] {
+            let problems = read(&format!("topic a\n{line}\n{line}")).expect_err(line);
+            assert_eq!(problems.len(), 2, "{problems:?}");
+            assert!(problems[0].starts_with("acl:2: "), "{problems:?}");
+            assert!(problems[0].contains(needle), "{line}: {problems:?}");
+        }
+        for (text, needle) in [
+            (
+                "topic = 'a/#/b'",
+                "acl_rules[0].topic: expected a topic filter",
+            ),
+            ("access = 'read'", "expected one of topic and pattern"),
+            (
+                "topic = 'a'\npattern = 'b'",
+                "expected one of topic and pattern",
+            ),
+            ("user = 'u'\npattern = 'b'", "a pattern is for all users"),
+            (
+                "topic = 'a'\naccess = 'rw'",
+                "acl_rules[0].access: found \"rw\"",
+            ),
+        ] {
+            let problems = configured(&format!("[[acl_rules]]\n{text}")).expect_err(text);
+            assert!(problems[0].contains(needle), "{text}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let settings = AclSettings {
+            file: Some("/nowhere/acl".into()),
+            rules: None,
+        };
+        let error = settings.load().expect_err("no file").to_string();
+        assert!(error.starts_with("/nowhere/acl: cannot be read"), "{error}");
+    }
+}

@@ -1,0 +1,531 @@
+//! Callouts: somebody else decides, asked over HTTP.
+//!
+//! The request is a POST with the JSON object `{"username": ..., "password": ..., "clientid": ..., "address": ...}`; what the client has not sent is
+//! `null`. The status is the answer:
+//!
+//! | status | means |
+//! |---|---|
+//! | 200, 204 | accepted; a 200 with the type `application/json` may have `username`, which is then the user name, and `publish` and `subscribe`, lists of topic filters, which are then what the client may do |
+//! | 401, 403 | refused |
+//! | 404 | not known: the next method is asked |
+//! | any other, none in time | failed: see [`OnError`] |
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::{hmac, rand};
+use axum::body::Bytes;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
+use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::jwt::rules;
+use super::{Answer, Credentials, Problem, accepted, read_secret};
+use crate::broker::Identity;
+use crate::net::tls::{authorities, provider};
+
+/// Bytes of an answer that are read; a longer one is a failure.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// How long a connection is kept that is not used.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Whom to ask, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// Where; `http` or `https`.
+    pub url: Uri,
+    /// The authorities of the server's certificate; without it, those the system trusts.
+    pub cafile: Option<PathBuf>,
+    /// What the header `Authorization` says.
+    pub authorization: Option<Secret>,
+    /// How long an answer may take, waiting for a turn included.
+    pub timeout: Duration,
+    /// Requests under way at once. Reached: others wait.
+    pub max_requests: usize,
+    /// How long an answer is remembered, whichever it was; zero for not at all.
+    pub cache_time: Duration,
+    /// Answers remembered. Reached: another one is forgotten.
+    pub cache_size: usize,
+    /// What happens when there is no answer.
+    pub on_error: OnError,
+}
+
+/// Where a secret is: never in the configuration itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Secret {
+    /// In a file.
+    File(PathBuf),
+    /// In this environment variable.
+    Variable(String),
+}
+
+/// What happens when there is no answer. Nobody is let in without one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// The client is refused (0x88, MQTT 3: server unavailable), so that it may try again.
+    #[default]
+    Deny,
+    /// The next method is asked, as if the client were not known.
+    Next,
+}
+
+/// A callout, ready to be made.
+pub struct Http {
+    settings: Arc<HttpSettings>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    authorization: Option<HeaderValue>,
+    turns: Semaphore,
+    cache: Mutex<Cache>,
+}
+
+/// Answers by what was asked, which is not kept: passwords stand here as keyed hashes only.
+struct Cache {
+    key: hmac::Key,
+    answers: HashMap<[u8; 32], (Decision, u64)>,
+}
+
+/// An answer that can be remembered.
+#[derive(Clone)]
+enum Decision {
+    Accepted(Identity),
+    Refused,
+    Unknown,
+}
+
+impl Http {
+    /// Reads the secret and the authorities. Nobody is asked yet.
+    ///
+    /// # Errors
+    /// A file that cannot be used, or a variable that is not there.
+    pub fn load(settings: &Arc<HttpSettings>) -> Result<Http, Vec<Problem>> {
+        let authorization = settings.authorization.as_ref().map(read_authorization);
+        let authorization = authorization.transpose().map_err(|problem| vec![problem])?;
+        let tls = tls(settings).map_err(|problem| vec![problem])?;
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .build();
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(settings.max_requests)
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        Ok(Http {
+            client,
+            authorization,
+            turns: Semaphore::new(settings.max_requests),
+            cache: Mutex::new(Cache::new()),
+            settings: Arc::clone(settings),
+        })
+    }
+
+    /// Asks. `uptime` is in milliseconds.
+    pub(super) async fn ask(&self, credentials: &Credentials, uptime: u64) -> Answer {
+        let password = credentials.password.as_deref().map(std::str::from_utf8);
+        let Ok(password) = password.transpose() else {
+            return Answer::Refused(
+                "its password is not UTF-8 text, which a callout can be asked about",
+            );
+        };
+        let remembered = !self.settings.cache_time.is_zero();
+        let key = remembered.then(|| self.cache().key_of(credentials));
+        if let Some(decision) = key.and_then(|key| self.cache().get(&key, uptime)) {
+            return decision.into();
+        }
+        let outcome = timeout(self.settings.timeout, self.request(credentials, password)).await;
+        match outcome.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+            Ok(decision) => {
+                if let Some(key) = key {
+                    let time = u64::try_from(self.settings.cache_time.as_millis());
+                    let until = uptime.saturating_add(time.unwrap_or(u64::MAX));
+                    let decision = decision.clone();
+                    let size = self.settings.cache_size;
+                    self.cache().put(key, decision, until, uptime, size);
+                }
+                decision.into()
+            }
+            Err(error) => {
+                tracing::error!(url = %self.settings.url, error, "authentication callout failed");
+                match self.settings.on_error {
+                    OnError::Deny => Answer::Failed("the authentication callout failed"),
+                    OnError::Next => Answer::Unknown,
+                }
+            }
+        }
+    }
+
+    async fn request(
+        &self,
+        credentials: &Credentials,
+        password: Option<&str>,
+    ) -> Result<Decision, String> {
+        let closed = |_| "the callout is closed".to_owned();
+        let _turn = self.turns.acquire().await.map_err(closed)?;
+        let request = self.build(credentials, password)?;
+        let answered = self.client.request(request).await;
+        let response = answered.map_err(|error| with_cause(&error))?;
+        match response.status() {
+            StatusCode::OK | StatusCode::NO_CONTENT => {}
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(Decision::Refused),
+            StatusCode::NOT_FOUND => return Ok(Decision::Unknown),
+            other => return Err(format!("the answer is {other}")),
+        }
+        let told = read_object(response).await?;
+        let named = match told.get("username") {
+            None | Some(Value::Null) => credentials.username.as_deref(),
+            Some(name) => Some(name.as_str().ok_or("its username is not text")?),
+        };
+        let user = named.ok_or("neither the client nor the answer has a user name")?;
+        match accepted(user, rules(&told)?)? {
+            Answer::Accepted(identity) => Ok(Decision::Accepted(identity)),
+            _ => Err("the answer cannot be used".to_owned()),
+        }
+    }
+
+    fn build(
+        &self,
+        credentials: &Credentials,
+        password: Option<&str>,
+    ) -> Result<Request<Full<Bytes>>, String> {
+        let body = json!({
+            "username": credentials.username.as_deref(),
+            "password": password,
+            "clientid": &*credentials.client_id,
+            "address": credentials.address.map(|address| address.to_string()),
+        });
+        let mut request =
+            Request::post(&self.settings.url).header(CONTENT_TYPE, "application/json");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let body = Full::new(Bytes::from(body.to_string()));
+        request.body(body).map_err(|error| error.to_string())
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Cache {
+    fn new() -> Cache {
+        let mut secret = [0; 32];
+        // Without randomness the hashes are guessable by whoever can read this memory, and with it the passwords, anyway.
+        let _ = rand::fill(&mut secret);
+        Cache {
+            key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
+            answers: HashMap::new(),
+        }
+    }
+
+    /// Everything a callout is told, as one value.
+    fn key_of(&self, credentials: &Credentials) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.key);
+        let address = credentials.address.map(|address| address.to_string());
+        for part in [
+            credentials.username.as_deref().map(str::as_bytes),
+            credentials.password.as_deref(),
+            Some(credentials.client_id.as_bytes()),
+            address.as_deref().map(str::as_bytes),
+        ] {
+            let length = part.map_or(u64::MAX, |part| part.len() as u64);
+            context.update(&length.to_be_bytes());
+            context.update(part.unwrap_or_default());
+        }
+        let mut key = [0; 32];
+        key.copy_from_slice(context.sign().as_ref());
+        key
+    }
+
+    fn get(&self, key: &[u8; 32], uptime: u64) -> Option<Decision> {
+        let (decision, until) = self.answers.get(key)?;
+        (uptime < *until).then(|| decision.clone())
+    }
+
+    fn put(&mut self, key: [u8; 32], decision: Decision, until: u64, uptime: u64, size: usize) {
+        if self.answers.len() >= size {
+            self.answers.retain(|_, (_, until)| uptime < *until);
+        }
+        if self.answers.len() >= size
+            && let Some(any) = self.answers.keys().next().copied()
+        {
+            self.answers.remove(&any);
+        }
+        self.answers.insert(key, (decision, until));
+    }
+}
+
+impl From<Decision> for Answer {
+    fn from(decision: Decision) -> Answer {
+        match decision {
+            Decision::Accepted(identity) => Answer::Accepted(identity),
+            Decision::Refused => Answer::Refused("the authentication callout refuses it"),
+            Decision::Unknown => Answer::Unknown,
+        }
+    }
+}
+
+/// The JSON object of an answer; empty if it has none.
+async fn read_object(response: Response<Incoming>) -> Result<Map<String, Value>, String> {
+    let kind = response.headers().get(CONTENT_TYPE);
+    let is_json = kind
+        .and_then(|kind| kind.to_str().ok())
+        .is_some_and(|kind| kind.starts_with("application/json"));
+    if !is_json {
+        return Ok(Map::new());
+    }
+    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect();
+    let body = body.await.map_err(|error| error.to_string())?.to_bytes();
+    serde_json::from_slice(&body).map_err(|error| format!("the answer is no JSON object: {error}"))
+}
+
+fn read_authorization(secret: &Secret) -> Result<HeaderValue, Problem> {
+    let (name, bytes) = match secret {
+        Secret::File(file) => (file.clone(), read_secret(file)),
+        Secret::Variable(name) => {
+            let value = std::env::var(name).map(String::into_bytes);
+            let missing = |_| "this environment variable is not there, or not text".to_owned();
+            (PathBuf::from(name), value.map_err(missing))
+        }
+    };
+    let value = bytes.and_then(|bytes| {
+        let value = HeaderValue::from_bytes(&bytes);
+        value.map_err(|_| {
+            "cannot stand in a header; expected one line such as Bearer TOKEN".to_owned()
+        })
+    });
+    let mut value = value.map_err(|what| Problem::new(&name, None, what))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn tls(settings: &HttpSettings) -> Result<ClientConfig, Problem> {
+    let roots = match settings.url.scheme_str() {
+        Some("https") => authorities(settings.cafile.as_deref())?,
+        _ => rustls::RootCertStore::empty(),
+    };
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Problem::new(std::path::Path::new("TLS"), None, error.to_string()))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// An error with what has caused it: `client error (Connect): connection refused`.
+fn with_cause(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Nothing of the secret.
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Http").field(&self.settings.url).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Permission;
+    use axum::Router;
+    use axum::extract::State;
+    use axum::http::HeaderMap;
+    use axum::response::IntoResponse;
+    use axum::routing::post;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::net::TcpListener;
+
+    /// Answers by user name, and counts what it was asked.
+    async fn server() -> (String, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let routes = Router::new()
+            .route("/login", post(login))
+            .with_state(Arc::clone(&asked));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/login", listener.local_addr().expect("bound"));
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        (url, asked)
+    }
+
+    async fn login(
+        State(asked): State<Arc<AtomicUsize>>,
+        headers: HeaderMap,
+        body: String,
+    ) -> axum::response::Response {
+        asked.fetch_add(1, Ordering::Relaxed);
+        let body: Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(headers[AUTHORIZATION], "Bearer of news");
+        assert_eq!(body["clientid"], "c");
+        assert_eq!(body["address"], "192.0.2.1");
+        let json =
+            |text: &'static str| ([(CONTENT_TYPE, "application/json")], text).into_response();
+        match (body["username"].as_str(), body["password"].as_str()) {
+            (Some("ann"), Some("secret")) => StatusCode::NO_CONTENT.into_response(),
+            (Some("ann"), _) => StatusCode::FORBIDDEN.into_response(),
+            (Some("plain"), _) => "ok".into_response(),
+            (Some("named"), _) => json(r#"{"username":"bob","publish":["a"],"subscribe":["b"]}"#),
+            (Some("broken"), _) => json("{"),
+            (Some("moved"), _) => (StatusCode::FOUND, [("location", "/login")]).into_response(),
+            (Some("slow"), _) => {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                StatusCode::OK.into_response()
+            }
+            _ => StatusCode::NOT_FOUND.into_response(),
+        }
+    }
+
+    fn http(url: &str, change: impl FnOnce(&mut HttpSettings)) -> Http {
+        let secret = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(secret.path(), "Bearer of news\n").expect("written");
+        let mut settings = HttpSettings {
+            url: url.parse().expect("a URL"),
+            cafile: None,
+            authorization: Some(Secret::File(secret.path().to_owned())),
+            timeout: Duration::from_secs(30),
+            max_requests: 4,
+            cache_time: Duration::ZERO,
+            cache_size: 2,
+            on_error: OnError::Deny,
+        };
+        change(&mut settings);
+        Http::load(&Arc::new(settings)).expect("good settings")
+    }
+
+    fn credentials(user: &str, password: &[u8]) -> Credentials {
+        Credentials {
+            username: Some(user.into()),
+            password: Some(password.into()),
+            client_id: "c".into(),
+            address: Some([192, 0, 2, 1].into()),
+        }
+    }
+
+    fn user(answer: &Answer) -> Option<&str> {
+        match answer {
+            Answer::Accepted(identity) => identity.user.as_deref(),
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_status_is_the_answer() {
+        let (url, _) = server().await;
+        let http = http(&url, |_| {});
+        let ask =
+            async |user: &str, password: &[u8]| http.ask(&credentials(user, password), 0).await;
+        assert_eq!(user(&ask("ann", b"secret").await), Some("ann"));
+        assert_eq!(user(&ask("plain", b"").await), Some("plain"));
+        assert!(matches!(ask("ann", b"wrong").await, Answer::Refused(_)));
+        assert!(matches!(ask("ann", b"\xff").await, Answer::Refused(_)));
+        assert!(matches!(ask("eve", b"").await, Answer::Unknown));
+        let Answer::Accepted(named) = ask("named", b"").await else {
+            panic!("not accepted");
+        };
+        let mut rules = crate::broker::Rules::default();
+        rules.add_topic(Permission::Write, "a").expect("a filter");
+        rules.add_topic(Permission::Read, "b").expect("a filter");
+        assert_eq!(named.user.as_deref(), Some("bob"));
+        assert_eq!(named.rules.as_deref(), Some(&rules));
+        for nonsense in ["broken", "moved"] {
+            assert!(
+                matches!(ask(nonsense, b"").await, Answer::Failed(_)),
+                "{nonsense}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn without_an_answer_nobody_comes_in() {
+        let (url, _) = server().await;
+        let slow = http(&url, |it| it.timeout = Duration::from_millis(50));
+        let answer = slow.ask(&credentials("slow", b""), 0).await;
+        assert!(matches!(answer, Answer::Failed(_)));
+        let nobody = "http://127.0.0.1:9/login";
+        let answer = http(nobody, |_| {})
+            .ask(&credentials("ann", b"secret"), 0)
+            .await;
+        assert!(matches!(answer, Answer::Failed(_)));
+        let next = http(nobody, |it| it.on_error = OnError::Next);
+        let answer = next.ask(&credentials("ann", b"secret"), 0).await;
+        assert!(matches!(answer, Answer::Unknown));
+    }
+
+    #[tokio::test]
+    async fn requests_beyond_the_limit_wait_and_the_time_for_an_answer_goes_on() {
+        let (url, asked) = server().await;
+        let http = http(&url, |it| {
+            it.timeout = Duration::from_millis(200);
+            it.max_requests = 1;
+        });
+        let (slow, ann) = (credentials("slow", b""), credentials("ann", b"secret"));
+        let both = tokio::join!(http.ask(&slow, 0), http.ask(&ann, 0));
+        assert!(
+            matches!(both, (Answer::Failed(_), Answer::Failed(_))),
+            "{both:?}"
+        );
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert_eq!(user(&http.ask(&ann, 0).await), Some("ann"));
+    }
+
+    #[tokio::test]
+    async fn answers_are_remembered_for_a_while_and_failures_are_not() {
+        let (url, asked) = server().await;
+        let http = http(&url, |it| it.cache_time = Duration::from_secs(10));
+        let (good, bad) = (credentials("ann", b"secret"), credentials("ann", b"wrong"));
+        for uptime in [0, 9_999] {
+            assert_eq!(user(&http.ask(&good, uptime).await), Some("ann"));
+            assert!(matches!(http.ask(&bad, uptime).await, Answer::Refused(_)));
+            assert_eq!(asked.load(Ordering::Relaxed), 2);
+        }
+        assert_eq!(user(&http.ask(&good, 10_000).await), Some("ann"));
+        assert_eq!(asked.load(Ordering::Relaxed), 3);
+        // Failures are asked about again; more than two answers are not kept.
+        for _ in 0..2 {
+            http.ask(&credentials("broken", b""), 10_000).await;
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 5);
+        for name in ["p1", "p2", "p3"] {
+            http.ask(&credentials(name, b""), 10_000).await;
+        }
+        assert_eq!(http.cache().answers.len(), 2);
+        // Where a client comes from is part of the question.
+        let mut elsewhere = credentials("ann", b"secret");
+        elsewhere.address = None;
+        let before = http.cache().key_of(&good);
+        assert_ne!(http.cache().key_of(&elsewhere), before);
+    }
+
+    #[test]
+    fn a_secret_that_is_missing_is_told() {
+        for (secret, what) in [
+            (
+                Secret::File("/no/such/file".into()),
+                "/no/such/file: cannot be read",
+            ),
+            (
+                Secret::Variable("NO_SUCH_VARIABLE".to_owned()),
+                "NO_SUCH_VARIABLE: this environment variable is not there",
+            ),
+        ] {
+            let problem = read_authorization(&secret).expect_err("missing");
+            assert!(problem.to_string().starts_with(what), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,518 @@
+//! Tokens (JWT, RFC 7519): the password is one, signed by somebody whose key is known. What a client may do can stand in it, too.
+//!
+//! | claim | means |
+//! |---|---|
+//! | `exp` | until when the token is good for a CONNECT, in seconds since 1970; it must be there |
+//! | `nbf` | from when on, if it is there |
+//! | `sub`, or the configured claim | the user name; the one in the CONNECT is not looked at |
+//! | `iss`, `aud` | as configured |
+//! | `publish`, `subscribe` | lists of topic filters: what the client may do, and nothing else, instead of the broker's access list |
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use rustls::pki_types::SubjectPublicKeyInfoDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::{Map, Value};
+
+use super::{Answer, Problem, accepted, read_secret};
+use crate::broker::{Permission, Rules};
+
+/// Bytes of a secret for HS256: as many as the hash has (RFC 7518, section 3.2).
+const MIN_SECRET_BYTES: usize = 32;
+
+/// A key for tokens, and what is expected of those that it has signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JwtSettings {
+    /// How they are signed.
+    pub algorithm: JwtAlgorithm,
+    /// The file: for HS256 the secret itself, of 32 bytes or more; for the others a public key in PEM (`BEGIN PUBLIC KEY`).
+    pub keyfile: PathBuf,
+    /// Only for tokens that name this key in their header (`kid`).
+    pub kid: Option<String>,
+    /// What `iss` must be.
+    pub issuer: Option<String>,
+    /// What `aud` must be, or have among its values; without it `aud` is not looked at.
+    pub audience: Option<String>,
+    /// The claim that is the user name.
+    pub username_claim: String,
+    /// How far the clocks of those who sign may be off.
+    pub leeway: Duration,
+}
+
+/// How tokens are signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JwtAlgorithm {
+    /// HMAC with SHA-256 and a shared secret.
+    Hs256,
+    /// RSA (PKCS #1, 2048 bits or more) with SHA-256.
+    Rs256,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+}
+
+/// The keys, read.
+pub struct Jwt(Vec<(JwtSettings, DecodingKey)>);
+
+impl JwtAlgorithm {
+    fn as_crate(self) -> Algorithm {
+        match self {
+            JwtAlgorithm::Hs256 => Algorithm::HS256,
+            JwtAlgorithm::Rs256 => Algorithm::RS256,
+            JwtAlgorithm::Es256 => Algorithm::ES256,
+        }
+    }
+}
+
+impl Jwt {
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// All keys that cannot be used.
+    pub fn load(all: &[JwtSettings]) -> Result<Jwt, Vec<Problem>> {
+        let (mut keys, mut problems) = (Vec::new(), Vec::new());
+        for settings in all {
+            match load_key(settings) {
+                Ok(key) => keys.push((settings.clone(), key)),
+                Err(what) => problems.push(Problem::new(&settings.keyfile, None, what)),
+            }
+        }
+        if problems.is_empty() {
+            Ok(Jwt(keys))
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// What a password says at this time, in seconds since 1970; one that does not look like a token says nothing.
+    pub(super) fn ask(&self, password: &[u8], now: i64) -> Answer {
+        let Ok(header) = decode_header(password) else {
+            return Answer::Unknown;
+        };
+        let mut why = "no key is known for the token's algorithm and kid";
+        for (settings, key) in &self.0 {
+            let is_meant = settings.algorithm.as_crate() == header.alg
+                && (settings.kid.is_none() || settings.kid == header.kid);
+            if !is_meant {
+                continue;
+            }
+            match decode::<Map<String, Value>>(password, key, &settings.validation()) {
+                Ok(token) => {
+                    let judged = settings.judge(&token.claims, now);
+                    return judged.unwrap_or_else(Answer::Refused);
+                }
+                Err(error) => why = words(error.kind()),
+            }
+        }
+        Answer::Refused(why)
+    }
+}
+
+impl JwtSettings {
+    /// What is checked together with the signature. Times are not: that is done with the time that is given.
+    fn validation(&self) -> Validation {
+        let mut validation = Validation::new(self.algorithm.as_crate());
+        let mut required = Vec::new();
+        validation.validate_exp = false;
+        validation.validate_aud = self.audience.is_some();
+        if let Some(issuer) = &self.issuer {
+            validation.set_issuer(&[issuer]);
+            required.push("iss");
+        }
+        if let Some(audience) = &self.audience {
+            validation.set_audience(&[audience]);
+            required.push("aud");
+        }
+        validation.set_required_spec_claims(&required);
+        validation
+    }
+
+    fn judge(&self, claims: &Map<String, Value>, now: i64) -> Result<Answer, &'static str> {
+        let leeway = self.leeway.as_secs_f64();
+        let now = now as f64;
+        let time = |name: &str| claims.get(name).map(Value::as_f64);
+        match time("exp") {
+            Some(Some(exp)) if now < exp + leeway => {}
+            Some(Some(_)) => return Err("the token has expired"),
+            _ => return Err("the token has no time as exp"),
+        }
+        match time("nbf") {
+            Some(Some(nbf)) if now + leeway < nbf => return Err("the token is not good yet"),
+            Some(None) => return Err("the token's nbf is not a time"),
+            _ => {}
+        }
+        let user = claims.get(&self.username_claim);
+        let user = user
+            .and_then(Value::as_str)
+            .ok_or("the token has no user name")?;
+        accepted(user, rules(claims)?)
+    }
+}
+
+/// The rules that stand in these claims, or in a callout's answer; `None` if none do.
+///
+/// # Errors
+/// They are not lists of topic filters.
+pub(super) fn rules(claims: &Map<String, Value>) -> Result<Option<Rules>, &'static str> {
+    const EXPECTED: &str = "publish or subscribe is not a list of topic filters";
+    let mut rules = Rules::default();
+    let mut any = false;
+    for (name, permission) in [
+        ("publish", Permission::Write),
+        ("subscribe", Permission::Read),
+    ] {
+        let Some(list) = claims.get(name) else {
+            continue;
+        };
+        any = true;
+        for filter in list.as_array().ok_or(EXPECTED)? {
+            let filter = filter.as_str().ok_or(EXPECTED)?;
+            rules.add_topic(permission, filter).map_err(|_| EXPECTED)?;
+        }
+    }
+    Ok(any.then_some(rules))
+}
+
+fn load_key(settings: &JwtSettings) -> Result<DecodingKey, String> {
+    match settings.algorithm {
+        JwtAlgorithm::Hs256 => {
+            let secret = read_secret(&settings.keyfile)?;
+            if secret.len() < MIN_SECRET_BYTES {
+                return Err(format!(
+                    "has {} bytes, expected a secret of {MIN_SECRET_BYTES} or more for HS256",
+                    secret.len()
+                ));
+            }
+            Ok(DecodingKey::from_secret(&secret))
+        }
+        JwtAlgorithm::Rs256 => {
+            let der = public_key(&settings.keyfile)?;
+            is_usable(
+                &aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256,
+                &der,
+                "RS256",
+            )?;
+            Ok(DecodingKey::from_rsa_der(&der))
+        }
+        JwtAlgorithm::Es256 => {
+            let der = public_key(&settings.keyfile)?;
+            is_usable(
+                &aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED,
+                &der,
+                "ES256",
+            )?;
+            Ok(DecodingKey::from_ec_der(&der))
+        }
+    }
+}
+
+fn is_usable(
+    algorithm: &'static dyn aws_lc_rs::signature::VerificationAlgorithm,
+    der: &[u8],
+    name: &str,
+) -> Result<(), String> {
+    let parsed = aws_lc_rs::signature::ParsedPublicKey::new(algorithm, der);
+    parsed
+        .map(drop)
+        .map_err(|_| format!("its public key is not one for {name}"))
+}
+
+fn public_key(file: &Path) -> Result<Vec<u8>, String> {
+    let pem = read_secret(file)?;
+    let key = SubjectPublicKeyInfoDer::from_pem_slice(&pem)
+        .map_err(|_| "has no public key in PEM; expected BEGIN PUBLIC KEY".to_owned())?;
+    Ok(key.to_vec())
+}
+
+fn words(error: &ErrorKind) -> &'static str {
+    match error {
+        ErrorKind::InvalidSignature => "the token's signature is wrong",
+        ErrorKind::InvalidIssuer => "the token's iss is another",
+        ErrorKind::InvalidAudience => "the token's aud is another",
+        ErrorKind::MissingRequiredClaim(_) => "the token lacks iss or aud",
+        _ => "the token cannot be read",
+    }
+}
+
+/// Nothing of the keys.
+impl std::fmt::Debug for Jwt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let settings = self.0.iter().map(|(settings, _)| settings);
+        f.debug_list().entries(settings).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+    use aws_lc_rs::signature::KeyPair;
+    use aws_lc_rs::{hmac, rand, rsa, signature};
+    use base64::Engine as _;
+    use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+    use serde_json::json;
+
+    const NOW: i64 = 1_800_000_000;
+    const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+    fn settings(algorithm: JwtAlgorithm, key: &[u8]) -> (tempfile::NamedTempFile, JwtSettings) {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), key).expect("written");
+        let keyfile = file.path().to_owned();
+        let settings = JwtSettings {
+            algorithm,
+            keyfile,
+            kid: None,
+            issuer: None,
+            audience: None,
+            username_claim: "sub".to_owned(),
+            leeway: Duration::ZERO,
+        };
+        (file, settings)
+    }
+
+    fn pem(spki: &[u8]) -> Vec<u8> {
+        let text = BASE64_STANDARD.encode(spki);
+        format!("-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n").into_bytes()
+    }
+
+    fn token(header: &Value, claims: &Value, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
+        let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", part(header), part(claims));
+        let signature = BASE64_URL_SAFE_NO_PAD.encode(sign(signed.as_bytes()));
+        format!("{signed}.{signature}")
+    }
+
+    fn hs256(header: &Value, claims: &Value) -> String {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET);
+        token(header, claims, |text| {
+            hmac::sign(&key, text).as_ref().to_vec()
+        })
+    }
+
+    /// The user and the rules a token gives, or why it is refused; `None` if it says nothing.
+    fn ask(
+        settings: &[JwtSettings],
+        token: &str,
+    ) -> Option<Result<(String, Option<Rules>), &'static str>> {
+        let jwt = Jwt::load(settings).expect("good keys");
+        match jwt.ask(token.as_bytes(), NOW) {
+            Answer::Accepted(identity) => {
+                let user = identity.user.expect("a user").into();
+                Some(Ok((user, identity.rules.map(|rules| (*rules).clone()))))
+            }
+            Answer::Refused(why) => Some(Err(why)),
+            Answer::Failed(why) => panic!("{why}"),
+            Answer::Unknown => None,
+        }
+    }
+
+    #[test]
+    fn the_examples_of_rfc_7515_are_verified() {
+        // Appendix A.1 (HS256) and A.3 (ES256); they expired in 2011.
+        let claims = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+        let secret = BASE64_URL_SAFE_NO_PAD
+            .decode("AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow")
+            .expect("base64");
+        let mut spki = vec![
+            0x30, 0x59, 0x30, 0x13, 6, 7, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 2, 1, 6, 8, 0x2A, 0x86,
+            0x48, 0xCE, 0x3D, 3, 1, 7, 3, 0x42, 0, 4,
+        ];
+        for part in [
+            "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+            "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+        ] {
+            spki.extend(BASE64_URL_SAFE_NO_PAD.decode(part).expect("base64"));
+        }
+        for (algorithm, key, token) in [
+            (
+                JwtAlgorithm::Hs256,
+                secret,
+                format!(
+                    "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{claims}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+                ),
+            ),
+            (
+                JwtAlgorithm::Es256,
+                pem(&spki),
+                format!(
+                    "eyJhbGciOiJFUzI1NiJ9.{claims}.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q"
+                ),
+            ),
+        ] {
+            let (_file, mut settings) = settings(algorithm, &key);
+            settings.username_claim = "iss".to_owned();
+            let jwt = Jwt::load(&[settings]).expect("good keys");
+            let answer = jwt.ask(token.as_bytes(), 1_300_819_379);
+            assert!(
+                matches!(&answer, Answer::Accepted(it) if it.user.as_deref() == Some("joe")),
+                "{answer:?}"
+            );
+            let answer = jwt.ask(token.as_bytes(), 1_300_819_380);
+            assert!(matches!(answer, Answer::Refused("the token has expired")));
+            let forged = token.replace("eyJpc3MiOiJqb2Ui", "eyJpc3MiOiJqb2Ei");
+            let answer = jwt.ask(forged.as_bytes(), 1_300_819_379);
+            assert!(matches!(
+                answer,
+                Answer::Refused("the token's signature is wrong")
+            ));
+        }
+    }
+
+    #[test]
+    fn rsa_signatures_are_verified_and_keys_are_told_apart_by_kid() {
+        let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).expect("a key");
+        let public =
+            AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key()).expect("a public key");
+        let sign = |text: &[u8]| {
+            let mut signature = vec![0; pair.public_modulus_len()];
+            let random = rand::SystemRandom::new();
+            let signed = pair.sign(&signature::RSA_PKCS1_SHA256, &random, text, &mut signature);
+            signed.expect("signed");
+            signature
+        };
+        let (_file, mut rs) = settings(JwtAlgorithm::Rs256, &pem(public.as_ref()));
+        rs.kid = Some("new".to_owned());
+        let (_other, hs) = settings(JwtAlgorithm::Hs256, SECRET);
+        let all = [hs, rs];
+        let claims = json!({"sub": "ann", "exp": NOW + 1});
+        let with = |kid: &str| json!({"alg": "RS256", "kid": kid});
+        let found = ask(&all, &token(&with("new"), &claims, sign));
+        assert_eq!(found, Some(Ok(("ann".to_owned(), None))));
+        let missing = Some(Err("no key is known for the token's algorithm and kid"));
+        assert_eq!(ask(&all, &token(&with("old"), &claims, sign)), missing);
+        // A public key is no secret: one that signs with it as if it were gets nowhere.
+        let public = pem(public.as_ref());
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &public);
+        let confused = token(&json!({"alg": "HS256", "kid": "new"}), &claims, |text| {
+            hmac::sign(&key, text).as_ref().to_vec()
+        });
+        assert_eq!(ask(&all[1..], &confused), missing);
+    }
+
+    #[test]
+    fn claims_are_checked_each() {
+        let (_file, mut settings) = settings(JwtAlgorithm::Hs256, SECRET);
+        settings.issuer = Some("me".to_owned());
+        settings.audience = Some("broker".to_owned());
+        settings.leeway = Duration::from_secs(5);
+        let all = [settings];
+        let header = json!({"alg": "HS256"});
+        let good = json!({"sub": "ann", "exp": NOW - 4, "nbf": NOW + 5, "iss": "me", "aud": ["x", "broker"]});
+        assert_eq!(
+            ask(&all, &hs256(&header, &good)),
+            Some(Ok(("ann".to_owned(), None)))
+        );
+        for (claim, value, why) in [
+            ("exp", json!(NOW - 5), "the token has expired"),
+            ("exp", json!(null), "the token has no time as exp"),
+            ("exp", json!("2100"), "the token has no time as exp"),
+            ("nbf", json!(NOW + 6), "the token is not good yet"),
+            ("nbf", json!("now"), "the token's nbf is not a time"),
+            ("iss", json!("you"), "the token's iss is another"),
+            ("aud", json!("x"), "the token's aud is another"),
+            ("sub", json!(1), "the token has no user name"),
+            (
+                "sub",
+                json!("a\nb"),
+                "the user name is empty, too long or has control characters",
+            ),
+            (
+                "sub",
+                json!(""),
+                "the user name is empty, too long or has control characters",
+            ),
+            (
+                "publish",
+                json!("a"),
+                "publish or subscribe is not a list of topic filters",
+            ),
+            (
+                "subscribe",
+                json!(["a/#/b"]),
+                "publish or subscribe is not a list of topic filters",
+            ),
+        ] {
+            let mut claims = good.clone();
+            claims[claim] = value;
+            assert_eq!(
+                ask(&all, &hs256(&header, &claims)),
+                Some(Err(why)),
+                "{claim}"
+            );
+        }
+        for claim in ["iss", "aud", "exp"] {
+            let mut claims = good.clone();
+            claims.as_object_mut().expect("an object").remove(claim);
+            assert!(
+                matches!(ask(&all, &hs256(&header, &claims)), Some(Err(_))),
+                "{claim}"
+            );
+        }
+    }
+
+    #[test]
+    fn claims_become_rules() {
+        let (_file, settings) = settings(JwtAlgorithm::Hs256, SECRET);
+        let header = json!({"alg": "HS256"});
+        let claims =
+            json!({"sub": "ann", "exp": NOW + 1, "publish": ["a/+", "b"], "subscribe": ["#"]});
+        let mut rules = Rules::default();
+        for (permission, filter) in [
+            (Permission::Write, "a/+"),
+            (Permission::Write, "b"),
+            (Permission::Read, "#"),
+        ] {
+            rules.add_topic(permission, filter).expect("a filter");
+        }
+        let settings = [settings];
+        let found = ask(&settings, &hs256(&header, &claims));
+        assert_eq!(found, Some(Ok(("ann".to_owned(), Some(rules)))));
+        // An empty list is a rule, too: it allows nothing.
+        let claims = json!({"sub": "ann", "exp": NOW + 1, "publish": []});
+        let found = ask(&settings, &hs256(&header, &claims));
+        assert_eq!(found, Some(Ok(("ann".to_owned(), Some(Rules::default())))));
+    }
+
+    #[test]
+    fn what_is_no_token_says_nothing_and_an_unsigned_one_is_none() {
+        let (_file, settings) = settings(JwtAlgorithm::Hs256, SECRET);
+        let settings = [settings];
+        let claims = json!({"sub": "ann", "exp": NOW + 1});
+        let unsigned = token(&json!({"alg": "none"}), &claims, |_| Vec::new());
+        for text in ["secret", "", "a.b.c", "..", &unsigned] {
+            assert_eq!(ask(&settings, text), None, "{text}");
+        }
+        let stripped = hs256(&json!({"alg": "HS256"}), &claims);
+        let stripped = stripped.rsplit_once('.').expect("three parts").0;
+        assert!(matches!(
+            ask(&settings, &format!("{stripped}.")),
+            Some(Err(_))
+        ));
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_used_is_told_with_its_file() {
+        for (algorithm, key, what) in [
+            (
+                JwtAlgorithm::Hs256,
+                &b"short"[..],
+                "has 5 bytes, expected a secret of 32 or more",
+            ),
+            (JwtAlgorithm::Rs256, b"secret", "has no public key in PEM"),
+            (
+                JwtAlgorithm::Es256,
+                &pem(b"nonsense"),
+                "its public key is not one for ES256",
+            ),
+        ] {
+            let (file, settings) = settings(algorithm, key);
+            let problems = Jwt::load(&[settings]).expect_err("no key");
+            let told = problems[0].to_string();
+            let place = format!("{}: {what}", file.path().display());
+            assert!(told.starts_with(&place), "{told}");
+        }
+    }
+}

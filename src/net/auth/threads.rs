@@ -1,0 +1,105 @@
+//! The threads that hash passwords. Hashing is slow on purpose; here it takes only what is left of the processor by those that serve connections.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// How much less than other threads those that hash get of a busy processor (nice value).
+const NICE: i32 = 10;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A number of threads, and their turns: who waits for one and goes away leaves nothing behind.
+#[derive(Debug)]
+pub struct HashThreads {
+    jobs: Sender<Job>,
+    turns: Arc<Semaphore>,
+}
+
+/// The right to use one of the threads.
+#[derive(Debug)]
+pub struct Turn {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl HashThreads {
+    /// As many as there are cores but one; they end when this is dropped.
+    ///
+    /// # Errors
+    /// The operating system gives no threads.
+    pub fn start() -> io::Result<HashThreads> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let count = cores.saturating_sub(1).max(1);
+        let (jobs, receiver) = channel();
+        let receiver = Arc::new(Mutex::new(receiver));
+        for _ in 0..count {
+            let receiver = Arc::clone(&receiver);
+            let thread = std::thread::Builder::new().name("hash".to_owned());
+            thread.spawn(move || work(&receiver))?;
+        }
+        let turns = Arc::new(Semaphore::new(count));
+        Ok(HashThreads { jobs, turns })
+    }
+
+    /// Waits for a turn, in the order of asking.
+    pub async fn turn(&self) -> Option<Turn> {
+        let permit = Arc::clone(&self.turns).acquire_owned().await.ok()?;
+        Some(Turn { _permit: permit })
+    }
+
+    /// Does the work on a thread; the turn comes back with the result. It is over only when the work is done, even if nobody waits for it any more.
+    /// `None` if the work panicked.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        turn: Turn,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<(T, Turn)> {
+        let (answer, answered) = oneshot::channel();
+        let job = move || {
+            let done = work();
+            // Whoever asked may be gone.
+            let _ = answer.send((done, turn));
+        };
+        self.jobs.send(Box::new(job)).ok()?;
+        answered.await.ok()
+    }
+}
+
+fn work(jobs: &Mutex<Receiver<Job>>) {
+    // On Linux a nice value is a thread's own; elsewhere it would be that of the whole process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::debug!(%error, "the threads that hash passwords have the same priority as all others");
+    }
+    loop {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        job();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn turns_are_limited_and_come_back() {
+        let threads = HashThreads::start().expect("threads");
+        let count = threads.turns.available_permits();
+        let mut turns = Vec::new();
+        for _ in 0..count {
+            turns.push(threads.turn().await.expect("a turn"));
+        }
+        // Who gives up waiting leaves nothing behind.
+        let waiting = tokio::time::timeout(std::time::Duration::from_millis(1), threads.turn());
+        assert!(waiting.await.is_err());
+        let turn = turns.pop().expect("one");
+        let (sum, turn) = threads.run(turn, || 2 + 2).await.expect("done");
+        assert_eq!((sum, threads.turns.available_permits()), (4, 0));
+        drop((turn, turns));
+        assert_eq!(threads.turns.available_permits(), count);
+    }
+}

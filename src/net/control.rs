@@ -1,0 +1,155 @@
+//! The control socket in the data directory: commands for a running broker from those who may read its data.
+//!
+//! A client sends one line, the command; the answer is one line with the outcome, and text for a person until the end of the stream.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::socket::{ListeningSocket, Socket, SocketFile};
+
+/// The one command there is.
+const RELOAD: &str = "reload";
+/// Bytes of a command.
+const MAX_COMMAND: u64 = 64;
+/// How long a client has for its command, and for taking the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client waits for the answer: files may be on a slow disk.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(120);
+/// Clients that wait to be accepted.
+const BACKLOG: i32 = 8;
+
+/// How a command has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It took effect.
+    Done,
+    /// It took effect but for what needs a restart.
+    Restart,
+    /// It had no effect.
+    Failed,
+}
+
+/// What a broker answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// For a person, in lines.
+    pub text: String,
+}
+
+/// A command to read the configuration again; the answer goes there.
+pub type Request = oneshot::Sender<Answer>;
+
+impl Outcome {
+    fn word(self) -> &'static str {
+        match self {
+            Outcome::Done => "done",
+            Outcome::Restart => "restart",
+            Outcome::Failed => "failed",
+        }
+    }
+}
+
+impl FromStr for Outcome {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<Outcome, ()> {
+        let all = [Outcome::Done, Outcome::Restart, Outcome::Failed];
+        let found = all.into_iter().find(|outcome| outcome.word() == word);
+        found.ok_or(())
+    }
+}
+
+/// The control socket of the broker that has its data in a directory.
+pub fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join("control.sock")
+}
+
+/// Opens the control socket: only the broker's own user may connect.
+///
+/// # Errors
+/// It cannot be made: its path may be too long for a Unix socket.
+pub fn bind(data_dir: &Path) -> io::Result<ListeningSocket> {
+    let file = SocketFile {
+        path: path(data_dir),
+        mode: 0o600,
+        owner: None,
+        group: None,
+    };
+    ListeningSocket::bind_unix(&file, BACKLOG)
+}
+
+/// Takes commands and hands them on, for ever.
+pub async fn serve(listening: ListeningSocket, requests: mpsc::Sender<Request>) {
+    loop {
+        match listening.accept().await {
+            Ok((socket, _)) => {
+                tokio::spawn(serve_one(socket, requests.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection to the control socket");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn serve_one(socket: Socket, requests: mpsc::Sender<Request>) {
+    let mut stream = BufReader::new(socket);
+    let mut command = String::new();
+    let mut limited = (&mut stream).take(MAX_COMMAND);
+    let read = timeout(PATIENCE, limited.read_line(&mut command)).await;
+    if !matches!(read, Ok(Ok(_))) {
+        return;
+    }
+    let answer = if command.trim_end() == RELOAD {
+        let (reply, answer) = oneshot::channel();
+        match requests.send(reply).await {
+            Ok(()) => answer.await.ok(),
+            Err(_) => None,
+        }
+    } else {
+        None
+    };
+    let answer = answer.unwrap_or_else(|| Answer {
+        outcome: Outcome::Failed,
+        text: format!("found {command:?}, expected {RELOAD:?}, of a broker that is not stopping\n"),
+    });
+    let bytes = format!("{}\n{}", answer.outcome.word(), answer.text);
+    let _ = timeout(PATIENCE, async {
+        stream.write_all(bytes.as_bytes()).await?;
+        stream.shutdown().await
+    })
+    .await;
+}
+
+/// Asks the broker that has its data in this directory to read its configuration again, and waits for the answer.
+///
+/// # Errors
+/// No broker answers there.
+pub fn request_reload(data_dir: &Path) -> io::Result<Answer> {
+    let mut stream = UnixStream::connect(path(data_dir))?;
+    stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
+    stream.write_all(format!("{RELOAD}\n").as_bytes())?;
+    let mut bytes = String::new();
+    stream.read_to_string(&mut bytes)?;
+    let (word, text) = bytes.split_once('\n').unwrap_or((&bytes, ""));
+    let outcome = word.parse().map_err(|()| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("the broker answered {word:?}"),
+        )
+    })?;
+    Ok(Answer {
+        outcome,
+        text: text.to_owned(),
+    })
+}

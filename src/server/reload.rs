@@ -1,0 +1,157 @@
+//! Reading the configuration again: all of it first, then all that can take effect does, or nothing.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+
+use super::Error;
+use super::listeners::{Listeners, load_authenticator, load_tls};
+use crate::broker::Acl;
+use crate::config::{AclSettings, Config, ConfigError};
+use crate::net::auth::{Authentication, Authenticator};
+use crate::net::control::{Answer, Outcome};
+use crate::net::tls::Tls;
+
+/// What a running broker was started with, and what of it can be replaced.
+pub(super) struct Running {
+    /// What is in force.
+    pub config: Config,
+    /// Reads the configuration as it was read at the start.
+    pub reread: Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>,
+    pub listeners: Listeners,
+    pub authentication: Arc<Authentication>,
+}
+
+/// A configuration, with all the files it names.
+struct Read {
+    config: Config,
+    tls: Vec<Option<Tls>>,
+    acl: Option<Arc<Acl>>,
+    authenticator: Authenticator,
+}
+
+impl Running {
+    /// Reads the configuration again and puts it in force. What came of it is logged, and returned for whoever has asked.
+    pub async fn reload(&mut self) -> Answer {
+        let answer = self.try_reload().await.unwrap_or_else(|error| Answer {
+            outcome: Outcome::Failed,
+            text: format!("nothing took effect:\n{error}\n"),
+        });
+        for line in answer.text.lines() {
+            match answer.outcome {
+                Outcome::Failed => tracing::error!("reload: {line}"),
+                Outcome::Done | Outcome::Restart => tracing::info!("reload: {line}"),
+            }
+        }
+        answer
+    }
+
+    async fn try_reload(&mut self) -> Result<Answer, Error> {
+        let reread = Arc::clone(&self.reread);
+        // Files are read where waiting for a disk holds up no connection.
+        let read = spawn_blocking(move || read(&*reread)).await;
+        let Read {
+            config,
+            tls,
+            acl,
+            authenticator,
+        } = read.map_err(|panic| Error::Start(std::io::Error::other(panic)))??;
+        let prepared = self.listeners.prepare(&config, tls)?;
+        // From here on nothing can fail.
+        let (config, restart) = in_force(&self.config, config);
+        let limits = config.limits.clone();
+        let mut told = Vec::new();
+        if self.config.limits != limits {
+            told.push("[limits]: changed".to_owned());
+        }
+        for file in authenticator.files() {
+            told.push(format!("logins: {} was read again", file.display()));
+        }
+        if acl.is_some() || self.config.acl != config.acl {
+            told.push(describe(&config.acl));
+        }
+        self.listeners.set_max_connections(limits.max_connections);
+        self.authentication.replace(authenticator, config.throttle);
+        told.extend(self.listeners.put_in_force(prepared, |broker, now| {
+            broker.set_limits(limits, now);
+            broker.set_acl(acl, now);
+        }));
+        self.config = config;
+        Ok(answer(&told, &restart))
+    }
+}
+
+fn read(reread: &dyn Fn() -> Result<Config, ConfigError>) -> Result<Read, Error> {
+    let config = reread()?;
+    let tls = load_tls(&config).map_err(Error::Tls)?;
+    let acl = config.acl.load()?;
+    let authenticator = load_authenticator(&config).map_err(Error::Authentication)?;
+    Ok(Read {
+        config,
+        tls,
+        acl,
+        authenticator,
+    })
+}
+
+fn describe(acl: &AclSettings) -> String {
+    match (&acl.file, &acl.rules) {
+        (Some(file), _) => format!("access rules: {} was read again", file.display()),
+        (None, Some(_)) => "access rules: those of the configuration".to_owned(),
+        (None, None) => "access rules: there are none any more, everything is allowed".to_owned(),
+    }
+}
+
+fn answer(told: &[String], restart: &[&str]) -> Answer {
+    let mut text = String::new();
+    for line in told {
+        let _ = writeln!(text, "{line}");
+    }
+    if told.is_empty() && restart.is_empty() {
+        text += "nothing has changed\n";
+    }
+    if restart.is_empty() {
+        return Answer {
+            outcome: Outcome::Done,
+            text,
+        };
+    }
+    let _ = writeln!(text, "takes a restart: {}", restart.join(", "));
+    Answer {
+        outcome: Outcome::Restart,
+        text,
+    }
+}
+
+/// The configuration that is in force after a reload: the new one, but for what takes a restart; and the names of that.
+fn in_force(old: &Config, mut new: Config) -> (Config, Vec<&'static str>) {
+    let mut restart = Vec::new();
+    /// Keeps what was, and names the key if it has changed.
+    macro_rules! keep {
+        ($($key:literal: $($field:ident).+;)*) => {
+            $(if new.$($field).+ != old.$($field).+ {
+                restart.push($key);
+                new.$($field).+ = old.$($field).+.clone();
+            })*
+        };
+    }
+    keep! {
+        "data_dir": data_dir;
+        "durability, durability_rules": durability;
+        "[store]": store;
+        "store.commit_delay": commit_delay;
+        "worker_threads": worker_threads;
+        "sys_interval": sys_interval;
+        "metrics.bind": metrics;
+        "log.level": log;
+        "[[bridges]]": bridges;
+        // What clients have been told when they connected.
+        "limits.receive_maximum": limits.receive_maximum;
+        "limits.max_packet_size": limits.max_packet_size;
+        "limits.max_topic_alias": limits.max_topic_alias;
+        "limits.maximum_qos": limits.maximum_qos;
+        "limits.retain_available": limits.retain_available;
+    }
+    (new, restart)
+}

@@ -1,0 +1,140 @@
+//! Several methods in a chain: a password file, tokens and a callout.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use support::{Version, wait_until};
+
+use super::{WRONG, broker, login, password_file, refused};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// Somebody who is asked about logins: knows `web` with the password `page`, refuses `bad`, breaks down for `odd`, and does not know others.
+struct Callout {
+    url: String,
+    asked: Arc<AtomicUsize>,
+    last: Arc<Mutex<Value>>,
+}
+
+impl Callout {
+    fn start() -> Callout {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let url = format!("http://{}/login", listener.local_addr().expect("bound"));
+        let (asked, last) = (
+            Arc::new(AtomicUsize::new(0)),
+            Arc::new(Mutex::new(Value::Null)),
+        );
+        let callout = Callout {
+            url,
+            asked: Arc::clone(&asked),
+            last: Arc::clone(&last),
+        };
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                asked.fetch_add(1, Ordering::SeqCst);
+                let question = question(&stream);
+                let status = match (question["username"].as_str(), question["password"].as_str()) {
+                    (Some("web"), Some("page")) => "204 No Content",
+                    (Some("web" | "bad"), _) => "403 Forbidden",
+                    (Some("odd"), _) => "500 Internal Server Error",
+                    _ => "404 Not Found",
+                };
+                *last.lock().expect("no thread panics with it") = question;
+                let answer =
+                    format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                let _ = (&stream).write_all(answer.as_bytes());
+            }
+        });
+        callout
+    }
+}
+
+/// The JSON of a request.
+fn question(stream: &TcpStream) -> Value {
+    let mut reader = BufReader::new(stream);
+    let mut length = 0;
+    for line in reader.by_ref().lines().map_while(Result::ok) {
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().expect("a length");
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).expect("a body");
+    serde_json::from_slice(&body).expect("JSON")
+}
+
+fn token(user: &str, exp: i64) -> String {
+    let part = |value: Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+    let claims = json!({"sub": user, "exp": exp});
+    let signed = format!("{}.{}", part(json!({"alg": "HS256"})), part(claims));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    let signature = hmac::sign(&key, signed.as_bytes());
+    format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+}
+
+#[test]
+fn the_first_method_that_knows_a_client_decides() {
+    let (dir, file) = password_file(&[("ann", "secret"), ("bad", "good")], "sha512");
+    let key = dir.path().join("jwt.key");
+    std::fs::write(&key, format!("{SECRET}\n")).expect("written");
+    let callout = Callout::start();
+    let broker = broker(&format!(
+        "password_file = {file:?}\nmax_failed_logins = 0\n[[authentication.jwt]]\nalgorithm = \"HS256\"\nkeyfile = {key:?}\n\
+         [authentication.http]\nurl = {:?}",
+        callout.url
+    ));
+    let asked = || callout.asked.load(Ordering::SeqCst);
+    let far = 4_000_000_000;
+    // The password file knows these two, so nobody else is asked.
+    assert_eq!(login(&broker, Version::V5, "ann", "secret"), 0);
+    refused(&broker, "ann", &token("ann", far), WRONG);
+    assert_eq!(login(&broker, Version::V5, "bad", "good"), 0);
+    // A token, good or not, is an answer.
+    for version in [Version::V31, Version::V311, Version::V5] {
+        assert_eq!(login(&broker, version, "whoever", &token("tom", far)), 0);
+    }
+    wait_until("the log tells who", || {
+        broker.log().contains("user=\"tom\"")
+    });
+    refused(&broker, "whoever", &token("tom", 1_000_000_000), WRONG);
+    assert_eq!(asked(), 0);
+    // The rest is asked about, once each as long as answers are remembered.
+    for _ in 0..3 {
+        assert_eq!(login(&broker, Version::V5, "web", "page"), 0);
+    }
+    assert_eq!(asked(), 1);
+    let last = callout
+        .last
+        .lock()
+        .expect("no thread panics with it")
+        .clone();
+    let expected =
+        json!({"username": "web", "password": "page", "clientid": "c", "address": "127.0.0.1"});
+    assert_eq!(last, expected);
+    refused(&broker, "web", "wrong", WRONG);
+    refused(&broker, "nobody", "knows", WRONG);
+    // Without an answer nobody comes in, and it is not the client's fault.
+    refused(&broker, "odd", "x", (0x88, 3));
+    let log = broker.log();
+    for why in [
+        "why=\"the token has expired\"",
+        "why=\"the authentication callout refuses it\"",
+        "why=\"no method knows the user\"",
+        "the answer is 500 Internal Server Error",
+    ] {
+        assert!(log.contains(why), "{why}: {log}");
+    }
+    assert!(
+        !log.contains("page") && !log.contains(&token("tom", far)),
+        "{log}"
+    );
+}
