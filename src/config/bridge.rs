@@ -88,7 +88,9 @@ fn bridge(s: &mut Section<'_, '_>, max_packet_size: u32) -> Option<BridgeSetting
         );
     }
     let connect_timeout = s.duration("connect_timeout", 10 * second, short..=HOUR);
-    (name?, remote_clientid?);
+    if name.is_none() || remote_clientid.is_none() {
+        return None;
+    }
     Some(BridgeSettings {
         bridge: Arc::new(bridge),
         addresses: addresses?,
