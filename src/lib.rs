@@ -9,7 +9,7 @@
 //! | [`wire`] | what is said: packets, properties, reason codes, topics, the codec | sessions, IO, time |
 //! | [`broker`] | what is decided: sessions, QoS flows, subscriptions, retained messages, wills, expiry, the gate | sockets, files, clocks, chance, locks |
 //! | [`store`] | what is remembered: one redb database, the record layouts, the committer thread | sockets |
-//! | [`net`] | what touches the world: listeners (TCP, TLS, WebSocket, Unix sockets), connections, the broker behind one lock, figures over HTTP | MQTT rules |
+//! | [`net`] | what touches the world: listeners (TCP, TLS, WebSocket, Unix sockets), connections, the broker behind one lock, figures over HTTP, a control socket | MQTT rules |
 //! | [`server`], [`config`], [`cli`] | assembly and stop, the configuration, the subcommands | |
 //!
 //! Beside them, [`limits`] names every limit and its one answer, and [`clock`] is the only place that reads a clock or a source of chance.
@@ -29,6 +29,12 @@
 //! 7. The connections concerned are woken once each; [`broker::Broker::take_output`] moves the released bytes to the task, which writes them at once.
 //!
 //! A message that no durable session wants and that is not retained is never written and waits for nothing: steps 4 and 6 fall away.
+//!
+//! # The way of a CONNECT
+//!
+//! `net::connection` decodes it. Where the listener has methods of authentication and the client sends a user name or a password, the CONNECT waits in the
+//! connection's task while [`net::auth`] asks the methods in turn; passwords are hashed on threads of their own. What was proved goes to
+//! [`broker::Broker::connect`] with the CONNECT, and `admit` (broker/access.rs) decides with what the listener allows and the certificate says.
 //!
 //! # What is promised, and where it is kept
 //!
@@ -53,6 +59,9 @@
 //!   that does not want to be told what it has said itself asks for that with Retain Handling.
 //! - `durability = "os"` is not a missing fsync (after a power cut the database could be damaged) but an earlier release: acknowledgements leave
 //!   when the transaction has been handed to the operating system, just before its fsync.
+//! - What a client may do (broker/acl.rs) is asked when it publishes or subscribes and again when a message is sent to it: rights may change while a
+//!   message waits. A mount point is part of it: topics are whole within the broker, and change at its edges only.
+//! - A reload (server/reload.rs) prepares everything that can fail, and then puts it in force in one visit to the broker.
 //! - Within a process, time only goes on with the monotonic clock: a gateway whose wall clock jumps at its first NTP answer expires nothing.
 //! - QoS 1 packet identifiers are written only with rows that are written anyway; after a crash a message may go out again under a new one.
 //!

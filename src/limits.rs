@@ -30,6 +30,9 @@ pub struct Limits {
     /// Bytes waiting to be written to one connection. Reached: QoS 0 messages for it are dropped and counted, QoS 1 and 2 wait in the queue,
     /// and nothing more is read from it.
     pub max_outgoing_bytes: usize,
+    /// Bytes waiting to be written to all connections together. Reached: as `max_outgoing_bytes` for each connection for which 4 KiB wait; so those
+    /// that take what they are sent go on.
+    pub max_outgoing_bytes_total: usize,
     /// Bytes of packets that have begun and not ended, of all connections together. Exceeded: the connection whose packet has been unfinished
     /// longest is closed with 0x97, those that have not sent CONNECT (which get no answer) before all others; never the last one left.
     pub max_incoming_bytes: usize,
@@ -61,6 +64,19 @@ pub struct Limits {
     pub max_topic_levels: usize,
     /// Bytes of a topic name or filter. Exceeded: as `max_topic_levels`.
     pub max_topic_length: usize,
+    /// Messages one client may publish in a second, and at once after a pause; 0 for no limit. Reached: nothing is read from it until it may go on.
+    pub max_message_rate_in: u64,
+    /// Bytes (topic, properties and payload) one client may publish in a second; as `max_message_rate_in`.
+    pub max_byte_rate_in: u64,
+    /// Messages one client is sent in a second, and at once after a pause; 0 for no limit. Reached: QoS 1 and 2 wait in its queue, QoS 0 is dropped
+    /// and counted.
+    pub max_message_rate_out: u64,
+    /// Bytes (topic, properties and payload) one client is sent in a second; as `max_message_rate_out`.
+    pub max_byte_rate_out: u64,
+    /// Connections at once with one user name; 0 for no limit. Reached: CONNECT is refused with 0x97 (MQTT 3: server unavailable).
+    pub max_connections_per_user: usize,
+    /// Connections at once from one IP address; 0 for no limit. Reached: a new one is closed at once.
+    pub max_connections_per_address: usize,
     /// Milliseconds a new connection has for its CONNECT. Exceeded: it is closed.
     pub connect_timeout_ms: u64,
 }
@@ -78,6 +94,7 @@ impl Default for Limits {
             max_hot_bytes: 32_000_000,
             max_packet_size: 1_048_576,
             max_outgoing_bytes: 1_048_576,
+            max_outgoing_bytes_total: 256_000_000,
             max_incoming_bytes: 64_000_000,
             max_pending_write_bytes: 64_000_000,
             max_topic_alias: 100,
@@ -92,6 +109,12 @@ impl Default for Limits {
             max_subscriptions: 1_000_000,
             max_topic_levels: 200,
             max_topic_length: 65_535,
+            max_message_rate_in: 0,
+            max_byte_rate_in: 0,
+            max_message_rate_out: 0,
+            max_byte_rate_out: 0,
+            max_connections_per_user: 0,
+            max_connections_per_address: 0,
             connect_timeout_ms: 10_000,
         }
     }

@@ -148,6 +148,7 @@ pub fn run(
     if outcome.is_ok() {
         // What is in the open batch is committed, then the file is closed properly.
         committer.stop();
+        store.close()?;
     } else {
         std::mem::forget(committer);
     }
@@ -199,18 +200,18 @@ fn open_bridges(
 }
 
 fn describe(opened: &Opened, restored: Restored, orphans: u64) -> String {
-    let mut text = match opened.start {
-        Start::Created => return "nothing: the store is new".to_owned(),
-        Start::Clean => "after a clean stop: ".to_owned(),
-        Start::Recovered => "after a crash: ".to_owned(),
-    };
     let Restored {
         sessions,
         messages,
         retained,
     } = restored;
-    text +=
-        &format!("{sessions} sessions, {messages} queued messages, {retained} retained messages");
+    let found =
+        format!("{sessions} sessions, {messages} queued messages, {retained} retained messages");
+    let mut text = match opened.start {
+        Start::Created => "nothing: the store is new".to_owned(),
+        Start::Clean => format!("after a clean stop: {found}"),
+        Start::Recovered => format!("after a crash: {found}"),
+    };
     if orphans > 0 {
         text += &format!(" ({orphans} rows of ended sessions removed)");
     }

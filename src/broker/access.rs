@@ -1,6 +1,6 @@
 //! How a connection comes in: what its listener allows, and what is known of its peer before it has said anything.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::Broker;
@@ -92,6 +92,13 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// Whom its certificate names, which has been verified.
     pub certificate: Option<Box<CertificateNames>>,
+}
+
+impl Peer {
+    /// The address it connects from, without the port.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.address.map(|address| address.ip().to_canonical())
+    }
 }
 
 impl std::fmt::Display for Peer {

@@ -306,6 +306,9 @@ impl Broker {
         rights: Option<Box<Rights>>,
     ) {
         let session = &mut self.sessions[index.0 as usize];
+        if let Some(user) = &identity.user {
+            self.by_user.add(user.clone());
+        }
         session.identity = Some(identity);
         session.rights = rights;
         self.withdraw_subscriptions(index);
@@ -425,9 +428,14 @@ impl Broker {
     }
 }
 
-/// A pattern for one client; `None` if it is not for it: it asks for a user name and the client has none, or it asks for a name that would be more
-/// than one level, or a wildcard. Such a name is taken for any name by a pattern that denies.
+/// A pattern for one client; `None` if it is not for it: it asks for a user name and the client has none, or for a name that would be more than one
+/// level. A client with a wildcard in one of its names has no pattern that allows, as with Mosquitto. Where a pattern denies, a name that cannot
+/// stand there is taken for any name.
 fn put_names(pattern: &str, user: Option<&str>, client_id: &str, denies: bool) -> Option<Box<str>> {
+    let has_wildcard = |name: &str| name.contains(['+', '#']);
+    if !denies && (has_wildcard(client_id) || user.is_some_and(has_wildcard)) {
+        return None;
+    }
     let mut filter = String::with_capacity(pattern.len());
     for (at, level) in pattern.split('/').enumerate() {
         let name = match level {

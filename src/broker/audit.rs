@@ -99,6 +99,16 @@ impl Broker {
                 self.queued_bytes, self.hot_bytes
             ));
         }
+        let connections = self.connections.iter().map(|(_, connection)| connection);
+        let outgoing: usize = connections
+            .map(|connection| connection.outbox.len() + connection.taken)
+            .sum();
+        if outgoing != self.outgoing_bytes {
+            return Err(format!(
+                "outgoing {outgoing}, but accounted for {}",
+                self.outgoing_bytes
+            ));
+        }
         needed.retain(|_, count| *count > 1);
         let shares: BTreeMap<Seq, u32> = self.shares.iter().map(|(a, b)| (*a, *b)).collect();
         if needed != shares {

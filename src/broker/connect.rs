@@ -56,6 +56,7 @@ impl Broker {
             .as_ref()
             .map(|will| self.will_record(id, will, rights.as_deref_mut()))
             .transpose()?;
+        self.check_user(&admitted.identity, &terms.client_id)?;
         let (session, present, ended) = self.open_session(&terms, connect)?;
         let accepted = self.attach(id, session, &terms, connect.version);
         if !bridge {

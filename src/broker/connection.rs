@@ -6,6 +6,7 @@ use hashbrown::HashMap;
 use super::SessionIndex;
 use super::access::Arrival;
 use super::gate::Outbox;
+use super::quota::Quota;
 use crate::wire::ProtocolVersion;
 
 #[derive(Debug)]
@@ -19,6 +20,10 @@ pub(super) struct Connection {
     pub is_bridge: bool,
     pub session: Option<SessionIndex>,
     pub outbox: Outbox,
+    /// Bytes that were taken from the outbox last: they are being written.
+    pub taken: usize,
+    /// What of both is in the account of all connections.
+    pub counted: usize,
     /// 1.5 times the keep alive, in milliseconds; 0 for none \[MQTT-3.1.2-22\].
     pub keep_alive: u64,
     /// When a packet last came in, in milliseconds of uptime.
@@ -32,6 +37,8 @@ pub(super) struct Connection {
     /// The CONNECT was accepted with a session expiry interval other than 0 (so a DISCONNECT may change it).
     pub may_set_expiry: bool,
     aliases: Option<Box<Aliases>>,
+    /// What its client has sent and been sent of late, if that is limited.
+    pub quota: Option<Box<Quota>>,
     pub touched: bool,
     pub holding: bool,
     pub paused: bool,
@@ -79,6 +86,8 @@ impl Connection {
             is_bridge: false,
             session: None,
             outbox: Outbox::default(),
+            taken: 0,
+            counted: 0,
             keep_alive: 0,
             last_received: uptime,
             receive_maximum: u16::MAX,
@@ -86,6 +95,7 @@ impl Connection {
             unreleased: 0,
             may_set_expiry: false,
             aliases: None,
+            quota: None,
             touched: false,
             holding: false,
             paused: false,

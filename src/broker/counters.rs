@@ -56,8 +56,10 @@ counters! {
     duplicates_suppressed,
     /// Connections closed because unfinished packets took too much memory (`max_incoming_bytes`).
     connections_shed,
-    /// QoS 0 deliveries dropped because too much waits for a connection (`max_outgoing_bytes`).
+    /// QoS 0 deliveries dropped because too much waits for a connection, or for all (`max_outgoing_bytes`, `max_outgoing_bytes_total`).
     dropped_outgoing_full,
+    /// QoS 0 deliveries dropped because the client has had as much as it may (`max_message_rate_out`, `max_byte_rate_out`).
+    dropped_quota,
     /// Deliveries dropped because a queue is full (`max_queued_messages`, `max_queued_bytes`, `max_queued_bytes_total`, `max_queued_memory_bytes`).
     dropped_queue_full,
     /// Deliveries dropped because they are larger than the client's maximum packet size.
@@ -90,6 +92,8 @@ counters! {
     bodies_fetched,
     /// Batches committed.
     commits,
+    /// Times it was waited for a client that had sent, or been sent, more than it may (`max_message_rate_in` and the like).
+    slowed_down,
     /// Times reading from publishers was paused because the disk was behind (`max_pending_write_bytes`).
     reading_paused,
 }

@@ -54,11 +54,12 @@ impl Broker {
         let Some(id) = session.connection else {
             return false;
         };
-        let connection = &self.connections[id.0 as usize];
         let most = usize::from(self.settings.limits.max_inflight_messages);
+        let connection = &self.connections[id.0 as usize];
         self.client_has_window(index)
             && (session.outgoing.len() < most || connection.arrival.bridge)
-            && connection.outbox.len() < FILL_BYTES
+            && !self.is_outgoing_full(id, FILL_BYTES)
+            && !connection.has_had_enough(self.now.uptime)
     }
 
     /// Delivers at QoS 0: now or never.
@@ -73,9 +74,13 @@ impl Broker {
         let Some(id) = self.sessions[index.0 as usize].connection else {
             return;
         };
-        let connection = &mut self.connections[id.0 as usize];
-        if connection.outbox.len() >= self.settings.limits.max_outgoing_bytes {
+        if self.is_outgoing_full(id, self.settings.limits.max_outgoing_bytes) {
             self.counters.dropped_outgoing_full += 1;
+            return;
+        }
+        let connection = &mut self.connections[id.0 as usize];
+        if connection.has_had_enough(self.now.uptime) {
+            self.counters.dropped_quota += 1;
             return;
         }
         let delivery = Delivery {
@@ -110,6 +115,7 @@ impl Broker {
             .push(offer.stamp, &self.gate, |out| out.extend_from_slice(frame));
         self.counters.publishes_sent += 1;
         self.counters.payload_bytes_sent += offer.parts.payload.len() as u64;
+        self.count_sent(id, delivery.len());
         self.pushed(id);
     }
 
@@ -125,8 +131,13 @@ impl Broker {
         let Some(id) = self.sessions[index.0 as usize].connection else {
             return;
         };
-        if self.connections[id.0 as usize].outbox.len() >= self.settings.limits.max_outgoing_bytes {
+        if self.is_outgoing_full(id, self.settings.limits.max_outgoing_bytes) {
             self.counters.dropped_outgoing_full += 1;
+            return;
+        }
+        let connection = &self.connections[id.0 as usize];
+        if connection.has_had_enough(self.now.uptime) {
+            self.counters.dropped_quota += 1;
             return;
         }
         let ids = if subscription == 0 {
@@ -136,7 +147,7 @@ impl Broker {
         };
         let delivery = Delivery {
             parts,
-            topic: self.connections[id.0 as usize].topic_for_client(parts.topic),
+            topic: connection.topic_for_client(parts.topic),
             qos: QoS::AtMostOnce,
             retain,
             dup: false,
@@ -250,6 +261,7 @@ impl Broker {
         });
         self.counters.publishes_sent += 1;
         self.counters.payload_bytes_sent += delivery.parts.payload.len() as u64;
+        self.count_sent(id, delivery.len());
         self.pushed(id);
     }
 
@@ -257,7 +269,7 @@ impl Broker {
     /// queues of its shared groups. Goes on when the outbox has been taken, an acknowledgement has come or bodies have been read.
     pub(super) fn pump(&mut self, id: ConnectionId, index: SessionIndex) {
         while let Some(packet_id) = self.sessions[index.0 as usize].outgoing.resend() {
-            if self.connections[id.0 as usize].outbox.len() >= FILL_BYTES {
+            if self.is_outgoing_full(id, FILL_BYTES) {
                 return;
             }
             if self.has_older_queued(index, packet_id) {

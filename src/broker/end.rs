@@ -54,6 +54,7 @@ impl Broker {
         let connection = &mut self.connections[id.0 as usize];
         connection.state = State::Closing;
         connection.outbox.drop_held();
+        self.count_outgoing(id);
         self.touch(id);
         Ok(())
     }
@@ -65,6 +66,9 @@ impl Broker {
         };
         let session = &mut self.sessions[index.0 as usize];
         session.connection = None;
+        if let Some(user) = session.identity.as_ref().and_then(|it| it.user.as_ref()) {
+            self.by_user.remove(user);
+        }
         session.disconnected_at = Some(self.now.unix);
         self.member_disconnected(index);
         if self.sessions[index.0 as usize].expiry > 0 {

@@ -35,6 +35,7 @@ mod gate;
 pub mod message;
 mod publish;
 mod queue;
+mod quota;
 pub mod record;
 mod restore;
 mod retained;
@@ -48,6 +49,7 @@ mod tree;
 mod will;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -74,6 +76,7 @@ use crate::wire::{
 use connection::{Connection, State};
 pub(crate) use gate::Arrow;
 use gate::{Gate, Stamp};
+use quota::Tally;
 use record::{Batch, BatchId, Durability, DurabilityRules, QueueKey, Seq, Write};
 use retained::Retained;
 use route::Routes;
@@ -81,6 +84,9 @@ use session::Session;
 use shared::Group;
 use timer::{Timer, Timers};
 use tree::Tree;
+
+/// Bytes that may wait for a connection when `max_outgoing_bytes_total` is reached: whoever takes what it is sent goes on.
+const OUTGOING_SHARE: usize = 4096;
 
 /// Names a connection, from [`Broker::accept`] until [`Broker::lost`]; then another connection may get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -146,6 +152,10 @@ pub struct Broker {
     connections: Slab<Connection>,
     sessions: Slab<Session>,
     by_client: HashMap<Box<str>, SessionIndex, FixedState>,
+    /// Connections of each user.
+    by_user: Tally<Box<str>>,
+    /// Connections from each address.
+    by_address: Tally<IpAddr>,
     groups: Slab<Group>,
     group_names: HashMap<Box<str>, GroupIndex, FixedState>,
     tree: Tree,
@@ -159,6 +169,8 @@ pub struct Broker {
     assigned_ids: u64,
     queued_bytes: u64,
     hot_bytes: u64,
+    /// Bytes that wait to be written to all connections, those included that are being written.
+    outgoing_bytes: usize,
     /// Bytes of messages the store can still take.
     room: u64,
     shutting_down: bool,
@@ -196,6 +208,8 @@ impl Broker {
             connections: Slab::new(),
             sessions: Slab::new(),
             by_client: HashMap::with_hasher(FixedState::with_seed(seed)),
+            by_user: Tally::new(seed),
+            by_address: Tally::new(seed),
             groups: Slab::new(),
             group_names: HashMap::with_hasher(FixedState::with_seed(seed)),
             tree: Tree::new(seed),
@@ -208,6 +222,7 @@ impl Broker {
             assigned_ids: 0,
             queued_bytes: 0,
             hot_bytes: 0,
+            outgoing_bytes: 0,
             room: u64::MAX,
             shutting_down: false,
             timers: Timers::default(),
@@ -243,10 +258,19 @@ impl Broker {
     pub fn accept(&mut self, arrival: impl Into<Arrival>, now: Now) -> Option<ConnectionId> {
         self.now = now;
         let arrival = arrival.into();
-        let full = self.connections.len() >= self.settings.limits.max_connections;
-        if self.shutting_down || (full && !arrival.bridge) {
+        let limits = &self.settings.limits;
+        let address = arrival.peer.ip();
+        let crowded = address.is_some_and(|address| {
+            let most = limits.max_connections_per_address;
+            most > 0 && self.by_address.count(&address) >= most
+        });
+        let full = self.connections.len() >= limits.max_connections;
+        if self.shutting_down || crowded || (full && !arrival.bridge) {
             self.refused();
             return None;
+        }
+        if let Some(address) = address {
+            self.by_address.add(address);
         }
         self.counters.connections_accepted += 1;
         let serial = self.next_serial;
@@ -402,7 +426,11 @@ impl Broker {
     pub fn lost(&mut self, id: ConnectionId, now: Now) {
         self.now = now;
         self.detach(id);
-        self.connections.remove(id.0 as usize);
+        let gone = self.connections.remove(id.0 as usize);
+        self.outgoing_bytes -= gone.counted;
+        if let Some(address) = gone.arrival.peer.ip() {
+            self.by_address.remove(&address);
+        }
     }
 
     /// All of a batch has been handed to the operating system.
@@ -503,15 +531,17 @@ impl Broker {
         }
         let connection = &mut self.connections[id.0 as usize];
         connection.outbox.take(out);
+        connection.taken = out.len();
         let close = connection.state == State::Closing;
+        self.count_outgoing(id);
         Output {
             close,
             pause: self.should_pause(id),
         }
     }
 
-    /// Whether nothing more should be read from a connection for now: the disk is behind, or its client does not take what waits for it. The
-    /// connection is touched when that changes.
+    /// Whether nothing more should be read from a connection for now: the disk is behind, its client does not take what waits for it, or has
+    /// sent more than it may. The connection is touched when that changes.
     pub fn should_pause(&mut self, id: ConnectionId) -> bool {
         let congested = self.is_congested();
         let connection = &mut self.connections[id.0 as usize];
@@ -519,7 +549,9 @@ impl Broker {
             self.counters.reading_paused += 1;
             self.paused.push(id);
         }
-        congested || connection.outbox.len() > self.settings.limits.max_outgoing_bytes
+        congested
+            || connection.outbox.len() > self.settings.limits.max_outgoing_bytes
+            || connection.has_sent_too_much(self.now.uptime)
     }
 
     /// Tells all clients that the server shuts down, and lets no new ones in. When their connections are lost, [`Broker::flush`] and
@@ -533,12 +565,6 @@ impl Broker {
             .map(|(id, _)| ConnectionId(id as u32))
             .collect();
         self.dismiss(ids, ReasonCode::ServerShuttingDown, None);
-    }
-
-    /// Replaces all limits. Those that connections have been told of hold for them as they were told, and must stay as they are.
-    pub fn set_limits(&mut self, limits: Limits, now: Now) {
-        self.now = now;
-        self.settings.limits = limits;
     }
 
     /// Ends connections from this side, however far they have come.
@@ -648,12 +674,29 @@ impl Broker {
     }
 
     fn pushed(&mut self, id: ConnectionId) {
+        self.count_outgoing(id);
         let connection = &mut self.connections[id.0 as usize];
         if connection.outbox.is_holding() && !connection.holding {
             connection.holding = true;
             self.holding.push(id);
         }
         self.touch(id);
+    }
+
+    /// Brings the account of what waits to be written up to date with a connection.
+    #[inline]
+    fn count_outgoing(&mut self, id: ConnectionId) {
+        let connection = &mut self.connections[id.0 as usize];
+        let bytes = connection.outbox.len() + connection.taken;
+        self.outgoing_bytes = self.outgoing_bytes + bytes - connection.counted;
+        connection.counted = bytes;
+    }
+
+    /// Whether so much waits for a connection, or for all of them, that nothing is added for it that can be dropped or can wait.
+    fn is_outgoing_full(&self, id: ConnectionId, most: usize) -> bool {
+        let waiting = self.connections[id.0 as usize].outbox.len();
+        let short = self.outgoing_bytes >= self.settings.limits.max_outgoing_bytes_total;
+        waiting >= most || short && waiting >= OUTGOING_SHARE
     }
 
     /// Ends a connection from this side: says why to a client that can be told, and closes once that has been written. What still waits for the
@@ -663,6 +706,8 @@ impl Broker {
         let connection = &mut self.connections[id.0 as usize];
         connection.outbox.drop_held();
         connection.state = State::Closing;
+        self.count_outgoing(id);
+        let connection = &self.connections[id.0 as usize];
         // A CONNACK that still waits for the disk is not sent, and nothing goes before it [MQTT-3.14.0-1].
         if connection.version == ProtocolVersion::V5 && connection.outbox.has_begun() {
             let mut properties = PropertiesBuf::new();

@@ -28,6 +28,8 @@ impl Broker {
     ) -> Result<(), Fault> {
         self.counters.publishes_received += 1;
         self.counters.payload_bytes_received += publish.payload.len() as u64;
+        let properties = publish.properties.as_bytes().len();
+        self.count_received(id, publish.topic.len() + properties + publish.payload.len());
         let mut instructions = Instructions::default();
         for property in publish.properties.iter() {
             match property {

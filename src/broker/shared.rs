@@ -243,8 +243,8 @@ impl Broker {
             return false;
         };
         if lower(qos, member.qos()) == QoS::AtMostOnce {
-            return self.connections[id.0 as usize].outbox.len()
-                < self.settings.limits.max_outgoing_bytes;
+            return !self.is_outgoing_full(id, self.settings.limits.max_outgoing_bytes)
+                && !self.connections[id.0 as usize].has_had_enough(self.now.uptime);
         }
         session.outgoing.resend().is_none() && self.has_window(member.session)
     }

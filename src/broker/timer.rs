@@ -22,6 +22,8 @@ pub(super) enum Timer {
     Connect(ConnectionId, u64),
     /// A connection must have been heard of.
     KeepAlive(ConnectionId, u64),
+    /// A client that was slowed down may go on.
+    Quota(ConnectionId, u64),
     /// A session may have expired, or its will may be due.
     Session(SessionIndex, QueueKey),
     /// Retained messages go to the queue of a session whose client is gone.
@@ -74,6 +76,7 @@ impl Broker {
             match timer {
                 Timer::Connect(id, serial) => self.check_connect(id, serial),
                 Timer::KeepAlive(id, serial) => self.check_keep_alive(id, serial),
+                Timer::Quota(id, serial) => self.check_quota(id, serial),
                 Timer::Session(session, key) => self.check_session(session, key),
                 Timer::Replay(session, key) => self.check_replays(session, key),
                 Timer::Bury => self.bury(),
@@ -110,7 +113,10 @@ impl Broker {
         if connection.serial != serial || connection.state != State::Open {
             return;
         }
-        if connection.paused || connection.outbox.len() > self.settings.limits.max_outgoing_bytes {
+        if connection.paused
+            || connection.outbox.len() > self.settings.limits.max_outgoing_bytes
+            || connection.has_sent_too_much(self.now.uptime)
+        {
             // The broker itself does not read from it at present.
             connection.last_received = self.now.uptime;
         }

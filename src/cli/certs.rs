@@ -206,6 +206,8 @@ mod tests {
             cafile: Some(file("ca.pem")),
             crlfile: None,
             minimum: TlsVersion::default(),
+            ciphers: None,
+            ciphers_tls13: None,
             alpn: "mqtt",
         };
         let tls = Tls::load(settings, clock::wall_seconds()).expect("good files");

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::CipherSuite;
+
 use super::authentication::Authentication;
 use super::read::{LARGEST_PACKET, maximum_qos};
 use super::tree::{Origin, Report, Section, Value};
@@ -11,6 +13,7 @@ use super::{DEFAULT_PORT, Listener};
 use crate::broker::{Access, IdentityKind};
 use crate::net::listener::{AddressRange, ListenerSettings, Protocol};
 use crate::net::socket::SocketFile;
+use crate::net::tls::cipher::{self, Ciphers};
 use crate::net::tls::{CertificateFiles, ClientCertificates, TlsSettings, TlsVersion};
 use crate::net::websocket::WebSocketSettings;
 use crate::wire::{ProtocolVersion, QoS, topic};
@@ -226,13 +229,20 @@ fn tls(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<TlsSettings> {
     });
     let clients = clients.ok().flatten();
     let minimum = tls_version(s);
+    let tls12 = ciphers(s, "ciphers", cipher::TLS12);
+    let ciphers_tls13 = ciphers(s, "ciphers_tls13", cipher::TLS13);
+    if tls12.is_some() && minimum == Some(TlsVersion::Tls13) {
+        let what = "is for TLS 1.2, which tls_version leaves out; expected ciphers_tls13";
+        s.reject("ciphers", what);
+    }
+    let has_ciphers = tls12.is_some() || ciphers_tls13.is_some();
     let alpn = match protocol {
         Protocol::Mqtts => "mqtt",
         Protocol::Wss => "http/1.1",
         Protocol::Mqtt | Protocol::Ws => {
             let files = [&first.0, &first.1, &cafile, &crlfile];
             let any = files.iter().any(|file| file.is_some()) || !more.is_empty();
-            if any || clients.is_some() || minimum.is_some() {
+            if any || clients.is_some() || minimum.is_some() || has_ciphers {
                 let what = "has no TLS, but there are keys for TLS; expected \"mqtts\" or \"wss\"";
                 s.reject("protocol", format!("{protocol:?} {what}").to_lowercase());
             }
@@ -270,8 +280,25 @@ fn tls(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<TlsSettings> {
         cafile,
         crlfile,
         minimum: minimum.unwrap_or_default(),
+        ciphers: tls12,
+        ciphers_tls13,
         alpn,
     })
+}
+
+/// Cipher suites: a list of names, or names with colons between them, as OpenSSL and Mosquitto write them.
+fn ciphers(
+    s: &mut Section<'_, '_>,
+    key: &'static str,
+    known: &Ciphers,
+) -> Option<Vec<CipherSuite>> {
+    let expected = format!("one or several of {}", cipher::names(known));
+    let read = s.optional(key, &expected, |value| {
+        let texts = texts(value)?;
+        let names = texts.iter().flat_map(|text| text.split(':'));
+        names.map(|name| cipher::find(known, name.trim())).collect()
+    });
+    read.ok().flatten()
 }
 
 /// The oldest version of TLS, if it is there.
@@ -509,17 +536,21 @@ mod tests {
              use_identity_as_username = true\nuse_identity_as_clientid = true\ncertificate_identity = 'uri'\n\
              protocol_versions = ['3.1.1', '5']\nmaximum_qos = 1\nmax_packet_size = '1KB'\nmax_connections = 7\n\
              max_connection_rate = 50\nallow = ['10.0.0.0/8']\ndeny = ['10.9.0.0/16']\nproxy_protocol_from = '10.1.1.1'\n\
-             backlog = 9\nhandshake_timeout = '3s'"
+             backlog = 9\nhandshake_timeout = '3s'\nmount_point = 'a/b/'\nbind_interface = 'eth0'\n\
+             ciphers_tls13 = 'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384'"
         ));
+        assert_eq!(listener.interface.as_deref(), Some("eth0"));
         let settings = listener.settings;
         let tls = settings.tls.expect("TLS");
         assert_eq!(tls.certificates.len(), 2);
         assert_eq!(tls.clients, ClientCertificates::Required);
         assert_eq!(tls.minimum, TlsVersion::Tls13);
         assert_eq!(tls.alpn, "mqtt");
+        assert_eq!(tls.ciphers_tls13.map(|suites| suites.len()), Some(2));
         let access = settings.access;
         assert!(!access.allow_anonymous && access.use_identity_as_username);
         assert_eq!(access.identity, IdentityKind::Uri);
+        assert_eq!(&*access.mount_point, "a/b/");
         assert_eq!(
             access.versions,
             [ProtocolVersion::V311, ProtocolVersion::V5]
@@ -594,6 +625,29 @@ mod tests {
             (
                 &format!("{tls}certificate_identity = 'cn'"),
                 "has no use without",
+            ),
+            (
+                &format!("{tls}ciphers = ['ECDHE-RSA-AES128-GCM-SHA256', 'RC4-MD5']"),
+                "found a list, expected one or several of ECDHE-ECDSA-AES256-GCM-SHA384, ECDHE-",
+            ),
+            (
+                &format!("{tls}tls_version = 'tlsv1.3'\nciphers = 'ECDHE-RSA-CHACHA20-POLY1305'"),
+                "is for TLS 1.2",
+            ),
+            (
+                &format!("{plain}ciphers_tls13 = 'TLS_AES_128_GCM_SHA256'"),
+                "mqtt has no tls",
+            ),
+            (&format!("{plain}mount_point = 'a'"), "ends with /"),
+            (&format!("{plain}mount_point = '$a/'"), "ends with /"),
+            (&format!("{plain}mount_point = '+/'"), "ends with /"),
+            (
+                &format!("{plain}bind_interface = 'a name that is too long'"),
+                "at most 15 bytes",
+            ),
+            (
+                "socket = 'x'\nallow_anonymous = true\nbind_interface = 'eth0'",
+                "needs an address",
             ),
             (
                 &format!("{plain}protocol_versions = ['4']"),

@@ -148,6 +148,8 @@ fn durability_of(value: &Value) -> Option<Durability> {
 fn limits(mut s: Section<'_, '_>) -> Limits {
     let d = Limits::default();
     let bytes = 1..=u64::MAX;
+    // A second's worth is counted in nanoseconds.
+    let rates = 0..=1_000_000_000;
     let limits = Limits {
         max_connections: s.number("max_connections", d.max_connections, 1..=u64::MAX),
         max_inflight_messages: s.number(
@@ -167,6 +169,11 @@ fn limits(mut s: Section<'_, '_>) -> Limits {
         max_hot_bytes: s.size("max_hot_bytes", d.max_hot_bytes, 0..=u64::MAX),
         max_packet_size: s.size("max_packet_size", d.max_packet_size, 64..=LARGEST_PACKET),
         max_outgoing_bytes: s.size("max_outgoing_bytes", d.max_outgoing_bytes, 1024..=u64::MAX),
+        max_outgoing_bytes_total: s.size(
+            "max_outgoing_bytes_total",
+            d.max_outgoing_bytes_total,
+            1024..=u64::MAX,
+        ),
         max_incoming_bytes: s.size("max_incoming_bytes", d.max_incoming_bytes, 1024..=u64::MAX),
         max_pending_write_bytes: s.size(
             "max_pending_write_bytes",
@@ -193,6 +200,24 @@ fn limits(mut s: Section<'_, '_>) -> Limits {
         max_subscriptions: s.number("max_subscriptions", d.max_subscriptions, 1..=u64::MAX),
         max_topic_levels: s.number("max_topic_levels", d.max_topic_levels, 1..=65_536),
         max_topic_length: s.number("max_topic_length", d.max_topic_length, 1..=65_535),
+        max_message_rate_in: s.number("max_message_rate_in", d.max_message_rate_in, rates.clone()),
+        max_byte_rate_in: s.size("max_byte_rate_in", d.max_byte_rate_in, rates.clone()),
+        max_message_rate_out: s.number(
+            "max_message_rate_out",
+            d.max_message_rate_out,
+            rates.clone(),
+        ),
+        max_byte_rate_out: s.size("max_byte_rate_out", d.max_byte_rate_out, rates),
+        max_connections_per_user: s.number(
+            "max_connections_per_user",
+            d.max_connections_per_user,
+            0..=u64::MAX,
+        ),
+        max_connections_per_address: s.number(
+            "max_connections_per_address",
+            d.max_connections_per_address,
+            0..=u64::MAX,
+        ),
         connect_timeout_ms: u64::try_from(
             s.duration(
                 "connect_timeout",

@@ -25,6 +25,8 @@ use crate::wire::{Fault, Packet, ProtocolVersion, codec};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
+/// ... and when little should be.
+const LEAST_READ: usize = 1024;
 /// Packets handled in one visit to the broker.
 const VISIT_PACKETS: usize = 256;
 /// Rounds of reading and writing before other tasks get their turn, and packets. One read of tiny packets could bring tens of thousands: less is
@@ -200,9 +202,13 @@ impl<S: Stream> Connection<S> {
                     let before = self.handled;
                     self.handle(cx, buffer.filled());
                     let packets = self.handled - before;
-                    self.appetite = match packets > TURN_PACKETS {
-                        true => (buffer.filled().len() / packets).max(1) * TURN_PACKETS,
-                        false => (self.appetite * 2).min(READ_BYTES),
+                    self.appetite = if packets > TURN_PACKETS {
+                        (buffer.filled().len() / packets).max(1) * TURN_PACKETS
+                    } else if self.output.pause {
+                        // What is read is handled, whatever the broker says: of a client that is slowed down it should be little.
+                        (self.appetite / 2).max(LEAST_READ)
+                    } else {
+                        (self.appetite * 2).min(READ_BYTES)
                     };
                     Ok(true)
                 }

@@ -288,6 +288,26 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_is_bound_to_an_interface() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .expect("a runtime");
+        let _entered = runtime.enter();
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        match bind_tcp(address, Some("lo"), 5) {
+            Ok(listener) => {
+                let device = SockRef::from(&listener).device().expect("told");
+                assert_eq!(device.as_deref(), Some(&b"lo"[..]));
+                let bound = listener.local_addr().expect("bound");
+                std::net::TcpStream::connect(bound).expect("it comes in through lo");
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::PermissionDenied),
+        }
+        bind_tcp(address, Some("nosuch0"), 5).expect_err("no such interface");
+    }
+
+    #[test]
     fn a_socket_has_its_mode_and_goes_with_its_listener() {
         in_runtime(|dir| {
             let path = dir.join("s");

@@ -129,6 +129,13 @@ struct Candidate {
     sockets: Vec<(Place, Arc<ListeningSocket>)>,
 }
 
+/// A listener about to be in force, and the one whose sockets it takes over.
+struct Next {
+    entrance: Arc<Entrance>,
+    sockets: Vec<(Place, Arc<ListeningSocket>)>,
+    before: Option<Open>,
+}
+
 impl Listeners {
     /// None yet.
     pub fn new(core: Arc<Core>, authentication: Arc<Authentication>, limits: &Limits) -> Listeners {
@@ -157,7 +164,7 @@ impl Listeners {
             let mut sockets = Vec::new();
             for place in places(listener)? {
                 if let Some(at) = free.iter().position(|(open, _)| **open == place) {
-                    sockets.push((place, Arc::clone(free.swap_remove(at).1)));
+                    sockets.push((place, Arc::clone(free.remove(at).1)));
                     continue;
                 }
                 match place.open(listener.settings.backlog) {
@@ -195,46 +202,28 @@ impl Listeners {
         {
             let name = name_of(&settings, &sockets);
             let keeps = |open: &Open| {
-                let mut places = open.sockets.iter().map(|(place, _)| place);
-                places.any(|place| sockets.iter().any(|(wanted, _)| wanted == place))
+                let mut kept = open.sockets.iter().map(|(_, it)| &it.socket);
+                kept.any(|kept| sockets.iter().any(|(_, socket)| Arc::ptr_eq(socket, kept)))
             };
             let before = old.iter_mut().find(|open| open.as_ref().is_some_and(keeps));
-            let mut before = before.and_then(Option::take);
+            let before = before.and_then(Option::take);
             let way = before.as_ref().map(|open| &open.entrance);
-            let entrance = match way {
-                Some(way) if *way.settings() == settings => {
-                    if let Some((tls, fresh)) = way.tls().zip(tls) {
-                        tls.take_over(fresh);
-                        told.push(format!("{name}: certificates were read again"));
-                    }
-                    Arc::clone(way)
+            let (entrance, what) = self.entrance(way, settings, tls);
+            told.extend(what.map(|what| format!("{name}: {what}")));
+            for (_, socket) in &sockets {
+                if let Err(error) = socket.set_backlog(entrance.settings().backlog) {
+                    tracing::warn!(%error, listener = name, "the backlog stays as it was");
                 }
-                Some(way) if way.settings().differs_in_admission(&settings) => {
-                    if let Some((tls, fresh)) = way.tls().zip(tls) {
-                        tls.take_over(fresh);
-                    }
-                    for (_, socket) in &sockets {
-                        if let Err(error) = socket.set_backlog(settings.backlog) {
-                            tracing::warn!(%error, listener = name, "the backlog stays as it was");
-                        }
-                    }
-                    told.push(format!("{name}: changed; its connections stay"));
-                    way.successor(settings, way.tls().cloned())
-                }
-                other => {
-                    let what = match other {
-                        Some(_) => "changed; its clients have to connect again",
-                        None => "opened",
-                    };
-                    told.push(format!("{name}: {what}"));
-                    self.entrance(settings, tls)
-                }
-            };
-            next.push((entrance, sockets, before.take()));
+            }
+            next.push(Next {
+                entrance,
+                sockets,
+                before,
+            });
         }
         self.close_what_is_gone(&old, &next, also, &mut told);
-        for (entrance, sockets, before) in next {
-            self.accept(entrance, sockets, before);
+        for next in next {
+            self.accept(next);
         }
         // What is left of the old ones is closed by now; their sockets go with their tasks.
         for open in old.into_iter().flatten() {
@@ -254,11 +243,7 @@ impl Listeners {
     fn close_what_is_gone(
         &self,
         old: &[Option<Open>],
-        next: &[(
-            Arc<Entrance>,
-            Vec<(Place, Arc<ListeningSocket>)>,
-            Option<Open>,
-        )],
+        next: &[Next],
         also: impl FnOnce(&mut Broker, Now),
         told: &mut Vec<String>,
     ) {
@@ -268,32 +253,56 @@ impl Listeners {
             told.push(format!("{}: closed", open.name()));
             open.entrance.close(entered.broker(), now);
         }
-        for (entrance, _, before) in next {
-            let before = before.as_ref().map(|open| &open.entrance);
-            if let Some(before) = before.filter(|before| !before.is_followed_by(entrance)) {
+        for next in next {
+            let before = next.before.as_ref().map(|open| &open.entrance);
+            if let Some(before) = before.filter(|before| !before.is_followed_by(&next.entrance)) {
                 before.close(entered.broker(), now);
             }
         }
         also(entered.broker(), now);
     }
 
-    fn entrance(&self, settings: ListenerSettings, tls: Option<Tls>) -> Arc<Entrance> {
+    /// The way in for a listener: the one there was, if nothing has changed but what its certificates are; one that follows it, if its connections
+    /// can stay; or another one. And what people are told of that.
+    fn entrance(
+        &self,
+        before: Option<&Arc<Entrance>>,
+        settings: ListenerSettings,
+        tls: Option<Tls>,
+    ) -> (Arc<Entrance>, Option<&'static str>) {
+        if let Some(way) = before.filter(|way| *way.settings() == settings) {
+            let read = take_over(way, tls);
+            return (
+                Arc::clone(way),
+                read.then_some("certificates were read again"),
+            );
+        }
+        if let Some(way) = before.filter(|way| way.settings().differs_in_admission(&settings)) {
+            take_over(way, tls);
+            let next = way.successor(settings, way.tls().cloned());
+            return (next, Some("changed; its connections stay"));
+        }
+        let what = match before {
+            Some(_) => "changed; its clients have to connect again",
+            None => "opened",
+        };
         let door = Door {
             core: Arc::clone(&self.core),
             max_packet_size: settings.access.max_packet_size.min(self.max_packet_size),
             authentication: Arc::clone(&self.authentication),
             methods: settings.authentication.clone(),
         };
-        Entrance::new(door, settings, tls.map(Arc::new), Arc::clone(&self.all))
+        let entrance = Entrance::new(door, settings, tls.map(Arc::new), Arc::clone(&self.all));
+        (entrance, Some(what))
     }
 
     /// Accepts from these sockets; those that `before` accepts from already, by the same way, are left alone.
-    fn accept(
-        &mut self,
-        entrance: Arc<Entrance>,
-        sockets: Vec<(Place, Arc<ListeningSocket>)>,
-        before: Option<Open>,
-    ) {
+    fn accept(&mut self, next: Next) {
+        let Next {
+            entrance,
+            sockets,
+            before,
+        } = next;
         let (mut running, same) = match before {
             Some(open) => (open.sockets, Arc::ptr_eq(&open.entrance, &entrance)),
             None => (Vec::new(), false),
@@ -344,6 +353,12 @@ impl Listeners {
         self.accepting.shutdown().await;
         self.open.clear();
     }
+}
+
+/// Hands an entrance what was just read of its certificates; whether it has any.
+fn take_over(entrance: &Entrance, fresh: Option<Tls>) -> bool {
+    let both = entrance.tls().zip(fresh);
+    both.map(|(tls, fresh)| tls.take_over(fresh)).is_some()
 }
 
 impl Open {

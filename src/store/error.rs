@@ -24,8 +24,9 @@ pub enum StoreError {
     },
     /// The file is damaged, of another program, or of a newer version of this one.
     #[error(
-        "the store {} cannot be used: {why}. Nothing was changed. Copy the file away first; then `store.move_corrupt_aside = true` in the \
-         configuration keeps it under another name and begins with an empty store",
+        "the store {} cannot be used: {why}. Nothing was changed. Put a good copy of the file in its place; or start once with the environment \
+         variable TIDEGATE_STORE__MOVE_CORRUPT_ASIDE=true (`store.move_corrupt_aside`), which keeps this file under another name and begins with \
+         an empty store",
         path.display()
     )]
     Unusable {

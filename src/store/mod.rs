@@ -60,7 +60,7 @@ pub struct StoreOptions {
 pub struct Store {
     path: PathBuf,
     cache_bytes: usize,
-    /// `None` only after an attempt to reopen it has failed.
+    /// `None` after it was closed, or an attempt to reopen it has failed.
     database: RwLock<Option<Database>>,
     disk: Arc<Disk>,
     /// For the free space of its file system; a simulated disk has none.
@@ -215,6 +215,23 @@ impl Store {
             last_commit: micros(&gauges.last_commit),
             longest_commit: micros(&gauges.longest_commit),
         }
+    }
+
+    /// Closes the database, so that the next start finds it closed and not cut off, whoever still holds this store. Nothing can be read or written
+    /// any more.
+    ///
+    /// # Errors
+    /// The disk failed; what was committed is there all the same.
+    pub fn close(&self) -> Result<(), StoreError> {
+        let ledger = self.ledger();
+        let database = self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(database);
+        drop(ledger);
+        self.disk.check().doing("close the database")
     }
 
     /// The database file.

@@ -9,7 +9,7 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use support::{Version, wait_until};
+use support::{Connect, Message, Properties, Subscription, Version, wait_until};
 
 use super::{WRONG, broker, login, password_file, refused};
 
@@ -73,8 +73,11 @@ fn question(stream: &TcpStream) -> Value {
 }
 
 fn token(user: &str, exp: i64) -> String {
+    signed(json!({"sub": user, "exp": exp}))
+}
+
+fn signed(claims: Value) -> String {
     let part = |value: Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
-    let claims = json!({"sub": user, "exp": exp});
     let signed = format!("{}.{}", part(json!({"alg": "HS256"})), part(claims));
     let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
     let signature = hmac::sign(&key, signed.as_bytes());
@@ -137,4 +140,24 @@ fn the_first_method_that_knows_a_client_decides() {
         !log.contains("page") && !log.contains(&token("tom", far)),
         "{log}"
     );
+}
+
+#[test]
+fn a_token_says_what_its_client_may_do() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let key = dir.path().join("jwt.key");
+    std::fs::write(&key, SECRET).expect("written");
+    let broker = broker(&format!(
+        "[[authentication.jwt]]\nalgorithm = \"HS256\"\nkeyfile = {key:?}"
+    ));
+    let claims =
+        json!({"sub": "tom", "exp": 4_000_000_000_i64, "publish": ["a/+"], "subscribe": ["b"]});
+    let token = signed(claims);
+    let connect = Connect::new(Version::V5, "tom").login("", Some(token.as_bytes()));
+    let mut client = connect.open(broker.addr());
+    assert_eq!(client.publish(&Message::new("a/b", "m", 1)), 0x10);
+    assert_eq!(client.publish(&Message::new("b", "m", 1)), 0x87);
+    let wanted = [Subscription::new("b", 1), Subscription::new("a/b", 1)];
+    let granted = client.subscribe_to(&wanted, &Properties::new());
+    assert_eq!(granted, [1, 0x87]);
 }

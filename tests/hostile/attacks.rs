@@ -27,6 +27,19 @@ fn header(first: u8, length: u32) -> Vec<u8> {
 }
 
 #[test]
+fn nobody() {
+    make(&Attack {
+        name: "nobody: the pair alone",
+        limits: "",
+        most_mb: 60.0,
+        run: |_, _| {
+            std::thread::sleep(Duration::from_secs(2));
+            "nothing".to_owned()
+        },
+    });
+}
+
+#[test]
 fn connects_that_never_end() {
     make(&Attack {
         name: "CONNECTs of 1 MB, all but the last byte",
@@ -300,12 +313,12 @@ fn reconnect_storms_with_one_client_identifier() {
 #[test]
 fn a_flood_to_readers_that_have_stopped() {
     make(&Attack {
-        name: "messages of 1 KB at QoS 0 and 1 to 20 clients that never read",
+        name: "messages of 4 KB at QoS 0 and 1 to 100 clients that never read",
         limits: "",
         most_mb: 120.0,
         run: |broker, scale| {
             let addr = broker.addr();
-            let stuck: Vec<Client> = (0..20)
+            let stuck: Vec<Client> = (0..100)
                 .map(|i| {
                     let mut client = connected(addr, &format!("stuck-{i}"));
                     client.subscribe("flood", (i % 2) as u8);
@@ -314,9 +327,9 @@ fn a_flood_to_readers_that_have_stopped() {
                 .collect();
             let mut publisher = connected(addr, "flood");
             publisher.set_send_timeout(Duration::from_secs(10));
-            let count = 20_000 * scale;
+            let count = 2000 * scale;
             for i in 0..count {
-                let message = Message::new("flood", [1; 1000], (i % 2) as u8);
+                let message = Message::new("flood", [1; 4000], (i % 2) as u8);
                 match i % 2 {
                     0 => drop(publisher.send_publish(&message)),
                     _ => drop(publisher.publish(&message)),

@@ -19,7 +19,7 @@ const PATIENT: Duration = Duration::from_secs(3);
 
 /// Limits that are small enough to be reached quickly, and so that their sum is far below what is asserted.
 const LIMITS: &str = "sys_interval = \"0s\"\n[store]\ncache_size = \"8MiB\"\n[limits]\nmax_incoming_bytes = \"16MB\"\n\
-    max_outgoing_bytes = \"256KiB\"\nmax_queued_memory_bytes = \"16MB\"\nmax_hot_bytes = \"4MB\"\nmax_pending_write_bytes = \"16MB\"\n";
+    max_outgoing_bytes = \"256KiB\"\nmax_outgoing_bytes_total = \"16MB\"\nmax_queued_memory_bytes = \"16MB\"\nmax_hot_bytes = \"4MB\"\nmax_pending_write_bytes = \"16MB\"\n";
 
 /// One attack: its broker, and what may be asserted of it.
 pub struct Attack {

@@ -1,8 +1,10 @@
-//! Listeners over real sockets: TLS, WebSocket, Unix sockets, the PROXY protocol, and what each listener allows.
+//! Listeners over real sockets: TLS, WebSocket, Unix sockets, the PROXY protocol, what each listener allows, access rules, and changing all of it while the broker runs.
 
+mod acl;
 mod authority;
 mod browser;
 mod clients;
+mod reload;
 mod rules;
 mod tls;
 mod websocket;

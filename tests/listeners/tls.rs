@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustls::CipherSuite;
 use rustls::version::{TLS12, TLS13};
 use support::{Broker, wait_until};
 
@@ -52,6 +53,27 @@ fn both_versions_of_tls_are_spoken_and_alpn_is_answered() {
     let mut config = authority.client(None, &[&TLS13]);
     config.alpn_protocols = vec![b"h2".to_vec()];
     assert!(tls(place(&broker, "mqtts"), &Arc::new(config), "c").is_err());
+}
+
+#[test]
+fn only_the_chosen_cipher_suites_are_offered() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"], 1, 2090);
+    let chosen = "ciphers = \"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305\"\n\
+                  ciphers_tls13 = [\"TLS_AES_128_GCM_SHA256\"]";
+    let broker = broker(&authority.listener("mqtts", "server", &format!("{OPEN}\n{chosen}")));
+    for (version, suite) in [
+        (
+            &TLS12,
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        ),
+        (&TLS13, CipherSuite::TLS13_AES_128_GCM_SHA256),
+    ] {
+        let config = Arc::new(authority.client(None, &[version]));
+        let wire = tls(place(&broker, "mqtts"), &config, "c").expect("connected");
+        let agreed = wire.0.conn.negotiated_cipher_suite().expect("one");
+        assert_eq!(agreed.suite(), suite);
+    }
 }
 
 #[test]

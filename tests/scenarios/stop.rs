@@ -106,3 +106,19 @@ fn a_second_broker_on_the_same_data_refuses_to_start() {
         .open(broker.addr())
         .ping();
 }
+
+#[test]
+fn after_a_stop_the_next_start_finds_the_store_closed_and_after_a_kill_it_does_not() {
+    let Some(mut broker) = Broker::durable() else {
+        return;
+    };
+    let recovered = |broker: &Broker| broker.banner().join("\n");
+    Connect::durable(Version::V5, "kept").open(broker.addr());
+    broker.stop();
+    broker.start_again();
+    let told = recovered(&broker);
+    assert!(told.contains("after a clean stop: 1 sessions"), "{told}");
+    broker.crash();
+    let told = recovered(&broker);
+    assert!(told.contains("after a crash: 1 sessions"), "{told}");
+}

@@ -381,7 +381,7 @@ fn assert_refused(bytes: &[u8], why: &str) {
     let error = Store::open(&options).err().expect("it is refused");
     let text = error.to_string();
     assert!(error.is_unusable_file(), "{text}");
-    for part in ["store.redb", "store.move_corrupt_aside = true", why] {
+    for part in ["store.redb", "STORE__MOVE_CORRUPT_ASIDE=true", why] {
         assert!(text.contains(part), "{part} is not in: {text}");
     }
 
@@ -454,4 +454,25 @@ fn a_file_whose_making_was_cut_short_is_made_again() {
         assert_eq!(opened.start, Start::Created, "{len}");
         assert_eq!(rows(&store), []);
     }
+}
+
+#[test]
+fn a_store_that_was_closed_is_found_closed_though_somebody_still_holds_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = options(folder.path());
+    let (store, _) = Store::open(&options).expect("opens");
+    let held = std::sync::Arc::new(store);
+    let other = std::sync::Arc::clone(&held);
+    apply(&held, samples());
+    held.close().expect("closes");
+    let refused = other.recover(&mut |_| ());
+    assert!(matches!(refused, Err(StoreError::Stopped)), "{refused:?}");
+    let copy = StoreOptions {
+        path: folder.path().join("copy.redb"),
+        ..options.clone()
+    };
+    fs::copy(&options.path, &copy.path).expect("copies");
+    let (store, opened) = Store::open(&copy).expect("opens");
+    assert_eq!(opened.start, Start::Clean);
+    assert_has_samples(&store);
 }

@@ -34,7 +34,7 @@ impl Broker {
     /// A broker with the limits it has by default.
     pub fn start() -> Broker {
         match std::env::var(OTHER_BROKER) {
-            Ok(command) => Broker::start_other(&command),
+            Ok(command) => Broker::other(|port| command.replace("{port}", &port.to_string())),
             Err(_) => Broker::start_tidegate(""),
         }
     }
@@ -69,6 +69,11 @@ impl Broker {
     /// From the next start on, nothing is done to the broker's world.
     pub fn without_shell(&mut self) {
         self.shell = None;
+    }
+
+    /// From the next start on, this script starts it, as in [`Broker::within`].
+    pub fn set_shell(&mut self, shell: &str) {
+        self.shell = Some(shell.to_owned());
     }
 
     /// Runs the broker on this data directory and waits until it ends by itself, which it must soon.
@@ -174,6 +179,17 @@ impl Broker {
         self.launch();
     }
 
+    /// Starts it again on the same data; false if it ended by itself before it was ready.
+    pub fn try_start_again(&mut self) -> bool {
+        assert!(self.child.is_none(), "the broker still runs");
+        let lines = self.spawn();
+        match self.read_banner(&lines) {
+            Some(banner) => self.take_address(banner),
+            None => return false,
+        }
+        true
+    }
+
     /// SIGKILL, and a start on the same data.
     pub fn crash(&mut self) {
         self.kill();
@@ -184,6 +200,26 @@ impl Broker {
         let mut broker = Broker::new(config);
         broker.launch();
         broker
+    }
+
+    /// Writes another configuration, for a broker that runs to read it; as with [`Broker::with`], the plain listener is added.
+    pub fn configure(&mut self, config: &str) {
+        self.config = config.to_owned();
+        self.write_config();
+    }
+
+    /// Its configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.dir.path().join("tidegate.toml")
+    }
+
+    fn write_config(&self) {
+        let mut text = String::new();
+        // What a test adds may begin with keys at the top level, which must stand before the first table.
+        writeln!(text, "data_dir = {:?}", self.data_dir()).expect("a String takes it");
+        writeln!(text, "{}", self.config).expect("a String takes it");
+        text.push_str("[[listeners]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n");
+        std::fs::write(self.config_file(), text).expect("the configuration can be written");
     }
 
     fn new(config: &str) -> Broker {
@@ -209,7 +245,14 @@ impl Broker {
 
     fn launch(&mut self) {
         let lines = self.spawn();
-        self.banner = self.read_banner(&lines);
+        match self.read_banner(&lines) {
+            Some(banner) => self.take_address(banner),
+            None => panic!("the broker did not start\n{}", self.log()),
+        }
+    }
+
+    fn take_address(&mut self, banner: Vec<String>) {
+        self.banner = banner;
         let ready = self.banner.iter().find_map(|line| {
             let after = line.split("mqtt://").nth(1)?;
             after.split(|c: char| c.is_whitespace() || c == '/').next()
@@ -220,14 +263,8 @@ impl Broker {
 
     /// Starts the process; its lines of standard output.
     fn spawn(&mut self) -> Receiver<String> {
-        let path = self.dir.path().join("tidegate.toml");
-        let mut text = String::new();
-        // What a test adds may begin with keys at the top level, which must stand before the first table.
-        writeln!(text, "data_dir = {:?}", self.data_dir()).expect("a String takes it");
-        writeln!(text, "{}", self.config).expect("a String takes it");
-        text.push_str("[[listeners]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n");
-        std::fs::write(&path, text).expect("the configuration can be written");
-        let mut command = tidegate_run(&path);
+        self.write_config();
+        let mut command = tidegate_run(&self.config_file());
         if let Some(shell) = &self.shell {
             std::fs::create_dir_all(self.data_dir()).expect("the data directory can be made");
             let mut within = Command::new("sh");
@@ -247,8 +284,8 @@ impl Broker {
         lines
     }
 
-    /// Reads standard output until the line that begins `Ready in`.
-    fn read_banner(&mut self, lines: &Receiver<String>) -> Vec<String> {
+    /// Reads standard output until the line that begins `Ready in`; `None` if the broker has ended before.
+    fn read_banner(&mut self, lines: &Receiver<String>) -> Option<Vec<String>> {
         let mut banner = Vec::new();
         loop {
             match lines.recv_timeout(PATIENCE) {
@@ -256,27 +293,25 @@ impl Broker {
                     let ready = is_ready(&line);
                     banner.push(line);
                     if ready {
-                        return banner;
+                        return Some(banner);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => panic!("no `Ready in` line, only {banner:?}"),
                 Err(RecvTimeoutError::Disconnected) => {
-                    let status = self.wait();
-                    panic!(
-                        "the broker did not start ({status}): {banner:?}\n{}",
-                        self.log()
-                    );
+                    println!("the broker ended with {} after {banner:?}", self.wait());
+                    return None;
                 }
             }
         }
     }
 
-    fn start_other(command: &str) -> Broker {
+    /// Runs another broker, of which `command` says how it is started on a port of this machine.
+    pub fn other(command: impl FnOnce(u16) -> String) -> Broker {
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
             .expect("a port is free")
             .port();
-        let command = command.replace("{port}", &port.to_string());
+        let command = command(port);
         let mut words = command.split_whitespace();
         let mut child = Command::new(words.next().expect("a command"))
             .args(words)

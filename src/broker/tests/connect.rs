@@ -1,6 +1,10 @@
 //! CONNECT: who gets in, and with which session.
 
+use std::sync::Arc;
+
+use super::super::Identity;
 use super::*;
+use crate::wire::Fault;
 
 #[test]
 fn a_session_is_present_if_it_was_kept_and_no_clean_start_was_asked_for() {
@@ -163,4 +167,94 @@ fn packets_only_servers_send_and_auth_are_protocol_errors() {
         assert_eq!(world.got(peer), ["DISCONNECT ProtocolError"]);
         world.lose(peer);
     }
+}
+
+/// A connection through a listener that is not for everybody; its certificate may prove a user name.
+fn accept_known(world: &mut World, certificate: Option<&str>) -> Peer {
+    world.arrival = user(certificate.unwrap_or_default());
+    if certificate.is_none() {
+        world.arrival.peer.certificate = None;
+    }
+    world.accept(ProtocolVersion::V5)
+}
+
+#[test]
+fn a_client_is_who_it_has_proved_to_be() {
+    let mut world = World::new();
+    let peer = accept_known(&mut world, None);
+    let identity = Identity {
+        user: Some("ann".into()),
+        rules: Some(Arc::default()),
+    };
+    let connect = plain_connect("a");
+    let now = world.now;
+    world
+        .broker
+        .connect(peer.id, &connect, Ok(identity.clone()), now);
+    world.settle();
+    assert_eq!(world.got(peer), ["CONNACK Success"]);
+    assert_eq!(world.session(peer).identity.as_ref(), Some(&identity));
+    // A second CONNECT proves nothing to a session that is open.
+    world.broker.connect(peer.id, &connect, Ok(identity), now);
+    assert_eq!(world.got(peer), [""; 0]);
+}
+
+#[test]
+fn a_client_whose_proof_fails_is_told_and_counted() {
+    for (reason, counted) in [
+        (ReasonCode::BadUserNameOrPassword, (1, 0)),
+        (ReasonCode::ConnectionRateExceeded, (0, 1)),
+        (ReasonCode::ServerUnavailable, (0, 0)),
+    ] {
+        let mut world = World::new();
+        let peer = accept_known(&mut world, None);
+        let fault = Fault::new(reason, "refused");
+        let now = world.now;
+        world
+            .broker
+            .connect(peer.id, &plain_connect("a"), Err(fault), now);
+        assert_eq!(world.got(peer), [format!("CONNACK {reason:?}")]);
+        assert!(world.closes(peer));
+        let counters = world.broker.counters();
+        let failed = (
+            counters.bad_user_names_or_passwords,
+            counters.logins_throttled,
+        );
+        assert_eq!((counters.connects_refused, failed), (1, counted));
+        assert_eq!(world.broker.gauges().connected, 0);
+    }
+}
+
+#[test]
+fn a_certificate_alone_is_proof_enough() {
+    let mut world = World::new();
+    let peer = accept_known(&mut world, Some("device"));
+    let arrival = world.broker.arrival(peer.id);
+    assert_eq!(arrival.certified_user(), Some("device"));
+    world.send(peer, Packet::Connect(Box::new(plain_connect("a"))));
+    world.settle();
+    assert_eq!(world.got(peer), ["CONNACK Success"]);
+    let known = world.session(peer).identity.as_ref();
+    let name = known.and_then(|identity| identity.user.as_deref());
+    assert_eq!(name, Some("device"));
+}
+
+#[test]
+fn a_proof_that_comes_too_late_is_of_no_use() {
+    let mut world = World::new();
+    let peer = accept_known(&mut world, None);
+    let timeout = world.broker.settings.limits.connect_timeout_ms;
+    world.wait(timeout + 1);
+    assert!(world.closes(peer));
+    let identity = Identity {
+        user: Some("ann".into()),
+        rules: None,
+    };
+    let now = world.now;
+    world
+        .broker
+        .connect(peer.id, &plain_connect("a"), Ok(identity), now);
+    assert_eq!(world.got(peer), [""; 0]);
+    assert_eq!(world.broker.gauges().connected, 0);
+    assert_eq!(world.broker.counters().connect_timeouts, 1);
 }

@@ -140,6 +140,40 @@ fn qos_0_is_dropped_for_a_client_that_does_not_read_and_nothing_is_read_from_it(
 }
 
 #[test]
+fn when_too_much_waits_for_all_only_those_that_read_get_more() {
+    for qos in [0, 1] {
+        let mut world = World::with(limited(Limits {
+            max_outgoing_bytes_total: 50_000,
+            ..Limits::default()
+        }));
+        let stuck: Vec<_> = ["a", "b", "c"]
+            .map(|name| world.connect(&client(name)))
+            .into_iter()
+            .collect();
+        let reader = world.connect(&client("reader"));
+        for peer in stuck.iter().chain([&reader]) {
+            world.subscribe(*peer, "t", qos);
+        }
+        let peer = world.connect(&publisher());
+        let payload = "x".repeat(1000);
+        for id in 1..=200 {
+            world.publish(peer, message(qos, id, "t", &payload));
+            assert_eq!(world.drain(reader).len(), 1, "it reads, so it gets all");
+        }
+        let waiting = world.broker.audit().expect("accounts agree");
+        assert!(world.broker.outgoing_bytes < 70_000, "{waiting:?}");
+        assert_eq!(world.broker.counters().dropped_outgoing_full > 0, qos == 0);
+        // Once they read, the account is empty again, and QoS 1 has lost nothing.
+        let got: usize = stuck.iter().map(|peer| world.drain(*peer).len()).sum();
+        assert_eq!(got == 600, qos == 1, "{got}");
+        for peer in stuck {
+            world.lose(peer);
+        }
+        world.broker.audit().expect("accounts agree");
+    }
+}
+
+#[test]
 fn qos_1_waits_in_the_queue_for_a_client_that_does_not_read() {
     let mut world = World::new();
     let subscriber = world.connect(&client("sub"));

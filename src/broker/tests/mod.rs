@@ -17,6 +17,7 @@ mod limits;
 mod malice;
 mod mount;
 mod publish;
+mod quota;
 mod restore;
 mod retained;
 mod shared;
@@ -308,6 +309,7 @@ impl World {
         self.broker.connections[peer.id.0 as usize]
             .outbox
             .take(&mut out);
+        self.broker.count_outgoing(peer.id);
         let got = show(&out, peer.version);
         assert!(
             got.len() == 1 && got[0].starts_with("CONNACK") && got[0].contains("Success"),

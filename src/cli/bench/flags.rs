@@ -11,6 +11,7 @@ use super::scenario::{Load, Scenario, Target};
 use crate::cli::exit::{self, Failure};
 use crate::cli::options::{protocol_version, qos, topic_filter};
 use crate::cli::transport::LayerFlags;
+use crate::config::parse_duration;
 use crate::wire::{ProtocolVersion, QoS};
 
 /// What to measure, and where.
@@ -123,9 +124,12 @@ pub struct LoadFlags {
     /// Messages a second in all, each sent at its time; without it the next is sent when an earlier one has arrived
     #[arg(short, long, value_parser = rate)]
     rate: Option<f64>,
-    /// Seconds to measure
-    #[arg(short, long, default_value = "5", value_parser = seconds)]
-    duration: Duration,
+    /// How long to measure, in seconds, or with a unit: 90m, 8h [default: 5; soak: 1h]
+    #[arg(short, long, value_parser = seconds)]
+    duration: Option<Duration>,
+    /// How often `soak` tells figures [default: a 60th of the duration, a second at least]
+    #[arg(long, value_parser = seconds)]
+    interval: Option<Duration>,
     /// Seconds of load before
     #[arg(long, default_value = "1", value_parser = seconds)]
     warm_up: Duration,
@@ -161,7 +165,11 @@ impl LoadFlags {
             clients: self.clients,
             window: self.window,
             rate: self.rate,
-            duration: self.duration,
+            duration: self.duration.unwrap_or(match task.scenario {
+                Scenario::Soak => Duration::from_secs(3600),
+                _ => Duration::from_secs(5),
+            }),
+            interval: self.interval,
             warm_up: self.warm_up,
             topics: self.topics,
             messages: self.messages,
@@ -261,7 +269,8 @@ fn rate(text: &str) -> Result<f64, String> {
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds) if (0.0..=1e6).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("expected seconds".to_owned()),
+        Ok(_) => Err("expected seconds".to_owned()),
+        Err(_) => parse_duration(text).ok_or_else(|| "expected seconds".to_owned()),
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Outcome {
     pub samples: Vec<Sample>,
     /// What was wrong.
     pub faults: Faults,
+    /// What did not stay as it was, in words.
+    pub grown: Vec<String>,
     /// Repetitions are not wrong here, as connections were lost and QoS 1 allows them.
     pub may_repeat: bool,
 }
@@ -103,7 +105,7 @@ impl Outcome {
             },
             ..self.faults
         };
-        faults.is_clean()
+        faults.is_clean() && self.grown.is_empty()
     }
 
     /// What was wrong, in words; `None` if nothing was, and nothing was repeated either.
@@ -115,7 +117,7 @@ impl Outcome {
             refused,
             strange,
         } = self.faults;
-        let words: Vec<String> = [
+        let mut words: Vec<String> = [
             (lost, "lost"),
             (duplicates, "repeated"),
             (disordered, "out of order"),
@@ -126,6 +128,7 @@ impl Outcome {
         .filter(|(count, _)| *count > 0)
         .map(|(count, what)| format!("{count} {what}"))
         .collect();
+        words.extend(self.grown.iter().cloned());
         (!words.is_empty()).then(|| words.join(", "))
     }
 }

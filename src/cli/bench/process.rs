@@ -13,6 +13,34 @@ pub struct Usage {
     pub written: u64,
 }
 
+/// What a process has open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Open {
+    /// Files, sockets and the like.
+    pub descriptors: u64,
+    /// Bytes of regular files that were open for a database: those that end in `.redb`, `.db` or `.mdb`.
+    pub database: u64,
+}
+
+impl Open {
+    /// What the process with this id has open; `None` if it is gone or hidden.
+    pub fn of(pid: u32) -> Option<Open> {
+        let mut open = Open::default();
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten() {
+            open.descriptors += 1;
+            let is_database = fs::read_link(entry.path()).is_ok_and(|file| {
+                file.extension()
+                    .is_some_and(|end| end == "redb" || end == "db" || end == "mdb")
+            });
+            // The link leads to the open file itself, whatever has become of its name. The same file may be open more than once.
+            if is_database && let Ok(file) = fs::metadata(entry.path()) {
+                open.database = open.database.max(file.len());
+            }
+        }
+        Some(open)
+    }
+}
+
 impl Usage {
     /// What the process with this id has used so far; `None` if it is gone or hidden.
     pub fn of(pid: u32) -> Option<Usage> {
@@ -99,5 +127,8 @@ mod tests {
         let usage = Usage::own().expect("there is /proc");
         assert!(usage.resident > 100_000);
         assert_eq!(Usage::of(u32::MAX), None);
+        let open = Open::of(std::process::id()).expect("there is /proc");
+        assert!(open.descriptors >= 3);
+        assert_eq!(Open::of(u32::MAX), None);
     }
 }

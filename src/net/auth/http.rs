@@ -350,6 +350,7 @@ mod tests {
     use axum::response::IntoResponse;
     use axum::routing::post;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     /// Answers by user name, and counts what it was asked.
@@ -474,14 +475,14 @@ mod tests {
             it.timeout = Duration::from_millis(200);
             it.max_requests = 1;
         });
-        let (slow, ann) = (credentials("slow", b""), credentials("ann", b"secret"));
-        let both = tokio::join!(http.ask(&slow, 0), http.ask(&ann, 0));
-        assert!(
-            matches!(both, (Answer::Failed(_), Answer::Failed(_))),
-            "{both:?}"
-        );
+        let ann = credentials("ann", b"secret");
+        let turn = http.turns.acquire().await.expect("a turn");
+        let answer = http.ask(&ann, 0).await;
+        assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
+        drop(turn);
+        http.ask(&ann, 0).await;
         assert_eq!(asked.load(Ordering::Relaxed), 1);
-        assert_eq!(user(&http.ask(&ann, 0).await), Some("ann"));
     }
 
     #[tokio::test]
@@ -510,6 +511,49 @@ mod tests {
         elsewhere.address = None;
         let before = http.cache().key_of(&good);
         assert_ne!(http.cache().key_of(&elsewhere), before);
+    }
+
+    /// Accepts everybody, over TLS with a certificate of its own making; the file is that certificate.
+    async fn tls_server() -> (String, tempfile::NamedTempFile) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]);
+        let made = made.expect("a certificate");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), made.cert.pem()).expect("written");
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("versions there are")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .expect("they belong together");
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else {
+                    continue;
+                };
+                let mut bytes = [0; 4096];
+                let _ = stream.read(&mut bytes).await;
+                let answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
+                let _ = stream.write_all(answer).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        (format!("https://localhost:{port}/login"), file)
+    }
+
+    #[tokio::test]
+    async fn over_https_only_a_server_of_the_right_authority_is_believed() {
+        let (url, cafile) = tls_server().await;
+        let good = http(&url, |it| it.cafile = Some(cafile.path().to_owned()));
+        let answer = good.ask(&credentials("ann", b"secret"), 0).await;
+        assert_eq!(user(&answer), Some("ann"), "{answer:?}");
+        let (_, other) = tls_server().await;
+        let bad = http(&url, |it| it.cafile = Some(other.path().to_owned()));
+        let answer = bad.ask(&credentials("ann", b"secret"), 0).await;
+        assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
     }
 
     #[test]

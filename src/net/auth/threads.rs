@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// How much less than other threads those that hash get of a busy processor (nice value).
-const NICE: i32 = 10;
+/// How much less than other threads those that hash get of a busy processor (nice value): about a third. With less, logins would take for ever on a
+/// machine that is busy with something else.
+const NICE: i32 = 5;
 
 type Job = Box<dyn FnOnce() + Send>;
 

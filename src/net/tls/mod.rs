@@ -4,6 +4,7 @@
 //! authorities and revocation lists.
 
 pub mod certificate;
+pub mod cipher;
 pub mod client;
 mod file;
 
@@ -13,7 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use rustls::{
+    CipherSuite, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
+    version,
+};
 
 pub use file::{TlsError, read_certificates, read_key};
 
@@ -35,6 +39,10 @@ pub struct TlsSettings {
     pub crlfile: Option<PathBuf>,
     /// The oldest version spoken.
     pub minimum: TlsVersion,
+    /// The cipher suites of TLS 1.2; `None` for all there are.
+    pub ciphers: Option<Vec<CipherSuite>>,
+    /// The cipher suites of TLS 1.3; `None` for all there are.
+    pub ciphers_tls13: Option<Vec<CipherSuite>>,
     /// What runs inside, for ALPN; a client that asks for something else only is refused, one that does not ask is not.
     pub alpn: &'static str,
 }
@@ -68,6 +76,17 @@ pub enum TlsVersion {
     Tls12,
     /// TLS 1.3.
     Tls13,
+}
+
+impl TlsSettings {
+    fn allows(&self, suite: &SupportedCipherSuite) -> bool {
+        let chosen = match suite {
+            SupportedCipherSuite::Tls12(_) => &self.ciphers,
+            SupportedCipherSuite::Tls13(_) => &self.ciphers_tls13,
+        };
+        let is_chosen = |chosen: &Vec<CipherSuite>| chosen.contains(&suite.suite());
+        chosen.as_ref().is_none_or(is_chosen)
+    }
 }
 
 impl TlsVersion {
@@ -259,7 +278,9 @@ fn load(settings: &TlsSettings, now: i64) -> Result<Loaded, TlsError> {
         ClientCertificates::None => WebPkiClientVerifier::no_client_auth(),
         asked => client_verifier(settings, asked, &provider)?,
     };
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let mut provider = CryptoProvider::clone(&provider);
+    provider.cipher_suites.retain(|it| settings.allows(it));
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(settings.minimum.and_newer())
         .map_err(|error| TlsError::new(first, error))?
         .with_client_cert_verifier(verifier)
@@ -444,6 +465,8 @@ mod tests {
                 cafile: None,
                 crlfile: None,
                 minimum: TlsVersion::default(),
+                ciphers: None,
+                ciphers_tls13: None,
                 alpn: "mqtt",
             }
         }

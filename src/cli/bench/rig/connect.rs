@@ -12,7 +12,7 @@ use super::frame::Stamp;
 use super::link::Link;
 use super::tally::Tally;
 use crate::cli::exit::{self, Failure};
-use crate::wire::packet::{Connect, Subscribe, SubscribeOptions};
+use crate::wire::packet::{Connect, Subscribe, SubscribeOptions, Unsubscribe, Will};
 use crate::wire::{
     Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
 };
@@ -41,6 +41,8 @@ pub struct Client {
     pub receives: Range<u32>,
     /// It should get what was published before it came, too: that is retained.
     pub from_the_first: bool,
+    /// Topic of its will, of QoS 1.
+    pub will: Option<String>,
 }
 
 impl Client {
@@ -54,6 +56,7 @@ impl Client {
             qos: QoS::AtMostOnce,
             receives: 0..0,
             from_the_first: false,
+            will: None,
         }
     }
 
@@ -174,6 +177,18 @@ impl Rig {
         self.begin_to_subscribe(peer);
     }
 
+    /// Takes back subscriptions of a client that is connected, without waiting for the answer.
+    pub fn unsubscribe(&mut self, peer: usize, filters: &[String]) {
+        let packet = Packet::Unsubscribe(Unsubscribe {
+            packet_id: PacketId::FIRST,
+            properties: Properties::EMPTY,
+            filters: filters.iter().map(String::as_str).collect(),
+        });
+        let link = &mut self.peers[peer].link;
+        codec::encode(&packet, self.version, link.out());
+        self.peers[peer].mark_dirty(peer as u32, &mut self.dirty);
+    }
+
     /// Waits until all subscriptions are made.
     ///
     /// # Errors
@@ -211,6 +226,26 @@ impl Rig {
             peer.link.close();
             peer.state = State::Gone;
         }
+    }
+
+    /// Ends the durable sessions of clients that are gone: each connects once more, and its session ends with that connection.
+    ///
+    /// # Errors
+    /// As [`Rig::connect`].
+    pub fn end_sessions(&mut self, peers: Range<usize>) -> Result<(), Failure> {
+        for peer in &mut self.peers[peers.clone()] {
+            peer.client.durable = false;
+            peer.publisher = None;
+            peer.tally = None;
+        }
+        self.connect_again(peers)
+    }
+
+    /// Ends a client's connection without a DISCONNECT.
+    pub fn cut(&mut self, peer: usize) {
+        let peer = &mut self.peers[peer];
+        peer.link.close();
+        peer.state = State::Gone;
     }
 
     /// How many clients are connected or are being connected.
@@ -275,7 +310,7 @@ impl Rig {
                 let words = exit::words(disconnect.reason);
                 self.lose(index, &format!("DISCONNECT, {words}"))
             }
-            Packet::PingResp => Ok(()),
+            Packet::PingResp | Packet::UnsubAck(_) => Ok(()),
             _ => Err(Failure::new(
                 exit::WRONG,
                 "the broker sent a packet that only clients send",
@@ -366,7 +401,13 @@ impl Rig {
             },
             keep_alive: 0,
             client_id: &peer.client.id,
-            will: None,
+            will: peer.client.will.as_deref().map(|topic| Will {
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                properties: Properties::EMPTY,
+                topic,
+                payload: b"gone",
+            }),
             username: self.username.as_deref(),
             password: self.password.as_deref().map(str::as_bytes),
             properties: properties.as_properties(),

@@ -5,6 +5,7 @@ mod durable;
 mod listen;
 mod restart;
 mod retained;
+mod soak;
 mod steady;
 mod subscribe;
 
@@ -50,6 +51,8 @@ pub enum Scenario {
     Durable,
     /// A broker (--spawn) is killed with a backlog (--messages) and started again
     Restart,
+    /// A bit of everything for hours (--duration), with reconnections: fails unless memory, file, descriptors and latency stay flat
+    Soak,
 }
 
 /// The broker to measure.
@@ -86,6 +89,8 @@ pub struct Load {
     pub rate: Option<f64>,
     /// How long to measure.
     pub duration: Duration,
+    /// How often to tell figures in `soak`.
+    pub interval: Option<Duration>,
     /// How long to load before.
     pub warm_up: Duration,
     /// Topics of each publisher.
@@ -124,6 +129,7 @@ impl Scenario {
             Scenario::Subscribe => subscribe::run(target, load),
             Scenario::Durable => durable::run(target, load),
             Scenario::Restart => restart::run(target, load),
+            Scenario::Soak => soak::run(target, load),
             _ => steady::run(self, target, load),
         }
     }

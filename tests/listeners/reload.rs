@@ -1,0 +1,244 @@
+//! Reading the configuration again: all of it takes effect, or nothing, and who is not concerned does not notice.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Output;
+
+use support::{Broker, Client, Connect, Message, Properties, Subscription, Version, wait_until};
+
+use super::authority::Authority;
+use super::wire::{dial, place};
+use super::{broker, run};
+
+fn reload(broker: &Broker) -> Output {
+    run(&[
+        "reload",
+        "--config",
+        broker.config_file().to_str().expect("text"),
+    ])
+}
+
+/// Reloads; it must end with this code. What was told.
+fn reload_with(broker: &Broker, code: i32) -> String {
+    let output = reload(broker);
+    let told = [output.stdout, output.stderr].concat();
+    let told = String::from_utf8(told).expect("text");
+    assert_eq!(output.status.code(), Some(code), "{told}");
+    told
+}
+
+fn rules(lines: &[(&str, &str)]) -> String {
+    let tables = lines.iter().map(|(topic, access)| {
+        format!("[[acl_rules]]\ntopic = \"{topic}\"\naccess = \"{access}\"\n")
+    });
+    tables.collect()
+}
+
+fn connect(broker: &Broker, id: &str) -> Client {
+    Connect::new(Version::V5, id).open(broker.addr())
+}
+
+#[test]
+fn rights_are_withdrawn_at_once_and_nobody_else_notices() {
+    let mut broker = broker(&rules(&[("a/#", "readwrite"), ("b/#", "readwrite")]));
+    let (mut loser, mut keeper) = (connect(&broker, "loser"), connect(&broker, "keeper"));
+    loser.subscribe("a/1", 1);
+    keeper.subscribe("b/1", 1);
+    broker.configure(&rules(&[("b/#", "readwrite")]));
+    let told = reload_with(&broker, 0);
+    assert!(told.contains("access rules"), "{told}");
+    loser.expect_disconnect(&[0x98]);
+    assert_eq!(keeper.publish(&Message::new("b/1", "x", 1)), 0);
+    keeper.expect("b/1", "x", 1);
+    assert_eq!(keeper.publish(&Message::new("a/1", "x", 1)), 0x87);
+    let wanted = [Subscription::new("a/1", 1)];
+    assert_eq!(keeper.subscribe_to(&wanted, &Properties::new()), [0x87]);
+}
+
+#[test]
+fn a_wrong_configuration_changes_nothing_and_says_why() {
+    let mut broker = broker(&rules(&[("a", "readwrite")]));
+    let mut client = connect(&broker, "c");
+    client.subscribe("a", 1);
+    for (wrong, needle) in [
+        ("max_packet_size = 1\n", "unknown key"),
+        (
+            "acl_file = \"/nowhere/acl\"\n",
+            "/nowhere/acl: cannot be read",
+        ),
+        (
+            "[[listeners]]\nprotocol = \"mqtts\"\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n\
+             certfile = \"/nowhere/c\"\nkeyfile = \"/nowhere/k\"\n",
+            "/nowhere/c",
+        ),
+    ] {
+        broker.configure(wrong);
+        let told = reload_with(&broker, 2);
+        assert!(told.contains("nothing took effect"), "{told}");
+        assert!(told.contains(needle), "{told}");
+        // By signal, too.
+        let before = broker.log().matches("nothing took effect").count();
+        broker.signal("HUP");
+        wait_until("the log says why", || {
+            broker.log().matches("nothing took effect").count() > before
+        });
+    }
+    assert_eq!(client.publish(&Message::new("a", "x", 1)), 0);
+    client.expect("a", "x", 1);
+    // A listener that cannot be opened: somebody else has the port.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("bound").port();
+    broker.configure(&format!(
+        "{}[[listeners]]\nbind = \"127.0.0.1:{port}\"\nallow_anonymous = true\n",
+        rules(&[("b", "readwrite")])
+    ));
+    let told = reload_with(&broker, 2);
+    assert!(
+        told.contains(&format!("cannot listen on 127.0.0.1:{port}")),
+        "{told}"
+    );
+    assert_eq!(client.publish(&Message::new("a", "x", 1)), 0);
+    assert_eq!(client.publish(&Message::new("b", "x", 1)), 0x87);
+}
+
+#[test]
+fn what_takes_a_restart_is_named_and_the_rest_takes_effect() {
+    let mut broker = broker("");
+    let mut client = connect(&broker, "c");
+    broker.configure(&format!(
+        "worker_threads = 1\n{}[limits]\nreceive_maximum = 7\nmax_connections_per_address = 1\n",
+        rules(&[("a", "read")])
+    ));
+    let told = reload_with(&broker, 3);
+    assert!(
+        told.contains("takes a restart: worker_threads, limits.receive_maximum"),
+        "{told}"
+    );
+    assert_eq!(client.publish(&Message::new("a", "x", 1)), 0x87);
+    assert!(told.contains("[limits]: changed"), "{told}");
+    assert!(
+        super::wire::Wire(dial(broker.addr()))
+            .connect("second")
+            .is_err()
+    );
+}
+
+#[test]
+fn listeners_come_change_and_go_while_others_go_on() {
+    let listener = |port: u16, keys: &str| {
+        format!("[[listeners]]\nbind = \"127.0.0.1:{port}\"\nallow_anonymous = true\n{keys}\n")
+    };
+    let mut broker = broker("");
+    let mut steady = connect(&broker, "steady");
+    steady.subscribe("t", 1);
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        free.local_addr().expect("bound").port()
+    };
+    let address = ([127, 0, 0, 1], port).into();
+    // It comes.
+    broker.configure(&listener(port, ""));
+    let told = reload_with(&broker, 0);
+    assert!(
+        told.contains(&format!("mqtt://127.0.0.1:{port}: opened")),
+        "{told}"
+    );
+    let mut guest = Connect::new(Version::V5, "guest").open(address);
+    guest.publish(&Message::new("t", "1", 1));
+    // Only how many there may be changes: the guest stays.
+    broker.configure(&listener(port, "max_connections = 1"));
+    let told = reload_with(&broker, 0);
+    assert!(told.contains("changed; its connections stay"), "{told}");
+    guest.publish(&Message::new("t", "2", 1));
+    assert!(super::wire::Wire(dial(address)).connect("second").is_err());
+    // What it allows changes: the guest comes again.
+    broker.configure(&listener(port, "mount_point = \"m/\""));
+    reload_with(&broker, 0);
+    guest.expect_disconnect(&[0x98]);
+    let mut guest = Connect::new(Version::V5, "guest").open(address);
+    guest.publish(&Message::new("t", "3", 1));
+    // It goes.
+    broker.configure("");
+    let told = reload_with(&broker, 0);
+    assert!(told.contains("closed"), "{told}");
+    guest.expect_disconnect(&[0x98]);
+    assert!(Client::try_dial(address, Version::V5).is_none());
+    for payload in ["1", "2"] {
+        let message = steady.expect("t", payload, 1);
+        steady.acknowledge(&message);
+    }
+    steady.ping();
+    steady.expect_nothing();
+    // Nothing is new.
+    let told = reload_with(&broker, 0);
+    assert_eq!(told, "nothing has changed\n");
+}
+
+#[test]
+fn certificates_are_read_again_and_their_expiry_is_a_figure() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"], 1, 2090);
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        free.local_addr().expect("bound").port()
+    };
+    let keys = authority.listener("mqtts", "server", "allow_anonymous = true");
+    let config = format!("[metrics]\nbind = \"127.0.0.1:{port}\"\n{keys}");
+    let broker = broker(&config);
+    let figure = || {
+        use std::io::{Read, Write};
+        let mut stream = dial(([127, 0, 0, 1], port).into());
+        write!(stream, "GET /metrics HTTP/1.0\r\n\r\n").expect("written");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("answered");
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("tidegate_certificate_not_after_seconds{"))
+            .unwrap_or_else(|| panic!("no expiry in {text}"))
+            .to_owned();
+        assert!(line.contains(&format!("listener=\"mqtts://{}\"", place(&broker, "mqtts"))));
+        assert!(line.contains("server.pem"), "{line}");
+        let value: f64 = line
+            .rsplit(' ')
+            .next()
+            .and_then(|it| it.parse().ok())
+            .expect("a number");
+        value
+    };
+    let before = figure();
+    // The first seconds of 2090 and 2091.
+    assert!((3.7e9..3.9e9).contains(&before), "{before}");
+    authority.issue("server", &["localhost"], 2, 2091);
+    let told = reload_with(&broker, 0);
+    assert!(told.contains("certificates were read again"), "{told}");
+    let more = figure() - before;
+    assert!((364.0..367.0).contains(&(more / 86_400.0)), "{more}");
+}
+
+#[test]
+fn only_the_owner_reaches_the_control_socket_and_nobody_a_broker_that_is_gone() {
+    let mut broker = broker("");
+    let socket = broker.data_dir().join("control.sock");
+    let mode = std::fs::metadata(&socket)
+        .expect("there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let data_dir = broker.data_dir();
+    let output = run(&["reload", "--data-dir", data_dir.to_str().expect("text")]);
+    assert!(output.status.success(), "{output:?}");
+    // What is no command is answered.
+    {
+        use std::io::{Read, Write};
+        let mut stream = std::os::unix::net::UnixStream::connect(&socket).expect("open");
+        stream.write_all(b"format c:\n").expect("written");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("answered");
+        assert!(text.starts_with("failed\n"), "{text}");
+    }
+    // A broker that was killed leaves its socket; the next one replaces it.
+    broker.crash();
+    reload_with(&broker, 0);
+    broker.stop();
+    let told = reload_with(&broker, 1);
+    assert!(told.contains("no broker answers at"), "{told}");
+}
