@@ -147,6 +147,7 @@ fn in_force(old: &Config, mut new: Config) -> (Config, Vec<&'static str>) {
         "sys_interval": sys_interval;
         "metrics.bind": metrics;
         "log.level": log;
+        "[[bridges]]": bridges;
         // What clients have been told when they connected.
         "limits.receive_maximum": limits.receive_maximum;
         "limits.max_packet_size": limits.max_packet_size;
