@@ -17,6 +17,7 @@ use crate::broker::{Acl, Broker, Restored, Settings};
 use crate::clock::{self, Clock, Stopwatch};
 use crate::config::{Config, ConfigError};
 use crate::net::auth::{self, Authentication};
+use crate::net::bridge::{self, BridgeSettings};
 use crate::net::core::Core;
 use crate::net::tls::TlsError;
 use crate::net::{admin, control};
@@ -91,8 +92,9 @@ pub fn run(
         Authentication::start(authenticator, config.throttle).map_err(Error::Start)?;
     let (store, opened) = Store::open(&config.store)?;
     let store = Arc::new(store);
-    let (broker, restored, orphans) = recover(&config, &store, &clock, acl)?;
+    let (mut broker, restored, orphans) = recover(&config, &store, &clock, acl)?;
     let recovered = describe(&opened, restored, orphans);
+    let bridges = open_bridges(&mut broker, &config, &clock);
 
     let (core, fetches) = Core::new(broker, clock);
     let (failed, failure) = unbounded_channel();
@@ -122,6 +124,9 @@ pub fn run(
         let prepared = listeners.prepare(&config, tls)?;
         listeners.put_in_force(prepared, |_, _| {});
         tokio::spawn(listeners::watch(Arc::clone(&listeners.tls)));
+        for (settings, new) in bridges {
+            tokio::spawn(bridge::run(Arc::clone(&core), settings, new));
+        }
         let ticking = Arc::clone(&core);
         tokio::spawn(async move { ticking.tick().await });
         let requests = open_control(&config);
@@ -171,6 +176,27 @@ fn recover(
     broker.set_room(store.room());
     let restored = broker.finish_restore(recovery.next_seq, recovery.next_queue, clock.now());
     Ok((broker, restored, recovery.orphans))
+}
+
+/// Makes messages wait for each bridge from now on, and names the queues of bridges that are configured no more. Each bridge, and whether its session is
+/// new.
+fn open_bridges(
+    broker: &mut Broker,
+    config: &Config,
+    clock: &Clock,
+) -> Vec<(BridgeSettings, bool)> {
+    let names = config.bridges.iter().map(|settings| &*settings.bridge.name);
+    let names: Vec<&str> = names.collect();
+    for (name, waiting) in broker.close_bridges_except(&names, clock.now()) {
+        tracing::warn!(
+            bridge = name,
+            waiting,
+            "this bridge is not configured any more; the messages that wait for it are kept"
+        );
+    }
+    let open = |settings: &BridgeSettings| broker.open_bridge(&settings.bridge, clock.now());
+    let new: Vec<bool> = config.bridges.iter().map(open).collect();
+    config.bridges.iter().cloned().zip(new).collect()
 }
 
 fn describe(opened: &Opened, restored: Restored, orphans: u64) -> String {

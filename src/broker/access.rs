@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Broker;
 use super::ConnectionId;
 use super::acl::Rules;
+use super::bridge::CLIENT_PREFIX;
 use super::connection::Connection;
 use super::route::lower;
 use super::timer::Timer;
@@ -118,9 +119,19 @@ pub struct Arrival {
     pub access: Arc<Access>,
     /// Who is there.
     pub peer: Peer,
+    /// It is the broker's own end of a bridge: it needs no permission, and no limit on clients holds for it.
+    pub bridge: bool,
 }
 
 impl Arrival {
+    /// The broker's own end of a bridge.
+    pub fn bridge() -> Arrival {
+        Arrival {
+            bridge: true,
+            ..Arrival::from(Access::default())
+        }
+    }
+
     /// The user name that the peer's certificate has proved, where that is what proves it: its user name and password are not looked at then.
     pub fn certified_user(&self) -> Option<&str> {
         let names = self.peer.certificate.as_deref()?;
@@ -134,6 +145,7 @@ impl From<Access> for Arrival {
         Arrival {
             access: Arc::new(access),
             peer: Peer::default(),
+            bridge: false,
         }
     }
 }
@@ -160,6 +172,8 @@ pub struct Identity {
     pub user: Option<Box<str>>,
     /// What it may do, if its credentials say so: that stands instead of the broker's list.
     pub rules: Option<Arc<Rules>>,
+    /// A number of what it has proved that with, if that can be withdrawn while it is connected: see [`Broker::withdraw_logins`].
+    pub credential: Option<u64>,
 }
 
 /// Who a client is, once its CONNECT has been admitted.
@@ -182,7 +196,8 @@ impl Broker {
             let most = limits.max_connections_per_address;
             most > 0 && self.by_address.count(&address) >= most
         });
-        if self.shutting_down || crowded || self.connections.len() >= limits.max_connections {
+        let full = self.connections.len() >= limits.max_connections;
+        if self.shutting_down || crowded || (full && !arrival.bridge) {
             self.refused();
             return None;
         }
@@ -216,8 +231,20 @@ impl Broker {
         proved: Result<Identity, Fault>,
     ) -> Result<Admitted, Fault> {
         let arrival = &self.connections[id.0 as usize].arrival;
-        let Arrival { access, peer } = arrival;
+        let Arrival { access, peer, .. } = arrival;
         let refuse = |reason, what| Err(Fault { reason, what });
+        if arrival.bridge {
+            return Ok(Admitted {
+                identity: Identity::default(),
+                client_id: None,
+            });
+        }
+        if connect.client_id.starts_with(CLIENT_PREFIX) {
+            return refuse(
+                ReasonCode::ClientIdentifierNotValid,
+                "client identifiers that begin with $bridge/ are the broker's own",
+            );
+        }
         if !access.versions.is_empty() && !access.versions.contains(&connect.version) {
             return refuse(
                 ReasonCode::UnsupportedProtocolVersion,
@@ -236,6 +263,7 @@ impl Broker {
             Some(name) => Identity {
                 user: Some(name.into()),
                 rules: None,
+                credential: None,
             },
             None => proved?,
         };

@@ -60,11 +60,22 @@ impl Broker {
         proved: Result<Identity, Fault>,
     ) -> Result<(), Fault> {
         self.connections[id.0 as usize].version = connect.version;
+        self.connections[id.0 as usize].is_bridge = connect.bridge;
         let largest = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
         self.connections[id.0 as usize].maximum_packet_size = largest;
         let admitted = self.admit(id, connect, proved)?;
-        let terms = self.terms(connect, admitted.client_id)?;
-        let mut rights = self.rights_of(id, &admitted.identity, &terms.client_id);
+        let mut terms = self.terms(connect, admitted.client_id)?;
+        let bridge = self.connections[id.0 as usize].arrival.bridge;
+        if bridge {
+            // A bridge waits for its upstream as long as it takes, and says nothing while its upstream does not.
+            terms.expiry = NEVER_EXPIRES;
+            terms.keep_alive = 0;
+        }
+        // It is the rules of a bridge that say what it may do; no access list is asked.
+        let mut rights = match bridge {
+            true => None,
+            false => self.rights_of(id, &admitted.identity, &terms.client_id),
+        };
         let will = connect
             .will
             .as_ref()
@@ -73,7 +84,9 @@ impl Broker {
         self.check_user(&admitted.identity, &terms.client_id)?;
         let (session, present, ended) = self.open_session(&terms, connect)?;
         let accepted = self.attach(id, session, &terms, connect.version);
-        self.give_rights(session, admitted.identity, rights);
+        if !bridge {
+            self.give_rights(session, admitted.identity, rights);
+        }
         self.replace_will(session, will);
         let stamp = self.remember_connected(session).max(ended);
         let packet = ConnAck {

@@ -16,6 +16,8 @@ pub(super) struct Connection {
     pub state: State,
     pub arrival: Arrival,
     pub version: ProtocolVersion,
+    /// Its client has said that it is a bridge, in MQTT 3: it is sent nothing of its own, and retain flags as they were published.
+    pub is_bridge: bool,
     pub session: Option<SessionIndex>,
     pub outbox: Outbox,
     /// Bytes that were taken from the outbox last: they are being written.
@@ -81,6 +83,7 @@ impl Connection {
             state: State::New,
             arrival,
             version: ProtocolVersion::V5,
+            is_bridge: false,
             session: None,
             outbox: Outbox::default(),
             taken: 0,

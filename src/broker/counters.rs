@@ -84,6 +84,10 @@ counters! {
     topics_refused,
     /// Wills published.
     wills_published,
+    /// Messages the upstream of a bridge will never take, which were set aside.
+    bridge_messages_set_aside,
+    /// Messages of an upstream that no rule of its bridge lets in, or that this broker does not take.
+    bridge_messages_refused,
     /// Messages read from the store because their bodies were not in memory.
     bodies_fetched,
     /// Batches committed.

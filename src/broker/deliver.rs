@@ -54,10 +54,12 @@ impl Broker {
         let Some(id) = session.connection else {
             return false;
         };
+        let most = usize::from(self.settings.limits.max_inflight_messages);
+        let connection = &self.connections[id.0 as usize];
         self.client_has_window(index)
-            && session.outgoing.len() < usize::from(self.settings.limits.max_inflight_messages)
+            && (session.outgoing.len() < most || connection.arrival.bridge)
             && !self.is_outgoing_full(id, FILL_BYTES)
-            && !self.connections[id.0 as usize].has_had_enough(self.now.uptime)
+            && !connection.has_had_enough(self.now.uptime)
     }
 
     /// Delivers at QoS 0: now or never.

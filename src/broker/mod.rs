@@ -25,6 +25,7 @@ mod acknowledge;
 pub mod acl;
 #[cfg(test)]
 pub(crate) mod audit;
+pub mod bridge;
 mod connect;
 mod connection;
 mod counters;
@@ -47,7 +48,7 @@ mod timer;
 mod tree;
 mod will;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -184,6 +185,8 @@ pub struct Broker {
     graveyard: end::Graveyard,
     sweep: (usize, usize),
     sys: sys::Sys,
+    bridges: BTreeMap<Box<str>, bridge::BridgeState>,
+    moments: bridge::Moments,
     /// There is, or was, a session that may not do everything: until then no delivery asks.
     restricted: bool,
     restoring: restore::Restoring,
@@ -232,6 +235,8 @@ impl Broker {
             graveyard: end::Graveyard::default(),
             sweep: (0, 0),
             sys: sys::Sys::new(now),
+            bridges: BTreeMap::new(),
+            moments: bridge::Moments::default(),
             restricted: false,
             restoring: restore::Restoring::default(),
             routes: Routes::default(),
@@ -285,7 +290,9 @@ impl Broker {
         packet: Packet<'_>,
     ) -> Result<(), Fault> {
         match packet {
-            Packet::Publish(publish) => self.receive_publish(id, session, &publish),
+            Packet::Publish(publish) => self
+                .receive_publish(id, session, &publish)
+                .or_else(|fault| self.refuse_bridged(id, &publish, fault)),
             Packet::PubAck(ack) => self.receive_puback(id, session, &ack),
             Packet::PubRec(ack) => self.receive_pubrec(id, session, &ack),
             Packet::PubRel(ack) => self.receive_pubrel(id, session, &ack),

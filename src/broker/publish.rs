@@ -47,7 +47,8 @@ impl Broker {
         let resolved = self.resolve_topic(id, publish.topic, instructions.alias)?;
         let topic = resolved.as_deref().unwrap_or(publish.topic);
         if topic.starts_with(SYS_PREFIX) {
-            return self.refuse_publish(id, publish);
+            self.refuse_publish(id, publish, ReasonCode::NotAuthorized);
+            return Ok(());
         }
         let mounted = self.mounted_topic(session, topic);
         let topic = mounted.as_deref().unwrap_or(topic);
@@ -55,7 +56,8 @@ impl Broker {
         self.check_receive_maximum(id, session, publish)?;
         if !self.may_write(session, topic) && !self.has_received(session, publish) {
             self.counters.publishes_not_authorized += 1;
-            return self.refuse_publish(id, publish);
+            self.refuse_publish(id, publish, ReasonCode::NotAuthorized);
+            return Ok(());
         }
 
         let mut forwarded = PropertiesBuf::new();
@@ -97,18 +99,22 @@ impl Broker {
 
     /// What a client may not publish goes nowhere, and neither does what it sends to `$SYS`, where only the broker publishes (section 4.7.2). A MQTT
     /// 5 client is told; a MQTT 3 client, which cannot be, gets its acknowledgement, as with Mosquitto.
-    fn refuse_publish(&mut self, id: ConnectionId, publish: &Publish<'_>) -> Result<(), Fault> {
+    pub(super) fn refuse_publish(
+        &mut self,
+        id: ConnectionId,
+        publish: &Publish<'_>,
+        reason: ReasonCode,
+    ) {
         let Some(packet_id) = publish.packet_id else {
-            return Ok(());
+            return;
         };
-        let answer = ack(packet_id, ReasonCode::NotAuthorized);
+        let answer = ack(packet_id, reason);
         let packet = if publish.qos == QoS::AtLeastOnce {
             Packet::PubAck(answer)
         } else {
             Packet::PubRec(answer)
         };
         self.push_final_ack(id, Default::default(), &packet);
-        Ok(())
     }
 
     /// \[MQTT-4.3.2-4\]: PUBACK says that the broker has taken over the message, so it waits until that is true.
@@ -130,7 +136,7 @@ impl Broker {
         }
         let published = self.publish(parts, Some(session));
         // A client that cannot be told is sent away if the message was refused, and comes back with it; not if it only was not retained.
-        if published.refused && self.connections[id.0 as usize].version != ProtocolVersion::V5 {
+        if published.refused && !self.is_told(id) {
             return Err(Fault {
                 reason: published.reason,
                 what: "the message cannot be stored",
@@ -180,14 +186,14 @@ impl Broker {
         }
         let level = self.durability_of(parts.topic);
         let published = self.publish(parts, Some(session));
-        let v5 = self.connections[id.0 as usize].version == ProtocolVersion::V5;
-        if published.refused && !v5 {
+        let told = self.is_told(id);
+        if published.refused && !told {
             return Err(Fault {
                 reason: published.reason,
                 what: "the message cannot be stored",
             });
         }
-        if published.reason.is_error() && v5 {
+        if published.reason.is_error() && told {
             // [MQTT-4.3.3-9]: with an error the exchange is over; the identifier is free again.
             self.push_final_ack(
                 id,
@@ -218,7 +224,13 @@ impl Broker {
             .insert(packet_id, received);
         self.connections[id.0 as usize].unreleased += 1;
         let stamp = self.gated(Arrow::PubRec, stamp);
-        self.push(id, stamp, &Packet::PubRec(ack(packet_id, published.reason)));
+        // An error would end the exchange for a publisher that has not been told of it before.
+        let reason = if told {
+            published.reason
+        } else {
+            ReasonCode::Success
+        };
+        self.push(id, stamp, &Packet::PubRec(ack(packet_id, reason)));
         Ok(())
     }
 
@@ -328,7 +340,7 @@ impl Broker {
         let connection = &self.connections[id.0 as usize];
         let Some(packet_id) = publish
             .packet_id
-            .filter(|_| connection.version == ProtocolVersion::V5)
+            .filter(|_| connection.version == ProtocolVersion::V5 && !connection.arrival.bridge)
         else {
             return Ok(());
         };

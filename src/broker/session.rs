@@ -150,6 +150,12 @@ impl Outgoing {
         self.inflight.len()
     }
 
+    /// The oldest message that is not acknowledged completely. Looks at all of them.
+    pub fn oldest(&self) -> Option<Seq> {
+        let seqs = self.inflight.values().map(|inflight| inflight.item.seq);
+        seqs.min()
+    }
+
     /// Whether something must be sent again before anything new.
     pub fn resend(&self) -> Option<PacketId> {
         self.resend.front().copied()

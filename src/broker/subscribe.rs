@@ -20,11 +20,14 @@ impl Broker {
         let subscription_id = subscribe.properties.subscription_identifier();
         let mut codes = Vec::with_capacity(subscribe.filters.len());
         let mut replays = Vec::new();
+        let is_bridge = self.connections[id.0 as usize].is_bridge;
         for (text, options) in &subscribe.filters {
             let mounted = self.mounted_filter(session, text);
             let text = mounted.as_deref().unwrap_or(text);
             let granted = SubscribeOptions {
                 qos: lower(options.qos, self.maximum_qos(id)),
+                no_local: options.no_local || is_bridge,
+                retain_as_published: options.retain_as_published || is_bridge,
                 ..*options
             };
             match self.subscribe(session, text, granted, subscription_id) {

@@ -91,12 +91,13 @@ impl Broker {
         for (name, value) in values {
             self.publish_sys_topic(&format!("$SYS/broker/{name}"), &value.to_string());
         }
+        self.publish_bridges();
         for (name, _, value) in counters.iter() {
             self.publish_sys_topic(&format!("$SYS/broker/counters/{name}"), &value.to_string());
         }
     }
 
-    fn publish_sys_topic(&mut self, topic: &str, payload: &str) {
+    pub(super) fn publish_sys_topic(&mut self, topic: &str, payload: &str) {
         if self
             .retained
             .get(topic)

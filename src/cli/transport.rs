@@ -12,11 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio_rustls::TlsConnector;
@@ -24,7 +20,8 @@ use tokio_rustls::TlsConnector;
 use super::exit::{self, Failure};
 use super::options::Settings;
 use crate::net::listener::Protocol as Mqtt;
-use crate::net::tls::{TlsVersion, authorities, provider, read_certificates, read_key};
+use crate::net::tls::client::ClientTls;
+use crate::net::tls::{CertificateFiles, TlsVersion};
 use crate::net::websocket;
 use crate::wire::ProtocolVersion;
 
@@ -87,19 +84,9 @@ pub struct Transport {
     /// The Unix socket, instead of host and port.
     pub unix: Option<PathBuf>,
     /// TLS, if there is any.
-    pub tls: Option<TlsChoice>,
+    pub tls: Option<ClientTls>,
     /// The path, if it is WebSocket.
     pub websocket: Option<String>,
-}
-
-/// How to do TLS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsChoice {
-    cafile: Option<PathBuf>,
-    identity: Option<(PathBuf, PathBuf)>,
-    insecure: bool,
-    minimum: TlsVersion,
-    alpn: Option<String>,
 }
 
 /// What a URL says.
@@ -162,15 +149,17 @@ impl LayerFlags {
     }
 
     fn transport(&self, secured: bool, is_ws: bool, path: Option<String>) -> Transport {
-        let tls = secured.then(|| TlsChoice {
+        let usual = if is_ws { "http/1.1" } else { "mqtt" };
+        let identity = self.cert.clone().zip(self.key.clone());
+        let tls = secured.then(|| ClientTls {
             cafile: self.cafile.clone(),
-            identity: self.cert.clone().zip(self.key.clone()),
+            identity: identity.map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile }),
             insecure: self.insecure,
             minimum: match self.tls_version {
                 Some(VersionFlag::Tls13) => TlsVersion::Tls13,
                 _ => TlsVersion::Tls12,
             },
-            alpn: self.tls_alpn.clone(),
+            alpn: self.tls_alpn.clone().unwrap_or_else(|| usual.to_owned()),
         });
         Transport {
             unix: None,
@@ -211,7 +200,9 @@ impl Transport {
                 let what = "the host is neither name nor address";
                 let name = ServerName::try_from(host.to_owned())
                     .map_err(|_| Failure::new(exit::FAILED, what))?;
-                let config = client_config(choice, self.websocket.is_some())?;
+                let config = choice.config();
+                let config =
+                    config.map_err(|error| Failure::new(exit::FAILED, error.to_string()))?;
                 Some((TlsConnector::from(Arc::new(config)), name))
             }
         };
@@ -483,82 +474,6 @@ impl Tunnel {
 pub trait Layered: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Layered for S {}
-
-fn client_config(choice: &TlsChoice, websocket: bool) -> Result<ClientConfig, Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure::new(exit::FAILED, error.to_string());
-    let provider = provider();
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(choice.minimum.and_newer())
-        .map_err(|error| failed(&error))?;
-    let builder = if choice.insecure {
-        let verifier = Arc::new(Anybody(provider));
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-    } else {
-        let roots =
-            Arc::new(authorities(choice.cafile.as_deref()).map_err(|error| failed(&error))?);
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
-            .build()
-            .map_err(|error| failed(&error))?;
-        builder.with_webpki_verifier(verifier)
-    };
-    let mut config = match &choice.identity {
-        None => builder.with_no_client_auth(),
-        Some((cert, key)) => {
-            let chain = read_certificates(cert).map_err(|error| failed(&error))?;
-            let private = read_key(key).map_err(|error| failed(&error))?;
-            let wrong = |error| Failure::new(exit::FAILED, format!("{}: {error}", key.display()));
-            builder
-                .with_client_auth_cert(chain, private)
-                .map_err(wrong)?
-        }
-    };
-    let usual = if websocket { "http/1.1" } else { "mqtt" };
-    config.alpn_protocols = vec![choice.alpn.as_deref().unwrap_or(usual).into()];
-    Ok(config)
-}
-
-/// Takes any certificate; only that the server has its key is checked.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
 
 fn connect(settings: &Settings) -> Result<TcpStream, Failure> {
     let host = settings.host.as_str();

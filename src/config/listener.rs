@@ -158,7 +158,7 @@ fn listener(s: &mut Section<'_, '_>, authentication: &Authentication) -> Option<
     })
 }
 
-fn protocol(s: &mut Section<'_, '_>) -> Protocol {
+pub(super) fn protocol(s: &mut Section<'_, '_>) -> Protocol {
     let expected = "\"mqtt\", \"mqtts\" (TLS), \"ws\" (WebSocket) or \"wss\" (WebSocket over TLS)";
     s.get("protocol", Protocol::Mqtt, expected, |value| {
         Some(match value.as_text()? {
@@ -228,13 +228,7 @@ fn tls(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<TlsSettings> {
         })
     });
     let clients = clients.ok().flatten();
-    let expected = "\"tlsv1.2\" or \"tlsv1.3\"";
-    let minimum = s.optional("tls_version", expected, |value| match value.as_text()? {
-        "tlsv1.2" => Some(TlsVersion::Tls12),
-        "tlsv1.3" => Some(TlsVersion::Tls13),
-        _ => None,
-    });
-    let minimum = minimum.ok().flatten();
+    let minimum = tls_version(s);
     let tls12 = ciphers(s, "ciphers", cipher::TLS12);
     let ciphers_tls13 = ciphers(s, "ciphers_tls13", cipher::TLS13);
     if tls12.is_some() && minimum == Some(TlsVersion::Tls13) {
@@ -307,12 +301,29 @@ fn ciphers(
     read.ok().flatten()
 }
 
-fn websocket(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<WebSocketSettings> {
+/// The oldest version of TLS, if it is there.
+pub(super) fn tls_version(s: &mut Section<'_, '_>) -> Option<TlsVersion> {
+    let expected = "\"tlsv1.2\" or \"tlsv1.3\"";
+    let minimum = s.optional("tls_version", expected, |value| match value.as_text()? {
+        "tlsv1.2" => Some(TlsVersion::Tls12),
+        "tlsv1.3" => Some(TlsVersion::Tls13),
+        _ => None,
+    });
+    minimum.ok().flatten()
+}
+
+/// The path of a WebSocket URL, if it is there.
+pub(super) fn websocket_path(s: &mut Section<'_, '_>) -> Option<String> {
     let path = s.optional("websocket_path", "a path such as \"/mqtt\"", |value| {
         let text = value.as_text()?;
         let is_good = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#');
         (text.starts_with('/') && text.chars().all(is_good)).then(|| text.to_owned())
     });
+    path.ok().flatten()
+}
+
+fn websocket(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<WebSocketSettings> {
+    let path = websocket_path(s);
     let expected = "a list of origins such as [\"https://example.org\"]";
     let origins = s.optional("websocket_origins", expected, |value| {
         let is_good = |text: &str| {
@@ -323,8 +334,7 @@ fn websocket(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<WebSocketSet
         let all = texts.iter().map(|text| (*text).to_owned()).collect();
         (!texts.is_empty() && texts.iter().all(|text| is_good(text))).then_some(all)
     });
-    let (path, origins): (Option<String>, Option<Vec<String>>) =
-        (path.ok().flatten(), origins.ok().flatten());
+    let origins: Option<Vec<String>> = origins.ok().flatten();
     if !matches!(protocol, Protocol::Ws | Protocol::Wss) {
         if path.is_some() || origins.is_some() {
             s.reject(
@@ -393,7 +403,7 @@ fn mount_point(s: &mut Section<'_, '_>) -> Box<str> {
     })
 }
 
-fn version(text: &str) -> Option<ProtocolVersion> {
+pub(super) fn version(text: &str) -> Option<ProtocolVersion> {
     match text {
         "3.1" => Some(ProtocolVersion::V31),
         "3.1.1" => Some(ProtocolVersion::V311),

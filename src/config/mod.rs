@@ -6,6 +6,7 @@
 
 mod acl;
 mod authentication;
+mod bridge;
 mod listener;
 mod read;
 mod tree;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use crate::broker::record::DurabilityRules;
 use crate::limits::Limits;
 use crate::net::auth::ThrottleSettings;
+use crate::net::bridge::BridgeSettings;
 use crate::net::listener::ListenerSettings;
 use crate::net::socket::SocketFile;
 use crate::store::StoreOptions;
@@ -64,6 +66,8 @@ pub struct Config {
     pub metrics: Vec<Bind>,
     /// What is logged: a level, or directives as `tracing_subscriber::EnvFilter` reads them.
     pub log: String,
+    /// Bridges to upstream brokers.
+    pub bridges: Vec<BridgeSettings>,
 }
 
 /// A place to listen.

@@ -7,6 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::acl::acl;
 use super::authentication::authentication;
+use super::bridge::bridges;
 use super::listener::{BIND_EXPECTED, binds, flag_bind, listeners, open_to_all};
 use super::tree::{self, Origin, Report, Section, Table, Value};
 use super::{Bind, Config, Overrides};
@@ -68,6 +69,7 @@ pub(super) fn read(
     let authentication = authentication(root.section("authentication"));
     let configured = listeners(&mut root, &authentication);
     let of_flags = flag_bind.map(|bind| vec![open_to_all(bind, false, &authentication)]);
+    let bridges = bridges(&mut root, limits.max_packet_size);
     root.close();
     Config {
         data_dir,
@@ -82,6 +84,7 @@ pub(super) fn read(
         sys_interval: Some(sys_interval).filter(|interval| !interval.is_zero()),
         metrics,
         log,
+        bridges,
     }
 }
 
@@ -188,7 +191,11 @@ fn limits(mut s: Section<'_, '_>) -> Limits {
             0..=u64::MAX,
         ),
         max_retained_bytes: s.size("max_retained_bytes", d.max_retained_bytes, 0..=u64::MAX),
-        persistent_client_expiration: session_expiry(&mut s, d.persistent_client_expiration),
+        persistent_client_expiration: session_expiry(
+            &mut s,
+            "persistent_client_expiration",
+            d.persistent_client_expiration,
+        ),
         max_sessions: s.number("max_sessions", d.max_sessions, 1..=u64::MAX),
         max_subscriptions: s.number("max_subscriptions", d.max_subscriptions, 1..=u64::MAX),
         max_topic_levels: s.number("max_topic_levels", d.max_topic_levels, 1..=65_536),
@@ -226,13 +233,15 @@ fn limits(mut s: Section<'_, '_>) -> Limits {
 }
 
 pub(super) fn maximum_qos(s: &mut Section<'_, '_>, default: QoS) -> QoS {
-    s.get("maximum_qos", default, "0, 1 or 2", |value| {
-        match value.as_u64()? {
-            0 => Some(QoS::AtMostOnce),
-            1 => Some(QoS::AtLeastOnce),
-            2 => Some(QoS::ExactlyOnce),
-            _ => None,
-        }
+    qos(s, "maximum_qos", default)
+}
+
+pub(super) fn qos(s: &mut Section<'_, '_>, key: &'static str, default: QoS) -> QoS {
+    s.get(key, default, "0, 1 or 2", |value| match value.as_u64()? {
+        0 => Some(QoS::AtMostOnce),
+        1 => Some(QoS::AtLeastOnce),
+        2 => Some(QoS::ExactlyOnce),
+        _ => None,
     })
 }
 
@@ -243,10 +252,10 @@ fn keepalive(s: &mut Section<'_, '_>, default: u16) -> u16 {
     })
 }
 
-fn session_expiry(s: &mut Section<'_, '_>, default: u32) -> u32 {
+pub(super) fn session_expiry(s: &mut Section<'_, '_>, key: &'static str, default: u32) -> u32 {
     let expected =
         "\"never\", or a duration in whole seconds such as \"7d\", shorter than 136 years";
-    s.get("persistent_client_expiration", default, expected, |value| {
+    s.get(key, default, expected, |value| {
         if value.as_text()? == "never" {
             return Some(u32::MAX);
         }
@@ -256,7 +265,7 @@ fn session_expiry(s: &mut Section<'_, '_>, default: u32) -> u32 {
     })
 }
 
-fn whole_seconds(value: &Value) -> Option<u64> {
+pub(super) fn whole_seconds(value: &Value) -> Option<u64> {
     let duration = value.as_duration()?;
     (duration.subsec_millis() == 0).then_some(duration.as_secs())
 }

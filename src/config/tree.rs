@@ -311,6 +311,11 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 
+    /// Whether a key is there.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// The table of this name inside; an empty one if there is none.
     pub fn section(&mut self, key: &'static str) -> Section<'_, 'a> {
         let path = join(&self.path, key);

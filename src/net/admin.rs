@@ -62,9 +62,11 @@ async fn figures(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 
 impl Admin {
     fn record(&self) {
+        let bridges;
         let (counters, gauges) = {
             let mut entered = self.core.enter(None);
             let broker = entered.broker();
+            bridges = broker.bridge_figures();
             (broker.counters().clone(), broker.gauges())
         };
         for (name, what, value) in counters.iter() {
@@ -87,6 +89,14 @@ impl Admin {
         set("tidegate_store_file_bytes", usage.file_bytes);
         set("tidegate_store_live_bytes", usage.live_bytes);
         set("tidegate_store_room_bytes", usage.room_bytes);
+        for bridge in bridges {
+            let label = || [("bridge", bridge.name.to_string())];
+            gauge!("tidegate_bridge_connected", &label()).set(f64::from(bridge.connected));
+            counter!("tidegate_bridge_connects", &label()).absolute(bridge.connects);
+            gauge!("tidegate_bridge_queued_messages", &label()).set(bridge.queued as f64);
+            gauge!("tidegate_bridge_queued_bytes", &label()).set(bridge.queued_bytes as f64);
+            gauge!("tidegate_bridge_oldest_seconds", &label()).set(bridge.oldest_seconds as f64);
+        }
         // Prometheus' way of a moment: seconds since 1970, so that what is left is a subtraction there.
         for (listener, tls) in self.tls.all() {
             for (file, not_after) in tls.expiries() {

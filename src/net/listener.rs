@@ -371,7 +371,11 @@ impl Entrance {
         if self.closed.load(Ordering::Relaxed) {
             return;
         }
-        let arrival = Arrival { access, peer };
+        let arrival = Arrival {
+            access,
+            peer,
+            bridge: false,
+        };
         let Some(id) = entered.broker().accept(arrival, now) else {
             tracing::warn!(
                 "connection refused: max_connections is reached, or the broker is stopping"

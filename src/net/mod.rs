@@ -3,6 +3,7 @@
 //! - [`core`]: the broker behind one lock, entered in place by whoever has something for it.
 //! - [`connection`]: one task a connection: read once, decode all, handle all under one lock, write once.
 //! - [`unfinished`]: the memory of packets that have begun and not ended, of all connections together.
+//! - [`bridge`]: tasks that dial out to upstream brokers.
 //! - [`listener`]: takes connections in: who may come, and what comes before MQTT.
 //! - [`socket`], [`proxy`], [`tls`], [`websocket`]: what lies under MQTT, from the bottom.
 //! - [`auth`]: what the user name and the password of a CONNECT prove.
@@ -12,6 +13,7 @@
 
 pub mod admin;
 pub mod auth;
+pub mod bridge;
 pub mod connection;
 pub mod control;
 pub mod core;

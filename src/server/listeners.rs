@@ -53,10 +53,10 @@ impl fmt::Display for Listening {
     }
 }
 
-/// Reads the files of all listeners; a listener without TLS has `None`.
+/// Reads the files of all listeners; a listener without TLS has `None`. Those of bridges are tried.
 ///
 /// # Errors
-/// The first problem of each listener that has one.
+/// The first problem of each listener and bridge that has one.
 pub fn load_tls(config: &Config) -> Result<Vec<Option<Tls>>, Vec<TlsError>> {
     let (mut loaded, mut problems) = (Vec::new(), Vec::new());
     for listener in &config.listeners {
@@ -67,6 +67,10 @@ pub fn load_tls(config: &Config) -> Result<Vec<Option<Tls>>, Vec<TlsError>> {
             Some(Err(problem)) => problems.push(problem),
         }
     }
+    // A bridge reads its files for each connection; here only whether they can be used.
+    let bridges = config.bridges.iter();
+    let secured = bridges.filter_map(|bridge| bridge.transport.tls.as_ref());
+    problems.extend(secured.filter_map(|(tls, _)| tls.config().err()));
     if problems.is_empty() {
         Ok(loaded)
     } else {

@@ -5,6 +5,8 @@
 
 mod accounting;
 mod acl;
+mod bridge;
+mod bridge_random;
 mod connect;
 mod crash;
 mod disk;

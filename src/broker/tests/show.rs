@@ -36,10 +36,28 @@ fn show_packet(packet: &Packet<'_>) -> String {
         Packet::PubComp(ack) => show_ack("PUBCOMP", ack),
         Packet::SubAck(suback) => format!("SUBACK {:?}", suback.codes),
         Packet::UnsubAck(unsuback) => format!("UNSUBACK {:?}", unsuback.codes),
+        Packet::Subscribe(subscribe) => show_subscribe(subscribe),
+        Packet::PingReq => "PINGREQ".into(),
         Packet::PingResp => "PINGRESP".into(),
         Packet::Disconnect(disconnect) => format!("DISCONNECT {:?}", disconnect.reason),
         other => format!("{other:?}"),
     }
+}
+
+fn show_subscribe(subscribe: &Subscribe<'_>) -> String {
+    let mut line = format!("SUBSCRIBE #{}", subscribe.packet_id);
+    for (filter, options) in &subscribe.filters {
+        let SubscribeOptions {
+            qos,
+            no_local,
+            retain_as_published,
+            retain_handling,
+        } = options;
+        line += &format!(" {filter} q{}", *qos as u8);
+        line += &format!(" no_local={no_local} retain_as_published={retain_as_published}");
+        line += &format!(" {retain_handling:?}");
+    }
+    line
 }
 
 fn show_ack(name: &str, ack: &Ack<'_>) -> String {

@@ -10,12 +10,14 @@
 
 use core::fmt;
 use core::num::NonZeroU32;
+use std::hash::BuildHasher;
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{digest, pbkdf2};
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
+use foldhash::quality::FixedState;
 
 use crate::clock;
 
@@ -92,6 +94,11 @@ impl PasswordHash {
         let mut hash = vec![0; length].into_boxed_slice();
         cost.hash(&salt, password, &mut hash)?;
         Ok(PasswordHash { cost, salt, hash })
+    }
+
+    /// A number that stands for it as long as the process runs; another hash, also of the same password, has another.
+    pub fn number(&self) -> u64 {
+        FixedState::default().hash_one((&self.salt, &self.hash))
     }
 
     /// Reads the text of a hash.

@@ -5,6 +5,7 @@
 
 pub mod certificate;
 pub mod cipher;
+pub mod client;
 mod file;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,297 @@
+//! Bridges: connections that dial out, each with an ordinary durable session of this broker.
+//!
+//! To the broker, a bridge is a MQTT 5 client ([`Arrival::bridge`]) with the client identifier `$bridge/NAME`, subscribed to what goes out. To the
+//! upstream it is a client, too, subscribed to what comes in. A [`Relay`] hands each packet of one side to the other under the same packet
+//! identifier: a delivery of this broker is a publish at the upstream, a delivery of the upstream is a publish here, and the hand-shakes are the same.
+//! So what a bridge must remember is what sessions remember anyway: this broker's for what it sends and what it has received, the upstream's for the rest.
+
+mod relay;
+mod rules;
+mod state;
+mod upstream;
+
+pub use relay::{Leave, Relay};
+pub use rules::{Direction, Rule};
+pub use state::BridgeFigures;
+pub(super) use state::{Moments, State as BridgeState};
+pub use upstream::{Login, Speech, Upstream};
+
+use super::message::Parts;
+use super::route::SYS_PREFIX;
+use super::{Arrival, Broker, ConnectionId, SessionIndex, ack};
+use crate::clock::Now;
+use crate::wire::packet::{
+    Connect, Publish, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe,
+};
+use crate::wire::{
+    Fault, Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode,
+};
+
+/// How the client identifiers of bridges begin; no other client may use one.
+pub(super) const CLIENT_PREFIX: &str = "$bridge/";
+
+/// What a bridge does once it is connected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bridge {
+    /// Its name, which its session is known by.
+    pub name: Box<str>,
+    /// What crosses it; the first rule that fits a message decides.
+    pub rules: Vec<Rule>,
+    /// The client identifier at the upstream.
+    pub remote_clientid: Box<str>,
+    /// QoS 1 and 2 messages under way at once, each way; the upstream's receive maximum applies as well. `None` for the default, see [`Bridge::window`].
+    pub max_inflight_messages: Option<u16>,
+    /// Seconds without a packet after which a PINGREQ is sent; the upstream may set another value.
+    pub keepalive_interval: u16,
+    /// Milliseconds within which the upstream must answer.
+    pub response_timeout_ms: u64,
+    /// How long the upstream keeps the session of a bridge that does not come back, in seconds (MQTT 5); `u32::MAX` for ever.
+    pub session_expiry: u32,
+    /// Where messages go that the upstream will never take; without it they are dropped, and counted all the same.
+    pub dead_letter_topic: Option<Box<str>>,
+}
+
+impl Bridge {
+    /// The client identifier of its session at this broker.
+    pub fn local_clientid(&self) -> String {
+        format!("{CLIENT_PREFIX}{}", self.name)
+    }
+
+    /// Messages under way at once. An upstream cannot say in MQTT 3.1.1 how many it takes, and Mosquitto 2.0 loses what is more than 20 at QoS 2.
+    pub fn window(&self, version: ProtocolVersion) -> u16 {
+        let default = match version {
+            ProtocolVersion::V5 => 1000,
+            ProtocolVersion::V311 | ProtocolVersion::V31 => 20,
+        };
+        self.max_inflight_messages.unwrap_or(default).max(1)
+    }
+}
+
+impl Broker {
+    /// Makes a bridge's session and its subscriptions what the rules say, so that messages wait for it from now on, whether it is connected or
+    /// not. Call it before clients connect. True if the session is new: then the upstream's must be, too.
+    pub fn open_bridge(&mut self, bridge: &Bridge, now: Now) -> bool {
+        self.now = now;
+        let state = self.bridges.entry(bridge.name.clone()).or_default().clone();
+        self.publish_bridge_state(&bridge.name, &state);
+        let client_id = bridge.local_clientid();
+        let new = !self.by_client.contains_key(client_id.as_str());
+        let Some(id) = self.connect_bridge(bridge, 1, now) else {
+            return new;
+        };
+        if let Some(session) = self.connections[id.0 as usize].session {
+            let wanted = bridge.rules.iter().filter(|rule| rule.goes_out());
+            let wanted: Vec<&Rule> = wanted.collect();
+            let filters = self.filters_of(session);
+            let ended: Vec<&str> = filters
+                .iter()
+                .map(String::as_str)
+                .filter(|text| !wanted.iter().any(|rule| rule.local_filter() == *text))
+                .collect();
+            if !ended.is_empty() {
+                let unsubscribe = Unsubscribe {
+                    packet_id: PacketId::FIRST,
+                    properties: Properties::EMPTY,
+                    filters: ended,
+                };
+                self.receive(id, Packet::Unsubscribe(unsubscribe), now);
+            }
+            for rule in wanted {
+                let options = subscribe_options(highest(&bridge.rules, rule.local_filter()));
+                let subscribe = Subscribe {
+                    packet_id: PacketId::FIRST,
+                    properties: Properties::EMPTY,
+                    filters: vec![(rule.local_filter(), options)],
+                };
+                self.receive(id, Packet::Subscribe(subscribe), now);
+            }
+        }
+        self.lost(id, now);
+        new
+    }
+
+    /// Connects a bridge to its session. `None` if the broker shuts down.
+    fn connect_bridge(
+        &mut self,
+        bridge: &Bridge,
+        receive_maximum: u16,
+        now: Now,
+    ) -> Option<ConnectionId> {
+        let id = self.accept(Arrival::bridge(), now)?;
+        let mut properties = PropertiesBuf::new();
+        properties.push(Property::ReceiveMaximum(receive_maximum));
+        let client_id = bridge.local_clientid();
+        let connect = Connect {
+            version: ProtocolVersion::V5,
+            bridge: false,
+            clean_start: false,
+            keep_alive: 0,
+            client_id: &client_id,
+            will: None,
+            username: None,
+            password: None,
+            properties: properties.as_properties(),
+        };
+        self.receive(id, Packet::Connect(Box::new(connect)), now);
+        Some(id)
+    }
+
+    /// The sessions of bridges that are not among these, with the messages that wait in each: their queues are kept, but get nothing new.
+    pub fn close_bridges_except(&mut self, names: &[&str], now: Now) -> Vec<(String, u64)> {
+        self.now = now;
+        let mut left = Vec::new();
+        for (client_id, index) in &self.by_client {
+            let name = client_id.strip_prefix(CLIENT_PREFIX);
+            if let Some(name) = name.filter(|name| !names.contains(name)) {
+                left.push((name.to_owned(), *index));
+            }
+        }
+        left.sort_unstable();
+        let mut told = Vec::with_capacity(left.len());
+        for (name, index) in left {
+            self.unsubscribe_all(index);
+            let session = &self.sessions[index.0 as usize];
+            told.push((
+                name,
+                session.queue.len() as u64 + session.outgoing.len() as u64,
+            ));
+        }
+        told
+    }
+
+    fn filters_of(&self, session: SessionIndex) -> Vec<String> {
+        let nodes = &self.sessions[session.0 as usize].subscriptions;
+        nodes.iter().map(|node| self.tree.filter(*node)).collect()
+    }
+
+    fn unsubscribe_all(&mut self, session: SessionIndex) {
+        for text in self.filters_of(session) {
+            self.unsubscribe(session, &text);
+        }
+    }
+
+    /// The upstream has lost its session, and with it the exchanges in which it was sending: the packet identifiers it uses from now on name new
+    /// messages \[MQTT-3.2.2-5\].
+    fn forget_received(&mut self, bridge: &Bridge) {
+        let index = self.by_client.get(bridge.local_clientid().as_str());
+        let Some(session) = index.map(|index| &mut self.sessions[index.0 as usize]) else {
+            return;
+        };
+        let key = session.key();
+        for (packet_id, received) in std::mem::take(&mut session.received) {
+            if received.level != super::record::Durability::Memory {
+                self.write(super::record::Write::RemoveReceived(key, packet_id));
+            }
+        }
+    }
+
+    /// Whether a packet identifier is that of a delivery on its way to this connection's client.
+    fn is_inflight(&self, id: ConnectionId, packet_id: PacketId) -> bool {
+        let session = self.connections[id.0 as usize].session;
+        session.is_some_and(|session| {
+            let outgoing = &self.sessions[session.0 as usize].outgoing;
+            outgoing.get(packet_id).is_some()
+        })
+    }
+
+    /// Takes a message that is on its way to a bridge out of its queue, because the upstream will never take it: it goes to the dead-letter topic, with
+    /// where it came from and the reason as user properties. False if that cannot be stored now: then it stays where it is.
+    fn set_aside(
+        &mut self,
+        id: ConnectionId,
+        packet_id: PacketId,
+        bridge: &Bridge,
+        reason: &str,
+        now: Now,
+    ) -> bool {
+        let Some(session) = self.connections[id.0 as usize].session else {
+            return true;
+        };
+        let Some(inflight) = self.sessions[session.0 as usize].outgoing.get(packet_id) else {
+            return true;
+        };
+        let (qos, body) = (inflight.item.qos, inflight.item.body.clone());
+        if let Some(body) = &body {
+            tracing::warn!(
+                bridge = &*bridge.name,
+                topic = body.topic(),
+                reason,
+                "the upstream will not take a message: it is set aside"
+            );
+        }
+        if let (Some(topic), Some(body)) = (&bridge.dead_letter_topic, &body) {
+            let mut properties = PropertiesBuf::new();
+            properties.extend(body.properties());
+            properties.push(Property::UserProperty("bridge-topic", body.topic()));
+            properties.push(Property::UserProperty("bridge-reason", reason));
+            let parts = Parts {
+                topic,
+                properties: properties.as_properties(),
+                retain: false,
+                qos,
+                ..body.parts()
+            };
+            // The bridge itself must not take it out again.
+            if self.publish(&parts, Some(session)).refused {
+                return false;
+            }
+        }
+        self.counters.bridge_messages_set_aside += 1;
+        let packet = match qos {
+            QoS::ExactlyOnce => Packet::PubRec(ack(packet_id, ReasonCode::UnspecifiedError)),
+            _ => Packet::PubAck(ack(packet_id, ReasonCode::Success)),
+        };
+        self.receive(id, packet, now);
+        true
+    }
+
+    /// A message of the upstream that this broker does not take is answered and counted, and the bridge goes on: closing the connection would make it
+    /// come again for ever. What cannot be stored for now is worth coming again.
+    pub(super) fn refuse_bridged(
+        &mut self,
+        id: ConnectionId,
+        publish: &Publish<'_>,
+        fault: Fault,
+    ) -> Result<(), Fault> {
+        let lasting = matches!(
+            fault.reason,
+            ReasonCode::TopicNameInvalid
+                | ReasonCode::QosNotSupported
+                | ReasonCode::RetainNotSupported
+                | ReasonCode::PayloadFormatInvalid
+        );
+        if !self.connections[id.0 as usize].arrival.bridge || !lasting {
+            return Err(fault);
+        }
+        self.counters.bridge_messages_refused += 1;
+        tracing::warn!(client = self.client_name(id), topic = publish.topic, %fault, "a message of the upstream is refused");
+        self.refuse_publish(id, publish, fault.reason);
+        Ok(())
+    }
+
+    /// Whether a publisher can be told that its message was refused, and does something sensible then. A bridge's upstream would take any answer for
+    /// "done".
+    pub(super) fn is_told(&self, id: ConnectionId) -> bool {
+        let connection = &self.connections[id.0 as usize];
+        connection.version == ProtocolVersion::V5 && !connection.arrival.bridge
+    }
+}
+
+/// Retained messages come once, when the subscription is new, and stay retained; what came over the bridge does not go back.
+fn subscribe_options(qos: QoS) -> SubscribeOptions {
+    SubscribeOptions {
+        qos,
+        no_local: true,
+        retain_as_published: true,
+        retain_handling: RetainHandling::IfNew,
+    }
+}
+
+/// The highest QoS of the rules that go out with this filter: there is one subscription for all of them.
+fn highest(rules: &[Rule], local_filter: &str) -> QoS {
+    let same = rules
+        .iter()
+        .filter(|rule| rule.goes_out() && rule.local_filter() == local_filter);
+    let qos = same.map(Rule::qos).max_by_key(|qos| *qos as u8);
+    qos.unwrap_or(QoS::AtMostOnce)
+}

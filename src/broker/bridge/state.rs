@@ -1,0 +1,171 @@
+//! What a bridge tells of itself: under `$SYS`, and as figures.
+
+use std::collections::VecDeque;
+
+use super::{Bridge, CLIENT_PREFIX};
+use crate::broker::record::Seq;
+use crate::broker::{Broker, SessionIndex};
+use crate::clock::Now;
+
+/// Moments remembered to tell the age of messages; when there are more, every second one of the older half is forgotten.
+const MOMENTS: usize = 1024;
+
+/// A bridge's state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::broker) struct State {
+    connected: bool,
+    last_error: String,
+    connects: u64,
+}
+
+/// Which messages had been accepted at which time, in milliseconds of uptime: messages themselves do not know.
+#[derive(Debug, Default)]
+pub(in crate::broker) struct Moments(VecDeque<(Seq, u64)>);
+
+impl Moments {
+    /// Notes that the next message will have this number.
+    fn note(&mut self, next: Seq, uptime: u64) {
+        if self.0.back().is_some_and(|(seq, _)| *seq == next) {
+            // Nothing has been accepted since: what comes now is younger.
+            self.0.pop_back();
+        }
+        self.0.push_back((next, uptime));
+        if self.0.len() > MOMENTS {
+            let mut place = 0;
+            self.0.retain(|_| {
+                place += 1;
+                place > MOMENTS / 2 || place % 2 == 1
+            });
+        }
+    }
+
+    /// The last moment at which a message had not been accepted; 0, the start, for those of before.
+    fn before(&self, seq: Seq) -> u64 {
+        let earlier = self.0.partition_point(|(next, _)| *next <= seq);
+        earlier.checked_sub(1).map_or(0, |at| self.0[at].1)
+    }
+}
+
+/// How a bridge is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgeFigures {
+    /// Its name.
+    pub name: Box<str>,
+    /// It is connected.
+    pub connected: bool,
+    /// Connections so far.
+    pub connects: u64,
+    /// Messages that wait for the upstream, or that it has not acknowledged completely.
+    pub queued: u64,
+    /// Bytes of the messages that wait.
+    pub queued_bytes: u64,
+    /// The most seconds the oldest of these messages has waited in this process, as exactly as `$SYS` is published; 0 if there is none.
+    pub oldest_seconds: u64,
+}
+
+impl Broker {
+    /// Notes that a bridge is connected, or why it is not, and publishes that at once.
+    pub fn set_bridge_state(&mut self, bridge: &Bridge, error: Option<&str>, now: Now) {
+        self.now = now;
+        let state = self.bridges.entry(bridge.name.clone()).or_default();
+        state.connected = error.is_none();
+        state.connects += u64::from(error.is_none());
+        if let Some(error) = error {
+            state.last_error = error.to_owned();
+        }
+        let state = state.clone();
+        self.publish_bridge_state(&bridge.name, &state);
+    }
+
+    pub(super) fn publish_bridge_state(&mut self, name: &str, state: &State) {
+        let (word, digit) = if state.connected {
+            ("connected", "1")
+        } else {
+            ("disconnected", "0")
+        };
+        self.publish_sys_topic(&format!("$SYS/bridge/{name}/state"), word);
+        self.publish_sys_topic(&format!("$SYS/broker/connection/{name}/state"), digit);
+        if !state.last_error.is_empty() {
+            let topic = format!("$SYS/bridge/{name}/last_error");
+            self.publish_sys_topic(&topic, &state.last_error);
+        }
+    }
+
+    /// How the bridges are doing. Looks at every message under way.
+    pub fn bridge_figures(&self) -> Vec<BridgeFigures> {
+        let figures = self.bridges.iter().map(|(name, state)| {
+            let client_id = format!("{CLIENT_PREFIX}{name}");
+            let session = self.by_client.get(client_id.as_str());
+            let (queued, queued_bytes, oldest) = match session {
+                None => (0, 0, None),
+                Some(SessionIndex(at)) => {
+                    let session = &self.sessions[*at as usize];
+                    let queued = session.queue.len() as u64 + session.outgoing.len() as u64;
+                    let waiting = session.queue.front().map(|item| item.seq);
+                    let oldest = session.outgoing.oldest().into_iter().chain(waiting).min();
+                    (queued, session.queue.bytes(), oldest)
+                }
+            };
+            let since = |seq| self.now.uptime.saturating_sub(self.moments.before(seq));
+            BridgeFigures {
+                name: name.clone(),
+                connected: state.connected,
+                connects: state.connects,
+                queued,
+                queued_bytes,
+                oldest_seconds: oldest.map_or(0, |seq| since(seq) / 1000),
+            }
+        });
+        figures.collect()
+    }
+
+    /// Publishes what has changed of all bridges.
+    pub(in crate::broker) fn publish_bridges(&mut self) {
+        if self.bridges.is_empty() {
+            return;
+        }
+        for figures in self.bridge_figures() {
+            let values = [
+                ("queued", figures.queued),
+                ("queued_bytes", figures.queued_bytes),
+                ("oldest_seconds", figures.oldest_seconds),
+                ("connects", figures.connects),
+            ];
+            for (key, value) in values {
+                let topic = format!("$SYS/bridge/{}/{key}", figures.name);
+                self.publish_sys_topic(&topic, &value.to_string());
+            }
+        }
+        self.moments.note(Seq(self.next_seq), self.now.uptime);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_age_of_a_message_is_that_of_the_moment_before_it() {
+        let mut moments = Moments::default();
+        assert_eq!(moments.before(Seq(5)), 0);
+        moments.note(Seq(10), 1000);
+        moments.note(Seq(10), 2000);
+        moments.note(Seq(20), 3000);
+        assert_eq!(moments.before(Seq(9)), 0);
+        assert_eq!(moments.before(Seq(10)), 2000);
+        assert_eq!(moments.before(Seq(19)), 2000);
+        assert_eq!(moments.before(Seq(20)), 3000);
+    }
+
+    #[test]
+    fn moments_are_thinned_the_older_ones_first() {
+        let mut moments = Moments::default();
+        for n in 0..100_000_u64 {
+            moments.note(Seq(n * 10), n * 1000);
+        }
+        assert!(moments.0.len() <= MOMENTS + 1);
+        let told = moments.before(Seq(999_995));
+        assert!(told >= 99_990_000, "{told}");
+        assert_eq!(moments.before(Seq(0)), 0);
+    }
+}

@@ -1,0 +1,331 @@
+//! Bridges: each key by itself, then what goes with what.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::listener::{binds, path, protocol, text, tls_version, version, websocket_path};
+use super::read::{qos, session_expiry, whole_seconds};
+use super::tree::{Section, Value};
+use crate::broker::bridge::{Bridge, Direction, Rule};
+use crate::net::bridge::{Address, BridgeSettings, Password, Transport};
+use crate::net::listener::Protocol;
+use crate::net::tls::CertificateFiles;
+use crate::net::tls::client::ClientTls;
+use crate::wire::{ProtocolVersion, QoS, topic};
+
+const ADDRESS_EXPECTED: &str = "the upstream's address such as \"cloud.example.org:8883\", without a port for the protocol's own, or a list of such";
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The bridges of the file.
+pub(super) fn bridges(root: &mut Section<'_, '_>, max_packet_size: u32) -> Vec<BridgeSettings> {
+    let mut names: Vec<Box<str>> = Vec::new();
+    root.each("bridges", |mut section| {
+        let settings = bridge(&mut section, max_packet_size);
+        if let Some(settings) = &settings {
+            let name = settings.bridge.name.clone();
+            if names.contains(&name) {
+                section.reject("name", format!("there are two bridges named {name:?}"));
+            }
+            names.push(name);
+        }
+        section.close();
+        settings
+    })
+}
+
+fn bridge(s: &mut Section<'_, '_>, max_packet_size: u32) -> Option<BridgeSettings> {
+    let expected = "a name of letters, digits, - and _, up to 64";
+    let name: Option<Box<str>> = s.required("name", expected, |value| {
+        let is_good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        let text = value.as_text()?;
+        ((1..=64).contains(&text.len()) && text.chars().all(is_good)).then(|| text.into())
+    });
+    let protocol = protocol(s);
+    let addresses = s.required("address", ADDRESS_EXPECTED, |value| {
+        let binds = binds(value, Some(protocol.default_port()))?;
+        let addresses = binds.iter().map(|bind| Address {
+            host: bind.host().to_owned(),
+            port: bind.port(),
+        });
+        Some(addresses.collect())
+    });
+    let expected = "the client identifier at the upstream, which no other client there may have";
+    let remote_clientid: Option<Box<str>> = s.required("remote_clientid", expected, |value| {
+        let text = value.as_text()?;
+        (!text.is_empty() && text.len() <= 65_535).then(|| text.into())
+    });
+    let transport = transport(s, protocol);
+    let (username, password) = login(s);
+    let version = speech(s);
+    let rules = rules(s);
+    let second = Duration::from_secs(1);
+    let bridge = Bridge {
+        name: name.clone().unwrap_or_default(),
+        rules,
+        remote_clientid: remote_clientid.clone().unwrap_or_default(),
+        max_inflight_messages: s.optional_number("max_inflight_messages", 1..=65_535),
+        keepalive_interval: keepalive(s),
+        response_timeout_ms: u64::try_from(
+            s.duration(
+                "response_timeout",
+                30 * second,
+                Duration::from_millis(100)..=HOUR,
+            )
+            .as_millis(),
+        )
+        .unwrap_or(30_000),
+        session_expiry: session_expiry(s, "session_expiry", u32::MAX),
+        dead_letter_topic: dead_letter_topic(s),
+    };
+    let short = Duration::from_millis(10);
+    let restart_timeout_base = s.duration("restart_timeout_base", second, short..=HOUR);
+    let restart_timeout_cap = s.duration("restart_timeout_cap", 60 * second, short..=24 * HOUR);
+    if restart_timeout_base > restart_timeout_cap {
+        s.reject(
+            "restart_timeout_base",
+            "is longer than restart_timeout_cap, expected at most as long",
+        );
+    }
+    let connect_timeout = s.duration("connect_timeout", 10 * second, short..=HOUR);
+    if name.is_none() || remote_clientid.is_none() {
+        return None;
+    }
+    Some(BridgeSettings {
+        bridge: Arc::new(bridge),
+        addresses: addresses?,
+        transport,
+        version,
+        username,
+        password,
+        connect_timeout,
+        restart_timeout_base,
+        restart_timeout_cap,
+        max_packet_size,
+    })
+}
+
+fn keepalive(s: &mut Section<'_, '_>) -> u16 {
+    let expected = "a duration in whole seconds from \"1s\" to \"65535s\", or \"0s\" for none";
+    s.get("keepalive_interval", 60, expected, |value| {
+        u16::try_from(whole_seconds(value)?).ok()
+    })
+}
+
+fn speech(s: &mut Section<'_, '_>) -> Option<ProtocolVersion> {
+    let expected =
+        "\"5\", \"3.1.1\", or \"auto\" for 5 and, if the upstream does not speak it, 3.1.1";
+    s.get("protocol_version", None, expected, |value| {
+        match value.as_text()? {
+            "auto" => Some(None),
+            text => version(text)
+                .filter(|version| *version != ProtocolVersion::V31)
+                .map(Some),
+        }
+    })
+}
+
+fn login(s: &mut Section<'_, '_>) -> (Option<String>, Option<Password>) {
+    let username = text(s, "remote_username", "the user name at the upstream");
+    let password = text(s, "remote_password", "the password at the upstream").map(Password::Is);
+    let file = path(s, "remote_password_file").map(Password::In);
+    if password.is_some() && file.is_some() {
+        s.reject(
+            "remote_password_file",
+            "there is a remote_password, too; expected one of them",
+        );
+    }
+    (username, password.or(file))
+}
+
+fn dead_letter_topic(s: &mut Section<'_, '_>) -> Option<Box<str>> {
+    let expected = "a topic name, not under $SYS/";
+    let read = s.optional("dead_letter_topic", expected, |value| {
+        let text = value.as_text()?;
+        let is_good = topic::is_valid_name(text) && !text.starts_with("$SYS/");
+        is_good.then(|| text.into())
+    });
+    read.ok().flatten()
+}
+
+fn transport(s: &mut Section<'_, '_>, protocol: Protocol) -> Transport {
+    let cafile = path(s, "cafile");
+    let (certfile, keyfile) = (path(s, "certfile"), path(s, "keyfile"));
+    if certfile.is_some() != keyfile.is_some() {
+        s.reject("certfile", "certfile and keyfile need each other");
+    }
+    let server_name = text(s, "server_name", "the name in the upstream's certificate");
+    let alpn = text(s, "alpn", "the name of a protocol such as \"mqtt\"");
+    let minimum = tls_version(s);
+    let websocket = websocket_path(s);
+    let secured = matches!(protocol, Protocol::Mqtts | Protocol::Wss);
+    let is_ws = matches!(protocol, Protocol::Ws | Protocol::Wss);
+    let files: [&Option<PathBuf>; 3] = [&cafile, &certfile, &keyfile];
+    let texts = [&server_name, &alpn];
+    let asks = files.iter().any(|file| file.is_some())
+        || texts.iter().any(|text| text.is_some())
+        || minimum.is_some();
+    if asks && !secured {
+        s.reject(
+            "protocol",
+            "there are keys for TLS; expected \"mqtts\" or \"wss\"",
+        );
+    }
+    if websocket.is_some() && !is_ws {
+        s.reject(
+            "protocol",
+            "there is a websocket_path; expected \"ws\" or \"wss\"",
+        );
+    }
+    let usual = if is_ws { "http/1.1" } else { "mqtt" };
+    let tls = ClientTls {
+        cafile,
+        identity: certfile
+            .zip(keyfile)
+            .map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile }),
+        insecure: false,
+        minimum: minimum.unwrap_or_default(),
+        alpn: alpn.unwrap_or_else(|| usual.to_owned()),
+    };
+    Transport {
+        tls: secured.then_some((tls, server_name)),
+        websocket: is_ws.then(|| websocket.unwrap_or_else(|| "/mqtt".to_owned())),
+    }
+}
+
+fn rules(s: &mut Section<'_, '_>) -> Vec<Rule> {
+    let any = s.has("topics");
+    let rules = s.each("topics", |mut section| {
+        let rule = rule(&mut section);
+        section.close();
+        rule
+    });
+    if !any {
+        s.reject("topics", "missing: nothing would cross the bridge; expected at least one [[bridges.topics]] with a pattern");
+    }
+    rules
+}
+
+fn rule(s: &mut Section<'_, '_>) -> Option<Rule> {
+    let owned = |value: &Value| value.as_text().map(str::to_owned);
+    let expected =
+        "a topic filter such as \"sensors/#\", or \"\" where the prefixes are whole topics";
+    let pattern = s.required("pattern", expected, owned);
+    let direction = s.get(
+        "direction",
+        Direction::Out,
+        "\"out\", \"in\" or \"both\"",
+        |value| {
+            Some(match value.as_text()? {
+                "out" => Direction::Out,
+                "in" => Direction::In,
+                "both" => Direction::Both,
+                _ => return None,
+            })
+        },
+    );
+    let qos = qos(s, "qos", QoS::ExactlyOnce);
+    let expected = "what this broker's topics begin with";
+    let local = s.get("local_prefix", String::new(), expected, owned);
+    let expected = "what the upstream's topics begin with";
+    let remote = s.get("remote_prefix", String::new(), expected, owned);
+    match Rule::new(&pattern?, direction, qos, &local, &remote) {
+        Ok(rule) => Some(rule),
+        Err(what) => {
+            s.reject("pattern", what);
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Config, Overrides};
+
+    fn parse(text: &str) -> Result<Vec<BridgeSettings>, Vec<String>> {
+        Config::parse(text, Path::new("f.toml"), [], &Overrides::default())
+            .map(|config| config.bridges)
+            .map_err(|error| error.problems.iter().map(ToString::to_string).collect())
+    }
+
+    const TOPIC: &str = "[[bridges.topics]]\npattern = '#'\n";
+
+    /// The only problem of a bridge with these keys.
+    #[track_caller]
+    fn problem(keys: &str) -> String {
+        let text = format!("[[bridges]]\nname = 'b'\nremote_clientid = 'c'\n{keys}\n{TOPIC}");
+        let problems = parse(&text).expect_err("a problem");
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        problems[0].clone()
+    }
+
+    #[test]
+    fn the_example_is_good() {
+        let text = include_str!("../../config/bridge.toml");
+        let bridges = parse(text).expect("a good configuration");
+        assert_eq!(
+            bridges[0].addresses[0].to_string(),
+            "cloud.example.org:8883"
+        );
+        assert_eq!(
+            bridges[0].bridge.rules[0].remote_filter(),
+            "site7/sensors/#"
+        );
+        assert!(bridges[0].bridge.rules[1].goes_in());
+        assert!(bridges[0].transport.tls.is_some());
+    }
+
+    #[test]
+    fn what_is_not_written_has_its_default() {
+        let text =
+            format!("[[bridges]]\nname = 'b'\naddress = 'up'\nremote_clientid = 'c'\n{TOPIC}");
+        let all = parse(&text).expect("good");
+        let bridge = &all[0].bridge;
+        assert_eq!(all[0].addresses[0].to_string(), "up:1883");
+        assert_eq!(all[0].version, None);
+        assert_eq!(all[0].transport, Transport::default());
+        assert_eq!(bridge.max_inflight_messages, None);
+        assert_eq!(bridge.session_expiry, u32::MAX);
+        assert_eq!(bridge.rules[0].qos(), QoS::ExactlyOnce);
+        assert!(bridge.rules[0].goes_out() && !bridge.rules[0].goes_in());
+    }
+
+    #[test]
+    fn what_is_missing_or_does_not_go_together_is_told() {
+        assert!(problem("").contains("bridges[0].address: missing"));
+        assert!(problem("address = 'u'\ncafile = 'f'").contains("keys for TLS"));
+        assert!(problem("address = 'u'\nwebsocket_path = '/x'").contains("\"ws\" or \"wss\""));
+        let half = "address = 'u'\nprotocol = 'mqtts'\ncertfile = 'f'";
+        assert!(problem(half).contains("need each other"));
+        let two = "address = 'u'\nremote_password = 'x'\nremote_password_file = 'y'";
+        assert!(problem(two).contains("expected one of them"));
+        let wait = "address = 'u'\nrestart_timeout_base = '2m'";
+        assert!(problem(wait).contains("longer than restart_timeout_cap"));
+        assert!(problem("address = 'u'\nprotocol_version = '3.1'").contains("\"auto\""));
+        assert!(problem("address = 'u'\ndead_letter_topic = 'a/#'").contains("a topic name"));
+        assert!(problem("address = 'u'\naddres = 'v'").contains("did you mean"));
+        let empty = "[[bridges]]\nname = 'b'\naddress = 'u'\nremote_clientid = 'c'\n";
+        assert!(parse(empty).expect_err("no rule")[0].contains("nothing would cross"));
+        let twice = format!("{empty}{TOPIC}{empty}{TOPIC}");
+        assert!(parse(&twice).expect_err("one name")[0].contains("two bridges named"));
+        let wild = format!("{empty}{TOPIC}local_prefix = '+/'\n");
+        assert!(parse(&wild).expect_err("no rule")[0].contains("has a wildcard"));
+    }
+
+    #[test]
+    fn a_password_may_be_in_the_environment_and_is_not_shown() {
+        let text =
+            format!("[[bridges]]\nname = 'b'\naddress = 'u'\nremote_clientid = 'c'\n{TOPIC}");
+        let variable = (
+            "TIDEGATE_BRIDGES__0__REMOTE_PASSWORD".to_owned(),
+            "hush".to_owned(),
+        );
+        let config = Config::parse(&text, Path::new(""), [variable], &Overrides::default());
+        let bridge = &config.expect("good").bridges[0];
+        assert_eq!(bridge.password, Some(Password::Is("hush".to_owned())));
+        assert!(!format!("{bridge:?}").contains("hush"));
+    }
+}

@@ -1,0 +1,106 @@
+//! From an address to a stream that MQTT can be spoken on.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::net::connection::Stream;
+use crate::net::tls::client::ClientTls;
+use crate::net::websocket;
+use crate::wire::ProtocolVersion;
+
+/// Where an upstream is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// A name, which is resolved at each attempt, or an address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// What lies under MQTT.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transport {
+    /// TLS, and the name the upstream's certificate must have and that is asked for by SNI, if it is not the host.
+    pub tls: Option<(ClientTls, Option<String>)>,
+    /// The path, if it is WebSocket.
+    pub websocket: Option<String>,
+}
+
+impl Transport {
+    /// Connects, trying each address of a name in turn; `patience` is for each, TLS and WebSocket included.
+    ///
+    /// # Errors
+    /// What went wrong with the last address that was tried; files of certificates that cannot be used.
+    pub async fn dial(
+        &self,
+        address: &Address,
+        version: ProtocolVersion,
+        patience: Duration,
+    ) -> io::Result<Box<dyn Stream>> {
+        let late = |what: &str| io::Error::new(io::ErrorKind::TimedOut, what.to_owned());
+        let resolved = lookup_host((address.host.as_str(), address.port));
+        let resolved = timeout(patience, resolved)
+            .await
+            .map_err(|_| late("the name was not resolved in time"))??;
+        let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for to in resolved {
+            let attempt = async {
+                let stream = TcpStream::connect(to).await?;
+                stream.set_nodelay(true)?;
+                self.wrap(stream, address, version).await
+            };
+            match timeout(patience, attempt).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => failure = io::Error::new(error.kind(), format!("{to}: {error}")),
+                Err(_) => failure = late(&format!("{to}: no connection in time")),
+            }
+        }
+        Err(failure)
+    }
+
+    async fn wrap(
+        &self,
+        stream: TcpStream,
+        address: &Address,
+        version: ProtocolVersion,
+    ) -> io::Result<Box<dyn Stream>> {
+        let secured: Box<dyn Stream> = match &self.tls {
+            None => Box::new(stream),
+            Some((tls, name)) => {
+                // The files are read for each connection, so that a certificate that was renewed is shown at the next one.
+                let config = tls.config().map_err(io::Error::other)?;
+                let name = name.as_ref().unwrap_or(&address.host).clone();
+                let name = ServerName::try_from(name)
+                    .map_err(|_| io::Error::other("the host is neither name nor address"))?;
+                let connector = TlsConnector::from(Arc::new(config));
+                Box::new(connector.connect(name, stream).await?)
+            }
+        };
+        let Some(path) = &self.websocket else {
+            return Ok(secured);
+        };
+        let subprotocol = match version {
+            ProtocolVersion::V31 => "mqttv3.1",
+            _ => "mqtt",
+        };
+        let stream = websocket::connect(secured, &address.to_string(), path, subprotocol).await?;
+        Ok(Box::new(stream))
+    }
+}

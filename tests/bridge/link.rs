@@ -1,0 +1,166 @@
+//! Links that fail.
+
+use std::time::{Duration, Instant};
+
+use support::{Random, Version};
+
+use super::LONG;
+use super::proxy::{Mode, Proxy};
+use super::side::*;
+
+#[test]
+fn cuts_at_any_byte_lose_and_repeat_nothing() {
+    let cloud = cloud("");
+    let proxy = Proxy::to(cloud.addr());
+    let edge = edge(proxy.addr(), "max_inflight_messages = 20");
+    expect_at(cloud.addr(), Version::V5, "consumer", "site/up/#");
+    expect_at(edge.addr(), Version::V5, "consumer", "down/#");
+    wait_for_state(edge.addr(), "connected");
+    let mut random = Random::new(7);
+    proxy.set_budget(Some(200));
+    for round in 0..40 {
+        let numbers = round * 10..round * 10 + 10;
+        publish(edge.addr(), "up/a", 2, numbers.clone());
+        publish(cloud.addr(), "site/down/a", 2, numbers);
+        proxy.cut();
+        // From the middle of CONNECT to many messages later.
+        proxy.set_budget(Some(40 + random.below(1500)));
+    }
+    let cuts = proxy.accepted();
+    proxy.set_budget(None);
+    let up = collect(
+        cloud.addr(),
+        Version::V5,
+        "consumer",
+        "site/up/a",
+        400,
+        LONG,
+    );
+    let down = collect(edge.addr(), Version::V5, "consumer", "down/a", 400, LONG);
+    assert_exactly_once(&up, 400, "out");
+    assert_exactly_once(&down, 400, "in");
+    assert!(cuts > 15, "{cuts} connections");
+}
+
+#[test]
+fn resets_refusals_and_black_holes_are_recovered_from() {
+    let cloud = cloud("");
+    let proxy = Proxy::to(cloud.addr());
+    let more =
+        "response_timeout = \"300ms\"\nconnect_timeout = \"300ms\"\nkeepalive_interval = \"1s\"";
+    let edge = edge(proxy.addr(), more);
+    expect_at(cloud.addr(), Version::V5, "consumer", "site/up/#");
+    wait_for_state(edge.addr(), "connected");
+    let modes = [Mode::Reset, Mode::Refused, Mode::BlackHole];
+    for (round, mode) in modes.into_iter().enumerate() {
+        proxy.set_mode(mode);
+        // A black hole does not close anything: it is found because nothing is acknowledged.
+        if mode != Mode::BlackHole {
+            proxy.cut();
+        }
+        publish(edge.addr(), "up/a", 2, round * 20..round * 20 + 20);
+        wait_for_state(edge.addr(), "disconnected");
+        proxy.set_mode(Mode::Pass);
+        wait_for_state(edge.addr(), "connected");
+    }
+    let got = collect(cloud.addr(), Version::V5, "consumer", "site/up/a", 60, LONG);
+    assert_exactly_once(&got, 60, "after every fault");
+    // Without anything to be acknowledged, it is found because a PINGREQ is not answered.
+    proxy.set_mode(Mode::BlackHole);
+    wait_for_state(edge.addr(), "disconnected");
+    assert!(edge.log().contains("no PINGRESP"), "{}", edge.log());
+    proxy.set_mode(Mode::Pass);
+    wait_for_state(edge.addr(), "connected");
+}
+
+#[test]
+fn latency_does_not_stall_it_as_the_window_grows() {
+    let took = |window: u16| {
+        let cloud = cloud("");
+        let proxy = Proxy::to(cloud.addr());
+        proxy.set_mode(Mode::Refused);
+        let more = format!("max_inflight_messages = {window}");
+        let edge = edge(proxy.addr(), &more);
+        expect_at(cloud.addr(), Version::V5, "consumer", "site/up/#");
+        publish(edge.addr(), "up/a", 1, 0..200);
+        proxy.set_latency(Duration::from_millis(150));
+        proxy.set_mode(Mode::Pass);
+        wait_for_state(edge.addr(), "connected");
+        let begun = Instant::now();
+        let got = collect(
+            cloud.addr(),
+            Version::V5,
+            "consumer",
+            "site/up/a",
+            200,
+            LONG,
+        );
+        assert_exactly_once(&got, 200, "over a slow link");
+        begun.elapsed()
+    };
+    // 20 and 2 round trips of 300 ms.
+    let (narrow, wide) = (took(10), took(200));
+    println!("200 messages over 300 ms: {narrow:?} with a window of 10, {wide:?} with 200");
+    assert!(narrow > 3 * wide, "{narrow:?} and {wide:?}");
+}
+
+#[test]
+fn a_slow_link_is_not_taken_for_a_silent_one() {
+    let cloud = cloud("");
+    let proxy = Proxy::to(cloud.addr());
+    proxy.set_bandwidth(4_000);
+    let edge = edge(proxy.addr(), "response_timeout = \"1s\"");
+    expect_at(cloud.addr(), Version::V5, "consumer", "site/up/#");
+    wait_for_state(edge.addr(), "connected");
+    publish(edge.addr(), "up/a", 1, 0..400);
+    let got = collect(
+        cloud.addr(),
+        Version::V5,
+        "consumer",
+        "site/up/a",
+        400,
+        LONG,
+    );
+    assert_at_least_once(&got, 400, "over a narrow link");
+    assert_eq!(proxy.accepted(), 1, "{}", edge.log());
+}
+
+#[test]
+fn another_address_is_taken_and_left_again_without_a_loss() {
+    let clouds = [cloud(""), cloud("")];
+    let proxies = [Proxy::to(clouds[0].addr()), Proxy::to(clouds[1].addr())];
+    let more = "max_inflight_messages = 10";
+    let config = bridge_to(proxies[0].addr(), more).replace(
+        &format!("\"{}\"", proxies[0].addr()),
+        &format!("[\"{}\", \"{}\"]", proxies[0].addr(), proxies[1].addr()),
+    );
+    let edge = cloud(&config);
+    for cloud in &clouds {
+        expect_at(cloud.addr(), Version::V5, "consumer", "site/up/#");
+    }
+    wait_for_state(edge.addr(), "connected");
+    let (mut sent, mut random) = (0, Random::new(3));
+    for round in 0..10 {
+        proxies[round % 2].set_mode(Mode::Pass);
+        proxies[1 - round % 2].set_mode(Mode::Refused);
+        // In the middle of what goes on.
+        proxies[round % 2].set_budget(Some(300 + random.below(2000)));
+        publish(edge.addr(), "up/a", 2, sent..sent + 30);
+        sent += 30;
+    }
+    proxies[1].set_budget(None);
+    proxies[1].cut();
+    publish(edge.addr(), "up/a", 2, sent..sent + 1);
+    sent += 1;
+    let last = collect_until(clouds[1].addr(), "consumer", sent - 1, LONG);
+    let mut got = collect_until(clouds[0].addr(), "consumer", usize::MAX, LONG);
+    assert!(!got.is_empty() && last.len() > 1, "both were used");
+    got.extend(last);
+    got.sort_unstable();
+    got.dedup();
+    assert_eq!(
+        got,
+        (0..sent).collect::<Vec<_>>(),
+        "at the one or the other"
+    );
+}

@@ -1,0 +1,224 @@
+//! A link that can be bad in every way: a TCP proxy that cuts at any byte, delays, limits, swallows, resets, refuses and says nothing.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What happens to bytes and to new connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Bytes pass.
+    Pass,
+    /// Connections are taken, and what is sent on them, old or new, gets lost; nobody is told.
+    BlackHole,
+    /// Connections are reset as soon as they are there.
+    Reset,
+    /// Nobody listens.
+    Refused,
+}
+
+#[derive(Debug)]
+struct State {
+    target: SocketAddr,
+    mode: Mode,
+    latency: Duration,
+    bytes_per_second: Option<u64>,
+    /// Bytes that may still pass on a connection, both ways together, before it is cut.
+    budget: Option<u64>,
+    open: Vec<TcpStream>,
+    accepted: u64,
+    ended: bool,
+}
+
+/// A proxy on a port of its own. Its threads end with it.
+pub struct Proxy {
+    addr: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+impl Proxy {
+    /// A proxy that lets everything pass to this address.
+    pub fn to(target: SocketAddr) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let addr = listener.local_addr().expect("it is bound");
+        let state = Arc::new(Mutex::new(State {
+            target,
+            mode: Mode::Pass,
+            latency: Duration::ZERO,
+            bytes_per_second: None,
+            budget: None,
+            open: Vec::new(),
+            accepted: 0,
+            ended: false,
+        }));
+        let shared = Arc::clone(&state);
+        thread::spawn(move || listen(listener, addr, &shared));
+        Proxy { addr, state }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no thread panics with it")
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Connections taken so far.
+    pub fn accepted(&self) -> u64 {
+        self.state().accepted
+    }
+
+    /// Where new connections go.
+    pub fn set_target(&self, target: SocketAddr) {
+        self.state().target = target;
+    }
+
+    /// Changes what happens. Open connections stay, except when nobody is to listen any more.
+    pub fn set_mode(&self, mode: Mode) {
+        self.state().mode = mode;
+        if mode == Mode::Refused {
+            self.cut();
+            // The listener looks every few milliseconds.
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Delays each direction by this much.
+    pub fn set_latency(&self, latency: Duration) {
+        self.state().latency = latency;
+    }
+
+    /// Limits each direction.
+    pub fn set_bandwidth(&self, bytes_per_second: u64) {
+        self.state().bytes_per_second = Some(bytes_per_second);
+    }
+
+    /// Cuts the connections to come after so many bytes, wherever that is.
+    pub fn set_budget(&self, bytes: Option<u64>) {
+        self.state().budget = bytes;
+    }
+
+    /// Cuts all connections.
+    pub fn cut(&self) {
+        for stream in self.state().open.drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.cut();
+        self.state().ended = true;
+    }
+}
+
+fn listen(listener: TcpListener, addr: SocketAddr, state: &Arc<Mutex<State>>) {
+    let mut listener = Some(listener);
+    loop {
+        thread::sleep(Duration::from_millis(2));
+        let (mode, ended) = {
+            let state = state.lock().expect("no thread panics with it");
+            (state.mode, state.ended)
+        };
+        if ended {
+            return;
+        }
+        if mode == Mode::Refused {
+            listener = None;
+            continue;
+        }
+        let Some(open) = &listener else {
+            listener = TcpListener::bind(addr).ok();
+            continue;
+        };
+        open.set_nonblocking(true).expect("a socket option");
+        while let Ok((stream, _)) = open.accept() {
+            stream.set_nonblocking(false).expect("a socket option");
+            if mode == Mode::Reset {
+                let socket = socket2::SockRef::from(&stream);
+                socket
+                    .set_linger(Some(Duration::ZERO))
+                    .expect("a socket option");
+                continue;
+            }
+            carry(stream, state);
+        }
+    }
+}
+
+fn carry(near: TcpStream, state: &Arc<Mutex<State>>) {
+    let mut locked = state.lock().expect("no thread panics with it");
+    locked.accepted += 1;
+    let Ok(far) = TcpStream::connect(locked.target) else {
+        return;
+    };
+    for stream in [&near, &far] {
+        stream.set_nodelay(true).expect("a socket option");
+        locked
+            .open
+            .push(stream.try_clone().expect("another handle"));
+    }
+    let budget = Arc::new(Mutex::new(locked.budget));
+    drop(locked);
+    let pairs = [(near.try_clone(), far.try_clone()), (Ok(far), Ok(near))];
+    for (from, into) in pairs {
+        let (from, into) = (from.expect("a handle"), into.expect("a handle"));
+        let (sender, receiver) = channel();
+        let (reading, writing) = (Arc::clone(state), Arc::clone(state));
+        let budget = Arc::clone(&budget);
+        thread::spawn(move || read(from, &sender, &reading));
+        thread::spawn(move || write(into, &receiver, &writing, &budget));
+    }
+}
+
+fn read(mut from: TcpStream, sender: &Sender<(Instant, Vec<u8>)>, state: &Mutex<State>) {
+    let mut chunk = [0; 16 * 1024];
+    while let Ok(count) = from.read(&mut chunk) {
+        if count == 0 {
+            break;
+        }
+        let latency = state.lock().expect("no thread panics with it").latency;
+        let due = Instant::now() + latency;
+        if sender.send((due, chunk[..count].to_vec())).is_err() {
+            break;
+        }
+    }
+}
+
+fn write(
+    mut into: TcpStream,
+    receiver: &Receiver<(Instant, Vec<u8>)>,
+    state: &Mutex<State>,
+    budget: &Mutex<Option<u64>>,
+) {
+    for (due, bytes) in receiver {
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let (mode, rate) = {
+            let state = state.lock().expect("no thread panics with it");
+            (state.mode, state.bytes_per_second)
+        };
+        if mode == Mode::BlackHole {
+            continue;
+        }
+        let mut left = budget.lock().expect("no thread panics with it");
+        let allowed = left.map_or(bytes.len(), |left| bytes.len().min(left as usize));
+        if let Some(left) = left.as_mut() {
+            *left -= allowed as u64;
+        }
+        let cut = *left == Some(0);
+        drop(left);
+        if into.write_all(&bytes[..allowed]).is_err() || cut {
+            break;
+        }
+        if let Some(rate) = rate {
+            thread::sleep(Duration::from_secs_f64(allowed as f64 / rate as f64));
+        }
+    }
+    let _ = into.shutdown(Shutdown::Both);
+}
