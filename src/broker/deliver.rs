@@ -269,6 +269,7 @@ impl Broker {
             if !self.send_next(index) {
                 return;
             }
+            self.replay_in_turn(index);
         }
         if self.sessions[index.0 as usize].queue.is_empty()
             && !self.sessions[index.0 as usize].replays.is_empty()
