@@ -315,7 +315,7 @@ impl Broker {
         if item.is_stored() {
             self.gate.stamp_of(item.seq, item.level)
         } else {
-            Stamp::NONE
+            item.reveals
         }
     }
 
