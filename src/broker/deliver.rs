@@ -288,6 +288,7 @@ impl Broker {
             if !self.send_next(index) {
                 return;
             }
+            self.replay_in_turn(index);
         }
         if self.sessions[index.0 as usize].queue.is_empty()
             && !self.sessions[index.0 as usize].replays.is_empty()
@@ -337,7 +338,7 @@ impl Broker {
         if item.is_stored() {
             self.gate.stamp_of(item.seq, item.level)
         } else {
-            Stamp::NONE
+            item.reveals
         }
     }
 

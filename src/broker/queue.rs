@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use super::gate::Stamp;
 use super::message::Message;
 use super::record::{DeliveryRecord, Durability, QueueKey, Seq, SubscriptionIds};
 use crate::wire::QoS;
@@ -23,6 +24,8 @@ pub(super) struct Queued {
     pub retain: bool,
     /// How far acknowledgements wait for it; `Memory` says that it has no row in the store.
     pub level: Durability,
+    /// What it waits for if it has no row itself, but is kept for others: whoever is shown it must not see an older one after a crash.
+    pub reveals: Stamp,
     /// It may have been sent before, on a connection that a crash has ended.
     pub dup: bool,
 }

@@ -124,6 +124,7 @@ impl Broker {
             qos: record.qos,
             retain: record.retain,
             level: self.restored_level(),
+            reveals: Default::default(),
             dup: record.packet_id.is_some(),
         };
         let (queue, waiting) = match owner {

@@ -254,6 +254,29 @@ impl Broker {
         }
     }
 
+    /// A message has left a session's queue: if others wait there, a retained message joins them. However busy the queue is, a new subscription
+    /// is shown what is retained, at the pace at which the client takes messages.
+    pub(super) fn replay_in_turn(&mut self, index: SessionIndex) {
+        let session = &mut self.sessions[index.0 as usize];
+        if session.queue.is_empty() {
+            return; // It will be sent straight away.
+        }
+        let Some(mut replay) = session.replays.pop_front() else {
+            return;
+        };
+        if !self.is_wanted(index, &replay) {
+            return;
+        }
+        let (found, last, seen) = self.next_retained(&replay, SLICE);
+        if let Some(message) = &found {
+            self.replay_one(index, message, replay.subscriber);
+        }
+        if found.is_some() || seen == SLICE {
+            replay.after = last.or(replay.after);
+            self.sessions[index.0 as usize].replays.push_front(replay);
+        }
+    }
+
     /// The next retained message a replay is for among the next `most`; the last one looked at; and how many were.
     fn next_retained(
         &self,

@@ -100,6 +100,7 @@ impl Offer<'_> {
             } else {
                 Durability::Memory
             },
+            reveals: self.stamp,
             dup: false,
         }
     }

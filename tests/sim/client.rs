@@ -368,14 +368,15 @@ impl Client {
         } else {
             at
         };
-        let plan = self.plan.subscriptions[at].clone();
-        let again = plan.toggles && !self.healing && rng.chance(5);
-        if !again && plan.toggles && !self.healing && rng.chance(5) {
+        let toggles = self.plan.subscriptions[at].toggles && !self.healing;
+        let again = toggles && rng.chance(5);
+        if !again && toggles && rng.chance(5) {
             self.wanted[at] = !self.wanted[at];
         }
         if !again && !self.is_wrong(history, at) {
             return;
         }
+        let plan = self.plan.subscriptions[at].clone();
         let known = history.lives[self.number].subscribed_now(&plan.filter);
         let id = self.next_request;
         self.next_request = (id + 1).max(REQUEST_IDS);

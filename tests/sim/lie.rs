@@ -31,6 +31,8 @@ pub enum Lie {
     NoSubscriptionId,
     /// Subscriptions come with another filter.
     OtherFilter,
+    /// Members of a shared group join one of two.
+    OtherGroup,
     /// Some PUBACKs of clients are lost on a connection that goes on.
     LostPubAck,
     /// Some PUBRECs of clients are.
@@ -97,6 +99,14 @@ impl Lie {
             (Lie::OtherFilter, Packet::Subscribe(mut subscribe)) => {
                 for (filter, _) in &mut subscribe.filters {
                     *filter = "#";
+                }
+                Packet::Subscribe(subscribe)
+            }
+            (Lie::OtherGroup, Packet::Subscribe(mut subscribe)) => {
+                for (filter, _) in &mut subscribe.filters {
+                    if filter.starts_with("$share/") {
+                        *filter = *rng.pick(&["$share/one/s/#", "$share/two/s/#"]);
+                    }
                 }
                 Packet::Subscribe(subscribe)
             }

@@ -268,6 +268,22 @@ fn a_connection_that_ends_takes_no_promise_with_it() {
     assert_eq!(world.got(peer), [""; 0]);
 }
 
+/// Shown before it is on disk, it could be followed by an older one after a crash.
+#[test]
+fn a_message_that_is_kept_waits_for_the_disk_even_in_the_queue_of_a_session_that_is_not() {
+    let mut world = World::new();
+    let sub = world.connect(&client("sub").with(Property::ReceiveMaximum(1)));
+    world.subscribe(sub, "t", 1);
+    let peer = world.connect(&publisher());
+    world.publish(peer, message(1, 1, "t", "first"));
+    world.publish(peer, retained(1, 2, "t", "kept"));
+    assert_eq!(world.got(sub), ["PUBLISH #1 q1 t=first"]);
+    world.puback(sub, 1);
+    assert!(world.got(sub).is_empty());
+    world.settle_disk();
+    assert_eq!(world.got(sub), ["PUBLISH #2 q1 t=kept"]);
+}
+
 fn rules(default: Durability, topics: &[(&str, Durability)]) -> Settings {
     Settings {
         durability: DurabilityRules {

@@ -238,6 +238,26 @@ fn a_session_kept_in_memory_takes_up_its_replay_again() {
 }
 
 #[test]
+fn a_client_that_never_catches_up_is_shown_what_is_retained() {
+    let (mut world, peer) = with_retained(3, 1);
+    let subscriber = world.connect(&client("sub").with(Property::ReceiveMaximum(1)));
+    world.subscribe(subscriber, "busy", 1);
+    for _ in 0..3 {
+        world.publish(peer, message(1, 1, "busy", "m"));
+    }
+    world.subscribe(subscriber, "r/#", 1);
+    let mut shown = 0;
+    for id in 1..=12 {
+        // There is always one more before the queue is empty [MQTT-3.3.1-9].
+        world.publish(peer, message(1, 1, "busy", "m"));
+        world.puback(subscriber, id);
+        let got = world.got(subscriber);
+        shown += got.iter().filter(|line| line.contains("retain r/")).count();
+    }
+    assert_eq!(shown, 3);
+}
+
+#[test]
 fn a_subscription_that_is_gone_gets_no_more_retained_messages() {
     let (mut world, _) = with_retained(10, 1);
     let subscriber = world.connect(&client("sub").with(Property::ReceiveMaximum(4)));
