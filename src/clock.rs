@@ -1,4 +1,4 @@
-//! The only place that reads a clock or a source of chance. Everything else is handed [`Now`] and a seed.
+//! The only place that reads a clock or a source of chance. Everything else is handed [`Now`] and a seed, or asks here.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -52,6 +52,14 @@ pub fn wall_seconds() -> i64 {
 /// A seed that differs from process to process, drawn from the operating system's randomness through the standard library's hasher keys.
 pub fn seed() -> u64 {
     RandomState::new().hash_one(std::process::id())
+}
+
+/// Fills bytes with what nobody can guess, for salts and keys.
+///
+/// # Errors
+/// The operating system gives no randomness.
+pub fn fill_unguessable(bytes: &mut [u8]) -> Result<(), &'static str> {
+    aws_lc_rs::rand::fill(bytes).map_err(|_| "the system gives no randomness")
 }
 
 /// Measures how long something takes.

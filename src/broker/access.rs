@@ -7,7 +7,9 @@ use super::Broker;
 use super::ConnectionId;
 use super::acl::Rules;
 use super::bridge::CLIENT_PREFIX;
+use super::connection::Connection;
 use super::route::lower;
+use super::timer::Timer;
 use crate::clock::Now;
 use crate::wire::packet::Connect;
 use crate::wire::{Fault, ProtocolVersion, QoS, ReasonCode};
@@ -170,6 +172,8 @@ pub struct Identity {
     pub user: Option<Box<str>>,
     /// What it may do, if its credentials say so: that stands instead of the broker's list.
     pub rules: Option<Arc<Rules>>,
+    /// A number of what it has proved that with, if that can be withdrawn while it is connected: see [`Broker::withdraw_logins`].
+    pub credential: Option<u64>,
 }
 
 /// Who a client is, once its CONNECT has been admitted.
@@ -182,6 +186,43 @@ pub(super) struct Admitted {
 }
 
 impl Broker {
+    /// Takes in a connection; `None` if there are too many or the broker is shutting down: close it.
+    pub fn accept(&mut self, arrival: impl Into<Arrival>, now: Now) -> Option<ConnectionId> {
+        self.now = now;
+        let arrival = arrival.into();
+        let limits = &self.settings.limits;
+        let address = arrival.peer.ip();
+        let crowded = address.is_some_and(|address| {
+            let most = limits.max_connections_per_address;
+            most > 0 && self.by_address.count(&address) >= most
+        });
+        let full = self.connections.len() >= limits.max_connections;
+        if self.shutting_down || crowded || (full && !arrival.bridge) {
+            self.refused();
+            return None;
+        }
+        if let Some(address) = address {
+            self.by_address.add(address);
+        }
+        self.counters.connections_accepted += 1;
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let id = ConnectionId(
+            self.connections
+                .insert(Connection::new(serial, arrival, now.uptime)) as u32,
+        );
+        self.timers.set(
+            now.uptime + self.settings.limits.connect_timeout_ms,
+            Timer::Connect(id, serial),
+        );
+        Some(id)
+    }
+
+    /// Counts a connection that was closed before it came this far.
+    pub fn refused(&mut self) {
+        self.counters.connections_refused += 1;
+    }
+
     /// Whether a client may come in through its listener, and as whom; `proved` is what its user name and password were found to prove.
     pub(super) fn admit(
         &self,
@@ -222,6 +263,7 @@ impl Broker {
             Some(name) => Identity {
                 user: Some(name.into()),
                 rules: None,
+                credential: None,
             },
             None => proved?,
         };

@@ -13,6 +13,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::access::Identity;
 use super::queue::Queued;
+use super::session::Session;
 use super::{Broker, ConnectionId, SessionIndex};
 use crate::clock::Now;
 use crate::wire::ReasonCode;
@@ -346,6 +347,27 @@ impl Broker {
                     Some("a subscription is not allowed any more"),
                 );
             }
+        }
+    }
+
+    /// Sends away all clients whose credential `stands` no more, by user name and [`Identity::credential`].
+    pub fn withdraw_logins(&mut self, stands: impl Fn(&str, u64) -> bool, now: Now) {
+        self.now = now;
+        let withdrawn = |session: &Session| {
+            let identity = session.identity.as_ref()?;
+            let (user, credential) = (identity.user.as_deref()?, identity.credential?);
+            let id = session.connection?;
+            (!stands(user, credential)).then_some(id)
+        };
+        let ids: Vec<ConnectionId> = self
+            .sessions
+            .iter()
+            .filter_map(|(_, it)| withdrawn(it))
+            .collect();
+        for id in ids {
+            let what = "the login is not valid any more";
+            tracing::info!(client = self.client_name(id), what, "connection closed");
+            self.disconnect(id, ReasonCode::AdministrativeAction, Some(what));
         }
     }
 

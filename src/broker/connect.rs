@@ -1,11 +1,12 @@
 //! CONNECT: who may come in, which session it gets, and what CONNACK says (MQTT 5 sections 3.1 and 3.2).
 
-use super::access::Identity;
+use super::access::{Arrival, Identity};
 use super::connection::State;
 use super::gate::{Arrow, Stamp};
 use super::record::{Durability, NEVER_EXPIRES, QueueKey, Write};
 use super::session::Session;
 use super::{Broker, ConnectionId, SessionIndex};
+use crate::clock::Now;
 use crate::wire::packet::{ConnAck, Connect};
 use crate::wire::{Fault, Packet, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode};
 
@@ -28,6 +29,30 @@ struct Terms {
 }
 
 impl Broker {
+    /// Handles a CONNECT: `proved` says what its user name and password prove, or why it is refused. Given to [`Broker::receive`], it proves nothing.
+    pub fn connect(
+        &mut self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        proved: Result<Identity, Fault>,
+        now: Now,
+    ) {
+        self.now = now;
+        let connection = &mut self.connections[id.0 as usize];
+        connection.last_received = now.uptime;
+        // It may have been closed meanwhile: the CONNECT came in time, its proof did not.
+        if connection.state == State::New
+            && let Err(fault) = self.receive_connect(id, connect, proved)
+        {
+            self.fault(id, fault, Some(connect.version), now);
+        }
+    }
+
+    /// How a connection came in.
+    pub fn arrival(&self, id: ConnectionId) -> &Arrival {
+        &self.connections[id.0 as usize].arrival
+    }
+
     pub(super) fn receive_connect(
         &mut self,
         id: ConnectionId,

@@ -68,7 +68,7 @@ pub use sys::Gauges;
 
 use crate::clock::Now;
 use crate::limits::Limits;
-use crate::wire::packet::{Ack, Connect, Disconnect};
+use crate::wire::packet::{Ack, Disconnect};
 use crate::wire::{
     Fault, Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, ReasonCode,
     codec,
@@ -252,68 +252,6 @@ impl Broker {
             broker.timers.set(now.uptime + 1, Timer::Sys);
         }
         broker
-    }
-
-    /// Takes in a connection; `None` if there are too many or the broker is shutting down: close it.
-    pub fn accept(&mut self, arrival: impl Into<Arrival>, now: Now) -> Option<ConnectionId> {
-        self.now = now;
-        let arrival = arrival.into();
-        let limits = &self.settings.limits;
-        let address = arrival.peer.ip();
-        let crowded = address.is_some_and(|address| {
-            let most = limits.max_connections_per_address;
-            most > 0 && self.by_address.count(&address) >= most
-        });
-        let full = self.connections.len() >= limits.max_connections;
-        if self.shutting_down || crowded || (full && !arrival.bridge) {
-            self.refused();
-            return None;
-        }
-        if let Some(address) = address {
-            self.by_address.add(address);
-        }
-        self.counters.connections_accepted += 1;
-        let serial = self.next_serial;
-        self.next_serial += 1;
-        let id = ConnectionId(
-            self.connections
-                .insert(Connection::new(serial, arrival, now.uptime)) as u32,
-        );
-        self.timers.set(
-            now.uptime + self.settings.limits.connect_timeout_ms,
-            Timer::Connect(id, serial),
-        );
-        Some(id)
-    }
-
-    /// Counts a connection that was closed before it came this far.
-    pub fn refused(&mut self) {
-        self.counters.connections_refused += 1;
-    }
-
-    /// Handles the first packet of a connection, a CONNECT: `proved` says what its user name and password prove, or why it is refused. A CONNECT
-    /// that is given to [`Broker::receive`] proves nothing.
-    pub fn connect(
-        &mut self,
-        id: ConnectionId,
-        connect: &Connect<'_>,
-        proved: Result<Identity, Fault>,
-        now: Now,
-    ) {
-        self.now = now;
-        let connection = &mut self.connections[id.0 as usize];
-        connection.last_received = now.uptime;
-        // It may have been closed meanwhile: the CONNECT came in time, its proof did not.
-        if connection.state == State::New
-            && let Err(fault) = self.receive_connect(id, connect, proved)
-        {
-            self.fault(id, fault, Some(connect.version), now);
-        }
-    }
-
-    /// How a connection came in.
-    pub fn arrival(&self, id: ConnectionId) -> &Arrival {
-        &self.connections[id.0 as usize].arrival
     }
 
     /// Handles a packet from a connection.

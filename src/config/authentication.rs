@@ -8,6 +8,7 @@ use axum::http::Uri;
 
 use super::listener::{path, text, texts};
 use super::tree::{Section, Value};
+use crate::broker::Access;
 use crate::net::auth::http::{HttpSettings, OnError, Secret};
 use crate::net::auth::jwt::{JwtAlgorithm, JwtSettings};
 use crate::net::auth::{Method, ThrottleSettings};
@@ -122,6 +123,31 @@ impl Authentication {
         order
             .map(|kind| method(kind).ok_or_else(|| missing(kind)))
             .collect()
+    }
+}
+
+/// Whether anonymous clients may connect, and whether anybody may: `by_default` is what `[authentication]` says.
+pub(super) fn admission(
+    s: &mut Section<'_, '_>,
+    access: Access,
+    by_default: Option<bool>,
+    has_methods: bool,
+) -> Access {
+    let key = "allow_anonymous";
+    let own = s.optional(key, "true or false", Value::as_bool);
+    // One that is not true or false has been reported.
+    let allow_anonymous = own.unwrap_or(Some(true)).or(by_default).unwrap_or(false);
+    if !allow_anonymous && !access.use_identity_as_username && !has_methods {
+        s.reject(
+            key,
+            "nobody could connect to this listener: without a method of authentication, anonymous clients are the only ones, and those with \
+             certificates where use_identity_as_username = true; expected a password_file, or allow_anonymous = true, which lets in everybody \
+             who can reach the address",
+        );
+    }
+    Access {
+        allow_anonymous,
+        ..access
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustls::CipherSuite;
 
-use super::authentication::Authentication;
+use super::authentication::{Authentication, admission};
 use super::read::{LARGEST_PACKET, maximum_qos};
 use super::tree::{Origin, Report, Section, Value};
 use super::value::Bind;
@@ -392,31 +392,6 @@ fn access(s: &mut Section<'_, '_>, tls: Option<&TlsSettings>, proxied: bool) -> 
         );
     }
     access
-}
-
-/// Whether anonymous clients may connect, and whether anybody may: `by_default` is what `[authentication]` says.
-fn admission(
-    s: &mut Section<'_, '_>,
-    access: Access,
-    by_default: Option<bool>,
-    has_methods: bool,
-) -> Access {
-    let key = "allow_anonymous";
-    let own = s.optional(key, "true or false", Value::as_bool);
-    // One that is not true or false has been reported.
-    let allow_anonymous = own.unwrap_or(Some(true)).or(by_default).unwrap_or(false);
-    if !allow_anonymous && !access.use_identity_as_username && !has_methods {
-        s.reject(
-            key,
-            "nobody could connect to this listener: without a method of authentication, anonymous clients are the only ones, and those with \
-             certificates where use_identity_as_username = true; expected a password_file, or allow_anonymous = true, which lets in everybody \
-             who can reach the address",
-        );
-    }
-    Access {
-        allow_anonymous,
-        ..access
-    }
 }
 
 fn mount_point(s: &mut Section<'_, '_>) -> Box<str> {

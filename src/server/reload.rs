@@ -73,9 +73,11 @@ impl Running {
         }
         self.listeners.set_max_connections(limits.max_connections);
         self.authentication.replace(authenticator, config.throttle);
+        let logins = &self.authentication;
         told.extend(self.listeners.put_in_force(prepared, |broker, now| {
             broker.set_limits(limits, now);
             broker.set_acl(acl, now);
+            broker.withdraw_logins(|user, credential| logins.vouches(user, credential), now);
         }));
         self.config = config;
         Ok(answer(&told, &restart))

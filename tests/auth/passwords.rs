@@ -130,11 +130,13 @@ fn connect_timeout_goes_on_while_a_password_is_hashed() {
 
 #[test]
 fn sighup_reads_the_file_again_and_a_broken_one_changes_nothing() {
-    let (_dir, file) = password_file(&[("ann", "secret")], "sha512");
+    let (_dir, file) = password_file(&[("ann", "secret"), ("joe", "other")], "sha512");
     let broker = broker(&format!("password_file = {file:?}"));
-    let mut ann = Connect::new(Version::V5, "ann")
-        .login("ann", Some(b"secret"))
-        .open(broker.addr());
+    let open = |user: &str, password: &str| {
+        let connect = Connect::new(Version::V5, user).login(user, Some(password.as_bytes()));
+        connect.open(broker.addr())
+    };
+    let (mut ann, mut joe) = (open("ann", "secret"), open("joe", "other"));
     let good = std::fs::read_to_string(&file).expect("a file");
     std::fs::write(&file, "ann:plain\n").expect("written");
     broker.signal("HUP");
@@ -151,8 +153,9 @@ fn sighup_reads_the_file_again_and_a_broken_one_changes_nothing() {
     wait_until("it is read", || broker.log().contains(&told));
     refused(&broker, "ann", "secret", WRONG);
     assert_eq!(login(&broker, Version::V5, "ann", "new"), 0);
-    // Who is there stays.
-    ann.publish(&Message::new("a", "b", 1));
+    // Who logged in with what is not there any more is sent away, nobody else.
+    ann.expect_disconnect(&[0x98]);
+    joe.publish(&Message::new("a", "b", 1));
 }
 
 #[test]

@@ -242,3 +242,32 @@ fn only_the_owner_reaches_the_control_socket_and_nobody_a_broker_that_is_gone() 
     let told = reload_with(&broker, 1);
     assert!(told.contains("no broker answers at"), "{told}");
 }
+
+#[test]
+fn who_has_gone_from_the_password_file_is_sent_away() {
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let file = dir.path().join("passwords");
+    let file = file.to_str().expect("text");
+    std::fs::write(file, "").expect("written");
+    let passwd = |arguments: &[&str]| {
+        let output = run(&[&["passwd"], arguments].concat());
+        assert!(output.status.success(), "{output:?}");
+    };
+    for user in ["ann", "bob"] {
+        passwd(&["-H", "sha512", "-b", file, user, "secret"]);
+    }
+    let broker = broker(&format!(
+        "[authentication]\npassword_file = {file:?}\n[[listeners]]\nbind = \"127.0.0.1:0\"\n"
+    ));
+    let login = |user: &str| {
+        Connect::new(Version::V5, user)
+            .login(user, Some(b"secret"))
+            .open(place(&broker, "mqtt"))
+    };
+    let (mut ann, mut bob) = (login("ann"), login("bob"));
+    passwd(&["-D", file, "ann"]);
+    let told = reload_with(&broker, 0);
+    assert!(told.contains("was read again"), "{told}");
+    ann.expect_disconnect(&[0x98]);
+    bob.ping();
+}

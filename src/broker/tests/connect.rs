@@ -185,6 +185,7 @@ fn a_client_is_who_it_has_proved_to_be() {
     let identity = Identity {
         user: Some("ann".into()),
         rules: Some(Arc::default()),
+        credential: None,
     };
     let connect = plain_connect("a");
     let now = world.now;
@@ -249,6 +250,7 @@ fn a_proof_that_comes_too_late_is_of_no_use() {
     let identity = Identity {
         user: Some("ann".into()),
         rules: None,
+        credential: None,
     };
     let now = world.now;
     world

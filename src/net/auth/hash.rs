@@ -10,12 +10,16 @@
 
 use core::fmt;
 use core::num::NonZeroU32;
+use std::hash::BuildHasher;
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::{digest, pbkdf2, rand};
+use aws_lc_rs::{digest, pbkdf2};
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
+use foldhash::quality::FixedState;
+
+use crate::clock;
 
 /// Bytes of a new salt of Argon2id.
 const ARGON2_SALT_BYTES: usize = 16;
@@ -86,10 +90,15 @@ impl PasswordHash {
             _ => (SHA512_SALT_BYTES, SHA512_BYTES),
         };
         let mut salt = vec![0; salt_length].into_boxed_slice();
-        rand::fill(&mut salt).map_err(|_| "the system gives no randomness".to_owned())?;
+        clock::fill_unguessable(&mut salt)?;
         let mut hash = vec![0; length].into_boxed_slice();
         cost.hash(&salt, password, &mut hash)?;
         Ok(PasswordHash { cost, salt, hash })
+    }
+
+    /// A number that stands for it as long as the process runs; another hash, also of the same password, has another.
+    pub fn number(&self) -> u64 {
+        FixedState::default().hash_one((&self.salt, &self.hash))
     }
 
     /// Reads the text of a hash.

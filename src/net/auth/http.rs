@@ -11,11 +11,11 @@
 //! | any other, none in time | failed: see [`OnError`] |
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::hmac;
 use axum::body::Bytes;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderValue, Request, Response, StatusCode, Uri};
@@ -33,6 +33,7 @@ use tokio::time::timeout;
 use super::jwt::rules;
 use super::{Answer, Credentials, Problem, accepted, read_secret};
 use crate::broker::Identity;
+use crate::clock;
 use crate::net::tls::{authorities, provider};
 
 /// Bytes of an answer that are read; a longer one is a failure.
@@ -112,6 +113,8 @@ impl Http {
         let authorization = settings.authorization.as_ref().map(read_authorization);
         let authorization = authorization.transpose().map_err(|problem| vec![problem])?;
         let tls = tls(settings).map_err(|problem| vec![problem])?;
+        let cache =
+            Cache::new().map_err(|what| vec![Problem::new(Path::new("cache"), None, what)])?;
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
@@ -126,7 +129,7 @@ impl Http {
             client,
             authorization,
             turns: Semaphore::new(settings.max_requests),
-            cache: Mutex::new(Cache::new()),
+            cache: Mutex::new(cache),
             settings: Arc::clone(settings),
         })
     }
@@ -220,14 +223,13 @@ impl Http {
 }
 
 impl Cache {
-    fn new() -> Cache {
+    fn new() -> Result<Cache, &'static str> {
         let mut secret = [0; 32];
-        // Without randomness the hashes are guessable by whoever can read this memory, and with it the passwords, anyway.
-        let _ = rand::fill(&mut secret);
-        Cache {
+        clock::fill_unguessable(&mut secret)?;
+        Ok(Cache {
             key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
             answers: HashMap::new(),
-        }
+        })
     }
 
     /// Everything a callout is told, as one value.
@@ -318,7 +320,7 @@ fn tls(settings: &HttpSettings) -> Result<ClientConfig, Problem> {
     };
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .map_err(|error| Problem::new(std::path::Path::new("TLS"), None, error.to_string()))?;
+        .map_err(|error| Problem::new(Path::new("TLS"), None, error.to_string()))?;
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 

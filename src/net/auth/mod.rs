@@ -229,6 +229,17 @@ impl Authentication {
         failures.set(throttle);
     }
 
+    /// Whether a user who has logged in with this credential could do so now.
+    pub fn vouches(&self, user: &str, credential: u64) -> bool {
+        self.current()
+            .loaded
+            .iter()
+            .any(|(_, loaded)| match loaded {
+                Loaded::PasswordFile(file) => file.credential(user) == Some(credential),
+                _ => false,
+            })
+    }
+
     /// What these credentials prove by the first of these methods that knows; or why they are refused, which has been logged.
     ///
     /// # Errors
@@ -317,6 +328,7 @@ impl Authentication {
         match (is_known, is_right && credentials.password.is_some()) {
             (false, _) => Answer::Unknown,
             (true, true) => Answer::Accepted(Identity {
+                credential: file.credential(&user),
                 user: Some(user),
                 rules: None,
             }),
@@ -349,6 +361,7 @@ fn accepted(user: &str, rules: Option<Rules>) -> Result<Answer, &'static str> {
     Ok(Answer::Accepted(Identity {
         user: Some(user.into()),
         rules: rules.map(Arc::new),
+        credential: None,
     }))
 }
 

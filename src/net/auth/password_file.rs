@@ -104,6 +104,12 @@ impl PasswordFile {
         };
         Some((Arc::clone(self.hashes.get(at)?), known))
     }
+
+    /// A number of a user's password, which another password does not have; `None` if there is no such user.
+    pub fn credential(&self, user: &str) -> Option<u64> {
+        let hash = self.hashes.get(*self.places.get(user)?)?;
+        Some(hash.number())
+    }
 }
 
 /// What a line says.
