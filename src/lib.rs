@@ -9,7 +9,7 @@
 //! | [`wire`] | what is said: packets, properties, reason codes, topics, the codec | sessions, IO, time |
 //! | [`broker`] | what is decided: sessions, QoS flows, subscriptions, retained messages, wills, expiry, the gate | sockets, files, clocks, chance, locks |
 //! | [`store`] | what is remembered: one redb database, the record layouts, the committer thread | sockets |
-//! | [`net`] | what touches the world: listeners (TCP, TLS, WebSocket, Unix sockets), connections, the broker behind one lock, figures over HTTP, a control socket | MQTT rules |
+//! | [`net`] | what touches the world: listeners (TCP, TLS, WebSocket, Unix sockets), connections, bridges, the broker behind one lock, figures over HTTP, a control socket | MQTT rules |
 //! | [`server`], [`config`], [`cli`] | assembly and stop, the configuration, the subcommands | |
 //!
 //! Beside them, [`limits`] names every limit and its one answer, and [`clock`] is the only place that reads a clock or a source of chance.
@@ -64,6 +64,8 @@
 //! - A reload (server/reload.rs) prepares everything that can fail, and then puts it in force in one visit to the broker.
 //! - Within a process, time only goes on with the monotonic clock: a gateway whose wall clock jumps at its first NTP answer expires nothing.
 //! - QoS 1 packet identifiers are written only with rows that are written anyway; after a crash a message may go out again under a new one.
+//! - A bridge is a client of both sides: a relay hands packets from its durable session to the upstream under the same identifiers, and back. So the state
+//!   of its exchanges is that of sessions, and nothing else has to be remembered (broker/bridge).
 //!
 //! # Deliberately absent
 //!

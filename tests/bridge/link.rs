@@ -22,11 +22,12 @@ fn cuts_at_any_byte_lose_and_repeat_nothing() {
         let numbers = round * 10..round * 10 + 10;
         publish(edge.addr(), "up/a", 2, numbers.clone());
         publish(cloud.addr(), "site/down/a", 2, numbers);
-        proxy.cut();
         // From the middle of CONNECT to many messages later.
         proxy.set_budget(Some(40 + random.below(1500)));
+        let before = proxy.accepted();
+        proxy.cut();
+        wait_until("a new connection", || proxy.accepted() > before);
     }
-    let cuts = proxy.accepted();
     proxy.set_budget(None);
     let up = collect(
         cloud.addr(),
@@ -39,7 +40,6 @@ fn cuts_at_any_byte_lose_and_repeat_nothing() {
     let down = collect(edge.addr(), Version::V5, "consumer", "down/a", 400, LONG);
     assert_exactly_once(&up, 400, "out");
     assert_exactly_once(&down, 400, "in");
-    assert!(cuts > 15, "{cuts} connections");
 }
 
 #[test]

@@ -74,11 +74,7 @@ fn tls_with_a_client_certificate_and_websocket_over_it() {
     ] {
         let more = format!("protocol = \"mqtts\"\n{more}");
         let edge = edge(place(&cloud, "mqtts"), &more);
-        let deadline = std::time::Instant::now() + support::PATIENCE;
-        while !edge.log().contains(why) {
-            assert!(std::time::Instant::now() < deadline, "{}", edge.log());
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        wait_until(why, || edge.log().contains(why));
         assert!(!edge.log().contains("bridge connected"), "{}", edge.log());
     }
 }
