@@ -399,7 +399,8 @@ impl Rig {
                 ProtocolVersion::V5 => peer.client.clean_start,
                 _ => !peer.client.durable,
             },
-            keep_alive: 0,
+            // The longest there is, so that nobody needs a PINGREQ: some brokers refuse none at all.
+            keep_alive: u16::MAX,
             client_id: &peer.client.id,
             will: peer.client.will.as_deref().map(|topic| Will {
                 qos: QoS::AtLeastOnce,
