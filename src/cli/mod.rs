@@ -5,6 +5,7 @@ mod certs;
 mod check;
 mod client;
 mod exit;
+mod export;
 mod format;
 mod json;
 mod options;
@@ -49,6 +50,8 @@ enum Command {
     Check(check::CheckFlags),
     /// Make a running broker read its configuration again
     Reload(reload::ReloadFlags),
+    /// Write what a store holds, and of a damaged one what can still be read, as JSON
+    Export(export::ExportFlags),
     /// Make an authority and certificates to try TLS with
     Certs(certs::CertsFlags),
     /// Write a password file
@@ -103,6 +106,10 @@ fn execute(tidegate: Tidegate) -> (&'static str, bool, Result<(), Failure>) {
         Some(Command::Reload(flags)) => {
             let result = reload::run(flags, |told| print!("{told}"));
             ("tidegate reload", false, result)
+        }
+        Some(Command::Export(flags)) => {
+            let result = export::run(flags, &mut |told| eprintln!("{told}"));
+            ("tidegate export", false, result)
         }
         Some(Command::Certs(flags)) => {
             let result = certs::run(&flags).map(|told| print!("{told}"));

@@ -26,10 +26,19 @@ pub enum StoreError {
     #[error(
         "the store {} cannot be used: {why}. Nothing was changed. Put a good copy of the file in its place; or start once with the environment \
          variable TIDEGATE_STORE__MOVE_CORRUPT_ASIDE=true (`store.move_corrupt_aside`), which keeps this file under another name and begins with \
-         an empty store",
+         an empty store. What can still be read of it, `tidegate export --file {}` writes as JSON",
+        path.display(),
         path.display()
     )]
     Unusable {
+        /// The database file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An export finds nothing at all to read.
+    #[error("nothing can be read of the store {}: {why}", path.display())]
+    Unreadable {
         /// The database file.
         path: PathBuf,
         /// What is wrong with it.

@@ -8,12 +8,15 @@
 //! - `backend`: the disk beneath redb, which counts and holds back a commit's fsync until its writes have been announced.
 //! - `room`: the disk budget.
 //! - `open`, `recover`: starting, after a good or a bad end.
+//! - `export`, `pages`: reading a file without opening it, also a damaged one.
 
 mod apply;
 mod backend;
 mod committer;
 mod error;
+mod export;
 mod open;
+mod pages;
 mod record;
 mod recover;
 mod room;
@@ -29,6 +32,7 @@ use redb::{Database, ReadableDatabase};
 
 pub use committer::{Committer, Notifier, Progress};
 pub use error::StoreError;
+pub use export::{Age, Export, TableReport};
 pub use open::{Opened, Start};
 pub use recover::{Recovery, read_row};
 

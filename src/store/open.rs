@@ -19,7 +19,7 @@ use super::{Gauges, Ledger, Store, StoreOptions, record, tables};
 use crate::clock::{Clock, Stopwatch};
 
 /// The layout that this program writes: tables, keys and records.
-const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 1;
 
 /// A file is compacted when it is opened if more of it is free than this, and more than half of it.
 const WORTH_COMPACTING: u64 = 64 << 20;
@@ -357,7 +357,7 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+pub(super) fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     move |source| StoreError::Io {
         doing,
         path: path.into(),

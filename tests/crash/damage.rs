@@ -41,6 +41,8 @@ fn refuses(data_dir: &Path, database: &Path, damaged: &[u8]) {
         said.contains("TIDEGATE_STORE__MOVE_CORRUPT_ASIDE=true"),
         "{said}"
     );
+    let way = format!("tidegate export --file {}", database.display());
+    assert!(said.contains(&way), "{said}");
     let after = std::fs::read(database).expect("it is still there");
     assert!(after == damaged, "the file was changed");
 }

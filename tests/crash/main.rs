@@ -7,6 +7,7 @@
 mod backlog;
 mod check;
 mod damage;
+mod export;
 mod publisher;
 mod recovery;
 mod space;

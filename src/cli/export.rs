@@ -1,0 +1,281 @@
+//! `tidegate export`: writes what a store holds as JSON lines, and of a damaged one what can still be read.
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::{self, BufWriter, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::exit::{self, Failure};
+use super::run::{RunFlags, load};
+use crate::broker::Message;
+use crate::broker::record::{
+    DeliveryRecord, QueueKey, SessionRecord, SubscriptionRecord, WillRecord, Write,
+};
+use crate::store::{Age, Export, TableReport};
+use crate::wire::packet::RetainHandling;
+use crate::wire::{Property, ProtocolVersion};
+
+/// The flags of `tidegate export`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Each line is a JSON object; \"table\" says what it is: sessions, groups, subscriptions, wills, received, retained, deliveries, \
+or messages (bodies whose deliveries are lost). Payloads that are not UTF-8 stand in \"payload_base64\" instead of \"payload\". \
+Times are milliseconds since 1970, intervals seconds.\n\n\
+The store is only read. The broker must not be running on it. For each table standard error tells how many rows were read, and whether that is all.\n\n\
+Exit code: 0 if all was exported, 4 if only a part can be read, 1 if nothing can, 2 if the configuration is wrong."
+)]
+pub struct ExportFlags {
+    /// The configuration file of the broker: it says where its data is
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory of the broker's data, instead
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "config")]
+    pub data_dir: Option<PathBuf>,
+    /// The database itself, instead: for a file that was moved aside
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "data_dir"])]
+    pub file: Option<PathBuf>,
+    /// Write to this new file, which only its owner may read, instead of to standard output
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Writes the rows, and hands what is to be said of them to `tell`.
+///
+/// # Errors
+/// Exit code 4: a part cannot be read. 2: the configuration is wrong. 1: nothing can be read, a broker runs on it, or the output cannot be written.
+pub fn run(flags: ExportFlags, tell: &mut dyn FnMut(&str)) -> Result<(), Failure> {
+    let failed = |message: String| Failure::new(exit::FAILED, message);
+    let file = database(&flags)?;
+    let export = Export::open(&file).map_err(|error| failed(error.to_string()))?;
+    let mut out: Box<dyn io::Write> = match &flags.output {
+        Some(path) => Box::new(create(path)?),
+        None => Box::new(io::stdout().lock()),
+    };
+    let name = match &flags.output {
+        Some(path) => path.display().to_string(),
+        None => "standard output".to_owned(),
+    };
+    let mut buffered = BufWriter::with_capacity(1 << 16, &mut out);
+    let mut owners = HashMap::new();
+    let reports = export
+        .read(&mut |write, message| {
+            if let Some(row) = row(&write, message.as_ref(), &mut owners) {
+                writeln!(buffered, "{row}")?;
+            }
+            Ok(())
+        })
+        .and_then(|reports| buffered.flush().map(|()| reports))
+        .map_err(|error| failed(format!("cannot write to {name}: {error}")))?;
+    for report in &reports {
+        tell(&describe(report));
+    }
+    if export.age() != Age::Last {
+        tell("the last commit is damaged; this is what the one before it left");
+    }
+    if export.age() != Age::Older && reports.iter().all(TableReport::is_complete) {
+        return Ok(());
+    }
+    let message = format!("{} is damaged: a part cannot be read", file.display());
+    Err(Failure::new(exit::PARTLY, message))
+}
+
+fn database(flags: &ExportFlags) -> Result<PathBuf, Failure> {
+    if let Some(file) = &flags.file {
+        return Ok(file.clone());
+    }
+    let flags = RunFlags {
+        config: flags.config.clone(),
+        data_dir: flags.data_dir.clone(),
+        ..RunFlags::default()
+    };
+    let config = load(&flags).map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
+    Ok(config.store.path)
+}
+
+fn create(path: &Path) -> Result<std::fs::File, Failure> {
+    let mut open = OpenOptions::new();
+    open.write(true).create_new(true).mode(0o600);
+    open.open(path).map_err(|error| {
+        let message = format!("cannot make {}: {error}", path.display());
+        Failure::new(exit::FAILED, message)
+    })
+}
+
+/// `deliveries: 12 rows of 20; 2 pages cannot be read`
+fn describe(report: &TableReport) -> String {
+    let TableReport { table, rows, .. } = report;
+    let Some(had) = report.had else {
+        return format!("{table}: cannot be found");
+    };
+    if report.is_complete() {
+        return format!("{table}: {rows} rows, all there are");
+    }
+    let mut text = format!("{table}: {rows} rows of {had}");
+    if report.damaged_pages > 0 {
+        text += &format!("; {} pages cannot be read", report.damaged_pages);
+    }
+    if report.bad_rows > 0 {
+        text += &format!("; {} rows make no sense", report.bad_rows);
+    }
+    text
+}
+
+/// Whose queue it is: a client identifier, or a shared subscription's filter.
+enum Owner {
+    Client(Box<str>),
+    Group(Box<str>),
+}
+
+type Owners = HashMap<QueueKey, Owner>;
+
+/// A row as JSON; sessions and groups are remembered by their queue, to name them in the rows that belong to them.
+fn row(write: &Write, message: Option<&Message>, owners: &mut Owners) -> Option<Value> {
+    let (table, queue, mut row) = match write {
+        Write::PutSession(queue, session) => {
+            owners.insert(*queue, Owner::Client(session.client_id.clone()));
+            ("sessions", Some(queue), of_session(session))
+        }
+        Write::PutGroup(queue, filter) => {
+            owners.insert(*queue, Owner::Group(filter.clone()));
+            ("groups", Some(queue), json!({}))
+        }
+        Write::PutSubscription(queue, filter, subscription) => (
+            "subscriptions",
+            Some(queue),
+            of_subscription(filter, subscription),
+        ),
+        Write::PutWill(queue, will) => ("wills", Some(queue), of_will(will)),
+        Write::PutReceived(queue, id) => {
+            ("received", Some(queue), json!({ "packet_id": id.get() }))
+        }
+        Write::PutRetained(message) => {
+            ("retained", None, json!({ "message": of_message(message) }))
+        }
+        Write::PutDelivery(seq, queue, delivery) => {
+            let mut row = of_delivery(delivery, message);
+            row["seq"] = json!(seq.0);
+            ("deliveries", Some(queue), row)
+        }
+        Write::PutMessage(seq, message) => (
+            "messages",
+            None,
+            json!({ "seq": seq.0, "message": of_message(message) }),
+        ),
+        Write::RemoveSession(_)
+        | Write::RemoveSubscription(..)
+        | Write::RemoveGroup(_)
+        | Write::RemoveWill(_)
+        | Write::RemoveMessage(_)
+        | Write::RemoveDelivery(..)
+        | Write::RemoveReceived(..)
+        | Write::RemoveRetained(_) => return None,
+    };
+    row["table"] = json!(table);
+    if let Some(queue) = queue {
+        row["queue"] = json!(queue.0);
+        match owners.get(queue) {
+            Some(Owner::Client(id)) => row["client_id"] = json!(id),
+            Some(Owner::Group(filter)) => row["group"] = json!(filter),
+            None => {}
+        }
+    }
+    Some(row)
+}
+
+fn of_session(session: &SessionRecord) -> Value {
+    json!({
+        "protocol": match session.version {
+            ProtocolVersion::V31 => "3.1",
+            ProtocolVersion::V311 => "3.1.1",
+            ProtocolVersion::V5 => "5.0",
+        },
+        "session_expiry_interval": session.expiry,
+        "disconnected_at": session.disconnected_at,
+    })
+}
+
+fn of_subscription(filter: &str, subscription: &SubscriptionRecord) -> Value {
+    let options = &subscription.options;
+    json!({
+        "filter": filter,
+        "qos": options.qos as u8,
+        "no_local": options.no_local,
+        "retain_as_published": options.retain_as_published,
+        "retain_handling": match options.retain_handling {
+            RetainHandling::OnSubscribe => 0,
+            RetainHandling::IfNew => 1,
+            RetainHandling::Never => 2,
+        },
+        "subscription_identifier": subscription.id,
+    })
+}
+
+fn of_will(will: &WillRecord) -> Value {
+    json!({
+        "message": of_message(&will.message),
+        "message_expiry_interval": will.expiry,
+        "will_delay_interval": will.delay,
+        "due": will.due,
+    })
+}
+
+fn of_delivery(delivery: &DeliveryRecord, message: Option<&Message>) -> Value {
+    json!({
+        "qos": delivery.qos as u8,
+        "retain": delivery.retain,
+        "released": delivery.released,
+        "packet_id": delivery.packet_id.map(|id| id.get()),
+        "expires": delivery.expires,
+        "subscription_identifiers": delivery.subscription_ids.as_slice(),
+        "message": message.map(of_message),
+    })
+}
+
+fn of_message(message: &Message) -> Value {
+    let mut object = Map::new();
+    object.insert("topic".to_owned(), json!(message.topic()));
+    object.insert("qos".to_owned(), json!(message.qos() as u8));
+    object.insert("retain".to_owned(), json!(message.retain()));
+    if let Some(expires) = message.expires() {
+        object.insert("expires".to_owned(), json!(expires));
+    }
+    insert_bytes(&mut object, "payload", message.payload());
+    let mut user = Vec::new();
+    for property in message.properties().iter() {
+        match property {
+            Property::PayloadFormatIndicator(format) => {
+                object.insert("payload_format_indicator".to_owned(), json!(format));
+            }
+            Property::ContentType(text) => {
+                object.insert("content_type".to_owned(), json!(text));
+            }
+            Property::ResponseTopic(topic) => {
+                object.insert("response_topic".to_owned(), json!(topic));
+            }
+            Property::CorrelationData(data) => {
+                insert_bytes(&mut object, "correlation_data", data);
+            }
+            Property::UserProperty(name, value) => user.push(json!([name, value])),
+            // No other property travels with a message.
+            _ => {}
+        }
+    }
+    if !user.is_empty() {
+        object.insert("user_properties".to_owned(), Value::Array(user));
+    }
+    Value::Object(object)
+}
+
+/// Text as it is; other bytes in base64, and the key says so.
+fn insert_bytes(object: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => object.insert(key.to_owned(), json!(text)),
+        Err(_) => object.insert(format!("{key}_base64"), json!(STANDARD.encode(bytes))),
+    };
+}
