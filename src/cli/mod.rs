@@ -11,8 +11,8 @@ mod options;
 mod passwd;
 mod property;
 mod publish;
-mod reload;
 pub mod run;
+mod running;
 #[cfg(test)]
 mod scripted;
 mod subscribe;
@@ -48,7 +48,9 @@ enum Command {
     /// Check a configuration
     Check(check::CheckFlags),
     /// Make a running broker read its configuration again
-    Reload(reload::ReloadFlags),
+    Reload(running::WhichFlags),
+    /// Drop the queue of a bridge that is configured no more
+    DropBridge(running::DropBridgeFlags),
     /// Make an authority and certificates to try TLS with
     Certs(certs::CertsFlags),
     /// Write a password file
@@ -101,8 +103,12 @@ fn execute(tidegate: Tidegate) -> (&'static str, bool, Result<(), Failure>) {
             ("tidegate", false, result)
         }
         Some(Command::Reload(flags)) => {
-            let result = reload::run(flags, |told| print!("{told}"));
+            let result = running::reload(flags, |told| print!("{told}"));
             ("tidegate reload", false, result)
+        }
+        Some(Command::DropBridge(flags)) => {
+            let result = running::drop_bridge(flags, |told| print!("{told}"));
+            ("tidegate drop-bridge", false, result)
         }
         Some(Command::Certs(flags)) => {
             let result = certs::run(&flags).map(|told| print!("{told}"));
