@@ -1,5 +1,6 @@
 //! The broker as a process: assembly, start, and stop in reverse.
 
+mod bridges;
 mod listeners;
 mod reload;
 
@@ -17,12 +18,13 @@ use crate::broker::{Acl, Broker, Restored, Settings};
 use crate::clock::{self, Clock, Stopwatch};
 use crate::config::{Config, ConfigError};
 use crate::net::auth::{self, Authentication};
-use crate::net::bridge::{self, BridgeSettings};
+use crate::net::control::{Command, Request};
 use crate::net::core::Core;
 use crate::net::tls::TlsError;
 use crate::net::{admin, control};
 use crate::store::{Committer, Opened, Start, Store, StoreError};
 
+use bridges::{Bridges, Change};
 use listeners::Listeners;
 pub use listeners::{Listening, load_authenticator, load_tls};
 use reload::Running;
@@ -87,6 +89,7 @@ pub fn run(
     let clock = Clock::start();
     let tls = load_tls(&config).map_err(Error::Tls)?;
     let acl = config.acl.load()?;
+    config.try_bridge_passwords()?;
     let authenticator = load_authenticator(&config).map_err(Error::Authentication)?;
     let authentication =
         Authentication::start(authenticator, config.throttle).map_err(Error::Start)?;
@@ -94,7 +97,7 @@ pub fn run(
     let store = Arc::new(store);
     let (mut broker, restored, orphans) = recover(&config, &store, &clock, acl)?;
     let recovered = describe(&opened, restored, orphans);
-    let bridges = open_bridges(&mut broker, &config, &clock);
+    let opened_bridges = Change::at_start(&config.bridges, &mut broker, clock.now());
 
     let (core, fetches) = Core::new(broker, clock);
     let (failed, failure) = unbounded_channel();
@@ -124,9 +127,8 @@ pub fn run(
         let prepared = listeners.prepare(&config, tls)?;
         listeners.put_in_force(prepared, |_, _| {});
         tokio::spawn(listeners::watch(Arc::clone(&listeners.tls)));
-        for (settings, new) in bridges {
-            tokio::spawn(bridge::run(Arc::clone(&core), settings, new));
-        }
+        let mut bridges = Bridges::default();
+        bridges.start(opened_bridges, &core);
         let ticking = Arc::clone(&core);
         tokio::spawn(async move { ticking.tick().await });
         let requests = open_control(&config);
@@ -140,7 +142,9 @@ pub fn run(
         let running = Running {
             config,
             reread: Arc::new(reread),
+            core: Arc::clone(&core),
             listeners,
+            bridges,
             authentication,
         };
         serve(&core, running, requests, failure).await
@@ -176,27 +180,6 @@ fn recover(
     broker.set_room(store.room());
     let restored = broker.finish_restore(recovery.next_seq, recovery.next_queue, clock.now());
     Ok((broker, restored, recovery.orphans))
-}
-
-/// Makes messages wait for each bridge from now on, and names the queues of bridges that are configured no more. Each bridge, and whether its session is
-/// new.
-fn open_bridges(
-    broker: &mut Broker,
-    config: &Config,
-    clock: &Clock,
-) -> Vec<(BridgeSettings, bool)> {
-    let names = config.bridges.iter().map(|settings| &*settings.bridge.name);
-    let names: Vec<&str> = names.collect();
-    for (name, waiting) in broker.close_bridges_except(&names, clock.now()) {
-        tracing::warn!(
-            bridge = name,
-            waiting,
-            "this bridge is not configured any more; the messages that wait for it are kept"
-        );
-    }
-    let open = |settings: &BridgeSettings| broker.open_bridge(&settings.bridge, clock.now());
-    let new: Vec<bool> = config.bridges.iter().map(open).collect();
-    config.bridges.iter().cloned().zip(new).collect()
 }
 
 fn describe(opened: &Opened, restored: Restored, orphans: u64) -> String {
@@ -256,7 +239,7 @@ fn runtime(config: &Config) -> Result<Runtime, Error> {
 }
 
 /// Opens the control socket. A broker without one runs as well: its path may be too long for a socket.
-fn open_control(config: &Config) -> mpsc::Receiver<control::Request> {
+fn open_control(config: &Config) -> mpsc::Receiver<Request> {
     let (requests, receiver) = mpsc::channel(1);
     match control::bind(&config.data_dir) {
         Ok(listening) => {
@@ -274,7 +257,7 @@ fn open_control(config: &Config) -> mpsc::Receiver<control::Request> {
 async fn serve(
     core: &Arc<Core>,
     mut running: Running,
-    mut requests: mpsc::Receiver<control::Request>,
+    mut requests: mpsc::Receiver<Request>,
     mut failure: UnboundedReceiver<StoreError>,
 ) -> Result<(), Error> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -291,11 +274,14 @@ async fn serve(
                 tracing::info!("SIGHUP: reading the configuration again");
                 running.reload().await;
             }
-            Some(reply) = requests.recv() => {
-                tracing::info!("tidegate reload: reading the configuration again");
-                // Whoever asked may be gone.
-                let _ = reply.send(running.reload().await);
-            }
+            Some(Request { command, reply }) = requests.recv() => match command {
+                Command::Reload => {
+                    tracing::info!("tidegate reload: reading the configuration again");
+                    // Whoever asked may be gone.
+                    let _ = reply.send(running.reload().await);
+                }
+                Command::DropBridge(name) => bridges::drop_queue(core, &name, reply),
+            },
             error = failure.recv() => match error {
                 Some(error) => return Err(error.into()),
                 None => return Ok(()),

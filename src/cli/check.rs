@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::exit::{self, Failure};
 use super::run::{RunFlags, describe_durability, load};
-use crate::config::{Config, Listener, show_size};
+use crate::config::{Config, ConfigError, Listener, show_size};
 use crate::net::tls::{ClientCertificates, TlsVersion};
 use crate::server::{self, load_authenticator, load_tls};
 
@@ -35,10 +35,9 @@ pub fn run(flags: CheckFlags) -> Result<String, Failure> {
     load_tls(&config).map_err(|problems| wrong(server::Error::Tls(problems)))?;
     load_authenticator(&config)
         .map_err(|problems| wrong(server::Error::Authentication(problems)))?;
-    config
-        .acl
-        .load()
-        .map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
+    let wrong = |error: ConfigError| Failure::new(exit::WRONG, error.to_string());
+    config.acl.load().map_err(wrong)?;
+    config.try_bridge_passwords().map_err(wrong)?;
     let name = name.unwrap_or_else(|| "the configuration".to_owned());
     Ok(format!("{name} is good\n{}", summary(&config)))
 }

@@ -8,7 +8,8 @@ use crate::wire::{ProtocolVersion, ReasonCode};
 pub const SUCCESS: u8 = 0;
 /// The broker could not start, or had to stop; `pub` and `sub`: no connection, a file that cannot be read, or a command line that makes no sense.
 pub const FAILED: u8 = 1;
-/// `run`, `check`, `reload` and `export`: the configuration or the command line is wrong; `pub` and `sub`: the server broke the protocol.
+/// `run`, `check`, `reload`, `drop-bridge` and `export`: the configuration or the command line is wrong, or there is no such queue; `pub` and `sub`: the
+/// server broke the protocol.
 pub const WRONG: u8 = 2;
 /// `reload`: what could take effect did; something takes a restart.
 pub const RESTART: u8 = 3;

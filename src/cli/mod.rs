@@ -12,8 +12,8 @@ mod options;
 mod passwd;
 mod property;
 mod publish;
-mod reload;
 pub mod run;
+mod running;
 #[cfg(test)]
 mod scripted;
 mod subscribe;
@@ -49,7 +49,9 @@ enum Command {
     /// Check a configuration
     Check(check::CheckFlags),
     /// Make a running broker read its configuration again
-    Reload(reload::ReloadFlags),
+    Reload(running::WhichFlags),
+    /// Drop the queue of a bridge that is configured no more
+    DropBridge(running::DropBridgeFlags),
     /// Write what a store holds, and of a damaged one what can still be read, as JSON
     Export(export::ExportFlags),
     /// Make an authority and certificates to try TLS with
@@ -104,8 +106,12 @@ fn execute(tidegate: Tidegate) -> (&'static str, bool, Result<(), Failure>) {
             ("tidegate", false, result)
         }
         Some(Command::Reload(flags)) => {
-            let result = reload::run(flags, |told| print!("{told}"));
+            let result = running::reload(flags, |told| print!("{told}"));
             ("tidegate reload", false, result)
+        }
+        Some(Command::DropBridge(flags)) => {
+            let result = running::drop_bridge(flags, |told| print!("{told}"));
+            ("tidegate drop-bridge", false, result)
         }
         Some(Command::Export(flags)) => {
             let result = export::run(flags, &mut |told| eprintln!("{told}"));

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::listener::{binds, path, protocol, text, tls_version, version, websocket_path};
 use super::read::{qos, session_expiry, whole_seconds};
-use super::tree::{Section, Value};
+use super::tree::{Problem, Section, Value};
+use super::{Config, ConfigError};
 use crate::broker::bridge::{Bridge, Direction, Rule};
 use crate::net::bridge::{Address, BridgeSettings, Password, Transport};
 use crate::net::listener::Protocol;
@@ -16,6 +17,30 @@ use crate::wire::{ProtocolVersion, QoS, topic};
 
 const ADDRESS_EXPECTED: &str = "the upstream's address such as \"cloud.example.org:8883\", without a port for the protocol's own, or a list of such";
 const HOUR: Duration = Duration::from_secs(3600);
+
+impl Config {
+    /// Tries the files of passwords for bridges, which are read again at each attempt to connect.
+    ///
+    /// # Errors
+    /// Those that cannot be read.
+    pub fn try_bridge_passwords(&self) -> Result<(), ConfigError> {
+        let passwords = self.bridges.iter().filter_map(|it| it.password.as_ref());
+        let problems = passwords.filter_map(|password| {
+            let what = password.read().err()?.to_string();
+            Some(Problem {
+                place: "bridges".to_owned(),
+                key: "remote_password_file".to_owned(),
+                what,
+            })
+        });
+        let problems: Vec<Problem> = problems.collect();
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError { problems })
+        }
+    }
+}
 
 /// The bridges of the file.
 pub(super) fn bridges(root: &mut Section<'_, '_>, max_packet_size: u32) -> Vec<BridgeSettings> {
@@ -34,12 +59,17 @@ pub(super) fn bridges(root: &mut Section<'_, '_>, max_packet_size: u32) -> Vec<B
     })
 }
 
+/// Whether a bridge can have this name.
+pub fn is_bridge_name(text: &str) -> bool {
+    let is_good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    (1..=64).contains(&text.len()) && text.chars().all(is_good)
+}
+
 fn bridge(s: &mut Section<'_, '_>, max_packet_size: u32) -> Option<BridgeSettings> {
     let expected = "a name of letters, digits, - and _, up to 64";
     let name: Option<Box<str>> = s.required("name", expected, |value| {
-        let is_good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         let text = value.as_text()?;
-        ((1..=64).contains(&text.len()) && text.chars().all(is_good)).then(|| text.into())
+        is_bridge_name(text).then(|| text.into())
     });
     let protocol = protocol(s);
     let addresses = s.required("address", ADDRESS_EXPECTED, |value| {
@@ -243,7 +273,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Config, Overrides};
+    use crate::config::Overrides;
 
     fn parse(text: &str) -> Result<Vec<BridgeSettings>, Vec<String>> {
         Config::parse(text, Path::new("f.toml"), [], &Overrides::default())

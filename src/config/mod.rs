@@ -27,6 +27,7 @@ use crate::net::socket::SocketFile;
 use crate::store::StoreOptions;
 
 pub use acl::AclSettings;
+pub use bridge::is_bridge_name;
 pub use tree::{ENVIRONMENT_PREFIX, Problem};
 pub use value::{Bind, exact_duration, parse_duration, parse_size, show_duration, show_size};
 

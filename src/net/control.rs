@@ -14,10 +14,10 @@ use tokio::time::timeout;
 
 use super::socket::{ListeningSocket, Socket, SocketFile};
 
-/// The one command there is.
 const RELOAD: &str = "reload";
+const DROP_BRIDGE: &str = "drop-bridge ";
 /// Bytes of a command.
-const MAX_COMMAND: u64 = 64;
+const MAX_COMMAND: u64 = 256;
 /// How long a client has for its command, and for taking the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a client waits for the answer: files may be on a slow disk.
@@ -45,8 +45,46 @@ pub struct Answer {
     pub text: String,
 }
 
-/// A command to read the configuration again; the answer goes there.
-pub type Request = oneshot::Sender<Answer>;
+/// What a broker can be told to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// To read its configuration again.
+    Reload,
+    /// To drop the queue of the bridge with this name, which is configured no more.
+    DropBridge(String),
+}
+
+impl Command {
+    fn line(&self) -> String {
+        match self {
+            Command::Reload => format!("{RELOAD}\n"),
+            Command::DropBridge(name) => format!("{DROP_BRIDGE}{name}\n"),
+        }
+    }
+}
+
+impl FromStr for Command {
+    type Err = ();
+
+    fn from_str(line: &str) -> Result<Command, ()> {
+        match line.strip_suffix('\n').ok_or(())? {
+            RELOAD => Ok(Command::Reload),
+            line => {
+                let name = line.strip_prefix(DROP_BRIDGE).ok_or(())?;
+                Ok(Command::DropBridge(name.to_owned()))
+            }
+        }
+    }
+}
+
+/// A command.
+#[derive(Debug)]
+pub struct Request {
+    /// What to do.
+    pub command: Command,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Answer>,
+}
 
 impl Outcome {
     fn word(self) -> &'static str {
@@ -104,24 +142,25 @@ pub async fn serve(listening: ListeningSocket, requests: mpsc::Sender<Request>) 
 
 async fn serve_one(socket: Socket, requests: mpsc::Sender<Request>) {
     let mut stream = BufReader::new(socket);
-    let mut command = String::new();
+    let mut line = String::new();
     let mut limited = (&mut stream).take(MAX_COMMAND);
-    let read = timeout(PATIENCE, limited.read_line(&mut command)).await;
+    let read = timeout(PATIENCE, limited.read_line(&mut line)).await;
     if !matches!(read, Ok(Ok(_))) {
         return;
     }
-    let answer = if command.trim_end() == RELOAD {
-        let (reply, answer) = oneshot::channel();
-        match requests.send(reply).await {
-            Ok(()) => answer.await.ok(),
-            Err(_) => None,
+    let answer = match line.parse() {
+        Ok(command) => {
+            let (reply, answer) = oneshot::channel();
+            match requests.send(Request { command, reply }).await {
+                Ok(()) => answer.await.ok(),
+                Err(_) => None,
+            }
         }
-    } else {
-        None
+        Err(()) => None,
     };
     let answer = answer.unwrap_or_else(|| Answer {
         outcome: Outcome::Failed,
-        text: format!("found {command:?}, expected {RELOAD:?}, of a broker that is not stopping\n"),
+        text: format!("found {line:?}, expected \"{RELOAD}\" or \"{DROP_BRIDGE}NAME\", of a broker that is not stopping\n"),
     });
     let bytes = format!("{}\n{}", answer.outcome.word(), answer.text);
     let _ = timeout(PATIENCE, async {
@@ -131,14 +170,14 @@ async fn serve_one(socket: Socket, requests: mpsc::Sender<Request>) {
     .await;
 }
 
-/// Asks the broker that has its data in this directory to read its configuration again, and waits for the answer.
+/// Tells the broker that has its data in this directory to do something, and waits for the answer.
 ///
 /// # Errors
 /// No broker answers there.
-pub fn request_reload(data_dir: &Path) -> io::Result<Answer> {
+pub fn request(data_dir: &Path, command: &Command) -> io::Result<Answer> {
     let mut stream = UnixStream::connect(path(data_dir))?;
     stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
-    stream.write_all(format!("{RELOAD}\n").as_bytes())?;
+    stream.write_all(command.line().as_bytes())?;
     let mut bytes = String::new();
     stream.read_to_string(&mut bytes)?;
     let (word, text) = bytes.split_once('\n').unwrap_or((&bytes, ""));
@@ -152,4 +191,19 @@ pub fn request_reload(data_dir: &Path) -> io::Result<Answer> {
         outcome,
         text: text.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_a_whole_line() {
+        for command in [Command::Reload, Command::DropBridge("cloud".to_owned())] {
+            assert_eq!(command.line().parse(), Ok(command));
+        }
+        for wrong in ["reload", "reload now\n", "drop-bridge\n", "\n", ""] {
+            assert_eq!(wrong.parse::<Command>(), Err(()), "{wrong:?}");
+        }
+    }
 }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use super::Error;
+use super::bridges::Bridges;
 use super::listeners::{Listeners, load_authenticator, load_tls};
 use crate::broker::Acl;
 use crate::config::{AclSettings, Config, ConfigError};
 use crate::net::auth::{Authentication, Authenticator};
 use crate::net::control::{Answer, Outcome};
+use crate::net::core::Core;
 use crate::net::tls::Tls;
 
 /// What a running broker was started with, and what of it can be replaced.
@@ -19,7 +21,9 @@ pub(super) struct Running {
     pub config: Config,
     /// Reads the configuration as it was read at the start.
     pub reread: Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>,
+    pub core: Arc<Core>,
     pub listeners: Listeners,
+    pub bridges: Bridges,
     pub authentication: Arc<Authentication>,
 }
 
@@ -74,11 +78,17 @@ impl Running {
         self.listeners.set_max_connections(limits.max_connections);
         self.authentication.replace(authenticator, config.throttle);
         let logins = &self.authentication;
+        // While a bridge changes, its messages wait.
+        let mut change = self.bridges.stop(&config.bridges).await;
+        let mut bridges = Vec::new();
         told.extend(self.listeners.put_in_force(prepared, |broker, now| {
+            bridges = change.open(broker, now);
             broker.set_limits(limits, now);
             broker.set_acl(acl, now);
             broker.withdraw_logins(|user, credential| logins.vouches(user, credential), now);
         }));
+        self.bridges.start(change, &self.core);
+        told.extend(bridges);
         self.config = config;
         Ok(answer(&told, &restart))
     }
@@ -88,6 +98,7 @@ fn read(reread: &dyn Fn() -> Result<Config, ConfigError>) -> Result<Read, Error>
     let config = reread()?;
     let tls = load_tls(&config).map_err(Error::Tls)?;
     let acl = config.acl.load()?;
+    config.try_bridge_passwords()?;
     let authenticator = load_authenticator(&config).map_err(Error::Authentication)?;
     Ok(Read {
         config,
@@ -147,13 +158,15 @@ fn in_force(old: &Config, mut new: Config) -> (Config, Vec<&'static str>) {
         "sys_interval": sys_interval;
         "metrics.bind": metrics;
         "log.level": log;
-        "[[bridges]]": bridges;
         // What clients have been told when they connected.
         "limits.receive_maximum": limits.receive_maximum;
         "limits.max_packet_size": limits.max_packet_size;
         "limits.max_topic_alias": limits.max_topic_alias;
         "limits.maximum_qos": limits.maximum_qos;
         "limits.retain_available": limits.retain_available;
+    }
+    for bridge in &mut new.bridges {
+        bridge.max_packet_size = new.limits.max_packet_size;
     }
     (new, restart)
 }

@@ -4,6 +4,7 @@ mod kill;
 mod link;
 mod mosquitto;
 mod proxy;
+mod reload;
 mod secure;
 mod side;
 

@@ -5,11 +5,13 @@
 //! identifier: a delivery of this broker is a publish at the upstream, a delivery of the upstream is a publish here, and the hand-shakes are the same.
 //! So what a bridge must remember is what sessions remember anyway: this broker's for what it sends and what it has received, the upstream's for the rest.
 
+mod closed;
 mod relay;
 mod rules;
 mod state;
 mod upstream;
 
+pub use closed::{Dropped, NotDropped};
 pub use relay::{Leave, Relay};
 pub use rules::{Direction, Rule};
 pub use state::BridgeFigures;
@@ -69,10 +71,12 @@ impl Bridge {
 
 impl Broker {
     /// Makes a bridge's session and its subscriptions what the rules say, so that messages wait for it from now on, whether it is connected or
-    /// not. Call it before clients connect. True if the session is new: then the upstream's must be, too.
+    /// not. It must not be connected. At the start, call it before clients connect. True if the session is new: then the upstream's must be, too.
     pub fn open_bridge(&mut self, bridge: &Bridge, now: Now) -> bool {
         self.now = now;
-        let state = self.bridges.entry(bridge.name.clone()).or_default().clone();
+        let state = self.bridges.entry(bridge.name.clone()).or_default();
+        state.disconnect();
+        let state = state.clone();
         self.publish_bridge_state(&bridge.name, &state);
         let client_id = bridge.local_clientid();
         let new = !self.by_client.contains_key(client_id.as_str());
@@ -136,38 +140,9 @@ impl Broker {
         Some(id)
     }
 
-    /// The sessions of bridges that are not among these, with the messages that wait in each: their queues are kept, but get nothing new.
-    pub fn close_bridges_except(&mut self, names: &[&str], now: Now) -> Vec<(String, u64)> {
-        self.now = now;
-        let mut left = Vec::new();
-        for (client_id, index) in &self.by_client {
-            let name = client_id.strip_prefix(CLIENT_PREFIX);
-            if let Some(name) = name.filter(|name| !names.contains(name)) {
-                left.push((name.to_owned(), *index));
-            }
-        }
-        left.sort_unstable();
-        let mut told = Vec::with_capacity(left.len());
-        for (name, index) in left {
-            self.unsubscribe_all(index);
-            let session = &self.sessions[index.0 as usize];
-            told.push((
-                name,
-                session.queue.len() as u64 + session.outgoing.len() as u64,
-            ));
-        }
-        told
-    }
-
     fn filters_of(&self, session: SessionIndex) -> Vec<String> {
         let nodes = &self.sessions[session.0 as usize].subscriptions;
         nodes.iter().map(|node| self.tree.filter(*node)).collect()
-    }
-
-    fn unsubscribe_all(&mut self, session: SessionIndex) {
-        for text in self.filters_of(session) {
-            self.unsubscribe(session, &text);
-        }
     }
 
     /// The upstream has lost its session, and with it the exchanges in which it was sending: the packet identifiers it uses from now on name new

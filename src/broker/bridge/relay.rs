@@ -70,9 +70,11 @@ pub struct Relay {
     inbox: Vec<u8>,
     /// The broker has said its last.
     closing: bool,
-    /// The SUBSCRIBEs the upstream has not answered, with the number of their filters. Until it has, nothing of the broker is handed on: only then can no
+    /// The SUBSCRIBEs the upstream has not answered, with their filters. Until it has, nothing of the broker is handed on: only then can no
     /// packet identifier be used for two things.
-    subscribes: HashMap<PacketId, usize>,
+    subscribes: HashMap<PacketId, Vec<String>>,
+    /// The subscriptions the upstream has refused, each with its filter and the reason.
+    refused: Vec<String>,
     /// The upstream need not be subscribed to: it has been, by this process and for the session it still has.
     subscribed: bool,
     /// QoS 1 and 2 messages sent to the upstream that it has not acknowledged completely.
@@ -116,6 +118,7 @@ impl Relay {
             inbox: Vec::new(),
             closing: false,
             subscribes: HashMap::new(),
+            refused: Vec::new(),
             awaiting: HashSet::new(),
             received: HashSet::new(),
             lowered: HashSet::new(),
@@ -140,6 +143,11 @@ impl Relay {
     /// Whether the upstream has answered all SUBSCRIBEs, or none was needed.
     pub fn is_subscribed(&self) -> bool {
         self.subscribed && self.subscribes.is_empty()
+    }
+
+    /// Whether the upstream has taken all subscriptions, so that they need not be asked for again while it keeps the session.
+    pub fn has_all_subscriptions(&self) -> bool {
+        self.is_subscribed() && self.refused.is_empty()
     }
 
     /// Handles a packet of the upstream. What must be answered without the broker is appended to `out`.
@@ -168,7 +176,7 @@ impl Relay {
                 self.progress = now.uptime;
                 broker.receive(self.id, packet, now);
             }
-            Packet::SubAck(suback) => self.receive_suback(&suback, now)?,
+            Packet::SubAck(suback) => self.receive_suback(&suback, broker, now)?,
             Packet::PingResp => {}
             Packet::Disconnect(end) => return Err(Leave::Disconnected(end.reason)),
             _ => return Err(Fault::protocol("a packet that a server does not send").into()),
@@ -282,14 +290,31 @@ impl Relay {
         done.then_some(()).ok_or(Leave::NoRoom)
     }
 
-    fn receive_suback(&mut self, suback: &SubAck<'_>, now: Now) -> Result<(), Leave> {
+    /// A subscription that is refused does not end the connection: the others go on. What is missing is told, and asked for again at the next connection.
+    fn receive_suback(
+        &mut self,
+        suback: &SubAck<'_>,
+        broker: &mut Broker,
+        now: Now,
+    ) -> Result<(), Leave> {
         let asked = self.subscribes.remove(&suback.packet_id);
-        if asked != Some(suback.codes.len()) {
-            return Err(Fault::protocol("SUBACK that fits no SUBSCRIBE").into());
-        }
+        let asked = asked.filter(|asked| asked.len() == suback.codes.len());
+        let asked = asked.ok_or(Fault::protocol("SUBACK that fits no SUBSCRIBE"))?;
         self.progress = now.uptime;
-        for code in suback.codes.iter().filter(|code| code.is_error()) {
-            tracing::error!(bridge = &*self.bridge.name, reason = %code, "the upstream refuses a subscription");
+        let before = self.refused.len();
+        for (filter, reason) in asked.iter().zip(suback.codes.iter()) {
+            if reason.is_error() {
+                let bridge = &*self.bridge.name;
+                tracing::error!(bridge, filter, %reason, "the upstream refuses a subscription");
+                self.refused.push(format!("{filter:?} ({reason})"));
+            }
+        }
+        if self.refused.len() > before {
+            let error = format!(
+                "the upstream refuses to subscribe {}",
+                self.refused.join(", ")
+            );
+            broker.set_bridge_error(&self.bridge.name, &error);
         }
         Ok(())
     }
@@ -500,7 +525,8 @@ impl Relay {
                 properties: Properties::EMPTY,
                 filters: filters.to_vec(),
             };
-            self.subscribes.insert(packet_id, filters.len());
+            let names = filters.iter().map(|(filter, _)| (*filter).to_owned());
+            self.subscribes.insert(packet_id, names.collect());
             codec::encode(&Packet::Subscribe(subscribe), self.upstream.version, out);
         }
         self.progress = now.uptime;
@@ -564,7 +590,7 @@ impl Relay {
     }
 
     /// Ends the bridge's connection at the broker; its session waits for the next one.
-    pub fn close(self, broker: &mut Broker, now: Now) {
+    pub fn close(&self, broker: &mut Broker, now: Now) {
         broker.lost(self.id, now);
     }
 }

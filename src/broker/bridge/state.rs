@@ -10,12 +10,22 @@ use crate::clock::Now;
 /// Moments remembered to tell the age of messages; when there are more, every second one of the older half is forgotten.
 const MOMENTS: usize = 1024;
 
+/// What is published of each bridge's figures, in this order.
+const FIGURES: [&str; 4] = ["queued", "queued_bytes", "oldest_seconds", "connects"];
+
 /// A bridge's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::broker) struct State {
     connected: bool,
     last_error: String,
     connects: u64,
+}
+
+impl State {
+    /// Notes that the bridge is not connected, for no fault of anybody's.
+    pub fn disconnect(&mut self) {
+        self.connected = false;
+    }
 }
 
 /// Which messages had been accepted at which time, in milliseconds of uptime: messages themselves do not know.
@@ -77,6 +87,26 @@ impl Broker {
         self.publish_bridge_state(&bridge.name, &state);
     }
 
+    /// Notes what is wrong with a bridge that stays connected all the same, and publishes that at once.
+    pub(super) fn set_bridge_error(&mut self, name: &str, error: &str) {
+        let state = self.bridges.entry(name.into()).or_default();
+        state.last_error = error.to_owned();
+        let state = state.clone();
+        self.publish_bridge_state(name, &state);
+    }
+
+    /// Publishes nothing of this bridge any more.
+    pub(super) fn withdraw_bridge_state(&mut self, name: &str) {
+        let own = ["state", "last_error"].into_iter().chain(FIGURES);
+        let own = own.map(|key| format!("$SYS/bridge/{name}/{key}"));
+        let topics = own.chain([format!("$SYS/broker/connection/{name}/state")]);
+        for topic in topics.collect::<Vec<_>>() {
+            if self.retained.get(&topic).is_some() {
+                self.publish_sys_topic(&topic, "");
+            }
+        }
+    }
+
     pub(super) fn publish_bridge_state(&mut self, name: &str, state: &State) {
         let (word, digit) = if state.connected {
             ("connected", "1")
@@ -100,7 +130,7 @@ impl Broker {
                 None => (0, 0, None),
                 Some(SessionIndex(at)) => {
                     let session = &self.sessions[*at as usize];
-                    let queued = session.queue.len() as u64 + session.outgoing.len() as u64;
+                    let queued = self.waiting(SessionIndex(*at));
                     let waiting = session.queue.front().map(|item| item.seq);
                     let oldest = session.outgoing.oldest().into_iter().chain(waiting).min();
                     (queued, session.queue.bytes(), oldest)
@@ -126,12 +156,12 @@ impl Broker {
         }
         for figures in self.bridge_figures() {
             let values = [
-                ("queued", figures.queued),
-                ("queued_bytes", figures.queued_bytes),
-                ("oldest_seconds", figures.oldest_seconds),
-                ("connects", figures.connects),
+                figures.queued,
+                figures.queued_bytes,
+                figures.oldest_seconds,
+                figures.connects,
             ];
-            for (key, value) in values {
+            for (key, value) in FIGURES.into_iter().zip(values) {
                 let topic = format!("$SYS/bridge/{}/{key}", figures.name);
                 self.publish_sys_topic(&topic, &value.to_string());
             }

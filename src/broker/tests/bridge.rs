@@ -476,14 +476,47 @@ fn a_changed_configuration_changes_what_waits() {
     }
     world.settle();
     assert_eq!(world.broker.bridge_figures()[0].queued, 2);
-    // Configured no more: what waits is kept, nothing new comes.
-    assert_eq!(
-        world.broker.close_bridges_except(&[], now),
-        [("cloud".to_owned(), 2)]
-    );
-    world.publish(device, message(1, 4, "b", "x"));
     assert_eq!(world.broker.close_bridges_except(&["cloud"], now), []);
-    assert_eq!(world.broker.bridge_figures()[0].queued, 2);
+    // Configured no more: what waits is kept, nothing new comes.
+    let left = [("cloud".to_owned(), 2)];
+    assert_eq!(world.broker.close_bridges_except(&[], now), left);
+    world.publish(device, message(1, 4, "b", "x"));
+    assert_eq!(world.broker.close_bridges_except(&[], now), left);
+    assert_eq!(world.broker.bridge_figures(), []);
+    let watcher = world.connect(&client("watcher"));
+    let got = world.subscribe(watcher, "$SYS/bridge/#", 0);
+    assert!(!got.iter().any(|line| line.contains("cloud")), "{got:?}");
+}
+
+#[test]
+fn what_a_bridge_has_left_is_kept_until_it_is_dropped_by_name() {
+    let mut world = World::new();
+    let left = bridge(vec![rule("#", Direction::Out, 1)]);
+    world.broker.open_bridge(&left, world.now);
+    let device = world.connect(&publisher());
+    world.publish(device, message(1, 1, "a", "x"));
+    world.settle();
+    let refused = world.broker.drop_bridge("cloud", world.now);
+    let refused = refused.expect_err("it is configured").to_string();
+    assert!(refused.contains("is configured"), "{refused}");
+    world.crash();
+    let others = world.broker.close_bridges_except(&["other"], world.now);
+    assert_eq!(others, [("cloud".to_owned(), 1)]);
+    let refused = world.broker.drop_bridge("clod", world.now);
+    let refused = refused.expect_err("there is none").to_string();
+    let wanted = "no queue was left by a bridge \"clod\", expected one of \"cloud\" (1 messages)";
+    assert_eq!(refused, wanted);
+    let dropped = world.broker.drop_bridge("cloud", world.now);
+    let dropped = dropped.expect("it is configured no more");
+    assert_eq!(dropped.messages, 1);
+    assert!(!world.broker.is_dropped(&dropped), "before it is on disk");
+    world.settle();
+    assert!(world.broker.is_dropped(&dropped));
+    world.crash();
+    assert_eq!(world.broker.close_bridges_except(&[], world.now), []);
+    let refused = world.broker.drop_bridge("cloud", world.now);
+    let refused = refused.expect_err("it is gone").to_string();
+    assert!(refused.ends_with("nor by any other"), "{refused}");
 }
 
 #[test]
@@ -534,6 +567,51 @@ fn the_state_is_published_when_it_changes() {
             .any(|line| line.ends_with("$SYS/bridge/cloud/state=connected")),
         "{got:?}"
     );
+}
+
+#[test]
+fn a_subscription_that_is_refused_shows_and_is_asked_for_again() {
+    let rules = vec![
+        rule("good", Direction::In, 1),
+        rule("bad", Direction::In, 1),
+    ];
+    let mut b = Bridged::new(rules);
+    b.got();
+    b.lose();
+    b.connect(Upstream {
+        session_present: false,
+        ..upstream(ProtocolVersion::V5)
+    });
+    b.got();
+    let suback = |second| {
+        Packet::SubAck(SubAck {
+            packet_id: packet_id(65_535),
+            properties: Properties::EMPTY,
+            codes: vec![ReasonCode::GrantedQos1, second],
+        })
+    };
+    b.hears(suback(ReasonCode::NotAuthorized)).expect("taken");
+    let (relay, broker, now) = b.relay();
+    assert!(relay.is_subscribed() && !relay.has_all_subscriptions());
+    broker.set_bridge_state(&bridge(Vec::new()), None, now);
+    let told = |key: &str| {
+        let retained = &b.world.broker.retained;
+        let message = retained.get(&format!("$SYS/bridge/cloud/{key}"));
+        let payload = message.expect("published").payload();
+        String::from_utf8_lossy(payload).into_owned()
+    };
+    assert_eq!(told("state"), "connected");
+    let refused = "the upstream refuses to subscribe \"bad\" (NotAuthorized (0x87))";
+    assert_eq!(told("last_error"), refused);
+    // The driver makes the next connection ask again.
+    b.lose();
+    let (broker, now) = (&mut b.world.broker, b.world.now);
+    let present = upstream(ProtocolVersion::V5);
+    b.relay = Relay::open(Arc::clone(&b.bridge), present, false, broker, now);
+    b.got();
+    b.hears(suback(ReasonCode::GrantedQos1)).expect("taken");
+    let (relay, ..) = b.relay();
+    assert!(relay.has_all_subscriptions());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::connection::Stream;
@@ -73,7 +74,11 @@ impl std::fmt::Debug for Password {
 }
 
 impl Password {
-    fn read(&self) -> io::Result<Vec<u8>> {
+    /// The password.
+    ///
+    /// # Errors
+    /// Its file cannot be read; it is named.
+    pub fn read(&self) -> io::Result<Vec<u8>> {
         match self {
             Password::Is(password) => Ok(password.clone().into_bytes()),
             Password::In(path) => {
@@ -87,38 +92,61 @@ impl Password {
     }
 }
 
-/// Keeps a bridge connected until the broker shuts down. `new` is what [`crate::broker::Broker::open_bridge`] has said of its session.
-pub async fn run(core: Arc<Core>, settings: BridgeSettings, new: bool) {
-    let mut backoff = Backoff::new(settings.restart_timeout_base, settings.restart_timeout_cap);
-    let mut caller = Caller {
-        speech: first_speech(&settings),
-        new,
-        subscribed: false,
-        home: None,
-        apart: false,
-        core,
-        settings,
-    };
-    loop {
-        for address in caller.settings.addresses.clone() {
-            let called = Stopwatch::start();
-            let ended = caller.call(&address).await;
-            let name = &caller.settings.bridge.name;
-            match ended {
-                Ended::ShuttingDown => return,
-                Ended::Disconnected(why) => {
-                    tracing::warn!(bridge = &**name, why, "bridge disconnected");
-                    caller.tell(&why);
-                    backoff.connected_for(called.elapsed());
-                    break;
-                }
-                Ended::NotConnected(why) => {
-                    tracing::warn!(bridge = &**name, why, "bridge not connected");
-                    caller.tell(&why);
-                }
+/// A bridge's task.
+#[derive(Debug)]
+pub struct Running {
+    settings: BridgeSettings,
+    stop: Arc<Notify>,
+    task: JoinHandle<Memory>,
+}
+
+/// What a bridge has found out, and what holds for its next task as well.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The session is new, and the upstream's must be, too.
+    pub new: bool,
+    /// The address that accepted last.
+    home: Option<Address>,
+    /// The addresses were found not to share the session: what one of them remembers means nothing once another has been connected to.
+    apart: bool,
+}
+
+impl Running {
+    /// Keeps a bridge connected, in a task of its own, until it is stopped or the broker shuts down. [`crate::broker::Broker::open_bridge`] comes before.
+    pub fn start(core: Arc<Core>, settings: BridgeSettings, memory: Memory) -> Running {
+        let stop = Arc::new(Notify::new());
+        let mut caller = Caller {
+            speech: first_speech(&settings),
+            subscribed: false,
+            memory,
+            core,
+            settings: settings.clone(),
+        };
+        let stopped = Arc::clone(&stop);
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = caller.stay_connected() => {}
+                () = stopped.notified() => {}
             }
+            caller.memory
+        });
+        Running {
+            settings,
+            stop,
+            task,
         }
-        sleep(backoff.next(clock::seed())).await;
+    }
+
+    /// What it was started with.
+    pub fn settings(&self) -> &BridgeSettings {
+        &self.settings
+    }
+
+    /// Cuts its connection and waits until it is gone at this broker, too.
+    pub async fn stop(self) -> Memory {
+        self.stop.notify_one();
+        // A task that has panicked knows nothing more.
+        self.task.await.unwrap_or_default()
     }
 }
 
@@ -135,14 +163,9 @@ struct Caller {
     settings: BridgeSettings,
     /// What the upstream was found to speak.
     speech: Speech,
-    /// The session is new, and the upstream's must be, too.
-    new: bool,
     /// The upstream has been subscribed to.
     subscribed: bool,
-    /// The address that accepted last.
-    home: Option<Address>,
-    /// The addresses were found not to share the session: what one of them remembers means nothing once another has been connected to.
-    apart: bool,
+    memory: Memory,
 }
 
 /// An upstream that has accepted.
@@ -165,6 +188,33 @@ enum Ended {
 }
 
 impl Caller {
+    /// Connects again and again, until the broker shuts down.
+    async fn stay_connected(&mut self) {
+        let settings = &self.settings;
+        let mut backoff = Backoff::new(settings.restart_timeout_base, settings.restart_timeout_cap);
+        loop {
+            for address in self.settings.addresses.clone() {
+                let called = Stopwatch::start();
+                let ended = self.call(&address).await;
+                let name = &self.settings.bridge.name;
+                match ended {
+                    Ended::ShuttingDown => return,
+                    Ended::Disconnected(why) => {
+                        tracing::warn!(bridge = &**name, why, "bridge disconnected");
+                        self.tell(&why);
+                        backoff.connected_for(called.elapsed());
+                        break;
+                    }
+                    Ended::NotConnected(why) => {
+                        tracing::warn!(bridge = &**name, why, "bridge not connected");
+                        self.tell(&why);
+                    }
+                }
+            }
+            sleep(backoff.next(clock::seed())).await;
+        }
+    }
+
     /// Connects to an address and serves the connection until it ends.
     async fn call(&mut self, address: &Address) -> Ended {
         let accepted = loop {
@@ -199,13 +249,11 @@ impl Caller {
         };
         let (mut reader, mut writer) = (accepted.reader, accepted.writer);
         let ended = link.serve(&mut reader, &mut writer).await;
-        self.subscribed = link.relay.is_subscribed();
+        self.subscribed = link.relay.has_all_subscriptions();
         if ended.is_ok() {
             let _ = timeout(FAREWELL, link.take_leave(&mut writer)).await;
         }
-        let mut entered = self.core.enter(Some(link.relay.connection()));
-        let now = entered.now();
-        link.relay.close(entered.broker(), now);
+        drop(link);
         match ended {
             Ok(Leave::ShuttingDown) => Ended::ShuttingDown,
             Ok(leave) => Ended::Disconnected(format!("{address}: {leave}")),
@@ -225,8 +273,12 @@ impl Caller {
     async fn connect(&mut self, address: &Address) -> io::Result<Option<Accepted>> {
         let settings = &self.settings;
         let version = self.speech.version();
-        let elsewhere = self.home.as_ref().is_some_and(|home| home != address);
-        let clean = self.new || (elsewhere && self.apart);
+        let elsewhere = self
+            .memory
+            .home
+            .as_ref()
+            .is_some_and(|home| home != address);
+        let clean = self.memory.new || (elsewhere && self.memory.apart);
         let password = settings.password.as_ref().map(Password::read).transpose()?;
         let stream = settings
             .transport
@@ -272,9 +324,9 @@ impl Caller {
             Err(ReasonCode::UnsupportedProtocolVersion) if self.lower_speech() => return Ok(None),
             Err(reason) => return Err(io::Error::other(format!("refused: {reason}"))),
         };
-        self.new = false;
-        self.apart |= elsewhere && !upstream.session_present;
-        self.home = Some(address.clone());
+        self.memory.new = false;
+        self.memory.apart |= elsewhere && !upstream.session_present;
+        self.memory.home = Some(address.clone());
         if clean && version != ProtocolVersion::V5 {
             // A clean session of MQTT 3 ends with its connection: the one that is kept is begun by the next.
             let mut out = Vec::new();
@@ -442,6 +494,15 @@ impl Link {
         writer.write_all(&self.out[self.written..]).await?;
         writer.flush().await?;
         writer.shutdown().await
+    }
+}
+
+impl Drop for Link {
+    /// However the connection ends, also when the bridge is stopped in the middle of it, it ends at this broker.
+    fn drop(&mut self) {
+        let mut entered = self.core.enter(Some(self.relay.connection()));
+        let now = entered.now();
+        self.relay.close(entered.broker(), now);
     }
 }
 

@@ -1,0 +1,175 @@
+//! The bridges of a running broker: which are started, stopped and left alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use crate::broker::Broker;
+use crate::clock::Now;
+use crate::net::bridge::{BridgeSettings, Memory, Running};
+use crate::net::control::{Answer, Outcome};
+use crate::net::core::Core;
+
+/// The bridges that run.
+#[derive(Debug, Default)]
+pub(super) struct Bridges(Vec<Running>);
+
+/// Bridges as they should be. Those that go or change have been stopped, and those that come or change have not been started.
+#[derive(Debug, Default)]
+pub(super) struct Change {
+    /// All that are configured.
+    names: Vec<Box<str>>,
+    start: Vec<Start>,
+    /// Those that are configured no more.
+    gone: Vec<Box<str>>,
+}
+
+#[derive(Debug)]
+struct Start {
+    settings: BridgeSettings,
+    memory: Memory,
+    what: &'static str,
+}
+
+impl Bridges {
+    /// Stops what is configured no more or otherwise. Messages wait on disk as long as a bridge is stopped.
+    pub async fn stop(&mut self, wanted: &[BridgeSettings]) -> Change {
+        let name = |settings: &BridgeSettings| settings.bridge.name.clone();
+        let mut change = Change {
+            names: wanted.iter().map(name).collect(),
+            ..Change::default()
+        };
+        let mut stopped = Vec::new();
+        for running in std::mem::take(&mut self.0) {
+            if wanted.contains(running.settings()) {
+                self.0.push(running);
+                continue;
+            }
+            let name = name(running.settings());
+            let memory = running.stop().await;
+            if change.names.contains(&name) {
+                stopped.push((name, memory));
+            } else {
+                change.gone.push(name);
+            }
+        }
+        for settings in wanted {
+            if self.0.iter().any(|running| running.settings() == settings) {
+                continue;
+            }
+            let is_it = |(name, _): &(Box<str>, Memory)| *name == settings.bridge.name;
+            let before = stopped.iter().position(is_it);
+            let (memory, what) = match before {
+                Some(at) => (stopped.swap_remove(at).1, "changed; connects again"),
+                None => (Memory::default(), "started"),
+            };
+            change.start.push(Start {
+                settings: settings.clone(),
+                memory,
+                what,
+            });
+        }
+        change
+    }
+
+    /// Starts what [`Change::open`] has opened.
+    pub fn start(&mut self, change: Change, core: &Arc<Core>) {
+        for Start {
+            settings, memory, ..
+        } in change.start
+        {
+            self.0
+                .push(Running::start(Arc::clone(core), settings, memory));
+        }
+    }
+}
+
+impl Change {
+    /// The bridges of a broker that starts; what was left by others is named in the log.
+    pub fn at_start(wanted: &[BridgeSettings], broker: &mut Broker, now: Now) -> Change {
+        let start = wanted.iter().map(|settings| Start {
+            settings: settings.clone(),
+            memory: Memory::default(),
+            what: "started",
+        });
+        let mut change = Change {
+            names: wanted.iter().map(|it| it.bridge.name.clone()).collect(),
+            start: start.collect(),
+            gone: Vec::new(),
+        };
+        for (name, waiting) in change.open_sessions(broker, now) {
+            tracing::warn!(
+                bridge = name,
+                waiting,
+                "this bridge is not configured any more; the messages that wait for it are kept until `tidegate drop-bridge`"
+            );
+        }
+        change
+    }
+
+    /// Makes messages wait for each bridge that will be started, and for none that is gone. What has changed, in a line each.
+    pub fn open(&mut self, broker: &mut Broker, now: Now) -> Vec<String> {
+        let left = self.open_sessions(broker, now);
+        let gone = left
+            .iter()
+            .filter(|(name, _)| self.gone.iter().any(|gone| **gone == **name));
+        let mut told: Vec<String> = gone
+            .map(|(name, waiting)| {
+                format!("bridge {name}: stopped; {waiting} messages wait for it and are kept until `tidegate drop-bridge {name}`")
+            })
+            .collect();
+        let started = self.start.iter();
+        told.extend(started.map(|it| format!("bridge {}: {}", it.settings.bridge.name, it.what)));
+        told
+    }
+
+    /// The sessions that were left by bridges which are configured no more, with the messages that wait.
+    fn open_sessions(&mut self, broker: &mut Broker, now: Now) -> Vec<(String, u64)> {
+        let names: Vec<&str> = self.names.iter().map(|name| &**name).collect();
+        let left = broker.close_bridges_except(&names, now);
+        for Start {
+            settings, memory, ..
+        } in &mut self.start
+        {
+            memory.new |= broker.open_bridge(&settings.bridge, now);
+        }
+        left
+    }
+}
+
+/// Drops what a bridge has left that is configured no more, and answers when that is on disk.
+pub(super) fn drop_queue(core: &Arc<Core>, name: &str, reply: oneshot::Sender<Answer>) {
+    let dropped = {
+        let mut entered = core.enter(None);
+        let now = entered.now();
+        entered.broker().drop_bridge(name, now)
+    };
+    let dropped = match dropped {
+        Ok(dropped) => dropped,
+        Err(error) => {
+            // Whoever asked may be gone.
+            let _ = reply.send(Answer {
+                outcome: Outcome::Failed,
+                text: format!("{error}\n"),
+            });
+            return;
+        }
+    };
+    let text = format!(
+        "the queue of bridge {name} and its {} messages were dropped",
+        dropped.messages
+    );
+    let core = Arc::clone(core);
+    tokio::spawn(async move {
+        while !core.enter(None).broker().is_dropped(&dropped) {
+            sleep(Duration::from_millis(2)).await;
+        }
+        tracing::warn!("{text}");
+        let _ = reply.send(Answer {
+            outcome: Outcome::Done,
+            text: text + "\n",
+        });
+    });
+}
