@@ -23,13 +23,19 @@ use crate::wire::{Property, ProtocolVersion};
 
 /// The flags of `tidegate export`.
 #[derive(Args, Clone, Debug)]
-#[command(
-    after_help = "Each line is a JSON object; \"table\" says what it is: sessions, groups, subscriptions, wills, received, retained, deliveries, \
-or messages (bodies whose deliveries are lost). Payloads that are not UTF-8 stand in \"payload_base64\" instead of \"payload\". \
-Times are milliseconds since 1970, intervals seconds.\n\n\
-The store is only read. The broker must not be running on it. For each table standard error tells how many rows were read, and whether that is all.\n\n\
-Exit code: 0 if all was exported, 4 if only a part can be read, 1 if nothing can, 2 if the configuration is wrong."
-)]
+#[command(after_help = "\
+Each line is a JSON object; \"table\" says what it is: sessions, groups, subscriptions, wills, received (packet identifiers), retained, deliveries, \
+or messages (those whose deliveries cannot be read). What is not UTF-8 is in base64, and its key says so: \"payload_base64\". Moments are in \
+milliseconds since 1970, intervals in seconds.
+
+The store is only read, and not while a broker runs on it. Standard error tells for each table how many rows were read, and whether that is all. \
+Exit code: 0 if that is all; 4 if a part cannot be read; 1 if nothing can, or the output cannot be written; 2 if the configuration is wrong.
+
+To publish the text messages that wait for the client NAME again, with bash and jq:
+  jq -c 'select(.table == \"deliveries\" and .client_id == \"NAME\") | .message | select(.payload)' EXPORTED |
+    while read -r message; do
+      jq -j .payload <<< \"$message\" | tidegate pub -q 1 -s -t \"$(jq -r .topic <<< \"$message\")\"
+    done")]
 pub struct ExportFlags {
     /// The configuration file of the broker: it says where its data is
     #[arg(long, value_name = "FILE")]

@@ -144,7 +144,7 @@ impl Export {
         let mut last = None;
         let mut reports = Vec::new();
         for table in TABLES {
-            let report = self.read_table(table, &mut |key, first| {
+            let report = self.read_table(table, |key, first| {
                 let Some(write) = self.row(table, key, first, &delivered) else {
                     return Ok(false);
                 };
@@ -173,7 +173,7 @@ impl Export {
     fn read_table(
         &self,
         table: Definition,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> io::Result<bool>,
+        mut each: impl FnMut(&[u8], &[u8]) -> io::Result<bool>,
     ) -> io::Result<TableReport> {
         let found = self.tables.get(table.name().as_bytes());
         let mut report = TableReport {

@@ -281,6 +281,9 @@ fn checksum(bytes: &[u8], at: usize) -> u128 {
     u128::from(number(bytes, at)) | u128::from(number(bytes, at + 8)) << 64
 }
 
+/// A row: its key and its value.
+pub(super) type KeyValue<'r> = (&'r [u8], &'r [u8]);
+
 /// The rows of a tree; `Damaged` stands for a page that cannot be read and all that hangs on it.
 pub(super) struct Rows<'p> {
     pages: &'p Pages,
@@ -292,7 +295,7 @@ pub(super) struct Rows<'p> {
 
 impl Rows<'_> {
     /// The next key and value.
-    pub(super) fn next(&mut self) -> Option<Result<(&[u8], &[u8]), Damaged>> {
+    pub(super) fn next(&mut self) -> Option<Result<KeyValue<'_>, Damaged>> {
         if let Some((page, checksum)) = self.start.take()
             && self.enter(page, checksum).is_err()
         {
@@ -329,5 +332,62 @@ impl Rows<'_> {
         let first = first.count();
         self.way.push((page, first));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// A page is taken apart only after its checksum, but looked at before.
+        #[test]
+        fn no_bytes_make_a_page_panic(
+            kind in 0_u8..4,
+            count in any::<u16>(),
+            offsets in prop::collection::vec(0_u32..200, 0..40),
+        ) {
+            let count = if count % 2 == 0 { count } else { count % 20 };
+            let mut bytes = vec![kind, 0];
+            bytes.extend_from_slice(&count.to_le_bytes());
+            bytes.extend(offsets.iter().flat_map(|offset| offset.to_le_bytes()));
+            bytes.resize(200, 0xff);
+            if let Some(page) = Page::new(bytes) {
+                prop_assert!(page.end() <= 200);
+                for n in 0..page.count {
+                    page.key(n);
+                    match page.is_leaf {
+                        true => drop(page.value(n).to_vec()),
+                        false => drop(page.child(n + 1)),
+                    }
+                }
+            }
+        }
+
+        /// A header of sound sizes or of none, with whatever else.
+        #[test]
+        fn no_header_makes_the_reader_panic(
+            mut bytes in prop::collection::vec(any::<u8>(), HEADER..HEADER + 1),
+            root in any::<[u8; Root::LEN]>(),
+        ) {
+            bytes[..MAGIC.len()].copy_from_slice(MAGIC);
+            bytes[12..16].copy_from_slice(&(PAGE as u32).to_le_bytes());
+            bytes[64] = FILE_FORMAT;
+            let sum = xxh3_128(&bytes[64..64 + SLOT - 16]);
+            bytes[64 + SLOT - 16..64 + SLOT].copy_from_slice(&sum.to_le_bytes());
+            bytes.resize(3 * PAGE as usize, 1);
+            let mut file = tempfile::tempfile().expect("a file");
+            std::io::Write::write_all(&mut file, &bytes).expect("written");
+            let (pages, commits) = Pages::open(file).expect("read").expect("one sound slot");
+            prop_assert!(!commits.commits.is_empty());
+            for tables in [commits.commits[0].tables, Some(Root::read(&root))] {
+                let mut rows = pages.rows(tables, &[]);
+                while let Some(row) = rows.next() {
+                    prop_assert!(row.is_err(), "no checksum is right");
+                }
+            }
+        }
     }
 }
