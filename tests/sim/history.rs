@@ -147,15 +147,23 @@ impl History {
     }
 
     /// By topic: the first retained write that a look at retained messages, begun now, may find. One of QoS 1 that is not acknowledged may be sent
-    /// again, and then it is the last one accepted, whatever came after it the first time.
+    /// again, and then it is the last one accepted, whatever came after it the first time; so is one that has been sent again and acknowledged
+    /// meanwhile, until those after it have been sent again, too \[MQTT-4.4.0-1\].
     pub fn retained_floors(&self) -> BTreeMap<String, usize> {
         let floors = self.retained.iter().filter_map(|(topic, writes)| {
-            let known = writes.iter().rposition(|write| write.known)?;
-            let again = writes.iter().position(|write| {
-                let message = &self.messages[write.message];
+            let message = |at: usize| &self.messages[writes[at].message];
+            let overtaken = |at: usize| {
+                let came = message(at).handled.last();
+                let mut earlier = (0..at).map(message);
+                earlier
+                    .any(|it| it.qos == 1 && it.acknowledged.is_some() && it.handled.last() > came)
+            };
+            let known = (0..writes.len()).rfind(|at| writes[*at].known && !overtaken(*at))?;
+            let again = (0..known).find(|at| {
+                let message = message(*at);
                 message.qos == 1 && message.acknowledged.is_none() && !message.abandoned
             });
-            Some((topic.clone(), again.map_or(known, |again| again.min(known))))
+            Some((topic.clone(), again.unwrap_or(known)))
         });
         floors.collect()
     }
