@@ -32,7 +32,8 @@ The store is only read, and not while a broker runs on it. Standard error tells 
 Exit code: 0 if that is all; 4 if a part cannot be read; 1 if nothing can, or the output cannot be written; 2 if the configuration is wrong.
 
 To publish the text messages that wait for the client NAME again, with bash and jq:
-  jq -c 'select(.table == \"deliveries\" and .client_id == \"NAME\") | .message | select(.payload)' EXPORTED |
+  jq -c 'select(.table == \"deliveries\" and .client_id == \"NAME\")
+      | select(.released | not) | .message | select(.payload)' EXPORTED |
     while read -r message; do
       jq -j .payload <<< \"$message\" | tidegate pub -q 1 -s -t \"$(jq -r .topic <<< \"$message\")\"
     done")]
