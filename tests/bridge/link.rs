@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use support::{Random, Version};
+use support::{Random, Version, wait_until};
 
 use super::LONG;
 use super::proxy::{Mode, Proxy};

@@ -1,6 +1,7 @@
 //! A real Mosquitto as the upstream. Where it is not installed this is left out with a line that says so; with `TIDEGATE_REQUIRE_CLIENTS=1` that is a
 //! failure.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -55,6 +56,26 @@ impl Mosquitto {
         }
         Some(Mosquitto { child, addr, dir })
     }
+
+    /// Whether it has sent the bridge a message again whose PUBREL it had sent before, which 2.0.11 does if a connection breaks while it is resending.
+    /// Its identifier has been given back by then, so nobody can tell the message from a new one [MQTT-4.3.3-6]. No identifier is used twice here.
+    fn has_sent_what_it_had_released(&self) -> bool {
+        let log = std::fs::read_to_string(self.dir.path().join("log")).expect("a log");
+        let mut released = BTreeSet::new();
+        log.lines().any(|line| {
+            let identifier = |line: &str| {
+                let (_, rest) = line.split_once('m')?;
+                let end = rest.find(|c: char| !c.is_ascii_digit())?;
+                rest[..end].parse::<u16>().ok()
+            };
+            if let Some((_, rest)) = line.split_once("Sending PUBREL to edge1 (") {
+                released.extend(identifier(rest));
+            }
+            let again = line.split_once("Sending PUBLISH to edge1 (d1, q2, ");
+            let again = again.and_then(|(_, rest)| identifier(rest));
+            again.is_some_and(|identifier| released.contains(&identifier))
+        })
+    }
 }
 
 impl Drop for Mosquitto {
@@ -100,7 +121,14 @@ fn exactly_once_with_cuts_and_kills(version: &str) {
     );
     let down = collect(edge.addr(), Version::V5, "consumer", "down/a", 240, LONG);
     assert_exactly_once(&up, 240, "to Mosquitto");
-    assert_exactly_once(&down, 240, "from Mosquitto");
+    if mosquitto.has_sent_what_it_had_released() {
+        println!(
+            "this Mosquitto sends again what it has released: what comes from it may come twice"
+        );
+        assert_at_least_once(&down, 240, "from Mosquitto");
+    } else {
+        assert_exactly_once(&down, 240, "from Mosquitto");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use support::{Broker, Version, tidegate};
+use support::{Broker, Version, tidegate, wait_until};
 
 use super::LONG;
 use super::proxy::{Mode, Proxy};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use support::{Broker, Version};
+use support::{Broker, Version, wait_until};
 
 use super::LONG;
 use super::side::*;

@@ -135,15 +135,6 @@ fn differences(got: &[usize], count: usize) -> String {
     format!("missing {missing:?}, twice {twice:?}, out of order {swapped:?}")
 }
 
-/// Looks until it is so.
-pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !so() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 /// Waits until the bridge says that it is in this state.
 pub fn wait_for_state(addr: SocketAddr, state: &str) {
     let mut client = Connect::new(Version::V5, "").open(addr);
