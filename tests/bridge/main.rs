@@ -10,7 +10,7 @@ mod side;
 
 use std::time::Duration;
 
-use support::{Connect, Message, Version};
+use support::{Connect, Message, Version, wait_until};
 
 use proxy::{Mode, Proxy};
 use side::*;
@@ -115,7 +115,9 @@ fn an_upstream_without_mqtt_5_is_spoken_to_in_3_1_1() {
     // The first listener is the one that is added.
     let edge = edge(old.addr(), "");
     wait_for_state(edge.addr(), "connected");
-    assert!(edge.log().contains("version=V311"), "{}", edge.log());
+    wait_until("the log tells the version", || {
+        edge.log().contains("version=V311")
+    });
     expect_at(old.addr(), Version::V311, "consumer", "site/up/#");
     publish(edge.addr(), "up/a", 2, 0..10);
     let got = collect(old.addr(), Version::V311, "consumer", "site/up/a", 10, LONG);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::{Broker, Connect, Message, Version};
+use support::{Broker, Connect, Message, Version, wait_until};
 
 use crate::backlog::Backlog;
 
@@ -107,8 +107,9 @@ fn a_disk_that_refuses_a_write_ends_it_with_an_error_and_nothing_acknowledged_is
     assert_eq!(code, None, "the connection ends without an acknowledgement");
     let status = broker.wait();
     assert_eq!(status.code(), Some(1), "{status}");
-    let log = broker.log();
-    assert!(log.contains("the store failed to"), "{log}");
+    wait_until("the error says why", || {
+        broker.log().contains("the store failed to")
+    });
     assert!(backlog.acknowledged() > 1000, "{}", backlog.acknowledged());
     broker.without_shell();
     broker.start_again();
