@@ -67,18 +67,19 @@ pub fn collect(
     numbers
 }
 
-/// All numbers a durable session gets, until it has had `last` or, if that does not come, nothing more for a moment.
+/// All numbers a durable session gets until these are among them, and what comes soon after.
 pub fn collect_until(
     addr: SocketAddr,
     client_id: &str,
-    last: usize,
+    wanted: impl IntoIterator<Item = usize>,
     patience: Duration,
 ) -> Vec<usize> {
     let mut client = Connect::durable(Version::V5, client_id).open(addr);
+    let mut wanted: BTreeSet<usize> = wanted.into_iter().collect();
     let mut numbers = Vec::new();
     let deadline = Instant::now() + patience;
-    let more = last != usize::MAX;
-    while let Some((_, number)) = next(&mut client, more && !numbers.contains(&last), deadline) {
+    while let Some((_, number)) = next(&mut client, !wanted.is_empty(), deadline) {
+        wanted.remove(&number);
         numbers.push(number);
     }
     client.disconnect();
