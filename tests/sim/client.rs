@@ -346,6 +346,13 @@ impl Client {
         }
     }
 
+    /// The message it is sending under this packet identifier.
+    pub(super) fn sent_as(&self, packet_id: Option<PacketId>) -> Option<usize> {
+        let id = packet_id?.get();
+        let item = self.outgoing.iter().find(|item| item.id == id)?;
+        Some(item.message)
+    }
+
     /// Sends again what is not acknowledged, in the original order.
     pub(super) fn resend(&mut self, history: &History, out: &mut Vec<u8>) {
         for item in self.outgoing.clone() {

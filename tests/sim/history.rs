@@ -89,6 +89,8 @@ pub struct RetainedWrite {
     pub message: usize,
     /// Some client knows that it was accepted.
     pub known: bool,
+    /// When the broker was handed it last.
+    pub handed: Option<Moment>,
 }
 
 #[derive(Debug, Default)]
@@ -123,6 +125,7 @@ impl History {
             writes.push(RetainedWrite {
                 message: number,
                 known: false,
+                handed: None,
             });
         }
         self.messages.push(message);
@@ -138,30 +141,33 @@ impl History {
 
     /// Somebody knows that it was accepted.
     pub fn know_retained(&mut self, number: usize) {
-        let topic = &self.messages[number].topic;
-        let writes = self.retained.get_mut(topic);
-        let write = writes.and_then(|all| all.iter_mut().find(|write| write.message == number));
-        if let Some(write) = write {
+        if let Some(write) = self.retained_write(number) {
             write.known = true;
         }
     }
 
+    /// The broker is handed it.
+    pub fn handed(&mut self, number: usize, moment: Moment) {
+        if let Some(write) = self.retained_write(number) {
+            write.handed = Some(moment);
+        }
+    }
+
+    fn retained_write(&mut self, number: usize) -> Option<&mut RetainedWrite> {
+        let writes = self.retained.get_mut(&self.messages[number].topic)?;
+        writes.iter_mut().find(|write| write.message == number)
+    }
+
     /// By topic: the first retained write that a look at retained messages, begun now, may find. One of QoS 1 that is not acknowledged may be sent
-    /// again, and then it is the last one accepted, whatever came after it the first time; so is one that has been sent again and acknowledged
-    /// meanwhile, until those after it have been sent again, too \[MQTT-4.4.0-1\].
+    /// again, and then it is the last one accepted, whatever came after it the first time; so may one be that the broker was handed again later,
+    /// even if its publisher gives up before it sends those after it again \[MQTT-4.4.0-1\].
     pub fn retained_floors(&self) -> BTreeMap<String, usize> {
         let floors = self.retained.iter().filter_map(|(topic, writes)| {
-            let message = |at: usize| &self.messages[writes[at].message];
-            let overtaken = |at: usize| {
-                let came = message(at).handled.last();
-                let mut earlier = (0..at).map(message);
-                earlier
-                    .any(|it| it.qos == 1 && it.acknowledged.is_some() && it.handled.last() > came)
-            };
-            let known = (0..writes.len()).rfind(|at| writes[*at].known && !overtaken(*at))?;
-            let again = (0..known).find(|at| {
-                let message = message(*at);
-                message.qos == 1 && message.acknowledged.is_none() && !message.abandoned
+            let known = writes.iter().rposition(|write| write.known)?;
+            let again = writes[..known].iter().position(|write| {
+                let message = &self.messages[write.message];
+                let is_to_come = message.acknowledged.is_none() && !message.abandoned;
+                message.qos == 1 && (is_to_come || write.handed > writes[known].handed)
             });
             Some((topic.clone(), again.unwrap_or(known)))
         });

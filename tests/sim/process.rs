@@ -246,8 +246,14 @@ impl World {
             }
             Packet::Publish(publish) if honest => {
                 let moment = self.history.moment();
-                if let Some(number) = number_of(publish.payload) {
+                let number = number_of(publish.payload);
+                if let Some(number) = number {
                     self.history.messages[number].handled.push(moment);
+                }
+                // What clears a topic has no number in it, but its identifier tells.
+                let clears = || self.clients[client].sent_as(publish.packet_id);
+                if let Some(number) = number.or_else(clears) {
+                    self.history.handed(number, moment);
                 }
             }
             Packet::Disconnect(disconnect) => self.links[link].leave = Some(disconnect.reason),
