@@ -92,6 +92,21 @@ pub enum Place {
     Auth,
 }
 
+impl Place {
+    /// All of them.
+    pub const ALL: [Place; 9] = [
+        Place::Connect,
+        Place::Will,
+        Place::ConnAck,
+        Place::Publish,
+        Place::Ack,
+        Place::Subscribe,
+        Place::Unsubscribe,
+        Place::Disconnect,
+        Place::Auth,
+    ];
+}
+
 impl<'a> Properties<'a> {
     /// No properties.
     pub const EMPTY: Properties<'static> = Properties { block: &[] };

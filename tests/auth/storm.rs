@@ -10,8 +10,7 @@ use super::password_file;
 
 /// Logins of one storm; `TIDEGATE_STORM=2000` for a measurement.
 fn logins() -> usize {
-    let asked = std::env::var("TIDEGATE_STORM").ok();
-    asked.map_or(40, |text| text.parse().expect("a number"))
+    support::number("TIDEGATE_STORM", 40) as usize
 }
 
 /// The times from PUBLISH to delivery, one message every two milliseconds, until it is told to stop.

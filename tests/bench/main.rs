@@ -4,24 +4,14 @@ mod lossy;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use serde_json::Value;
-use support::Broker;
+use support::{Broker, tidegate};
 
 /// Runs the bench to its end.
 fn bench(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    // What the tests are told by the environment is not for the program.
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TIDEGATE_") {
-            command.env_remove(name);
-        }
-    }
-    command
-        .arg("bench")
-        .args(arguments)
-        .stdin(Stdio::null())
+    tidegate(&[&["bench"], arguments].concat())
         .output()
         .expect("the binary has been built")
 }
@@ -211,8 +201,7 @@ fn brokers_are_compared_and_the_ratio_is_told() {
 #[test]
 fn tls_and_websocket_carry_the_same_load() {
     let folder = tempfile::tempdir().expect("a directory");
-    let made = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-        .args(["certs", "--dir", text(folder.path())])
+    let made = tidegate(&["certs", "--dir", text(folder.path())])
         .output()
         .expect("the binary has been built");
     assert!(made.status.success(), "{}", told(&made));

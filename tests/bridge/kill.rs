@@ -12,10 +12,7 @@ use super::side::*;
 const BATCH: usize = 60;
 
 fn killed_at_random(qos: u8, seed: u64) {
-    let rounds = std::env::var("TIDEGATE_BRIDGE_ROUNDS").map_or(6, |text| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("TIDEGATE_BRIDGE_ROUNDS is a number, not {text:?}"))
-    });
+    let rounds = support::number("TIDEGATE_BRIDGE_ROUNDS", 6) as usize;
     let mut cloud = cloud("");
     let proxy = Proxy::to(cloud.addr());
     let mut edge = edge(proxy.addr(), "max_inflight_messages = 30");

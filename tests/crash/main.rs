@@ -16,22 +16,13 @@ mod world;
 
 use std::time::{Duration, Instant};
 
-use support::{Broker, Random, Version};
+use support::{Broker, Random, Version, number};
 
 use check::Injected;
 use world::World;
 
 /// How long the clients may take at the end to deliver what is left.
 const DRAIN: Duration = Duration::from_secs(120);
-
-fn number(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text
-            .parse()
-            .unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")),
-        Err(_) => default,
-    }
-}
 
 #[test]
 fn nothing_acknowledged_is_lost_duplicated_or_reordered_by_sigkill() {

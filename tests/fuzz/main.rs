@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use support::Random;
+use support::{Random, number};
 use targets::TARGETS;
 
 /// Longest input, in bytes.
@@ -21,15 +21,6 @@ const LONGEST: usize = 4096;
 const HANGS: Duration = Duration::from_secs(20);
 /// Memory by which this process may grow, all targets together, in KiB.
 const MOST_KIB: u64 = 256 * 1024;
-
-fn number(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text
-            .parse()
-            .unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")),
-        Err(_) => default,
-    }
-}
 
 #[test]
 fn no_input_breaks_a_target() {

@@ -41,12 +41,7 @@ pub fn make(attack: &Attack) {
     let Some(broker) = Broker::with(&format!("{LIMITS}{}", attack.limits)) else {
         return;
     };
-    let scale = match std::env::var("TIDEGATE_HOSTILE_SCALE") {
-        Ok(text) => text
-            .parse()
-            .unwrap_or_else(|_| panic!("TIDEGATE_HOSTILE_SCALE is a number, not {text:?}")),
-        Err(_) => 1,
-    };
+    let scale = support::number("TIDEGATE_HOSTILE_SCALE", 1);
     let before = memory(&broker, "VmRSS:");
     let pair = Pair::start(broker.addr());
     let start = Instant::now();

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use support::{Broker, Client, Connect, Message, Packet, Properties, Subscription, Version};
@@ -144,32 +143,17 @@ fn decisions(addr: SocketAddr, by_balancer: bool) -> Decisions {
 
 #[test]
 fn a_file_of_mosquitto_has_the_same_meaning() {
-    let Some(mosquitto) = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"]
-        .into_iter()
-        .find(|program| Path::new(program).exists())
-    else {
-        println!("left out: mosquitto is not installed; Debian: apt-get install mosquitto");
-        let require = std::env::var("TIDEGATE_REQUIRE_CLIENTS").is_ok_and(|value| value == "1");
-        assert!(!require, "mosquitto is required and not installed");
-        return;
-    };
     let dir = TempDir::new().expect("a directory");
     let rules = dir.path().join("acl");
     std::fs::write(&rules, RULES).expect("written");
+    let config = format!("allow_anonymous true\nacl_file {}\n", rules.display());
+    let Some(theirs) = Broker::mosquitto(&config) else {
+        return;
+    };
     let ours = broker(&format!(
         "acl_file = {rules:?}\n[[listeners]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n\
          use_identity_as_username = true\nproxy_protocol_from = [\"127.0.0.1\"]\n"
     ));
-    let config = dir.path().join("mosquitto.conf");
-    let theirs = Broker::other(|port| {
-        // Run by root it would become a user who cannot read the files.
-        let text = format!(
-            "user root\nlistener {port} 127.0.0.1\nallow_anonymous true\nacl_file {}\n",
-            rules.display()
-        );
-        std::fs::write(&config, text).expect("written");
-        format!("{mosquitto} -c {}", config.display())
-    });
     let expected = decisions(theirs.addr(), false);
     let found = decisions(place(&ours, "mqtt"), true);
     let differ: Vec<_> = expected

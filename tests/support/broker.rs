@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::PATIENCE;
-use crate::program::{tidegate, without_tidegate};
+use crate::program::{is_there, tidegate, without_tidegate};
 
 /// A command that runs another broker, in which `{port}` stands for the port to listen on, for example `mosquitto -p {port}`. With it, the
 /// tests that need neither a configuration nor a restart run against that broker: it finds errors in the tests themselves.
@@ -303,6 +303,34 @@ impl Broker {
                 }
             }
         }
+    }
+
+    /// The real Mosquitto with these lines of configuration, on a port of this machine; `None` where it is not installed.
+    pub fn mosquitto(config: &str) -> Option<Broker> {
+        // Debian puts it where only root looks.
+        let known = [
+            "mosquitto",
+            "/usr/sbin/mosquitto",
+            "/usr/local/sbin/mosquitto",
+        ];
+        let program = known.into_iter().find(|program| {
+            let mut command = Command::new(program);
+            command.arg("-h").stdin(Stdio::null()).output().is_ok()
+        });
+        let advice = "Debian: apt-get install mosquitto";
+        if !is_there("mosquitto", advice, program.is_some()) {
+            return None;
+        }
+        let dir = TempDir::new().expect("there is a directory for temporary files");
+        let file = dir.path().join("mosquitto.conf");
+        let mut broker = Broker::other(|port| {
+            // Run by root it would become a user who cannot read the files.
+            let text = format!("user root\nlistener {port} 127.0.0.1\n{config}");
+            std::fs::write(&file, text).expect("the configuration can be written");
+            format!("{} -c {}", program.unwrap_or_default(), file.display())
+        });
+        broker.dir = dir;
+        Some(broker)
     }
 
     /// Runs another broker, of which `command` says how it is started on a port of this machine.

@@ -23,7 +23,7 @@ mod request;
 pub use broker::Broker;
 pub use client::{Client, Connect};
 pub use packet::{Packet, Properties, Version, property};
-pub use program::{is_there, tidegate, wait_until};
+pub use program::{is_there, number, tidegate, wait_until};
 pub use random::Random;
 pub use request::{Message, Subscription, Will};
 

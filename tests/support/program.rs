@@ -34,6 +34,16 @@ pub fn is_there(name: &str, advice: &str, found: bool) -> bool {
     found
 }
 
+/// A number that an environment variable says, or else this one.
+pub fn number(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")),
+        Err(_) => default,
+    }
+}
+
 /// Looks until it is so.
 pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;

@@ -2,18 +2,6 @@ use proptest::prelude::*;
 
 use super::*;
 
-const PLACES: [Place; 9] = [
-    Place::Connect,
-    Place::Will,
-    Place::ConnAck,
-    Place::Publish,
-    Place::Ack,
-    Place::Subscribe,
-    Place::Unsubscribe,
-    Place::Disconnect,
-    Place::Auth,
-];
-
 /// One of each property, with the places it belongs in as the standard's table 2-4 has them.
 fn all() -> Vec<(Property<'static>, Vec<Place>)> {
     use Place::{Ack, Auth, ConnAck, Connect, Disconnect, Publish, Subscribe, Will};
@@ -47,7 +35,7 @@ fn all() -> Vec<(Property<'static>, Vec<Place>)> {
         (TopicAlias(65_535), vec![Publish]),
         (MaximumQos(1), vec![ConnAck]),
         (RetainAvailable(0), vec![ConnAck]),
-        (UserProperty("k", ""), PLACES.to_vec()),
+        (UserProperty("k", ""), Place::ALL.to_vec()),
         (MaximumPacketSize(1), vec![Connect, ConnAck]),
         (WildcardSubscriptionAvailable(0), vec![ConnAck]),
         (SubscriptionIdentifierAvailable(0), vec![ConnAck]),
@@ -72,7 +60,7 @@ fn code(block: &[u8], place: Place) -> Option<u8> {
 #[test]
 fn every_property_is_taken_where_it_belongs_and_is_0x81_elsewhere() {
     for (property, places) in all() {
-        for place in PLACES {
+        for place in Place::ALL {
             let needs_method = matches!(property, Property::AuthenticationData(_));
             let mut properties = vec![property];
             if needs_method {
@@ -110,7 +98,7 @@ fn a_property_cut_short_anywhere_is_0x81() {
     for (property, _) in all() {
         let whole = block(&[property]);
         for end in 1..whole.len() {
-            for place in PLACES {
+            for place in Place::ALL {
                 assert_eq!(
                     code(&whole[..end], place),
                     Some(0x81),
@@ -125,7 +113,7 @@ fn a_property_cut_short_anywhere_is_0x81() {
 fn an_unknown_identifier_is_0x81() {
     let known: Vec<u8> = all().iter().map(|(p, _)| block(&[*p])[0]).collect();
     for id in (0..=255).filter(|id| !known.contains(id)) {
-        for place in PLACES {
+        for place in Place::ALL {
             assert_eq!(code(&[id, 1, 1, 1, 1, 1], place), Some(0x81), "{id:#x}");
         }
     }
@@ -295,7 +283,7 @@ proptest! {
             unchecked.topic_alias();
             let mut copy = PropertiesBuf::new();
             unchecked.forwardable(&mut copy);
-            for place in PLACES {
+            for place in Place::ALL {
                 let Ok(valid) = Properties::parse(&block, place) else { continue };
                 let mut again = PropertiesBuf::new();
                 valid.iter().for_each(|property| again.push(property));

@@ -127,22 +127,10 @@ fn second_opinion(frame: &[u8], mut packet: Packet<'_>, version: ProtocolVersion
     assert_eq!(read, packet);
 }
 
-const PLACES: [Place; 9] = [
-    Place::Connect,
-    Place::Will,
-    Place::ConnAck,
-    Place::Publish,
-    Place::Ack,
-    Place::Subscribe,
-    Place::Unsubscribe,
-    Place::Disconnect,
-    Place::Auth,
-];
-
 /// A property block, in every place.
 pub fn properties(data: &[u8]) {
     let unchecked: Vec<Property<'_>> = Properties::assume_valid(data).iter().collect();
-    for place in PLACES {
+    for place in Place::ALL {
         let Ok(block) = Properties::parse(data, place) else {
             continue;
         };
