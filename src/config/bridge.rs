@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::listener::{binds, path, protocol, text, tls_version, version, websocket_path};
+use super::listener::{binds, path, protocol, text, texts, tls_version, version, websocket_path};
+use super::proxy::proxy;
 use super::read::{qos, session_expiry, whole_seconds};
 use super::tree::{Problem, Section, Value};
 use super::{Config, ConfigError};
@@ -13,6 +14,7 @@ use crate::net::bridge::{Address, BridgeSettings, Password, Transport};
 use crate::net::listener::Protocol;
 use crate::net::tls::CertificateFiles;
 use crate::net::tls::client::ClientTls;
+use crate::net::tls::pin::Pin;
 use crate::wire::{ProtocolVersion, QoS, topic};
 
 const ADDRESS_EXPECTED: &str = "the upstream's address such as \"cloud.example.org:8883\", without a port for the protocol's own, or a list of such";
@@ -24,12 +26,19 @@ impl Config {
     /// # Errors
     /// Those that cannot be read.
     pub fn try_bridge_passwords(&self) -> Result<(), ConfigError> {
-        let passwords = self.bridges.iter().filter_map(|it| it.password.as_ref());
-        let problems = passwords.filter_map(|password| {
+        let own = self.bridges.iter().filter_map(|it| it.password.as_ref());
+        let own = own.map(|password| ("remote_password_file", password));
+        let proxies = self
+            .bridges
+            .iter()
+            .filter_map(|it| it.transport.proxy.as_ref());
+        let logins = proxies.filter_map(|proxy| proxy.login.as_ref());
+        let theirs = logins.map(|(_, password)| ("proxy_password_file", password));
+        let problems = own.chain(theirs).filter_map(|(key, password)| {
             let what = password.read().err()?.to_string();
             Some(Problem {
                 place: "bridges".to_owned(),
-                key: "remote_password_file".to_owned(),
+                key: key.to_owned(),
                 what,
             })
         });
@@ -186,6 +195,7 @@ fn transport(s: &mut Section<'_, '_>, protocol: Protocol) -> Transport {
     }
     let server_name = text(s, "server_name", "the name in the upstream's certificate");
     let alpn = text(s, "alpn", "the name of a protocol such as \"mqtt\"");
+    let pinned_keys = pinned_keys(s);
     let minimum = tls_version(s);
     let websocket = websocket_path(s);
     let secured = matches!(protocol, Protocol::Mqtts | Protocol::Wss);
@@ -194,7 +204,8 @@ fn transport(s: &mut Section<'_, '_>, protocol: Protocol) -> Transport {
     let texts = [&server_name, &alpn];
     let asks = files.iter().any(|file| file.is_some())
         || texts.iter().any(|text| text.is_some())
-        || minimum.is_some();
+        || minimum.is_some()
+        || !pinned_keys.is_empty();
     if asks && !secured {
         s.reject(
             "protocol",
@@ -214,13 +225,24 @@ fn transport(s: &mut Section<'_, '_>, protocol: Protocol) -> Transport {
             .zip(keyfile)
             .map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile }),
         insecure: false,
+        pinned_keys,
         minimum: minimum.unwrap_or_default(),
         alpn: alpn.unwrap_or_else(|| usual.to_owned()),
     };
     Transport {
+        proxy: proxy(s),
         tls: secured.then_some((tls, server_name)),
         websocket: is_ws.then(|| websocket.unwrap_or_else(|| "/mqtt".to_owned())),
     }
+}
+
+fn pinned_keys(s: &mut Section<'_, '_>) -> Vec<Pin> {
+    let expected = "a list of hashes of keys such as [\"sha256/r/mIkG3eEpVdm+u/ko/cwxzOMo1bk4TyHIlByibiA5E=\"]";
+    s.get("pinned_keys", Vec::new(), expected, |value| {
+        let pins = texts(value)?.into_iter().map(|text| text.parse().ok());
+        let pins: Option<Vec<Pin>> = pins.collect();
+        pins.filter(|pins| !pins.is_empty())
+    })
 }
 
 fn rules(s: &mut Section<'_, '_>) -> Vec<Rule> {
@@ -346,6 +368,44 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_its_password_and_pins_go_with_the_rest() {
+        let bridge = |keys: &str| {
+            let text = format!(
+                "[[bridges]]\nname = 'b'\naddress = 'u'\nremote_clientid = 'c'\n{keys}\n{TOPIC}"
+            );
+            parse(&text).expect("good").remove(0)
+        };
+        let direct = bridge("");
+        let through = bridge("proxy = 'http://me:hush@proxy:3128'");
+        // A reload sees the difference, and nobody the password.
+        assert_ne!(direct, through);
+        assert!(!format!("{through:?}").contains("hush"));
+        let filed = bridge("proxy = 'socks5://me@proxy:1080'\nproxy_password_file = 'f'");
+        let proxy = filed.transport.proxy.expect("a proxy");
+        let login = ("me".to_owned(), Password::In("f".into()));
+        assert_eq!(proxy.login, Some(login));
+        let bad = problem("address = 'u'\nproxy = 'https://me:hush@proxy:1'");
+        assert!(bad.contains("bridges[0].proxy: is no URL"), "{bad}");
+        assert!(!bad.contains("hush"), "{bad}");
+        let two = "address = 'u'\nproxy = 'http://a:b@c:1'\nproxy_password_file = 'f'";
+        assert!(problem(two).contains("expected one of them"));
+        let nobody = "address = 'u'\nproxy = 'http://c:1'\nproxy_password_file = 'f'";
+        assert!(problem(nobody).contains("no user name"));
+        let alone = "address = 'u'\nproxy_password_file = 'f'";
+        assert!(problem(alone).contains("there is no proxy"));
+        let empty = "address = 'u'\nproxy = 'socks5://me@c:1'";
+        assert!(problem(empty).contains("1 to 255 bytes"));
+        let pin = "sha256/r/mIkG3eEpVdm+u/ko/cwxzOMo1bk4TyHIlByibiA5E=";
+        let pinned = bridge(&format!("protocol = 'mqtts'\npinned_keys = ['{pin}']"));
+        let (tls, _) = pinned.transport.tls.expect("TLS");
+        assert_eq!(tls.pinned_keys, [pin.parse().expect("a pin")]);
+        let plain = format!("address = 'u'\npinned_keys = ['{pin}']");
+        assert!(problem(&plain).contains("keys for TLS"));
+        let short = "address = 'u'\nprotocol = 'mqtts'\npinned_keys = ['sha256/AAAA']";
+        assert!(problem(short).contains("expected a list of hashes"));
+    }
+
+    #[test]
     fn a_password_may_be_in_the_environment_and_is_not_shown() {
         let text =
             format!("[[bridges]]\nname = 'b'\naddress = 'u'\nremote_clientid = 'c'\n{TOPIC}");
@@ -353,8 +413,17 @@ mod tests {
             "TIDEGATE_BRIDGES__0__REMOTE_PASSWORD".to_owned(),
             "hush".to_owned(),
         );
-        let config = Config::parse(&text, Path::new(""), [variable], &Overrides::default());
+        let named = |name: &str, value: &str| {
+            let name = format!("TIDEGATE_BRIDGES__0__{name}");
+            (name, value.to_owned())
+        };
+        let user = named("REMOTE_USERNAME", "site7");
+        let proxy = named("PROXY", "http://me:hush@proxy:3128");
+        let variables = [variable, user, proxy];
+        let config = Config::parse(&text, Path::new(""), variables, &Overrides::default());
         let bridge = &config.expect("good").bridges[0];
+        assert_eq!(bridge.username.as_deref(), Some("site7"));
+        assert!(bridge.transport.proxy.is_some());
         assert_eq!(bridge.password, Some(Password::Is("hush".to_owned())));
         assert!(!format!("{bridge:?}").contains("hush"));
     }

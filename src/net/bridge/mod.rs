@@ -2,6 +2,7 @@
 
 mod backoff;
 mod dial;
+mod through;
 
 use std::io;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use crate::wire::packet::Disconnect;
 use crate::wire::{Packet, Properties, ProtocolVersion, ReasonCode, codec};
 
 pub use dial::{Address, Transport};
+pub use through::{Proxy, ProxyKind};
 
 use backoff::Backoff;
 
