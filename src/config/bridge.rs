@@ -9,7 +9,8 @@ use super::proxy::proxy;
 use super::read::{qos, session_expiry, whole_seconds};
 use super::tree::{Problem, Section, Value};
 use super::{Config, ConfigError};
-use crate::broker::bridge::{Bridge, Direction, Rule};
+use crate::broker::bridge::{Bridge, Direction, Rates, Rule, SendRetained};
+use crate::limits::Limits;
 use crate::net::bridge::{Address, BridgeSettings, Password, Transport};
 use crate::net::listener::Protocol;
 use crate::net::tls::CertificateFiles;
@@ -18,6 +19,8 @@ use crate::net::tls::pin::Pin;
 use crate::wire::{ProtocolVersion, QoS, topic};
 
 const ADDRESS_EXPECTED: &str = "the upstream's address such as \"cloud.example.org:8883\", without a port for the protocol's own, or a list of such";
+/// Most properties a bridge adds to a message.
+const USER_PROPERTIES: usize = 64;
 const HOUR: Duration = Duration::from_secs(3600);
 
 impl Config {
@@ -52,10 +55,10 @@ impl Config {
 }
 
 /// The bridges of the file.
-pub(super) fn bridges(root: &mut Section<'_, '_>, max_packet_size: u32) -> Vec<BridgeSettings> {
+pub(super) fn bridges(root: &mut Section<'_, '_>, limits: &Limits) -> Vec<BridgeSettings> {
     let mut names: Vec<Box<str>> = Vec::new();
     root.each("bridges", |mut section| {
-        let settings = bridge(&mut section, max_packet_size);
+        let settings = bridge(&mut section, limits);
         if let Some(settings) = &settings {
             let name = settings.bridge.name.clone();
             if names.contains(&name) {
@@ -74,7 +77,7 @@ pub fn is_bridge_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.chars().all(is_good)
 }
 
-fn bridge(s: &mut Section<'_, '_>, max_packet_size: u32) -> Option<BridgeSettings> {
+fn bridge(s: &mut Section<'_, '_>, limits: &Limits) -> Option<BridgeSettings> {
     let expected = "a name of letters, digits, - and _, up to 64";
     let name: Option<Box<str>> = s.required("name", expected, |value| {
         let text = value.as_text()?;
@@ -97,7 +100,8 @@ fn bridge(s: &mut Section<'_, '_>, max_packet_size: u32) -> Option<BridgeSetting
     let transport = transport(s, protocol);
     let (username, password) = login(s);
     let version = speech(s);
-    let rules = rules(s);
+    let rules = rules(s, version);
+    let rates = 0..=1_000_000_000;
     let second = Duration::from_secs(1);
     let bridge = Bridge {
         name: name.clone().unwrap_or_default(),
@@ -115,6 +119,20 @@ fn bridge(s: &mut Section<'_, '_>, max_packet_size: u32) -> Option<BridgeSetting
         )
         .unwrap_or(30_000),
         session_expiry: session_expiry(s, "session_expiry", u32::MAX),
+        max_topic_alias_out: s.number(
+            "max_topic_alias_out",
+            limits.max_topic_alias_out,
+            0..=65_535,
+        ),
+        user_properties: user_properties(s, version),
+        rates_in: Rates {
+            messages: s.number("max_message_rate_in", 0, rates.clone()),
+            bytes: s.size("max_byte_rate_in", 0, rates.clone()),
+        },
+        rates_out: Rates {
+            messages: s.number("max_message_rate_out", 0, rates.clone()),
+            bytes: s.size("max_byte_rate_out", 0, rates),
+        },
         dead_letter_topic: dead_letter_topic(s),
     };
     let short = Duration::from_millis(10);
@@ -140,7 +158,7 @@ fn bridge(s: &mut Section<'_, '_>, max_packet_size: u32) -> Option<BridgeSetting
         connect_timeout,
         restart_timeout_base,
         restart_timeout_cap,
-        max_packet_size,
+        max_packet_size: limits.max_packet_size,
     })
 }
 
@@ -245,10 +263,39 @@ fn pinned_keys(s: &mut Section<'_, '_>) -> Vec<Pin> {
     })
 }
 
-fn rules(s: &mut Section<'_, '_>) -> Vec<Rule> {
+/// What is added to messages; MQTT 3.1.1 has no properties.
+fn user_properties(
+    s: &mut Section<'_, '_>,
+    version: Option<ProtocolVersion>,
+) -> Vec<(Box<str>, Box<str>)> {
+    const KEY: &str = "user_properties";
+    let all = s.texts(KEY);
+    if !all.is_empty() && version.is_some_and(|version| version != ProtocolVersion::V5) {
+        s.reject(
+            KEY,
+            "MQTT 3.1.1 has none; expected protocol_version \"5\" or \"auto\"",
+        );
+    }
+    if all.len() > USER_PROPERTIES {
+        let what = format!("are {}, expected at most {USER_PROPERTIES}", all.len());
+        s.reject(KEY, what);
+    }
+    let is_good = |text: &str| text.len() <= 65_535 && !text.contains('\0');
+    for (name, value) in &all {
+        if !is_good(name) || !is_good(value) {
+            let shown: String = name.chars().take(80).collect();
+            let what = format!("{shown:?} or its value is longer than 65,535 bytes or has U+0000");
+            s.reject(KEY, what);
+        }
+    }
+    let boxed = |(name, value): (String, String)| (name.into(), value.into());
+    all.into_iter().map(boxed).collect()
+}
+
+fn rules(s: &mut Section<'_, '_>, version: Option<ProtocolVersion>) -> Vec<Rule> {
     let any = s.has("topics");
     let rules = s.each("topics", |mut section| {
-        let rule = rule(&mut section);
+        let rule = rule(&mut section, version);
         section.close();
         rule
     });
@@ -258,7 +305,7 @@ fn rules(s: &mut Section<'_, '_>) -> Vec<Rule> {
     rules
 }
 
-fn rule(s: &mut Section<'_, '_>) -> Option<Rule> {
+fn rule(s: &mut Section<'_, '_>, version: Option<ProtocolVersion>) -> Option<Rule> {
     let owned = |value: &Value| value.as_text().map(str::to_owned);
     let expected =
         "a topic filter such as \"sensors/#\", or \"\" where the prefixes are whole topics";
@@ -281,10 +328,32 @@ fn rule(s: &mut Section<'_, '_>) -> Option<Rule> {
     let local = s.get("local_prefix", String::new(), expected, owned);
     let expected = "what the upstream's topics begin with";
     let remote = s.get("remote_prefix", String::new(), expected, owned);
-    match Rule::new(&pattern?, direction, qos, &local, &remote) {
-        Ok(rule) => Some(rule),
+    let keeps = s.get("retain", true, "true or false", Value::as_bool);
+    let expected = "\"if_new\", \"always\" or \"never\"";
+    let send = s.get("send_retained", SendRetained::IfNew, expected, |value| {
+        Some(match value.as_text()? {
+            "if_new" => SendRetained::IfNew,
+            "always" => SendRetained::Always,
+            "never" => SendRetained::Never,
+            _ => return None,
+        })
+    });
+    let old = version.is_some_and(|version| version != ProtocolVersion::V5);
+    if old && send == SendRetained::Never && direction != Direction::Out {
+        let what = "\"never\" for what comes in cannot be said in MQTT 3.1.1; expected protocol_version \"5\" or \"auto\"";
+        s.reject("send_retained", what);
+    }
+    let rule = match Rule::new(&pattern?, direction, qos, &local, &remote) {
+        Ok(rule) => rule,
         Err(what) => {
             s.reject("pattern", what);
+            return None;
+        }
+    };
+    match rule.with_retained(keeps, send) {
+        Ok(rule) => Some(rule),
+        Err(what) => {
+            s.reject("send_retained", what);
             None
         }
     }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::broker::bridge::{Bridge, Direction, Leave, Login, Relay, Rule, Speech, Upstream};
+use crate::broker::bridge::{
+    Bridge, Direction, Leave, Login, Rates, Relay, Rule, Speech, Upstream,
+};
 use crate::wire::packet::{ConnAck, SubAck};
 
 /// A rule without prefixes.
@@ -20,12 +22,16 @@ pub(super) fn bridge(rules: Vec<Rule>) -> Bridge {
         keepalive_interval: 60,
         response_timeout_ms: 30_000,
         session_expiry: u32::MAX,
+        max_topic_alias_out: 20,
+        user_properties: Vec::new(),
+        rates_in: Rates::default(),
+        rates_out: Rates::default(),
         dead_letter_topic: Some("dead".into()),
     }
 }
 
 /// An upstream that takes everything, and has the session of before.
-fn upstream(version: ProtocolVersion) -> Upstream {
+pub(super) fn upstream(version: ProtocolVersion) -> Upstream {
     Upstream {
         version,
         session_present: true,
@@ -34,29 +40,26 @@ fn upstream(version: ProtocolVersion) -> Upstream {
         retain_available: true,
         maximum_packet_size: u32::MAX,
         keep_alive: 60,
+        topic_alias_maximum: 0,
+        wildcards: true,
     }
 }
 
 /// A world with a bridge that is connected.
-struct Bridged {
-    world: World,
-    bridge: Arc<Bridge>,
-    relay: Option<Relay>,
+pub(super) struct Bridged {
+    pub world: World,
+    pub bridge: Arc<Bridge>,
+    pub relay: Option<Relay>,
     version: ProtocolVersion,
 }
 
 impl Bridged {
-    fn new(rules: Vec<Rule>) -> Bridged {
+    pub fn new(rules: Vec<Rule>) -> Bridged {
         Bridged::to(rules, upstream(ProtocolVersion::V5))
     }
 
-    fn to(rules: Vec<Rule>, upstream: Upstream) -> Bridged {
-        let mut bridged = Bridged {
-            world: World::new(),
-            bridge: Arc::new(bridge(rules)),
-            relay: None,
-            version: upstream.version,
-        };
+    pub fn to(rules: Vec<Rule>, upstream: Upstream) -> Bridged {
+        let mut bridged = Bridged::of(World::new(), Arc::new(bridge(rules)));
         let now = bridged.world.now;
         assert!(bridged.world.broker.open_bridge(&bridged.bridge, now));
         bridged.world.settle();
@@ -64,7 +67,17 @@ impl Bridged {
         bridged
     }
 
-    fn connect(&mut self, upstream: Upstream) {
+    /// A bridge that is open, and was never connected.
+    pub fn of(world: World, bridge: Arc<Bridge>) -> Bridged {
+        Bridged {
+            world,
+            bridge,
+            relay: None,
+            version: ProtocolVersion::V5,
+        }
+    }
+
+    pub fn connect(&mut self, upstream: Upstream) {
         self.version = upstream.version;
         let bridge = Arc::clone(&self.bridge);
         let now = self.world.now;
@@ -73,18 +86,18 @@ impl Bridged {
         assert!(self.relay.is_some());
     }
 
-    fn relay(&mut self) -> (&mut Relay, &mut Broker, Now) {
+    pub fn relay(&mut self) -> (&mut Relay, &mut Broker, Now) {
         let relay = self.relay.as_mut().expect("connected");
         (relay, &mut self.world.broker, self.world.now)
     }
 
-    fn lose(&mut self) {
+    pub fn lose(&mut self) {
         let relay = self.relay.take().expect("connected");
         relay.close(&mut self.world.broker, self.world.now);
     }
 
     /// The process dies.
-    fn crash(&mut self) {
+    pub fn crash(&mut self) {
         self.relay = None;
         self.world.crash();
         let now = self.world.now;
@@ -92,13 +105,13 @@ impl Bridged {
     }
 
     /// What the upstream gets, one line a packet; what must be committed for it is.
-    fn got(&mut self) -> Vec<String> {
+    pub fn got(&mut self) -> Vec<String> {
         self.world.settle();
         self.got_now()
     }
 
     /// What the upstream gets before anything more is committed.
-    fn got_now(&mut self) -> Vec<String> {
+    pub fn got_now(&mut self) -> Vec<String> {
         let mut out = Vec::new();
         loop {
             let before = out.len();
@@ -116,14 +129,14 @@ impl Bridged {
     }
 
     /// The upstream sends a packet; what it gets at once.
-    fn hears(&mut self, packet: Packet<'_>) -> Result<Vec<String>, Leave> {
+    pub fn hears(&mut self, packet: Packet<'_>) -> Result<Vec<String>, Leave> {
         let mut out = Vec::new();
         let (relay, broker, now) = self.relay();
         relay.receive(packet, broker, &mut out, now)?;
         Ok(show(&out, self.version))
     }
 
-    fn publish(&mut self, publish: Publish<'_>) {
+    pub fn publish(&mut self, publish: Publish<'_>) {
         let device = self.world.connect(&publisher());
         self.world.publish(device, publish);
         self.world.settle();
@@ -380,7 +393,7 @@ fn an_upstream_that_is_full_is_left_and_tried_again() {
     b.got();
     let full = answer(1, ReasonCode::QuotaExceeded);
     let left = b.hears(Packet::PubAck(full)).expect_err("left");
-    assert_eq!(left, Leave::Refused(ReasonCode::QuotaExceeded));
+    assert_eq!(left, Leave::Refused("QuotaExceeded (0x97)".to_owned()));
     b.lose();
     b.connect(upstream(ProtocolVersion::V5));
     assert_eq!(b.got(), ["PUBLISH #1 q1 dup a=x"]);
@@ -622,6 +635,8 @@ fn the_terms_of_the_upstream_are_read() {
     properties.push(Property::RetainAvailable(0));
     properties.push(Property::MaximumPacketSize(999));
     properties.push(Property::ServerKeepAlive(5));
+    properties.push(Property::TopicAliasMaximum(12));
+    properties.push(Property::WildcardSubscriptionAvailable(0));
     let connack = ConnAck {
         session_present: true,
         reason: ReasonCode::Success,
@@ -638,6 +653,8 @@ fn the_terms_of_the_upstream_are_read() {
             retain_available: false,
             maximum_packet_size: 999,
             keep_alive: 5,
+            topic_alias_maximum: 12,
+            wildcards: false,
         }
     );
 }

@@ -6,6 +6,7 @@
 mod accounting;
 mod acl;
 mod bridge;
+mod bridge_link;
 mod bridge_random;
 mod connect;
 mod crash;

@@ -2,6 +2,7 @@
 
 mod backoff;
 mod dial;
+mod input;
 mod through;
 
 use std::io;
@@ -17,7 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::connection::Stream;
 use super::core::{Core, Until};
-use crate::broker::bridge::{Bridge, Leave, Login, Relay, Speech, Upstream};
+use crate::broker::bridge::{Bridge, Leave, Login, Relay, Speech, Upstream, told};
 use crate::clock::{self, Stopwatch};
 use crate::wire::packet::Disconnect;
 use crate::wire::{Packet, Properties, ProtocolVersion, ReasonCode, codec};
@@ -26,6 +27,7 @@ pub use dial::{Address, Transport};
 pub use through::{Proxy, ProxyKind};
 
 use backoff::Backoff;
+use input::{Input, Next};
 
 /// Room for bytes of the upstream, at each read.
 const READ_BYTES: usize = 64 * 1024;
@@ -243,7 +245,7 @@ impl Caller {
             told: false,
             max_packet_size: self.settings.max_packet_size,
             wakeup: Arc::default(),
-            input: accepted.input,
+            input: Input::new(accepted.input),
             out: Vec::new(),
             written: 0,
             unflushed: false,
@@ -315,16 +317,23 @@ impl Caller {
         // A broker that knows MQTT 3 only answers a CONNECT of MQTT 5 in its own words.
         let refused_version = matches!(input[..length], [0x20, 2, _, 1]);
         let connack = match codec::decode(&input[..length], version) {
-            _ if refused_version => Err(ReasonCode::UnsupportedProtocolVersion),
-            Ok(Packet::ConnAck(connack)) if connack.reason.is_error() => Err(connack.reason),
+            _ if refused_version => {
+                let reason = ReasonCode::UnsupportedProtocolVersion;
+                Err((reason, reason.to_string()))
+            }
+            Ok(Packet::ConnAck(connack)) if connack.reason.is_error() => {
+                Err((connack.reason, told(connack.reason, &connack.properties)))
+            }
             Ok(Packet::ConnAck(connack)) => Ok(Upstream::new(&connack, version, &settings.bridge)),
             Ok(_) => return Err(io::Error::other("the first packet is not CONNACK")),
             Err(fault) => return Err(io::Error::other(fault.to_string())),
         };
         let upstream = match connack {
             Ok(upstream) => upstream,
-            Err(ReasonCode::UnsupportedProtocolVersion) if self.lower_speech() => return Ok(None),
-            Err(reason) => return Err(io::Error::other(format!("refused: {reason}"))),
+            Err((ReasonCode::UnsupportedProtocolVersion, _)) if self.lower_speech() => {
+                return Ok(None);
+            }
+            Err((_, why)) => return Err(io::Error::other(format!("refused: {why}"))),
         };
         self.memory.new = false;
         self.memory.apart |= elsewhere && !upstream.session_present;
@@ -410,7 +419,7 @@ struct Link {
     relay: Relay,
     max_packet_size: u32,
     wakeup: Arc<Wakeup>,
-    input: Vec<u8>,
+    input: Input,
     /// What is being written, and how far that is.
     out: Vec<u8>,
     written: usize,
@@ -430,11 +439,16 @@ impl Link {
                 Ok(visited) => visited,
                 Err(leave) => return Ok(leave),
             };
-            self.input.reserve(READ_BYTES);
+            let within = self.input.is_within_packet();
+            self.input.bytes.reserve(READ_BYTES);
             tokio::select! {
-                read = reader.read_buf(&mut self.input), if !pause => {
+                read = reader.read_buf(&mut self.input.bytes), if !pause => {
                     if read? == 0 {
                         return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    // In the middle of a packet nothing else can come.
+                    if within {
+                        self.relay.heard(self.core.now());
                     }
                 }
                 put = put(writer, &self.out[self.written..]), if !self.out.is_empty() || self.unflushed => {
@@ -449,17 +463,30 @@ impl Link {
     /// One visit to the broker: hands over all whole packets that have come, and takes what there is. Whether to pause reading, and how long until
     /// something is due.
     fn visit(&mut self) -> Result<(bool, Duration), Leave> {
-        let Link { relay, out, .. } = self;
+        let Link {
+            relay, out, input, ..
+        } = self;
         let mut entered = self.core.enter(Some(relay.connection()));
         let now = entered.now();
         let version = relay.version();
         let mut used = 0;
-        while let Some(length) = codec::frame_len(&self.input[used..], self.max_packet_size)? {
-            let packet = codec::decode(&self.input[used..used + length], version)?;
-            relay.receive(packet, entered.broker(), out, now)?;
-            used += length;
+        while !relay.is_ahead(entered.broker(), now) {
+            match input.next(&mut used, self.max_packet_size)? {
+                Next::Frame(frame) => {
+                    let packet = codec::decode(frame, version)?;
+                    relay.receive(packet, entered.broker(), out, now)?;
+                }
+                Next::TooLarge(publish) => {
+                    relay.refuse_too_large(&publish, entered.broker(), out, now);
+                }
+                Next::Nothing => break,
+            }
         }
-        self.input.drain(..used);
+        input.bytes.drain(..used);
+        if relay.is_ahead(entered.broker(), now) {
+            // Nothing of the upstream is looked at: it is not to blame for being quiet.
+            relay.heard(now);
+        }
         relay.tick(out, now)?;
         let pause = if out.is_empty() {
             relay.take_output(entered.broker(), out, now)?
