@@ -7,6 +7,7 @@ mod proxy;
 mod reload;
 mod secure;
 mod side;
+mod through;
 
 use std::time::Duration;
 
