@@ -475,6 +475,46 @@ mod tests {
     }
 
     #[test]
+    fn what_a_bridge_does_on_its_link_is_read_and_checked() {
+        let text = format!(
+            "[limits]\nmax_topic_alias_out = 7\n[[bridges]]\nname = 'b'\naddress = 'u'\nremote_clientid = 'c'\n\
+             user_properties = {{ site = 'plant7', Line = '3' }}\nmax_message_rate_in = 1\nmax_byte_rate_in = '2KB'\n\
+             max_message_rate_out = 3\nmax_byte_rate_out = '4KB'\n{TOPIC}retain = false\nsend_retained = 'always'\n"
+        );
+        let bridge = parse(&text).expect("good").remove(0).bridge;
+        assert_eq!(bridge.max_topic_alias_out, 7, "as clients have");
+        let pair = |name: &str, value: &str| (name.into(), value.into());
+        let expected = [pair("Line", "3"), pair("site", "plant7")];
+        assert_eq!(bridge.user_properties, expected);
+        let rates = |messages, bytes| Rates { messages, bytes };
+        assert_eq!(bridge.rates_in, rates(1, 2000));
+        assert_eq!(bridge.rates_out, rates(3, 4000));
+        assert!(!bridge.rules[0].keeps_retain());
+        assert_eq!(bridge.rules[0].send_retained(), SendRetained::Always);
+        let own = text.replace("user_", "max_topic_alias_out = 9\nuser_");
+        assert_eq!(parse(&own).expect("good")[0].bridge.max_topic_alias_out, 9);
+        let old = "address = 'u'\nprotocol_version = '3.1.1'\n";
+        let stamped = format!("{old}user_properties = {{ a = 'b' }}");
+        assert!(problem(&stamped).contains("MQTT 3.1.1 has none"));
+        let number = "address = 'u'\nuser_properties = { a = 1 }";
+        assert!(problem(number).contains("user_properties.a: found 1, expected a text"));
+        assert!(problem("address = 'u'\nuser_properties = 'a'").contains("a table of texts"));
+        let long = format!(
+            "address = 'u'\nuser_properties = {{ a = '{}' }}",
+            "x".repeat(65_536)
+        );
+        assert!(problem(&long).contains("longer than 65,535 bytes"));
+        let rule = |more: &str| {
+            let text =
+                format!("[[bridges]]\nname = 'b'\nremote_clientid = 'c'\n{old}{TOPIC}{more}");
+            parse(&text).expect_err("a problem")[0].clone()
+        };
+        assert!(rule("direction = 'in'\nsend_retained = 'never'").contains("cannot be said"));
+        assert!(rule("direction = 'both'\nsend_retained = 'always'").contains("older than"));
+        assert!(rule("send_retained = 'now'").contains("expected \"if_new\""));
+    }
+
+    #[test]
     fn a_password_may_be_in_the_environment_and_is_not_shown() {
         let text =
             format!("[[bridges]]\nname = 'b'\naddress = 'u'\nremote_clientid = 'c'\n{TOPIC}");
