@@ -77,7 +77,7 @@ use connection::{Connection, State};
 pub(crate) use gate::Arrow;
 use gate::{Gate, Stamp};
 use quota::Tally;
-use record::{Batch, BatchId, Durability, DurabilityRules, QueueKey, Seq, Write};
+use record::{Batch, BatchId, BridgeRecord, Durability, DurabilityRules, QueueKey, Seq, Write};
 use retained::Retained;
 use route::Routes;
 use session::Session;
@@ -101,6 +101,8 @@ struct GroupIndex(u32);
 /// What a broker is told once, at its start.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
+    /// What names this broker among those that bridges lead to: that of its store.
+    pub identity: u64,
     /// All limits.
     pub limits: Limits,
     /// How far acknowledgements wait.
@@ -186,6 +188,8 @@ pub struct Broker {
     sweep: (usize, usize),
     sys: sys::Sys,
     bridges: BTreeMap<Box<str>, bridge::BridgeState>,
+    /// What is remembered of bridges, by their sessions.
+    bridge_records: BTreeMap<QueueKey, BridgeRecord>,
     moments: bridge::Moments,
     /// There is, or was, a session that may not do everything: until then no delivery asks.
     restricted: bool,
@@ -236,6 +240,7 @@ impl Broker {
             sweep: (0, 0),
             sys: sys::Sys::new(now),
             bridges: BTreeMap::new(),
+            bridge_records: BTreeMap::new(),
             moments: bridge::Moments::default(),
             restricted: false,
             restoring: restore::Restoring::default(),

@@ -32,8 +32,8 @@ pub struct Restored {
 }
 
 impl Broker {
-    /// Takes one row of the store. Rows come in this order: sessions, groups, subscriptions, wills, received identifiers, retained messages,
-    /// deliveries by [`Seq`]. Rows without an owner are passed over.
+    /// Takes one row of the store. Rows come in this order: sessions, groups, subscriptions, wills, received identifiers, bridges, retained
+    /// messages, identities of messages by [`Seq`], deliveries by [`Seq`]. Rows without an owner are passed over.
     pub fn restore(&mut self, row: Write) {
         match row {
             Write::PutSession(key, record) => {
@@ -73,6 +73,11 @@ impl Broker {
                     self.sessions[index.0 as usize]
                         .received
                         .insert(packet_id, received);
+                }
+            }
+            Write::PutBridge(key, record) => {
+                if self.restored_session(key).is_some() {
+                    self.bridge_records.insert(key, record);
                 }
             }
             Write::PutRetained(message) => {

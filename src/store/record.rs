@@ -9,7 +9,10 @@
 
 use crate::broker::Message;
 use crate::broker::message::Parts;
-use crate::broker::record::{DeliveryRecord, SessionRecord, SubscriptionRecord, WillRecord};
+use crate::broker::record::{
+    BridgeRecord, DeliveryRecord, LeftAddress, MessageId, SessionRecord, SubscriptionRecord,
+    WillRecord,
+};
 use crate::wire::packet::{RetainHandling, SubscribeOptions};
 use crate::wire::property::Place;
 use crate::wire::{PacketId, Properties, ProtocolVersion, QoS, topic};
@@ -259,6 +262,64 @@ pub(super) fn received(bytes: &[u8]) -> Result<(), What> {
     Input::versioned(bytes)?.end()
 }
 
+/// Appends what is remembered of a bridge: texts and lists with their lengths before them.
+pub(super) fn put_bridge(out: &mut Vec<u8>, bridge: &BridgeRecord) {
+    out.extend_from_slice(&[VERSION, u8::from(bridge.apart)]);
+    put_text(out, &bridge.remote_clientid);
+    put_text(out, &bridge.home);
+    out.extend_from_slice(&(bridge.left.len() as u32).to_le_bytes());
+    for left in &bridge.left {
+        put_text(out, &left.address);
+        for ids in [&left.dirty, &left.received] {
+            out.extend_from_slice(&(ids.len() as u32).to_le_bytes());
+            for id in ids {
+                out.extend_from_slice(&id.get().to_le_bytes());
+            }
+        }
+    }
+}
+
+/// Reads what is remembered of a bridge.
+pub(super) fn bridge(bytes: &[u8]) -> Result<BridgeRecord, What> {
+    let mut input = Input::versioned(bytes)?;
+    let apart = input.flags(1)? != 0;
+    let mut bridge = BridgeRecord {
+        remote_clientid: input.long_text()?.into(),
+        home: input.long_text()?.into(),
+        apart,
+        left: Vec::new(),
+    };
+    for _ in 0..input.u32()? {
+        bridge.left.push(LeftAddress {
+            address: input.long_text()?.into(),
+            dirty: input.packet_ids()?,
+            received: input.packet_ids()?,
+        });
+    }
+    input.end()?;
+    Ok(bridge)
+}
+
+/// Appends the identity of a message.
+pub(super) fn put_message_id(out: &mut Vec<u8>, id: &MessageId) {
+    out.push(VERSION);
+    out.extend_from_slice(&id.publisher.to_le_bytes());
+    out.extend_from_slice(&id.id.to_le_bytes());
+}
+
+/// Reads the identity of a message.
+pub(super) fn message_id(bytes: &[u8]) -> Result<MessageId, What> {
+    let mut input = Input::versioned(bytes)?;
+    let (publisher, id) = (input.u64()?, input.u64()?);
+    input.end()?;
+    Ok(MessageId { publisher, id })
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
 /// Appends a number of the meta table.
 pub(super) fn put_number(out: &mut Vec<u8>, number: u64) {
     out.push(VERSION);
@@ -343,6 +404,18 @@ impl<'a> Input<'a> {
         std::str::from_utf8(self.take(len)?).map_err(|_| "a text that is not UTF-8")
     }
 
+    fn long_text(&mut self) -> Result<&'a str, What> {
+        let len = self.u32()?;
+        self.text(usize::try_from(len).map_err(|_| SHORT)?)
+    }
+
+    fn packet_ids(&mut self) -> Result<Vec<PacketId>, What> {
+        let len = usize::try_from(self.u32()?).map_err(|_| SHORT)?;
+        let ids = self.take(len.checked_mul(2).ok_or(SHORT)?)?.chunks_exact(2);
+        let ids = ids.map(|id| PacketId::new(u16::from_le_bytes([id[0], id[1]])));
+        ids.collect::<Option<_>>().ok_or("packet identifier 0")
+    }
+
     fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }
@@ -377,6 +450,8 @@ mod tests {
         let _ = delivery(bytes);
         let _ = delivery_size(bytes);
         let _ = received(bytes);
+        let _ = bridge(bytes);
+        let _ = message_id(bytes);
         let _ = number(bytes);
     }
 
@@ -407,6 +482,35 @@ mod tests {
                 put_number(&mut again, number);
                 prop_assert_eq!(&again, &bytes);
             }
+        }
+
+        #[test]
+        fn a_bridge_survives_its_record(
+            (remote_clientid, home, apart) in (".{0,9}", ".{0,9}", any::<bool>()),
+            left in prop::collection::vec((".{0,5}", prop::collection::vec(1u16.., 0..4), prop::collection::vec(1u16.., 0..4)), 0..3),
+        ) {
+            let ids = |ids: Vec<u16>| ids.into_iter().filter_map(PacketId::new).collect();
+            let written = BridgeRecord {
+                remote_clientid: remote_clientid.into(),
+                home: home.into(),
+                apart,
+                left: left
+                    .into_iter()
+                    .map(|(address, dirty, received)| LeftAddress {
+                        address: address.into(),
+                        dirty: ids(dirty),
+                        received: ids(received),
+                    })
+                    .collect(),
+            };
+            let mut bytes = Vec::new();
+            put_bridge(&mut bytes, &written);
+            prop_assert_eq!(bridge(&bytes), Ok(written));
+            for len in 0..bytes.len() {
+                prop_assert!(bridge(&bytes[..len]).is_err());
+            }
+            bytes.push(0);
+            prop_assert!(bridge(&bytes).is_err());
         }
 
         #[test]

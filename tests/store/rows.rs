@@ -5,8 +5,8 @@ use std::path::Path;
 use tidegate::broker::Message;
 use tidegate::broker::message::Parts;
 use tidegate::broker::record::{
-    Batch, BatchId, DeliveryRecord, NEVER_EXPIRES, QueueKey, Seq, SessionRecord, SubscriptionIds,
-    SubscriptionRecord, WillRecord, Write,
+    Batch, BatchId, BridgeRecord, DeliveryRecord, LeftAddress, MessageId, NEVER_EXPIRES, QueueKey,
+    Seq, SessionRecord, SubscriptionIds, SubscriptionRecord, WillRecord, Write,
 };
 use tidegate::store::{Store, StoreOptions};
 use tidegate::wire::packet::{RetainHandling, SubscribeOptions};
@@ -111,8 +111,12 @@ pub fn samples() -> Vec<Write> {
         Write::PutWill(QueueKey(2), will(&large)),
         Write::PutReceived(QueueKey(1), id(1)),
         Write::PutReceived(QueueKey(1), id(65_535)),
+        Write::PutBridge(QueueKey(1), BridgeRecord::default()),
+        Write::PutBridge(QueueKey(2), bridge()),
         Write::PutRetained(large.clone()),
         Write::PutRetained(full.clone()),
+        Write::PutMessageId(Seq(7), message_id(1, u64::MAX)),
+        Write::PutMessageId(Seq(299), message_id(u64::MAX, 0)),
         Write::PutDelivery(Seq(7), QueueKey(1), delivery(&full)),
         Write::PutDelivery(
             Seq(7),
@@ -131,6 +135,31 @@ pub fn samples() -> Vec<Write> {
         Write::PutMessage(Seq(7), full),
         Write::PutMessage(Seq(300), large),
     ]
+}
+
+/// A bridge whose record takes several rows.
+fn bridge() -> BridgeRecord {
+    let ids = |ids: std::ops::RangeInclusive<u16>| ids.filter_map(PacketId::new).collect();
+    let left = |address: &str, most| LeftAddress {
+        address: address.into(),
+        dirty: ids(1..=most),
+        received: ids(65_535..=65_535),
+    };
+    BridgeRecord {
+        remote_clientid: "edge-7".into(),
+        home: "ä.example:1883".into(),
+        apart: true,
+        left: vec![left("a:1", 0), left("b:2", 3000)],
+    }
+}
+
+fn message_id(publisher: u64, id: u64) -> MessageId {
+    MessageId { publisher, id }
+}
+
+/// Whether a store of layout 1 can have this row.
+pub fn is_of_layout_1(write: &Write) -> bool {
+    !matches!(write, Write::PutBridge(..) | Write::PutMessageId(..))
 }
 
 pub fn is_body(write: &Write) -> bool {
@@ -160,7 +189,11 @@ pub fn bodies(store: &Store, seqs: &[u64]) -> Vec<Option<Message>> {
 }
 
 pub fn assert_has_samples(store: &Store) {
-    let (there, expected): (Vec<_>, Vec<_>) = samples().into_iter().partition(is_body);
+    assert_has(store, samples());
+}
+
+pub fn assert_has(store: &Store, samples: Vec<Write>) {
+    let (there, expected): (Vec<_>, Vec<_>) = samples.into_iter().partition(is_body);
     assert_eq!(rows(store), expected);
     for body in there {
         let Write::PutMessage(seq, message) = body else {

@@ -19,6 +19,7 @@ pub(super) use state::{Moments, State as BridgeState};
 pub use upstream::{Login, Speech, Upstream};
 
 use super::message::Parts;
+use super::record::{BridgeRecord, QueueKey, Write};
 use super::route::SYS_PREFIX;
 use super::{Arrival, Broker, ConnectionId, SessionIndex, ack};
 use crate::clock::Now;
@@ -140,6 +141,32 @@ impl Broker {
         Some(id)
     }
 
+    /// What is remembered of the bridge with this name beside its session: what [`Broker::remember_bridge`] was told last, in this process or before.
+    pub fn bridge_record(&self, name: &str) -> Option<&BridgeRecord> {
+        self.bridge_records.get(&self.bridge_session(name)?.1)
+    }
+
+    /// Remembers this of the bridge with this name for as long as it has its session, on disk if that is. The row is in the open batch when this returns,
+    /// and no sooner durable than that is.
+    pub fn remember_bridge(&mut self, name: &str, record: BridgeRecord) {
+        let Some((at, key)) = self.bridge_session(name) else {
+            return;
+        };
+        if self.bridge_records.get(&key) == Some(&record) {
+            return;
+        }
+        if self.sessions[at].stored {
+            self.write(Write::PutBridge(key, record.clone()));
+        }
+        self.bridge_records.insert(key, record);
+    }
+
+    fn bridge_session(&self, name: &str) -> Option<(usize, QueueKey)> {
+        let client_id = format!("{CLIENT_PREFIX}{name}");
+        let SessionIndex(at) = *self.by_client.get(client_id.as_str())?;
+        Some((at as usize, self.sessions[at as usize].key()))
+    }
+
     fn filters_of(&self, session: SessionIndex) -> Vec<String> {
         let nodes = &self.sessions[session.0 as usize].subscriptions;
         nodes.iter().map(|node| self.tree.filter(*node)).collect()
@@ -155,7 +182,7 @@ impl Broker {
         let key = session.key();
         for (packet_id, received) in std::mem::take(&mut session.received) {
             if received.level != super::record::Durability::Memory {
-                self.write(super::record::Write::RemoveReceived(key, packet_id));
+                self.write(Write::RemoveReceived(key, packet_id));
             }
         }
     }
