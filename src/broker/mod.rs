@@ -32,11 +32,13 @@ mod counters;
 mod deliver;
 mod end;
 mod gate;
+mod marks;
 pub mod message;
 mod publish;
 mod queue;
 mod quota;
 pub mod record;
+mod repetition;
 mod restore;
 mod retained;
 mod route;
@@ -78,6 +80,7 @@ pub(crate) use gate::Arrow;
 use gate::{Gate, Stamp};
 use quota::Tally;
 use record::{Batch, BatchId, BridgeRecord, Durability, DurabilityRules, QueueKey, Seq, Write};
+use repetition::MessageIds;
 use retained::Retained;
 use route::Routes;
 use session::Session;
@@ -191,6 +194,7 @@ pub struct Broker {
     /// What is remembered of bridges, by their sessions.
     bridge_records: BTreeMap<QueueKey, BridgeRecord>,
     moments: bridge::Moments,
+    message_ids: MessageIds,
     /// There is, or was, a session that may not do everything: until then no delivery asks.
     restricted: bool,
     restoring: restore::Restoring,
@@ -242,6 +246,7 @@ impl Broker {
             bridges: BTreeMap::new(),
             bridge_records: BTreeMap::new(),
             moments: bridge::Moments::default(),
+            message_ids: MessageIds::new(seed),
             restricted: false,
             restoring: restore::Restoring::default(),
             routes: Routes::default(),

@@ -80,6 +80,7 @@ impl Broker {
                     self.bridge_records.insert(key, record);
                 }
             }
+            Write::PutMessageId(seq, id) => self.remember_message(id, Some(seq)),
             Write::PutRetained(message) => {
                 self.retained.insert(message, Default::default(), true);
             }

@@ -18,6 +18,7 @@ pub use state::BridgeFigures;
 pub(super) use state::{Moments, State as BridgeState};
 pub use upstream::{Login, Speech, Upstream};
 
+use super::marks::BRIDGE;
 use super::message::Parts;
 use super::record::{BridgeRecord, QueueKey, Write};
 use super::route::SYS_PREFIX;
@@ -81,7 +82,7 @@ impl Broker {
         self.publish_bridge_state(&bridge.name, &state);
         let client_id = bridge.local_clientid();
         let new = !self.by_client.contains_key(client_id.as_str());
-        let Some(id) = self.connect_bridge(bridge, 1, now) else {
+        let Some(id) = self.connect_bridge(bridge, 1, ProtocolVersion::V5, now) else {
             return new;
         };
         if let Some(session) = self.connections[id.0 as usize].session {
@@ -115,16 +116,20 @@ impl Broker {
         new
     }
 
-    /// Connects a bridge to its session. `None` if the broker shuts down.
+    /// Connects a bridge to its session; `version` is what its upstream speaks. `None` if the broker shuts down.
     fn connect_bridge(
         &mut self,
         bridge: &Bridge,
         receive_maximum: u16,
+        version: ProtocolVersion,
         now: Now,
     ) -> Option<ConnectionId> {
         let id = self.accept(Arrival::bridge(), now)?;
         let mut properties = PropertiesBuf::new();
         properties.push(Property::ReceiveMaximum(receive_maximum));
+        if version == ProtocolVersion::V5 {
+            properties.push(Property::UserProperty(BRIDGE, "1"));
+        }
         let client_id = bridge.local_clientid();
         let connect = Connect {
             version: ProtocolVersion::V5,
@@ -231,6 +236,7 @@ impl Broker {
                 properties: properties.as_properties(),
                 retain: false,
                 qos,
+                id: None,
                 ..body.parts()
             };
             // The bridge itself must not take it out again.

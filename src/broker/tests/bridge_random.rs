@@ -50,8 +50,8 @@ impl Two {
             rule("down/#", Direction::In, qos),
         ];
         let mut two = Two {
-            edge: World::new(),
-            cloud: World::new(),
+            edge: World::named(1),
+            cloud: World::named(2),
             bridge: Arc::new(bridge(rules)),
             speech,
             wire: None,

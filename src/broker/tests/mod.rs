@@ -229,6 +229,14 @@ impl World {
         World::with(Settings::default())
     }
 
+    /// One of several brokers.
+    fn named(identity: u64) -> World {
+        World::with(Settings {
+            identity,
+            ..Settings::default()
+        })
+    }
+
     fn with(settings: Settings) -> World {
         let now = Now {
             uptime: 0,
