@@ -66,6 +66,9 @@
 //! - QoS 1 packet identifiers are written only with rows that are written anyway; after a crash a message may go out again under a new one.
 //! - A bridge is a client of both sides: a relay hands packets from its durable session to the upstream under the same identifiers, and back. So the state
 //!   of its exchanges is that of sessions, and nothing else has to be remembered (broker/bridge).
+//! - Messages to bridges carry their identity and their path as user properties (broker/marks.rs); what has come before is known by one number made of
+//!   identity, topic and payload (broker/repetition.rs). The identity is that of the message, not of its delivery, so it holds on every way; and as the
+//!   content is in the number, no client can hold back what another one publishes, whatever identities it makes up.
 //!
 //! # Deliberately absent
 //!

@@ -70,8 +70,11 @@ impl MessageIds {
             ids: VecDeque::new(),
             used: self.uses,
         });
-        if replaced.is_none() {
-            window.ids.push_back(id);
+        match replaced {
+            None => window.ids.push_back(id),
+            // The process died before the row of before was removed.
+            Some(0) => {}
+            Some(row) => forget(Seq(row)),
         }
         self.by_use.remove(&window.used);
         window.used = self.uses;
@@ -104,9 +107,12 @@ impl MessageIds {
         self.known.len() + WINDOW * self.windows.len()
     }
 
-    /// Messages that are known.
+    /// Messages that are known; each must be in one window.
     #[cfg(test)]
     pub fn len(&self) -> usize {
+        let windows = self.windows.values().map(|window| window.ids.len());
+        assert_eq!(windows.sum::<usize>(), self.known.len());
+        assert_eq!(self.by_use.len(), self.windows.len());
         self.known.len()
     }
 }

@@ -5,6 +5,7 @@ mod link;
 mod mosquitto;
 mod proxy;
 mod reload;
+mod ring;
 mod secure;
 mod side;
 

@@ -18,6 +18,7 @@ mod malice;
 mod mount;
 mod publish;
 mod quota;
+mod repetition;
 mod restore;
 mod retained;
 mod shared;
