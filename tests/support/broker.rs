@@ -23,8 +23,8 @@ const OTHER_BROKER: &str = "TIDEGATE_TEST_BROKER";
 /// broker wrote to standard error is shown.
 pub struct Broker {
     child: Option<Child>,
-    /// How another broker than Tidegate is started on a port, in a process group of its own.
-    peer: Option<Box<dyn Fn(&Path, u16) -> Command>>,
+    /// It is another broker than Tidegate.
+    peer: Option<Box<Peer>>,
     addr: SocketAddr,
     dir: TempDir,
     config: String,
@@ -32,6 +32,9 @@ pub struct Broker {
     log: Arc<Mutex<String>>,
     banner: Vec<String>,
 }
+
+/// How another broker is started with a directory of its own, on a port of this machine.
+type Peer = dyn Fn(&Path, u16) -> Command;
 
 impl Broker {
     /// A broker with the limits it has by default.
@@ -338,7 +341,7 @@ impl Broker {
         broker
     }
 
-    fn launch_peer(&mut self, command: &dyn Fn(&Path, u16) -> Command) {
+    fn launch_peer(&mut self, command: &Peer) {
         let mut command = command(self.dir.path(), self.addr.port());
         let mut child = command
             .stdin(Stdio::null())
