@@ -94,7 +94,14 @@ impl Two {
         down.drain(..length);
         let bridge = Arc::clone(&self.bridge);
         let now = self.edge.now;
-        let relay = Relay::open(bridge, upstream, false, &mut self.edge.broker, now);
+        let relay = Relay::open(
+            bridge,
+            upstream,
+            "a:1883",
+            false,
+            &mut self.edge.broker,
+            now,
+        );
         self.new = false;
         self.wire = Some(Wire {
             relay: relay.expect("it does not shut down"),
