@@ -65,7 +65,8 @@
 //! - Within a process, time only goes on with the monotonic clock: a gateway whose wall clock jumps at its first NTP answer expires nothing.
 //! - QoS 1 packet identifiers are written only with rows that are written anyway; after a crash a message may go out again under a new one.
 //! - A bridge is a client of both sides: a relay hands packets from its durable session to the upstream under the same identifiers, and back. So the state
-//!   of its exchanges is that of sessions, and nothing else has to be remembered (broker/bridge).
+//!   of its exchanges is that of sessions, and nothing else has to be remembered (broker/bridge), but of upstreams it has left for another address: there,
+//!   packet identifiers may mean something still (broker/bridge/addresses.rs).
 //!
 //! # Deliberately absent
 //!

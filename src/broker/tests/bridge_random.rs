@@ -10,11 +10,11 @@ use crate::broker::bridge::{Bridge, Direction, Login, Relay, Speech, Upstream};
 /// Messages each way.
 const MESSAGES: usize = 12;
 
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
     /// A number below this one.
-    fn below(&mut self, most: u64) -> u64 {
+    pub fn below(&mut self, most: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -24,11 +24,11 @@ impl Random {
 }
 
 /// A connection between the two: what is on its way, and what stands for it on each side.
-struct Wire {
-    relay: Relay,
-    peer: Peer,
-    up: Vec<u8>,
-    down: Vec<u8>,
+pub(super) struct Wire {
+    pub relay: Relay,
+    pub peer: Peer,
+    pub up: Vec<u8>,
+    pub down: Vec<u8>,
 }
 
 struct Two {
@@ -221,7 +221,7 @@ impl Two {
     }
 }
 
-fn disk(world: &mut World) {
+pub(super) fn disk(world: &mut World) {
     if world.committing.is_some() {
         world.written();
         world.durable();
@@ -232,7 +232,7 @@ fn disk(world: &mut World) {
     world.answer_fetches();
 }
 
-fn arrived(world: &mut World) -> Vec<usize> {
+pub(super) fn arrived(world: &mut World) -> Vec<usize> {
     if world.committing.is_some() {
         world.durable();
     }
