@@ -467,18 +467,18 @@ fn addresses_are_published_with_what_is_known_of_them() {
     assert_eq!(
         tell(&mut b, &first),
         [
-            "PUBLISH q0 $SYS/bridge/cloud/address=b:1",
-            "PUBLISH q0 $SYS/bridge/cloud/addresses/1=a:1 unreachable: refused",
-            "PUBLISH q0 $SYS/bridge/cloud/addresses/2=b:1 connected",
+            "PUBLISH $SYS/bridge/cloud/address=b:1",
+            "PUBLISH $SYS/bridge/cloud/addresses/1=a:1 unreachable: refused",
+            "PUBLISH $SYS/bridge/cloud/addresses/2=b:1 connected",
         ]
     );
     // Only what has changed; what is no more is taken away.
     assert_eq!(
         tell(&mut b, &[("a:1", Standing::Reachable)]),
         [
-            "PUBLISH q0 $SYS/bridge/cloud/address=",
-            "PUBLISH q0 $SYS/bridge/cloud/addresses/1=a:1 reachable",
-            "PUBLISH q0 $SYS/bridge/cloud/addresses/2=",
+            "PUBLISH $SYS/bridge/cloud/address=",
+            "PUBLISH $SYS/bridge/cloud/addresses/1=a:1 reachable",
+            "PUBLISH $SYS/bridge/cloud/addresses/2=",
         ]
     );
 }
