@@ -77,7 +77,7 @@ impl Bridged {
         assert!(self.relay.is_some());
     }
 
-    fn relay(&mut self) -> (&mut Relay, &mut Broker, Now) {
+    pub fn relay(&mut self) -> (&mut Relay, &mut Broker, Now) {
         let relay = self.relay.as_mut().expect("connected");
         (relay, &mut self.world.broker, self.world.now)
     }

@@ -402,6 +402,30 @@ fn answer_not_found(id: u16) -> Ack<'static> {
 }
 
 #[test]
+fn what_is_under_way_is_finished_and_nothing_more_begun() {
+    let mut b = Bridged::new(vec![rule("up/#", Direction::Out, 2)]);
+    b.publish(message(2, 1, "up/a", "one"));
+    assert_eq!(b.got(), ["PUBLISH #1 q2 up/a=one"]);
+    let mut out = Vec::new();
+    let (relay, broker, now) = b.relay();
+    relay.finish(broker, &mut out, now);
+    assert_eq!(show(&out, ProtocolVersion::V5), ["PINGREQ"]);
+    b.publish(message(2, 1, "up/a", "two"));
+    b.hears(Packet::PubRec(success(1))).expect("taken");
+    assert_eq!(b.got(), ["PUBREL #1"]);
+    b.hears(Packet::PubComp(success(1))).expect("taken");
+    assert_eq!(b.got(), [""; 0], "the PINGREQ is not answered");
+    b.hears(Packet::PingResp).expect("taken");
+    let (relay, broker, now) = b.relay();
+    let ended = relay.take_output(broker, &mut Vec::new(), now);
+    assert_eq!(ended, Err(Leave::Finished));
+    // What is new waits for the next connection.
+    b.lose();
+    b.connect_to("b:1883", new_session());
+    assert_eq!(b.got(), ["PUBLISH #2 q2 up/a=two"]);
+}
+
+#[test]
 fn what_is_said_to_the_next_address_waits_for_what_is_remembered_of_the_last() {
     let mut b = Bridged::new(vec![rule("down/#", Direction::In, 2)]);
     b.hears(Packet::Publish(message(2, 7, "down/x", "a")))
