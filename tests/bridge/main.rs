@@ -4,6 +4,7 @@ mod failover;
 mod kill;
 mod link;
 mod mosquitto;
+mod peers;
 mod proxy;
 mod reload;
 mod secure;

@@ -24,6 +24,8 @@ pub(super) struct Caller {
     settings: BridgeSettings,
     /// What the upstream was found to speak.
     speech: Speech,
+    /// How often the upstream closed the connection during this call instead of answering CONNECT.
+    closed: u32,
     /// The addresses at which all subscriptions have been taken.
     subscribed: Vec<bool>,
 }
@@ -83,6 +85,7 @@ impl Caller {
                 Some(ProtocolVersion::V311 | ProtocolVersion::V31) => Speech::V311Bridge,
                 Some(ProtocolVersion::V5) | None => Speech::V5,
             },
+            closed: 0,
             subscribed: vec![false; names.len()],
             core,
             settings,
@@ -295,13 +298,21 @@ impl Caller {
                 .broker()
                 .begins_anew(&self.settings.bridge, &address)
         };
-        loop {
-            match self.try_to_connect(at, clean).await? {
-                Answer::Accepted(accepted) => return Ok(accepted),
-                Answer::Again => {}
-                Answer::Begun => clean = false,
+        let known = self.speech;
+        self.closed = 0;
+        let accepted = loop {
+            match self.try_to_connect(at, clean).await {
+                Ok(Answer::Accepted(accepted)) => break Ok(accepted),
+                Ok(Answer::Again) => {}
+                Ok(Answer::Begun) => clean = false,
+                Err(error) => break Err(error),
             }
+        };
+        if self.closed > 0 {
+            // What was tried because of it was a guess, which the next call does not begin with.
+            self.speech = known;
         }
+        accepted
     }
 
     async fn try_to_connect(&mut self, at: usize, clean: bool) -> io::Result<Answer> {
@@ -331,9 +342,7 @@ impl Caller {
         };
         let length = match timeout(settings.connect_timeout, handshake).await {
             Ok(Ok(length)) => length,
-            // A broker that does not know the bridge's bit may close the connection instead of saying so.
-            Ok(Err(error)) if self.speech == Speech::V311Bridge && is_closed(&error) => {
-                self.speech = Speech::V311;
+            Ok(Err(error)) if is_closed(&error) && self.try_other_speech() => {
                 return Ok(Answer::Again);
             }
             Ok(Err(error)) => return Err(error),
@@ -369,6 +378,16 @@ impl Caller {
             upstream,
             input,
         }))
+    }
+
+    /// Whether to connect once more after the upstream closed the connection instead of answering. A broker that does not know MQTT 5 (RabbitMQ before
+    /// 3.13) or the bridge's bit may do that; but a link that is cut looks the same, so MQTT 5 is tried twice.
+    fn try_other_speech(&mut self) -> bool {
+        self.closed += 1;
+        match self.speech {
+            Speech::V5 if self.closed == 1 => self.settings.version.is_none(),
+            _ => self.lower_speech(),
+        }
     }
 
     /// The next thing to speak, if there is any.
