@@ -182,14 +182,13 @@ impl Relay {
             Packet::PubAck(ack) => self.receive_puback(&ack, broker, now)?,
             Packet::PubRec(ack) => self.receive_pubrec(&ack, broker, now)?,
             Packet::PubComp(answer) => {
-                self.awaiting.remove(&answer.packet_id);
                 if self.releasing.remove(&answer.packet_id) {
-                    self.progress = now.uptime;
                     if self.releasing.is_empty() {
                         broker.released(&self.bridge);
                     }
                     return Ok(());
                 }
+                self.awaiting.remove(&answer.packet_id);
                 self.received.remove(&answer.packet_id);
                 self.progress = now.uptime;
                 broker.receive(self.id, packet, now);
@@ -519,7 +518,7 @@ impl Relay {
         if connack.reason.is_error() {
             return Err(Leave::Ended(connack.reason));
         }
-        self.release(broker, out, now);
+        self.release(broker, out);
         if std::mem::replace(&mut self.subscribed, true) {
             return Ok(());
         }
@@ -557,8 +556,9 @@ impl Relay {
         Ok(())
     }
 
-    /// What the upstream may hold as received since an earlier stay is released: before that, nothing new has these identifiers.
-    fn release(&mut self, broker: &mut Broker, out: &mut Vec<u8>, now: Now) {
+    /// What the upstream may hold as received since an earlier stay is released: before that, nothing new has these identifiers. Nobody waits for it, so an
+    /// upstream that does not answer for an identifier it does not know is no worse for that.
+    fn release(&mut self, broker: &mut Broker, out: &mut Vec<u8>) {
         if self.upstream.maximum_qos != QoS::ExactlyOnce && !self.releasing.is_empty() {
             self.releasing.clear();
             broker.released(&self.bridge);
@@ -566,7 +566,6 @@ impl Relay {
         let mut ids: Vec<PacketId> = self.releasing.iter().copied().collect();
         ids.sort_unstable();
         for packet_id in ids {
-            self.await_answer(packet_id, now);
             let pubrel = Packet::PubRel(ack(packet_id, ReasonCode::Success));
             codec::encode(&pubrel, self.upstream.version, out);
         }

@@ -165,27 +165,9 @@ impl Caller {
         let core = Arc::clone(&self.core);
         let mut link = Link::new(core, bridge, relay, largest, accepted.input);
         let (mut reader, mut writer) = (accepted.reader, accepted.writer);
-        let beside = Beside::default();
-        let (mut ended, better) = {
-            let better = self.find_better(at, addresses, &beside);
-            tokio::pin!(better);
-            tokio::select! {
-                ended = link.serve(&mut reader, &mut writer) => {
-                    beside.alone.store(true, Ordering::Relaxed);
-                    // If the addresses share sessions, the one that is being called has ended this connection.
-                    let wait = beside.calling.load(Ordering::Relaxed) && !matches!(ended, Ok(Leave::ShuttingDown));
-                    let better = if wait { better.await } else { None };
-                    (Some(ended), better)
-                }
-                better = &mut better => (None, better),
-            }
-        };
-        if better.is_some() && ended.is_none() {
-            link.finish();
-            let patience = Duration::from_millis(self.settings.bridge.response_timeout_ms);
-            let finishing = link.serve(&mut reader, &mut writer);
-            ended = timeout(patience, finishing).await.ok();
-        }
+        let (ended, better) = self
+            .serve_until_better(at, addresses, &mut link, &mut reader, &mut writer)
+            .await;
         self.subscribed[at] = link.relay.has_all_subscriptions();
         if ended.as_ref().is_none_or(Result::is_ok) {
             link.take_leave(&mut writer).await;
@@ -207,6 +189,45 @@ impl Caller {
                 Served::Ended(Ended::Disconnected(format!("{address}: {why}")))
             }
         }
+    }
+
+    /// Serves a connection until it ends or a better address has accepted; then what is under way on this one is finished. How it has ended, `None` if it
+    /// goes on all the same, and the better one.
+    async fn serve_until_better(
+        &mut self,
+        at: usize,
+        addresses: &Addresses,
+        link: &mut Link,
+        reader: &mut ReadHalf<Box<dyn Stream>>,
+        writer: &mut WriteHalf<Box<dyn Stream>>,
+    ) -> (Option<io::Result<Leave>>, Option<(usize, Accepted)>) {
+        let beside = Beside::default();
+        let (mut ended, better) = {
+            let better = self.find_better(at, addresses, &beside);
+            tokio::pin!(better);
+            tokio::select! {
+                ended = link.serve(reader, writer) => {
+                    beside.alone.store(true, Ordering::Relaxed);
+                    // If the addresses share sessions, the one that is being called has ended this connection.
+                    let wait = beside.calling.load(Ordering::Relaxed) && !matches!(ended, Ok(Leave::ShuttingDown));
+                    let better = if wait { better.await } else { None };
+                    (Some(ended), better)
+                }
+                better = &mut better => (None, better),
+            }
+        };
+        if let (Some((_, next)), None) = (&better, &ended) {
+            link.finish();
+            let patience = Duration::from_millis(self.settings.bridge.response_timeout_ms);
+            // Nothing is said on the new connection before this one is left.
+            let patience = match next.upstream.keep_alive {
+                0 => patience,
+                seconds => patience.min(Duration::from_secs(seconds.into())),
+            };
+            let finishing = link.serve(reader, writer);
+            ended = timeout(patience, finishing).await.ok();
+        }
+        (ended, better)
     }
 
     /// The old connection is left for a better address that has accepted. How it ended shows whether the two share the session.
