@@ -59,6 +59,7 @@ impl Broker {
         let most = usize::from(self.settings.limits.max_inflight_messages);
         let connection = &self.connections[id.0 as usize];
         self.client_has_window(index)
+            && !connection.finishing
             && (session.outgoing.len() < most || connection.arrival.bridge)
             && !self.is_outgoing_full(id, FILL_BYTES)
             && !connection.has_had_enough(self.now.uptime)

@@ -10,11 +10,11 @@ use crate::broker::bridge::{Bridge, Direction, Login, Relay, Speech, Upstream};
 /// Messages each way.
 const MESSAGES: usize = 12;
 
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
     /// A number below this one.
-    fn below(&mut self, most: u64) -> u64 {
+    pub fn below(&mut self, most: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -24,11 +24,11 @@ impl Random {
 }
 
 /// A connection between the two: what is on its way, and what stands for it on each side.
-struct Wire {
-    relay: Relay,
-    peer: Peer,
-    up: Vec<u8>,
-    down: Vec<u8>,
+pub(super) struct Wire {
+    pub relay: Relay,
+    pub peer: Peer,
+    pub up: Vec<u8>,
+    pub down: Vec<u8>,
 }
 
 /// Which sessions are lost at random, beside connections and processes.
@@ -106,7 +106,14 @@ impl Two {
         down.drain(..length);
         let bridge = Arc::clone(&self.bridge);
         let now = self.edge.now;
-        let relay = Relay::open(bridge, upstream, false, &mut self.edge.broker, now);
+        let relay = Relay::open(
+            bridge,
+            upstream,
+            "a:1883",
+            false,
+            &mut self.edge.broker,
+            now,
+        );
         self.new = false;
         self.wire = Some(Wire {
             relay: relay.expect("it does not shut down"),
@@ -243,7 +250,7 @@ impl Two {
     }
 }
 
-fn disk(world: &mut World) {
+pub(super) fn disk(world: &mut World) {
     if world.committing.is_some() {
         world.written();
         world.durable();
@@ -254,7 +261,7 @@ fn disk(world: &mut World) {
     world.answer_fetches();
 }
 
-fn arrived(world: &mut World) -> Vec<usize> {
+pub(super) fn arrived(world: &mut World) -> Vec<usize> {
     if world.committing.is_some() {
         world.durable();
     }

@@ -6,6 +6,7 @@
 mod accounting;
 mod acl;
 mod bridge;
+mod bridge_addresses;
 mod bridge_random;
 mod connect;
 mod crash;
