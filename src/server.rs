@@ -168,6 +168,7 @@ fn recover(
     acl: Option<Arc<Acl>>,
 ) -> Result<(Broker, Restored, u64), StoreError> {
     let settings = Settings {
+        identity: store.identity(),
         limits: config.limits.clone(),
         durability: config.durability.clone(),
         acl,

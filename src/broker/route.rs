@@ -55,6 +55,20 @@ pub(super) struct Published {
     pub reason: ReasonCode,
     /// Nobody was given it.
     pub refused: bool,
+    /// Its place in the order, if anything of it is stored.
+    pub seq: Option<Seq>,
+}
+
+impl Published {
+    /// Nothing became of it.
+    pub fn nothing(reason: ReasonCode) -> Published {
+        Published {
+            stamp: Stamp::NONE,
+            reason,
+            refused: false,
+            seq: None,
+        }
+    }
 }
 
 /// A message on its way into queues.
@@ -124,11 +138,7 @@ impl Broker {
         if !matched {
             self.counters.publishes_unmatched += 1;
             if !parts.retain {
-                return Published {
-                    stamp: Stamp::NONE,
-                    reason: ReasonCode::NoMatchingSubscribers,
-                    refused: false,
-                };
+                return Published::nothing(ReasonCode::NoMatchingSubscribers);
             }
         }
         let acknowledged = parts.qos != QoS::AtMostOnce;
@@ -143,9 +153,8 @@ impl Broker {
             self.counters.refused_store_full += 1;
             if acknowledged {
                 return Published {
-                    stamp: Stamp::NONE,
-                    reason: ReasonCode::QuotaExceeded,
                     refused: true,
+                    ..Published::nothing(ReasonCode::QuotaExceeded)
                 };
             }
         }
@@ -199,6 +208,7 @@ impl Broker {
             stamp,
             reason,
             refused: false,
+            seq: (needs_store && acknowledged).then_some(seq),
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Relay {
     awaiting: HashSet<PacketId>,
     /// QoS 2 messages the upstream has received on this connection, and not completed.
     received: HashSet<PacketId>,
+    /// Identifiers the upstream holds since an earlier stay of the bridge, and has not released.
+    releasing: HashSet<PacketId>,
     /// Messages sent with a lower QoS than the broker's delivery has.
     lowered: HashSet<PacketId>,
     /// When the upstream last did what it was waited for, or when that began.
@@ -46,6 +48,10 @@ pub struct Relay {
     last_sent: u64,
     last_received: u64,
     ping_sent: Option<u64>,
+    /// PINGREQs the upstream has not answered.
+    pings: u32,
+    /// What is under way is finished, and nothing more begun.
+    finishing: bool,
     /// How topics may be named to the upstream, on this connection.
     aliases: OutboundAliases,
     /// What is added to the properties of each message; empty below MQTT 5.
@@ -55,24 +61,23 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Connects the bridge's session to an upstream that has accepted. `subscribed` says that this process has subscribed at the upstream before.
-    /// `None` if the broker shuts down.
+    /// Connects the bridge's session to the upstream at this address, which has accepted. `subscribed` says that this process has subscribed at the
+    /// upstream before. `None` if the broker shuts down.
     pub fn open(
         bridge: Arc<Bridge>,
         upstream: Upstream,
+        address: &str,
         subscribed: bool,
         broker: &mut Broker,
         now: Now,
     ) -> Option<Relay> {
-        if !upstream.session_present {
-            // The CONNACK of this broker waits for these writes, and the SUBSCRIBE for the CONNACK: before they are on disk the upstream has nothing to
-            // send. Only a crash just now, after the upstream has made its new session, could leave an identifier behind.
-            broker.forget_received(&bridge);
-        }
+        // The CONNACK of this broker waits for what this writes, and all that is said to the upstream for the CONNACK: if its session is new, it has nothing
+        // to send before that. Only a crash just now, after the upstream has made its new session, could leave an identifier behind.
+        let releasing = broker.arrive(&bridge, address, upstream.session_present);
         let window = upstream
             .receive_maximum
             .min(bridge.window(upstream.version));
-        let id = broker.connect_bridge(&bridge, window, now)?;
+        let id = broker.connect_bridge(&bridge, window, upstream.version, now)?;
         let (mut most, mut stamp) = (0, PropertiesBuf::new());
         if upstream.version == ProtocolVersion::V5 {
             most = upstream.topic_alias_maximum.min(bridge.max_topic_alias_out);
@@ -96,11 +101,14 @@ impl Relay {
             refused: Vec::new(),
             awaiting: HashSet::new(),
             received: HashSet::new(),
+            releasing: releasing.into_iter().collect(),
             lowered: HashSet::new(),
             progress: now.uptime,
             last_sent: now.uptime,
             last_received: now.uptime,
             ping_sent: None,
+            pings: 0,
+            finishing: false,
             aliases: OutboundAliases::new(most, broker.seed),
             stamp,
             name: String::new(),
@@ -149,15 +157,22 @@ impl Relay {
             Packet::PubAck(ack) => self.receive_puback(&ack, broker, now)?,
             Packet::PubRec(ack) => self.receive_pubrec(&ack, broker, now)?,
             Packet::PubComp(answer) => {
+                if self.releasing.remove(&answer.packet_id) {
+                    if self.releasing.is_empty() {
+                        broker.released(&self.bridge);
+                    }
+                    return Ok(());
+                }
                 self.awaiting.remove(&answer.packet_id);
                 self.received.remove(&answer.packet_id);
                 self.progress = now.uptime;
                 broker.receive(self.id, packet, now);
             }
             Packet::SubAck(suback) => self.receive_suback(&suback, broker, now)?,
-            Packet::PingResp => {}
+            Packet::PingResp => self.pings = self.pings.saturating_sub(1),
             Packet::Disconnect(end) => {
-                return Err(Leave::Disconnected(told(end.reason, &end.properties)));
+                let why = told(end.reason, &end.properties);
+                return Err(Leave::Disconnected(end.reason, why));
             }
             _ => return Err(Fault::protocol("a packet that a server does not send").into()),
         }
@@ -349,6 +364,26 @@ impl Relay {
         }
     }
 
+    /// Finishes what is under way and begins nothing more; when that is done, and the upstream has answered a PINGREQ that is appended to `out`,
+    /// [`Relay::take_output`] ends with [`Leave::Finished`].
+    pub fn finish(&mut self, broker: &mut Broker, out: &mut Vec<u8>, now: Now) {
+        self.finishing = true;
+        broker.set_finishing(self.id, true);
+        self.ping(out, now);
+    }
+
+    /// Whether nothing more need be read from the upstream: what it sends now it will send again when the bridge comes back.
+    pub fn has_heard_all(&self, broker: &Broker) -> bool {
+        self.finishing && self.pings == 0 && !self.is_waiting() && broker.has_finished(self.id)
+    }
+
+    fn ping(&mut self, out: &mut Vec<u8>, now: Now) {
+        codec::encode(&Packet::PingReq, self.upstream.version, out);
+        self.pings += 1;
+        self.ping_sent = Some(now.uptime);
+        self.last_sent = now.uptime;
+    }
+
     /// Notes that bytes have been written to the upstream: a slow link that goes on is not a silent one.
     pub fn wrote(&mut self, now: Now) {
         self.last_sent = now.uptime;
@@ -389,9 +424,7 @@ impl Relay {
         let keep_alive = u64::from(self.upstream.keep_alive) * 1000;
         let due = now.uptime >= self.quiet_since() + keep_alive;
         if keep_alive > 0 && self.ping_sent.is_none() && due {
-            codec::encode(&Packet::PingReq, self.upstream.version, out);
-            self.ping_sent = Some(now.uptime);
-            self.last_sent = now.uptime;
+            self.ping(out, now);
         }
         Ok(())
     }

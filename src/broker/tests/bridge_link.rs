@@ -224,7 +224,7 @@ fn retained_messages_go_out_when_a_rule_is_new_always_or_never() {
         world.settle();
         let now = world.now;
         let bridge = Arc::new(bridge(vec![retaining(Direction::Out, true, send)]));
-        assert!(world.broker.open_bridge(&bridge, now));
+        world.broker.open_bridge(&bridge, now);
         world.settle();
         let mut b = Bridged::of(world, bridge);
         for (round, expected) in expected.into_iter().enumerate() {
@@ -294,7 +294,7 @@ fn the_upstream_is_asked_for_its_retained_messages_as_the_rules_say() {
     );
     b.lose();
     let (broker, now) = (&mut b.world.broker, b.world.now);
-    b.relay = Relay::open(Arc::clone(&b.bridge), v5(), false, broker, now);
+    b.relay = Relay::open(Arc::clone(&b.bridge), v5(), "a:1883", false, broker, now);
     let all =
         format!("SUBSCRIBE #65535 new {how} IfNew always {how} OnSubscribe never {how} Never");
     assert_eq!(b.got(), [all]);
@@ -503,7 +503,7 @@ fn what_the_upstream_says_when_it_leaves_or_refuses_is_told() {
     let (broker, now) = (&mut b.world.broker, b.world.now);
     let rules = vec![rule("in/a", Direction::In, 1)];
     Arc::make_mut(&mut b.bridge).rules = rules;
-    b.relay = Relay::open(Arc::clone(&b.bridge), v5(), false, broker, now);
+    b.relay = Relay::open(Arc::clone(&b.bridge), v5(), "a:1883", false, broker, now);
     b.got();
     let codes = vec![ReasonCode::NotAuthorized];
     b.hears(suback(65_535, codes, text.as_properties()))
@@ -528,7 +528,7 @@ fn an_upstream_without_wildcards_is_not_asked_for_any() {
         ..v5()
     };
     let (broker, now) = (&mut b.world.broker, b.world.now);
-    b.relay = Relay::open(Arc::clone(&b.bridge), to, false, broker, now);
+    b.relay = Relay::open(Arc::clone(&b.bridge), to, "a:1883", false, broker, now);
     let how = "q1 no_local=true retain_as_published=true IfNew";
     assert_eq!(b.got(), [format!("SUBSCRIBE #65535 in/a {how}")]);
     let error = last_error(&b);

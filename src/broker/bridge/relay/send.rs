@@ -5,7 +5,7 @@ use crate::broker::bridge::rules::{SendRetained, remote_topic};
 use crate::broker::bridge::{Leave, Upstream};
 use crate::broker::connection::Alias;
 use crate::broker::route::lower;
-use crate::broker::{Broker, ack};
+use crate::broker::{Broker, ack, marks};
 use crate::clock::Now;
 use crate::wire::packet::{Ack, ConnAck, Publish, RetainHandling, Subscribe, SubscribeOptions};
 use crate::wire::{
@@ -38,6 +38,11 @@ impl Relay {
                 if self.inbox.is_empty() {
                     return if output.close {
                         Err(Leave::Ended(ReasonCode::UnspecifiedError))
+                    } else if out.is_empty()
+                        && self.has_heard_all(broker)
+                        && broker.is_taken(self.id)
+                    {
+                        Err(Leave::Finished)
                     } else {
                         Ok(output.pause)
                     };
@@ -173,25 +178,31 @@ impl Relay {
         let version = upstream.version;
         let stamp = stamp.as_properties();
         let most = upstream.maximum_packet_size.min(codec::MAX_PACKET_SIZE) as usize;
-        // Whether it fits does not hang on the aliases there are: a message that has been sent can be sent again.
-        let plain = stamped(publish, name, Alias::None, stamp, scratch);
-        let length = codec::publish_len(&plain, version);
+        // Whether it fits does not hang on the aliases there are: a message that has been sent can be sent again. What only spares repetitions and loops is
+        // left out if the message does not fit with it.
+        let mut bare = PropertiesBuf::new();
+        let mut publish = *publish;
+        let mut length = stamped_len(&publish, name, stamp, scratch, version);
+        if length > most {
+            publish.properties = marks::without(publish.properties, &mut bare);
+            length = stamped_len(&publish, name, stamp, scratch, version);
+        }
         if length > most {
             return false;
         }
         // Setting an alias makes the packet longer: by the property, and by a byte for each of two lengths.
-        if name.len() > ALIAS_BYTES && length + ALIAS_BYTES + 2 <= most {
-            let alias = aliases.name(name);
-            let topic = if matches!(alias, Alias::Use(_)) {
-                ""
-            } else {
-                name
-            };
-            let named = stamped(publish, topic, alias, stamp, scratch);
-            codec::encode_publish(&named, version, out);
+        let alias = if name.len() > ALIAS_BYTES && length + ALIAS_BYTES + 2 <= most {
+            aliases.name(name)
         } else {
-            codec::encode_publish(&plain, version, out);
-        }
+            Alias::None
+        };
+        let topic = if matches!(alias, Alias::Use(_)) {
+            ""
+        } else {
+            name
+        };
+        let sent = stamped(&publish, topic, alias, stamp, scratch);
+        codec::encode_publish(&sent, version, out);
         true
     }
 
@@ -227,6 +238,7 @@ impl Relay {
         if connack.reason.is_error() {
             return Err(Leave::Ended(connack.reason));
         }
+        self.release(broker, out);
         broker.replay_to_bridge(self.id, &self.bridge);
         let subscribed = std::mem::replace(&mut self.subscribed, true);
         let bridge = std::sync::Arc::clone(&self.bridge);
@@ -259,7 +271,7 @@ impl Relay {
             let free = (1..=number)
                 .rev()
                 .filter_map(PacketId::new)
-                .find(|id| !broker.is_inflight(self.id, *id));
+                .find(|id| !broker.is_used(self.id, *id));
             let Some(packet_id) = free else { break };
             number = packet_id.get() - 1;
             let subscribe = Subscribe {
@@ -273,6 +285,21 @@ impl Relay {
         }
         self.progress = now.uptime;
         Ok(())
+    }
+
+    /// What the upstream may hold as received since an earlier stay is released: before that, nothing new has these identifiers. Nobody waits for it, so an
+    /// upstream that does not answer for an identifier it does not know is no worse for that.
+    fn release(&mut self, broker: &mut Broker, out: &mut Vec<u8>) {
+        if self.upstream.maximum_qos != QoS::ExactlyOnce && !self.releasing.is_empty() {
+            self.releasing.clear();
+            broker.released(&self.bridge);
+        }
+        let mut ids: Vec<PacketId> = self.releasing.iter().copied().collect();
+        ids.sort_unstable();
+        for packet_id in ids {
+            let pubrel = Packet::PubRel(ack(packet_id, ReasonCode::Success));
+            codec::encode(&pubrel, self.upstream.version, out);
+        }
     }
 }
 
@@ -299,4 +326,16 @@ fn stamped<'b>(
         properties,
         ..*publish
     }
+}
+
+/// The length of such a message without an alias.
+fn stamped_len(
+    publish: &Publish<'_>,
+    topic: &str,
+    stamp: Properties<'_>,
+    scratch: &mut PropertiesBuf,
+    version: ProtocolVersion,
+) -> usize {
+    let plain = stamped(publish, topic, Alias::None, stamp, scratch);
+    codec::publish_len(&plain, version)
 }
