@@ -128,6 +128,8 @@ enum Owner {
     Session(SessionIndex),
     /// A session's messages that must be sent again.
     Resend(SessionIndex),
+    /// A bridge's session, for the topics of its messages.
+    Topics(SessionIndex),
     /// A shared group's queue.
     Group(GroupIndex),
 }
@@ -189,6 +191,8 @@ pub struct Broker {
     moments: bridge::Moments,
     /// There is, or was, a session that may not do everything: until then no delivery asks.
     restricted: bool,
+    /// A bridge refuses messages when its queue is full: otherwise no message asks.
+    refusing: bool,
     restoring: restore::Restoring,
     routes: Routes,
     scratch: PropertiesBuf,
@@ -238,6 +242,7 @@ impl Broker {
             bridges: BTreeMap::new(),
             moments: bridge::Moments::default(),
             restricted: false,
+            refusing: false,
             restoring: restore::Restoring::default(),
             routes: Routes::default(),
             scratch: PropertiesBuf::new(),

@@ -134,7 +134,7 @@ impl Broker {
             );
             return Ok(());
         }
-        let published = self.publish(parts, Some(session));
+        let published = self.publish_or_refuse(parts, Some(session));
         // A client that cannot be told is sent away if the message was refused, and comes back with it; not if it only was not retained.
         if published.refused && !self.is_told(id) {
             return Err(Fault {
@@ -185,7 +185,7 @@ impl Broker {
             return Ok(());
         }
         let level = self.durability_of(parts.topic);
-        let published = self.publish(parts, Some(session));
+        let published = self.publish_or_refuse(parts, Some(session));
         let told = self.is_told(id);
         if published.refused && !told {
             return Err(Fault {

@@ -8,7 +8,7 @@ use super::listener::{binds, path, protocol, text, tls_version, version, websock
 use super::read::{qos, session_expiry, whole_seconds};
 use super::tree::{Problem, Section, Value};
 use super::{Config, ConfigError};
-use crate::broker::bridge::{Bridge, Direction, Rule};
+use crate::broker::bridge::{Bridge, Direction, QueueFull, QueuePolicy, Rule};
 use crate::net::bridge::{Address, BridgeSettings, Password, Transport};
 use crate::net::listener::Protocol;
 use crate::net::tls::CertificateFiles;
@@ -107,6 +107,7 @@ fn bridge(s: &mut Section<'_, '_>, max_packet_size: u32) -> Option<BridgeSetting
         .unwrap_or(30_000),
         session_expiry: session_expiry(s, "session_expiry", u32::MAX),
         dead_letter_topic: dead_letter_topic(s),
+        queue: queue_policy(s),
     };
     let short = Duration::from_millis(10);
     let restart_timeout_base = s.duration("restart_timeout_base", second, short..=HOUR);
@@ -133,6 +134,23 @@ fn bridge(s: &mut Section<'_, '_>, max_packet_size: u32) -> Option<BridgeSetting
         restart_timeout_cap,
         max_packet_size,
     })
+}
+
+fn queue_policy(s: &mut Section<'_, '_>) -> QueuePolicy {
+    let expected = "\"drop_newest\", \"drop_oldest\" or \"refuse\"";
+    QueuePolicy {
+        max_queued_messages: s.optional_number("max_queued_messages", 1..=u64::MAX),
+        max_queued_bytes: s.optional_number("max_queued_bytes", 1..=u64::MAX),
+        queue_full: s.get("queue_full", QueueFull::DropNewest, expected, |value| {
+            Some(match value.as_text()? {
+                "drop_newest" => QueueFull::DropNewest,
+                "drop_oldest" => QueueFull::DropOldest,
+                "refuse" => QueueFull::Refuse,
+                _ => return None,
+            })
+        }),
+        live_first: s.flag("live_first", false),
+    }
 }
 
 fn keepalive(s: &mut Section<'_, '_>) -> u16 {
@@ -259,8 +277,15 @@ fn rule(s: &mut Section<'_, '_>) -> Option<Rule> {
     let local = s.get("local_prefix", String::new(), expected, owned);
     let expected = "what the upstream's topics begin with";
     let remote = s.get("remote_prefix", String::new(), expected, owned);
+    let keep_latest = s.flag("keep_latest", false);
+    if keep_latest && direction == Direction::In {
+        s.reject(
+            "keep_latest",
+            "is for what goes out; expected direction = \"out\" or \"both\" with it",
+        );
+    }
     match Rule::new(&pattern?, direction, qos, &local, &remote) {
-        Ok(rule) => Some(rule),
+        Ok(rule) => Some(rule.keeping_latest(keep_latest)),
         Err(what) => {
             s.reject("pattern", what);
             None

@@ -5,12 +5,15 @@
 //! identifier: a delivery of this broker is a publish at the upstream, a delivery of the upstream is a publish here, and the hand-shakes are the same.
 //! So what a bridge must remember is what sessions remember anyway: this broker's for what it sends and what it has received, the upstream's for the rest.
 
+mod backlog;
 mod closed;
 mod relay;
 mod rules;
 mod state;
 mod upstream;
 
+pub(super) use backlog::Backlog;
+pub use backlog::{QueueFull, QueuePolicy};
 pub use closed::{Dropped, NotDropped};
 pub use relay::{Leave, Relay};
 pub use rules::{Direction, Rule};
@@ -51,6 +54,8 @@ pub struct Bridge {
     pub session_expiry: u32,
     /// Where messages go that the upstream will never take; without it they are dropped, and counted all the same.
     pub dead_letter_topic: Option<Box<str>>,
+    /// How messages wait for the upstream.
+    pub queue: QueuePolicy,
 }
 
 impl Bridge {
@@ -84,6 +89,7 @@ impl Broker {
             return new;
         };
         if let Some(session) = self.connections[id.0 as usize].session {
+            self.set_queue_policy(session, bridge);
             let wanted = bridge.rules.iter().filter(|rule| rule.goes_out());
             let wanted: Vec<&Rule> = wanted.collect();
             let filters = self.filters_of(session);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::broker::bridge::{Bridge, Direction, Leave, Login, Relay, Rule, Speech, Upstream};
+use crate::broker::bridge::{
+    Bridge, Direction, Leave, Login, QueuePolicy, Relay, Rule, Speech, Upstream,
+};
 use crate::wire::packet::{ConnAck, SubAck};
 
 /// A rule without prefixes.
@@ -21,11 +23,12 @@ pub(super) fn bridge(rules: Vec<Rule>) -> Bridge {
         response_timeout_ms: 30_000,
         session_expiry: u32::MAX,
         dead_letter_topic: Some("dead".into()),
+        queue: QueuePolicy::default(),
     }
 }
 
 /// An upstream that takes everything, and has the session of before.
-fn upstream(version: ProtocolVersion) -> Upstream {
+pub(super) fn upstream(version: ProtocolVersion) -> Upstream {
     Upstream {
         version,
         session_present: true,
@@ -38,33 +41,39 @@ fn upstream(version: ProtocolVersion) -> Upstream {
 }
 
 /// A world with a bridge that is connected.
-struct Bridged {
-    world: World,
-    bridge: Arc<Bridge>,
+pub(super) struct Bridged {
+    pub world: World,
+    pub bridge: Arc<Bridge>,
     relay: Option<Relay>,
     version: ProtocolVersion,
 }
 
 impl Bridged {
-    fn new(rules: Vec<Rule>) -> Bridged {
+    pub fn new(rules: Vec<Rule>) -> Bridged {
         Bridged::to(rules, upstream(ProtocolVersion::V5))
     }
 
-    fn to(rules: Vec<Rule>, upstream: Upstream) -> Bridged {
-        let mut bridged = Bridged {
-            world: World::new(),
-            bridge: Arc::new(bridge(rules)),
-            relay: None,
-            version: upstream.version,
-        };
-        let now = bridged.world.now;
-        assert!(bridged.world.broker.open_bridge(&bridged.bridge, now));
-        bridged.world.settle();
+    pub fn to(rules: Vec<Rule>, upstream: Upstream) -> Bridged {
+        let mut bridged = Bridged::of(bridge(rules));
         bridged.connect(upstream);
         bridged
     }
 
-    fn connect(&mut self, upstream: Upstream) {
+    /// A world with a bridge that is not connected.
+    pub fn of(bridge: Bridge) -> Bridged {
+        let mut bridged = Bridged {
+            world: World::new(),
+            bridge: Arc::new(bridge),
+            relay: None,
+            version: ProtocolVersion::V5,
+        };
+        let now = bridged.world.now;
+        assert!(bridged.world.broker.open_bridge(&bridged.bridge, now));
+        bridged.world.settle();
+        bridged
+    }
+
+    pub fn connect(&mut self, upstream: Upstream) {
         self.version = upstream.version;
         let bridge = Arc::clone(&self.bridge);
         let now = self.world.now;
@@ -73,18 +82,18 @@ impl Bridged {
         assert!(self.relay.is_some());
     }
 
-    fn relay(&mut self) -> (&mut Relay, &mut Broker, Now) {
+    pub fn relay(&mut self) -> (&mut Relay, &mut Broker, Now) {
         let relay = self.relay.as_mut().expect("connected");
         (relay, &mut self.world.broker, self.world.now)
     }
 
-    fn lose(&mut self) {
+    pub fn lose(&mut self) {
         let relay = self.relay.take().expect("connected");
         relay.close(&mut self.world.broker, self.world.now);
     }
 
     /// The process dies.
-    fn crash(&mut self) {
+    pub fn crash(&mut self) {
         self.relay = None;
         self.world.crash();
         let now = self.world.now;
@@ -92,13 +101,13 @@ impl Bridged {
     }
 
     /// What the upstream gets, one line a packet; what must be committed for it is.
-    fn got(&mut self) -> Vec<String> {
+    pub fn got(&mut self) -> Vec<String> {
         self.world.settle();
         self.got_now()
     }
 
     /// What the upstream gets before anything more is committed.
-    fn got_now(&mut self) -> Vec<String> {
+    pub fn got_now(&mut self) -> Vec<String> {
         let mut out = Vec::new();
         loop {
             let before = out.len();
@@ -116,14 +125,14 @@ impl Bridged {
     }
 
     /// The upstream sends a packet; what it gets at once.
-    fn hears(&mut self, packet: Packet<'_>) -> Result<Vec<String>, Leave> {
+    pub fn hears(&mut self, packet: Packet<'_>) -> Result<Vec<String>, Leave> {
         let mut out = Vec::new();
         let (relay, broker, now) = self.relay();
         relay.receive(packet, broker, &mut out, now)?;
         Ok(show(&out, self.version))
     }
 
-    fn publish(&mut self, publish: Publish<'_>) {
+    pub fn publish(&mut self, publish: Publish<'_>) {
         let device = self.world.connect(&publisher());
         self.world.publish(device, publish);
         self.world.settle();

@@ -10,11 +10,11 @@ use crate::broker::bridge::{Bridge, Direction, Login, Relay, Speech, Upstream};
 /// Messages each way.
 const MESSAGES: usize = 12;
 
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
     /// A number below this one.
-    fn below(&mut self, most: u64) -> u64 {
+    pub fn below(&mut self, most: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
