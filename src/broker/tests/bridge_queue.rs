@@ -154,7 +154,7 @@ fn a_full_queue_refuses_a_message_before_anybody_is_given_it() {
         "PUBACK #5 QuotaExceeded",
     ];
     assert_eq!(b.world.got(device), refused);
-    assert_eq!(b.world.got(reader), ["PUBLISH q0 a=6"]);
+    assert_eq!(b.world.got(reader), ["PUBLISH a=6"]);
     // One that cannot be told is sent away.
     let old = b.world.connect(&publisher());
     b.world.publish(old, message(1, 1, "a", "7"));
@@ -165,7 +165,7 @@ fn a_full_queue_refuses_a_message_before_anybody_is_given_it() {
     let dying = b.world.connect(&client("dying").will(1, "a", "will"));
     b.world.lose(dying);
     b.world.settle();
-    assert_eq!(b.world.got(reader), ["PUBLISH #2 q1 a=will"]);
+    assert_eq!(b.world.got(reader), ["PUBLISH #3 q1 a=will"]);
     assert_eq!((b.figures().dropped, b.figures().refused), (1, 4));
     // When there is room, messages are taken again.
     b.connect_again();
@@ -194,7 +194,7 @@ fn what_another_bridge_brings_is_left_to_its_upstream_when_it_is_refused() {
     relay.receive(packet, broker, &mut out, now).expect("taken");
     b.world.settle();
     let left = relay.take_output(&mut b.world.broker, &mut out, now);
-    assert_eq!(left, Err(Leave::Ended(ReasonCode::QuotaExceeded)));
+    assert!(matches!(left, Err(Leave::Ended(_))), "{left:?}");
     assert!(
         show(&out, ProtocolVersion::V5).is_empty(),
         "no acknowledgement"
@@ -248,12 +248,10 @@ fn a_newer_message_takes_the_place_of_the_one_of_its_topic_that_waits() {
     // Two on their way are not touched; what waits is.
     assert_eq!(b.got(), ["PUBLISH #1 q1 all/x=1", "PUBLISH #2 q1 all/x=2"]);
     b.publish_all(&[(1, "y", "3")]);
-    assert_eq!(b.drain(), ["x=3", "y=3"]);
-    for (id, kind) in [(1, 1), (2, 1)] {
-        assert_eq!(kind, 1);
+    for id in [1, 2] {
         b.hears(Packet::PubAck(success(id))).expect("taken");
     }
-    assert_eq!(b.drain(), [""; 0]);
+    assert_eq!(b.drain(), ["x=3", "y=3"]);
     b.world.assert_nothing_left();
 }
 
@@ -327,11 +325,11 @@ fn live_messages_go_first_and_the_backlog_has_its_share() {
     for line in got {
         b.take(&line, &mut order);
     }
-    // A heavy flow of live messages: two arrive for each that is taken.
+    // A heavy flow of live messages: three arrive where two are taken.
     let mut live = 0;
     for _ in 0..300 {
-        for _ in 0..2 {
-            b.publish(message(2, 1, "new", &live.to_string()));
+        for _ in 0..3 {
+            b.publish(message(1, 1, "new", &live.to_string()));
             live += 1;
         }
         for line in b.got() {
@@ -454,11 +452,79 @@ fn what_expires_while_it_waits_is_not_sent_and_counted() {
     let now = b.world.now;
     b.world.broker.open_bridge(&b.bridge, now);
     b.connect_again();
-    assert_eq!(b.got()[0], "PUBLISH #1 q1 dup expiry=4990 a=x");
+    assert_eq!(b.got()[0], "PUBLISH #1 q1 a=x expiry 4990");
     b.world.jump(6_000_000);
     b.hears(Packet::PubAck(success(1))).expect("taken");
     assert_eq!(b.drain().len(), 0, "all others have expired");
     b.hears(Packet::PubAck(success(2))).expect("taken");
     assert_eq!(b.figures().queued, 0);
     b.world.assert_nothing_left();
+}
+
+/// Run it by name, with `--nocapture`: what a long backlog takes in memory and time, the disk of these tests aside.
+#[test]
+#[ignore = "measures"]
+fn measure_a_backlog_of_a_million() {
+    let count: usize = 1_000_000;
+    for keep_latest in [false, true] {
+        let rules = vec![
+            rule("all/#", Direction::Out, 2),
+            rule("#", Direction::Out, 2).keeping_latest(keep_latest),
+        ];
+        let mut b = Bridged::of(Bridge {
+            queue: at_most(2_000_000, QueueFull::DropNewest),
+            max_inflight_messages: Some(1000),
+            ..bridge(rules)
+        });
+        let device = b.world.connect(&publisher());
+        let send = |b: &mut Bridged, from: usize, to: usize, prefix: &str| {
+            let start = std::time::Instant::now();
+            for n in from..to {
+                let topic = format!("{prefix}/{}", n % 10_000);
+                b.world
+                    .publish(device, message(1, 1, &topic, "a payload of some bytes"));
+                if n % 1000 == 999 {
+                    b.world.settle_disk();
+                    b.world.got(device);
+                    b.world.taken.clear();
+                }
+            }
+            let each = start.elapsed() / u32::try_from(to - from).expect("few");
+            println!("{prefix}: {each:?} a message, {} wait", b.figures().queued);
+        };
+        send(&mut b, 0, count, "all");
+        send(&mut b, 0, 100_000, "one");
+        send(&mut b, 0, 100_000, "one");
+        b.world.settle();
+        b.connect_again();
+        let start = std::time::Instant::now();
+        let (mut taken, mut out) = (0_u32, Vec::new());
+        loop {
+            b.world.settle();
+            b.world.taken.clear();
+            let (relay, broker, now) = b.relay();
+            relay.take_output(broker, &mut out, now).expect("stays");
+            if out.is_empty() && b.world.is_quiet() {
+                break;
+            }
+            let bytes = std::mem::take(&mut out);
+            let mut rest = &bytes[..];
+            while let Some(length) = codec::frame_len(rest, u32::MAX).expect("good") {
+                let packet = codec::decode(&rest[..length], ProtocolVersion::V5);
+                let Ok(Packet::Publish(publish)) = packet else {
+                    panic!("{packet:?}");
+                };
+                let id = publish.packet_id.expect("QoS 1");
+                let (relay, broker, now) = b.relay();
+                let ack = Packet::PubAck(success(id.get()));
+                relay.receive(ack, broker, &mut out, now).expect("taken");
+                (rest, taken) = (&rest[length..], taken + 1);
+            }
+        }
+        let each = start.elapsed() / taken;
+        println!("{taken} drained, {each:?} a message");
+        let start = std::time::Instant::now();
+        b.figures();
+        println!("figures: {:?}", start.elapsed());
+    }
 }

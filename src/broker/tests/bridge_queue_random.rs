@@ -34,6 +34,7 @@ struct Run {
     /// Packets on their way to the upstream.
     wire: Vec<String>,
     connected: bool,
+    crashed: bool,
     gone: u64,
 }
 
@@ -60,6 +61,7 @@ impl Run {
             received: BTreeSet::new(),
             wire: Vec::new(),
             connected: false,
+            crashed: false,
             gone: 0,
         }
     }
@@ -89,6 +91,7 @@ impl Run {
         self.gone += self.count_gone();
         self.wire.clear();
         self.connected = false;
+        self.crashed = true;
         self.b.crash();
     }
 
@@ -158,11 +161,11 @@ impl Run {
         self.b.world.broker.audit().expect("the accounts agree");
     }
 
-    fn run(&mut self, qos: impl Fn(&mut Random) -> u8) {
+    fn run(&mut self, crashes: bool, qos: impl Fn(&mut Random) -> u8) {
         let mut n = 0;
         while n < MESSAGES {
             match self.random.below(40) {
-                0 => self.crash(),
+                0 if crashes => self.crash(),
                 1 | 2 => self.lose(),
                 3..=6 => self.connect(),
                 7..=16 => {
@@ -194,8 +197,9 @@ impl Run {
             }
         }
         let lost = self.published.keys().filter(|n| !seen.contains(n)).count() as u64;
-        // At QoS 1, what was superseded or dropped after a crash may have arrived before it.
-        let crossed = if exactly_once {
+        // At QoS 1, what was superseded or dropped after a crash may have arrived before it; and what makes room when topics are read is on disk a
+        // little later, so that a crash has it happen, and counted, twice.
+        let crossed = if exactly_once && !(self.way.keep_latest && self.crashed) {
             lost == self.gone
         } else {
             lost <= self.gone
@@ -232,10 +236,10 @@ impl Run {
 fn try_way(way: Way) {
     for seed in 0..150 {
         let mut run = Run::new(seed, way);
-        run.run(|_| 2);
+        run.run(seed % 3 > 0, |_| 2);
         run.check(seed, true);
         let mut run = Run::new(seed, way);
-        run.run(|random| 1 + random.below(2) as u8);
+        run.run(seed % 3 > 0, |random| 1 + random.below(2) as u8);
         run.check(seed, false);
     }
 }
