@@ -485,3 +485,112 @@ fn hot(item: &Queued) -> u64 {
         0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(seq: u64, expires: u64) -> Queued {
+        Queued {
+            seq: Seq(seq),
+            body: None,
+            ids: SubscriptionIds::NONE,
+            expires,
+            size: (seq % 7) as u32,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            level: Durability::Fsync,
+            reveals: Stamp::NONE,
+            dup: false,
+        }
+    }
+
+    #[test]
+    fn a_message_takes_48_bytes() {
+        assert_eq!(size_of::<Queued>(), 48);
+    }
+
+    /// Whatever is put in and taken out, anywhere: the queue is what a plain list would be.
+    #[test]
+    fn holes_are_not_seen() {
+        let mut state = 1_u64;
+        let mut below = |most: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) % most
+        };
+        let mut queue = Queue::new(QueueKey(1));
+        let mut model: Vec<Seq> = Vec::new();
+        let mut live: Vec<Seq> = Vec::new();
+        let mut swept = 0;
+        for seq in 0..50_000 {
+            let grows = (seq / 5000) % 2 == 0;
+            for _ in 0..if grows { 1 } else { 2 } {
+                let all: Vec<Seq> = model.iter().chain(&live).copied().collect();
+                match below(12) {
+                    0..=2 if !all.is_empty() => {
+                        let gone = all[below(all.len() as u64) as usize];
+                        assert_eq!(queue.remove(gone).map(|item| item.seq), Some(gone));
+                        assert!(queue.find(gone).is_none() && queue.remove(gone).is_none());
+                        model.retain(|seq| *seq != gone);
+                        live.retain(|seq| *seq != gone);
+                    }
+                    3..=5 => {
+                        let next = queue.next().and_then(|at| queue.take(at));
+                        if let Some(item) = next {
+                            let lane = if live.first() == Some(&item.seq) {
+                                &mut live
+                            } else {
+                                &mut model
+                            };
+                            assert_eq!(lane.remove(0), item.seq);
+                        }
+                    }
+                    6 => assert_eq!(
+                        queue.take_oldest().map(|item| item.seq),
+                        if model.is_empty() {
+                            (!live.is_empty()).then(|| live.remove(0))
+                        } else {
+                            Some(model.remove(0))
+                        }
+                    ),
+                    7 if below(50) == 0 => {
+                        queue.end_live();
+                        model.append(&mut live);
+                    }
+                    8 if below(20) == 0 => {
+                        let (expired, next) = queue.sweep(swept, 50, seq);
+                        swept = next.unwrap_or(0);
+                        for item in expired {
+                            assert!(item.is_expired(seq));
+                            model.retain(|seq| *seq != item.seq);
+                            live.retain(|seq| *seq != item.seq);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            let expires = if seq % 3 == 0 { seq + 100 } else { 0 };
+            if live.is_empty() && below(10) > 0 {
+                queue.insert(item(seq, expires));
+                model.push(Seq(seq));
+            } else {
+                queue.insert_live(item(seq, expires));
+                live.push(Seq(seq));
+            }
+            let all = model.iter().chain(&live);
+            assert_eq!(queue.len(), model.len() + live.len());
+            assert_eq!(queue.bytes(), all.clone().map(|seq| seq.0 % 7).sum::<u64>());
+            assert_eq!(
+                queue.front().map(|item| item.seq),
+                all.clone().next().copied()
+            );
+            if seq % 100 == 0 {
+                assert!(queue.messages().map(|item| item.seq).eq(all.copied()));
+                let holes = queue.backlog.holes + queue.live.holes;
+                assert!(holes <= queue.len() + 64, "{holes}");
+            }
+        }
+    }
+}

@@ -139,8 +139,10 @@ fn bridge(s: &mut Section<'_, '_>, max_packet_size: u32) -> Option<BridgeSetting
 fn queue_policy(s: &mut Section<'_, '_>) -> QueuePolicy {
     let expected = "\"drop_newest\", \"drop_oldest\" or \"refuse\"";
     QueuePolicy {
-        max_queued_messages: s.optional_number("max_queued_messages", 1..=u64::MAX),
-        max_queued_bytes: s.optional_number("max_queued_bytes", 1..=u64::MAX),
+        max_queued_messages: (s.has("max_queued_messages"))
+            .then(|| s.number("max_queued_messages", u64::MAX, 1..=u64::MAX)),
+        max_queued_bytes: (s.has("max_queued_bytes"))
+            .then(|| s.size("max_queued_bytes", u64::MAX, 1..=u64::MAX)),
         queue_full: s.get("queue_full", QueueFull::DropNewest, expected, |value| {
             Some(match value.as_text()? {
                 "drop_newest" => QueueFull::DropNewest,
@@ -346,6 +348,29 @@ mod tests {
         assert_eq!(bridge.session_expiry, u32::MAX);
         assert_eq!(bridge.rules[0].qos(), QoS::ExactlyOnce);
         assert!(bridge.rules[0].goes_out() && !bridge.rules[0].goes_in());
+    }
+
+    #[test]
+    fn how_messages_wait_is_read_and_checked() {
+        let text = format!(
+            "[[bridges]]\nname = 'b'\naddress = 'u'\nremote_clientid = 'c'\nmax_queued_messages = 5\n\
+             max_queued_bytes = '6kB'\nqueue_full = 'refuse'\nlive_first = true\n{TOPIC}keep_latest = true\n"
+        );
+        let bridge = &parse(&text).expect("good")[0].bridge;
+        let policy = QueuePolicy {
+            max_queued_messages: Some(5),
+            max_queued_bytes: Some(6000),
+            queue_full: QueueFull::Refuse,
+            live_first: true,
+        };
+        assert_eq!(bridge.queue, policy);
+        assert!(bridge.rules[0].keeps_latest());
+        let unknown = problem("address = 'u'\nqueue_full = 'block'");
+        assert!(unknown.contains("\"drop_newest\", \"drop_oldest\" or \"refuse\""));
+        assert!(problem("address = 'u'\nmax_queued_messages = 0").contains("1 or more"));
+        let inward = text.replace("keep_latest", "direction = 'in'\nkeep_latest");
+        let problems = parse(&inward).expect_err("nothing goes out");
+        assert!(problems[0].contains("keep_latest: is for what goes out"));
     }
 
     #[test]
