@@ -215,6 +215,29 @@ impl Broker {
             || !stored && self.is_memory_short(size)
     }
 
+    /// As [`Broker::is_queue_full`], when those have gone that have waited longest and have expired.
+    fn stays_full(
+        &mut self,
+        index: SessionIndex,
+        size: u64,
+        stored: bool,
+        mut older: Option<Older>,
+    ) -> bool {
+        while self.is_queue_full(index, size, stored, older) {
+            let queue = &mut self.sessions[index.0 as usize].queue;
+            let expired = queue.front().filter(|it| it.is_expired(self.now.unix));
+            let Some(seq) = expired.map(|item| item.seq) else {
+                return true;
+            };
+            older = older.filter(|older| older.seq != seq);
+            if let Some(item) = queue.take_oldest() {
+                self.count_expired(Some(index));
+                self.let_go(index, &item);
+            }
+        }
+        false
+    }
+
     /// Whether a message is larger than what there would be room for if nothing waited in a session's queue.
     fn never_fits(&self, index: SessionIndex, size: u64, stored: bool) -> bool {
         let queue = &self.sessions[index.0 as usize].queue;
@@ -238,7 +261,7 @@ impl Broker {
         let older = self.older_waiting(index, topic, stored);
         // What can never fit is not worth coming again.
         if self.may_send_at_once(index)
-            || !self.is_queue_full(index, size, stored, older)
+            || !self.stays_full(index, size, stored, older)
             || self.never_fits(index, size, stored)
         {
             return false;
@@ -260,7 +283,7 @@ impl Broker {
         admitted: bool,
     ) -> bool {
         let (size, stored) = (u64::from(item.size), item.is_stored());
-        if self.is_queue_full(index, size, stored, older) {
+        if self.stays_full(index, size, stored, older) {
             let backlog = self.sessions[index.0 as usize].backlog.as_mut();
             let answer = backlog.map_or(QueueFull::DropNewest, |it| it.policy.queue_full);
             let takes = answer == QueueFull::DropOldest || answer == QueueFull::Refuse && admitted;

@@ -428,6 +428,31 @@ fn the_newest_of_a_topic_is_not_followed_by_an_older_one_after_a_crash() {
 }
 
 #[test]
+fn what_has_expired_makes_room() {
+    for queue_full in [
+        QueueFull::DropNewest,
+        QueueFull::DropOldest,
+        QueueFull::Refuse,
+    ] {
+        let mut b = waiting(at_most(2, queue_full));
+        let device = b.world.connect(&client("device"));
+        for id in [1, 2] {
+            let expiry = Property::MessageExpiryInterval(5);
+            b.world
+                .publish_with(device, message(1, id, "a", "old"), &[expiry]);
+        }
+        b.world.jump(5000);
+        b.publish_all(&[(1, "a", "1"), (1, "a", "2")]);
+        let figures = b.figures();
+        assert_eq!((figures.queued, figures.expired), (2, 2), "{queue_full:?}");
+        assert_eq!((figures.dropped, figures.refused), (0, 0), "{queue_full:?}");
+        b.connect_again();
+        assert_eq!(b.drain(), ["a=1", "a=2"]);
+        b.world.assert_nothing_left();
+    }
+}
+
+#[test]
 fn what_expires_while_it_waits_is_not_sent_and_counted() {
     let mut b = waiting(QueuePolicy::default());
     let device = b.world.connect(&client("device"));
