@@ -3,6 +3,7 @@
 mod kill;
 mod link;
 mod mosquitto;
+mod peers;
 mod proxy;
 mod reload;
 mod secure;

@@ -117,6 +117,7 @@ impl Running {
         let stop = Arc::new(Notify::new());
         let mut caller = Caller {
             speech: first_speech(&settings),
+            closed: 0,
             subscribed: false,
             memory,
             core,
@@ -163,6 +164,8 @@ struct Caller {
     settings: BridgeSettings,
     /// What the upstream was found to speak.
     speech: Speech,
+    /// How often the upstream closed the connection during this call instead of answering CONNECT.
+    closed: u32,
     /// The upstream has been subscribed to.
     subscribed: bool,
     memory: Memory,
@@ -217,12 +220,22 @@ impl Caller {
 
     /// Connects to an address and serves the connection until it ends.
     async fn call(&mut self, address: &Address) -> Ended {
+        let known = self.speech;
+        self.closed = 0;
         let accepted = loop {
             match self.connect(address).await {
-                Ok(Some(accepted)) => break accepted,
+                Ok(Some(accepted)) => break Ok(accepted),
                 Ok(None) => {}
-                Err(error) => return Ended::NotConnected(format!("{address}: {error}")),
+                Err(error) => break Err(error),
             }
+        };
+        if self.closed > 0 {
+            // What was tried because of it was a guess, which the next call does not begin with.
+            self.speech = known;
+        }
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => return Ended::NotConnected(format!("{address}: {error}")),
         };
         let upstream = accepted.upstream;
         tracing::info!(bridge = &*self.settings.bridge.name, %address, version = ?upstream.version, present = upstream.session_present, "bridge connected");
@@ -302,11 +315,7 @@ impl Caller {
         };
         let length = match timeout(settings.connect_timeout, handshake).await {
             Ok(Ok(length)) => length,
-            // A broker that does not know the bridge's bit may close the connection instead of saying so.
-            Ok(Err(error)) if self.speech == Speech::V311Bridge && is_closed(&error) => {
-                self.speech = Speech::V311;
-                return Ok(None);
-            }
+            Ok(Err(error)) if is_closed(&error) && self.try_other_speech() => return Ok(None),
             Ok(Err(error)) => return Err(error),
             Err(_) => return Err(io::Error::other("no CONNACK in time")),
         };
@@ -342,6 +351,16 @@ impl Caller {
             upstream,
             input,
         }))
+    }
+
+    /// Whether to connect once more after the upstream closed the connection instead of answering. A broker that does not know MQTT 5 (RabbitMQ before
+    /// 3.13) or the bridge's bit may do that; but a link that is cut looks the same, so MQTT 5 is tried twice.
+    fn try_other_speech(&mut self) -> bool {
+        self.closed += 1;
+        match self.speech {
+            Speech::V5 if self.closed == 1 => self.settings.version.is_none(),
+            _ => self.lower_speech(),
+        }
     }
 
     /// The next thing to speak, if there is any.
