@@ -381,6 +381,35 @@ fn light_live_traffic_overtakes_a_cold_backlog_at_once() {
 }
 
 #[test]
+fn a_cold_backlog_has_its_share_although_a_live_message_is_always_there() {
+    let mut b = Bridged::of(Bridge {
+        max_inflight_messages: Some(1),
+        ..all(QueuePolicy {
+            live_first: true,
+            ..QueuePolicy::default()
+        })
+    });
+    for n in 0..50 {
+        b.publish(message(1, 1, "old", &n.to_string()));
+    }
+    b.crash();
+    b.connect_again();
+    b.publish(message(1, 1, "new", "x"));
+    let mut taken = Vec::new();
+    for _ in 0..100 {
+        // One is on its way, and one waits whenever the window opens.
+        b.publish(message(1, 1, "new", "x"));
+        for line in b.got() {
+            b.take(&line, &mut taken);
+        }
+    }
+    let old = taken.iter().filter(|line| line.starts_with("old"));
+    assert_eq!(old.count(), 100 / 9, "{taken:?}");
+    assert_eq!(b.drain().len(), 50 + 101 - taken.len());
+    b.world.assert_nothing_left();
+}
+
+#[test]
 fn what_was_on_its_way_is_not_held_up_by_the_backlog_after_a_crash() {
     let mut b = waiting(QueuePolicy {
         live_first: true,
