@@ -66,7 +66,7 @@
 //! - QoS 1 packet identifiers are written only with rows that are written anyway; after a crash a message may go out again under a new one.
 //! - A bridge is a client of both sides: a relay hands packets from its durable session to the upstream under the same identifiers, and back. So the state
 //!   of its exchanges is that of sessions, and nothing else has to be remembered (broker/bridge).
-//!//! - Of each topic a bridge may keep only the newest waiting message (broker/bridge/backlog.rs). Topics are in the bodies; after a restart they are read
+//! - Of each topic a bridge may keep only the newest waiting message (broker/bridge/backlog.rs). Topics are in the bodies; after a restart they are read
 //!   once in the background, rather than written into each row a second time.
 //!
 //! # Deliberately absent
