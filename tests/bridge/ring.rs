@@ -115,3 +115,30 @@ fn over_two_bridges_to_the_same_broker_everything_arrives_once() {
     wait_until_connected(&two, "second");
     assert_once_everywhere(&[&one, &two]);
 }
+
+#[test]
+fn a_store_that_was_replaced_by_an_older_copy_gives_no_identity_twice() {
+    let identity = |broker: &Broker| {
+        let mut bridge = Connect::new(Version::V5, "bridge")
+            .with(|said| said.user("tidegate-bridge", "1"))
+            .open(broker.addr());
+        bridge.subscribe("heartbeat", 1);
+        let mut device = Connect::new(Version::V5, "device").open(broker.addr());
+        device.publish(&Message::new("heartbeat", "alive", 1));
+        let got = bridge.expect("heartbeat", "alive", 1);
+        let marks = got.properties.users();
+        let id = marks.iter().find(|(name, _)| *name == "tidegate-id");
+        id.expect("an identity").1.to_owned()
+    };
+    let mut broker = cloud("");
+    identity(&broker);
+    broker.stop();
+    let store = broker.data_dir().join("tidegate.redb");
+    let copy = std::fs::read(&store).expect("it is there");
+    broker.start_again();
+    let first = identity(&broker);
+    broker.stop();
+    std::fs::write(&store, copy).expect("written");
+    broker.start_again();
+    assert_ne!(identity(&broker), first);
+}

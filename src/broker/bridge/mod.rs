@@ -6,6 +6,7 @@
 //! So what a bridge must remember is what sessions remember anyway: this broker's for what it sends and what it has received, the upstream's for the rest.
 
 mod addresses;
+mod backlog;
 mod closed;
 mod leave;
 mod relay;
@@ -16,6 +17,8 @@ mod state;
 mod upstream;
 
 pub use super::quota::Rates;
+pub(super) use backlog::Backlog;
+pub use backlog::{QueueFull, QueuePolicy};
 pub use closed::{Dropped, NotDropped};
 pub use leave::Leave;
 pub use relay::Relay;
@@ -66,6 +69,8 @@ pub struct Bridge {
     pub rates_out: Rates,
     /// Where messages go that the upstream will never take; without it they are dropped, and counted all the same.
     pub dead_letter_topic: Option<Box<str>>,
+    /// How messages wait for the upstream.
+    pub queue: QueuePolicy,
 }
 
 impl Bridge {
@@ -100,6 +105,7 @@ impl Broker {
         };
         self.open_record(bridge, new);
         if let Some(session) = self.connections[id.0 as usize].session {
+            self.set_queue_policy(session, bridge);
             let wanted = bridge.rules.iter().filter(|rule| rule.goes_out());
             let wanted: Vec<&Rule> = wanted.collect();
             let filters = self.filters_of(session);

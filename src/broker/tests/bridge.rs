@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::broker::bridge::{
-    Bridge, Direction, Leave, Login, Rates, Relay, Rule, Speech, Upstream,
+    Bridge, Direction, Leave, Login, QueuePolicy, Rates, Relay, Rule, Speech, Upstream,
 };
 use crate::wire::packet::{ConnAck, SubAck};
 
@@ -27,6 +27,7 @@ pub(super) fn bridge(rules: Vec<Rule>) -> Bridge {
         rates_in: Rates::default(),
         rates_out: Rates::default(),
         dead_letter_topic: Some("dead".into()),
+        queue: QueuePolicy::default(),
     }
 }
 
@@ -59,22 +60,23 @@ impl Bridged {
     }
 
     pub fn to(rules: Vec<Rule>, upstream: Upstream) -> Bridged {
-        let mut bridged = Bridged::of(World::new(), Arc::new(bridge(rules)));
-        let now = bridged.world.now;
-        bridged.world.broker.open_bridge(&bridged.bridge, now);
-        bridged.world.settle();
+        let mut bridged = Bridged::of(bridge(rules));
         bridged.connect(upstream);
         bridged
     }
 
-    /// A bridge that is open, and was never connected.
-    pub fn of(world: World, bridge: Arc<Bridge>) -> Bridged {
-        Bridged {
-            world,
-            bridge,
+    /// A world with a bridge that is not connected.
+    pub fn of(bridge: Bridge) -> Bridged {
+        let mut bridged = Bridged {
+            world: World::new(),
+            bridge: Arc::new(bridge),
             relay: None,
             version: ProtocolVersion::V5,
-        }
+        };
+        let now = bridged.world.now;
+        bridged.world.broker.open_bridge(&bridged.bridge, now);
+        bridged.world.settle();
+        bridged
     }
 
     pub fn connect(&mut self, upstream: Upstream) {

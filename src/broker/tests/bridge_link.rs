@@ -218,15 +218,12 @@ fn retained_messages_go_out_when_a_rule_is_new_always_or_never() {
         (SendRetained::Never, [0, 0]),
     ];
     for (send, expected) in cases {
-        let mut world = World::new();
-        let device = world.connect(&client("device"));
-        world.publish(device, retained(1, 1, "r/a", "x"));
-        world.settle();
-        let now = world.now;
-        let bridge = Arc::new(bridge(vec![retaining(Direction::Out, true, send)]));
-        world.broker.open_bridge(&bridge, now);
-        world.settle();
-        let mut b = Bridged::of(world, bridge);
+        let mut b = Bridged::of(bridge(vec![rule("other", Direction::Out, 1)]));
+        b.publish(retained(1, 1, "r/a", "x"));
+        Arc::make_mut(&mut b.bridge).rules = vec![retaining(Direction::Out, true, send)];
+        let now = b.world.now;
+        b.world.broker.open_bridge(&b.bridge, now);
+        b.world.settle();
         for (round, expected) in expected.into_iter().enumerate() {
             b.connect(v5());
             let got = all(&mut b);

@@ -47,8 +47,6 @@ struct Two {
     bridge: Arc<Bridge>,
     speech: Speech,
     wire: Option<Wire>,
-    /// The bridge's session is new though the cloud has one: that must be begun anew.
-    new: bool,
     loss: Loss,
     qos: u8,
     random: Random,
@@ -66,7 +64,6 @@ impl Two {
             bridge: Arc::new(bridge(rules)),
             speech,
             wire: None,
-            new: false,
             loss,
             qos,
             random: Random(seed),
@@ -84,10 +81,16 @@ impl Two {
 
     /// Connects, as a driver would. Before this, nothing can have been subscribed to, so the messages of the cloud begin when it has been done once.
     fn connect(&mut self) {
+        let mut anew = self.edge.broker.begins_anew(&self.bridge, "a:1883");
+        if anew && self.speech.version() != ProtocolVersion::V5 {
+            // A clean session of MQTT 3 ends with its connection: the one that is kept is begun by the next.
+            self.lose_session_of_cloud();
+            anew = false;
+        }
         let peer = self.cloud.accept(self.speech.version());
         let mut out = Vec::new();
         self.bridge
-            .encode_connect(self.speech, Login::default(), self.new, 1 << 20, &mut out);
+            .encode_connect(self.speech, Login::default(), anew, 1 << 20, &mut out);
         let connect = codec::decode(&out, self.speech.version()).expect("a CONNECT");
         self.cloud.send(peer, connect);
         self.cloud.settle();
@@ -114,7 +117,6 @@ impl Two {
             &mut self.edge.broker,
             now,
         );
-        self.new = false;
         self.wire = Some(Wire {
             relay: relay.expect("it does not shut down"),
             peer,
@@ -158,7 +160,7 @@ impl Two {
         let (broker, now) = (&mut self.edge.broker, self.edge.now);
         broker.close_bridges_except(&[], now);
         broker.drop_bridge("cloud", now).expect("it is there");
-        self.new = broker.open_bridge(&self.bridge, now);
+        broker.open_bridge(&self.bridge, now);
     }
 
     /// Moves some packets one way or the other, or lets a disk do something.

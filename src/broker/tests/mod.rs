@@ -8,6 +8,8 @@ mod acl;
 mod bridge;
 mod bridge_addresses;
 mod bridge_link;
+mod bridge_queue;
+mod bridge_queue_random;
 mod bridge_random;
 mod connect;
 mod crash;

@@ -237,9 +237,8 @@ impl Caller {
         accepted: Accepted,
         ended: &Option<io::Result<Leave>>,
     ) -> Served {
-        let taken_over = Leave::Disconnected(ReasonCode::SessionTakenOver);
         let apart = match ended {
-            Some(Ok(leave)) if *leave == taken_over => Some(false),
+            Some(Ok(Leave::Disconnected(ReasonCode::SessionTakenOver, _))) => Some(false),
             // It has answered although another connection had been accepted.
             Some(Ok(Leave::Finished)) => Some(true),
             Some(_) => None,
