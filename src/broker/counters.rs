@@ -92,6 +92,10 @@ counters! {
     bridge_messages_set_aside,
     /// Messages of an upstream that no rule of its bridge lets in, or that this broker does not take.
     bridge_messages_refused,
+    /// Messages that came again, as their identity says, and were not delivered again.
+    repetitions_suppressed,
+    /// Messages not delivered because they go in circles over bridges.
+    bridge_loops_dropped,
     /// Messages read from the store because their bodies were not in memory.
     bodies_fetched,
     /// Batches committed.

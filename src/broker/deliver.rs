@@ -2,6 +2,7 @@
 
 use super::connection::Alias;
 use super::gate::{Arrow, Stamp};
+use super::marks::Mark;
 use super::message::{Message, Parts};
 use super::queue::Queued;
 use super::record::{QueueKey, Seq, Write};
@@ -30,6 +31,7 @@ struct Delivery<'a> {
     dup: bool,
     packet_id: Option<PacketId>,
     ids: &'a [u32],
+    mark: Option<Mark>,
 }
 
 impl Broker {
@@ -61,6 +63,7 @@ impl Broker {
         let most = usize::from(self.settings.limits.max_inflight_messages);
         let connection = &self.connections[id.0 as usize];
         self.client_has_window(index)
+            && !connection.finishing
             && (session.outgoing.len() < most || connection.arrival.bridge)
             && !self.is_outgoing_full(id, FILL_BYTES)
             && !connection.has_had_enough(self.now.uptime)
@@ -82,12 +85,13 @@ impl Broker {
             self.counters.dropped_outgoing_full += 1;
             return;
         }
+        let mark = self.mark(id, offer.parts, None);
         let connection = &mut self.connections[id.0 as usize];
         if connection.has_had_enough(self.now.uptime) {
             self.counters.dropped_quota += 1;
             return;
         }
-        let delivery = Delivery {
+        let mut delivery = Delivery {
             parts: offer.parts,
             topic: connection.topic_for_client(offer.parts.topic),
             qos: QoS::AtMostOnce,
@@ -95,10 +99,11 @@ impl Broker {
             dup: false,
             packet_id: None,
             ids,
+            mark,
         };
         let is_mounted = delivery.topic.len() < offer.parts.topic.len();
-        if !ids.is_empty() || is_mounted || connection.uses_aliases() {
-            if self.fits_client(id, &delivery) {
+        if !ids.is_empty() || is_mounted || connection.uses_aliases() || mark.is_some() {
+            if self.fits_client(id, &mut delivery) {
                 self.push_publish(id, &delivery, offer.stamp);
             }
             return;
@@ -149,7 +154,7 @@ impl Broker {
         } else {
             &[subscription][..]
         };
-        let delivery = Delivery {
+        let mut delivery = Delivery {
             parts,
             topic: connection.topic_for_client(parts.topic),
             qos: QoS::AtMostOnce,
@@ -157,8 +162,9 @@ impl Broker {
             dup: false,
             packet_id: None,
             ids,
+            mark: self.mark(id, parts, None),
         };
-        if self.fits_client(id, &delivery) {
+        if self.fits_client(id, &mut delivery) {
             self.push_publish(id, &delivery, stamp);
         }
     }
@@ -189,7 +195,7 @@ impl Broker {
             );
             return false;
         };
-        let delivery = Delivery {
+        let mut delivery = Delivery {
             parts: &body.parts(),
             topic: self.connections[id.0 as usize].topic_for_client(body.topic()),
             qos: item.qos,
@@ -197,8 +203,9 @@ impl Broker {
             dup: item.dup,
             packet_id: Some(packet_id),
             ids: item.ids.as_slice(),
+            mark: self.mark(id, &body.parts(), Some(item.seq)),
         };
-        if !self.fits_client(id, &delivery) {
+        if !self.fits_client(id, &mut delivery) {
             if !new {
                 self.forget(&item, queue);
             }
@@ -227,8 +234,8 @@ impl Broker {
         true
     }
 
-    /// Whether the client takes packets of this size \[MQTT-3.1.2-24\]; counts it if not.
-    fn fits_client(&mut self, id: ConnectionId, delivery: &Delivery<'_>) -> bool {
+    /// Whether the client takes packets of this size \[MQTT-3.1.2-24\], at least without a mark, which then goes; counts it if not.
+    fn fits_client(&mut self, id: ConnectionId, delivery: &mut Delivery<'_>) -> bool {
         let connection = &self.connections[id.0 as usize];
         if connection.maximum_packet_size == u32::MAX {
             return true;
@@ -237,6 +244,9 @@ impl Broker {
         let publish = delivery.publish(v5, Alias::None, self.now.unix, &mut self.scratch);
         let fits = codec::publish_len(&publish, connection.version)
             <= connection.maximum_packet_size as usize;
+        if !fits && delivery.mark.take().is_some() {
+            return self.fits_client(id, delivery);
+        }
         if !fits {
             self.counters.dropped_too_large += 1;
         }
@@ -398,7 +408,7 @@ impl Broker {
         let item = inflight.item.clone();
         let queue = inflight.queue;
         // What has been sent once is sent again even if it has expired since: the exchange must be finished. A message that was never sent is not here.
-        let delivery = Delivery {
+        let mut delivery = Delivery {
             parts: &body.parts(),
             topic: self.connections[id.0 as usize].topic_for_client(body.topic()),
             qos: item.qos,
@@ -406,9 +416,10 @@ impl Broker {
             dup: true, // [MQTT-3.3.1-1]
             packet_id: Some(packet_id),
             ids: item.ids.as_slice(),
+            mark: self.mark(id, &body.parts(), Some(item.seq)),
         };
         let stamp = self.stamp_of(&item);
-        if self.may_have(index, &item) && self.fits_client(id, &delivery) {
+        if self.may_have(index, &item) && self.fits_client(id, &mut delivery) {
             self.push_publish(id, &delivery, stamp);
             self.sessions[index.0 as usize]
                 .outgoing
@@ -633,7 +644,12 @@ impl Delivery<'_> {
     ) -> Publish<'b> {
         let mut topic = self.topic;
         let mut properties = self.parts.properties;
-        if v5 && (self.parts.expires.is_some() || !self.ids.is_empty() || alias != Alias::None) {
+        if v5
+            && (self.parts.expires.is_some()
+                || !self.ids.is_empty()
+                || alias != Alias::None
+                || self.mark.is_some())
+        {
             scratch.clear();
             if let Alias::Set(alias) | Alias::Use(alias) = alias {
                 scratch.push(Property::TopicAlias(alias));
@@ -651,7 +667,10 @@ impl Delivery<'_> {
             for id in self.ids {
                 scratch.push(Property::SubscriptionIdentifier(*id));
             }
-            scratch.extend(properties);
+            match self.mark {
+                Some(mark) => mark.put(properties, scratch),
+                None => scratch.extend(properties),
+            }
             properties = scratch.as_properties();
         }
         Publish {

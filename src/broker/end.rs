@@ -129,6 +129,9 @@ impl Broker {
             self.forget(&inflight.item, inflight.queue);
         }
         self.discard_queue(session.queue);
+        if self.bridge_records.remove(&key).is_some() && session.stored {
+            self.write(Write::RemoveBridge(key));
+        }
         if session.stored {
             self.write(Write::RemoveSession(key));
         }

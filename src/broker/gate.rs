@@ -91,9 +91,13 @@ impl Gate {
     /// Adds a write to the open batch. Nobody waits for it yet: it commits with the next batch, or alone after a short while.
     pub fn write(&mut self, write: Write, uptime: u64) {
         self.open_bytes += WRITE_WEIGHT;
-        if let Write::PutMessage(seq, message) = &write {
-            self.open_bytes += message.size() as usize;
-            self.open_last_seq = self.open_last_seq.max(*seq);
+        match &write {
+            Write::PutMessage(seq, message) => {
+                self.open_bytes += message.size() as usize;
+                self.open_last_seq = self.open_last_seq.max(*seq);
+            }
+            Write::PutMessageId(seq, _) => self.open_last_seq = self.open_last_seq.max(*seq),
+            _ => {}
         }
         self.lazy_deadline.get_or_insert(uptime + LAZY_MS);
         self.open.writes.push(write);

@@ -32,11 +32,13 @@ mod counters;
 mod deliver;
 mod end;
 mod gate;
+mod marks;
 pub mod message;
 mod publish;
 mod queue;
 mod quota;
 pub mod record;
+mod repetition;
 mod restore;
 mod retained;
 mod route;
@@ -77,7 +79,8 @@ use connection::{Connection, State};
 pub(crate) use gate::Arrow;
 use gate::{Gate, Stamp};
 use quota::Tally;
-use record::{Batch, BatchId, Durability, DurabilityRules, QueueKey, Seq, Write};
+use record::{Batch, BatchId, BridgeRecord, Durability, DurabilityRules, QueueKey, Seq, Write};
+use repetition::MessageIds;
 use retained::Retained;
 use route::Routes;
 use session::Session;
@@ -101,6 +104,8 @@ struct GroupIndex(u32);
 /// What a broker is told once, at its start.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
+    /// What names this broker among those that bridges lead to: that of its store.
+    pub identity: u64,
     /// All limits.
     pub limits: Limits,
     /// How far acknowledgements wait.
@@ -188,7 +193,10 @@ pub struct Broker {
     sweep: (usize, usize),
     sys: sys::Sys,
     bridges: BTreeMap<Box<str>, bridge::BridgeState>,
+    /// What is remembered of bridges, by their sessions.
+    bridge_records: BTreeMap<QueueKey, BridgeRecord>,
     moments: bridge::Moments,
+    message_ids: MessageIds,
     /// There is, or was, a session that may not do everything: until then no delivery asks.
     restricted: bool,
     /// A bridge refuses messages when its queue is full: otherwise no message asks.
@@ -240,7 +248,9 @@ impl Broker {
             sweep: (0, 0),
             sys: sys::Sys::new(now),
             bridges: BTreeMap::new(),
+            bridge_records: BTreeMap::new(),
             moments: bridge::Moments::default(),
+            message_ids: MessageIds::new(seed),
             restricted: false,
             refusing: false,
             restoring: restore::Restoring::default(),

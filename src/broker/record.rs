@@ -117,6 +117,39 @@ impl FromIterator<u32> for SubscriptionIds {
     }
 }
 
+/// What is remembered of a bridge beside its session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BridgeRecord {
+    /// The client identifier at the upstream.
+    pub remote_clientid: Box<str>,
+    /// The address it was connected to last.
+    pub home: Box<str>,
+    /// Its addresses were found not to share sessions.
+    pub apart: bool,
+    /// What exchanges may be unfinished at addresses it has left.
+    pub left: Vec<LeftAddress>,
+}
+
+/// An address a bridge has left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftAddress {
+    /// The address, as the configuration writes it.
+    pub address: Box<str>,
+    /// Identifiers of outgoing QoS 2 messages that it may hold unreleased.
+    pub dirty: Vec<PacketId>,
+    /// Identifiers of QoS 2 messages received from it and not released.
+    pub received: Vec<PacketId>,
+}
+
+/// The identity of a message that came over a bridge: what tells that it has come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageId {
+    /// Stands for the client identifier of its publisher.
+    pub publisher: u64,
+    /// What the publisher calls the message.
+    pub id: u64,
+}
+
 /// One operation on one row of the store. The `Put` variants are also what recovery hands back to the broker.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
@@ -148,6 +181,14 @@ pub enum Write {
     PutReceived(QueueKey, PacketId),
     /// The packet identifier of a released message.
     RemoveReceived(QueueKey, PacketId),
+    /// What is remembered of the bridge with this session, new or changed.
+    PutBridge(QueueKey, BridgeRecord),
+    /// What is remembered of a bridge.
+    RemoveBridge(QueueKey),
+    /// The identity of the message that was accepted as this one.
+    PutMessageId(Seq, MessageId),
+    /// The identity of a message.
+    RemoveMessageId(Seq),
     /// The retained message of the topic it names.
     PutRetained(Message),
     /// The retained message of this topic.

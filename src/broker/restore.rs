@@ -32,8 +32,8 @@ pub struct Restored {
 }
 
 impl Broker {
-    /// Takes one row of the store. Rows come in this order: sessions, groups, subscriptions, wills, received identifiers, retained messages,
-    /// deliveries by [`Seq`]. Rows without an owner are passed over.
+    /// Takes one row of the store. Rows come in this order: sessions, groups, subscriptions, wills, received identifiers, bridges, retained
+    /// messages, identities of messages by [`Seq`], deliveries by [`Seq`]. Rows without an owner are passed over.
     pub fn restore(&mut self, row: Write) {
         match row {
             Write::PutSession(key, record) => {
@@ -75,6 +75,12 @@ impl Broker {
                         .insert(packet_id, received);
                 }
             }
+            Write::PutBridge(key, record) => {
+                if self.restored_session(key).is_some() {
+                    self.bridge_records.insert(key, record);
+                }
+            }
+            Write::PutMessageId(seq, id) => self.remember_message(id, Some(seq)),
             Write::PutRetained(message) => {
                 self.retained.insert(message, Default::default(), true);
             }

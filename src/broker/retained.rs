@@ -167,7 +167,8 @@ impl Broker {
             self.counters.refused_retained += u64::from(full);
             return ReasonCode::QuotaExceeded;
         }
-        let message = Message::new(parts);
+        // Whenever it is sent for a new subscription it is a message of its own.
+        let message = Message::new(&Parts { id: None, ..*parts });
         let stored = level != Durability::Memory;
         let mut stamp = Stamp::NONE;
         if stored {

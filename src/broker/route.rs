@@ -55,6 +55,8 @@ pub(super) struct Published {
     pub reason: ReasonCode,
     /// Nobody was given it.
     pub refused: bool,
+    /// Its place in the order, if anything of it is stored.
+    pub seq: Option<Seq>,
 }
 
 impl Published {
@@ -62,7 +64,18 @@ impl Published {
         stamp: Stamp::NONE,
         reason: ReasonCode::QuotaExceeded,
         refused: true,
+        seq: None,
     };
+
+    /// Nothing became of it.
+    pub fn nothing(reason: ReasonCode) -> Published {
+        Published {
+            stamp: Stamp::NONE,
+            reason,
+            refused: false,
+            seq: None,
+        }
+    }
 }
 
 /// A message on its way into queues.
@@ -152,11 +165,7 @@ impl Broker {
         if !matched {
             self.counters.publishes_unmatched += 1;
             if !parts.retain {
-                return Published {
-                    stamp: Stamp::NONE,
-                    reason: ReasonCode::NoMatchingSubscribers,
-                    refused: false,
-                };
+                return Published::nothing(ReasonCode::NoMatchingSubscribers);
             }
         }
         let acknowledged = parts.qos != QoS::AtMostOnce;
@@ -227,6 +236,7 @@ impl Broker {
             stamp,
             reason,
             refused: false,
+            seq: (needs_store && acknowledged).then_some(seq),
         }
     }
 

@@ -14,7 +14,7 @@ use super::queue::{Queue, Queued};
 use super::record::{Durability, NEVER_EXPIRES, QueueKey, Seq, SessionRecord, WillRecord};
 use super::tree::{NodeId, Subscriber};
 use super::{ConnectionId, GroupIndex};
-use crate::wire::{PacketId, ProtocolVersion};
+use crate::wire::{PacketId, ProtocolVersion, QoS};
 
 #[derive(Debug)]
 pub(super) struct Session {
@@ -148,6 +148,8 @@ pub(super) struct Outgoing {
     /// What a new connection still has to be sent again, in the original order.
     resend: VecDeque<PacketId>,
     last_id: Option<PacketId>,
+    /// Identifiers that are not given to messages, because an address a bridge has left may hold them as received; in order.
+    reserved: Vec<PacketId>,
     sent: u64,
     /// The youngest message sent.
     last_seq: Seq,
@@ -203,13 +205,34 @@ impl Outgoing {
         self.inflight.get(&id)
     }
 
+    /// Gives none of these identifiers to messages from now on, and all others.
+    pub fn reserve(&mut self, mut ids: Vec<PacketId>) {
+        ids.sort_unstable();
+        ids.dedup();
+        self.reserved = ids;
+    }
+
+    /// Whether an identifier is not given to messages.
+    pub fn is_reserved(&self, id: PacketId) -> bool {
+        self.reserved.binary_search(&id).is_ok()
+    }
+
+    /// The identifiers of QoS 2 messages that are not acknowledged completely, in order.
+    pub fn exact(&self) -> Vec<PacketId> {
+        let all = self.inflight.iter();
+        let exact = all.filter(|(_, inflight)| inflight.item.qos == QoS::ExactlyOnce);
+        let mut ids: Vec<PacketId> = exact.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// A packet identifier that is not in use \[MQTT-2.2.1-3\]; `None` if all are.
     pub fn free_id(&mut self) -> Option<PacketId> {
-        if self.inflight.len() >= usize::from(u16::MAX) {
+        if self.inflight.len() + self.reserved.len() >= usize::from(u16::MAX) {
             return None;
         }
         let mut id = self.last_id.map_or(PacketId::FIRST, PacketId::next);
-        while self.inflight.contains_key(&id) {
+        while self.inflight.contains_key(&id) || self.is_reserved(id) {
             id = id.next();
         }
         self.last_id = Some(id);

@@ -15,17 +15,17 @@ use super::exit::{self, Failure};
 use super::run::{RunFlags, load};
 use crate::broker::Message;
 use crate::broker::record::{
-    DeliveryRecord, QueueKey, SessionRecord, SubscriptionRecord, WillRecord, Write,
+    BridgeRecord, DeliveryRecord, QueueKey, SessionRecord, SubscriptionRecord, WillRecord, Write,
 };
 use crate::store::{Age, Export, TableReport};
 use crate::wire::packet::RetainHandling;
-use crate::wire::{Property, ProtocolVersion};
+use crate::wire::{PacketId, Property, ProtocolVersion};
 
 /// The flags of `tidegate export`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Each line is a JSON object; \"table\" says what it is: sessions, groups, subscriptions, wills, received (packet identifiers), retained, deliveries, \
-or messages (those whose deliveries cannot be read). What is not UTF-8 is in base64, and its key says so: \"payload_base64\". Moments are in \
+messages (those whose deliveries cannot be read), bridges, or message_ids (of what has come over bridges). What is not UTF-8 is in base64, and its key says so: \"payload_base64\". Moments are in \
 milliseconds since 1970, intervals in seconds.
 
 The store is only read, and not while a broker runs on it. Standard error tells for each table how many rows were read, and whether that is all. \
@@ -174,6 +174,13 @@ fn row(write: &Write, message: Option<&Message>, owners: &mut Owners) -> Option<
             None,
             json!({ "seq": seq.0, "message": of_message(message) }),
         ),
+        Write::PutBridge(queue, bridge) => ("bridges", Some(queue), of_bridge(bridge)),
+        Write::PutMessageId(seq, id) => {
+            let publisher = format!("{:016x}", id.publisher);
+            let row =
+                json!({ "seq": seq.0, "publisher": publisher, "id": format!("{:016x}", id.id) });
+            ("message_ids", None, row)
+        }
         Write::RemoveSession(_)
         | Write::RemoveSubscription(..)
         | Write::RemoveGroup(_)
@@ -181,6 +188,8 @@ fn row(write: &Write, message: Option<&Message>, owners: &mut Owners) -> Option<
         | Write::RemoveMessage(_)
         | Write::RemoveDelivery(..)
         | Write::RemoveReceived(..)
+        | Write::RemoveBridge(_)
+        | Write::RemoveMessageId(_)
         | Write::RemoveRetained(_) => return None,
     };
     row["table"] = json!(table);
@@ -229,6 +238,23 @@ fn of_will(will: &WillRecord) -> Value {
         "message_expiry_interval": will.expiry,
         "will_delay_interval": will.delay,
         "due": will.due,
+    })
+}
+
+fn of_bridge(bridge: &BridgeRecord) -> Value {
+    let numbers = |ids: &[PacketId]| ids.iter().map(|id| id.get()).collect::<Vec<_>>();
+    let left = bridge.left.iter().map(|left| {
+        json!({
+            "address": left.address,
+            "dirty": numbers(&left.dirty),
+            "received": numbers(&left.received),
+        })
+    });
+    json!({
+        "remote_clientid": bridge.remote_clientid,
+        "home": bridge.home,
+        "apart": bridge.apart,
+        "left": left.collect::<Vec<_>>(),
     })
 }
 

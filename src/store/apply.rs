@@ -10,12 +10,13 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use super::error::{Doing, StoreError};
 use super::record::{self, PART};
 use super::tables::{
-    DELIVERIES, Definition, GROUPS, MESSAGES, META, META_QUEUE, META_SEQ, PARTS, RECEIVED,
-    RETAINED, RowKey, SESSIONS, SUBSCRIPTIONS, WILLS, part_key,
+    BRIDGES, DELIVERIES, Definition, GROUPS, MESSAGE_IDS, MESSAGES, META, META_QUEUE, META_SEQ,
+    PARTS, RECEIVED, RETAINED, RowKey, SESSIONS, SUBSCRIPTIONS, WILLS, part_key,
 };
 use crate::broker::Message;
 use crate::broker::record::{
-    Batch, DeliveryRecord, QueueKey, SessionRecord, SubscriptionRecord, WillRecord, Write,
+    Batch, BridgeRecord, DeliveryRecord, MessageId, QueueKey, SessionRecord, SubscriptionRecord,
+    WillRecord, Write,
 };
 
 /// Numbers are set aside on disk by this many, so that most batches do not write how far they have come.
@@ -45,6 +46,8 @@ pub(super) struct Sorted<'a> {
     subscriptions: Rows<(u64, &'a str), &'a SubscriptionRecord>,
     wills: Rows<u64, &'a WillRecord>,
     received: Rows<(u64, u16), ()>,
+    bridges: Rows<u64, &'a BridgeRecord>,
+    message_ids: Rows<u64, &'a MessageId>,
     retained: Rows<&'a str, &'a Message>,
     messages: Rows<u64, &'a Message>,
     deliveries: Rows<(u64, u64), &'a DeliveryRecord>,
@@ -74,6 +77,8 @@ impl<'a> Sorted<'a> {
         settle(&mut sorted.subscriptions, |_| false);
         settle(&mut sorted.wills, |_| false);
         settle(&mut sorted.received, |_| false);
+        settle(&mut sorted.bridges, |_| false);
+        settle(&mut sorted.message_ids, |_| true);
         settle(&mut sorted.retained, |_| false);
         sorted
     }
@@ -110,6 +115,13 @@ impl<'a> Sorted<'a> {
             Write::RemoveDelivery(seq, key) => self.deliveries.push(((seq.0, key.0), None)),
             Write::PutReceived(key, id) => self.received.push(((key.0, id.get()), Some(()))),
             Write::RemoveReceived(key, id) => self.received.push(((key.0, id.get()), None)),
+            Write::PutBridge(key, bridge) => self.bridges.push((key.0, Some(bridge))),
+            Write::RemoveBridge(key) => self.bridges.push((key.0, None)),
+            Write::PutMessageId(seq, id) => {
+                self.used.seq = self.used.seq.max(seq.0.saturating_add(1));
+                self.message_ids.push((seq.0, Some(id)));
+            }
+            Write::RemoveMessageId(seq) => self.message_ids.push((seq.0, None)),
             Write::PutRetained(message) => {
                 self.retained.push((message.topic(), Some(message)));
             }
@@ -150,6 +162,12 @@ impl<'a> Sorted<'a> {
             out.push(record::VERSION)
         })?;
         rows.write(WILLS, &self.wills, |will, out| record::put_will(out, will))?;
+        rows.write(BRIDGES, &self.bridges, |bridge, out| {
+            record::put_bridge(out, bridge);
+        })?;
+        rows.write(MESSAGE_IDS, &self.message_ids, |id, out| {
+            record::put_message_id(out, id);
+        })?;
         rows.write(RETAINED, &self.retained, |message, out| {
             record::put_message(out, message, false);
         })?;

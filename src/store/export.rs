@@ -9,19 +9,19 @@ use std::path::Path;
 use redb::TableHandle;
 
 use super::error::StoreError;
-use super::open::{FORMAT, io_error};
+use super::open::{FORMAT, OLDEST_FORMAT, io_error, unknown_format};
 use super::pages::{Commit, Damaged, Pages, Root};
 use super::record::{self, PART, What};
 use super::recover::read_row;
 use super::tables::{
-    DELIVERIES, Definition, GROUPS, MESSAGES, META, META_FORMAT, PARTS, RECEIVED, RETAINED,
-    SESSIONS, SUBSCRIPTIONS, WILLS, key_u64, part_key,
+    BRIDGES, DELIVERIES, Definition, GROUPS, MESSAGE_IDS, MESSAGES, META, META_FORMAT, PARTS,
+    RECEIVED, RETAINED, SESSIONS, SUBSCRIPTIONS, WILLS, key_u64, part_key,
 };
 use crate::broker::Message;
 use crate::broker::record::{Seq, Write};
 
 /// The tables whose rows are handed out, in this order. Bodies come with their deliveries; those that no delivery wants come last.
-const TABLES: [Definition; 8] = [
+const TABLES: [Definition; 10] = [
     SESSIONS,
     GROUPS,
     SUBSCRIPTIONS,
@@ -30,12 +30,17 @@ const TABLES: [Definition; 8] = [
     RETAINED,
     DELIVERIES,
     MESSAGES,
+    BRIDGES,
+    MESSAGE_IDS,
 ];
+
+/// How many of them a store of version 1 has.
+const TABLES_OF_VERSION_1: usize = 8;
 
 /// A store's file, opened for reading only and locked against a broker.
 pub struct Export {
     pages: Pages,
-    tables: HashMap<Vec<u8>, Table>,
+    tables: Tables,
     age: Age,
 }
 
@@ -49,6 +54,9 @@ pub enum Age {
     /// The one before, since of the last less can be read: something is missing.
     Older,
 }
+
+/// Tables by name.
+type Tables = HashMap<Vec<u8>, Table>;
 
 /// A table as the tree of tables has it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -115,15 +123,12 @@ impl Export {
             }
         }
         let (_, tables, age) = best.ok_or_else(|| unreadable("it names no commit"))?;
-        let export = Export { pages, tables, age };
-        if let Some(Ok(format)) = export.format()
-            && format != FORMAT
-        {
-            return Err(unreadable(&format!(
-                "its layout is version {format}, this program knows version {FORMAT}: it was written by a newer tidegate"
-            )));
+        match format(&pages, &tables) {
+            Some(Ok(other)) if !(OLDEST_FORMAT..=FORMAT).contains(&other) => {
+                Err(unreadable(&unknown_format(other)))
+            }
+            _ => Ok(Export { pages, tables, age }),
         }
-        Ok(export)
     }
 
     /// Which commit is read.
@@ -132,7 +137,8 @@ impl Export {
     }
 
     /// Hands out every row that can be read, as the write that would put it there, and with a delivery its message if that can be read: sessions,
-    /// groups, subscriptions, wills, received identifiers, retained messages, deliveries, and the messages of no delivery.
+    /// groups, subscriptions, wills, received identifiers, retained messages, deliveries, the messages of no delivery, bridges, and identities of
+    /// messages.
     ///
     /// # Errors
     /// What `each` returns; damage to the file is in the reports.
@@ -143,7 +149,7 @@ impl Export {
         let mut delivered = HashSet::new();
         let mut last = None;
         let mut reports = Vec::new();
-        for table in TABLES {
+        for &table in known(&self.pages, &self.tables) {
             let report = self.read_table(table, |key, first| {
                 let Some(write) = self.row(table, key, first, &delivered) else {
                     return Ok(false);
@@ -209,46 +215,13 @@ impl Export {
         {
             return Some(Row::Delivered);
         }
-        let record = self.whole(table, key, first)?;
+        let record = whole(&self.pages, &self.tables, table, key, first)?;
         read_row(table.name(), key, &record).ok().map(Row::Of)
     }
 
-    /// The whole of a record whose first row is `first`; `None` if some of it cannot be read.
-    fn whole<'r>(&self, table: Definition, key: &[u8], first: &'r [u8]) -> Option<Cow<'r, [u8]>> {
-        if first.len() < PART {
-            return Some(Cow::Borrowed(first));
-        }
-        let (mut from, mut to) = (Vec::new(), Vec::new());
-        part_key(&mut from, table, key, 0);
-        part_key(&mut to, table, key, u32::MAX);
-        let parts = self.tables.get(PARTS.name().as_bytes())?;
-        let mut record = first.to_vec();
-        let mut rows = self.pages.rows(parts.root, &from);
-        while let Some(row) = rows.next() {
-            let (key, part) = row.ok()?;
-            if key > to.as_slice() {
-                break;
-            }
-            record.extend_from_slice(part);
-        }
-        Some(Cow::Owned(record))
-    }
-
-    /// The record of one key; `None` if there is none, or it cannot be read.
-    fn record(&self, table: Definition, key: &[u8]) -> Option<Vec<u8>> {
-        let root = self.tables.get(table.name().as_bytes())?.root;
-        let mut rows = self.pages.rows(root, key);
-        let (found, first) = rows.next()?.ok()?;
-        let record = self.whole(table, key, first)?;
-        (found == key).then(|| record.into_owned())
-    }
-
     fn message(&self, seq: Seq) -> Option<Message> {
-        record::message(&self.record(MESSAGES, &seq.0.to_be_bytes())?, None).ok()
-    }
-
-    fn format(&self) -> Option<Result<u64, What>> {
-        Some(record::number(&self.record(META, META_FORMAT)?))
+        let record = record(&self.pages, &self.tables, MESSAGES, &seq.0.to_be_bytes())?;
+        record::message(&record, None).ok()
     }
 }
 
@@ -261,7 +234,7 @@ enum Row {
 }
 
 /// The tables of a commit, as far as they can be found.
-fn tables(pages: &Pages, commit: &Commit) -> HashMap<Vec<u8>, Table> {
+fn tables(pages: &Pages, commit: &Commit) -> Tables {
     let mut tables = HashMap::new();
     let mut rows = pages.rows(commit.tables, &[]);
     while let Some(row) = rows.next() {
@@ -288,10 +261,58 @@ fn definition_of(bytes: &[u8]) -> Option<Table> {
     })
 }
 
+/// The whole of a record whose first row is `first`; `None` if some of it cannot be read.
+fn whole<'r>(
+    pages: &Pages,
+    tables: &Tables,
+    table: Definition,
+    key: &[u8],
+    first: &'r [u8],
+) -> Option<Cow<'r, [u8]>> {
+    if first.len() < PART {
+        return Some(Cow::Borrowed(first));
+    }
+    let (mut from, mut to) = (Vec::new(), Vec::new());
+    part_key(&mut from, table, key, 0);
+    part_key(&mut to, table, key, u32::MAX);
+    let parts = tables.get(PARTS.name().as_bytes())?;
+    let mut record = first.to_vec();
+    let mut rows = pages.rows(parts.root, &from);
+    while let Some(row) = rows.next() {
+        let (key, part) = row.ok()?;
+        if key > to.as_slice() {
+            break;
+        }
+        record.extend_from_slice(part);
+    }
+    Some(Cow::Owned(record))
+}
+
+/// The record of one key; `None` if there is none, or it cannot be read.
+fn record(pages: &Pages, tables: &Tables, table: Definition, key: &[u8]) -> Option<Vec<u8>> {
+    let root = tables.get(table.name().as_bytes())?.root;
+    let mut rows = pages.rows(root, key);
+    let (found, first) = rows.next()?.ok()?;
+    let record = whole(pages, tables, table, key, first)?;
+    (found == key).then(|| record.into_owned())
+}
+
+fn format(pages: &Pages, tables: &Tables) -> Option<Result<u64, What>> {
+    Some(record::number(&record(pages, tables, META, META_FORMAT)?))
+}
+
+/// The tables of [`TABLES`] that a commit should have.
+fn known(pages: &Pages, tables: &Tables) -> &'static [Definition] {
+    match format(pages, tables) {
+        Some(Ok(OLDEST_FORMAT)) => &TABLES[..TABLES_OF_VERSION_1],
+        _ => &TABLES,
+    }
+}
+
 /// Whether every page of a commit's tables can be read, and how many rows can.
-fn look(pages: &Pages, tables: &HashMap<Vec<u8>, Table>) -> (bool, u64) {
+fn look(pages: &Pages, tables: &Tables) -> (bool, u64) {
     let (mut whole, mut read) = (true, 0);
-    for table in TABLES.iter().chain([&PARTS]) {
+    for table in known(pages, tables).iter().chain([&PARTS]) {
         let Some(table) = tables.get(table.name().as_bytes()) else {
             whole = false;
             continue;

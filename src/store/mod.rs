@@ -4,7 +4,7 @@
 //! by any ([`Store::fetch`]). A batch is one write transaction and one fsync ([`Store::apply`]).
 //!
 //! - `apply`: a batch sorted by table and key.
-//! - `record`, `tables`: the layout, version 1.
+//! - `record`, `tables`: the layout, version 2.
 //! - `backend`: the disk beneath redb, which counts and holds back a commit's fsync until its writes have been announced.
 //! - `room`: the disk budget.
 //! - `open`, `recover`: starting, after a good or a bad end.
@@ -63,6 +63,7 @@ pub struct StoreOptions {
 /// The database. Reading and writing take `&self`; writers wait for each other.
 pub struct Store {
     path: PathBuf,
+    identity: u64,
     cache_bytes: usize,
     /// `None` after it was closed, or an attempt to reopen it has failed.
     database: RwLock<Option<Database>>,
@@ -236,6 +237,11 @@ impl Store {
         drop(database);
         drop(ledger);
         self.disk.check().doing("close the database")
+    }
+
+    /// What names this store among all that there are: drawn by lot when it was made, and never 0. A copy of a store has the same.
+    pub fn identity(&self) -> u64 {
+        self.identity
     }
 
     /// The database file.

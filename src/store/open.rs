@@ -14,12 +14,14 @@ use super::backend::{Disk, FileDisk, Handle, PAGE};
 use super::error::{Doing, StoreError};
 use super::recover::Totals;
 use super::room::Room;
-use super::tables::{META, META_FORMAT, META_QUEUE, META_SEQ};
+use super::tables::{META, META_FORMAT, META_IDENTITY, META_QUEUE, META_SEQ};
 use super::{Gauges, Ledger, Store, StoreOptions, record, tables};
-use crate::clock::{Clock, Stopwatch};
+use crate::clock::{Clock, Stopwatch, seed};
 
 /// The layout that this program writes: tables, keys and records.
-pub(super) const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 2;
+/// The oldest layout that this program reads; opening brings it up to [`FORMAT`].
+pub(super) const OLDEST_FORMAT: u64 = 1;
 
 /// A file is compacted when it is opened if more of it is free than this, and more than half of it.
 const WORTH_COMPACTING: u64 = 64 << 20;
@@ -51,7 +53,8 @@ pub enum Start {
 }
 
 impl Store {
-    /// Opens the store, or makes it: the folder, and the file with mode 0600. The whole file is verified first.
+    /// Opens the store, or makes it: the folder, and the file with mode 0600. The whole file is verified first. One of an older layout is brought up to
+    /// date; older programs refuse it from then on.
     ///
     /// # Errors
     /// If another process has it, if the operating system refuses, or if the file is damaged, another program's or a newer version's and
@@ -81,16 +84,18 @@ impl Store {
         Ok((store, opened))
     }
 
-    /// Opens a store on a disk of the caller's. Its free space counts as endless, and it cannot be moved aside.
+    /// Opens a store on a disk of the caller's. Its free space counts as endless, and it cannot be moved aside. `identity` becomes its
+    /// [`Store::identity`] if it has none; it must not be 0.
     ///
     /// # Errors
     /// As [`Store::open`].
     pub fn open_with_backend(
         backend: impl StorageBackend,
         options: &StoreOptions,
+        identity: u64,
     ) -> Result<(Store, Opened), StoreError> {
         let watch = Stopwatch::start();
-        let (store, mut opened) = start(Box::new(backend), None, options)?;
+        let (store, mut opened) = start(Box::new(backend), None, options, identity)?;
         opened.took = watch.elapsed();
         Ok((store, opened))
     }
@@ -98,13 +103,19 @@ impl Store {
 
 fn start_file(file: File, options: &StoreOptions) -> Result<(Store, Opened), StoreError> {
     let second = file.try_clone().map_err(io_error("open", &options.path))?;
-    start(Box::new(FileDisk(file)), Some(second), options)
+    start(
+        Box::new(FileDisk(file)),
+        Some(second),
+        options,
+        seed().max(1),
+    )
 }
 
 fn start(
     backend: Box<dyn StorageBackend>,
     file: Option<File>,
     options: &StoreOptions,
+    identity: u64,
 ) -> Result<(Store, Opened), StoreError> {
     let path = &options.path;
     let disk = Disk::new(backend).map_err(io_error("read", path))?;
@@ -114,9 +125,10 @@ fn start(
         .set_check_integrity_on_open(true)
         .create_with_backend(Handle(disk.clone()))
         .map_err(|error| cannot_open(error, path))?;
-    if prepare(&database, path)? {
+    if prepare(&database, path, identity)? {
         start = Start::Created;
     }
+    let identity = identity_of(&database).map_err(|error| unusable(error, path))?;
     let totals = Totals::of(&database).map_err(|error| unusable(error, path))?;
     let compacted_from = compact(&mut database, &disk, totals.live)?;
     let unused = unused(&database).map_err(|error| unusable(error, path))?;
@@ -134,6 +146,7 @@ fn start(
     );
     let store = Store {
         path: path.clone(),
+        identity,
         cache_bytes: options.cache_bytes,
         database: RwLock::new(Some(database)),
         disk,
@@ -226,8 +239,8 @@ fn is_blank(disk: &Disk, len: u64) -> io::Result<bool> {
     Ok(rest.iter().all(|byte| *byte == 0))
 }
 
-/// Makes the tables of a new database, and checks those of an old one. Whether it is new.
-fn prepare(database: &Database, path: &Path) -> Result<bool, StoreError> {
+/// Makes the tables of a new database, and those that an old one lacks, and checks the others. Whether it is new. `identity` is for one that has none.
+fn prepare(database: &Database, path: &Path, identity: u64) -> Result<bool, StoreError> {
     const PREPARE: &str = "read its tables";
     let unusable = |why: String| StoreError::Unusable {
         path: path.into(),
@@ -236,7 +249,7 @@ fn prepare(database: &Database, path: &Path) -> Result<bool, StoreError> {
     let transaction = database.begin_read().doing(PREPARE)?;
     if transaction.list_tables().doing(PREPARE)?.next().is_none() {
         drop(transaction);
-        make(database)?;
+        make(database, identity)?;
         return Ok(true);
     }
     let meta = transaction.open_table(META);
@@ -245,11 +258,12 @@ fn prepare(database: &Database, path: &Path) -> Result<bool, StoreError> {
     let format = format.map(|row| record::number(row.value()));
     match format {
         Some(Ok(FORMAT)) => (),
-        Some(Ok(other)) => {
-            return Err(unusable(format!(
-                "its layout is version {other}, this program knows version {FORMAT}: it was written by a newer tidegate"
-            )));
+        Some(Ok(OLDEST_FORMAT..FORMAT)) => {
+            drop((meta, transaction));
+            make(database, identity)?;
+            return Ok(false);
         }
+        Some(Ok(other)) => return Err(unusable(unknown_format(other))),
         Some(Err(what)) => {
             return Err(unusable(format!("its version cannot be read: {what}")));
         }
@@ -259,18 +273,39 @@ fn prepare(database: &Database, path: &Path) -> Result<bool, StoreError> {
     Ok(false)
 }
 
-fn make(database: &Database) -> Result<(), StoreError> {
+/// Says why a layout cannot be read.
+pub(super) fn unknown_format(format: u64) -> String {
+    format!(
+        "its layout is version {format}, this program knows versions {OLDEST_FORMAT} to {FORMAT}: it was written by a newer tidegate"
+    )
+}
+
+/// Makes what a database of this layout has and this one has not, in one transaction.
+fn make(database: &Database, identity: u64) -> Result<(), StoreError> {
     const MAKE: &str = "make its tables";
     let transaction = database.begin_write().doing(MAKE)?;
     tables::create(&transaction)?;
-    let mut version = Vec::new();
-    record::put_number(&mut version, FORMAT);
-    transaction
-        .open_table(META)
-        .doing(MAKE)?
-        .insert(META_FORMAT, version.as_slice())
-        .doing(MAKE)?;
+    for (key, number) in [(META_FORMAT, FORMAT), (META_IDENTITY, identity)] {
+        let mut record = Vec::new();
+        record::put_number(&mut record, number);
+        let mut meta = transaction.open_table(META).doing(MAKE)?;
+        meta.insert(key, record.as_slice()).doing(MAKE)?;
+    }
     transaction.commit().doing(MAKE)
+}
+
+fn identity_of(database: &Database) -> Result<u64, StoreError> {
+    let transaction = database.begin_read().doing(tables::READ)?;
+    let meta = transaction.open_table(META).doing(tables::READ)?;
+    let identity = match meta.get(META_IDENTITY).doing(tables::READ)? {
+        Some(row) => record::number(row.value()),
+        None => Err("it is not there"),
+    };
+    let identity = identity.and_then(|identity| match identity {
+        0 => Err("it is 0"),
+        identity => Ok(identity),
+    });
+    identity.map_err(|what| tables::bad(META, META_IDENTITY)(what))
 }
 
 fn unused(database: &Database) -> Result<Unused, StoreError> {

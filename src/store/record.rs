@@ -3,13 +3,18 @@
 //! Every record begins with its version; integers are little-endian and of fixed width. Records are read strictly: a byte too many or too
 //! few, a flag that has no meaning, or a text that is not one is an error, never a panic.
 //!
-//! A message is kept as one byte string, [`MESSAGE_HEAD`] bytes and then topic, properties and payload. What exceeds [`PART`] bytes goes on in the
+//! A message is kept as one byte string, [`MESSAGE_HEAD`] bytes, its identity if it has one, and then topic, properties and payload. What exceeds [`PART`] bytes goes on in the
 //! table of parts: so that no row needs more than one page of the file, and a large message never asks for a hole of many pages in a file that is
 //! nearly full.
 
+use std::num::NonZeroU64;
+
 use crate::broker::Message;
 use crate::broker::message::Parts;
-use crate::broker::record::{DeliveryRecord, SessionRecord, SubscriptionRecord, WillRecord};
+use crate::broker::record::{
+    BridgeRecord, DeliveryRecord, LeftAddress, MessageId, SessionRecord, SubscriptionRecord,
+    WillRecord,
+};
 use crate::wire::packet::{RetainHandling, SubscribeOptions};
 use crate::wire::property::Place;
 use crate::wire::{PacketId, Properties, ProtocolVersion, QoS, topic};
@@ -20,13 +25,14 @@ pub(super) const VERSION: u8 = 1;
 /// Most bytes of a message in one row.
 pub(super) const PART: usize = 4000;
 
-/// Bytes of a message's record before its topic.
+/// Bytes of a message's record before its identity and its topic.
 pub(super) const MESSAGE_HEAD: usize = 16;
 
 const RETAIN: u8 = 1 << 2;
 const EXPIRES: u8 = 1 << 3;
 const RELEASED: u8 = 1 << 4;
 const PACKET_ID: u8 = 1 << 5;
+const ID: u8 = 1 << 6;
 
 /// What is wrong with a record.
 pub(super) type What = &'static str;
@@ -42,10 +48,15 @@ pub(super) fn put_message(out: &mut Vec<u8>, message: &Message, with_topic: bool
     } else {
         0
     };
+    let id = message.parts().id;
+    flags |= if id.is_some() { ID } else { 0 };
     out.extend_from_slice(&[VERSION, flags]);
     out.extend_from_slice(&message.expires().unwrap_or(0).to_le_bytes());
     out.extend_from_slice(&(topic.len() as u16).to_le_bytes());
     out.extend_from_slice(&(properties.as_bytes().len() as u32).to_le_bytes());
+    if let Some(id) = id {
+        out.extend_from_slice(&id.get().to_le_bytes());
+    }
     out.extend_from_slice(topic.as_bytes());
     out.extend_from_slice(properties.as_bytes());
     out.extend_from_slice(message.payload());
@@ -54,10 +65,14 @@ pub(super) fn put_message(out: &mut Vec<u8>, message: &Message, with_topic: bool
 /// Reads a message; `topic` is that of the key where the record has none.
 pub(super) fn message(bytes: &[u8], key_topic: Option<&str>) -> Result<Message, What> {
     let mut input = Input::versioned(bytes)?;
-    let flags = input.flags(0b11 | RETAIN | EXPIRES)?;
+    let flags = input.flags(0b11 | RETAIN | EXPIRES | ID)?;
     let expires = input.u64()?;
     let topic_len = input.u16()?;
     let properties_len = input.u32()?;
+    let id = match flags & ID {
+        0 => None,
+        _ => Some(NonZeroU64::new(input.u64()?).ok_or("identity 0")?),
+    };
     let own_topic = input.text(usize::from(topic_len))?;
     let properties = input.take(usize::try_from(properties_len).map_err(|_| SHORT)?)?;
     let topic = match key_topic {
@@ -76,6 +91,7 @@ pub(super) fn message(bytes: &[u8], key_topic: Option<&str>) -> Result<Message, 
         qos: qos(flags)?,
         retain: flags & RETAIN != 0,
         expires: optional(flags & EXPIRES != 0, expires)?,
+        id,
     }))
 }
 
@@ -259,6 +275,64 @@ pub(super) fn received(bytes: &[u8]) -> Result<(), What> {
     Input::versioned(bytes)?.end()
 }
 
+/// Appends what is remembered of a bridge: texts and lists with their lengths before them.
+pub(super) fn put_bridge(out: &mut Vec<u8>, bridge: &BridgeRecord) {
+    out.extend_from_slice(&[VERSION, u8::from(bridge.apart)]);
+    put_text(out, &bridge.remote_clientid);
+    put_text(out, &bridge.home);
+    out.extend_from_slice(&(bridge.left.len() as u32).to_le_bytes());
+    for left in &bridge.left {
+        put_text(out, &left.address);
+        for ids in [&left.dirty, &left.received] {
+            out.extend_from_slice(&(ids.len() as u32).to_le_bytes());
+            for id in ids {
+                out.extend_from_slice(&id.get().to_le_bytes());
+            }
+        }
+    }
+}
+
+/// Reads what is remembered of a bridge.
+pub(super) fn bridge(bytes: &[u8]) -> Result<BridgeRecord, What> {
+    let mut input = Input::versioned(bytes)?;
+    let apart = input.flags(1)? != 0;
+    let mut bridge = BridgeRecord {
+        remote_clientid: input.long_text()?.into(),
+        home: input.long_text()?.into(),
+        apart,
+        left: Vec::new(),
+    };
+    for _ in 0..input.u32()? {
+        bridge.left.push(LeftAddress {
+            address: input.long_text()?.into(),
+            dirty: input.packet_ids()?,
+            received: input.packet_ids()?,
+        });
+    }
+    input.end()?;
+    Ok(bridge)
+}
+
+/// Appends the identity of a message.
+pub(super) fn put_message_id(out: &mut Vec<u8>, id: &MessageId) {
+    out.push(VERSION);
+    out.extend_from_slice(&id.publisher.to_le_bytes());
+    out.extend_from_slice(&id.id.to_le_bytes());
+}
+
+/// Reads the identity of a message.
+pub(super) fn message_id(bytes: &[u8]) -> Result<MessageId, What> {
+    let mut input = Input::versioned(bytes)?;
+    let (publisher, id) = (input.u64()?, input.u64()?);
+    input.end()?;
+    Ok(MessageId { publisher, id })
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
 /// Appends a number of the meta table.
 pub(super) fn put_number(out: &mut Vec<u8>, number: u64) {
     out.push(VERSION);
@@ -343,6 +417,18 @@ impl<'a> Input<'a> {
         std::str::from_utf8(self.take(len)?).map_err(|_| "a text that is not UTF-8")
     }
 
+    fn long_text(&mut self) -> Result<&'a str, What> {
+        let len = self.u32()?;
+        self.text(usize::try_from(len).map_err(|_| SHORT)?)
+    }
+
+    fn packet_ids(&mut self) -> Result<Vec<PacketId>, What> {
+        let len = usize::try_from(self.u32()?).map_err(|_| SHORT)?;
+        let ids = self.take(len.checked_mul(2).ok_or(SHORT)?)?.chunks_exact(2);
+        let ids = ids.map(|id| PacketId::new(u16::from_le_bytes([id[0], id[1]])));
+        ids.collect::<Option<_>>().ok_or("packet identifier 0")
+    }
+
     fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }
@@ -377,6 +463,8 @@ mod tests {
         let _ = delivery(bytes);
         let _ = delivery_size(bytes);
         let _ = received(bytes);
+        let _ = bridge(bytes);
+        let _ = message_id(bytes);
         let _ = number(bytes);
     }
 
@@ -407,6 +495,35 @@ mod tests {
                 put_number(&mut again, number);
                 prop_assert_eq!(&again, &bytes);
             }
+        }
+
+        #[test]
+        fn a_bridge_survives_its_record(
+            (remote_clientid, home, apart) in (".{0,9}", ".{0,9}", any::<bool>()),
+            left in prop::collection::vec((".{0,5}", prop::collection::vec(1u16.., 0..4), prop::collection::vec(1u16.., 0..4)), 0..3),
+        ) {
+            let ids = |ids: Vec<u16>| ids.into_iter().filter_map(PacketId::new).collect();
+            let written = BridgeRecord {
+                remote_clientid: remote_clientid.into(),
+                home: home.into(),
+                apart,
+                left: left
+                    .into_iter()
+                    .map(|(address, dirty, received)| LeftAddress {
+                        address: address.into(),
+                        dirty: ids(dirty),
+                        received: ids(received),
+                    })
+                    .collect(),
+            };
+            let mut bytes = Vec::new();
+            put_bridge(&mut bytes, &written);
+            prop_assert_eq!(bridge(&bytes), Ok(written));
+            for len in 0..bytes.len() {
+                prop_assert!(bridge(&bytes[..len]).is_err());
+            }
+            bytes.push(0);
+            prop_assert!(bridge(&bytes).is_err());
         }
 
         #[test]
@@ -449,6 +566,7 @@ mod tests {
             qos: QoS::AtLeastOnce,
             retain: false,
             expires: None,
+            id: None,
         };
         let good = message_of(parts);
         assert_eq!(message(&good, None), Ok(Message::new(&parts)));
@@ -462,6 +580,15 @@ mod tests {
         assert_eq!(changed(1, 3), Err("no such QoS"));
         assert_eq!(changed(1, 128), Err("a flag without a meaning"));
         assert_eq!(changed(2, 1), Err("a value that is said not to be there"));
+        assert_eq!(changed(1, 1 | ID), Err(SHORT));
+        let named = Parts {
+            id: NonZeroU64::new(7),
+            ..parts
+        };
+        let mut named_bytes = message_of(named);
+        assert_eq!(message(&named_bytes, None), Ok(Message::new(&named)));
+        named_bytes[MESSAGE_HEAD] = 0;
+        assert_eq!(message(&named_bytes, None), Err("identity 0"));
         assert_eq!(changed(10, 3), Err(SHORT));
         assert_eq!(changed(12, 2), Err(SHORT));
         assert_eq!(changed(16, 0xff), Err("a text that is not UTF-8"));

@@ -8,21 +8,23 @@ use super::apply::ROW;
 use super::error::{Doing, StoreError};
 use super::record::{self, What};
 use super::tables::{
-    DELIVERIES, Definition, GROUPS, MESSAGES, READ, RECEIVED, RETAINED, SESSIONS, SUBSCRIPTIONS,
-    WILLS, bad, every, key_pair, key_text, key_u64, key_u64_and,
+    BRIDGES, DELIVERIES, Definition, GROUPS, MESSAGE_IDS, MESSAGES, READ, RECEIVED, RETAINED,
+    SESSIONS, SUBSCRIPTIONS, WILLS, bad, every, key_pair, key_text, key_u64, key_u64_and,
 };
 use super::{Store, record::MESSAGE_HEAD};
 use crate::broker::record::{Batch, BatchId, QueueKey, Seq, Write};
 use crate::wire::PacketId;
 
 /// The tables whose rows recovery hands back, in this order.
-const TABLES: [(Definition, Read); 7] = [
+const TABLES: [(Definition, Read); 9] = [
     (SESSIONS, session),
     (GROUPS, group),
     (SUBSCRIPTIONS, subscription),
     (WILLS, will),
     (RECEIVED, received),
+    (BRIDGES, bridge),
     (RETAINED, retained),
+    (MESSAGE_IDS, message_id),
     (DELIVERIES, delivery),
 ];
 
@@ -46,8 +48,8 @@ pub struct Recovery {
 }
 
 impl Store {
-    /// Hands every row back as the write that would put it there: sessions, groups, subscriptions, wills, received identifiers, retained messages
-    /// and deliveries, these in the order of their `Seq`. Message bodies are not read.
+    /// Hands every row back as the write that would put it there: sessions, groups, subscriptions, wills, received identifiers, bridges, retained
+    /// messages, identities of messages, and deliveries, these two in the order of their `Seq`. Message bodies are not read.
     ///
     /// # Errors
     /// If the database fails, or a record is not what this program writes.
@@ -140,6 +142,16 @@ fn received(key: &[u8], record: &[u8]) -> Result<Write, What> {
     Ok(Write::PutReceived(QueueKey(key), id))
 }
 
+fn bridge(key: &[u8], record: &[u8]) -> Result<Write, What> {
+    let key = QueueKey(key_u64(key)?);
+    Ok(Write::PutBridge(key, record::bridge(record)?))
+}
+
+fn message_id(key: &[u8], record: &[u8]) -> Result<Write, What> {
+    let seq = Seq(key_u64(key)?);
+    Ok(Write::PutMessageId(seq, record::message_id(record)?))
+}
+
 fn retained(key: &[u8], record: &[u8]) -> Result<Write, What> {
     Ok(Write::PutRetained(record::message(
         record,
@@ -178,7 +190,7 @@ impl Totals {
                 Ok(())
             })?;
         }
-        for table in [SUBSCRIPTIONS, WILLS, RECEIVED] {
+        for table in [SUBSCRIPTIONS, WILLS, RECEIVED, BRIDGES] {
             every(&transaction, table, |key, record| {
                 totals.add(key.len() + record.len());
                 let (queue, _) = key_u64_and(key).map_err(|what| bad(table, key)(what))?;
@@ -186,10 +198,12 @@ impl Totals {
                 Ok(())
             })?;
         }
-        every(&transaction, RETAINED, |key, record| {
-            totals.add(key.len() + record.len());
-            Ok(())
-        })?;
+        for table in [RETAINED, MESSAGE_IDS] {
+            every(&transaction, table, |key, record| {
+                totals.add(key.len() + record.len());
+                Ok(())
+            })?;
+        }
         let mut bodies = 0;
         let mut last = None;
         every(&transaction, DELIVERIES, |key, record| {
@@ -227,10 +241,11 @@ fn find_orphans(database: &Database) -> Result<Vec<Write>, StoreError> {
         })?;
     }
     let mut found = Vec::new();
-    let tables: [(Definition, Read); 3] = [
+    let tables: [(Definition, Read); 4] = [
         (SUBSCRIPTIONS, subscription),
         (WILLS, will),
         (RECEIVED, received),
+        (BRIDGES, bridge),
     ];
     for (table, read) in tables {
         every(&transaction, table, |key, record| {
@@ -287,6 +302,7 @@ fn removal(put: Write) -> Option<(QueueKey, Write)> {
         Write::PutSubscription(key, filter, _) => (key, Write::RemoveSubscription(key, filter)),
         Write::PutWill(key, _) => (key, Write::RemoveWill(key)),
         Write::PutReceived(key, id) => (key, Write::RemoveReceived(key, id)),
+        Write::PutBridge(key, _) => (key, Write::RemoveBridge(key)),
         _ => return None,
     })
 }

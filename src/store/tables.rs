@@ -31,8 +31,13 @@ pub(super) const PARTS: Definition = TableDefinition::new("parts");
 /// Numbers about the store.
 pub(super) const META: Definition = TableDefinition::new("meta");
 
+/// What is remembered of bridges, by the queue key of their sessions. Since version 2.
+pub(super) const BRIDGES: Definition = TableDefinition::new("bridges");
+/// Identities of messages by `Seq`. Since version 2.
+pub(super) const MESSAGE_IDS: Definition = TableDefinition::new("message_ids");
+
 /// All tables. A table's place here is its number in [`part_key`], so new ones go to the end.
-const ALL: [Definition; 10] = [
+const ALL: [Definition; 12] = [
     SESSIONS,
     GROUPS,
     SUBSCRIPTIONS,
@@ -43,6 +48,8 @@ const ALL: [Definition; 10] = [
     DELIVERIES,
     PARTS,
     META,
+    BRIDGES,
+    MESSAGE_IDS,
 ];
 
 /// Key in [`META`]: version of the layout.
@@ -52,7 +59,10 @@ pub(super) const META_SEQ: &[u8] = b"seq";
 /// Key in [`META`]: no queue key from this one on has been used.
 pub(super) const META_QUEUE: &[u8] = b"queue";
 
-/// Makes all tables, so that no reader finds one missing.
+/// Key in [`META`]: what names this store among all. Since version 2.
+pub(super) const META_IDENTITY: &[u8] = b"identity";
+
+/// Makes the tables that are not there, so that no reader finds one missing.
 pub(super) fn create(transaction: &WriteTransaction) -> Result<(), StoreError> {
     for definition in ALL {
         transaction

@@ -4,7 +4,7 @@ use super::check::{self, Evidence};
 use super::history::{Violation, number_of};
 use super::link::decode_next;
 use super::plan::Role;
-use super::process::store_options;
+use super::process::{IDENTITY, store_options};
 use super::world::World;
 use crate::broker::record::Write;
 use crate::store::{Start, Store};
@@ -60,7 +60,7 @@ impl World {
         let strange = self.has_breaker();
         self.process = None;
         let failed = |what: String| Violation::new("the store holds what is needed", what);
-        let opened = Store::open_with_backend(self.disk.mount(), &store_options());
+        let opened = Store::open_with_backend(self.disk.mount(), &store_options(), IDENTITY);
         let (store, opened) = opened.map_err(|error| failed(error.to_string()))?;
         let mut left = 0;
         let recovery = store

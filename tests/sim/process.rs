@@ -48,6 +48,9 @@ impl Process {
     }
 }
 
+/// What the simulated broker's store is named.
+pub const IDENTITY: u64 = 7;
+
 pub fn store_options() -> StoreOptions {
     StoreOptions {
         path: PathBuf::from("simulated"),
@@ -70,8 +73,9 @@ impl World {
             let after = self.rng.below(30);
             self.disk.inject(Fault::StopAfter(after));
         }
-        let opened = Store::open_with_backend(mounted, &store_options());
+        let opened = Store::open_with_backend(mounted, &store_options(), IDENTITY);
         let settings = Settings {
+            identity: IDENTITY,
             limits: self.plan.limits.clone(),
             durability: DurabilityRules {
                 default: self.plan.durability,

@@ -1,6 +1,8 @@
 //! What is on disk when: the order of writes and syncs, power cuts, disks that fail.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::fs;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -8,8 +10,10 @@ use tidegate::broker::record::{Batch, BatchId, QueueKey, Seq, Write};
 use tidegate::store::{Committer, Progress, Start, Store, StoreError};
 
 use crate::fake_disk::{FakeDisk, Image};
+use crate::golden;
 use crate::rows::{
-    Chance, apply, assert_has_samples, bodies, delivery, message, options, rows, samples, session,
+    Chance, apply, assert_has, assert_has_samples, bodies, delivery, is_of_layout_1, message,
+    options, rows, samples, session,
 };
 
 #[test]
@@ -17,7 +21,7 @@ fn written_is_said_once_and_before_the_one_sync() {
     let folder = tempfile::tempdir().expect("a folder");
     let disk = FakeDisk::default();
     let options = options(folder.path());
-    let (store, _) = Store::open_with_backend(disk.clone(), &options).expect("opens");
+    let (store, _) = Store::open_with_backend(disk.clone(), &options, 1).expect("opens");
     for round in 0..60u64 {
         let said = Cell::new(0);
         let Image { syncs, live, .. } = disk.image().clone();
@@ -35,7 +39,7 @@ fn written_is_said_once_and_before_the_one_sync() {
                 assert!(!disk.image().unsynced.is_empty());
                 let seen = FakeDisk::default();
                 seen.image().live = disk.image().live.clone();
-                let (fresh, _) = Store::open_with_backend(seen, &options).expect("opens");
+                let (fresh, _) = Store::open_with_backend(seen, &options, 1).expect("opens");
                 assert_eq!(bodies(&fresh, &[round]), [Some(message.clone())]);
             },
         );
@@ -57,7 +61,7 @@ fn what_was_durable_survives_any_power_cut_and_batches_are_whole() {
         let mut disk = FakeDisk::default();
         let mut durable = 0;
         for _life in 0..3 {
-            let (store, _) = Store::open_with_backend(disk.clone(), &options).expect("opens");
+            let (store, _) = Store::open_with_backend(disk.clone(), &options, 1).expect("opens");
             if durable == 0 {
                 apply(&store, vec![Write::PutSession(QueueKey(1), session("a"))]);
                 durable = 1;
@@ -132,7 +136,7 @@ fn a_power_cut_at_any_moment_of_a_life_loses_nothing_durable() {
     for seed in 0..6 {
         let disk = FakeDisk::default();
         disk.image().cut_with = Some(Chance(seed));
-        let (store, _) = Store::open_with_backend(disk.clone(), &options).expect("opens");
+        let (store, _) = Store::open_with_backend(disk.clone(), &options, 1).expect("opens");
         apply(&store, vec![Write::PutSession(QueueKey(1), session("a"))]);
         let mut puts = 0;
         while store.has_room() || puts < 10 {
@@ -146,7 +150,7 @@ fn a_power_cut_at_any_moment_of_a_life_loses_nothing_durable() {
         drop(store);
         let taken = std::mem::take(&mut disk.image().cuts);
         for (durable, left) in taken {
-            let (store, _) = Store::open_with_backend(left, &options).expect("opens");
+            let (store, _) = Store::open_with_backend(left, &options, 1).expect("opens");
             let there = rows(&store).len().saturating_sub(1) as u64;
             assert!(
                 durable <= there && there <= durable + 1,
@@ -165,7 +169,7 @@ fn after_a_failed_sync_nothing_more_is_written() {
     let folder = tempfile::tempdir().expect("a folder");
     let disk = FakeDisk::default();
     let options = options(folder.path());
-    let (store, _) = Store::open_with_backend(disk.clone(), &options).expect("opens");
+    let (store, _) = Store::open_with_backend(disk.clone(), &options, 1).expect("opens");
     apply(&store, samples());
     let kept = disk.power_cut(&mut Chance(1));
     disk.image().fail_syncs = true;
@@ -181,7 +185,7 @@ fn after_a_failed_sync_nothing_more_is_written() {
     disk.image().fail_syncs = true;
     drop(store);
     assert_eq!(disk.image().writes_after_failure, written);
-    let (store, opened) = Store::open_with_backend(kept, &options).expect("opens");
+    let (store, opened) = Store::open_with_backend(kept, &options, 1).expect("opens");
     assert_eq!(opened.start, Start::Recovered);
     assert_has_samples(&store);
 }
@@ -237,7 +241,7 @@ fn the_committer_reports_a_failure_and_ends() {
     let folder = tempfile::tempdir().expect("a folder");
     let disk = FakeDisk::default();
     let (store, _) =
-        Store::open_with_backend(disk.clone(), &options(folder.path())).expect("opens");
+        Store::open_with_backend(disk.clone(), &options(folder.path()), 1).expect("opens");
     disk.image().fail_syncs = true;
     let (tell, told) = mpsc::channel();
     let next = || {
@@ -262,4 +266,32 @@ fn the_committer_reports_a_failure_and_ends() {
             .any(|report| matches!(report, Progress::Durable(_)))
     );
     committer.stop();
+}
+
+#[test]
+fn a_power_cut_while_a_store_is_brought_up_to_date_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = golden(folder.path(), 1);
+    let old = fs::read(&options.path).expect("reads");
+    let mut identities = BTreeSet::new();
+    for seed in 0..20 {
+        let disk = FakeDisk::default();
+        {
+            let mut image = disk.image();
+            image.live.clone_from(&old);
+            image.durable.clone_from(&old);
+            image.cut_with = Some(Chance(seed));
+        }
+        Store::open_with_backend(disk.clone(), &options, 7).expect("opens");
+        let cuts = std::mem::take(&mut disk.image().cuts);
+        for (_, left) in cuts {
+            let (store, _) = Store::open_with_backend(left, &options, 8).expect("opens");
+            assert_has(
+                &store,
+                samples().into_iter().filter(is_of_layout_1).collect(),
+            );
+            identities.insert(store.identity());
+        }
+    }
+    assert_eq!(identities, [7, 8].into(), "before and after it was done");
 }

@@ -9,13 +9,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use redb::{Database, TableDefinition};
 use tidegate::broker::Message;
-use tidegate::broker::record::{DeliveryRecord, QueueKey, Seq, Write};
-use tidegate::store::{Start, Store, StoreError, StoreOptions};
+use tidegate::broker::record::{BridgeRecord, DeliveryRecord, QueueKey, Seq, Write};
+use tidegate::store::{Export, Start, Store, StoreError, StoreOptions, TableReport};
 use tidegate::wire::PacketId;
 
 use crate::rows::{
-    Chance, apply, assert_has_samples, bodies, delivery, message, options, rows, samples, session,
+    Chance, apply, assert_has, assert_has_samples, bodies, delivery, is_of_layout_1, message,
+    options, rows, samples, session,
 };
 
 #[test]
@@ -60,6 +62,8 @@ fn every_row_can_be_removed_and_takes_its_parts_along() {
         Write::PutSubscription(key, filter, _) => Write::RemoveSubscription(key, filter),
         Write::PutWill(key, _) => Write::RemoveWill(key),
         Write::PutReceived(key, id) => Write::RemoveReceived(key, id),
+        Write::PutBridge(key, _) => Write::RemoveBridge(key),
+        Write::PutMessageId(seq, _) => Write::RemoveMessageId(seq),
         Write::PutRetained(message) => Write::RemoveRetained(message.topic().into()),
         Write::PutDelivery(seq, key, _) => Write::RemoveDelivery(seq, key),
         Write::PutMessage(seq, _) => Write::RemoveMessage(seq),
@@ -124,13 +128,46 @@ fn a_delivery_of_an_earlier_batch_is_removed_though_this_batch_changes_it_first(
     assert_eq!(rows(&store), [Write::PutSession(QueueKey(1), session("a"))]);
 }
 
+/// A copy of the golden file of a layout, to open.
+fn golden(folder: &Path, layout: u32) -> StoreOptions {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let golden = golden.join(format!("tests/golden/store-v{layout}.redb"));
+    let options = options(folder);
+    fs::create_dir_all(folder.join("data")).expect("a folder");
+    fs::copy(golden, &options.path).expect("the golden file is there");
+    options
+}
+
 #[test]
-fn a_database_of_layout_1_is_read_whole() {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/store-v1.redb");
-    // Written once, by the program that introduced the layout: TIDEGATE_WRITE_GOLDEN=1 cargo test --test store layout_1
+fn a_database_of_layout_1_is_read_whole_and_brought_up_to_date() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = golden(folder.path(), 1);
+    let of_layout_1: Vec<Write> = samples().into_iter().filter(is_of_layout_1).collect();
+    let (store, opened) = Store::open(&options).expect("opens");
+    assert_eq!(opened.start, Start::Clean);
+    assert_has(&store, of_layout_1);
+    let identity = store.identity();
+    assert_ne!(identity, 0);
+    let added = samples().into_iter().filter(|row| !is_of_layout_1(row));
+    apply(&store, added.collect());
+    drop(store);
+    let (store, _) = Store::open(&options).expect("opens");
+    assert_has_samples(&store);
+    assert_eq!(store.identity(), identity, "it is kept");
+    drop(store);
+
+    let other = tempfile::tempdir().expect("a folder");
+    let (store, _) = Store::open(&golden(other.path(), 1)).expect("opens");
+    assert_ne!(store.identity(), identity, "it is drawn by lot");
+}
+
+#[test]
+fn a_database_of_layout_2_is_read_whole() {
+    // Written once, by the program that introduced the layout: TIDEGATE_WRITE_GOLDEN=1 cargo test --test store layout_2
     if std::env::var_os("TIDEGATE_WRITE_GOLDEN").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/store-v2.redb");
         let options = StoreOptions {
-            path: golden.clone(),
+            path,
             ..options(Path::new(""))
         };
         let (store, opened) = Store::open(&options).expect("opens");
@@ -138,12 +175,58 @@ fn a_database_of_layout_1_is_read_whole() {
         apply(&store, samples());
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let options = options(folder.path());
-    fs::create_dir_all(folder.path().join("data")).expect("a folder");
-    fs::copy(golden, &options.path).expect("the golden file is there");
-    let (store, opened) = Store::open(&options).expect("opens");
+    let (store, opened) = Store::open(&golden(folder.path(), 2)).expect("opens");
     assert_eq!(opened.start, Start::Clean);
     assert_has_samples(&store);
+    assert_ne!(store.identity(), 0);
+}
+
+#[test]
+fn a_database_of_a_newer_layout_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = golden(folder.path(), 2);
+    let table: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
+    let database = Database::open(&options.path).expect("opens");
+    let transaction = database.begin_write().expect("begins");
+    let newer = [&[1][..], &3u64.to_le_bytes()].concat();
+    let mut meta = transaction.open_table(table).expect("it is there");
+    meta.insert(&b"format"[..], newer.as_slice())
+        .expect("writes");
+    drop(meta);
+    transaction.commit().expect("commits");
+    drop(database);
+    let newer = "its layout is version 3, this program knows versions 1 to 2";
+    let error = Store::open(&options).err().expect("it is refused");
+    assert!(error.is_unusable_file(), "{error}");
+    assert!(error.to_string().contains(newer), "{error}");
+    let error = Export::open(&options.path).err().expect("it is refused");
+    assert!(error.to_string().contains(newer), "{error}");
+}
+
+#[test]
+fn each_layout_is_exported_whole() {
+    for layout in [1, 2] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let export = Export::open(&golden(folder.path(), layout).path).expect("opens");
+        let mut found = Vec::new();
+        let mut each = |row, _| {
+            found.push(row);
+            Ok(())
+        };
+        let reports = export.read(&mut each).expect("reads");
+        assert!(
+            reports.iter().all(TableReport::is_complete),
+            "layout {layout}: {reports:?}"
+        );
+        let wanted = |row: &Write| {
+            !matches!(row, Write::PutMessage(..)) && (layout > 1 || is_of_layout_1(row))
+        };
+        let expected: Vec<Write> = samples().into_iter().filter(wanted).collect();
+        assert_eq!(found.len(), expected.len());
+        for row in &expected {
+            assert!(found.contains(row), "layout {layout} has no {row:?}");
+        }
+    }
 }
 
 #[test]
@@ -200,13 +283,14 @@ fn rows_that_belong_to_nothing_are_removed_and_counted() {
         Write::PutDelivery(Seq(6), QueueKey(9), delivery(&message)),
         Write::PutDelivery(Seq(7), QueueKey(1), delivery(&message)),
         Write::PutReceived(QueueKey(9), id),
+        Write::PutBridge(QueueKey(9), BridgeRecord::default()),
     ]);
     apply(&store, writes);
     drop(store);
     let (store, _) = Store::open(&options).expect("opens");
     let mut found = Vec::new();
     let recovery = store.recover(&mut |row| found.push(row)).expect("recovers");
-    assert_eq!(recovery.orphans, 5);
+    assert_eq!(recovery.orphans, 6);
     assert_eq!(found, kept);
     assert_eq!(bodies(&store, &[4, 5, 6]), [None, Some(message), None]);
 }

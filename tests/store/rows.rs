@@ -1,16 +1,20 @@
 //! Rows to put in a store, and what to ask of it.
 
+use std::num::NonZeroU64;
 use std::path::Path;
 
 use tidegate::broker::Message;
 use tidegate::broker::message::Parts;
 use tidegate::broker::record::{
-    Batch, BatchId, DeliveryRecord, NEVER_EXPIRES, QueueKey, Seq, SessionRecord, SubscriptionIds,
-    SubscriptionRecord, WillRecord, Write,
+    Batch, BatchId, BridgeRecord, DeliveryRecord, LeftAddress, MessageId, NEVER_EXPIRES, QueueKey,
+    Seq, SessionRecord, SubscriptionIds, SubscriptionRecord, WillRecord, Write,
 };
 use tidegate::store::{Store, StoreOptions};
 use tidegate::wire::packet::{RetainHandling, SubscribeOptions};
 use tidegate::wire::{PacketId, Properties, ProtocolVersion, QoS};
+
+/// The sample message that has an identity.
+const BRIDGED: Seq = Seq(301);
 
 pub fn options(folder: &Path) -> StoreOptions {
     StoreOptions {
@@ -30,6 +34,7 @@ pub fn message(topic: &str, payload: &[u8]) -> Message {
         qos: QoS::AtLeastOnce,
         retain: false,
         expires: None,
+        id: None,
     })
 }
 
@@ -63,6 +68,11 @@ pub fn samples() -> Vec<Write> {
         qos: QoS::ExactlyOnce,
         retain: true,
         expires: Some(1_900_000_000_123),
+        id: None,
+    });
+    let bridged = Message::new(&Parts {
+        id: NonZeroU64::new(u64::MAX - 1),
+        ..full.parts()
     });
     let large: Vec<u8> = (0..3000u32).flat_map(u32::to_le_bytes).collect();
     let large = message("large", &large);
@@ -111,8 +121,12 @@ pub fn samples() -> Vec<Write> {
         Write::PutWill(QueueKey(2), will(&large)),
         Write::PutReceived(QueueKey(1), id(1)),
         Write::PutReceived(QueueKey(1), id(65_535)),
+        Write::PutBridge(QueueKey(1), BridgeRecord::default()),
+        Write::PutBridge(QueueKey(2), bridge()),
         Write::PutRetained(large.clone()),
         Write::PutRetained(full.clone()),
+        Write::PutMessageId(Seq(7), message_id(1, u64::MAX)),
+        Write::PutMessageId(Seq(299), message_id(u64::MAX, 0)),
         Write::PutDelivery(Seq(7), QueueKey(1), delivery(&full)),
         Write::PutDelivery(
             Seq(7),
@@ -128,9 +142,40 @@ pub fn samples() -> Vec<Write> {
             },
         ),
         Write::PutDelivery(Seq(300), QueueKey(2), delivery(&large)),
+        Write::PutDelivery(BRIDGED, QueueKey(1), delivery(&bridged)),
         Write::PutMessage(Seq(7), full),
         Write::PutMessage(Seq(300), large),
+        Write::PutMessage(BRIDGED, bridged),
     ]
+}
+
+/// A bridge whose record takes several rows.
+fn bridge() -> BridgeRecord {
+    let ids = |ids: std::ops::RangeInclusive<u16>| ids.filter_map(PacketId::new).collect();
+    let left = |address: &str, most| LeftAddress {
+        address: address.into(),
+        dirty: ids(1..=most),
+        received: ids(65_535..=65_535),
+    };
+    BridgeRecord {
+        remote_clientid: "edge-7".into(),
+        home: "ä.example:1883".into(),
+        apart: true,
+        left: vec![left("a:1", 0), left("b:2", 3000)],
+    }
+}
+
+fn message_id(publisher: u64, id: u64) -> MessageId {
+    MessageId { publisher, id }
+}
+
+/// Whether a store of layout 1 can have this row.
+pub fn is_of_layout_1(write: &Write) -> bool {
+    match write {
+        Write::PutBridge(..) | Write::PutMessageId(..) => false,
+        Write::PutDelivery(seq, ..) | Write::PutMessage(seq, _) => *seq != BRIDGED,
+        _ => true,
+    }
 }
 
 pub fn is_body(write: &Write) -> bool {
@@ -160,7 +205,11 @@ pub fn bodies(store: &Store, seqs: &[u64]) -> Vec<Option<Message>> {
 }
 
 pub fn assert_has_samples(store: &Store) {
-    let (there, expected): (Vec<_>, Vec<_>) = samples().into_iter().partition(is_body);
+    assert_has(store, samples());
+}
+
+pub fn assert_has(store: &Store, samples: Vec<Write>) {
+    let (there, expected): (Vec<_>, Vec<_>) = samples.into_iter().partition(is_body);
     assert_eq!(rows(store), expected);
     for body in there {
         let Write::PutMessage(seq, message) = body else {

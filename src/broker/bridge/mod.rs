@@ -5,10 +5,12 @@
 //! identifier: a delivery of this broker is a publish at the upstream, a delivery of the upstream is a publish here, and the hand-shakes are the same.
 //! So what a bridge must remember is what sessions remember anyway: this broker's for what it sends and what it has received, the upstream's for the rest.
 
+mod addresses;
 mod backlog;
 mod closed;
 mod relay;
 mod rules;
+mod standing;
 mod state;
 mod upstream;
 
@@ -17,11 +19,14 @@ pub use backlog::{QueueFull, QueuePolicy};
 pub use closed::{Dropped, NotDropped};
 pub use relay::{Leave, Relay};
 pub use rules::{Direction, Rule};
+pub use standing::Standing;
 pub use state::BridgeFigures;
 pub(super) use state::{Moments, State as BridgeState};
 pub use upstream::{Login, Speech, Upstream};
 
+use super::marks::BRIDGE;
 use super::message::Parts;
+use super::record::{BridgeRecord, QueueKey, Write};
 use super::route::SYS_PREFIX;
 use super::{Arrival, Broker, ConnectionId, SessionIndex, ack};
 use crate::clock::Now;
@@ -76,8 +81,8 @@ impl Bridge {
 
 impl Broker {
     /// Makes a bridge's session and its subscriptions what the rules say, so that messages wait for it from now on, whether it is connected or
-    /// not. It must not be connected. At the start, call it before clients connect. True if the session is new: then the upstream's must be, too.
-    pub fn open_bridge(&mut self, bridge: &Bridge, now: Now) -> bool {
+    /// not. It must not be connected. At the start, call it before clients connect.
+    pub fn open_bridge(&mut self, bridge: &Bridge, now: Now) {
         self.now = now;
         let state = self.bridges.entry(bridge.name.clone()).or_default();
         state.disconnect();
@@ -85,9 +90,10 @@ impl Broker {
         self.publish_bridge_state(&bridge.name, &state);
         let client_id = bridge.local_clientid();
         let new = !self.by_client.contains_key(client_id.as_str());
-        let Some(id) = self.connect_bridge(bridge, 1, now) else {
-            return new;
+        let Some(id) = self.connect_bridge(bridge, 1, ProtocolVersion::V5, now) else {
+            return;
         };
+        self.open_record(bridge, new);
         if let Some(session) = self.connections[id.0 as usize].session {
             self.set_queue_policy(session, bridge);
             let wanted = bridge.rules.iter().filter(|rule| rule.goes_out());
@@ -117,19 +123,22 @@ impl Broker {
             }
         }
         self.lost(id, now);
-        new
     }
 
-    /// Connects a bridge to its session. `None` if the broker shuts down.
+    /// Connects a bridge to its session; `version` is what its upstream speaks. `None` if the broker shuts down.
     fn connect_bridge(
         &mut self,
         bridge: &Bridge,
         receive_maximum: u16,
+        version: ProtocolVersion,
         now: Now,
     ) -> Option<ConnectionId> {
         let id = self.accept(Arrival::bridge(), now)?;
         let mut properties = PropertiesBuf::new();
         properties.push(Property::ReceiveMaximum(receive_maximum));
+        if version == ProtocolVersion::V5 {
+            properties.push(Property::UserProperty(BRIDGE, "1"));
+        }
         let client_id = bridge.local_clientid();
         let connect = Connect {
             version: ProtocolVersion::V5,
@@ -146,32 +155,43 @@ impl Broker {
         Some(id)
     }
 
+    /// What is remembered of the bridge with this name beside its session: what [`Broker::remember_bridge`] was told last, in this process or before.
+    pub fn bridge_record(&self, name: &str) -> Option<&BridgeRecord> {
+        self.bridge_records.get(&self.bridge_session(name)?.1)
+    }
+
+    /// Remembers this of the bridge with this name for as long as it has its session, on disk if that is. The row is in the open batch when this returns,
+    /// and no sooner durable than that is.
+    pub fn remember_bridge(&mut self, name: &str, record: BridgeRecord) {
+        let Some((at, key)) = self.bridge_session(name) else {
+            return;
+        };
+        if self.bridge_records.get(&key) == Some(&record) {
+            return;
+        }
+        if self.sessions[at].stored {
+            self.write(Write::PutBridge(key, record.clone()));
+        }
+        self.bridge_records.insert(key, record);
+    }
+
+    fn bridge_session(&self, name: &str) -> Option<(usize, QueueKey)> {
+        let client_id = format!("{CLIENT_PREFIX}{name}");
+        let SessionIndex(at) = *self.by_client.get(client_id.as_str())?;
+        Some((at as usize, self.sessions[at as usize].key()))
+    }
+
     fn filters_of(&self, session: SessionIndex) -> Vec<String> {
         let nodes = &self.sessions[session.0 as usize].subscriptions;
         nodes.iter().map(|node| self.tree.filter(*node)).collect()
     }
 
-    /// The upstream has lost its session, and with it the exchanges in which it was sending: the packet identifiers it uses from now on name new
-    /// messages \[MQTT-3.2.2-5\].
-    fn forget_received(&mut self, bridge: &Bridge) {
-        let index = self.by_client.get(bridge.local_clientid().as_str());
-        let Some(session) = index.map(|index| &mut self.sessions[index.0 as usize]) else {
-            return;
-        };
-        let key = session.key();
-        for (packet_id, received) in std::mem::take(&mut session.received) {
-            if received.level != super::record::Durability::Memory {
-                self.write(super::record::Write::RemoveReceived(key, packet_id));
-            }
-        }
-    }
-
-    /// Whether a packet identifier is that of a delivery on its way to this connection's client.
-    fn is_inflight(&self, id: ConnectionId, packet_id: PacketId) -> bool {
+    /// Whether a packet identifier is that of a delivery on its way to this connection's client, or is kept from being one.
+    fn is_used(&self, id: ConnectionId, packet_id: PacketId) -> bool {
         let session = self.connections[id.0 as usize].session;
         session.is_some_and(|session| {
             let outgoing = &self.sessions[session.0 as usize].outgoing;
-            outgoing.get(packet_id).is_some()
+            outgoing.get(packet_id).is_some() || outgoing.is_reserved(packet_id)
         })
     }
 
@@ -210,6 +230,7 @@ impl Broker {
                 properties: properties.as_properties(),
                 retain: false,
                 qos,
+                id: None,
                 ..body.parts()
             };
             // The bridge itself must not take it out again.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::standing::{Standing, address_topic};
 use super::{Backlog, Bridge, CLIENT_PREFIX};
 use crate::broker::record::Seq;
 use crate::broker::{Broker, SessionIndex};
@@ -28,6 +29,7 @@ pub(in crate::broker) struct State {
     connected: bool,
     last_error: String,
     connects: u64,
+    pub(super) addresses: Vec<(String, Standing)>,
 }
 
 impl State {
@@ -78,6 +80,8 @@ pub struct BridgeFigures {
     pub queued: u64,
     /// Bytes of the messages that wait.
     pub queued_bytes: u64,
+    /// What is known of each of its addresses, in the order of the configuration.
+    pub addresses: Vec<(String, Standing)>,
     /// The most seconds the oldest of these messages has waited in this process, as exactly as `$SYS` is published; 0 if there is none.
     pub oldest_seconds: u64,
     /// Messages dropped because the queue was full, since the process started; as the following.
@@ -113,14 +117,15 @@ impl Broker {
     }
 
     /// Publishes nothing of this bridge any more.
-    pub(super) fn withdraw_bridge_state(&mut self, name: &str) {
-        let own = ["state", "last_error"].into_iter().chain(FIGURES);
+    pub(super) fn withdraw_bridge_state(&mut self, name: &str, state: &State) {
+        let own = ["state", "last_error", "address"]
+            .into_iter()
+            .chain(FIGURES);
         let own = own.map(|key| format!("$SYS/bridge/{name}/{key}"));
         let topics = own.chain([format!("$SYS/broker/connection/{name}/state")]);
-        for topic in topics.collect::<Vec<_>>() {
-            if self.retained.get(&topic).is_some() {
-                self.publish_sys_topic(&topic, "");
-            }
+        let addresses = (0..state.addresses.len()).map(|place| address_topic(name, place));
+        for topic in topics.chain(addresses).collect::<Vec<_>>() {
+            self.publish_or_withdraw(&topic, "");
         }
     }
 
@@ -163,6 +168,7 @@ impl Broker {
                 connects: state.connects,
                 queued,
                 queued_bytes,
+                addresses: state.addresses.clone(),
                 oldest_seconds: oldest.map_or(0, |seq| since(seq) / 1000),
                 dropped: counted(|it| it.dropped),
                 refused: counted(|it| it.refused),

@@ -68,17 +68,21 @@ impl Bridged {
             version: ProtocolVersion::V5,
         };
         let now = bridged.world.now;
-        assert!(bridged.world.broker.open_bridge(&bridged.bridge, now));
+        bridged.world.broker.open_bridge(&bridged.bridge, now);
         bridged.world.settle();
         bridged
     }
 
     pub fn connect(&mut self, upstream: Upstream) {
+        self.connect_to("a:1883", upstream);
+    }
+
+    pub fn connect_to(&mut self, address: &str, upstream: Upstream) {
         self.version = upstream.version;
         let bridge = Arc::clone(&self.bridge);
         let now = self.world.now;
         let broker = &mut self.world.broker;
-        self.relay = Relay::open(bridge, upstream, true, broker, now);
+        self.relay = Relay::open(bridge, upstream, address, true, broker, now);
         assert!(self.relay.is_some());
     }
 
@@ -97,7 +101,7 @@ impl Bridged {
         self.relay = None;
         self.world.crash();
         let now = self.world.now;
-        assert!(!self.world.broker.open_bridge(&self.bridge, now));
+        self.world.broker.open_bridge(&self.bridge, now);
     }
 
     /// What the upstream gets, one line a packet; what must be committed for it is.
@@ -472,12 +476,13 @@ fn a_changed_configuration_changes_what_waits() {
         rule("a", Direction::Out, 1),
         rule("b", Direction::Out, 1),
     ]);
-    assert!(world.broker.open_bridge(&first, now));
+    world.broker.open_bridge(&first, now);
+    assert!(world.broker.begins_anew(&first, "a:1883"));
     let second = bridge(vec![
         rule("b", Direction::Out, 1),
         rule("c", Direction::Out, 1),
     ]);
-    assert!(!world.broker.open_bridge(&second, now));
+    world.broker.open_bridge(&second, now);
     world.settle();
     let device = world.connect(&publisher());
     for (id, topic) in [(1, "a"), (2, "b"), (3, "c")] {
@@ -616,7 +621,7 @@ fn a_subscription_that_is_refused_shows_and_is_asked_for_again() {
     b.lose();
     let (broker, now) = (&mut b.world.broker, b.world.now);
     let present = upstream(ProtocolVersion::V5);
-    b.relay = Relay::open(Arc::clone(&b.bridge), present, false, broker, now);
+    b.relay = Relay::open(Arc::clone(&b.bridge), present, "a:1883", false, broker, now);
     b.got();
     b.hears(suback(ReasonCode::GrantedQos1)).expect("taken");
     let (relay, ..) = b.relay();

@@ -188,7 +188,7 @@ fn what_another_bridge_brings_is_left_to_its_upstream_when_it_is_refused() {
     b.world.broker.open_bridge(&other, now);
     let broker = &mut b.world.broker;
     let up = upstream(ProtocolVersion::V5);
-    let mut relay = Relay::open(other, up, true, broker, now).expect("open");
+    let mut relay = Relay::open(other, up, "b:1883", true, broker, now).expect("open");
     let mut out = Vec::new();
     let packet = Packet::Publish(message(1, 1, "a", "2"));
     relay.receive(packet, broker, &mut out, now).expect("taken");

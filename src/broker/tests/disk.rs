@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::record::{DeliveryRecord, SessionRecord, WillRecord};
+use super::super::record::{BridgeRecord, DeliveryRecord, MessageId, SessionRecord, WillRecord};
 use super::*;
 
 pub(super) struct Disk {
@@ -11,6 +11,8 @@ pub(super) struct Disk {
     pub subscriptions: BTreeMap<(u64, Box<str>), SubscriptionRecord>,
     pub wills: BTreeMap<u64, WillRecord>,
     pub received: BTreeSet<(u64, u16)>,
+    pub bridges: BTreeMap<u64, BridgeRecord>,
+    pub message_ids: BTreeMap<u64, MessageId>,
     pub retained: BTreeMap<Box<str>, Message>,
     pub deliveries: BTreeMap<(u64, u64), DeliveryRecord>,
     pub messages: BTreeMap<u64, Message>,
@@ -28,6 +30,8 @@ impl Default for Disk {
             subscriptions: BTreeMap::new(),
             wills: BTreeMap::new(),
             received: BTreeSet::new(),
+            bridges: BTreeMap::new(),
+            message_ids: BTreeMap::new(),
             retained: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             messages: BTreeMap::new(),
@@ -70,6 +74,13 @@ impl Disk {
             Write::RemoveDelivery(seq, key) => _ = self.deliveries.remove(&(seq.0, key.0)),
             Write::PutReceived(key, id) => _ = self.received.insert((key.0, id.get())),
             Write::RemoveReceived(key, id) => _ = self.received.remove(&(key.0, id.get())),
+            Write::PutBridge(key, record) => _ = self.bridges.insert(key.0, record),
+            Write::RemoveBridge(key) => _ = self.bridges.remove(&key.0),
+            Write::PutMessageId(seq, id) => {
+                self.last_seq = self.last_seq.max(seq.0);
+                self.message_ids.insert(seq.0, id);
+            }
+            Write::RemoveMessageId(seq) => _ = self.message_ids.remove(&seq.0),
             Write::PutRetained(message) => {
                 self.retained.insert(message.topic().into(), message);
             }
@@ -98,6 +109,7 @@ impl Disk {
             .retain(|(key, _), _| owners.contains(key));
         self.wills.retain(|key, _| owners.contains(key));
         self.received.retain(|(key, _)| owners.contains(key));
+        self.bridges.retain(|key, _| owners.contains(key));
         self.deliveries.retain(|(_, key), _| owners.contains(key));
         let wanted: BTreeSet<u64> = self.deliveries.keys().map(|(seq, _)| *seq).collect();
         self.messages.retain(|seq, _| wanted.contains(seq));
@@ -127,7 +139,11 @@ impl Disk {
         rows.extend(
             received.map(|(key, id)| Write::PutReceived(QueueKey(*key), super::packet_id(*id))),
         );
+        let bridges = self.bridges.iter();
+        rows.extend(bridges.map(|(key, record)| Write::PutBridge(QueueKey(*key), record.clone())));
         rows.extend(self.retained.values().cloned().map(Write::PutRetained));
+        let ids = self.message_ids.iter();
+        rows.extend(ids.map(|(seq, id)| Write::PutMessageId(Seq(*seq), *id)));
         rows.extend(self.deliveries.iter().map(|((seq, key), record)| {
             Write::PutDelivery(Seq(*seq), QueueKey(*key), record.clone())
         }));

@@ -6,6 +6,7 @@
 mod accounting;
 mod acl;
 mod bridge;
+mod bridge_addresses;
 mod bridge_queue;
 mod bridge_queue_random;
 mod bridge_random;
@@ -20,6 +21,7 @@ mod malice;
 mod mount;
 mod publish;
 mod quota;
+mod repetition;
 mod restore;
 mod retained;
 mod shared;
@@ -229,6 +231,14 @@ fn limited(limits: Limits) -> Settings {
 impl World {
     fn new() -> World {
         World::with(Settings::default())
+    }
+
+    /// One of several brokers.
+    fn named(identity: u64) -> World {
+        World::with(Settings {
+            identity,
+            ..Settings::default()
+        })
     }
 
     fn with(settings: Settings) -> World {

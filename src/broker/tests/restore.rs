@@ -1,6 +1,6 @@
 //! What is on disk becomes the same broker again.
 
-use super::super::record::DurabilityRules;
+use super::super::record::{BridgeRecord, DurabilityRules};
 use super::*;
 
 /// Rows that survive a restart without change.
@@ -353,4 +353,30 @@ fn a_body_two_sessions_wait_for_stays_until_both_have_it() {
         world.flush();
     }
     world.assert_nothing_left();
+}
+
+#[test]
+fn what_is_remembered_of_a_bridge_lasts_as_long_as_its_session() {
+    let bridge = super::bridge::bridge(Vec::new());
+    let record = BridgeRecord {
+        remote_clientid: bridge.remote_clientid.clone(),
+        home: "a:1883".into(),
+        apart: true,
+        left: Vec::new(),
+    };
+    let mut world = World::new();
+    world.broker.remember_bridge("cloud", record.clone());
+    assert_eq!(world.broker.bridge_record("cloud"), None, "no such bridge");
+    world.broker.open_bridge(&bridge, world.now);
+    world.broker.remember_bridge("cloud", record.clone());
+    world.flush();
+    world.crash();
+    world.broker.open_bridge(&bridge, world.now);
+    assert_eq!(world.broker.bridge_record("cloud"), Some(&record));
+    assert_eq!(world.disk.bridges.len(), 1);
+    world.broker.close_bridges_except(&[], world.now);
+    world.broker.drop_bridge("cloud", world.now).expect("left");
+    assert_eq!(world.broker.bridge_record("cloud"), None);
+    world.flush();
+    assert!(world.disk.bridges.is_empty());
 }

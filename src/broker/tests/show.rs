@@ -124,6 +124,10 @@ pub(super) fn show_write(write: &Write) -> String {
         Write::RemoveDelivery(seq, key) => format!("RemoveDelivery s{} k{}", seq.0, key.0),
         Write::PutReceived(key, id) => format!("PutReceived k{} #{id}", key.0),
         Write::RemoveReceived(key, id) => format!("RemoveReceived k{} #{id}", key.0),
+        Write::PutBridge(key, record) => format!("PutBridge k{} {}", key.0, record.home),
+        Write::RemoveBridge(key) => format!("RemoveBridge k{}", key.0),
+        Write::PutMessageId(seq, _) => format!("PutMessageId s{}", seq.0),
+        Write::RemoveMessageId(seq) => format!("RemoveMessageId s{}", seq.0),
         Write::PutRetained(message) => format!("PutRetained {}", message.topic()),
         Write::RemoveRetained(topic) => format!("RemoveRetained {topic}"),
     }

@@ -8,7 +8,7 @@ use tidegate::broker::record::{Batch, BatchId, Write};
 use tidegate::store::{Store, StoreOptions, read_row};
 
 /// Tables with rows, in the order of the first byte of an input.
-pub const TABLES: [&str; 8] = [
+pub const TABLES: [&str; 10] = [
     "sessions",
     "groups",
     "subscriptions",
@@ -17,6 +17,8 @@ pub const TABLES: [&str; 8] = [
     "retained",
     "deliveries",
     "messages",
+    "bridges",
+    "message_ids",
 ];
 
 thread_local! {
@@ -45,7 +47,7 @@ fn new_store() -> Store {
         min_free_bytes: 0,
         move_corrupt_aside: false,
     };
-    let opened = Store::open_with_backend(InMemoryBackend::new(), &options);
+    let opened = Store::open_with_backend(InMemoryBackend::new(), &options, 1);
     opened.expect("an empty store opens").0
 }
 
@@ -87,6 +89,8 @@ fn removal(write: &Write) -> Option<Write> {
         Write::PutSubscription(key, filter, _) => Write::RemoveSubscription(*key, filter.clone()),
         Write::PutWill(key, _) => Write::RemoveWill(*key),
         Write::PutReceived(key, id) => Write::RemoveReceived(*key, *id),
+        Write::PutBridge(key, _) => Write::RemoveBridge(*key),
+        Write::PutMessageId(seq, _) if seq.0 < FAR => Write::RemoveMessageId(*seq),
         Write::PutRetained(message) => Write::RemoveRetained(message.topic().into()),
         Write::PutDelivery(seq, key, _) if seq.0 < FAR => Write::RemoveDelivery(*seq, *key),
         Write::PutMessage(seq, _) if seq.0 < FAR => Write::RemoveMessage(*seq),
