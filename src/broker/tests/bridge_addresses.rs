@@ -35,8 +35,8 @@ impl Several {
             rule("down/#", Direction::In, qos),
         ];
         let mut all = Several {
-            edge: World::new(),
-            clouds: (0..clouds).map(|_| World::new()).collect(),
+            edge: World::named(1),
+            clouds: (0..clouds).map(|n| World::named(2 + n as u64)).collect(),
             bridge: Arc::new(bridge(rules)),
             speech,
             wire: None,
