@@ -18,6 +18,8 @@ pub(super) struct Connection {
     pub version: ProtocolVersion,
     /// Its client has said that it is a bridge, in MQTT 3: it is sent nothing of its own, and retain flags as they were published.
     pub is_bridge: bool,
+    /// Its client has said that it is a bridge, in MQTT 5: messages to it are marked.
+    pub marked: bool,
     pub session: Option<SessionIndex>,
     pub outbox: Outbox,
     /// Bytes that were taken from the outbox last: they are being written.
@@ -86,6 +88,7 @@ impl Connection {
             arrival,
             version: ProtocolVersion::V5,
             is_bridge: false,
+            marked: false,
             session: None,
             outbox: Outbox::default(),
             taken: 0,

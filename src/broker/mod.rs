@@ -32,11 +32,13 @@ mod counters;
 mod deliver;
 mod end;
 mod gate;
+mod marks;
 pub mod message;
 mod publish;
 mod queue;
 mod quota;
 pub mod record;
+mod repetition;
 mod restore;
 mod retained;
 mod route;
@@ -78,6 +80,7 @@ pub(crate) use gate::Arrow;
 use gate::{Gate, Stamp};
 use quota::Tally;
 use record::{Batch, BatchId, BridgeRecord, Durability, DurabilityRules, QueueKey, Seq, Write};
+use repetition::MessageIds;
 use retained::Retained;
 use route::Routes;
 use session::Session;
@@ -130,6 +133,8 @@ enum Owner {
     Session(SessionIndex),
     /// A session's messages that must be sent again.
     Resend(SessionIndex),
+    /// A bridge's session, for the topics of its messages.
+    Topics(SessionIndex),
     /// A shared group's queue.
     Group(GroupIndex),
 }
@@ -191,8 +196,11 @@ pub struct Broker {
     /// What is remembered of bridges, by their sessions.
     bridge_records: BTreeMap<QueueKey, BridgeRecord>,
     moments: bridge::Moments,
+    message_ids: MessageIds,
     /// There is, or was, a session that may not do everything: until then no delivery asks.
     restricted: bool,
+    /// A bridge refuses messages when its queue is full: otherwise no message asks.
+    refusing: bool,
     restoring: restore::Restoring,
     routes: Routes,
     scratch: PropertiesBuf,
@@ -242,7 +250,9 @@ impl Broker {
             bridges: BTreeMap::new(),
             bridge_records: BTreeMap::new(),
             moments: bridge::Moments::default(),
+            message_ids: MessageIds::new(seed),
             restricted: false,
+            refusing: false,
             restoring: restore::Restoring::default(),
             routes: Routes::default(),
             scratch: PropertiesBuf::new(),

@@ -7,6 +7,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::access::Identity;
 use super::acl::Rights;
+use super::bridge::Backlog;
 use super::gate::Stamp;
 use super::message::Message;
 use super::queue::{Queue, Queued};
@@ -39,6 +40,8 @@ pub(super) struct Session {
     pub groups: Vec<GroupIndex>,
     pub queue: Queue,
     pub outgoing: Outgoing,
+    /// How messages wait, if it is a bridge's.
+    pub backlog: Option<Box<Backlog>>,
     /// QoS 2 messages this client has published and not released.
     pub received: HashMap<PacketId, Received, FxBuildHasher>,
     /// Retained messages still to be sent for new subscriptions.
@@ -81,6 +84,7 @@ impl Session {
             groups: Vec::new(),
             queue: Queue::new(key),
             outgoing: Outgoing::default(),
+            backlog: None,
             received: HashMap::default(),
             replays: VecDeque::new(),
         }
@@ -88,6 +92,19 @@ impl Session {
 
     pub fn key(&self) -> QueueKey {
         self.queue.key
+    }
+
+    /// Whether nothing that waits may be sent yet.
+    pub fn is_held(&self) -> bool {
+        self.backlog
+            .as_ref()
+            .is_some_and(|backlog| backlog.is_held())
+    }
+
+    /// Whether what it gets now goes before what has waited longer.
+    pub fn is_live_first(&self) -> bool {
+        let backlog = self.backlog.as_ref();
+        self.connection.is_some() && backlog.is_some_and(|it| it.policy.live_first)
     }
 
     pub fn record(&self) -> SessionRecord {
@@ -139,6 +156,8 @@ pub(super) struct Outgoing {
     on_wire: usize,
     /// A read of bodies to resend is under way.
     pub fetching: bool,
+    /// Messages are not sent in the order in which they were accepted, and sent again in the order in which they were sent.
+    pub as_sent: bool,
 }
 
 impl Outgoing {
@@ -147,7 +166,13 @@ impl Outgoing {
         self.on_wire
     }
 
-    /// All messages that are not acknowledged completely.
+    /// The messages that are not acknowledged completely, in no order.
+    pub fn seqs(&self) -> Vec<Seq> {
+        let seqs = self.inflight.values().map(|inflight| inflight.item.seq);
+        seqs.collect()
+    }
+
+    /// How many messages are not acknowledged completely.
     pub fn len(&self) -> usize {
         self.inflight.len()
     }
@@ -262,7 +287,7 @@ impl Outgoing {
         // when its turn comes, which may be late.
         let seq = inflight.item.seq;
         self.last_seq = self.last_seq.max(seq);
-        let place = if inflight.group.is_some() {
+        let place = if inflight.group.is_some() || self.as_sent {
             self.last_seq
         } else {
             seq

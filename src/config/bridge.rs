@@ -8,7 +8,7 @@ use super::listener::{binds, path, protocol, text, tls_version, version, websock
 use super::read::{qos, session_expiry, whole_seconds};
 use super::tree::{Problem, Section, Value};
 use super::{Config, ConfigError};
-use crate::broker::bridge::{Bridge, Direction, Rule};
+use crate::broker::bridge::{Bridge, Direction, QueueFull, QueuePolicy, Rule};
 use crate::net::bridge::{Address, BridgeSettings, Password, Transport};
 use crate::net::listener::Protocol;
 use crate::net::tls::CertificateFiles;
@@ -112,6 +112,7 @@ fn bridge(s: &mut Section<'_, '_>, max_packet_size: u32) -> Option<BridgeSetting
         .unwrap_or(30_000),
         session_expiry: session_expiry(s, "session_expiry", u32::MAX),
         dead_letter_topic: dead_letter_topic(s),
+        queue: queue_policy(s),
     };
     let short = Duration::from_millis(10);
     let restart_timeout_base = s.duration("restart_timeout_base", second, short..=HOUR);
@@ -175,6 +176,25 @@ fn check_identifiers(s: &mut Section<'_, '_>, addresses: usize, window: Option<u
             "max_inflight_messages",
             format!("with {addresses} addresses, expected at most {most}"),
         );
+    }
+}
+
+fn queue_policy(s: &mut Section<'_, '_>) -> QueuePolicy {
+    let expected = "\"drop_newest\", \"drop_oldest\" or \"refuse\"";
+    QueuePolicy {
+        max_queued_messages: (s.has("max_queued_messages"))
+            .then(|| s.number("max_queued_messages", u64::MAX, 1..=u64::MAX)),
+        max_queued_bytes: (s.has("max_queued_bytes"))
+            .then(|| s.size("max_queued_bytes", u64::MAX, 1..=u64::MAX)),
+        queue_full: s.get("queue_full", QueueFull::DropNewest, expected, |value| {
+            Some(match value.as_text()? {
+                "drop_newest" => QueueFull::DropNewest,
+                "drop_oldest" => QueueFull::DropOldest,
+                "refuse" => QueueFull::Refuse,
+                _ => return None,
+            })
+        }),
+        live_first: s.flag("live_first", false),
     }
 }
 
@@ -302,8 +322,15 @@ fn rule(s: &mut Section<'_, '_>) -> Option<Rule> {
     let local = s.get("local_prefix", String::new(), expected, owned);
     let expected = "what the upstream's topics begin with";
     let remote = s.get("remote_prefix", String::new(), expected, owned);
+    let keep_latest = s.flag("keep_latest", false);
+    if keep_latest && direction == Direction::In {
+        s.reject(
+            "keep_latest",
+            "is for what goes out; expected direction = \"out\" or \"both\" with it",
+        );
+    }
     match Rule::new(&pattern?, direction, qos, &local, &remote) {
-        Ok(rule) => Some(rule),
+        Ok(rule) => Some(rule.keeping_latest(keep_latest)),
         Err(what) => {
             s.reject("pattern", what);
             None
@@ -367,6 +394,29 @@ mod tests {
         assert_eq!(bridge.session_expiry, u32::MAX);
         assert_eq!(bridge.rules[0].qos(), QoS::ExactlyOnce);
         assert!(bridge.rules[0].goes_out() && !bridge.rules[0].goes_in());
+    }
+
+    #[test]
+    fn how_messages_wait_is_read_and_checked() {
+        let text = format!(
+            "[[bridges]]\nname = 'b'\naddress = 'u'\nremote_clientid = 'c'\nmax_queued_messages = 5\n\
+             max_queued_bytes = '6kB'\nqueue_full = 'refuse'\nlive_first = true\n{TOPIC}keep_latest = true\n"
+        );
+        let bridge = &parse(&text).expect("good")[0].bridge;
+        let policy = QueuePolicy {
+            max_queued_messages: Some(5),
+            max_queued_bytes: Some(6000),
+            queue_full: QueueFull::Refuse,
+            live_first: true,
+        };
+        assert_eq!(bridge.queue, policy);
+        assert!(bridge.rules[0].keeps_latest());
+        let unknown = problem("address = 'u'\nqueue_full = 'block'");
+        assert!(unknown.contains("\"drop_newest\", \"drop_oldest\" or \"refuse\""));
+        assert!(problem("address = 'u'\nmax_queued_messages = 0").contains("1 or more"));
+        let inward = text.replace("keep_latest", "direction = 'in'\nkeep_latest");
+        let problems = parse(&inward).expect_err("nothing goes out");
+        assert!(problems[0].contains("keep_latest: is for what goes out"));
     }
 
     #[test]

@@ -97,6 +97,10 @@ impl Admin {
             gauge!("tidegate_bridge_queued_messages", &label()).set(bridge.queued as f64);
             gauge!("tidegate_bridge_queued_bytes", &label()).set(bridge.queued_bytes as f64);
             gauge!("tidegate_bridge_oldest_seconds", &label()).set(bridge.oldest_seconds as f64);
+            counter!("tidegate_bridge_dropped_messages", &label()).absolute(bridge.dropped);
+            counter!("tidegate_bridge_refused_messages", &label()).absolute(bridge.refused);
+            counter!("tidegate_bridge_superseded_messages", &label()).absolute(bridge.superseded);
+            counter!("tidegate_bridge_expired_messages", &label()).absolute(bridge.expired);
             for (address, standing) in &bridge.addresses {
                 let labels = [
                     ("bridge", bridge.name.to_string()),

@@ -7,6 +7,7 @@ mod mosquitto;
 mod peers;
 mod proxy;
 mod reload;
+mod ring;
 mod secure;
 mod side;
 

@@ -58,6 +58,7 @@ impl Broker {
         let left = self.left_by_bridges(|name| !names.contains(&name));
         let mut told = Vec::with_capacity(left.len());
         for (name, index) in left {
+            self.sessions[index.0 as usize].backlog = None;
             for text in self.filters_of(index) {
                 self.unsubscribe(index, &text);
             }

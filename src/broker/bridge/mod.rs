@@ -6,6 +6,7 @@
 //! So what a bridge must remember is what sessions remember anyway: this broker's for what it sends and what it has received, the upstream's for the rest.
 
 mod addresses;
+mod backlog;
 mod closed;
 mod relay;
 mod rules;
@@ -13,6 +14,8 @@ mod standing;
 mod state;
 mod upstream;
 
+pub(super) use backlog::Backlog;
+pub use backlog::{QueueFull, QueuePolicy};
 pub use closed::{Dropped, NotDropped};
 pub use relay::{Leave, Relay};
 pub use rules::{Direction, Rule};
@@ -21,6 +24,7 @@ pub use state::BridgeFigures;
 pub(super) use state::{Moments, State as BridgeState};
 pub use upstream::{Login, Speech, Upstream};
 
+use super::marks::BRIDGE;
 use super::message::Parts;
 use super::record::{BridgeRecord, QueueKey, Write};
 use super::route::SYS_PREFIX;
@@ -55,6 +59,8 @@ pub struct Bridge {
     pub session_expiry: u32,
     /// Where messages go that the upstream will never take; without it they are dropped, and counted all the same.
     pub dead_letter_topic: Option<Box<str>>,
+    /// How messages wait for the upstream.
+    pub queue: QueuePolicy,
 }
 
 impl Bridge {
@@ -84,11 +90,12 @@ impl Broker {
         self.publish_bridge_state(&bridge.name, &state);
         let client_id = bridge.local_clientid();
         let new = !self.by_client.contains_key(client_id.as_str());
-        let Some(id) = self.connect_bridge(bridge, 1, now) else {
+        let Some(id) = self.connect_bridge(bridge, 1, ProtocolVersion::V5, now) else {
             return;
         };
         self.open_record(bridge, new);
         if let Some(session) = self.connections[id.0 as usize].session {
+            self.set_queue_policy(session, bridge);
             let wanted = bridge.rules.iter().filter(|rule| rule.goes_out());
             let wanted: Vec<&Rule> = wanted.collect();
             let filters = self.filters_of(session);
@@ -118,16 +125,20 @@ impl Broker {
         self.lost(id, now);
     }
 
-    /// Connects a bridge to its session. `None` if the broker shuts down.
+    /// Connects a bridge to its session; `version` is what its upstream speaks. `None` if the broker shuts down.
     fn connect_bridge(
         &mut self,
         bridge: &Bridge,
         receive_maximum: u16,
+        version: ProtocolVersion,
         now: Now,
     ) -> Option<ConnectionId> {
         let id = self.accept(Arrival::bridge(), now)?;
         let mut properties = PropertiesBuf::new();
         properties.push(Property::ReceiveMaximum(receive_maximum));
+        if version == ProtocolVersion::V5 {
+            properties.push(Property::UserProperty(BRIDGE, "1"));
+        }
         let client_id = bridge.local_clientid();
         let connect = Connect {
             version: ProtocolVersion::V5,
@@ -219,6 +230,7 @@ impl Broker {
                 properties: properties.as_properties(),
                 retain: false,
                 qos,
+                id: None,
                 ..body.parts()
             };
             // The bridge itself must not take it out again.

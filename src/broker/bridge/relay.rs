@@ -6,12 +6,14 @@ use std::sync::Arc;
 use super::rules::{local_topic, remote_topic};
 use super::{Bridge, Upstream};
 use crate::broker::route::lower;
-use crate::broker::{Broker, ConnectionId, ack};
+use crate::broker::{Broker, ConnectionId, ack, marks};
 use crate::clock::Now;
 use crate::wire::packet::{
     Ack, ConnAck, Publish, RetainHandling, SubAck, Subscribe, SubscribeOptions,
 };
-use crate::wire::{Fault, Packet, PacketId, Properties, ProtocolVersion, QoS, ReasonCode, codec};
+use crate::wire::{
+    Fault, Packet, PacketId, Properties, PropertiesBuf, ProtocolVersion, QoS, ReasonCode, codec,
+};
 
 /// Nothing more is taken from the broker while this much waits for the upstream, in bytes.
 const FILL_BYTES: usize = 256 * 1024;
@@ -117,7 +119,7 @@ impl Relay {
         let window = upstream
             .receive_maximum
             .min(bridge.window(upstream.version));
-        let id = broker.connect_bridge(&bridge, window, now)?;
+        let id = broker.connect_bridge(&bridge, window, upstream.version, now)?;
         Some(Relay {
             subscribed: subscribed && upstream.session_present,
             bridge,
@@ -438,7 +440,7 @@ impl Relay {
         let rule = remote_topic(&self.bridge.rules, publish.topic, &mut self.name);
         let qos = rule.map_or(publish.qos, |rule| lower(publish.qos, rule.qos()));
         let qos = lower(qos, maximum_qos);
-        let sent = Publish {
+        let mut sent = Publish {
             // To a session that is new the message is, too.
             dup: publish.dup && session_present,
             qos,
@@ -447,9 +449,15 @@ impl Relay {
             packet_id: publish.packet_id.filter(|_| qos != QoS::AtMostOnce),
             ..*publish
         };
+        let is_too_large =
+            |sent: &Publish<'_>| codec::publish_len(sent, version) > maximum_packet_size as usize;
+        let mut bare = PropertiesBuf::new();
+        if is_too_large(&sent) {
+            sent.properties = marks::without(publish.properties, &mut bare);
+        }
         let refusal = if rule.is_none() {
             Some("no rule of the bridge fits it any more, or its name would be too long")
-        } else if codec::publish_len(&sent, version) > maximum_packet_size as usize {
+        } else if is_too_large(&sent) {
             Some("it is larger than the upstream takes")
         } else {
             None

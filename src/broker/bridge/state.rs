@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::standing::{Standing, address_topic};
-use super::{Bridge, CLIENT_PREFIX};
+use super::{Backlog, Bridge, CLIENT_PREFIX};
 use crate::broker::record::Seq;
 use crate::broker::{Broker, SessionIndex};
 use crate::clock::Now;
@@ -12,7 +12,16 @@ use crate::clock::Now;
 const MOMENTS: usize = 1024;
 
 /// What is published of each bridge's figures, in this order.
-const FIGURES: [&str; 4] = ["queued", "queued_bytes", "oldest_seconds", "connects"];
+const FIGURES: [&str; 8] = [
+    "queued",
+    "queued_bytes",
+    "oldest_seconds",
+    "connects",
+    "dropped",
+    "refused",
+    "superseded",
+    "expired",
+];
 
 /// A bridge's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,6 +84,14 @@ pub struct BridgeFigures {
     pub addresses: Vec<(String, Standing)>,
     /// The most seconds the oldest of these messages has waited in this process, as exactly as `$SYS` is published; 0 if there is none.
     pub oldest_seconds: u64,
+    /// Messages dropped because the queue was full, since the process started; as the following.
+    pub dropped: u64,
+    /// Messages refused to their publishers because the queue was full.
+    pub refused: u64,
+    /// Messages that waited and were replaced by a newer one of their topic.
+    pub superseded: u64,
+    /// Messages that have expired while they waited.
+    pub expired: u64,
 }
 
 impl Broker {
@@ -131,6 +148,9 @@ impl Broker {
         let figures = self.bridges.iter().map(|(name, state)| {
             let client_id = format!("{CLIENT_PREFIX}{name}");
             let session = self.by_client.get(client_id.as_str());
+            let backlog =
+                session.and_then(|index| self.sessions[index.0 as usize].backlog.as_ref());
+            let counted = |count: fn(&Backlog) -> u64| backlog.map_or(0, |it| count(it));
             let (queued, queued_bytes, oldest) = match session {
                 None => (0, 0, None),
                 Some(SessionIndex(at)) => {
@@ -150,6 +170,10 @@ impl Broker {
                 queued_bytes,
                 addresses: state.addresses.clone(),
                 oldest_seconds: oldest.map_or(0, |seq| since(seq) / 1000),
+                dropped: counted(|it| it.dropped),
+                refused: counted(|it| it.refused),
+                superseded: counted(|it| it.superseded),
+                expired: counted(|it| it.expired),
             }
         });
         figures.collect()
@@ -166,6 +190,10 @@ impl Broker {
                 figures.queued_bytes,
                 figures.oldest_seconds,
                 figures.connects,
+                figures.dropped,
+                figures.refused,
+                figures.superseded,
+                figures.expired,
             ];
             for (key, value) in FIGURES.into_iter().zip(values) {
                 let topic = format!("$SYS/bridge/{}/{key}", figures.name);

@@ -1,6 +1,7 @@
 //! What is said to the upstream before anything else, and what it answers: CONNECT, CONNACK and the terms they come to.
 
 use super::Bridge;
+use crate::broker::marks::BRIDGE;
 use crate::wire::packet::{ConnAck, Connect};
 use crate::wire::{Packet, PropertiesBuf, Property, ProtocolVersion, QoS, codec};
 
@@ -91,6 +92,7 @@ impl Bridge {
         properties.push(Property::SessionExpiryInterval(self.session_expiry));
         properties.push(Property::ReceiveMaximum(self.window(ProtocolVersion::V5)));
         properties.push(Property::MaximumPacketSize(max_packet_size));
+        properties.push(Property::UserProperty(BRIDGE, "1"));
         let connect = Connect {
             version: speech.version(),
             bridge: speech == Speech::V311Bridge,

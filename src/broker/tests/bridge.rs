@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::broker::bridge::{Bridge, Direction, Leave, Login, Relay, Rule, Speech, Upstream};
+use crate::broker::bridge::{
+    Bridge, Direction, Leave, Login, QueuePolicy, Relay, Rule, Speech, Upstream,
+};
 use crate::wire::packet::{ConnAck, SubAck};
 
 /// A rule without prefixes.
@@ -21,6 +23,7 @@ pub(super) fn bridge(rules: Vec<Rule>) -> Bridge {
         response_timeout_ms: 30_000,
         session_expiry: u32::MAX,
         dead_letter_topic: Some("dead".into()),
+        queue: QueuePolicy::default(),
     }
 }
 
@@ -40,7 +43,7 @@ pub(super) fn upstream(version: ProtocolVersion) -> Upstream {
 /// A world with a bridge that is connected.
 pub(super) struct Bridged {
     pub world: World,
-    bridge: Arc<Bridge>,
+    pub bridge: Arc<Bridge>,
     relay: Option<Relay>,
     version: ProtocolVersion,
 }
@@ -50,21 +53,27 @@ impl Bridged {
         Bridged::to(rules, upstream(ProtocolVersion::V5))
     }
 
-    fn to(rules: Vec<Rule>, upstream: Upstream) -> Bridged {
-        let mut bridged = Bridged {
-            world: World::new(),
-            bridge: Arc::new(bridge(rules)),
-            relay: None,
-            version: upstream.version,
-        };
-        let now = bridged.world.now;
-        bridged.world.broker.open_bridge(&bridged.bridge, now);
-        bridged.world.settle();
+    pub fn to(rules: Vec<Rule>, upstream: Upstream) -> Bridged {
+        let mut bridged = Bridged::of(bridge(rules));
         bridged.connect(upstream);
         bridged
     }
 
-    fn connect(&mut self, upstream: Upstream) {
+    /// A world with a bridge that is not connected.
+    pub fn of(bridge: Bridge) -> Bridged {
+        let mut bridged = Bridged {
+            world: World::new(),
+            bridge: Arc::new(bridge),
+            relay: None,
+            version: ProtocolVersion::V5,
+        };
+        let now = bridged.world.now;
+        bridged.world.broker.open_bridge(&bridged.bridge, now);
+        bridged.world.settle();
+        bridged
+    }
+
+    pub fn connect(&mut self, upstream: Upstream) {
         self.connect_to("a:1883", upstream);
     }
 

@@ -7,6 +7,8 @@ mod accounting;
 mod acl;
 mod bridge;
 mod bridge_addresses;
+mod bridge_queue;
+mod bridge_queue_random;
 mod bridge_random;
 mod connect;
 mod crash;
@@ -19,6 +21,7 @@ mod malice;
 mod mount;
 mod publish;
 mod quota;
+mod repetition;
 mod restore;
 mod retained;
 mod shared;
@@ -228,6 +231,14 @@ fn limited(limits: Limits) -> Settings {
 impl World {
     fn new() -> World {
         World::with(Settings::default())
+    }
+
+    /// One of several brokers.
+    fn named(identity: u64) -> World {
+        World::with(Settings {
+            identity,
+            ..Settings::default()
+        })
     }
 
     fn with(settings: Settings) -> World {
