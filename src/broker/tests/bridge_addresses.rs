@@ -422,6 +422,11 @@ fn what_is_under_way_is_finished_and_nothing_more_begun() {
     // What is new waits for the next connection.
     b.lose();
     b.connect_to("b:1883", new_session());
+    assert_eq!(
+        b.got(),
+        [""; 0],
+        "its body is read, and its identifier written"
+    );
     assert_eq!(b.got(), ["PUBLISH #2 q2 up/a=two"]);
 }
 
