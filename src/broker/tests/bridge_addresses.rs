@@ -35,8 +35,8 @@ impl Several {
             rule("down/#", Direction::In, qos),
         ];
         let mut all = Several {
-            edge: World::new(),
-            clouds: (0..clouds).map(|_| World::new()).collect(),
+            edge: World::named(1),
+            clouds: (0..clouds).map(|n| World::named(2 + n as u64)).collect(),
             bridge: Arc::new(bridge(rules)),
             speech,
             wire: None,
@@ -419,6 +419,11 @@ fn what_is_under_way_is_finished_and_nothing_more_begun() {
     // What is new waits for the next connection.
     b.lose();
     b.connect_to("b:1883", new_session());
+    assert_eq!(
+        b.got(),
+        [""; 0],
+        "its body is read, and its identifier written"
+    );
     assert_eq!(b.got(), ["PUBLISH #2 q2 up/a=two"]);
 }
 
