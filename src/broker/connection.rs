@@ -41,6 +41,8 @@ pub(super) struct Connection {
     aliases: Option<Box<Aliases>>,
     /// What its client has sent and been sent of late, if that is limited.
     pub quota: Option<Box<Quota>>,
+    /// A bridge is about to leave: what is under way is finished, and nothing more is begun.
+    pub finishing: bool,
     pub touched: bool,
     pub holding: bool,
     pub paused: bool,
@@ -99,6 +101,7 @@ impl Connection {
             may_set_expiry: false,
             aliases: None,
             quota: None,
+            finishing: false,
             touched: false,
             holding: false,
             paused: false,

@@ -62,6 +62,10 @@ counters! {
     dropped_quota,
     /// Deliveries dropped because a queue is full (`max_queued_messages`, `max_queued_bytes`, `max_queued_bytes_total`, `max_queued_memory_bytes`).
     dropped_queue_full,
+    /// Publishes refused because the queue of a bridge is full that has `queue_full = "refuse"`.
+    refused_queue_full,
+    /// Deliveries to bridges replaced by a newer message of their topic (`keep_latest`).
+    superseded,
     /// Deliveries dropped because they are larger than the client's maximum packet size.
     dropped_too_large,
     /// Deliveries dropped because the message expired.

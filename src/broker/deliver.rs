@@ -38,7 +38,11 @@ impl Broker {
     /// Whether a session's client may be sent a message now, ahead of nothing.
     pub(super) fn may_send_at_once(&self, index: SessionIndex) -> bool {
         let session = &self.sessions[index.0 as usize];
-        session.queue.is_empty() && session.outgoing.resend().is_none() && self.has_window(index)
+        let queue = &session.queue;
+        let overtakes = || session.is_live_first() && queue.may_overtake() && !session.is_held();
+        (queue.is_empty() || overtakes())
+            && session.outgoing.resend().is_none()
+            && self.has_window(index)
     }
 
     /// Whether a session's client is connected and its receive maximum allows a message [MQTT-3.3.4-9].
@@ -59,6 +63,7 @@ impl Broker {
         let most = usize::from(self.settings.limits.max_inflight_messages);
         let connection = &self.connections[id.0 as usize];
         self.client_has_window(index)
+            && !connection.finishing
             && (session.outgoing.len() < most || connection.arrival.bridge)
             && !self.is_outgoing_full(id, FILL_BYTES)
             && !connection.has_had_enough(self.now.uptime)
@@ -310,6 +315,9 @@ impl Broker {
     /// Whether the queue has a message older than one to be sent again: after a crash it may, because QoS 1 messages lose their identifiers.
     fn has_older_queued(&self, index: SessionIndex, packet_id: PacketId) -> bool {
         let session = &self.sessions[index.0 as usize];
+        if session.outgoing.as_sent {
+            return false;
+        }
         let again = session
             .outgoing
             .get(packet_id)
@@ -321,16 +329,18 @@ impl Broker {
 
     /// Sends the first message of a session's queue; false if its body is not there yet.
     fn send_next(&mut self, index: SessionIndex) -> bool {
-        let queue = &self.sessions[index.0 as usize].queue;
+        let session = &self.sessions[index.0 as usize];
+        let queue = &session.queue;
         let key = queue.key;
-        let Some(first) = queue.front() else {
+        let next = queue.next().filter(|_| !session.is_held());
+        let Some((at, first)) = next.and_then(|at| Some((at, queue.get(at)?))) else {
             return false;
         };
         if first.body.is_none() && !first.is_expired(self.now.unix) {
             self.fetch(Owner::Session(index));
             return false;
         }
-        if let Some(item) = self.pop(Owner::Session(index), 0) {
+        if let Some(item) = self.pop(Owner::Session(index), at) {
             if self.may_have(index, &item) {
                 let stamp = self.stamp_of(&item);
                 self.send(index, item, key, None, stamp, false);
@@ -361,7 +371,11 @@ impl Broker {
         self.hot_bytes -= cooled;
         self.queued_bytes -= u64::from(item.size);
         if item.is_expired(unix) {
-            self.counters.dropped_expired += 1; // [MQTT-3.3.2-5]
+            let session = match owner {
+                Owner::Group(_) => None,
+                Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => Some(index),
+            };
+            self.count_expired(session); // [MQTT-3.3.2-5]
             self.forget(&item, key);
             return None;
         }
@@ -454,6 +468,7 @@ impl Broker {
                 session.outgoing.fetching = !seqs.is_empty();
                 (session.key(), seqs)
             }
+            Owner::Topics(index) => return self.learn(index),
         };
         if seqs.is_empty() {
             self.starve(owner);
@@ -474,12 +489,7 @@ impl Broker {
         let Some(queue) = self.queue_mut(owner) else {
             return;
         };
-        if !queue.fetching
-            && queue.len() > FETCH_MESSAGES / 2
-            && queue
-                .get(FETCH_MESSAGES / 2)
-                .is_some_and(|item| item.body.is_none())
-        {
+        if !queue.fetching && queue.is_running_cold(FETCH_MESSAGES / 2) {
             self.fetch(owner);
         }
     }
@@ -488,6 +498,7 @@ impl Broker {
     pub fn fetched(&mut self, fetch: Fetch, bodies: Vec<(Seq, Option<Message>)>, now: Now) {
         self.now = now;
         match fetch.owner {
+            Owner::Topics(index) => self.learned(index, &fetch, &bodies),
             Owner::Resend(index) => {
                 let serial = self.serial_of(fetch.owner);
                 let Some(session) = self
@@ -542,7 +553,9 @@ impl Broker {
     /// Drops bodies from memory that the store has, if nobody is connected who could take them.
     pub(super) fn cool_unless_wanted(&mut self, owner: Owner) {
         let wanted = match owner {
-            Owner::Session(SessionIndex(at)) | Owner::Resend(SessionIndex(at)) => {
+            Owner::Session(SessionIndex(at))
+            | Owner::Resend(SessionIndex(at))
+            | Owner::Topics(SessionIndex(at)) => {
                 let session = self.sessions.get(at as usize);
                 session.is_some_and(|session| session.connection.is_some())
             }
@@ -559,7 +572,9 @@ impl Broker {
 
     fn wake(&mut self, owner: Owner) {
         match owner {
-            Owner::Session(index) | Owner::Resend(index) => self.touch_session(index),
+            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
+                self.touch_session(index)
+            }
             Owner::Group(group) => self.wake_members(group),
         }
     }
@@ -567,7 +582,7 @@ impl Broker {
     /// The next message is not on disk yet: its owner goes on after the next commit.
     fn starve(&mut self, owner: Owner) {
         match owner {
-            Owner::Session(index) | Owner::Resend(index) => {
+            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
                 self.starved.insert(index);
             }
             Owner::Group(group) => self.starve_members(group),
@@ -576,7 +591,7 @@ impl Broker {
 
     fn queue_mut(&mut self, owner: Owner) -> Option<&mut super::queue::Queue> {
         match owner {
-            Owner::Session(index) | Owner::Resend(index) => self
+            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => self
                 .sessions
                 .get_mut(index.0 as usize)
                 .map(|session| &mut session.queue),

@@ -133,6 +133,8 @@ enum Owner {
     Session(SessionIndex),
     /// A session's messages that must be sent again.
     Resend(SessionIndex),
+    /// A bridge's session, for the topics of its messages.
+    Topics(SessionIndex),
     /// A shared group's queue.
     Group(GroupIndex),
 }
@@ -197,6 +199,8 @@ pub struct Broker {
     message_ids: MessageIds,
     /// There is, or was, a session that may not do everything: until then no delivery asks.
     restricted: bool,
+    /// A bridge refuses messages when its queue is full: otherwise no message asks.
+    refusing: bool,
     restoring: restore::Restoring,
     routes: Routes,
     scratch: PropertiesBuf,
@@ -248,6 +252,7 @@ impl Broker {
             moments: bridge::Moments::default(),
             message_ids: MessageIds::new(seed),
             restricted: false,
+            refusing: false,
             restoring: restore::Restoring::default(),
             routes: Routes::default(),
             scratch: PropertiesBuf::new(),

@@ -137,7 +137,7 @@ impl Broker {
         }
         // At QoS 0 nothing is sent again.
         let Some(id) = marks.id.filter(|_| parts.qos != QoS::AtMostOnce) else {
-            return self.publish(parts, Some(from));
+            return self.publish_or_refuse(parts, Some(from));
         };
         let broker = self.settings.identity;
         let client_id = self.sessions[from.0 as usize].client_id.as_bytes();
@@ -159,7 +159,7 @@ impl Broker {
                 first.map_or(published.stamp, |first| self.gate.stamp_of(first, level));
             return published;
         }
-        let published = self.publish(parts, Some(from));
+        let published = self.publish_or_refuse(parts, Some(from));
         if !published.refused && !published.reason.is_error() {
             if let Some(seq) = published.seq {
                 self.write(Write::PutMessageId(seq, MessageId { publisher, id }));

@@ -134,7 +134,7 @@ impl Broker {
             dup: record.packet_id.is_some(),
         };
         let (queue, waiting) = match owner {
-            Owner::Session(index) | Owner::Resend(index) => {
+            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
                 let session = &mut self.sessions[index.0 as usize];
                 let waiting = match record.packet_id {
                     Some(id) => recover_inflight(session, id, item, record.released),

@@ -333,6 +333,7 @@ impl Broker {
             level,
             stamp,
             stored: 0,
+            admitted: false,
         };
         let ids: SubscriptionIds = (subscriber.id != 0)
             .then_some(subscriber.id)

@@ -8,14 +8,16 @@ use super::listener::{binds, path, protocol, text, tls_version, version, websock
 use super::read::{qos, session_expiry, whole_seconds};
 use super::tree::{Problem, Section, Value};
 use super::{Config, ConfigError};
-use crate::broker::bridge::{Bridge, Direction, Rule};
+use crate::broker::bridge::{Bridge, Direction, QueueFull, QueuePolicy, Rule};
 use crate::net::bridge::{Address, BridgeSettings, Password, Transport};
 use crate::net::listener::Protocol;
 use crate::net::tls::CertificateFiles;
 use crate::net::tls::client::ClientTls;
 use crate::wire::{ProtocolVersion, QoS, topic};
 
-const ADDRESS_EXPECTED: &str = "the upstream's address such as \"cloud.example.org:8883\", without a port for the protocol's own, or a list of such";
+const ADDRESS_EXPECTED: &str = "the upstream's address such as \"cloud.example.org:8883\", without a port for the protocol's own, or a list of up to 16 such";
+/// Addresses of a bridge.
+const MOST_ADDRESSES: usize = 16;
 const HOUR: Duration = Duration::from_secs(3600);
 
 impl Config {
@@ -74,6 +76,9 @@ fn bridge(s: &mut Section<'_, '_>, max_packet_size: u32) -> Option<BridgeSetting
     let protocol = protocol(s);
     let addresses = s.required("address", ADDRESS_EXPECTED, |value| {
         let binds = binds(value, Some(protocol.default_port()))?;
+        if binds.len() > MOST_ADDRESSES {
+            return None;
+        }
         let addresses = binds.iter().map(|bind| Address {
             host: bind.host().to_owned(),
             port: bind.port(),
@@ -107,6 +112,7 @@ fn bridge(s: &mut Section<'_, '_>, max_packet_size: u32) -> Option<BridgeSetting
         .unwrap_or(30_000),
         session_expiry: session_expiry(s, "session_expiry", u32::MAX),
         dead_letter_topic: dead_letter_topic(s),
+        queue: queue_policy(s),
     };
     let short = Duration::from_millis(10);
     let restart_timeout_base = s.duration("restart_timeout_base", second, short..=HOUR);
@@ -118,12 +124,18 @@ fn bridge(s: &mut Section<'_, '_>, max_packet_size: u32) -> Option<BridgeSetting
         );
     }
     let connect_timeout = s.duration("connect_timeout", 10 * second, short..=HOUR);
+    let (round_robin, probe_interval, hold_down) = going_back(s);
     if name.is_none() || remote_clientid.is_none() {
         return None;
     }
+    let addresses: Vec<Address> = addresses?;
+    check_identifiers(s, addresses.len(), bridge.max_inflight_messages);
     Some(BridgeSettings {
         bridge: Arc::new(bridge),
-        addresses: addresses?,
+        addresses,
+        round_robin,
+        probe_interval,
+        hold_down,
         transport,
         version,
         username,
@@ -133,6 +145,57 @@ fn bridge(s: &mut Section<'_, '_>, max_packet_size: u32) -> Option<BridgeSetting
         restart_timeout_cap,
         max_packet_size,
     })
+}
+
+/// Which address is next, how often the others are tried, and how long a better one must have answered.
+fn going_back(s: &mut Section<'_, '_>) -> (bool, Duration, Duration) {
+    let round_robin = s.flag("round_robin", false);
+    let second = Duration::from_secs(1);
+    let expected = "a duration such as \"30s\", from \"100ms\" to \"24h\", or \"0s\" for never";
+    let probe_interval = s.get("probe_interval", 30 * second, expected, |value| {
+        let range = Duration::from_millis(100)..=24 * HOUR;
+        let interval = value.as_duration()?;
+        (interval.is_zero() || range.contains(&interval)).then_some(interval)
+    });
+    let written = s.has("hold_down");
+    let hold_down = s.duration("hold_down", 60 * second, Duration::ZERO..=24 * HOUR);
+    if written && (round_robin || probe_interval.is_zero()) {
+        s.reject(
+            "hold_down",
+            "has no effect with round_robin or without probes; expected neither of these",
+        );
+    }
+    (round_robin, probe_interval, hold_down)
+}
+
+/// Identifiers of what was under way at addresses the bridge has left are kept from being used, and there are 65,535.
+fn check_identifiers(s: &mut Section<'_, '_>, addresses: usize, window: Option<u16>) {
+    let most = usize::from(u16::MAX) / (addresses + 1);
+    if addresses > 1 && window.is_some_and(|window| usize::from(window) > most) {
+        s.reject(
+            "max_inflight_messages",
+            format!("with {addresses} addresses, expected at most {most}"),
+        );
+    }
+}
+
+fn queue_policy(s: &mut Section<'_, '_>) -> QueuePolicy {
+    let expected = "\"drop_newest\", \"drop_oldest\" or \"refuse\"";
+    QueuePolicy {
+        max_queued_messages: (s.has("max_queued_messages"))
+            .then(|| s.number("max_queued_messages", u64::MAX, 1..=u64::MAX)),
+        max_queued_bytes: (s.has("max_queued_bytes"))
+            .then(|| s.size("max_queued_bytes", u64::MAX, 1..=u64::MAX)),
+        queue_full: s.get("queue_full", QueueFull::DropNewest, expected, |value| {
+            Some(match value.as_text()? {
+                "drop_newest" => QueueFull::DropNewest,
+                "drop_oldest" => QueueFull::DropOldest,
+                "refuse" => QueueFull::Refuse,
+                _ => return None,
+            })
+        }),
+        live_first: s.flag("live_first", false),
+    }
 }
 
 fn keepalive(s: &mut Section<'_, '_>) -> u16 {
@@ -259,8 +322,15 @@ fn rule(s: &mut Section<'_, '_>) -> Option<Rule> {
     let local = s.get("local_prefix", String::new(), expected, owned);
     let expected = "what the upstream's topics begin with";
     let remote = s.get("remote_prefix", String::new(), expected, owned);
+    let keep_latest = s.flag("keep_latest", false);
+    if keep_latest && direction == Direction::In {
+        s.reject(
+            "keep_latest",
+            "is for what goes out; expected direction = \"out\" or \"both\" with it",
+        );
+    }
     match Rule::new(&pattern?, direction, qos, &local, &remote) {
-        Ok(rule) => Some(rule),
+        Ok(rule) => Some(rule.keeping_latest(keep_latest)),
         Err(what) => {
             s.reject("pattern", what);
             None
@@ -318,9 +388,35 @@ mod tests {
         assert_eq!(all[0].version, None);
         assert_eq!(all[0].transport, Transport::default());
         assert_eq!(bridge.max_inflight_messages, None);
+        assert!(!all[0].round_robin);
+        assert_eq!(all[0].probe_interval, Duration::from_secs(30));
+        assert_eq!(all[0].hold_down, Duration::from_secs(60));
         assert_eq!(bridge.session_expiry, u32::MAX);
         assert_eq!(bridge.rules[0].qos(), QoS::ExactlyOnce);
         assert!(bridge.rules[0].goes_out() && !bridge.rules[0].goes_in());
+    }
+
+    #[test]
+    fn how_messages_wait_is_read_and_checked() {
+        let text = format!(
+            "[[bridges]]\nname = 'b'\naddress = 'u'\nremote_clientid = 'c'\nmax_queued_messages = 5\n\
+             max_queued_bytes = '6kB'\nqueue_full = 'refuse'\nlive_first = true\n{TOPIC}keep_latest = true\n"
+        );
+        let bridge = &parse(&text).expect("good")[0].bridge;
+        let policy = QueuePolicy {
+            max_queued_messages: Some(5),
+            max_queued_bytes: Some(6000),
+            queue_full: QueueFull::Refuse,
+            live_first: true,
+        };
+        assert_eq!(bridge.queue, policy);
+        assert!(bridge.rules[0].keeps_latest());
+        let unknown = problem("address = 'u'\nqueue_full = 'block'");
+        assert!(unknown.contains("\"drop_newest\", \"drop_oldest\" or \"refuse\""));
+        assert!(problem("address = 'u'\nmax_queued_messages = 0").contains("1 or more"));
+        let inward = text.replace("keep_latest", "direction = 'in'\nkeep_latest");
+        let problems = parse(&inward).expect_err("nothing goes out");
+        assert!(problems[0].contains("keep_latest: is for what goes out"));
     }
 
     #[test]
@@ -334,6 +430,15 @@ mod tests {
         assert!(problem(two).contains("expected one of them"));
         let wait = "address = 'u'\nrestart_timeout_base = '2m'";
         assert!(problem(wait).contains("longer than restart_timeout_cap"));
+        assert!(problem("address = 'u'\nprobe_interval = '1ms'").contains("\"100ms\""));
+        let never = "address = ['u', 'v']\nprobe_interval = '0s'\nhold_down = '1s'";
+        assert!(problem(never).contains("has no effect"));
+        let round = "address = ['u', 'v']\nround_robin = true\nhold_down = '1s'";
+        assert!(problem(round).contains("has no effect"));
+        let wide = "address = ['u', 'v']\nmax_inflight_messages = 30000";
+        assert!(problem(wide).contains("at most 21845"));
+        let many = format!("address = {:?}", vec!["u"; 17]);
+        assert!(problem(&many).contains("up to 16"));
         assert!(problem("address = 'u'\nprotocol_version = '3.1'").contains("\"auto\""));
         assert!(problem("address = 'u'\ndead_letter_topic = 'a/#'").contains("a topic name"));
         assert!(problem("address = 'u'\naddres = 'v'").contains("did you mean"));

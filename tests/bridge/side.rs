@@ -163,15 +163,20 @@ fn differences(got: &[usize], count: usize) -> String {
 
 /// Waits until the bridge says that it is in this state.
 pub fn wait_for_state(addr: SocketAddr, state: &str) {
+    wait_for(addr, "state", state);
+}
+
+/// Waits until the bridge publishes this of itself.
+pub fn wait_for(addr: SocketAddr, what: &str, state: &str) {
     let mut client = Connect::new(Version::V5, "").open(addr);
-    client.subscribe("$SYS/bridge/cloud/state", 0);
+    client.subscribe(&format!("$SYS/bridge/cloud/{what}"), 0);
     let deadline = Instant::now() + PATIENCE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match client.try_receive(left) {
             Ok(Some(Packet::Publish(publish))) if publish.payload == state.as_bytes() => return,
             Ok(Some(_)) => {}
-            other => panic!("the bridge is not {state}: {other:?}"),
+            other => panic!("{what} of the bridge is not {state}: {other:?}"),
         }
     }
 }

@@ -5,15 +5,21 @@
 //! identifier: a delivery of this broker is a publish at the upstream, a delivery of the upstream is a publish here, and the hand-shakes are the same.
 //! So what a bridge must remember is what sessions remember anyway: this broker's for what it sends and what it has received, the upstream's for the rest.
 
+mod addresses;
+mod backlog;
 mod closed;
 mod relay;
 mod rules;
+mod standing;
 mod state;
 mod upstream;
 
+pub(super) use backlog::Backlog;
+pub use backlog::{QueueFull, QueuePolicy};
 pub use closed::{Dropped, NotDropped};
 pub use relay::{Leave, Relay};
 pub use rules::{Direction, Rule};
+pub use standing::Standing;
 pub use state::BridgeFigures;
 pub(super) use state::{Moments, State as BridgeState};
 pub use upstream::{Login, Speech, Upstream};
@@ -53,6 +59,8 @@ pub struct Bridge {
     pub session_expiry: u32,
     /// Where messages go that the upstream will never take; without it they are dropped, and counted all the same.
     pub dead_letter_topic: Option<Box<str>>,
+    /// How messages wait for the upstream.
+    pub queue: QueuePolicy,
 }
 
 impl Bridge {
@@ -73,8 +81,8 @@ impl Bridge {
 
 impl Broker {
     /// Makes a bridge's session and its subscriptions what the rules say, so that messages wait for it from now on, whether it is connected or
-    /// not. It must not be connected. At the start, call it before clients connect. True if the session is new: then the upstream's must be, too.
-    pub fn open_bridge(&mut self, bridge: &Bridge, now: Now) -> bool {
+    /// not. It must not be connected. At the start, call it before clients connect.
+    pub fn open_bridge(&mut self, bridge: &Bridge, now: Now) {
         self.now = now;
         let state = self.bridges.entry(bridge.name.clone()).or_default();
         state.disconnect();
@@ -83,9 +91,11 @@ impl Broker {
         let client_id = bridge.local_clientid();
         let new = !self.by_client.contains_key(client_id.as_str());
         let Some(id) = self.connect_bridge(bridge, 1, ProtocolVersion::V5, now) else {
-            return new;
+            return;
         };
+        self.open_record(bridge, new);
         if let Some(session) = self.connections[id.0 as usize].session {
+            self.set_queue_policy(session, bridge);
             let wanted = bridge.rules.iter().filter(|rule| rule.goes_out());
             let wanted: Vec<&Rule> = wanted.collect();
             let filters = self.filters_of(session);
@@ -113,7 +123,6 @@ impl Broker {
             }
         }
         self.lost(id, now);
-        new
     }
 
     /// Connects a bridge to its session; `version` is what its upstream speaks. `None` if the broker shuts down.
@@ -177,27 +186,12 @@ impl Broker {
         nodes.iter().map(|node| self.tree.filter(*node)).collect()
     }
 
-    /// The upstream has lost its session, and with it the exchanges in which it was sending: the packet identifiers it uses from now on name new
-    /// messages \[MQTT-3.2.2-5\].
-    fn forget_received(&mut self, bridge: &Bridge) {
-        let index = self.by_client.get(bridge.local_clientid().as_str());
-        let Some(session) = index.map(|index| &mut self.sessions[index.0 as usize]) else {
-            return;
-        };
-        let key = session.key();
-        for (packet_id, received) in std::mem::take(&mut session.received) {
-            if received.level != super::record::Durability::Memory {
-                self.write(Write::RemoveReceived(key, packet_id));
-            }
-        }
-    }
-
-    /// Whether a packet identifier is that of a delivery on its way to this connection's client.
-    fn is_inflight(&self, id: ConnectionId, packet_id: PacketId) -> bool {
+    /// Whether a packet identifier is that of a delivery on its way to this connection's client, or is kept from being one.
+    fn is_used(&self, id: ConnectionId, packet_id: PacketId) -> bool {
         let session = self.connections[id.0 as usize].session;
         session.is_some_and(|session| {
             let outgoing = &self.sessions[session.0 as usize].outgoing;
-            outgoing.get(packet_id).is_some()
+            outgoing.get(packet_id).is_some() || outgoing.is_reserved(packet_id)
         })
     }
 

@@ -25,6 +25,8 @@ const SUBSCRIBE_FILTERS: usize = 8;
 pub enum Leave {
     /// This broker shuts down.
     ShuttingDown,
+    /// What was under way is finished, as [`Relay::finish`] has asked.
+    Finished,
     /// This broker has ended it.
     Ended(ReasonCode),
     /// The upstream has taken its leave.
@@ -43,6 +45,7 @@ impl std::fmt::Display for Leave {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Leave::ShuttingDown => f.write_str("this broker shuts down"),
+            Leave::Finished => f.write_str("what was under way is finished"),
             Leave::Ended(reason) => write!(f, "this broker has ended the connection: {reason}"),
             Leave::Disconnected(reason) => write!(f, "the upstream has disconnected: {reason}"),
             Leave::Fault(fault) => write!(f, "the upstream broke the protocol: {fault}"),
@@ -83,6 +86,8 @@ pub struct Relay {
     awaiting: HashSet<PacketId>,
     /// QoS 2 messages the upstream has received on this connection, and not completed.
     received: HashSet<PacketId>,
+    /// Identifiers the upstream holds since an earlier stay of the bridge, and has not released.
+    releasing: HashSet<PacketId>,
     /// Messages sent with a lower QoS than the broker's delivery has.
     lowered: HashSet<PacketId>,
     /// When the upstream last did what it was waited for, or when that began.
@@ -90,24 +95,27 @@ pub struct Relay {
     last_sent: u64,
     last_received: u64,
     ping_sent: Option<u64>,
+    /// PINGREQs the upstream has not answered.
+    pings: u32,
+    /// What is under way is finished, and nothing more begun.
+    finishing: bool,
     name: String,
 }
 
 impl Relay {
-    /// Connects the bridge's session to an upstream that has accepted. `subscribed` says that this process has subscribed at the upstream before.
-    /// `None` if the broker shuts down.
+    /// Connects the bridge's session to the upstream at this address, which has accepted. `subscribed` says that this process has subscribed at the
+    /// upstream before. `None` if the broker shuts down.
     pub fn open(
         bridge: Arc<Bridge>,
         upstream: Upstream,
+        address: &str,
         subscribed: bool,
         broker: &mut Broker,
         now: Now,
     ) -> Option<Relay> {
-        if !upstream.session_present {
-            // The CONNACK of this broker waits for these writes, and the SUBSCRIBE for the CONNACK: before they are on disk the upstream has nothing to
-            // send. Only a crash just now, after the upstream has made its new session, could leave an identifier behind.
-            broker.forget_received(&bridge);
-        }
+        // The CONNACK of this broker waits for what this writes, and all that is said to the upstream for the CONNACK: if its session is new, it has nothing
+        // to send before that. Only a crash just now, after the upstream has made its new session, could leave an identifier behind.
+        let releasing = broker.arrive(&bridge, address, upstream.session_present);
         let window = upstream
             .receive_maximum
             .min(bridge.window(upstream.version));
@@ -123,11 +131,14 @@ impl Relay {
             refused: Vec::new(),
             awaiting: HashSet::new(),
             received: HashSet::new(),
+            releasing: releasing.into_iter().collect(),
             lowered: HashSet::new(),
             progress: now.uptime,
             last_sent: now.uptime,
             last_received: now.uptime,
             ping_sent: None,
+            pings: 0,
+            finishing: false,
             name: String::new(),
         })
     }
@@ -173,13 +184,19 @@ impl Relay {
             Packet::PubAck(ack) => self.receive_puback(&ack, broker, now)?,
             Packet::PubRec(ack) => self.receive_pubrec(&ack, broker, now)?,
             Packet::PubComp(answer) => {
+                if self.releasing.remove(&answer.packet_id) {
+                    if self.releasing.is_empty() {
+                        broker.released(&self.bridge);
+                    }
+                    return Ok(());
+                }
                 self.awaiting.remove(&answer.packet_id);
                 self.received.remove(&answer.packet_id);
                 self.progress = now.uptime;
                 broker.receive(self.id, packet, now);
             }
             Packet::SubAck(suback) => self.receive_suback(&suback, broker, now)?,
-            Packet::PingResp => {}
+            Packet::PingResp => self.pings = self.pings.saturating_sub(1),
             Packet::Disconnect(end) => return Err(Leave::Disconnected(end.reason)),
             _ => return Err(Fault::protocol("a packet that a server does not send").into()),
         }
@@ -339,6 +356,11 @@ impl Relay {
                 if self.inbox.is_empty() {
                     return if output.close {
                         Err(Leave::Ended(ReasonCode::UnspecifiedError))
+                    } else if out.is_empty()
+                        && self.has_heard_all(broker)
+                        && broker.is_taken(self.id)
+                    {
+                        Err(Leave::Finished)
                     } else {
                         Ok(output.pause)
                     };
@@ -497,13 +519,14 @@ impl Relay {
     fn connected(
         &mut self,
         connack: &ConnAck<'_>,
-        broker: &Broker,
+        broker: &mut Broker,
         out: &mut Vec<u8>,
         now: Now,
     ) -> Result<(), Leave> {
         if connack.reason.is_error() {
             return Err(Leave::Ended(connack.reason));
         }
+        self.release(broker, out);
         if std::mem::replace(&mut self.subscribed, true) {
             return Ok(());
         }
@@ -525,7 +548,7 @@ impl Relay {
             let free = (1..=number)
                 .rev()
                 .filter_map(PacketId::new)
-                .find(|id| !broker.is_inflight(self.id, *id));
+                .find(|id| !broker.is_used(self.id, *id));
             let Some(packet_id) = free else { break };
             number = packet_id.get() - 1;
             let subscribe = Subscribe {
@@ -539,6 +562,41 @@ impl Relay {
         }
         self.progress = now.uptime;
         Ok(())
+    }
+
+    /// What the upstream may hold as received since an earlier stay is released: before that, nothing new has these identifiers. Nobody waits for it, so an
+    /// upstream that does not answer for an identifier it does not know is no worse for that.
+    fn release(&mut self, broker: &mut Broker, out: &mut Vec<u8>) {
+        if self.upstream.maximum_qos != QoS::ExactlyOnce && !self.releasing.is_empty() {
+            self.releasing.clear();
+            broker.released(&self.bridge);
+        }
+        let mut ids: Vec<PacketId> = self.releasing.iter().copied().collect();
+        ids.sort_unstable();
+        for packet_id in ids {
+            let pubrel = Packet::PubRel(ack(packet_id, ReasonCode::Success));
+            codec::encode(&pubrel, self.upstream.version, out);
+        }
+    }
+
+    /// Finishes what is under way and begins nothing more; when that is done, and the upstream has answered a PINGREQ that is appended to `out`,
+    /// [`Relay::take_output`] ends with [`Leave::Finished`].
+    pub fn finish(&mut self, broker: &mut Broker, out: &mut Vec<u8>, now: Now) {
+        self.finishing = true;
+        broker.set_finishing(self.id, true);
+        self.ping(out, now);
+    }
+
+    /// Whether nothing more need be read from the upstream: what it sends now it will send again when the bridge comes back.
+    pub fn has_heard_all(&self, broker: &Broker) -> bool {
+        self.finishing && self.pings == 0 && !self.is_waiting() && broker.has_finished(self.id)
+    }
+
+    fn ping(&mut self, out: &mut Vec<u8>, now: Now) {
+        codec::encode(&Packet::PingReq, self.upstream.version, out);
+        self.pings += 1;
+        self.ping_sent = Some(now.uptime);
+        self.last_sent = now.uptime;
     }
 
     /// Notes that bytes have been written to the upstream: a slow link that goes on is not a silent one.
@@ -581,9 +639,7 @@ impl Relay {
         let keep_alive = u64::from(self.upstream.keep_alive) * 1000;
         let due = now.uptime >= self.quiet_since() + keep_alive;
         if keep_alive > 0 && self.ping_sent.is_none() && due {
-            codec::encode(&Packet::PingReq, self.upstream.version, out);
-            self.ping_sent = Some(now.uptime);
-            self.last_sent = now.uptime;
+            self.ping(out, now);
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ pub struct Rule {
     remote_prefix: Box<str>,
     local_filter: Box<str>,
     remote_filter: Box<str>,
+    keep_latest: bool,
 }
 
 impl Rule {
@@ -54,11 +55,23 @@ impl Rule {
             remote_filter: filter("remote", remote_prefix)?,
             local_prefix: local_prefix.into(),
             remote_prefix: remote_prefix.into(),
+            keep_latest: false,
         };
         if rule.goes_in() && rule.local_filter.starts_with(super::SYS_PREFIX) {
             return Err("nothing can come in under $SYS/, which is the broker's own".to_owned());
         }
         Ok(rule)
+    }
+
+    /// This rule, with only the newest message of each topic waiting, or with all of them.
+    pub fn keeping_latest(mut self, keep_latest: bool) -> Rule {
+        self.keep_latest = keep_latest;
+        self
+    }
+
+    /// Whether only the newest message of each topic waits.
+    pub fn keeps_latest(&self) -> bool {
+        self.keep_latest
     }
 
     /// Whether messages of this broker go out.

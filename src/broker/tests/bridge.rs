@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::broker::bridge::{Bridge, Direction, Leave, Login, Relay, Rule, Speech, Upstream};
+use crate::broker::bridge::{
+    Bridge, Direction, Leave, Login, QueuePolicy, Relay, Rule, Speech, Upstream,
+};
 use crate::wire::packet::{ConnAck, SubAck};
 
 /// A rule without prefixes.
@@ -21,11 +23,12 @@ pub(super) fn bridge(rules: Vec<Rule>) -> Bridge {
         response_timeout_ms: 30_000,
         session_expiry: u32::MAX,
         dead_letter_topic: Some("dead".into()),
+        queue: QueuePolicy::default(),
     }
 }
 
 /// An upstream that takes everything, and has the session of before.
-fn upstream(version: ProtocolVersion) -> Upstream {
+pub(super) fn upstream(version: ProtocolVersion) -> Upstream {
     Upstream {
         version,
         session_present: true,
@@ -38,67 +41,77 @@ fn upstream(version: ProtocolVersion) -> Upstream {
 }
 
 /// A world with a bridge that is connected.
-struct Bridged {
-    world: World,
-    bridge: Arc<Bridge>,
+pub(super) struct Bridged {
+    pub world: World,
+    pub bridge: Arc<Bridge>,
     relay: Option<Relay>,
     version: ProtocolVersion,
 }
 
 impl Bridged {
-    fn new(rules: Vec<Rule>) -> Bridged {
+    pub fn new(rules: Vec<Rule>) -> Bridged {
         Bridged::to(rules, upstream(ProtocolVersion::V5))
     }
 
-    fn to(rules: Vec<Rule>, upstream: Upstream) -> Bridged {
-        let mut bridged = Bridged {
-            world: World::new(),
-            bridge: Arc::new(bridge(rules)),
-            relay: None,
-            version: upstream.version,
-        };
-        let now = bridged.world.now;
-        assert!(bridged.world.broker.open_bridge(&bridged.bridge, now));
-        bridged.world.settle();
+    pub fn to(rules: Vec<Rule>, upstream: Upstream) -> Bridged {
+        let mut bridged = Bridged::of(bridge(rules));
         bridged.connect(upstream);
         bridged
     }
 
-    fn connect(&mut self, upstream: Upstream) {
+    /// A world with a bridge that is not connected.
+    pub fn of(bridge: Bridge) -> Bridged {
+        let mut bridged = Bridged {
+            world: World::new(),
+            bridge: Arc::new(bridge),
+            relay: None,
+            version: ProtocolVersion::V5,
+        };
+        let now = bridged.world.now;
+        bridged.world.broker.open_bridge(&bridged.bridge, now);
+        bridged.world.settle();
+        bridged
+    }
+
+    pub fn connect(&mut self, upstream: Upstream) {
+        self.connect_to("a:1883", upstream);
+    }
+
+    pub fn connect_to(&mut self, address: &str, upstream: Upstream) {
         self.version = upstream.version;
         let bridge = Arc::clone(&self.bridge);
         let now = self.world.now;
         let broker = &mut self.world.broker;
-        self.relay = Relay::open(bridge, upstream, true, broker, now);
+        self.relay = Relay::open(bridge, upstream, address, true, broker, now);
         assert!(self.relay.is_some());
     }
 
-    fn relay(&mut self) -> (&mut Relay, &mut Broker, Now) {
+    pub fn relay(&mut self) -> (&mut Relay, &mut Broker, Now) {
         let relay = self.relay.as_mut().expect("connected");
         (relay, &mut self.world.broker, self.world.now)
     }
 
-    fn lose(&mut self) {
+    pub fn lose(&mut self) {
         let relay = self.relay.take().expect("connected");
         relay.close(&mut self.world.broker, self.world.now);
     }
 
     /// The process dies.
-    fn crash(&mut self) {
+    pub fn crash(&mut self) {
         self.relay = None;
         self.world.crash();
         let now = self.world.now;
-        assert!(!self.world.broker.open_bridge(&self.bridge, now));
+        self.world.broker.open_bridge(&self.bridge, now);
     }
 
     /// What the upstream gets, one line a packet; what must be committed for it is.
-    fn got(&mut self) -> Vec<String> {
+    pub fn got(&mut self) -> Vec<String> {
         self.world.settle();
         self.got_now()
     }
 
     /// What the upstream gets before anything more is committed.
-    fn got_now(&mut self) -> Vec<String> {
+    pub fn got_now(&mut self) -> Vec<String> {
         let mut out = Vec::new();
         loop {
             let before = out.len();
@@ -116,14 +129,14 @@ impl Bridged {
     }
 
     /// The upstream sends a packet; what it gets at once.
-    fn hears(&mut self, packet: Packet<'_>) -> Result<Vec<String>, Leave> {
+    pub fn hears(&mut self, packet: Packet<'_>) -> Result<Vec<String>, Leave> {
         let mut out = Vec::new();
         let (relay, broker, now) = self.relay();
         relay.receive(packet, broker, &mut out, now)?;
         Ok(show(&out, self.version))
     }
 
-    fn publish(&mut self, publish: Publish<'_>) {
+    pub fn publish(&mut self, publish: Publish<'_>) {
         let device = self.world.connect(&publisher());
         self.world.publish(device, publish);
         self.world.settle();
@@ -463,12 +476,13 @@ fn a_changed_configuration_changes_what_waits() {
         rule("a", Direction::Out, 1),
         rule("b", Direction::Out, 1),
     ]);
-    assert!(world.broker.open_bridge(&first, now));
+    world.broker.open_bridge(&first, now);
+    assert!(world.broker.begins_anew(&first, "a:1883"));
     let second = bridge(vec![
         rule("b", Direction::Out, 1),
         rule("c", Direction::Out, 1),
     ]);
-    assert!(!world.broker.open_bridge(&second, now));
+    world.broker.open_bridge(&second, now);
     world.settle();
     let device = world.connect(&publisher());
     for (id, topic) in [(1, "a"), (2, "b"), (3, "c")] {
@@ -607,7 +621,7 @@ fn a_subscription_that_is_refused_shows_and_is_asked_for_again() {
     b.lose();
     let (broker, now) = (&mut b.world.broker, b.world.now);
     let present = upstream(ProtocolVersion::V5);
-    b.relay = Relay::open(Arc::clone(&b.bridge), present, false, broker, now);
+    b.relay = Relay::open(Arc::clone(&b.bridge), present, "a:1883", false, broker, now);
     b.got();
     b.hears(suback(ReasonCode::GrantedQos1)).expect("taken");
     let (relay, ..) = b.relay();

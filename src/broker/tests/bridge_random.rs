@@ -10,11 +10,11 @@ use crate::broker::bridge::{Bridge, Direction, Login, Relay, Speech, Upstream};
 /// Messages each way.
 const MESSAGES: usize = 12;
 
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
     /// A number below this one.
-    fn below(&mut self, most: u64) -> u64 {
+    pub fn below(&mut self, most: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -24,11 +24,11 @@ impl Random {
 }
 
 /// A connection between the two: what is on its way, and what stands for it on each side.
-struct Wire {
-    relay: Relay,
-    peer: Peer,
-    up: Vec<u8>,
-    down: Vec<u8>,
+pub(super) struct Wire {
+    pub relay: Relay,
+    pub peer: Peer,
+    pub up: Vec<u8>,
+    pub down: Vec<u8>,
 }
 
 /// Which sessions are lost at random, beside connections and processes.
@@ -47,8 +47,6 @@ struct Two {
     bridge: Arc<Bridge>,
     speech: Speech,
     wire: Option<Wire>,
-    /// The bridge's session is new though the cloud has one: that must be begun anew.
-    new: bool,
     loss: Loss,
     qos: u8,
     random: Random,
@@ -66,7 +64,6 @@ impl Two {
             bridge: Arc::new(bridge(rules)),
             speech,
             wire: None,
-            new: false,
             loss,
             qos,
             random: Random(seed),
@@ -84,10 +81,16 @@ impl Two {
 
     /// Connects, as a driver would. Before this, nothing can have been subscribed to, so the messages of the cloud begin when it has been done once.
     fn connect(&mut self) {
+        let mut anew = self.edge.broker.begins_anew(&self.bridge, "a:1883");
+        if anew && self.speech.version() != ProtocolVersion::V5 {
+            // A clean session of MQTT 3 ends with its connection: the one that is kept is begun by the next.
+            self.lose_session_of_cloud();
+            anew = false;
+        }
         let peer = self.cloud.accept(self.speech.version());
         let mut out = Vec::new();
         self.bridge
-            .encode_connect(self.speech, Login::default(), self.new, 1 << 20, &mut out);
+            .encode_connect(self.speech, Login::default(), anew, 1 << 20, &mut out);
         let connect = codec::decode(&out, self.speech.version()).expect("a CONNECT");
         self.cloud.send(peer, connect);
         self.cloud.settle();
@@ -106,8 +109,14 @@ impl Two {
         down.drain(..length);
         let bridge = Arc::clone(&self.bridge);
         let now = self.edge.now;
-        let relay = Relay::open(bridge, upstream, false, &mut self.edge.broker, now);
-        self.new = false;
+        let relay = Relay::open(
+            bridge,
+            upstream,
+            "a:1883",
+            false,
+            &mut self.edge.broker,
+            now,
+        );
         self.wire = Some(Wire {
             relay: relay.expect("it does not shut down"),
             peer,
@@ -151,7 +160,7 @@ impl Two {
         let (broker, now) = (&mut self.edge.broker, self.edge.now);
         broker.close_bridges_except(&[], now);
         broker.drop_bridge("cloud", now).expect("it is there");
-        self.new = broker.open_bridge(&self.bridge, now);
+        broker.open_bridge(&self.bridge, now);
     }
 
     /// Moves some packets one way or the other, or lets a disk do something.
@@ -243,7 +252,7 @@ impl Two {
     }
 }
 
-fn disk(world: &mut World) {
+pub(super) fn disk(world: &mut World) {
     if world.committing.is_some() {
         world.written();
         world.durable();
@@ -254,7 +263,7 @@ fn disk(world: &mut World) {
     world.answer_fetches();
 }
 
-fn arrived(world: &mut World) -> Vec<usize> {
+pub(super) fn arrived(world: &mut World) -> Vec<usize> {
     if world.committing.is_some() {
         world.durable();
     }

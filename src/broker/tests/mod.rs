@@ -6,6 +6,9 @@
 mod accounting;
 mod acl;
 mod bridge;
+mod bridge_addresses;
+mod bridge_queue;
+mod bridge_queue_random;
 mod bridge_random;
 mod connect;
 mod crash;
