@@ -69,7 +69,7 @@ pub(super) fn read(
     let authentication = authentication(root.section("authentication"));
     let configured = listeners(&mut root, &authentication);
     let of_flags = flag_bind.map(|bind| vec![open_to_all(bind, false, &authentication)]);
-    let bridges = bridges(&mut root, limits.max_packet_size);
+    let bridges = bridges(&mut root, &limits);
     root.close();
     Config {
         data_dir,

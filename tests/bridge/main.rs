@@ -10,6 +10,7 @@ mod reload;
 mod ring;
 mod secure;
 mod side;
+mod through;
 
 use std::time::Duration;
 

@@ -8,21 +8,25 @@
 mod addresses;
 mod backlog;
 mod closed;
+mod leave;
 mod relay;
+mod retained;
 mod rules;
 mod standing;
 mod state;
 mod upstream;
 
+pub use super::quota::Rates;
 pub(super) use backlog::Backlog;
 pub use backlog::{QueueFull, QueuePolicy};
 pub use closed::{Dropped, NotDropped};
-pub use relay::{Leave, Relay};
-pub use rules::{Direction, Rule};
+pub use leave::Leave;
+pub use relay::Relay;
+pub use rules::{Direction, Rule, SendRetained};
 pub use standing::Standing;
 pub use state::BridgeFigures;
 pub(super) use state::{Moments, State as BridgeState};
-pub use upstream::{Login, Speech, Upstream};
+pub use upstream::{Login, Speech, Upstream, told};
 
 use super::marks::BRIDGE;
 use super::message::Parts;
@@ -30,9 +34,7 @@ use super::record::{BridgeRecord, QueueKey, Write};
 use super::route::SYS_PREFIX;
 use super::{Arrival, Broker, ConnectionId, SessionIndex, ack};
 use crate::clock::Now;
-use crate::wire::packet::{
-    Connect, Publish, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe,
-};
+use crate::wire::packet::{Connect, Publish, Subscribe, Unsubscribe};
 use crate::wire::{
     Fault, Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode,
 };
@@ -57,6 +59,14 @@ pub struct Bridge {
     pub response_timeout_ms: u64,
     /// How long the upstream keeps the session of a bridge that does not come back, in seconds (MQTT 5); `u32::MAX` for ever.
     pub session_expiry: u32,
+    /// Topic aliases set towards the upstream at most; its own maximum applies as well.
+    pub max_topic_alias_out: u16,
+    /// User properties added to each message that goes out (MQTT 5).
+    pub user_properties: Vec<(Box<str>, Box<str>)>,
+    /// What comes in over it in a second; the limits on clients do not hold for it.
+    pub rates_in: Rates,
+    /// What goes out over it in a second.
+    pub rates_out: Rates,
     /// Where messages go that the upstream will never take; without it they are dropped, and counted all the same.
     pub dead_letter_topic: Option<Box<str>>,
     /// How messages wait for the upstream.
@@ -113,7 +123,7 @@ impl Broker {
                 self.receive(id, Packet::Unsubscribe(unsubscribe), now);
             }
             for rule in wanted {
-                let options = subscribe_options(highest(&bridge.rules, rule.local_filter()));
+                let options = retained::subscribe_options(&bridge.rules, rule.local_filter());
                 let subscribe = Subscribe {
                     packet_id: PacketId::FIRST,
                     properties: Properties::EMPTY,
@@ -134,6 +144,7 @@ impl Broker {
         now: Now,
     ) -> Option<ConnectionId> {
         let id = self.accept(Arrival::bridge(), now)?;
+        self.limit_rates(id, bridge.rates_in, bridge.rates_out);
         let mut properties = PropertiesBuf::new();
         properties.push(Property::ReceiveMaximum(receive_maximum));
         if version == ProtocolVersion::V5 {
@@ -277,23 +288,4 @@ impl Broker {
         let connection = &self.connections[id.0 as usize];
         connection.version == ProtocolVersion::V5 && !connection.arrival.bridge
     }
-}
-
-/// Retained messages come once, when the subscription is new, and stay retained; what came over the bridge does not go back.
-fn subscribe_options(qos: QoS) -> SubscribeOptions {
-    SubscribeOptions {
-        qos,
-        no_local: true,
-        retain_as_published: true,
-        retain_handling: RetainHandling::IfNew,
-    }
-}
-
-/// The highest QoS of the rules that go out with this filter: there is one subscription for all of them.
-fn highest(rules: &[Rule], local_filter: &str) -> QoS {
-    let same = rules
-        .iter()
-        .filter(|rule| rule.goes_out() && rule.local_filter() == local_filter);
-    let qos = same.map(Rule::qos).max_by_key(|qos| *qos as u8);
-    qos.unwrap_or(QoS::AtMostOnce)
 }

@@ -14,11 +14,25 @@ pub enum Direction {
     Both,
 }
 
+/// Which retained messages cross beside those that are published while the rule holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SendRetained {
+    /// All there are, when the subscription for the rule is made.
+    #[default]
+    IfNew,
+    /// All there are, whenever the bridge connects.
+    Always,
+    /// None.
+    Never,
+}
+
 /// A topic rule, in the words of Mosquitto's `topic PATTERN DIRECTION QOS LOCAL-PREFIX REMOTE-PREFIX`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     direction: Direction,
     qos: QoS,
+    keeps_retain: bool,
+    send_retained: SendRetained,
     local_prefix: Box<str>,
     remote_prefix: Box<str>,
     local_filter: Box<str>,
@@ -51,6 +65,8 @@ impl Rule {
         let rule = Rule {
             direction,
             qos,
+            keeps_retain: true,
+            send_retained: SendRetained::default(),
             local_filter: filter("local", local_prefix)?,
             remote_filter: filter("remote", remote_prefix)?,
             local_prefix: local_prefix.into(),
@@ -61,6 +77,33 @@ impl Rule {
             return Err("nothing can come in under $SYS/, which is the broker's own".to_owned());
         }
         Ok(rule)
+    }
+
+    /// The rule with this handling of retained messages: whether what crosses keeps its retain flag, and which cross beside new ones.
+    ///
+    /// # Errors
+    /// A rule for both directions would always send back what it got, which may have become old meanwhile.
+    pub fn with_retained(self, keeps: bool, send: SendRetained) -> Result<Rule, String> {
+        if send == SendRetained::Always && self.direction == Direction::Both {
+            return Err("\"always\" would send back retained messages that came from there, older than those that replaced them meanwhile; \
+                        expected direction \"in\" or \"out\""
+                .to_owned());
+        }
+        Ok(Rule {
+            keeps_retain: keeps,
+            send_retained: send,
+            ..self
+        })
+    }
+
+    /// Whether what crosses keeps its retain flag.
+    pub fn keeps_retain(&self) -> bool {
+        self.keeps_retain
+    }
+
+    /// Which retained messages cross beside new ones.
+    pub fn send_retained(&self) -> SendRetained {
+        self.send_retained
     }
 
     /// This rule, with only the newest message of each topic waiting, or with all of them.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::broker::bridge::{
-    Bridge, Direction, Leave, Login, QueuePolicy, Relay, Rule, Speech, Upstream,
+    Bridge, Direction, Leave, Login, QueuePolicy, Rates, Relay, Rule, Speech, Upstream,
 };
 use crate::wire::packet::{ConnAck, SubAck};
 
@@ -22,6 +22,10 @@ pub(super) fn bridge(rules: Vec<Rule>) -> Bridge {
         keepalive_interval: 60,
         response_timeout_ms: 30_000,
         session_expiry: u32::MAX,
+        max_topic_alias_out: 20,
+        user_properties: Vec::new(),
+        rates_in: Rates::default(),
+        rates_out: Rates::default(),
         dead_letter_topic: Some("dead".into()),
         queue: QueuePolicy::default(),
     }
@@ -37,6 +41,8 @@ pub(super) fn upstream(version: ProtocolVersion) -> Upstream {
         retain_available: true,
         maximum_packet_size: u32::MAX,
         keep_alive: 60,
+        topic_alias_maximum: 0,
+        wildcards: true,
     }
 }
 
@@ -44,7 +50,7 @@ pub(super) fn upstream(version: ProtocolVersion) -> Upstream {
 pub(super) struct Bridged {
     pub world: World,
     pub bridge: Arc<Bridge>,
-    relay: Option<Relay>,
+    pub relay: Option<Relay>,
     version: ProtocolVersion,
 }
 
@@ -393,7 +399,7 @@ fn an_upstream_that_is_full_is_left_and_tried_again() {
     b.got();
     let full = answer(1, ReasonCode::QuotaExceeded);
     let left = b.hears(Packet::PubAck(full)).expect_err("left");
-    assert_eq!(left, Leave::Refused(ReasonCode::QuotaExceeded));
+    assert_eq!(left, Leave::Refused("QuotaExceeded (0x97)".to_owned()));
     b.lose();
     b.connect(upstream(ProtocolVersion::V5));
     assert_eq!(b.got(), ["PUBLISH #1 q1 dup a=x"]);
@@ -636,6 +642,8 @@ fn the_terms_of_the_upstream_are_read() {
     properties.push(Property::RetainAvailable(0));
     properties.push(Property::MaximumPacketSize(999));
     properties.push(Property::ServerKeepAlive(5));
+    properties.push(Property::TopicAliasMaximum(12));
+    properties.push(Property::WildcardSubscriptionAvailable(0));
     let connack = ConnAck {
         session_present: true,
         reason: ReasonCode::Success,
@@ -652,6 +660,8 @@ fn the_terms_of_the_upstream_are_read() {
             retain_available: false,
             maximum_packet_size: 999,
             keep_alive: 5,
+            topic_alias_maximum: 12,
+            wildcards: false,
         }
     );
 }

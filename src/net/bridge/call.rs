@@ -12,7 +12,7 @@ use super::addresses::Addresses;
 use super::backoff::Backoff;
 use super::link::{Link, put_disconnect};
 use super::{BridgeSettings, Password};
-use crate::broker::bridge::{Leave, Login, Relay, Speech, Standing, Upstream};
+use crate::broker::bridge::{Leave, Login, Relay, Speech, Standing, Upstream, told};
 use crate::clock::{self, Stopwatch};
 use crate::net::connection::Stream;
 use crate::net::core::Core;
@@ -237,9 +237,8 @@ impl Caller {
         accepted: Accepted,
         ended: &Option<io::Result<Leave>>,
     ) -> Served {
-        let taken_over = Leave::Disconnected(ReasonCode::SessionTakenOver);
         let apart = match ended {
-            Some(Ok(leave)) if *leave == taken_over => Some(false),
+            Some(Ok(Leave::Disconnected(ReasonCode::SessionTakenOver, _))) => Some(false),
             // It has answered although another connection had been accepted.
             Some(Ok(Leave::Finished)) => Some(true),
             Some(_) => None,
@@ -372,18 +371,23 @@ impl Caller {
         // A broker that knows MQTT 3 only answers a CONNECT of MQTT 5 in its own words.
         let refused_version = matches!(input[..length], [0x20, 2, _, 1]);
         let connack = match codec::decode(&input[..length], version) {
-            _ if refused_version => Err(ReasonCode::UnsupportedProtocolVersion),
-            Ok(Packet::ConnAck(connack)) if connack.reason.is_error() => Err(connack.reason),
+            _ if refused_version => {
+                let reason = ReasonCode::UnsupportedProtocolVersion;
+                Err((reason, reason.to_string()))
+            }
+            Ok(Packet::ConnAck(connack)) if connack.reason.is_error() => {
+                Err((connack.reason, told(connack.reason, &connack.properties)))
+            }
             Ok(Packet::ConnAck(connack)) => Ok(Upstream::new(&connack, version, &settings.bridge)),
             Ok(_) => return Err(io::Error::other("the first packet is not CONNACK")),
             Err(fault) => return Err(io::Error::other(fault.to_string())),
         };
         let upstream = match connack {
             Ok(upstream) => upstream,
-            Err(ReasonCode::UnsupportedProtocolVersion) if self.lower_speech() => {
+            Err((ReasonCode::UnsupportedProtocolVersion, _)) if self.lower_speech() => {
                 return Ok(Answer::Again);
             }
-            Err(reason) => return Err(io::Error::other(format!("refused: {reason}"))),
+            Err((_, why)) => return Err(io::Error::other(format!("refused: {why}"))),
         };
         if clean && version != ProtocolVersion::V5 {
             let mut out = Vec::new();

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::FAREWELL;
+use super::input::{Input, Next};
 use crate::broker::bridge::{Bridge, Leave, Relay};
 use crate::net::connection::Stream;
 use crate::net::core::{Core, Until};
@@ -38,7 +39,7 @@ pub(super) struct Link {
     pub relay: Relay,
     max_packet_size: u32,
     wakeup: Arc<Wakeup>,
-    input: Vec<u8>,
+    input: Input,
     /// What is being written, and how far that is.
     out: Vec<u8>,
     written: usize,
@@ -62,7 +63,7 @@ impl Link {
             relay,
             max_packet_size,
             wakeup: Arc::default(),
-            input,
+            input: Input::new(input),
             out: Vec::new(),
             written: 0,
             unflushed: false,
@@ -80,11 +81,16 @@ impl Link {
                 Ok(visited) => visited,
                 Err(leave) => return Ok(leave),
             };
-            self.input.reserve(READ_BYTES);
+            let within = self.input.is_within_packet();
+            self.input.bytes.reserve(READ_BYTES);
             tokio::select! {
-                read = reader.read_buf(&mut self.input), if !pause => {
+                read = reader.read_buf(&mut self.input.bytes), if !pause => {
                     if read? == 0 {
                         return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    // In the middle of a packet nothing else can come.
+                    if within {
+                        self.relay.heard(self.core.now());
                     }
                 }
                 put = put(writer, &self.out[self.written..]), if !self.out.is_empty() || self.unflushed => {
@@ -99,17 +105,30 @@ impl Link {
     /// One visit to the broker: hands over all whole packets that have come, and takes what there is. Whether to pause reading, and how long until
     /// something is due.
     fn visit(&mut self) -> Result<(bool, Duration), Leave> {
-        let Link { relay, out, .. } = self;
+        let Link {
+            relay, out, input, ..
+        } = self;
         let mut entered = self.core.enter(Some(relay.connection()));
         let now = entered.now();
         let version = relay.version();
         let mut used = 0;
-        while let Some(length) = codec::frame_len(&self.input[used..], self.max_packet_size)? {
-            let packet = codec::decode(&self.input[used..used + length], version)?;
-            relay.receive(packet, entered.broker(), out, now)?;
-            used += length;
+        while !relay.is_ahead(entered.broker(), now) {
+            match input.next(&mut used, self.max_packet_size)? {
+                Next::Frame(frame) => {
+                    let packet = codec::decode(frame, version)?;
+                    relay.receive(packet, entered.broker(), out, now)?;
+                }
+                Next::TooLarge(publish) => {
+                    relay.refuse_too_large(&publish, entered.broker(), out, now);
+                }
+                Next::Nothing => break,
+            }
         }
-        self.input.drain(..used);
+        input.bytes.drain(..used);
+        if relay.is_ahead(entered.broker(), now) {
+            // Nothing of the upstream is looked at: it is not to blame for being quiet.
+            relay.heard(now);
+        }
         relay.tick(out, now)?;
         let pause = if out.is_empty() {
             relay.take_output(entered.broker(), out, now)?

@@ -4,7 +4,9 @@ mod addresses;
 mod backoff;
 mod call;
 mod dial;
+mod input;
 mod link;
+mod through;
 
 use std::io;
 use std::path::PathBuf;
@@ -19,6 +21,7 @@ use crate::broker::bridge::Bridge;
 use crate::wire::ProtocolVersion;
 
 pub use dial::{Address, Transport};
+pub use through::{Proxy, ProxyKind};
 
 use addresses::Addresses;
 use call::Caller;
