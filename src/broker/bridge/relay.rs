@@ -266,20 +266,23 @@ impl Relay {
             self.receive_refusal(puback, broker, now)?;
         } else if self.lowered.contains(&packet_id) {
             // To the broker it is a QoS 2 message: its PUBREL is answered in place of the upstream.
-            broker.receive(
-                self.id,
-                Packet::PubRec(ack(packet_id, ReasonCode::Success)),
-                now,
-            );
+            self.acknowledge(Packet::PubRec, packet_id, broker, now);
         } else {
-            broker.receive(
-                self.id,
-                Packet::PubAck(ack(packet_id, ReasonCode::Success)),
-                now,
-            );
+            self.acknowledge(Packet::PubAck, packet_id, broker, now);
         }
         self.awaiting.remove(&packet_id);
         Ok(())
+    }
+
+    /// Acknowledges a message to this broker, in the packet that is due.
+    fn acknowledge(
+        &self,
+        packet: fn(Ack<'static>) -> Packet<'static>,
+        packet_id: PacketId,
+        broker: &mut Broker,
+        now: Now,
+    ) {
+        broker.receive(self.id, packet(ack(packet_id, ReasonCode::Success)), now);
     }
 
     fn receive_pubrec(
@@ -295,11 +298,7 @@ impl Relay {
             self.awaiting.remove(&packet_id);
         } else {
             self.received.insert(packet_id);
-            broker.receive(
-                self.id,
-                Packet::PubRec(ack(packet_id, ReasonCode::Success)),
-                now,
-            );
+            self.acknowledge(Packet::PubRec, packet_id, broker, now);
         }
         Ok(())
     }

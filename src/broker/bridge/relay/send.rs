@@ -150,17 +150,9 @@ impl Relay {
             self.await_answer(packet_id, now);
         } else if publish.qos == QoS::AtLeastOnce {
             self.lowered.remove(&packet_id);
-            broker.receive(
-                self.id,
-                Packet::PubAck(ack(packet_id, ReasonCode::Success)),
-                now,
-            );
+            self.acknowledge(Packet::PubAck, packet_id, broker, now);
         } else {
-            broker.receive(
-                self.id,
-                Packet::PubRec(ack(packet_id, ReasonCode::Success)),
-                now,
-            );
+            self.acknowledge(Packet::PubRec, packet_id, broker, now);
         }
         Ok(())
     }
