@@ -127,6 +127,9 @@ impl Broker {
             }
             self.forget(&inflight.item, inflight.queue);
         }
+        for write in session.outgoing.end(key) {
+            self.write(write);
+        }
         self.discard_queue(session.queue);
         if self.bridge_records.remove(&key).is_some() && session.stored {
             self.write(Write::RemoveBridge(key));

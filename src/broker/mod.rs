@@ -184,6 +184,8 @@ pub struct Broker {
     fetches: Vec<Fetch>,
     /// Sessions and groups whose next message is neither in memory nor durable: they go on after the next commit.
     starved: BTreeSet<SessionIndex>,
+    /// Sessions whose rows of messages on their way have changed since the last batch was taken.
+    changed: Vec<SessionIndex>,
     graveyard: end::Graveyard,
     sweep: (usize, usize),
     sys: sys::Sys,
@@ -236,6 +238,7 @@ impl Broker {
             paused: Vec::new(),
             fetches: Vec::new(),
             starved: BTreeSet::new(),
+            changed: Vec::new(),
             graveyard: end::Graveyard::default(),
             sweep: (0, 0),
             sys: sys::Sys::new(now),
@@ -442,6 +445,10 @@ impl Broker {
 
     /// The batch that should be committed now, if there is one. The one taken before must be durable.
     pub fn take_batch(&mut self, now: Now) -> Option<Batch> {
+        if self.gate.wants_commit(now.uptime) {
+            self.now = now;
+            self.write_changed();
+        }
         self.gate.take_batch(now.uptime)
     }
 
@@ -526,12 +533,13 @@ impl Broker {
 
     /// Makes everything commit that was written, whether somebody waits for it or not.
     pub fn flush(&mut self) {
+        self.write_changed();
         self.gate.flush();
     }
 
     /// Whether all that was written is durable.
     pub fn is_settled(&self) -> bool {
-        self.gate.is_idle()
+        self.gate.is_idle() && self.changed.is_empty()
     }
 
     /// What was counted.

@@ -5,8 +5,9 @@ use std::path::Path;
 use tidegate::broker::Message;
 use tidegate::broker::message::Parts;
 use tidegate::broker::record::{
-    Batch, BatchId, BridgeRecord, DeliveryRecord, LeftAddress, MessageId, NEVER_EXPIRES, QueueKey,
-    Seq, SessionRecord, SubscriptionIds, SubscriptionRecord, WillRecord, Write,
+    Batch, BatchId, Block, BridgeRecord, DeliveryRecord, InflightRecord, LeftAddress, MessageId,
+    NEVER_EXPIRES, QueueKey, Seq, SessionRecord, SubscriptionIds, SubscriptionRecord, WillRecord,
+    Write,
 };
 use tidegate::store::{Store, StoreOptions};
 use tidegate::wire::packet::{RetainHandling, SubscribeOptions};
@@ -117,6 +118,8 @@ pub fn samples() -> Vec<Write> {
         Write::PutRetained(full.clone()),
         Write::PutMessageId(Seq(7), message_id(1, u64::MAX)),
         Write::PutMessageId(Seq(299), message_id(u64::MAX, 0)),
+        Write::PutInflight(QueueKey(1), Block(0), inflight(1..=1)),
+        Write::PutInflight(QueueKey(2), Block(511), inflight(65_408..=65_535)),
         Write::PutDelivery(Seq(7), QueueKey(1), delivery(&full)),
         Write::PutDelivery(
             Seq(7),
@@ -153,13 +156,25 @@ fn bridge() -> BridgeRecord {
     }
 }
 
+fn inflight(ids: std::ops::RangeInclusive<u16>) -> Vec<InflightRecord> {
+    let record = |id| InflightRecord {
+        packet_id: id,
+        seq: Seq(u64::from(id.get()) << 40),
+        released: id.get() % 2 == 0,
+    };
+    ids.filter_map(PacketId::new).map(record).collect()
+}
+
 fn message_id(publisher: u64, id: u64) -> MessageId {
     MessageId { publisher, id }
 }
 
 /// Whether a store of layout 1 can have this row.
 pub fn is_of_layout_1(write: &Write) -> bool {
-    !matches!(write, Write::PutBridge(..) | Write::PutMessageId(..))
+    !matches!(
+        write,
+        Write::PutBridge(..) | Write::PutMessageId(..) | Write::PutInflight(..)
+    )
 }
 
 pub fn is_body(write: &Write) -> bool {
