@@ -259,7 +259,10 @@ fn runs<'k>(table: &Rest<'_>, keys: &'k [Vec<u8>]) -> Result<Vec<&'k [Vec<u8>]>,
     let mut row = rows.next().transpose().doing(APPLY)?;
     for (at, key) in keys.iter().enumerate() {
         let mut between = 0;
-        while row.as_ref().is_some_and(|(row, _)| row.value() < key.as_slice()) {
+        while row
+            .as_ref()
+            .is_some_and(|(row, _)| row.value() < key.as_slice())
+        {
             between += 1;
             if between > BETWEEN {
                 runs.push(&keys[start..at]);
@@ -268,7 +271,10 @@ fn runs<'k>(table: &Rest<'_>, keys: &'k [Vec<u8>]) -> Result<Vec<&'k [Vec<u8>]>,
             }
             row = rows.next().transpose().doing(APPLY)?;
         }
-        if row.as_ref().is_some_and(|(row, _)| row.value() == key.as_slice()) {
+        if row
+            .as_ref()
+            .is_some_and(|(row, _)| row.value() == key.as_slice())
+        {
             row = rows.next().transpose().doing(APPLY)?;
         }
     }
