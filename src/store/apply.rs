@@ -3,6 +3,7 @@
 //! Sorting makes neighbours in the database neighbours in time: each page is found once. What is put and removed within one batch never
 //! reaches the database.
 
+use std::cmp::Ordering;
 use std::ops::Bound;
 
 use redb::{ReadableTable, Table, WriteTransaction};
@@ -241,46 +242,8 @@ fn settle<K: Ord, V>(rows: &mut Rows<K, V>, cancels: impl Fn(&K) -> bool) {
 /// From this many rows on they are appended in one go; measured: fewer write more bytes so.
 const APPEND: usize = 40;
 
-/// From this many removals on it is worth a walk over the rows among which they are; measured: such a walk takes as long for a row as a removal on
-/// its own takes for about thirty.
-const SWEEP: usize = 4;
-/// Rows that may lie between two of them.
-const BETWEEN: usize = 12;
-
-/// Cuts keys, which come in order, where more rows than a walk should pass over lie between neighbours.
-fn runs<'k>(table: &Rest<'_>, keys: &'k [Vec<u8>]) -> Result<Vec<&'k [Vec<u8>]>, StoreError> {
-    let mut runs = Vec::new();
-    let Some(last) = keys.last() else {
-        return Ok(runs);
-    };
-    let rows_from = |key: &[u8]| table.range(key..=last.as_slice()).doing(APPLY);
-    let mut start = 0;
-    let mut rows = rows_from(&keys[0])?;
-    let mut row = rows.next().transpose().doing(APPLY)?;
-    for (at, key) in keys.iter().enumerate() {
-        let mut between = 0;
-        while row
-            .as_ref()
-            .is_some_and(|(row, _)| row.value() < key.as_slice())
-        {
-            between += 1;
-            if between > BETWEEN {
-                runs.push(&keys[start..at]);
-                start = at;
-                rows = rows_from(key)?;
-            }
-            row = rows.next().transpose().doing(APPLY)?;
-        }
-        if row
-            .as_ref()
-            .is_some_and(|(row, _)| row.value() == key.as_slice())
-        {
-            row = rows.next().transpose().doing(APPLY)?;
-        }
-    }
-    runs.push(&keys[start..]);
-    Ok(runs)
-}
+/// Rows that a removal passes over on its way to the next one before it rather looks that one up.
+const BETWEEN: usize = 16;
 
 type Rest<'t> = Table<'t, &'static [u8], &'static [u8]>;
 
@@ -326,74 +289,53 @@ impl<'t> RowWriter<'t> {
         Ok(())
     }
 
-    /// Removes rows, whose keys come in order.
+    /// Removes rows, whose keys come in order. Where they are near neighbours, one walk removes them and rewrites each page once.
     fn remove<'k, K: RowKey + 'k>(
         &mut self,
         definition: Definition,
         table: &mut Rest<'t>,
         keys: impl Iterator<Item = &'k K>,
     ) -> Result<(), StoreError> {
-        let keys: Vec<Vec<u8>> = keys
-            .map(|key| {
-                let mut bytes = Vec::with_capacity(16);
-                key.put(&mut bytes);
-                bytes
-            })
-            .collect();
-        if keys.len() < SWEEP {
-            return self.remove_each(definition, table, &keys);
-        }
-        for run in runs(table, &keys)? {
-            match run.len() {
-                ..SWEEP => self.remove_each(definition, table, run)?,
-                _ => self.sweep(definition, table, run)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn remove_each(
-        &mut self,
-        definition: Definition,
-        table: &mut Rest<'t>,
-        keys: &[Vec<u8>],
-    ) -> Result<(), StoreError> {
-        for key in keys {
-            let old = table.remove(key.as_slice()).doing(APPLY)?;
-            let old = old.map(|old| old.value().len());
-            self.key.clone_from(key);
-            self.forget(definition, old)?;
-        }
-        Ok(())
-    }
-
-    /// Removes rows that are neighbours in one walk over them, which rewrites each page once instead of once a row.
-    fn sweep(
-        &mut self,
-        definition: Definition,
-        table: &mut Rest<'t>,
-        keys: &[Vec<u8>],
-    ) -> Result<(), StoreError> {
-        let (Some(first), Some(last)) = (keys.first(), keys.last()) else {
-            return Ok(());
-        };
-        let mut wanted = keys.iter().peekable();
-        let mut parted = Vec::new();
-        let mut gone = 0;
-        let walked = table.retain_in(first.as_slice()..=last.as_slice(), |key, record| {
-            while wanted.next_if(|wanted| wanted.as_slice() < key).is_some() {}
-            if wanted.peek().is_none_or(|wanted| wanted.as_slice() != key) {
-                return true;
-            }
-            if record.len() < PART {
-                gone += key.len() as i64 + record.len() as i64 + ROW;
-            } else {
-                parted.push((key.to_vec(), record.len()));
-            }
-            false
+        let mut keys = keys.map(|key| {
+            let mut bytes = Vec::with_capacity(16);
+            key.put(&mut bytes);
+            bytes
         });
-        walked.doing(APPLY)?;
-        self.live -= gone;
+        let mut parted = Vec::new();
+        let mut next = keys.next();
+        while let Some(from) = &next {
+            let from = Bound::Included(from.as_slice());
+            let mut cursor = table.lower_bound_mut(from).doing(APPLY)?;
+            let mut passed = 0;
+            while let Some(key) = &next {
+                let Some((row, record)) = cursor.peek_next().doing(APPLY)? else {
+                    next = None;
+                    break;
+                };
+                let (order, len) = (row.value().cmp(key), record.value().len());
+                drop((row, record));
+                match order {
+                    Ordering::Less if passed == BETWEEN => break,
+                    Ordering::Less => {
+                        cursor.next().doing(APPLY)?;
+                        passed += 1;
+                        continue;
+                    }
+                    Ordering::Equal => {
+                        cursor.remove_next().doing(APPLY)?;
+                        if len < PART {
+                            self.live -= key.len() as i64 + len as i64 + ROW;
+                        } else {
+                            parted.push((key.clone(), len));
+                        }
+                    }
+                    Ordering::Greater => {}
+                }
+                passed = 0;
+                next = keys.next();
+            }
+            cursor.close().doing(APPLY)?;
+        }
         for (key, len) in parted {
             self.key = key;
             self.forget(definition, Some(len))?;
