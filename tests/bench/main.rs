@@ -169,11 +169,17 @@ fn what_is_published_while_an_upstream_is_away_is_there_once_and_in_order_when_i
 #[test]
 fn outage_says_what_it_cannot_do() {
     let broker = Broker::start();
-    let compared = format!("one={}", broker.addr());
+    let (one, other) = (
+        format!("one={}", broker.addr()),
+        format!("other={}", broker.addr()),
+    );
     let cases: [(&[&str], &str); 3] = [
         (&["outage:0"], "give -q 1 or -q 2"),
         (&["outage", "--ws"], "TCP"),
-        (&["compare", &compared, "--scenarios", "outage"], "itself"),
+        (
+            &["compare", &one, &other, "--scenarios", "outage"],
+            "itself",
+        ),
     ];
     for (arguments, why) in cases {
         let output = bench(arguments);
