@@ -56,6 +56,7 @@ fn message(payload: &[u8]) -> Message {
         qos: QoS::AtLeastOnce,
         retain: false,
         expires: None,
+        id: None,
     })
 }
 

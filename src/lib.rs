@@ -65,7 +65,13 @@
 //! - Within a process, time only goes on with the monotonic clock: a gateway whose wall clock jumps at its first NTP answer expires nothing.
 //! - QoS 1 packet identifiers are written only with rows that are written anyway; after a crash a message may go out again under a new one.
 //! - A bridge is a client of both sides: a relay hands packets from its durable session to the upstream under the same identifiers, and back. So the state
-//!   of its exchanges is that of sessions, and nothing else has to be remembered (broker/bridge).
+//!   of its exchanges is that of sessions, and nothing else has to be remembered (broker/bridge), but of upstreams it has left for another address: there,
+//!   packet identifiers may mean something still (broker/bridge/addresses.rs).
+//! - Messages to bridges carry their identity and their path as user properties (broker/marks.rs); what has come before is known by one number made of
+//!   identity, topic and payload (broker/repetition.rs). The identity is that of the message, not of its delivery, so it holds on every way; and as the
+//!   content is in the number, no client can hold back what another one publishes, whatever identities it makes up.
+//! - Of each topic a bridge may keep only the newest waiting message (broker/bridge/backlog.rs). Topics are in the bodies; after a restart they are read
+//!   once in the background, rather than written into each row a second time.
 //!
 //! # Deliberately absent
 //!

@@ -77,6 +77,11 @@ pub struct Limits {
     pub max_connections_per_user: usize,
     /// Connections at once from one IP address; 0 for no limit. Reached: a new one is closed at once.
     pub max_connections_per_address: usize,
+    /// Messages remembered of one client that tells their identities, as bridges of this kind do, to know them when they come again; at least
+    /// `receive_maximum`, or more can come again than are remembered. Reached: the oldest is forgotten.
+    pub max_message_ids: usize,
+    /// Messages remembered of all such clients together; each client counts 16. Reached: the client that is idle longest is forgotten.
+    pub max_message_ids_total: usize,
     /// Milliseconds a new connection has for its CONNECT. Exceeded: it is closed.
     pub connect_timeout_ms: u64,
 }
@@ -115,6 +120,8 @@ impl Default for Limits {
             max_byte_rate_out: 0,
             max_connections_per_user: 0,
             max_connections_per_address: 0,
+            max_message_ids: 2000,
+            max_message_ids_total: 1_000_000,
             connect_timeout_ms: 10_000,
         }
     }

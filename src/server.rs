@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{self, UnboundedReceiver, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
-use crate::broker::record::DurabilityRules;
+use crate::broker::record::{DurabilityRules, Seq};
 use crate::broker::{Acl, Broker, Restored, Settings};
 use crate::clock::{self, Clock, Stopwatch};
 use crate::config::{Config, ConfigError};
@@ -179,7 +179,10 @@ fn recover(
     let mut broker = Broker::new(settings, clock::seed(), clock.now());
     let recovery = store.recover(&mut |row| broker.restore(row))?;
     broker.set_room(store.room());
-    let restored = broker.finish_restore(recovery.next_seq, recovery.next_queue, clock.now());
+    // The identity of a message is made of its number; if this store is an older copy of itself, the next numbers have been used already.
+    let skipped = clock::seed() >> 32;
+    let next_seq = Seq(recovery.next_seq.0 + skipped);
+    let restored = broker.finish_restore(next_seq, recovery.next_queue, clock.now());
     Ok((broker, restored, recovery.orphans))
 }
 

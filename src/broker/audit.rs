@@ -60,7 +60,7 @@ impl Broker {
         let sessions = self.sessions.iter().map(|(_, session)| &session.queue);
         let groups = self.groups.iter().map(|(_, group)| &group.queue);
         for queue in sessions.chain(groups) {
-            let items = || (0..queue.len()).filter_map(|at| queue.get(at));
+            let items = || queue.messages();
             queued += items().map(|item| u64::from(item.size)).sum::<u64>();
             let warm = items().filter(|item| item.body.is_some());
             hot += warm.map(|item| u64::from(item.size)).sum::<u64>();

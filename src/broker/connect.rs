@@ -3,6 +3,7 @@
 use super::access::{Arrival, Identity};
 use super::connection::State;
 use super::gate::{Arrow, Stamp};
+use super::marks::BRIDGE;
 use super::record::{Durability, NEVER_EXPIRES, QueueKey, Write};
 use super::session::Session;
 use super::{Broker, ConnectionId, SessionIndex};
@@ -61,6 +62,9 @@ impl Broker {
     ) -> Result<(), Fault> {
         self.connections[id.0 as usize].version = connect.version;
         self.connections[id.0 as usize].is_bridge = connect.bridge;
+        let mut said = connect.properties.user_properties();
+        let marked = connect.version == ProtocolVersion::V5 && said.any(|(name, _)| name == BRIDGE);
+        self.connections[id.0 as usize].marked = marked;
         let largest = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
         self.connections[id.0 as usize].maximum_packet_size = largest;
         let admitted = self.admit(id, connect, proved)?;

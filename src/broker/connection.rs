@@ -18,6 +18,8 @@ pub(super) struct Connection {
     pub version: ProtocolVersion,
     /// Its client has said that it is a bridge, in MQTT 3: it is sent nothing of its own, and retain flags as they were published.
     pub is_bridge: bool,
+    /// Its client has said that it is a bridge, in MQTT 5: messages to it are marked.
+    pub marked: bool,
     pub session: Option<SessionIndex>,
     pub outbox: Outbox,
     /// Bytes that were taken from the outbox last: they are being written.
@@ -39,6 +41,8 @@ pub(super) struct Connection {
     aliases: Option<Box<Aliases>>,
     /// What its client has sent and been sent of late, if that is limited.
     pub quota: Option<Box<Quota>>,
+    /// A bridge is about to leave: what is under way is finished, and nothing more is begun.
+    pub finishing: bool,
     pub touched: bool,
     pub holding: bool,
     pub paused: bool,
@@ -60,9 +64,35 @@ pub(super) enum State {
 struct Aliases {
     /// Set by the client: the alias is the place, minus one.
     inbound: Vec<Option<Box<str>>>,
-    /// Set by the broker.
-    outbound: HashMap<Box<str>, u16, FixedState>,
-    outbound_max: u16,
+    outbound: OutboundAliases,
+}
+
+/// Topic aliases set towards a peer, in the order topics come, and kept: topics beyond the maximum go by name.
+#[derive(Debug)]
+pub(super) struct OutboundAliases {
+    names: HashMap<Box<str>, u16, FixedState>,
+    max: u16,
+}
+
+impl OutboundAliases {
+    /// None yet, and at most `max`; `seed` keeps peers from choosing topics that collide.
+    pub fn new(max: u16, seed: u64) -> OutboundAliases {
+        let names = HashMap::with_hasher(FixedState::with_seed(seed));
+        OutboundAliases { names, max }
+    }
+
+    /// How to name a topic.
+    pub fn name(&mut self, topic: &str) -> Alias {
+        if let Some(alias) = self.names.get(topic) {
+            return Alias::Use(*alias);
+        }
+        let next = self.names.len() as u16 + 1;
+        if next > self.max {
+            return Alias::None;
+        }
+        self.names.insert(topic.into(), next);
+        Alias::Set(next)
+    }
 }
 
 /// How a topic is named to a client.
@@ -84,6 +114,7 @@ impl Connection {
             arrival,
             version: ProtocolVersion::V5,
             is_bridge: false,
+            marked: false,
             session: None,
             outbox: Outbox::default(),
             taken: 0,
@@ -96,6 +127,7 @@ impl Connection {
             may_set_expiry: false,
             aliases: None,
             quota: None,
+            finishing: false,
             touched: false,
             holding: false,
             paused: false,
@@ -105,7 +137,7 @@ impl Connection {
     /// Allows topic aliases: the highest the broker may set.
     pub fn allow_aliases(&mut self, outbound_max: u16, seed: u64) {
         if outbound_max > 0 {
-            self.aliases(seed).outbound_max = outbound_max;
+            self.aliases(seed).outbound.max = outbound_max;
         }
     }
 
@@ -113,16 +145,14 @@ impl Connection {
     pub fn uses_aliases(&self) -> bool {
         self.aliases
             .as_ref()
-            .is_some_and(|aliases| aliases.outbound_max > 0)
+            .is_some_and(|aliases| aliases.outbound.max > 0)
     }
 
     fn aliases(&mut self, seed: u64) -> &mut Aliases {
         self.aliases.get_or_insert_with(|| {
-            let outbound = HashMap::with_hasher(FixedState::with_seed(seed));
             Box::new(Aliases {
                 inbound: Vec::new(),
-                outbound,
-                outbound_max: 0,
+                outbound: OutboundAliases::new(0, seed),
             })
         })
     }
@@ -154,23 +184,9 @@ impl Connection {
             .as_deref()
     }
 
-    /// How to name a topic to the client. Aliases are given in the order topics come, and kept: topics beyond the maximum go by name.
+    /// How to name a topic to the client.
     pub fn alias_for(&mut self, topic: &str) -> Alias {
-        let Some(aliases) = self
-            .aliases
-            .as_mut()
-            .filter(|aliases| aliases.outbound_max > 0)
-        else {
-            return Alias::None;
-        };
-        if let Some(alias) = aliases.outbound.get(topic) {
-            return Alias::Use(*alias);
-        }
-        let next = aliases.outbound.len() as u16 + 1;
-        if next > aliases.outbound_max {
-            return Alias::None;
-        }
-        aliases.outbound.insert(topic.into(), next);
-        Alias::Set(next)
+        let aliases = self.aliases.as_mut();
+        aliases.map_or(Alias::None, |aliases| aliases.outbound.name(topic))
     }
 }

@@ -62,6 +62,10 @@ counters! {
     dropped_quota,
     /// Deliveries dropped because a queue is full (`max_queued_messages`, `max_queued_bytes`, `max_queued_bytes_total`, `max_queued_memory_bytes`).
     dropped_queue_full,
+    /// Publishes refused because the queue of a bridge is full that has `queue_full = "refuse"`.
+    refused_queue_full,
+    /// Deliveries to bridges replaced by a newer message of their topic (`keep_latest`).
+    superseded,
     /// Deliveries dropped because they are larger than the client's maximum packet size.
     dropped_too_large,
     /// Deliveries dropped because the message expired.
@@ -88,6 +92,10 @@ counters! {
     bridge_messages_set_aside,
     /// Messages of an upstream that no rule of its bridge lets in, or that this broker does not take.
     bridge_messages_refused,
+    /// Messages that came again, as their identity says, and were not delivered again.
+    repetitions_suppressed,
+    /// Messages not delivered because they go in circles over bridges.
+    bridge_loops_dropped,
     /// Messages read from the store because their bodies were not in memory.
     bodies_fetched,
     /// Batches committed.

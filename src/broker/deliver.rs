@@ -2,6 +2,7 @@
 
 use super::connection::Alias;
 use super::gate::{Arrow, Stamp};
+use super::marks::Mark;
 use super::message::{Message, Parts};
 use super::queue::Queued;
 use super::record::{QueueKey, Seq, Write};
@@ -30,13 +31,18 @@ struct Delivery<'a> {
     dup: bool,
     packet_id: Option<PacketId>,
     ids: &'a [u32],
+    mark: Option<Mark>,
 }
 
 impl Broker {
     /// Whether a session's client may be sent a message now, ahead of nothing.
     pub(super) fn may_send_at_once(&self, index: SessionIndex) -> bool {
         let session = &self.sessions[index.0 as usize];
-        session.queue.is_empty() && session.outgoing.resend().is_none() && self.has_window(index)
+        let queue = &session.queue;
+        let overtakes = || session.is_live_first() && queue.may_overtake() && !session.is_held();
+        (queue.is_empty() || overtakes())
+            && session.outgoing.resend().is_none()
+            && self.has_window(index)
     }
 
     /// Whether a session's client is connected and its receive maximum allows a message [MQTT-3.3.4-9].
@@ -57,6 +63,7 @@ impl Broker {
         let most = usize::from(self.settings.limits.max_inflight_messages);
         let connection = &self.connections[id.0 as usize];
         self.client_has_window(index)
+            && !connection.finishing
             && (session.outgoing.len() < most || connection.arrival.bridge)
             && !self.is_outgoing_full(id, FILL_BYTES)
             && !connection.has_had_enough(self.now.uptime)
@@ -71,6 +78,7 @@ impl Broker {
         ids: &[u32],
         frames: &mut Frames,
     ) {
+        self.catch_up(index);
         let Some(id) = self.sessions[index.0 as usize].connection else {
             return;
         };
@@ -78,12 +86,13 @@ impl Broker {
             self.counters.dropped_outgoing_full += 1;
             return;
         }
+        let mark = self.mark(id, offer.parts, None);
         let connection = &mut self.connections[id.0 as usize];
         if connection.has_had_enough(self.now.uptime) {
             self.counters.dropped_quota += 1;
             return;
         }
-        let delivery = Delivery {
+        let mut delivery = Delivery {
             parts: offer.parts,
             topic: connection.topic_for_client(offer.parts.topic),
             qos: QoS::AtMostOnce,
@@ -91,10 +100,11 @@ impl Broker {
             dup: false,
             packet_id: None,
             ids,
+            mark,
         };
         let is_mounted = delivery.topic.len() < offer.parts.topic.len();
-        if !ids.is_empty() || is_mounted || connection.uses_aliases() {
-            if self.fits_client(id, &delivery) {
+        if !ids.is_empty() || is_mounted || connection.uses_aliases() || mark.is_some() {
+            if self.fits_client(id, &mut delivery) {
                 self.push_publish(id, &delivery, offer.stamp);
             }
             return;
@@ -128,6 +138,7 @@ impl Broker {
         subscription: u32,
         stamp: Stamp,
     ) {
+        self.catch_up(index);
         let Some(id) = self.sessions[index.0 as usize].connection else {
             return;
         };
@@ -145,7 +156,7 @@ impl Broker {
         } else {
             &[subscription][..]
         };
-        let delivery = Delivery {
+        let mut delivery = Delivery {
             parts,
             topic: connection.topic_for_client(parts.topic),
             qos: QoS::AtMostOnce,
@@ -153,8 +164,9 @@ impl Broker {
             dup: false,
             packet_id: None,
             ids,
+            mark: self.mark(id, parts, None),
         };
-        if self.fits_client(id, &delivery) {
+        if self.fits_client(id, &mut delivery) {
             self.push_publish(id, &delivery, stamp);
         }
     }
@@ -185,7 +197,7 @@ impl Broker {
             );
             return false;
         };
-        let delivery = Delivery {
+        let mut delivery = Delivery {
             parts: &body.parts(),
             topic: self.connections[id.0 as usize].topic_for_client(body.topic()),
             qos: item.qos,
@@ -193,8 +205,9 @@ impl Broker {
             dup: item.dup,
             packet_id: Some(packet_id),
             ids: item.ids.as_slice(),
+            mark: self.mark(id, &body.parts(), Some(item.seq)),
         };
-        if !self.fits_client(id, &delivery) {
+        if !self.fits_client(id, &mut delivery) {
             if !new {
                 self.forget(&item, queue);
             }
@@ -229,8 +242,8 @@ impl Broker {
         true
     }
 
-    /// Whether the client takes packets of this size \[MQTT-3.1.2-24\]; counts it if not.
-    fn fits_client(&mut self, id: ConnectionId, delivery: &Delivery<'_>) -> bool {
+    /// Whether the client takes packets of this size \[MQTT-3.1.2-24\], at least without a mark, which then goes; counts it if not.
+    fn fits_client(&mut self, id: ConnectionId, delivery: &mut Delivery<'_>) -> bool {
         let connection = &self.connections[id.0 as usize];
         if connection.maximum_packet_size == u32::MAX {
             return true;
@@ -239,6 +252,9 @@ impl Broker {
         let publish = delivery.publish(v5, Alias::None, self.now.unix, &mut self.scratch);
         let fits = codec::publish_len(&publish, connection.version)
             <= connection.maximum_packet_size as usize;
+        if !fits && delivery.mark.take().is_some() {
+            return self.fits_client(id, delivery);
+        }
         if !fits {
             self.counters.dropped_too_large += 1;
         }
@@ -307,6 +323,9 @@ impl Broker {
     /// Whether the queue has a message older than one to be sent again: after a crash it may, because QoS 1 messages lose their identifiers.
     fn has_older_queued(&self, index: SessionIndex, packet_id: PacketId) -> bool {
         let session = &self.sessions[index.0 as usize];
+        if session.outgoing.as_sent {
+            return false;
+        }
         let again = session
             .outgoing
             .get(packet_id)
@@ -318,16 +337,18 @@ impl Broker {
 
     /// Sends the first message of a session's queue; false if its body is not there yet.
     fn send_next(&mut self, index: SessionIndex) -> bool {
-        let queue = &self.sessions[index.0 as usize].queue;
+        let session = &self.sessions[index.0 as usize];
+        let queue = &session.queue;
         let key = queue.key;
-        let Some(first) = queue.front() else {
+        let next = queue.next().filter(|_| !session.is_held());
+        let Some((at, first)) = next.and_then(|at| Some((at, queue.get(at)?))) else {
             return false;
         };
         if first.body.is_none() && !first.is_expired(self.now.unix) {
             self.fetch(Owner::Session(index));
             return false;
         }
-        if let Some(item) = self.pop(Owner::Session(index), 0) {
+        if let Some(item) = self.pop(Owner::Session(index), at) {
             if self.may_have(index, &item) {
                 let stamp = self.stamp_of(&item);
                 self.send(index, item, key, None, stamp, false);
@@ -358,7 +379,11 @@ impl Broker {
         self.hot_bytes -= cooled;
         self.queued_bytes -= u64::from(item.size);
         if item.is_expired(unix) {
-            self.counters.dropped_expired += 1; // [MQTT-3.3.2-5]
+            let session = match owner {
+                Owner::Group(_) => None,
+                Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => Some(index),
+            };
+            self.count_expired(session); // [MQTT-3.3.2-5]
             self.forget(&item, key);
             return None;
         }
@@ -391,7 +416,7 @@ impl Broker {
         let item = inflight.item.clone();
         let queue = inflight.queue;
         // What has been sent once is sent again even if it has expired since: the exchange must be finished. A message that was never sent is not here.
-        let delivery = Delivery {
+        let mut delivery = Delivery {
             parts: &body.parts(),
             topic: self.connections[id.0 as usize].topic_for_client(body.topic()),
             qos: item.qos,
@@ -399,9 +424,10 @@ impl Broker {
             dup: true, // [MQTT-3.3.1-1]
             packet_id: Some(packet_id),
             ids: item.ids.as_slice(),
+            mark: self.mark(id, &body.parts(), Some(item.seq)),
         };
         let stamp = self.stamp_of(&item);
-        if self.may_have(index, &item) && self.fits_client(id, &delivery) {
+        if self.may_have(index, &item) && self.fits_client(id, &mut delivery) {
             self.push_publish(id, &delivery, stamp);
             self.sessions[index.0 as usize]
                 .outgoing
@@ -450,6 +476,7 @@ impl Broker {
                 session.outgoing.fetching = !seqs.is_empty();
                 (session.key(), seqs)
             }
+            Owner::Topics(index) => return self.learn(index),
         };
         if seqs.is_empty() {
             self.starve(owner);
@@ -470,12 +497,7 @@ impl Broker {
         let Some(queue) = self.queue_mut(owner) else {
             return;
         };
-        if !queue.fetching
-            && queue.len() > FETCH_MESSAGES / 2
-            && queue
-                .get(FETCH_MESSAGES / 2)
-                .is_some_and(|item| item.body.is_none())
-        {
+        if !queue.fetching && queue.is_running_cold(FETCH_MESSAGES / 2) {
             self.fetch(owner);
         }
     }
@@ -484,6 +506,7 @@ impl Broker {
     pub fn fetched(&mut self, fetch: Fetch, bodies: Vec<(Seq, Option<Message>)>, now: Now) {
         self.now = now;
         match fetch.owner {
+            Owner::Topics(index) => self.learned(index, &fetch, &bodies),
             Owner::Resend(index) => {
                 let serial = self.serial_of(fetch.owner);
                 let Some(session) = self
@@ -536,7 +559,9 @@ impl Broker {
     /// Drops bodies from memory that the store has, if nobody is connected who could take them.
     pub(super) fn cool_unless_wanted(&mut self, owner: Owner) {
         let wanted = match owner {
-            Owner::Session(SessionIndex(at)) | Owner::Resend(SessionIndex(at)) => {
+            Owner::Session(SessionIndex(at))
+            | Owner::Resend(SessionIndex(at))
+            | Owner::Topics(SessionIndex(at)) => {
                 let session = self.sessions.get(at as usize);
                 session.is_some_and(|session| session.connection.is_some())
             }
@@ -553,7 +578,9 @@ impl Broker {
 
     fn wake(&mut self, owner: Owner) {
         match owner {
-            Owner::Session(index) | Owner::Resend(index) => self.touch_session(index),
+            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
+                self.touch_session(index)
+            }
             Owner::Group(group) => self.wake_members(group),
         }
     }
@@ -561,7 +588,7 @@ impl Broker {
     /// The next message is not on disk yet: its owner goes on after the next commit.
     fn starve(&mut self, owner: Owner) {
         match owner {
-            Owner::Session(index) | Owner::Resend(index) => {
+            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
                 self.starved.insert(index);
             }
             Owner::Group(group) => self.starve_members(group),
@@ -570,7 +597,7 @@ impl Broker {
 
     fn queue_mut(&mut self, owner: Owner) -> Option<&mut super::queue::Queue> {
         match owner {
-            Owner::Session(index) | Owner::Resend(index) => self
+            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => self
                 .sessions
                 .get_mut(index.0 as usize)
                 .map(|session| &mut session.queue),
@@ -623,7 +650,12 @@ impl Delivery<'_> {
     ) -> Publish<'b> {
         let mut topic = self.topic;
         let mut properties = self.parts.properties;
-        if v5 && (self.parts.expires.is_some() || !self.ids.is_empty() || alias != Alias::None) {
+        if v5
+            && (self.parts.expires.is_some()
+                || !self.ids.is_empty()
+                || alias != Alias::None
+                || self.mark.is_some())
+        {
             scratch.clear();
             if let Alias::Set(alias) | Alias::Use(alias) = alias {
                 scratch.push(Property::TopicAlias(alias));
@@ -641,7 +673,10 @@ impl Delivery<'_> {
             for id in self.ids {
                 scratch.push(Property::SubscriptionIdentifier(*id));
             }
-            scratch.extend(properties);
+            match self.mark {
+                Some(mark) => mark.put(properties, scratch),
+                None => scratch.extend(properties),
+            }
             properties = scratch.as_properties();
         }
         Publish {

@@ -76,6 +76,7 @@ impl Broker {
         }
         let session = &mut self.sessions[index.0 as usize];
         session.outgoing.disconnected();
+        session.queue.end_live();
         self.hot_bytes -= session.queue.cool();
         self.start_will(index);
         let session = &self.sessions[index.0 as usize];
@@ -111,6 +112,7 @@ impl Broker {
             }
             self.tree.unsubscribe(node, index);
         }
+        self.end_spreads(index);
         let mut session = self.sessions.remove(index.0 as usize);
         self.by_client.remove(&session.client_id);
         for (packet_id, received) in session.received {
@@ -144,11 +146,16 @@ impl Broker {
         self.queued_bytes -= queue.bytes();
         self.hot_bytes -= queue.hot_bytes();
         let items = queue.drain();
+        self.bury_soon(queue.key, items);
+    }
+
+    /// Forgets messages that were taken out of a queue.
+    pub(super) fn bury_soon(&mut self, key: QueueKey, items: VecDeque<Queued>) {
         if items.iter().any(Queued::is_stored) {
             if self.graveyard.0.is_empty() {
                 self.timers.set(self.now.uptime, Timer::Bury);
             }
-            self.graveyard.0.push_back((queue.key, items));
+            self.graveyard.0.push_back((key, items));
         }
     }
 

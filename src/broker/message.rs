@@ -1,6 +1,7 @@
 //! A message the broker has taken in: one allocation, shared by all its deliveries.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 use triomphe::ThinArc;
 
@@ -17,6 +18,7 @@ struct Head {
     qos: QoS,
     retain: bool,
     expires: Option<u64>,
+    id: Option<NonZeroU64>,
 }
 
 /// The parts a message is made of.
@@ -34,6 +36,8 @@ pub struct Parts<'a> {
     pub retain: bool,
     /// When it expires, in milliseconds since 1970.
     pub expires: Option<u64>,
+    /// What the broker that took it in first calls it, if it came over a bridge.
+    pub id: Option<NonZeroU64>,
 }
 
 impl Message {
@@ -51,6 +55,7 @@ impl Message {
             qos: parts.qos,
             retain: parts.retain,
             expires: parts.expires,
+            id: parts.id,
         };
         Message(ThinArc::from_header_and_slice(head, &data))
     }
@@ -103,6 +108,7 @@ impl Message {
             qos: self.qos(),
             retain: self.retain(),
             expires: self.expires(),
+            id: self.0.header.header.id,
         }
     }
 }

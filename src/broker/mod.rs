@@ -32,16 +32,19 @@ mod counters;
 mod deliver;
 mod end;
 mod gate;
+mod marks;
 pub mod message;
 mod publish;
 mod queue;
 mod quota;
 pub mod record;
+mod repetition;
 mod restore;
 mod retained;
 mod route;
 mod session;
 mod shared;
+mod spread;
 mod subscribe;
 mod sys;
 mod timer;
@@ -78,6 +81,7 @@ pub(crate) use gate::Arrow;
 use gate::{Gate, Stamp};
 use quota::Tally;
 use record::{Batch, BatchId, BridgeRecord, Durability, DurabilityRules, QueueKey, Seq, Write};
+use repetition::MessageIds;
 use retained::Retained;
 use route::Routes;
 use session::Session;
@@ -130,6 +134,8 @@ enum Owner {
     Session(SessionIndex),
     /// A session's messages that must be sent again.
     Resend(SessionIndex),
+    /// A bridge's session, for the topics of its messages.
+    Topics(SessionIndex),
     /// A shared group's queue.
     Group(GroupIndex),
 }
@@ -186,6 +192,7 @@ pub struct Broker {
     starved: BTreeSet<SessionIndex>,
     /// Sessions whose rows of messages on their way have changed since the last batch was taken.
     changed: Vec<SessionIndex>,
+    spreads: spread::Spreads,
     graveyard: end::Graveyard,
     sweep: (usize, usize),
     sys: sys::Sys,
@@ -193,8 +200,11 @@ pub struct Broker {
     /// What is remembered of bridges, by their sessions.
     bridge_records: BTreeMap<QueueKey, BridgeRecord>,
     moments: bridge::Moments,
+    message_ids: MessageIds,
     /// There is, or was, a session that may not do everything: until then no delivery asks.
     restricted: bool,
+    /// A bridge refuses messages when its queue is full: otherwise no message asks.
+    refusing: bool,
     restoring: restore::Restoring,
     routes: Routes,
     scratch: PropertiesBuf,
@@ -239,13 +249,16 @@ impl Broker {
             fetches: Vec::new(),
             starved: BTreeSet::new(),
             changed: Vec::new(),
+            spreads: spread::Spreads::default(),
             graveyard: end::Graveyard::default(),
             sweep: (0, 0),
             sys: sys::Sys::new(now),
             bridges: BTreeMap::new(),
             bridge_records: BTreeMap::new(),
             moments: bridge::Moments::default(),
+            message_ids: MessageIds::new(seed),
             restricted: false,
+            refusing: false,
             restoring: restore::Restoring::default(),
             routes: Routes::default(),
             scratch: PropertiesBuf::new(),
@@ -446,7 +459,6 @@ impl Broker {
     /// The batch that should be committed now, if there is one. The one taken before must be durable.
     pub fn take_batch(&mut self, now: Now) -> Option<Batch> {
         if self.gate.wants_commit(now.uptime) {
-            self.now = now;
             self.write_changed();
         }
         self.gate.take_batch(now.uptime)

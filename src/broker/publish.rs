@@ -1,6 +1,7 @@
 //! PUBLISH from a client, and the rest of the exchange that brings it in (MQTT 5 sections 3.3 and 4.3).
 
 use super::gate::Arrow;
+use super::marks::{self, Marks};
 use super::message::Parts;
 use super::record::{Durability, Write};
 use super::route::SYS_PREFIX;
@@ -17,6 +18,7 @@ struct Instructions {
     alias: Option<u16>,
     expiry: Option<u32>,
     utf8: bool,
+    marks: Marks,
 }
 
 impl Broker {
@@ -41,6 +43,10 @@ impl Broker {
                         "PUBLISH from a client with a subscription identifier",
                     )); // [MQTT-3.3.4-6]
                 }
+                Property::UserProperty(name, value) if name.starts_with(marks::PREFIX) => {
+                    let own = self.settings.identity;
+                    instructions.marks.read(name, value, own);
+                }
                 _ => {}
             }
         }
@@ -60,21 +66,24 @@ impl Broker {
             return Ok(());
         }
 
-        let mut forwarded = PropertiesBuf::new();
+        let (mut forwarded, mut unmarked) = (PropertiesBuf::new(), PropertiesBuf::new());
+        let marks = &instructions.marks;
+        let properties = publish.properties.forwardable(&mut forwarded);
         let parts = Parts {
             topic,
-            properties: publish.properties.forwardable(&mut forwarded),
+            properties: marks.take_off(properties, &mut unmarked),
             payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,
             expires: instructions
                 .expiry
                 .map(|seconds| self.now.unix + u64::from(seconds) * 1000),
+            id: marks.id.filter(|_| marks.is_bridged()),
         };
         let readable = !instructions.utf8 || std::str::from_utf8(publish.payload).is_ok();
         match publish.packet_id {
             None if readable => {
-                self.publish(&parts, Some(session));
+                self.publish_once(&parts, session, marks);
                 Ok(())
             }
             None => Err(Fault {
@@ -82,9 +91,9 @@ impl Broker {
                 what: "PUBLISH payload is not UTF-8",
             }),
             Some(packet_id) if publish.qos == QoS::AtLeastOnce => {
-                self.receive_qos1(id, session, packet_id, &parts, readable)
+                self.receive_qos1(id, session, packet_id, &parts, readable, marks)
             }
-            Some(packet_id) => self.receive_qos2(id, session, packet_id, &parts, readable),
+            Some(packet_id) => self.receive_qos2(id, session, packet_id, &parts, readable, marks),
         }
     }
 
@@ -125,6 +134,7 @@ impl Broker {
         packet_id: PacketId,
         parts: &Parts<'_>,
         readable: bool,
+        marks: &Marks,
     ) -> Result<(), Fault> {
         if !readable {
             self.push_final_ack(
@@ -134,7 +144,7 @@ impl Broker {
             );
             return Ok(());
         }
-        let published = self.publish(parts, Some(session));
+        let published = self.publish_once(parts, session, marks);
         // A client that cannot be told is sent away if the message was refused, and comes back with it; not if it only was not retained.
         if published.refused && !self.is_told(id) {
             return Err(Fault {
@@ -159,6 +169,7 @@ impl Broker {
         packet_id: PacketId,
         parts: &Parts<'_>,
         readable: bool,
+        marks: &Marks,
     ) -> Result<(), Fault> {
         if let Some(received) = self.sessions[session.0 as usize]
             .received
@@ -185,7 +196,7 @@ impl Broker {
             return Ok(());
         }
         let level = self.durability_of(parts.topic);
-        let published = self.publish(parts, Some(session));
+        let published = self.publish_once(parts, session, marks);
         let told = self.is_told(id);
         if published.refused && !told {
             return Err(Fault {
@@ -204,7 +215,8 @@ impl Broker {
         }
         let mut stamp = published.stamp;
         let publisher = &self.sessions[session.0 as usize];
-        let kept = if publisher.durable {
+        // What goes in a circle is dropped again, whatever its identifier.
+        let kept = if publisher.durable && !marks.is_circling() {
             level
         } else {
             Durability::Memory

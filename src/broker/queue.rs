@@ -1,5 +1,8 @@
 //! A queue of messages: a session's or a shared group's. The memory it takes is an index; bodies are kept for connected clients only, within
 //! the broker's budget, and read from the store when they are needed.
+//!
+//! A queue has two lanes. What is inserted goes to the first one. What a bridge with `live_first` gets while it is connected goes to the second,
+//! which is sent before the first, save for every [`LIVE_RUN`]th message; when the connection ends, it joins the first.
 
 use std::collections::VecDeque;
 
@@ -36,6 +39,11 @@ impl Queued {
         self.level != Durability::Memory
     }
 
+    /// Whether it is only the place of a message that was taken out of the middle of a queue.
+    fn is_hole(&self) -> bool {
+        !self.is_stored() && self.body.is_none()
+    }
+
     /// Whether it has expired.
     pub fn is_expired(&self, unix: u64) -> bool {
         self.expires != 0 && self.expires <= unix
@@ -59,22 +67,119 @@ impl Queued {
     }
 }
 
-/// Waiting messages, in the order in which they were accepted.
+/// At most this many live messages are sent before one of those that have waited longer.
+pub(super) const LIVE_RUN: u8 = 8;
+
+/// Waiting messages.
 #[derive(Debug)]
 pub(super) struct Queue {
     pub key: QueueKey,
-    items: VecDeque<Queued>,
+    backlog: Lane,
+    /// All of them younger than those of the backlog.
+    live: Lane,
+    /// Live messages sent since one of the backlog was.
+    run: u8,
     bytes: u64,
     hot_bytes: u64,
     /// A read from the store is under way.
     pub fetching: bool,
 }
 
+/// Messages in the order in which they were accepted. One that is taken out of the middle leaves a hole, so that this costs no more in a long queue
+/// than in a short one; the first is never a hole, and when there are more holes than messages they are all removed.
+#[derive(Debug, Default)]
+struct Lane {
+    items: VecDeque<Queued>,
+    holes: usize,
+}
+
+impl Lane {
+    fn len(&self) -> usize {
+        self.items.len() - self.holes
+    }
+
+    /// Adds a message at its place in the order, which mostly is the end.
+    fn insert(&mut self, item: Queued) {
+        match self.items.back() {
+            Some(last) if last.seq > item.seq => {
+                let at = self.items.partition_point(|other| other.seq < item.seq);
+                self.items.insert(at, item);
+            }
+            _ => self.items.push_back(item),
+        }
+    }
+
+    /// Where a message stands.
+    fn find(&self, seq: Seq) -> Option<usize> {
+        let at = self
+            .items
+            .binary_search_by_key(&seq, |item| item.seq)
+            .ok()?;
+        (!self.items[at].is_hole()).then_some(at)
+    }
+
+    /// Takes out a message and closes the place.
+    fn take(&mut self, at: usize) -> Option<Queued> {
+        let item = self.items.remove(at)?;
+        self.tidy();
+        Some(item)
+    }
+
+    /// Takes out a message and leaves a hole.
+    fn hollow(&mut self, at: usize) -> Option<Queued> {
+        let item = self.items.get_mut(at)?;
+        let hole = Queued {
+            seq: item.seq,
+            body: None,
+            ids: SubscriptionIds::NONE,
+            expires: 0,
+            size: 0,
+            qos: item.qos,
+            retain: false,
+            level: Durability::Memory,
+            reveals: Stamp::NONE,
+            dup: false,
+        };
+        self.holes += 1;
+        Some(std::mem::replace(item, hole))
+    }
+
+    /// Removes the holes before the first message, and all if they are many.
+    fn tidy(&mut self) {
+        while self.items.front().is_some_and(Queued::is_hole) {
+            self.items.pop_front();
+            self.holes -= 1;
+        }
+        if self.holes > self.len() + 32 {
+            self.close_holes();
+        }
+        if self.items.is_empty() && self.items.capacity() > 64 {
+            self.items = VecDeque::new();
+        }
+    }
+
+    fn close_holes(&mut self) {
+        if self.holes > 0 {
+            self.items.retain(|item| !item.is_hole());
+            self.holes = 0;
+            if self.items.capacity() > 4 * self.items.len() + 64 {
+                self.items.shrink_to(2 * self.items.len());
+            }
+        }
+    }
+
+    fn messages(&self) -> impl Iterator<Item = &Queued> {
+        self.items.iter().filter(|item| !item.is_hole())
+    }
+}
+
 impl Queue {
     pub fn new(key: QueueKey) -> Queue {
         Queue {
             key,
-            items: VecDeque::new(),
+            backlog: Lane::default(),
+            live: Lane::default(),
+            run: 0,
             bytes: 0,
             hot_bytes: 0,
             fetching: false,
@@ -82,11 +187,11 @@ impl Queue {
     }
 
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.backlog.len() + self.live.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.backlog.items.is_empty() && self.live.items.is_empty()
     }
 
     /// Bytes of all waiting messages, in memory or not.
@@ -99,35 +204,134 @@ impl Queue {
         self.hot_bytes
     }
 
+    /// The oldest message.
     pub fn front(&self) -> Option<&Queued> {
-        self.items.front()
+        let first = self.backlog.items.front();
+        first.or_else(|| self.live.items.front())
     }
 
+    /// The message at a place; 0 is the first. A session's queue has holes: `None` for one.
     pub fn get(&self, at: usize) -> Option<&Queued> {
-        self.items.get(at)
+        let item = match at.checked_sub(self.backlog.items.len()) {
+            None => self.backlog.items.get(at),
+            Some(at) => self.live.items.get(at),
+        };
+        item.filter(|item| !item.is_hole())
+    }
+
+    /// All messages, the oldest first.
+    #[cfg(test)]
+    pub fn messages(&self) -> impl Iterator<Item = &Queued> {
+        self.backlog.messages().chain(self.live.messages())
+    }
+
+    /// The messages from one on.
+    pub fn messages_from(&self, seq: Seq) -> impl Iterator<Item = &Queued> {
+        let tail = move |lane: &Lane| lane.items.partition_point(|item| item.seq < seq)..;
+        let backlog = self.backlog.items.range(tail(&self.backlog));
+        let all = backlog.chain(self.live.items.range(tail(&self.live)));
+        all.filter(|item| !item.is_hole())
+    }
+
+    /// A message that waits.
+    pub fn find(&self, seq: Seq) -> Option<&Queued> {
+        let lanes = [&self.backlog, &self.live].into_iter();
+        lanes
+            .filter_map(|lane| lane.items.get(lane.find(seq)?))
+            .next()
+    }
+
+    /// Takes out a message, wherever it stands.
+    pub fn remove(&mut self, seq: Seq) -> Option<Queued> {
+        let lanes = [&mut self.backlog, &mut self.live].into_iter();
+        let taken = lanes.filter_map(|lane| {
+            let item = lane.hollow(lane.find(seq)?);
+            lane.tidy();
+            item
+        });
+        let item = { taken }.next()?;
+        self.discount(&item);
+        Some(item)
+    }
+
+    /// How many messages wait in the lane of live ones, or in the other.
+    pub fn lane_len(&self, live: bool) -> usize {
+        if live {
+            self.live.len()
+        } else {
+            self.backlog.len()
+        }
     }
 
     /// Adds a message at its place in the order, which mostly is the end.
     pub fn insert(&mut self, item: Queued) {
-        self.bytes += u64::from(item.size);
-        self.hot_bytes += hot(&item);
-        match self.items.back() {
-            Some(last) if last.seq > item.seq => {
-                let at = self.items.partition_point(|other| other.seq < item.seq);
-                self.items.insert(at, item);
+        self.count(&item);
+        self.backlog.insert(item);
+    }
+
+    /// Adds a message that goes before the backlog; the youngest of all.
+    pub fn insert_live(&mut self, item: Queued) {
+        self.count(&item);
+        self.live.insert(item);
+    }
+
+    /// The connection has ended: what was live is backlog.
+    pub fn end_live(&mut self) {
+        self.backlog.items.append(&mut self.live.items);
+        self.backlog.holes += std::mem::take(&mut self.live.holes);
+        self.run = 0;
+    }
+
+    /// Whether a live message may be sent before all that waits.
+    pub fn may_overtake(&self) -> bool {
+        self.live.items.is_empty() && (self.run < LIVE_RUN || self.backlog.items.is_empty())
+    }
+
+    /// Notes that a live message was sent.
+    pub fn sent_live(&mut self) {
+        self.run = self.run.saturating_add(1);
+    }
+
+    /// The place of the message to be sent next: where there are both, one whose body is in memory before one whose is not.
+    pub fn next(&self) -> Option<usize> {
+        let (first, live) = (self.backlog.items.front(), self.live.items.front());
+        let place_of_live = self.backlog.items.len();
+        match (first, live) {
+            (None, None) => None,
+            (Some(_), None) => Some(0),
+            (None, Some(_)) => Some(place_of_live),
+            (Some(first), Some(live)) => {
+                let is_its_turn = self.run >= LIVE_RUN;
+                let takes_first = match (first.body.is_some(), live.body.is_some()) {
+                    (true, true) => is_its_turn,
+                    (is_there, _) => is_there,
+                };
+                Some(if takes_first { 0 } else { place_of_live })
             }
-            _ => self.items.push_back(item),
         }
     }
 
     /// Takes out a message; 0 is the first.
     pub fn take(&mut self, at: usize) -> Option<Queued> {
-        let item = self.items.remove(at)?;
-        self.bytes -= u64::from(item.size);
-        self.hot_bytes -= hot(&item);
-        if self.items.is_empty() && self.items.capacity() > 64 {
-            self.items = VecDeque::new();
-        }
+        let item = match at.checked_sub(self.backlog.items.len()) {
+            None => {
+                self.run = 0;
+                self.backlog.take(at)
+            }
+            Some(at) => {
+                self.sent_live();
+                self.live.take(at)
+            }
+        }?;
+        self.discount(&item);
+        Some(item)
+    }
+
+    /// Takes out the oldest message.
+    pub fn take_oldest(&mut self) -> Option<Queued> {
+        let lanes = [&mut self.backlog, &mut self.live].into_iter();
+        let item = lanes.filter_map(|lane| lane.take(0)).next()?;
+        self.discount(&item);
         Some(item)
     }
 
@@ -135,83 +339,122 @@ impl Queue {
     pub fn drain(&mut self) -> VecDeque<Queued> {
         self.bytes = 0;
         self.hot_bytes = 0;
-        std::mem::take(&mut self.items)
+        self.end_live();
+        self.backlog.close_holes();
+        std::mem::take(&mut self.backlog.items)
     }
 
-    /// Takes out the expired messages among `count` messages from `start` on.
-    pub fn sweep(&mut self, start: usize, count: usize, unix: u64) -> Vec<Queued> {
-        let end = self.items.len().min(start.saturating_add(count));
-        if !self
-            .items
-            .range(start.min(end)..end)
-            .any(|item| item.is_expired(unix))
-        {
-            return Vec::new();
-        }
+    /// Takes out the expired messages among `count` places from `start` on. Beside them, the place to go on from; `None` if that was the end.
+    pub fn sweep(&mut self, start: usize, count: usize, unix: u64) -> (Vec<Queued>, Option<usize>) {
         let mut expired = Vec::new();
-        let items = std::mem::take(&mut self.items);
-        for (at, item) in items.into_iter().enumerate() {
-            if (start..end).contains(&at) && item.is_expired(unix) {
-                self.bytes -= u64::from(item.size);
-                self.hot_bytes -= hot(&item);
-                expired.push(item);
-            } else {
-                self.items.push_back(item);
+        let mut offset = 0;
+        let end = start.saturating_add(count);
+        for lane in [&mut self.backlog, &mut self.live] {
+            let places = lane.items.len();
+            for at in start.saturating_sub(offset)..places.min(end.saturating_sub(offset)) {
+                if !lane.items[at].is_hole() && lane.items[at].is_expired(unix) {
+                    expired.extend(lane.hollow(at));
+                }
             }
+            offset += places;
         }
-        expired
+        let next = self.get_from(end);
+        self.backlog.tidy();
+        self.live.tidy();
+        expired.iter().for_each(|item| self.discount(item));
+        (expired, next.map(|seq| self.place_of(seq)))
     }
 
-    /// The stored messages without a body among the first ones, up to a number and a sum of bytes (always one).
+    /// The first message at a place or behind it.
+    fn get_from(&self, at: usize) -> Option<Seq> {
+        let backlog = self.backlog.items.iter().skip(at);
+        let live = at.saturating_sub(self.backlog.items.len());
+        let mut all = backlog.chain(self.live.items.iter().skip(live));
+        all.find(|item| !item.is_hole()).map(|item| item.seq)
+    }
+
+    fn place_of(&self, seq: Seq) -> usize {
+        match self.backlog.find(seq) {
+            Some(at) => at,
+            None => self.backlog.items.len() + self.live.find(seq).unwrap_or(0),
+        }
+    }
+
+    /// Leaves no holes.
+    pub fn close_holes(&mut self) {
+        self.backlog.close_holes();
+        self.live.close_holes();
+    }
+
+    /// The stored messages without a body among the first ones of each lane, up to a number and a sum of bytes (always one).
     pub fn cold(&self, most: usize, most_bytes: u64, readable: impl Fn(Seq) -> bool) -> Vec<Seq> {
-        let mut bytes = 0;
         let mut seqs = Vec::new();
-        for item in self
-            .items
-            .iter()
-            .take(most)
-            .filter(|item| item.body.is_none() && readable(item.seq))
-        {
-            bytes += u64::from(item.size);
-            if bytes > most_bytes && !seqs.is_empty() {
-                break;
+        let lanes = [&self.backlog, &self.live];
+        let waiting = lanes.iter().filter(|lane| !lane.items.is_empty());
+        let shares = waiting.count().max(1);
+        for lane in lanes {
+            let (mut bytes, before) = (0, seqs.len());
+            let first = lane.messages().take(most / shares);
+            for item in first.filter(|item| item.body.is_none() && readable(item.seq)) {
+                bytes += u64::from(item.size);
+                if bytes > most_bytes / shares as u64 && seqs.len() > before {
+                    break;
+                }
+                seqs.push(item.seq);
             }
-            seqs.push(item.seq);
         }
         seqs
     }
 
-    /// Puts bodies that were read from the store into their messages. `bodies` are in the order of the queue. Returns the messages whose body is
-    /// not in the store; they are taken out.
+    /// Whether one of the lanes will soon run out of bodies, when a message has just been sent: that behind `ahead` others has none, or the first of
+    /// the lane whose turn it was not.
+    pub fn is_running_cold(&self, ahead: usize) -> bool {
+        let has_none = |lane: &Lane, at| {
+            let item = lane.items.get(at);
+            item.is_some_and(|item: &Queued| item.body.is_none() && !item.is_hole())
+        };
+        has_none(&self.backlog, ahead)
+            || has_none(&self.live, ahead)
+            || has_none(&self.live, 0)
+            || self.run > 0 && has_none(&self.backlog, 0)
+    }
+
+    /// Puts bodies that were read from the store into their messages. Returns the messages whose body is not in the store; they are taken out.
     pub fn warm(&mut self, bodies: &[(Seq, Option<Message>)]) -> Vec<Queued> {
         let mut missing = Vec::new();
-        let mut at = 0;
-        for (seq, body) in bodies {
-            while self.items.get(at).is_some_and(|item| item.seq < *seq) {
-                at += 1;
+        for lane in [&mut self.backlog, &mut self.live] {
+            for (seq, body) in bodies {
+                let Some(at) = lane.find(*seq) else { continue };
+                let item = &mut lane.items[at];
+                if item.body.is_some() {
+                    continue;
+                }
+                if body.is_some() {
+                    item.body.clone_from(body);
+                    self.hot_bytes += hot(item);
+                } else {
+                    missing.extend(lane.hollow(at));
+                }
             }
-            let Some(item) = self
-                .items
-                .get_mut(at)
-                .filter(|item| item.seq == *seq && item.body.is_none())
-            else {
-                continue;
-            };
-            if body.is_some() {
-                item.body.clone_from(body);
-                self.hot_bytes += hot(item);
-            } else if let Some(item) = self.items.remove(at) {
-                self.bytes -= u64::from(item.size);
-                missing.push(item);
-            }
+            lane.tidy();
+        }
+        for item in &missing {
+            self.discount(item);
         }
         missing
+    }
+
+    /// Says of all messages of QoS 1 that they may have been sent before.
+    pub fn mark_dup(&mut self) {
+        for item in &mut self.backlog.items {
+            item.dup |= item.qos == QoS::AtLeastOnce;
+        }
     }
 
     /// Drops the bodies that the store has as well; returns how many bytes that were.
     pub fn cool(&mut self) -> u64 {
         let before = self.hot_bytes;
-        for item in &mut self.items {
+        for item in self.backlog.items.iter_mut().chain(&mut self.live.items) {
             if self.hot_bytes == 0 {
                 break;
             }
@@ -222,6 +465,16 @@ impl Queue {
         }
         before - self.hot_bytes
     }
+
+    fn count(&mut self, item: &Queued) {
+        self.bytes += u64::from(item.size);
+        self.hot_bytes += hot(item);
+    }
+
+    fn discount(&mut self, item: &Queued) {
+        self.bytes -= u64::from(item.size);
+        self.hot_bytes -= hot(item);
+    }
 }
 
 /// What a message takes of the memory for bodies.
@@ -230,5 +483,114 @@ fn hot(item: &Queued) -> u64 {
         u64::from(item.size)
     } else {
         0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(seq: u64, expires: u64) -> Queued {
+        Queued {
+            seq: Seq(seq),
+            body: None,
+            ids: SubscriptionIds::NONE,
+            expires,
+            size: (seq % 7) as u32,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            level: Durability::Fsync,
+            reveals: Stamp::NONE,
+            dup: false,
+        }
+    }
+
+    #[test]
+    fn a_message_takes_48_bytes() {
+        assert_eq!(size_of::<Queued>(), 48);
+    }
+
+    /// Whatever is put in and taken out, anywhere: the queue is what a plain list would be.
+    #[test]
+    fn holes_are_not_seen() {
+        let mut state = 1_u64;
+        let mut below = |most: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) % most
+        };
+        let mut queue = Queue::new(QueueKey(1));
+        let mut model: Vec<Seq> = Vec::new();
+        let mut live: Vec<Seq> = Vec::new();
+        let mut swept = 0;
+        for seq in 0..50_000 {
+            let grows = (seq / 5000) % 2 == 0;
+            for _ in 0..if grows { 1 } else { 2 } {
+                let all: Vec<Seq> = model.iter().chain(&live).copied().collect();
+                match below(12) {
+                    0..=2 if !all.is_empty() => {
+                        let gone = all[below(all.len() as u64) as usize];
+                        assert_eq!(queue.remove(gone).map(|item| item.seq), Some(gone));
+                        assert!(queue.find(gone).is_none() && queue.remove(gone).is_none());
+                        model.retain(|seq| *seq != gone);
+                        live.retain(|seq| *seq != gone);
+                    }
+                    3..=5 => {
+                        let next = queue.next().and_then(|at| queue.take(at));
+                        if let Some(item) = next {
+                            let lane = if live.first() == Some(&item.seq) {
+                                &mut live
+                            } else {
+                                &mut model
+                            };
+                            assert_eq!(lane.remove(0), item.seq);
+                        }
+                    }
+                    6 => assert_eq!(
+                        queue.take_oldest().map(|item| item.seq),
+                        if model.is_empty() {
+                            (!live.is_empty()).then(|| live.remove(0))
+                        } else {
+                            Some(model.remove(0))
+                        }
+                    ),
+                    7 if below(50) == 0 => {
+                        queue.end_live();
+                        model.append(&mut live);
+                    }
+                    8 if below(20) == 0 => {
+                        let (expired, next) = queue.sweep(swept, 50, seq);
+                        swept = next.unwrap_or(0);
+                        for item in expired {
+                            assert!(item.is_expired(seq));
+                            model.retain(|seq| *seq != item.seq);
+                            live.retain(|seq| *seq != item.seq);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            let expires = if seq % 3 == 0 { seq + 100 } else { 0 };
+            if live.is_empty() && below(10) > 0 {
+                queue.insert(item(seq, expires));
+                model.push(Seq(seq));
+            } else {
+                queue.insert_live(item(seq, expires));
+                live.push(Seq(seq));
+            }
+            let all = model.iter().chain(&live);
+            assert_eq!(queue.len(), model.len() + live.len());
+            assert_eq!(queue.bytes(), all.clone().map(|seq| seq.0 % 7).sum::<u64>());
+            assert_eq!(
+                queue.front().map(|item| item.seq),
+                all.clone().next().copied()
+            );
+            if seq % 100 == 0 {
+                assert!(queue.messages().map(|item| item.seq).eq(all.copied()));
+                let holes = queue.backlog.holes + queue.live.holes;
+                assert!(holes <= queue.len() + 64, "{holes}");
+            }
+        }
     }
 }

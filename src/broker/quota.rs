@@ -28,6 +28,8 @@ pub(super) struct Quota {
     sent: Bucket,
     /// A timer will look at the connection when a bucket is level again.
     timer: bool,
+    /// A bridge's rates, in and out: it has its own in place of those of all clients.
+    own: Option<(Rates, Rates)>,
 }
 
 /// When what was taken would have been taken at the allowed rates, in nanoseconds of uptime: by number, and by bytes.
@@ -37,11 +39,13 @@ struct Bucket {
     bytes: u64,
 }
 
-/// What a client may do in a second; 0 is no limit.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Rates {
-    messages: u64,
-    bytes: u64,
+/// What a client or a bridge may do in a second; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// Messages.
+    pub messages: u64,
+    /// Bytes of topic, properties and payload.
+    pub bytes: u64,
 }
 
 impl Bucket {
@@ -95,32 +99,49 @@ impl Limits {
             bytes: self.max_byte_rate_out,
         }
     }
-
-    fn has_rates(&self) -> bool {
-        let (received, sent) = (self.rates_in(), self.rates_out());
-        received.messages + received.bytes + sent.messages + sent.bytes > 0
-    }
 }
 
 impl Broker {
+    /// The rates that hold for a connection, in and out.
+    fn rates(&self, id: ConnectionId) -> (Rates, Rates) {
+        let connection = &self.connections[id.0 as usize];
+        if connection.arrival.bridge {
+            let own = connection.quota.as_ref().and_then(|quota| quota.own);
+            return own.unwrap_or_default();
+        }
+        let limits = &self.settings.limits;
+        (limits.rates_in(), limits.rates_out())
+    }
+
+    /// Gives a bridge's connection its own rates.
+    pub(super) fn limit_rates(&mut self, id: ConnectionId, rates_in: Rates, rates_out: Rates) {
+        let own = (rates_in, rates_out);
+        if own != Default::default() {
+            let connection = &mut self.connections[id.0 as usize];
+            connection.quota.get_or_insert_default().own = Some(own);
+        }
+    }
+
     /// Counts a message from a client against its rates. `bytes` are those of topic, properties and payload.
     pub(super) fn count_received(&mut self, id: ConnectionId, bytes: usize) {
-        if self.settings.limits.has_rates() {
-            let (rates, uptime) = (self.settings.limits.rates_in(), self.now.uptime);
+        let rates = self.rates(id);
+        if rates != Default::default() {
+            let uptime = self.now.uptime;
             let connection = &mut self.connections[id.0 as usize];
             let quota = connection.quota.get_or_insert_default();
-            quota.received.take(rates, bytes, uptime);
+            quota.received.take(rates.0, bytes, uptime);
             self.watch_quota(id);
         }
     }
 
     /// Counts a message to a client against its rates.
     pub(super) fn count_sent(&mut self, id: ConnectionId, bytes: usize) {
-        if self.settings.limits.has_rates() {
-            let (rates, uptime) = (self.settings.limits.rates_out(), self.now.uptime);
+        let rates = self.rates(id);
+        if rates != Default::default() {
+            let uptime = self.now.uptime;
             let connection = &mut self.connections[id.0 as usize];
             let quota = connection.quota.get_or_insert_default();
-            quota.sent.take(rates, bytes, uptime);
+            quota.sent.take(rates.1, bytes, uptime);
             self.watch_quota(id);
         }
     }
@@ -164,7 +185,9 @@ impl Broker {
             return;
         }
         // What was taken at the old rates says nothing at the new ones.
-        let all: Vec<usize> = self.connections.iter().map(|(id, _)| id).collect();
+        let clients = self.connections.iter();
+        let clients = clients.filter(|(_, connection)| !connection.arrival.bridge);
+        let all: Vec<usize> = clients.map(|(id, _)| id).collect();
         for id in all {
             if self.connections[id].quota.take().is_some() {
                 self.touch(ConnectionId(id as u32));

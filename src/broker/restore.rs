@@ -84,6 +84,7 @@ impl Broker {
                     self.bridge_records.insert(key, record);
                 }
             }
+            Write::PutMessageId(seq, id) => self.remember_message(id, Some(seq)),
             Write::PutRetained(message) => {
                 self.retained.insert(message, Default::default(), true);
             }
@@ -149,7 +150,7 @@ impl Broker {
             dup: record.packet_id.is_some(),
         };
         let (queue, waiting) = match owner {
-            Owner::Session(index) | Owner::Resend(index) => {
+            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
                 let session = &mut self.sessions[index.0 as usize];
                 let waiting = match record.packet_id {
                     Some(id) => {

@@ -167,7 +167,8 @@ impl Broker {
             self.counters.refused_retained += u64::from(full);
             return ReasonCode::QuotaExceeded;
         }
-        let message = Message::new(parts);
+        // Whenever it is sent for a new subscription it is a message of its own.
+        let message = Message::new(&Parts { id: None, ..*parts });
         let stored = level != Durability::Memory;
         let mut stamp = Stamp::NONE;
         if stored {
@@ -332,6 +333,7 @@ impl Broker {
             level,
             stamp,
             stored: 0,
+            admitted: false,
         };
         let ids: SubscriptionIds = (subscriber.id != 0)
             .then_some(subscriber.id)

@@ -4,6 +4,7 @@ use super::gate::Stamp;
 use super::message::{Message, Parts};
 use super::queue::{Queue, Queued};
 use super::record::{Durability, QueueKey, Seq, SubscriptionIds, Write};
+use super::spread::SLICE;
 use super::tree::Subscriber;
 use super::{Broker, GroupIndex, SessionIndex};
 use crate::wire::{QoS, ReasonCode, topic};
@@ -26,9 +27,9 @@ pub(super) struct Routes {
 
 /// A session that gets the message, once.
 #[derive(Debug)]
-struct Receiver {
-    subscriber: Subscriber,
-    ids: SubscriptionIds,
+pub(super) struct Receiver {
+    pub subscriber: Subscriber,
+    pub ids: SubscriptionIds,
 }
 
 /// QoS 0 PUBLISH packets encoded once for all receivers of a kind: by version, and by retain flag.
@@ -55,6 +56,27 @@ pub(super) struct Published {
     pub reason: ReasonCode,
     /// Nobody was given it.
     pub refused: bool,
+    /// Its place in the order, if anything of it is stored.
+    pub seq: Option<Seq>,
+}
+
+impl Published {
+    const REFUSED: Published = Published {
+        stamp: Stamp::NONE,
+        reason: ReasonCode::QuotaExceeded,
+        refused: true,
+        seq: None,
+    };
+
+    /// Nothing became of it.
+    pub fn nothing(reason: ReasonCode) -> Published {
+        Published {
+            stamp: Stamp::NONE,
+            reason,
+            refused: false,
+            seq: None,
+        }
+    }
 }
 
 /// A message on its way into queues.
@@ -69,6 +91,8 @@ pub(super) struct Offer<'a> {
     pub stamp: Stamp,
     /// Queues that have stored it.
     pub stored: u32,
+    /// No bridge whose queue is full has refused it.
+    pub admitted: bool,
 }
 
 impl Offer<'_> {
@@ -109,9 +133,27 @@ impl Offer<'_> {
 impl Broker {
     /// Gives a message to everybody who subscribes to it, and retains it if it says so. `from` is the session of its publisher.
     pub(super) fn publish(&mut self, parts: &Parts<'_>, from: Option<SessionIndex>) -> Published {
+        self.publish_if(parts, from, false)
+    }
+
+    /// As [`Broker::publish`], but nobody is given the message if a bridge should get it whose queue is full and which refuses what it has no room for.
+    pub(super) fn publish_or_refuse(
+        &mut self,
+        parts: &Parts<'_>,
+        from: Option<SessionIndex>,
+    ) -> Published {
+        self.publish_if(parts, from, self.refusing)
+    }
+
+    fn publish_if(
+        &mut self,
+        parts: &Parts<'_>,
+        from: Option<SessionIndex>,
+        may_refuse: bool,
+    ) -> Published {
         let mut routes = std::mem::take(&mut self.routes);
         self.find_receivers(parts, from, &mut routes);
-        let published = self.give(parts, &mut routes);
+        let published = self.give(parts, &mut routes, may_refuse);
         routes.subscribers.clear();
         routes.receivers.clear();
         routes.groups.clear();
@@ -119,16 +161,12 @@ impl Broker {
         published
     }
 
-    fn give(&mut self, parts: &Parts<'_>, routes: &mut Routes) -> Published {
+    fn give(&mut self, parts: &Parts<'_>, routes: &mut Routes, may_refuse: bool) -> Published {
         let matched = !routes.receivers.is_empty() || !routes.groups.is_empty();
         if !matched {
             self.counters.publishes_unmatched += 1;
             if !parts.retain {
-                return Published {
-                    stamp: Stamp::NONE,
-                    reason: ReasonCode::NoMatchingSubscribers,
-                    refused: false,
-                };
+                return Published::nothing(ReasonCode::NoMatchingSubscribers);
             }
         }
         let acknowledged = parts.qos != QoS::AtMostOnce;
@@ -142,12 +180,11 @@ impl Broker {
         if needs_store && !self.has_room() && !(parts.retain && parts.payload.is_empty()) {
             self.counters.refused_store_full += 1;
             if acknowledged {
-                return Published {
-                    stamp: Stamp::NONE,
-                    reason: ReasonCode::QuotaExceeded,
-                    refused: true,
-                };
+                return Published::REFUSED;
             }
+        }
+        if may_refuse && acknowledged && self.is_refused(parts, level, routes) {
+            return Published::REFUSED;
         }
         let retained = parts.retain.then(|| self.retain(parts, level));
         let stamp = if needs_store {
@@ -166,11 +203,16 @@ impl Broker {
             level,
             stamp,
             stored: 0,
+            admitted: may_refuse,
         };
         for group in &routes.groups {
             self.offer_to_group(*group, &mut offer);
         }
         routes.frames.clear();
+        let later = match parts.qos {
+            QoS::AtMostOnce if routes.receivers.len() > SLICE => routes.receivers.split_off(SLICE),
+            _ => Vec::new(),
+        };
         for receiver in routes.receivers.drain(..) {
             let retain = parts.retain && receiver.subscriber.retain_as_published(); // [MQTT-3.3.1-12, MQTT-3.3.1-13]
             let qos = lower(parts.qos, receiver.subscriber.qos()); // [MQTT-3.8.4-8]
@@ -189,6 +231,9 @@ impl Broker {
                 self.offer(session, item, &mut offer);
             }
         }
+        if !later.is_empty() {
+            self.spread(&mut offer, later);
+        }
         self.store_body(&mut offer);
         let reason = match retained {
             Some(reason) if reason.is_error() => reason,
@@ -199,6 +244,7 @@ impl Broker {
             stamp,
             reason,
             refused: false,
+            seq: (needs_store && acknowledged).then_some(seq),
         }
     }
 
@@ -262,6 +308,18 @@ impl Broker {
             .any(|group| self.groups[group.0 as usize].is_durable())
     }
 
+    /// Whether a bridge that should get a message refuses it.
+    fn is_refused(&mut self, parts: &Parts<'_>, level: Durability, routes: &Routes) -> bool {
+        let size = parts.topic.len() + parts.properties.as_bytes().len() + parts.payload.len();
+        let mut receivers = routes.receivers.iter();
+        receivers.any(|Receiver { subscriber, .. }| {
+            let stored =
+                level != Durability::Memory && self.sessions[subscriber.session.0 as usize].durable;
+            subscriber.qos() != QoS::AtMostOnce
+                && self.is_refused_by(subscriber.session, parts.topic, size as u64, stored)
+        })
+    }
+
     /// How far acknowledgements wait for messages of a topic. What the broker says of itself is never written.
     pub(super) fn durability_of(&self, topic: &str) -> Durability {
         if topic.starts_with(SYS_PREFIX) {
@@ -277,32 +335,61 @@ impl Broker {
 
     /// Gives a message to a session: straight to its client if that may have it now, into the queue otherwise.
     pub(super) fn offer(&mut self, index: SessionIndex, mut item: Queued, offer: &mut Offer<'_>) {
+        self.catch_up(index);
+        let topic = offer.parts.topic;
+        let older = self.older_waiting(index, topic, item.is_stored());
         if self.may_send_at_once(index) {
-            let (key, stored) = (self.sessions[index.0 as usize].key(), item.is_stored());
+            self.supersede(index, older);
+            let session = &mut self.sessions[index.0 as usize];
+            let (key, stored) = (session.key(), item.is_stored());
+            session.queue.sent_live();
             let sent = self.send(index, item, key, None, offer.stamp, true);
             offer.stored += u32::from(sent && stored);
             return;
         }
-        let session = &self.sessions[index.0 as usize];
-        if self.is_full(&session.queue, &item) {
-            self.counters.dropped_queue_full += 1;
+        if !self.make_room(index, &item, older, offer.admitted) {
             return;
         }
-        let key = session.key();
-        let soon = session.connection.is_some() && session.queue.len() < HOT_MESSAGES;
+        self.note_newest(index, topic, item.seq);
+        let session = &self.sessions[index.0 as usize];
+        let (key, live) = (session.key(), session.is_live_first());
+        let soon = session.connection.is_some() && session.queue.lane_len(live) < HOT_MESSAGES;
         self.prepare_to_wait(&mut item, key, soon, offer);
-        self.sessions[index.0 as usize].queue.insert(item);
+        let queue = &mut self.sessions[index.0 as usize].queue;
+        if live {
+            queue.insert_live(item);
+        } else {
+            queue.insert(item);
+        }
         self.touch_session(index);
     }
 
-    /// Whether a queue has no room for a message.
+    /// Whether the queue of a shared group has no room for a message.
     pub(super) fn is_full(&self, queue: &Queue, item: &Queued) -> bool {
         let limits = &self.settings.limits;
         let size = u64::from(item.size);
-        queue.len() as u64 >= limits.max_queued_messages
-            || queue.bytes() + size > limits.max_queued_bytes
-            || self.queued_bytes + size > limits.max_queued_bytes_total
-            || !item.is_stored() && self.hot_bytes + size > limits.max_queued_memory_bytes
+        let caps = (limits.max_queued_messages, limits.max_queued_bytes);
+        let waiting = (queue.len() as u64, queue.bytes());
+        self.is_short(caps, waiting, size, 0) || !item.is_stored() && self.is_memory_short(size)
+    }
+
+    /// Whether a message is too much for a queue with these caps and this much in it, or for all queues when some bytes have been freed. Of two
+    /// numbers, the first is of messages, the second of bytes.
+    pub(super) fn is_short(
+        &self,
+        caps: (u64, u64),
+        waiting: (u64, u64),
+        size: u64,
+        freed: u64,
+    ) -> bool {
+        waiting.0 >= caps.0
+            || waiting.1 + size > caps.1
+            || self.queued_bytes - freed + size > self.settings.limits.max_queued_bytes_total
+    }
+
+    /// Whether there is no memory for a message that is not on disk.
+    pub(super) fn is_memory_short(&self, size: u64) -> bool {
+        self.hot_bytes + size > self.settings.limits.max_queued_memory_bytes
     }
 
     /// Accounts for a message that is about to join a queue, and writes its row. Its body stays in memory if the store will not have it, or if

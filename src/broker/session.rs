@@ -7,6 +7,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::access::Identity;
 use super::acl::Rights;
+use super::bridge::Backlog;
 use super::gate::Stamp;
 use super::message::Message;
 use super::queue::{Queue, Queued};
@@ -16,7 +17,7 @@ use super::record::{
 };
 use super::tree::{NodeId, Subscriber};
 use super::{ConnectionId, GroupIndex};
-use crate::wire::{PacketId, ProtocolVersion};
+use crate::wire::{PacketId, ProtocolVersion, QoS};
 
 #[derive(Debug)]
 pub(super) struct Session {
@@ -42,6 +43,8 @@ pub(super) struct Session {
     pub groups: Vec<GroupIndex>,
     pub queue: Queue,
     pub outgoing: Outgoing,
+    /// How messages wait, if it is a bridge's.
+    pub backlog: Option<Box<Backlog>>,
     /// QoS 2 messages this client has published and not released.
     pub received: HashMap<PacketId, Received, FxBuildHasher>,
     /// Retained messages still to be sent for new subscriptions.
@@ -84,6 +87,7 @@ impl Session {
             groups: Vec::new(),
             queue: Queue::new(key),
             outgoing: Outgoing::default(),
+            backlog: None,
             received: HashMap::default(),
             replays: VecDeque::new(),
         }
@@ -91,6 +95,19 @@ impl Session {
 
     pub fn key(&self) -> QueueKey {
         self.queue.key
+    }
+
+    /// Whether nothing that waits may be sent yet.
+    pub fn is_held(&self) -> bool {
+        self.backlog
+            .as_ref()
+            .is_some_and(|backlog| backlog.is_held())
+    }
+
+    /// Whether what it gets now goes before what has waited longer.
+    pub fn is_live_first(&self) -> bool {
+        let backlog = self.backlog.as_ref();
+        self.connection.is_some() && backlog.is_some_and(|it| it.policy.live_first)
     }
 
     pub fn record(&self) -> SessionRecord {
@@ -136,6 +153,8 @@ pub(super) struct Outgoing {
     /// What a new connection still has to be sent again, in the original order.
     resend: VecDeque<PacketId>,
     last_id: Option<PacketId>,
+    /// Identifiers that are not given to messages, because an address a bridge has left may hold them as received; in order.
+    reserved: Vec<PacketId>,
     sent: u64,
     /// The youngest message sent.
     last_seq: Seq,
@@ -143,6 +162,8 @@ pub(super) struct Outgoing {
     blocks: Vec<BlockRow>,
     /// A read of bodies to resend is under way.
     pub fetching: bool,
+    /// Messages are not sent in the order in which they were accepted, and sent again in the order in which they were sent.
+    pub as_sent: bool,
 }
 
 /// The row of a block of packet identifiers.
@@ -161,7 +182,13 @@ impl Outgoing {
         self.on_wire
     }
 
-    /// All messages that are not acknowledged completely.
+    /// The messages that are not acknowledged completely, in no order.
+    pub fn seqs(&self) -> Vec<Seq> {
+        let seqs = self.inflight.values().map(|inflight| inflight.item.seq);
+        seqs.collect()
+    }
+
+    /// How many messages are not acknowledged completely.
     pub fn len(&self) -> usize {
         self.inflight.len()
     }
@@ -194,13 +221,34 @@ impl Outgoing {
         self.inflight.get(&id)
     }
 
+    /// Gives none of these identifiers to messages from now on, and all others.
+    pub fn reserve(&mut self, mut ids: Vec<PacketId>) {
+        ids.sort_unstable();
+        ids.dedup();
+        self.reserved = ids;
+    }
+
+    /// Whether an identifier is not given to messages.
+    pub fn is_reserved(&self, id: PacketId) -> bool {
+        self.reserved.binary_search(&id).is_ok()
+    }
+
+    /// The identifiers of QoS 2 messages that are not acknowledged completely, in order.
+    pub fn exact(&self) -> Vec<PacketId> {
+        let all = self.inflight.iter();
+        let exact = all.filter(|(_, inflight)| inflight.item.qos == QoS::ExactlyOnce);
+        let mut ids: Vec<PacketId> = exact.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// A packet identifier that is not in use \[MQTT-2.2.1-3\]; `None` if all are.
     pub fn free_id(&mut self) -> Option<PacketId> {
-        if self.inflight.len() >= usize::from(u16::MAX) {
+        if self.inflight.len() + self.reserved.len() >= usize::from(u16::MAX) {
             return None;
         }
         let mut id = self.last_id.map_or(PacketId::FIRST, PacketId::next);
-        while self.inflight.contains_key(&id) {
+        while self.inflight.contains_key(&id) || self.is_reserved(id) {
             id = id.next();
         }
         self.last_id = Some(id);
@@ -257,7 +305,7 @@ impl Outgoing {
         // when its turn comes, which may be late.
         let seq = inflight.item.seq;
         self.last_seq = self.last_seq.max(seq);
-        let place = if inflight.group.is_some() {
+        let place = if inflight.group.is_some() || self.as_sent {
             self.last_seq
         } else {
             seq

@@ -113,6 +113,7 @@ impl Broker {
             qos: QoS::AtMostOnce,
             retain: true,
             expires: None,
+            id: None,
         };
         let unmatched = self.counters.publishes_unmatched;
         self.publish(&parts, None);

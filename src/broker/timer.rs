@@ -28,8 +28,12 @@ pub(super) enum Timer {
     Session(SessionIndex, QueueKey),
     /// Retained messages go to the queue of a session whose client is gone.
     Replay(SessionIndex, QueueKey),
+    /// The topics of messages that wait for a bridge are read.
+    Topics(SessionIndex, QueueKey),
     /// Rows of ended queues are removed.
     Bury,
+    /// More receivers of a message that is for very many get it.
+    Spread,
     /// Expired messages are looked for.
     Sweep,
     /// `$SYS` topics are published.
@@ -79,7 +83,9 @@ impl Broker {
                 Timer::Quota(id, serial) => self.check_quota(id, serial),
                 Timer::Session(session, key) => self.check_session(session, key),
                 Timer::Replay(session, key) => self.check_replays(session, key),
+                Timer::Topics(session, key) => self.check_topics(session, key),
                 Timer::Bury => self.bury(),
+                Timer::Spread => self.spread_slice(),
                 Timer::Sweep => {
                     self.sweep();
                     self.timers.set(now.uptime + SWEEP_MS, Timer::Sweep);
@@ -199,23 +205,25 @@ impl Broker {
                 None => self.sessions.get_mut(at).map(|session| &mut session.queue),
                 Some(group) => self.groups.get_mut(group).map(|group| &mut group.queue),
             };
-            let mut left = false;
+            let mut next = None;
             if let Some(queue) = queue {
                 let (key, hot) = (queue.key, queue.hot_bytes());
                 let looked = queue.len().saturating_sub(offset).min(budget);
-                let expired = queue.sweep(offset, budget, self.now.unix);
+                let expired;
+                (expired, next) = queue.sweep(offset, budget, self.now.unix);
+                if at >= sessions {
+                    queue.close_holes();
+                }
                 self.hot_bytes -= hot - queue.hot_bytes();
-                left = offset + looked - expired.len() < queue.len();
-                offset = offset + looked - expired.len();
                 budget -= looked;
                 for item in expired {
-                    self.counters.dropped_expired += 1;
+                    self.count_expired((at < sessions).then_some(SessionIndex(at as u32)));
                     self.queued_bytes -= u64::from(item.size);
                     self.forget(&item, key);
                 }
             }
-            if !left {
-                offset = 0;
+            offset = next.unwrap_or(0);
+            if next.is_none() {
                 at = if at + 1 >= places { 0 } else { at + 1 };
             }
         }

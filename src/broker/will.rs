@@ -57,6 +57,7 @@ impl Broker {
             qos: will.qos,
             retain: will.retain,
             expires: None,
+            id: None,
         });
         Ok(WillRecord {
             message,

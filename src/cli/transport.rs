@@ -155,6 +155,7 @@ impl LayerFlags {
             cafile: self.cafile.clone(),
             identity: identity.map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile }),
             insecure: self.insecure,
+            pinned_keys: Vec::new(),
             minimum: match self.tls_version {
                 Some(VersionFlag::Tls13) => TlsVersion::Tls13,
                 _ => TlsVersion::Tls12,

@@ -8,6 +8,7 @@ mod acl;
 mod authentication;
 mod bridge;
 mod listener;
+mod proxy;
 mod read;
 mod tree;
 mod value;

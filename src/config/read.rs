@@ -69,7 +69,7 @@ pub(super) fn read(
     let authentication = authentication(root.section("authentication"));
     let configured = listeners(&mut root, &authentication);
     let of_flags = flag_bind.map(|bind| vec![open_to_all(bind, false, &authentication)]);
-    let bridges = bridges(&mut root, limits.max_packet_size);
+    let bridges = bridges(&mut root, &limits);
     root.close();
     Config {
         data_dir,
@@ -208,6 +208,12 @@ fn limits(mut s: Section<'_, '_>) -> Limits {
             rates.clone(),
         ),
         max_byte_rate_out: s.size("max_byte_rate_out", d.max_byte_rate_out, rates),
+        max_message_ids: s.number("max_message_ids", d.max_message_ids, 0..=u64::MAX),
+        max_message_ids_total: s.number(
+            "max_message_ids_total",
+            d.max_message_ids_total,
+            0..=u64::MAX,
+        ),
         max_connections_per_user: s.number(
             "max_connections_per_user",
             d.max_connections_per_user,

@@ -332,6 +332,30 @@ impl<'r, 'a> Section<'r, 'a> {
         Section::open(path, at, entries, self.report)
     }
 
+    /// Reads a table whose keys are not this program's: each with its text, sorted by key.
+    pub fn texts(&mut self, key: &'static str) -> Vec<(String, String)> {
+        let path = join(&self.path, key);
+        let Some(node) = self.take(key) else {
+            return Vec::new();
+        };
+        let Value::Table(entries) = node.value else {
+            let expected = format!("a table of texts: [{path}]");
+            self.mismatch(&node.at, key, &node.value, &expected);
+            return Vec::new();
+        };
+        let mut all = Vec::new();
+        for (name, Node { at, value, .. }) in entries {
+            match value.as_text() {
+                Some(text) => all.push((name, text.to_owned())),
+                None => {
+                    let what = format!("found {}, expected a text", value.found());
+                    self.report.add(&at, join(&path, &name), what);
+                }
+            }
+        }
+        all
+    }
+
     /// Reads each table of a list (`[[key]]`).
     pub fn each<T>(
         &mut self,

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 
 use super::core::Core;
 use super::tls::TlsListeners;
+use crate::broker::bridge::Standing;
 use crate::store::Store;
 
 /// What answers requests.
@@ -96,6 +97,20 @@ impl Admin {
             gauge!("tidegate_bridge_queued_messages", &label()).set(bridge.queued as f64);
             gauge!("tidegate_bridge_queued_bytes", &label()).set(bridge.queued_bytes as f64);
             gauge!("tidegate_bridge_oldest_seconds", &label()).set(bridge.oldest_seconds as f64);
+            counter!("tidegate_bridge_dropped_messages", &label()).absolute(bridge.dropped);
+            counter!("tidegate_bridge_refused_messages", &label()).absolute(bridge.refused);
+            counter!("tidegate_bridge_superseded_messages", &label()).absolute(bridge.superseded);
+            counter!("tidegate_bridge_expired_messages", &label()).absolute(bridge.expired);
+            for (address, standing) in &bridge.addresses {
+                let labels = [
+                    ("bridge", bridge.name.to_string()),
+                    ("address", address.clone()),
+                ];
+                let connected = *standing == Standing::Connected;
+                let reachable = connected || *standing == Standing::Reachable;
+                gauge!("tidegate_bridge_address_connected", &labels).set(f64::from(connected));
+                gauge!("tidegate_bridge_address_reachable", &labels).set(f64::from(reachable));
+            }
         }
         // Prometheus' way of a moment: seconds since 1970, so that what is left is a subtraction there.
         for (listener, tls) in self.tls.all() {

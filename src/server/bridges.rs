@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::broker::Broker;
 use crate::clock::Now;
-use crate::net::bridge::{BridgeSettings, Memory, Running};
+use crate::net::bridge::{BridgeSettings, Running};
 use crate::net::control::{Answer, Outcome};
 use crate::net::core::Core;
 
@@ -29,7 +29,6 @@ pub(super) struct Change {
 #[derive(Debug)]
 struct Start {
     settings: BridgeSettings,
-    memory: Memory,
     what: &'static str,
 }
 
@@ -48,9 +47,9 @@ impl Bridges {
                 continue;
             }
             let name = name(running.settings());
-            let memory = running.stop().await;
+            running.stop().await;
             if change.names.contains(&name) {
-                stopped.push((name, memory));
+                stopped.push(name);
             } else {
                 change.gone.push(name);
             }
@@ -59,15 +58,13 @@ impl Bridges {
             if self.0.iter().any(|running| running.settings() == settings) {
                 continue;
             }
-            let is_it = |(name, _): &(Box<str>, Memory)| *name == settings.bridge.name;
-            let before = stopped.iter().position(is_it);
-            let (memory, what) = match before {
-                Some(at) => (stopped.swap_remove(at).1, "changed; connects again"),
-                None => (Memory::default(), "started"),
+            let what = if stopped.contains(&settings.bridge.name) {
+                "changed; connects again"
+            } else {
+                "started"
             };
             change.start.push(Start {
                 settings: settings.clone(),
-                memory,
                 what,
             });
         }
@@ -76,12 +73,8 @@ impl Bridges {
 
     /// Starts what [`Change::open`] has opened.
     pub fn start(&mut self, change: Change, core: &Arc<Core>) {
-        for Start {
-            settings, memory, ..
-        } in change.start
-        {
-            self.0
-                .push(Running::start(Arc::clone(core), settings, memory));
+        for Start { settings, .. } in change.start {
+            self.0.push(Running::start(Arc::clone(core), settings));
         }
     }
 }
@@ -91,10 +84,9 @@ impl Change {
     pub fn at_start(wanted: &[BridgeSettings], broker: &mut Broker, now: Now) -> Change {
         let start = wanted.iter().map(|settings| Start {
             settings: settings.clone(),
-            memory: Memory::default(),
             what: "started",
         });
-        let mut change = Change {
+        let change = Change {
             names: wanted.iter().map(|it| it.bridge.name.clone()).collect(),
             start: start.collect(),
             gone: Vec::new(),
@@ -110,7 +102,7 @@ impl Change {
     }
 
     /// Makes messages wait for each bridge that will be started, and for none that is gone. What has changed, in a line each.
-    pub fn open(&mut self, broker: &mut Broker, now: Now) -> Vec<String> {
+    pub fn open(&self, broker: &mut Broker, now: Now) -> Vec<String> {
         let left = self.open_sessions(broker, now);
         let gone = left
             .iter()
@@ -126,14 +118,11 @@ impl Change {
     }
 
     /// The sessions that were left by bridges which are configured no more, with the messages that wait.
-    fn open_sessions(&mut self, broker: &mut Broker, now: Now) -> Vec<(String, u64)> {
+    fn open_sessions(&self, broker: &mut Broker, now: Now) -> Vec<(String, u64)> {
         let names: Vec<&str> = self.names.iter().map(|name| &**name).collect();
         let left = broker.close_bridges_except(&names, now);
-        for Start {
-            settings, memory, ..
-        } in &mut self.start
-        {
-            memory.new |= broker.open_bridge(&settings.bridge, now);
+        for Start { settings, .. } in &self.start {
+            broker.open_bridge(&settings.bridge, now);
         }
         left
     }

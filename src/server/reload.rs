@@ -79,7 +79,7 @@ impl Running {
         self.authentication.replace(authenticator, config.throttle);
         let logins = &self.authentication;
         // While a bridge changes, its messages wait.
-        let mut change = self.bridges.stop(&config.bridges).await;
+        let change = self.bridges.stop(&config.bridges).await;
         let mut bridges = Vec::new();
         told.extend(self.listeners.put_in_force(prepared, |broker, now| {
             bridges = change.open(broker, now);

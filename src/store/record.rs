@@ -3,9 +3,11 @@
 //! Every record begins with its version; integers are little-endian and of fixed width. Records are read strictly: a byte too many or too
 //! few, a flag that has no meaning, or a text that is not one is an error, never a panic.
 //!
-//! A message is kept as one byte string, [`MESSAGE_HEAD`] bytes and then topic, properties and payload. What exceeds [`PART`] bytes goes on in the
+//! A message is kept as one byte string, [`MESSAGE_HEAD`] bytes, its identity if it has one, and then topic, properties and payload. What exceeds [`PART`] bytes goes on in the
 //! table of parts: so that no row needs more than one page of the file, and a large message never asks for a hole of many pages in a file that is
 //! nearly full.
+
+use std::num::NonZeroU64;
 
 use crate::broker::Message;
 use crate::broker::message::Parts;
@@ -23,13 +25,14 @@ pub(super) const VERSION: u8 = 1;
 /// Most bytes of a message in one row.
 pub(super) const PART: usize = 4000;
 
-/// Bytes of a message's record before its topic.
+/// Bytes of a message's record before its identity and its topic.
 pub(super) const MESSAGE_HEAD: usize = 16;
 
 const RETAIN: u8 = 1 << 2;
 const EXPIRES: u8 = 1 << 3;
 const RELEASED: u8 = 1 << 4;
 const PACKET_ID: u8 = 1 << 5;
+const ID: u8 = 1 << 6;
 
 /// What is wrong with a record.
 pub(super) type What = &'static str;
@@ -45,10 +48,15 @@ pub(super) fn put_message(out: &mut Vec<u8>, message: &Message, with_topic: bool
     } else {
         0
     };
+    let id = message.parts().id;
+    flags |= if id.is_some() { ID } else { 0 };
     out.extend_from_slice(&[VERSION, flags]);
     out.extend_from_slice(&message.expires().unwrap_or(0).to_le_bytes());
     out.extend_from_slice(&(topic.len() as u16).to_le_bytes());
     out.extend_from_slice(&(properties.as_bytes().len() as u32).to_le_bytes());
+    if let Some(id) = id {
+        out.extend_from_slice(&id.get().to_le_bytes());
+    }
     out.extend_from_slice(topic.as_bytes());
     out.extend_from_slice(properties.as_bytes());
     out.extend_from_slice(message.payload());
@@ -57,10 +65,14 @@ pub(super) fn put_message(out: &mut Vec<u8>, message: &Message, with_topic: bool
 /// Reads a message; `topic` is that of the key where the record has none.
 pub(super) fn message(bytes: &[u8], key_topic: Option<&str>) -> Result<Message, What> {
     let mut input = Input::versioned(bytes)?;
-    let flags = input.flags(0b11 | RETAIN | EXPIRES)?;
+    let flags = input.flags(0b11 | RETAIN | EXPIRES | ID)?;
     let expires = input.u64()?;
     let topic_len = input.u16()?;
     let properties_len = input.u32()?;
+    let id = match flags & ID {
+        0 => None,
+        _ => Some(NonZeroU64::new(input.u64()?).ok_or("identity 0")?),
+    };
     let own_topic = input.text(usize::from(topic_len))?;
     let properties = input.take(usize::try_from(properties_len).map_err(|_| SHORT)?)?;
     let topic = match key_topic {
@@ -79,6 +91,7 @@ pub(super) fn message(bytes: &[u8], key_topic: Option<&str>) -> Result<Message, 
         qos: qos(flags)?,
         retain: flags & RETAIN != 0,
         expires: optional(flags & EXPIRES != 0, expires)?,
+        id,
     }))
 }
 
@@ -593,6 +606,7 @@ mod tests {
             qos: QoS::AtLeastOnce,
             retain: false,
             expires: None,
+            id: None,
         };
         let good = message_of(parts);
         assert_eq!(message(&good, None), Ok(Message::new(&parts)));
@@ -606,6 +620,15 @@ mod tests {
         assert_eq!(changed(1, 3), Err("no such QoS"));
         assert_eq!(changed(1, 128), Err("a flag without a meaning"));
         assert_eq!(changed(2, 1), Err("a value that is said not to be there"));
+        assert_eq!(changed(1, 1 | ID), Err(SHORT));
+        let named = Parts {
+            id: NonZeroU64::new(7),
+            ..parts
+        };
+        let mut named_bytes = message_of(named);
+        assert_eq!(message(&named_bytes, None), Ok(Message::new(&named)));
+        named_bytes[MESSAGE_HEAD] = 0;
+        assert_eq!(message(&named_bytes, None), Err("identity 0"));
         assert_eq!(changed(10, 3), Err(SHORT));
         assert_eq!(changed(12, 2), Err(SHORT));
         assert_eq!(changed(16, 0xff), Err("a text that is not UTF-8"));

@@ -1,12 +1,16 @@
 //! Bridges over real sockets: device -> edge -> upstream -> consumer and back, with a link that fails in every way and brokers that are killed.
 
+mod failover;
 mod kill;
 mod link;
 mod mosquitto;
+mod peers;
 mod proxy;
 mod reload;
+mod ring;
 mod secure;
 mod side;
+mod through;
 
 use std::time::Duration;
 

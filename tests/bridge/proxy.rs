@@ -18,6 +18,17 @@ pub enum Mode {
     Reset,
     /// Nobody listens.
     Refused,
+    /// Somebody listens who accepts nothing, and there is no room for more that wait: a SYN is not answered.
+    Deaf,
+}
+
+/// What became of a connection that was taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Life {
+    /// When the target first said something on it.
+    pub answered: Option<Instant>,
+    /// When the client ended it.
+    pub closed: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -30,6 +41,9 @@ struct State {
     budget: Option<u64>,
     open: Vec<TcpStream>,
     accepted: u64,
+    lives: Vec<Life>,
+    /// It is deaf by now.
+    deaf: bool,
     ended: bool,
 }
 
@@ -52,6 +66,8 @@ impl Proxy {
             budget: None,
             open: Vec::new(),
             accepted: 0,
+            lives: Vec::new(),
+            deaf: false,
             ended: false,
         }));
         let shared = Arc::clone(&state);
@@ -73,6 +89,13 @@ impl Proxy {
         self.state().accepted
     }
 
+    /// The connections on which the target has said something, in order.
+    pub fn answered(&self) -> Vec<Life> {
+        let lives = &self.state().lives;
+        let answered = lives.iter().filter(|life| life.answered.is_some());
+        answered.copied().collect()
+    }
+
     /// Where new connections go.
     pub fn set_target(&self, target: SocketAddr) {
         self.state().target = target;
@@ -85,6 +108,9 @@ impl Proxy {
             self.cut();
             // The listener looks every few milliseconds.
             thread::sleep(Duration::from_millis(50));
+        }
+        while mode == Mode::Deaf && !self.state().deaf {
+            thread::sleep(Duration::from_millis(2));
         }
     }
 
@@ -120,6 +146,7 @@ impl Drop for Proxy {
 
 fn listen(listener: TcpListener, addr: SocketAddr, state: &Arc<Mutex<State>>) {
     let mut listener = Some(listener);
+    let mut deaf = None;
     loop {
         thread::sleep(Duration::from_millis(2));
         let (mode, ended) = {
@@ -132,6 +159,17 @@ fn listen(listener: TcpListener, addr: SocketAddr, state: &Arc<Mutex<State>>) {
         if mode == Mode::Refused {
             listener = None;
             continue;
+        }
+        if mode == Mode::Deaf {
+            listener = None;
+            if deaf.is_none() {
+                deaf = Some(full(addr));
+                state.lock().expect("no thread panics with it").deaf = true;
+            }
+            continue;
+        }
+        if deaf.take().is_some() {
+            state.lock().expect("no thread panics with it").deaf = false;
         }
         let Some(open) = &listener else {
             listener = TcpListener::bind(addr).ok();
@@ -152,9 +190,29 @@ fn listen(listener: TcpListener, addr: SocketAddr, state: &Arc<Mutex<State>>) {
     }
 }
 
+/// A listener with as many connections as it has room for, which it will not accept.
+fn full(addr: SocketAddr) -> (socket2::Socket, Vec<TcpStream>) {
+    let listener = socket2::Socket::new(
+        socket2::Domain::for_address(addr),
+        socket2::Type::STREAM,
+        None,
+    );
+    let listener = listener.expect("a socket");
+    listener.set_reuse_address(true).expect("a socket option");
+    listener.bind(&addr.into()).expect("the port is free again");
+    listener.listen(0).expect("it is bound");
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&addr, Duration::from_millis(100)) {
+        waiting.push(stream);
+    }
+    (listener, waiting)
+}
+
 fn carry(near: TcpStream, state: &Arc<Mutex<State>>) {
     let mut locked = state.lock().expect("no thread panics with it");
     locked.accepted += 1;
+    let life = locked.lives.len();
+    locked.lives.push(Life::default());
     let Ok(far) = TcpStream::connect(locked.target) else {
         return;
     };
@@ -166,23 +224,46 @@ fn carry(near: TcpStream, state: &Arc<Mutex<State>>) {
     }
     let budget = Arc::new(Mutex::new(locked.budget));
     drop(locked);
-    let pairs = [(near.try_clone(), far.try_clone()), (Ok(far), Ok(near))];
-    for (from, into) in pairs {
+    let pairs = [
+        (near.try_clone(), far.try_clone(), true),
+        (Ok(far), Ok(near), false),
+    ];
+    for (from, into, is_near) in pairs {
         let (from, into) = (from.expect("a handle"), into.expect("a handle"));
         let (sender, receiver) = channel();
         let (reading, writing) = (Arc::clone(state), Arc::clone(state));
         let budget = Arc::clone(&budget);
-        thread::spawn(move || read(from, &sender, &reading));
+        thread::spawn(move || {
+            let note = |set: &dyn Fn(&mut Life)| {
+                let mut state = reading.lock().expect("no thread panics with it");
+                set(&mut state.lives[life]);
+            };
+            let heard = || {
+                if !is_near {
+                    note(&|life| life.answered = life.answered.or(Some(Instant::now())));
+                }
+            };
+            read(from, &sender, &reading, heard);
+            if is_near {
+                note(&|life| life.closed = Some(Instant::now()));
+            }
+        });
         thread::spawn(move || write(into, &receiver, &writing, &budget));
     }
 }
 
-fn read(mut from: TcpStream, sender: &Sender<(Instant, Vec<u8>)>, state: &Mutex<State>) {
+fn read(
+    mut from: TcpStream,
+    sender: &Sender<(Instant, Vec<u8>)>,
+    state: &Mutex<State>,
+    heard: impl Fn(),
+) {
     let mut chunk = [0; 16 * 1024];
     while let Ok(count) = from.read(&mut chunk) {
         if count == 0 {
             break;
         }
+        heard();
         let latency = state.lock().expect("no thread panics with it").latency;
         let due = Instant::now() + latency;
         if sender.send((due, chunk[..count].to_vec())).is_err() {

@@ -10,7 +10,7 @@ use super::LONG;
 use super::side::*;
 
 /// Certificates of the server and of a client `edge1`, by the program's own command.
-fn certificates(dir: &Path) {
+pub fn certificates(dir: &Path) {
     let made = Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .args(["certs", "--client", "edge1", "--dir"])
         .arg(dir)
@@ -19,7 +19,7 @@ fn certificates(dir: &Path) {
     assert!(made.status.success(), "{made:?}");
 }
 
-fn place(broker: &Broker, scheme: &str) -> SocketAddr {
+pub fn place(broker: &Broker, scheme: &str) -> SocketAddr {
     let prefix = format!("{scheme}://");
     let line = broker.banner().iter().find(|line| line.contains(&prefix));
     let line = line.unwrap_or_else(|| panic!("no {prefix} in {:?}", broker.banner()));

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use support::{Broker, Client, Connect, Message, PATIENCE, Packet, Version};
 
+/// In seconds, longer than any test: rumqttd takes no client without one.
+const KEEP_ALIVE: u16 = 600;
+
 /// The configuration of an edge broker with one bridge to this address: `up/#` goes out as `site/up/#`, and `site/down/#` comes in as `down/#`. `more` are
 /// keys of the bridge.
 pub fn bridge_to(address: SocketAddr, more: &str) -> String {
@@ -29,14 +32,34 @@ pub fn cloud(config: &str) -> Broker {
 
 /// Makes a durable session that waits for messages, and goes away.
 pub fn expect_at(addr: SocketAddr, version: Version, client_id: &str, filter: &str) {
-    let mut client = Connect::durable(version, client_id).open(addr);
-    client.subscribe(filter, 2);
+    expect_up_to(2, addr, version, client_id, filter);
+}
+
+/// The same with a highest QoS, which the broker must grant.
+pub fn expect_up_to(qos: u8, addr: SocketAddr, version: Version, client_id: &str, filter: &str) {
+    let mut client = Connect::durable(version, client_id)
+        .keep_alive(KEEP_ALIVE)
+        .open(addr);
+    client.subscribe(filter, qos);
     client.disconnect();
 }
 
 /// Publishes messages `from..to` at QoS `qos`, each acknowledged before the next.
 pub fn publish(addr: SocketAddr, topic: &str, qos: u8, numbers: std::ops::Range<usize>) {
-    let mut client = Connect::new(Version::V5, "device").open(addr);
+    publish_in(Version::V5, addr, topic, qos, numbers);
+}
+
+/// The same in this version of the protocol.
+pub fn publish_in(
+    version: Version,
+    addr: SocketAddr,
+    topic: &str,
+    qos: u8,
+    numbers: std::ops::Range<usize>,
+) {
+    let mut client = Connect::new(version, "device")
+        .keep_alive(KEEP_ALIVE)
+        .open(addr);
     for n in numbers {
         let reason = client.publish(&Message::new(topic, n.to_string(), qos));
         assert!(reason < 0x80, "refused: {reason:#04x}");
@@ -53,7 +76,9 @@ pub fn collect(
     count: usize,
     patience: Duration,
 ) -> Vec<usize> {
-    let mut client = Connect::durable(version, client_id).open(addr);
+    let mut client = Connect::durable(version, client_id)
+        .keep_alive(KEEP_ALIVE)
+        .open(addr);
     let mut numbers = Vec::new();
     let mut different = BTreeSet::new();
     let deadline = Instant::now() + patience;
@@ -138,15 +163,20 @@ fn differences(got: &[usize], count: usize) -> String {
 
 /// Waits until the bridge says that it is in this state.
 pub fn wait_for_state(addr: SocketAddr, state: &str) {
+    wait_for(addr, "state", state);
+}
+
+/// Waits until the bridge publishes this of itself.
+pub fn wait_for(addr: SocketAddr, what: &str, state: &str) {
     let mut client = Connect::new(Version::V5, "").open(addr);
-    client.subscribe("$SYS/bridge/cloud/state", 0);
+    client.subscribe(&format!("$SYS/bridge/cloud/{what}"), 0);
     let deadline = Instant::now() + PATIENCE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match client.try_receive(left) {
             Ok(Some(Packet::Publish(publish))) if publish.payload == state.as_bytes() => return,
             Ok(Some(_)) => {}
-            other => panic!("the bridge is not {state}: {other:?}"),
+            other => panic!("{what} of the bridge is not {state}: {other:?}"),
         }
     }
 }

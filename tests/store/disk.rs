@@ -1,6 +1,8 @@
 //! What is on disk when: the order of writes and syncs, power cuts, disks that fail.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::fs;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -8,8 +10,10 @@ use tidegate::broker::record::{Batch, BatchId, QueueKey, Seq, Write};
 use tidegate::store::{Committer, Progress, Start, Store, StoreError};
 
 use crate::fake_disk::{FakeDisk, Image};
+use crate::golden;
 use crate::rows::{
-    Chance, apply, assert_has_samples, bodies, delivery, message, options, rows, samples, session,
+    Chance, apply, assert_has, assert_has_samples, bodies, delivery, is_of_layout_1, message,
+    options, rows, samples, session,
 };
 
 #[test]
@@ -262,4 +266,32 @@ fn the_committer_reports_a_failure_and_ends() {
             .any(|report| matches!(report, Progress::Durable(_)))
     );
     committer.stop();
+}
+
+#[test]
+fn a_power_cut_while_a_store_is_brought_up_to_date_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = golden(folder.path(), 1);
+    let old = fs::read(&options.path).expect("reads");
+    let mut identities = BTreeSet::new();
+    for seed in 0..20 {
+        let disk = FakeDisk::default();
+        {
+            let mut image = disk.image();
+            image.live.clone_from(&old);
+            image.durable.clone_from(&old);
+            image.cut_with = Some(Chance(seed));
+        }
+        Store::open_with_backend(disk.clone(), &options, 7).expect("opens");
+        let cuts = std::mem::take(&mut disk.image().cuts);
+        for (_, left) in cuts {
+            let (store, _) = Store::open_with_backend(left, &options, 8).expect("opens");
+            assert_has(
+                &store,
+                samples().into_iter().filter(is_of_layout_1).collect(),
+            );
+            identities.insert(store.identity());
+        }
+    }
+    assert_eq!(identities, [7, 8].into(), "before and after it was done");
 }

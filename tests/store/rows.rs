@@ -1,5 +1,6 @@
 //! Rows to put in a store, and what to ask of it.
 
+use std::num::NonZeroU64;
 use std::path::Path;
 
 use tidegate::broker::Message;
@@ -12,6 +13,9 @@ use tidegate::broker::record::{
 use tidegate::store::{Store, StoreOptions};
 use tidegate::wire::packet::{RetainHandling, SubscribeOptions};
 use tidegate::wire::{PacketId, Properties, ProtocolVersion, QoS};
+
+/// The sample message that has an identity.
+const BRIDGED: Seq = Seq(301);
 
 pub fn options(folder: &Path) -> StoreOptions {
     StoreOptions {
@@ -31,6 +35,7 @@ pub fn message(topic: &str, payload: &[u8]) -> Message {
         qos: QoS::AtLeastOnce,
         retain: false,
         expires: None,
+        id: None,
     })
 }
 
@@ -64,6 +69,11 @@ pub fn samples() -> Vec<Write> {
         qos: QoS::ExactlyOnce,
         retain: true,
         expires: Some(1_900_000_000_123),
+        id: None,
+    });
+    let bridged = Message::new(&Parts {
+        id: NonZeroU64::new(u64::MAX - 1),
+        ..full.parts()
     });
     let large: Vec<u8> = (0..3000u32).flat_map(u32::to_le_bytes).collect();
     let large = message("large", &large);
@@ -135,8 +145,10 @@ pub fn samples() -> Vec<Write> {
             },
         ),
         Write::PutDelivery(Seq(300), QueueKey(2), delivery(&large)),
+        Write::PutDelivery(BRIDGED, QueueKey(1), delivery(&bridged)),
         Write::PutMessage(Seq(7), full),
         Write::PutMessage(Seq(300), large),
+        Write::PutMessage(BRIDGED, bridged),
     ]
 }
 
@@ -171,10 +183,11 @@ fn message_id(publisher: u64, id: u64) -> MessageId {
 
 /// Whether a store of layout 1 can have this row.
 pub fn is_of_layout_1(write: &Write) -> bool {
-    !matches!(
-        write,
-        Write::PutBridge(..) | Write::PutMessageId(..) | Write::PutInflight(..)
-    )
+    match write {
+        Write::PutBridge(..) | Write::PutMessageId(..) | Write::PutInflight(..) => false,
+        Write::PutDelivery(seq, ..) | Write::PutMessage(seq, _) => *seq != BRIDGED,
+        _ => true,
+    }
 }
 
 pub fn is_body(write: &Write) -> bool {

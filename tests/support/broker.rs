@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::PATIENCE;
-use crate::program::{is_there, tidegate, without_tidegate};
+use crate::program::{tidegate, without_tidegate};
 
 /// A command that runs another broker, in which `{port}` stands for the port to listen on, for example `mosquitto -p {port}`. With it, the
 /// tests that need neither a configuration nor a restart run against that broker: it finds errors in the tests themselves.
@@ -22,6 +23,8 @@ const OTHER_BROKER: &str = "TIDEGATE_TEST_BROKER";
 /// broker wrote to standard error is shown.
 pub struct Broker {
     child: Option<Child>,
+    /// It is another broker than Tidegate.
+    peer: Option<Box<Peer>>,
     addr: SocketAddr,
     dir: TempDir,
     config: String,
@@ -30,11 +33,14 @@ pub struct Broker {
     banner: Vec<String>,
 }
 
+/// How another broker is started with a directory of its own, on a port of this machine.
+type Peer = dyn Fn(&Path, u16) -> Command;
+
 impl Broker {
     /// A broker with the limits it has by default.
     pub fn start() -> Broker {
         match std::env::var(OTHER_BROKER) {
-            Ok(command) => Broker::other(|port| command.replace("{port}", &port.to_string())),
+            Ok(command) => Broker::other(move |port| command.replace("{port}", &port.to_string())),
             Err(_) => Broker::start_tidegate(""),
         }
     }
@@ -133,8 +139,15 @@ impl Broker {
     /// Kills it with SIGKILL: it gets no chance to write anything.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
+            if self.peer.is_some() {
+                signal("KILL", &format!("-{}", child.id()));
+            }
             child.kill().expect("a child can be killed");
             child.wait().expect("a child can be waited for");
+            // What the child had started ends a moment later.
+            while self.peer.is_some() && TcpStream::connect(self.addr).is_ok() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
     }
 
@@ -145,11 +158,8 @@ impl Broker {
 
     /// Sends a signal by name.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("sh")
-            .args(["-c", &format!("kill -{name} {}", self.pid())])
-            .status()
-            .expect("there is a shell");
-        assert!(sent.success(), "the broker is gone already");
+        let sent = signal(name, &self.pid().to_string());
+        assert!(sent, "the broker is gone already");
     }
 
     /// Waits until it has ended by itself.
@@ -173,7 +183,7 @@ impl Broker {
         assert!(status.success(), "the broker ended with {status}");
     }
 
-    /// Starts it again on the same data, usually on another port.
+    /// Starts it again on the same data; Tidegate usually on another port.
     pub fn start_again(&mut self) {
         assert!(self.child.is_none(), "the broker still runs");
         self.launch();
@@ -225,6 +235,7 @@ impl Broker {
     fn new(config: &str) -> Broker {
         Broker {
             child: None,
+            peer: None,
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),
             dir: TempDir::new().expect("there is a directory for temporary files"),
             config: config.to_owned(),
@@ -244,6 +255,11 @@ impl Broker {
     }
 
     fn launch(&mut self) {
+        if let Some(peer) = self.peer.take() {
+            self.launch_peer(&*peer);
+            self.peer = Some(peer);
+            return;
+        }
         let lines = self.spawn();
         match self.read_banner(&lines) {
             Some(banner) => self.take_address(banner),
@@ -305,67 +321,52 @@ impl Broker {
         }
     }
 
-    /// The real Mosquitto with these lines of configuration, on a port of this machine; `None` where it is not installed.
-    pub fn mosquitto(config: &str) -> Option<Broker> {
-        // Debian puts it where only root looks.
-        let known = [
-            "mosquitto",
-            "/usr/sbin/mosquitto",
-            "/usr/local/sbin/mosquitto",
-        ];
-        let program = known.into_iter().find(|program| {
-            let mut command = Command::new(program);
-            command.arg("-h").stdin(Stdio::null()).output().is_ok()
-        });
-        let advice = "Debian: apt-get install mosquitto";
-        if !is_there("mosquitto", advice, program.is_some()) {
-            return None;
-        }
-        let dir = TempDir::new().expect("there is a directory for temporary files");
-        let file = dir.path().join("mosquitto.conf");
-        let mut broker = Broker::other(|port| {
-            // Run by root it would become a user who cannot read the files.
-            let text = format!("user root\nlistener {port} 127.0.0.1\n{config}");
-            std::fs::write(&file, text).expect("the configuration can be written");
-            format!("{} -c {}", program.unwrap_or_default(), file.display())
-        });
-        broker.dir = dir;
-        Some(broker)
+    /// Runs another broker, of which `command` says how it is started on a port of this machine.
+    pub fn other(command: impl Fn(u16) -> String + 'static) -> Broker {
+        Broker::peer(move |_, port| {
+            let command = command(port);
+            let mut words = command.split_whitespace();
+            let mut started = Command::new(words.next().expect("a command"));
+            started.args(words);
+            started
+        })
     }
 
-    /// Runs another broker, of which `command` says how it is started on a port of this machine.
-    pub fn other(command: impl FnOnce(u16) -> String) -> Broker {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a port is free")
-            .port();
-        let command = command(port);
-        let mut words = command.split_whitespace();
-        let mut child = Command::new(words.next().expect("a command"))
-            .args(words)
+    /// Runs another broker; `command` is told its directory and the port to listen on. Started again, it has the same of both.
+    pub(crate) fn peer(command: impl Fn(&Path, u16) -> Command + 'static) -> Broker {
+        let mut broker = Broker::new("");
+        broker.addr = free_address();
+        broker.peer = Some(Box::new(command));
+        broker.launch();
+        broker
+    }
+
+    fn launch_peer(&mut self, command: &Peer) {
+        let mut command = command(self.dir.path(), self.addr.port());
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
+            // What it starts itself ends with it.
+            .process_group(0)
             .spawn()
-            .unwrap_or_else(|error| panic!("{command}: {error}"));
-        let log = Arc::default();
-        collect(child.stderr.take(), Arc::clone(&log));
-        let addr = SocketAddr::from(([127, 0, 0, 1], port));
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(addr).is_err() {
-            assert!(Instant::now() < deadline, "{command} does not listen");
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        collect(child.stderr.take(), Arc::clone(&self.log));
+        self.child = Some(child);
+        // RabbitMQ takes ten seconds on a machine that has nothing else to do.
+        let deadline = Instant::now() + 6 * PATIENCE;
+        while TcpStream::connect(self.addr).is_err() {
+            assert!(Instant::now() < deadline, "{command:?} does not listen");
             std::thread::sleep(Duration::from_millis(5));
         }
-        Broker {
-            child: Some(child),
-            addr,
-            dir: TempDir::new().expect("there is a directory for temporary files"),
-            config: String::new(),
-            shell: None,
-            log,
-            banner: Vec::new(),
-        }
     }
+}
+
+/// An address of this machine at which nobody listens.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port is free")
 }
 
 impl Drop for Broker {
@@ -378,6 +379,14 @@ impl Drop for Broker {
             }
         }
     }
+}
+
+/// Sends a signal to a process, or to the group whose number follows a minus; false if it is gone.
+fn signal(name: &str, to: &str) -> bool {
+    let sent = Command::new("sh")
+        .args(["-c", &format!("kill -{name} {to}")])
+        .status();
+    sent.expect("there is a shell").success()
 }
 
 /// `tidegate run --config`: only the file counts.

@@ -1,6 +1,6 @@
 //! What the test suites share: a harness that runs the built broker, and a client that is not made of the broker's own code.
 //!
-//! - [`Broker`]: starts, stops, kills and restarts the binary on one data directory.
+//! - [`Broker`]: starts, stops, kills and restarts the binary on one data directory; or another broker, see `peers`.
 //! - [`Client`]: a blocking client over a plain socket; raw bytes below, packets above.
 //! - [`packet`]: what a server may send, read strictly and compared with mqttbytes' reading of the same bytes.
 //! - [`raw`]: bytes by hand, for everything that is illegal and for what mqttbytes cannot say.
@@ -15,6 +15,7 @@ mod broker;
 mod client;
 mod encode;
 pub mod packet;
+mod peers;
 mod program;
 mod random;
 pub mod raw;

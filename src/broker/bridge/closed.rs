@@ -51,12 +51,14 @@ impl Broker {
             .cloned()
             .collect();
         for name in closed {
-            self.bridges.remove(&name);
-            self.withdraw_bridge_state(&name);
+            if let Some(state) = self.bridges.remove(&name) {
+                self.withdraw_bridge_state(&name, &state);
+            }
         }
         let left = self.left_by_bridges(|name| !names.contains(&name));
         let mut told = Vec::with_capacity(left.len());
         for (name, index) in left {
+            self.sessions[index.0 as usize].backlog = None;
             for text in self.filters_of(index) {
                 self.unsubscribe(index, &text);
             }

@@ -5,27 +5,36 @@
 //! identifier: a delivery of this broker is a publish at the upstream, a delivery of the upstream is a publish here, and the hand-shakes are the same.
 //! So what a bridge must remember is what sessions remember anyway: this broker's for what it sends and what it has received, the upstream's for the rest.
 
+mod addresses;
+mod backlog;
 mod closed;
+mod leave;
 mod relay;
+mod retained;
 mod rules;
+mod standing;
 mod state;
 mod upstream;
 
+pub use super::quota::Rates;
+pub(super) use backlog::Backlog;
+pub use backlog::{QueueFull, QueuePolicy};
 pub use closed::{Dropped, NotDropped};
-pub use relay::{Leave, Relay};
-pub use rules::{Direction, Rule};
+pub use leave::Leave;
+pub use relay::Relay;
+pub use rules::{Direction, Rule, SendRetained};
+pub use standing::Standing;
 pub use state::BridgeFigures;
 pub(super) use state::{Moments, State as BridgeState};
-pub use upstream::{Login, Speech, Upstream};
+pub use upstream::{Login, Speech, Upstream, told};
 
+use super::marks::BRIDGE;
 use super::message::Parts;
 use super::record::{BridgeRecord, QueueKey, Write};
 use super::route::SYS_PREFIX;
 use super::{Arrival, Broker, ConnectionId, SessionIndex, ack};
 use crate::clock::Now;
-use crate::wire::packet::{
-    Connect, Publish, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe,
-};
+use crate::wire::packet::{Connect, Publish, Subscribe, Unsubscribe};
 use crate::wire::{
     Fault, Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode,
 };
@@ -50,8 +59,18 @@ pub struct Bridge {
     pub response_timeout_ms: u64,
     /// How long the upstream keeps the session of a bridge that does not come back, in seconds (MQTT 5); `u32::MAX` for ever.
     pub session_expiry: u32,
+    /// Topic aliases set towards the upstream at most; its own maximum applies as well.
+    pub max_topic_alias_out: u16,
+    /// User properties added to each message that goes out (MQTT 5).
+    pub user_properties: Vec<(Box<str>, Box<str>)>,
+    /// What comes in over it in a second; the limits on clients do not hold for it.
+    pub rates_in: Rates,
+    /// What goes out over it in a second.
+    pub rates_out: Rates,
     /// Where messages go that the upstream will never take; without it they are dropped, and counted all the same.
     pub dead_letter_topic: Option<Box<str>>,
+    /// How messages wait for the upstream.
+    pub queue: QueuePolicy,
 }
 
 impl Bridge {
@@ -72,8 +91,8 @@ impl Bridge {
 
 impl Broker {
     /// Makes a bridge's session and its subscriptions what the rules say, so that messages wait for it from now on, whether it is connected or
-    /// not. It must not be connected. At the start, call it before clients connect. True if the session is new: then the upstream's must be, too.
-    pub fn open_bridge(&mut self, bridge: &Bridge, now: Now) -> bool {
+    /// not. It must not be connected. At the start, call it before clients connect.
+    pub fn open_bridge(&mut self, bridge: &Bridge, now: Now) {
         self.now = now;
         let state = self.bridges.entry(bridge.name.clone()).or_default();
         state.disconnect();
@@ -81,10 +100,12 @@ impl Broker {
         self.publish_bridge_state(&bridge.name, &state);
         let client_id = bridge.local_clientid();
         let new = !self.by_client.contains_key(client_id.as_str());
-        let Some(id) = self.connect_bridge(bridge, 1, now) else {
-            return new;
+        let Some(id) = self.connect_bridge(bridge, 1, ProtocolVersion::V5, now) else {
+            return;
         };
+        self.open_record(bridge, new);
         if let Some(session) = self.connections[id.0 as usize].session {
+            self.set_queue_policy(session, bridge);
             let wanted = bridge.rules.iter().filter(|rule| rule.goes_out());
             let wanted: Vec<&Rule> = wanted.collect();
             let filters = self.filters_of(session);
@@ -102,7 +123,7 @@ impl Broker {
                 self.receive(id, Packet::Unsubscribe(unsubscribe), now);
             }
             for rule in wanted {
-                let options = subscribe_options(highest(&bridge.rules, rule.local_filter()));
+                let options = retained::subscribe_options(&bridge.rules, rule.local_filter());
                 let subscribe = Subscribe {
                     packet_id: PacketId::FIRST,
                     properties: Properties::EMPTY,
@@ -112,19 +133,23 @@ impl Broker {
             }
         }
         self.lost(id, now);
-        new
     }
 
-    /// Connects a bridge to its session. `None` if the broker shuts down.
+    /// Connects a bridge to its session; `version` is what its upstream speaks. `None` if the broker shuts down.
     fn connect_bridge(
         &mut self,
         bridge: &Bridge,
         receive_maximum: u16,
+        version: ProtocolVersion,
         now: Now,
     ) -> Option<ConnectionId> {
         let id = self.accept(Arrival::bridge(), now)?;
+        self.limit_rates(id, bridge.rates_in, bridge.rates_out);
         let mut properties = PropertiesBuf::new();
         properties.push(Property::ReceiveMaximum(receive_maximum));
+        if version == ProtocolVersion::V5 {
+            properties.push(Property::UserProperty(BRIDGE, "1"));
+        }
         let client_id = bridge.local_clientid();
         let connect = Connect {
             version: ProtocolVersion::V5,
@@ -172,27 +197,12 @@ impl Broker {
         nodes.iter().map(|node| self.tree.filter(*node)).collect()
     }
 
-    /// The upstream has lost its session, and with it the exchanges in which it was sending: the packet identifiers it uses from now on name new
-    /// messages \[MQTT-3.2.2-5\].
-    fn forget_received(&mut self, bridge: &Bridge) {
-        let index = self.by_client.get(bridge.local_clientid().as_str());
-        let Some(session) = index.map(|index| &mut self.sessions[index.0 as usize]) else {
-            return;
-        };
-        let key = session.key();
-        for (packet_id, received) in std::mem::take(&mut session.received) {
-            if received.level != super::record::Durability::Memory {
-                self.write(Write::RemoveReceived(key, packet_id));
-            }
-        }
-    }
-
-    /// Whether a packet identifier is that of a delivery on its way to this connection's client.
-    fn is_inflight(&self, id: ConnectionId, packet_id: PacketId) -> bool {
+    /// Whether a packet identifier is that of a delivery on its way to this connection's client, or is kept from being one.
+    fn is_used(&self, id: ConnectionId, packet_id: PacketId) -> bool {
         let session = self.connections[id.0 as usize].session;
         session.is_some_and(|session| {
             let outgoing = &self.sessions[session.0 as usize].outgoing;
-            outgoing.get(packet_id).is_some()
+            outgoing.get(packet_id).is_some() || outgoing.is_reserved(packet_id)
         })
     }
 
@@ -231,6 +241,7 @@ impl Broker {
                 properties: properties.as_properties(),
                 retain: false,
                 qos,
+                id: None,
                 ..body.parts()
             };
             // The bridge itself must not take it out again.
@@ -277,23 +288,4 @@ impl Broker {
         let connection = &self.connections[id.0 as usize];
         connection.version == ProtocolVersion::V5 && !connection.arrival.bridge
     }
-}
-
-/// Retained messages come once, when the subscription is new, and stay retained; what came over the bridge does not go back.
-fn subscribe_options(qos: QoS) -> SubscribeOptions {
-    SubscribeOptions {
-        qos,
-        no_local: true,
-        retain_as_published: true,
-        retain_handling: RetainHandling::IfNew,
-    }
-}
-
-/// The highest QoS of the rules that go out with this filter: there is one subscription for all of them.
-fn highest(rules: &[Rule], local_filter: &str) -> QoS {
-    let same = rules
-        .iter()
-        .filter(|rule| rule.goes_out() && rule.local_filter() == local_filter);
-    let qos = same.map(Rule::qos).max_by_key(|qos| *qos as u8);
-    qos.unwrap_or(QoS::AtMostOnce)
 }

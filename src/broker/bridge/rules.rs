@@ -14,15 +14,30 @@ pub enum Direction {
     Both,
 }
 
+/// Which retained messages cross beside those that are published while the rule holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SendRetained {
+    /// All there are, when the subscription for the rule is made.
+    #[default]
+    IfNew,
+    /// All there are, whenever the bridge connects.
+    Always,
+    /// None.
+    Never,
+}
+
 /// A topic rule, in the words of Mosquitto's `topic PATTERN DIRECTION QOS LOCAL-PREFIX REMOTE-PREFIX`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     direction: Direction,
     qos: QoS,
+    keeps_retain: bool,
+    send_retained: SendRetained,
     local_prefix: Box<str>,
     remote_prefix: Box<str>,
     local_filter: Box<str>,
     remote_filter: Box<str>,
+    keep_latest: bool,
 }
 
 impl Rule {
@@ -50,15 +65,56 @@ impl Rule {
         let rule = Rule {
             direction,
             qos,
+            keeps_retain: true,
+            send_retained: SendRetained::default(),
             local_filter: filter("local", local_prefix)?,
             remote_filter: filter("remote", remote_prefix)?,
             local_prefix: local_prefix.into(),
             remote_prefix: remote_prefix.into(),
+            keep_latest: false,
         };
         if rule.goes_in() && rule.local_filter.starts_with(super::SYS_PREFIX) {
             return Err("nothing can come in under $SYS/, which is the broker's own".to_owned());
         }
         Ok(rule)
+    }
+
+    /// The rule with this handling of retained messages: whether what crosses keeps its retain flag, and which cross beside new ones.
+    ///
+    /// # Errors
+    /// A rule for both directions would always send back what it got, which may have become old meanwhile.
+    pub fn with_retained(self, keeps: bool, send: SendRetained) -> Result<Rule, String> {
+        if send == SendRetained::Always && self.direction == Direction::Both {
+            return Err("\"always\" would send back retained messages that came from there, older than those that replaced them meanwhile; \
+                        expected direction \"in\" or \"out\""
+                .to_owned());
+        }
+        Ok(Rule {
+            keeps_retain: keeps,
+            send_retained: send,
+            ..self
+        })
+    }
+
+    /// Whether what crosses keeps its retain flag.
+    pub fn keeps_retain(&self) -> bool {
+        self.keeps_retain
+    }
+
+    /// Which retained messages cross beside new ones.
+    pub fn send_retained(&self) -> SendRetained {
+        self.send_retained
+    }
+
+    /// This rule, with only the newest message of each topic waiting, or with all of them.
+    pub fn keeping_latest(mut self, keep_latest: bool) -> Rule {
+        self.keep_latest = keep_latest;
+        self
+    }
+
+    /// Whether only the newest message of each topic waits.
+    pub fn keeps_latest(&self) -> bool {
+        self.keep_latest
     }
 
     /// Whether messages of this broker go out.

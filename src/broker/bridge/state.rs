@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::{Bridge, CLIENT_PREFIX};
+use super::standing::{Standing, address_topic};
+use super::{Backlog, Bridge, CLIENT_PREFIX};
 use crate::broker::record::Seq;
 use crate::broker::{Broker, SessionIndex};
 use crate::clock::Now;
@@ -11,7 +12,16 @@ use crate::clock::Now;
 const MOMENTS: usize = 1024;
 
 /// What is published of each bridge's figures, in this order.
-const FIGURES: [&str; 4] = ["queued", "queued_bytes", "oldest_seconds", "connects"];
+const FIGURES: [&str; 8] = [
+    "queued",
+    "queued_bytes",
+    "oldest_seconds",
+    "connects",
+    "dropped",
+    "refused",
+    "superseded",
+    "expired",
+];
 
 /// A bridge's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +29,7 @@ pub(in crate::broker) struct State {
     connected: bool,
     last_error: String,
     connects: u64,
+    pub(super) addresses: Vec<(String, Standing)>,
 }
 
 impl State {
@@ -69,8 +80,18 @@ pub struct BridgeFigures {
     pub queued: u64,
     /// Bytes of the messages that wait.
     pub queued_bytes: u64,
+    /// What is known of each of its addresses, in the order of the configuration.
+    pub addresses: Vec<(String, Standing)>,
     /// The most seconds the oldest of these messages has waited in this process, as exactly as `$SYS` is published; 0 if there is none.
     pub oldest_seconds: u64,
+    /// Messages dropped because the queue was full, since the process started; as the following.
+    pub dropped: u64,
+    /// Messages refused to their publishers because the queue was full.
+    pub refused: u64,
+    /// Messages that waited and were replaced by a newer one of their topic.
+    pub superseded: u64,
+    /// Messages that have expired while they waited.
+    pub expired: u64,
 }
 
 impl Broker {
@@ -96,14 +117,15 @@ impl Broker {
     }
 
     /// Publishes nothing of this bridge any more.
-    pub(super) fn withdraw_bridge_state(&mut self, name: &str) {
-        let own = ["state", "last_error"].into_iter().chain(FIGURES);
+    pub(super) fn withdraw_bridge_state(&mut self, name: &str, state: &State) {
+        let own = ["state", "last_error", "address"]
+            .into_iter()
+            .chain(FIGURES);
         let own = own.map(|key| format!("$SYS/bridge/{name}/{key}"));
         let topics = own.chain([format!("$SYS/broker/connection/{name}/state")]);
-        for topic in topics.collect::<Vec<_>>() {
-            if self.retained.get(&topic).is_some() {
-                self.publish_sys_topic(&topic, "");
-            }
+        let addresses = (0..state.addresses.len()).map(|place| address_topic(name, place));
+        for topic in topics.chain(addresses).collect::<Vec<_>>() {
+            self.publish_or_withdraw(&topic, "");
         }
     }
 
@@ -126,6 +148,9 @@ impl Broker {
         let figures = self.bridges.iter().map(|(name, state)| {
             let client_id = format!("{CLIENT_PREFIX}{name}");
             let session = self.by_client.get(client_id.as_str());
+            let backlog =
+                session.and_then(|index| self.sessions[index.0 as usize].backlog.as_ref());
+            let counted = |count: fn(&Backlog) -> u64| backlog.map_or(0, |it| count(it));
             let (queued, queued_bytes, oldest) = match session {
                 None => (0, 0, None),
                 Some(SessionIndex(at)) => {
@@ -143,7 +168,12 @@ impl Broker {
                 connects: state.connects,
                 queued,
                 queued_bytes,
+                addresses: state.addresses.clone(),
                 oldest_seconds: oldest.map_or(0, |seq| since(seq) / 1000),
+                dropped: counted(|it| it.dropped),
+                refused: counted(|it| it.refused),
+                superseded: counted(|it| it.superseded),
+                expired: counted(|it| it.expired),
             }
         });
         figures.collect()
@@ -160,6 +190,10 @@ impl Broker {
                 figures.queued_bytes,
                 figures.oldest_seconds,
                 figures.connects,
+                figures.dropped,
+                figures.refused,
+                figures.superseded,
+                figures.expired,
             ];
             for (key, value) in FIGURES.into_iter().zip(values) {
                 let topic = format!("$SYS/bridge/{}/{key}", figures.name);

@@ -1,8 +1,11 @@
 //! What is said to the upstream before anything else, and what it answers: CONNECT, CONNACK and the terms they come to.
 
 use super::Bridge;
+use crate::broker::marks::BRIDGE;
 use crate::wire::packet::{ConnAck, Connect};
-use crate::wire::{Packet, PropertiesBuf, Property, ProtocolVersion, QoS, codec};
+use crate::wire::{
+    Packet, Properties, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
+};
 
 /// How to speak to the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,18 @@ pub struct Login<'a> {
     pub password: Option<&'a [u8]>,
 }
 
+/// A reason the upstream has given, with all that it says about it: its reason string, and which server it refers to.
+pub fn told(reason: ReasonCode, properties: &Properties<'_>) -> String {
+    let mut text = reason.to_string();
+    if let Some(why) = properties.reason_string() {
+        text += &format!(": {why}");
+    }
+    if let Some(server) = properties.server_reference() {
+        text += &format!(" (it refers to the server {server})");
+    }
+    text
+}
+
 /// What the upstream allows, as its CONNACK says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
@@ -52,12 +67,36 @@ pub struct Upstream {
     pub maximum_packet_size: u32,
     /// Seconds without a packet after which it must be sent a PINGREQ; 0 for never.
     pub keep_alive: u16,
+    /// Topic aliases it lets the bridge set.
+    pub topic_alias_maximum: u16,
+    /// It takes subscriptions with wildcards.
+    pub wildcards: bool,
 }
 
 impl Upstream {
-    /// The terms of a CONNACK that accepts.
+    /// The terms of a CONNACK that accepts. What the upstream grants less of than was asked for, and what only matters to who reads the log, is logged.
     pub fn new(connack: &ConnAck<'_>, version: ProtocolVersion, bridge: &Bridge) -> Upstream {
         let says = &connack.properties;
+        let name = &*bridge.name;
+        if let Some(granted) = says.session_expiry()
+            && granted < bridge.session_expiry
+        {
+            tracing::warn!(
+                bridge = name,
+                seconds = granted,
+                "the upstream keeps the session for less than session_expiry: what it has kept longer is lost"
+            );
+        }
+        if let Some(given) = says.assigned_client_identifier() {
+            tracing::warn!(
+                bridge = name,
+                given,
+                "the upstream has given the bridge another client identifier"
+            );
+        }
+        if let Some(text) = says.reason_string() {
+            tracing::info!(bridge = name, text, "the upstream says");
+        }
         Upstream {
             version,
             session_present: connack.session_present,
@@ -72,6 +111,8 @@ impl Upstream {
             keep_alive: says
                 .server_keep_alive()
                 .unwrap_or(bridge.keepalive_interval),
+            topic_alias_maximum: says.topic_alias_maximum().unwrap_or(0),
+            wildcards: says.wildcard_subscription_available() != Some(0),
         }
     }
 }
@@ -91,6 +132,7 @@ impl Bridge {
         properties.push(Property::SessionExpiryInterval(self.session_expiry));
         properties.push(Property::ReceiveMaximum(self.window(ProtocolVersion::V5)));
         properties.push(Property::MaximumPacketSize(max_packet_size));
+        properties.push(Property::UserProperty(BRIDGE, "1"));
         let connect = Connect {
             version: speech.version(),
             bridge: speech == Speech::V311Bridge,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::broker::bridge::{Bridge, Direction, Leave, Login, Relay, Rule, Speech, Upstream};
+use crate::broker::bridge::{
+    Bridge, Direction, Leave, Login, QueuePolicy, Rates, Relay, Rule, Speech, Upstream,
+};
 use crate::wire::packet::{ConnAck, SubAck};
 
 /// A rule without prefixes.
@@ -20,12 +22,17 @@ pub(super) fn bridge(rules: Vec<Rule>) -> Bridge {
         keepalive_interval: 60,
         response_timeout_ms: 30_000,
         session_expiry: u32::MAX,
+        max_topic_alias_out: 20,
+        user_properties: Vec::new(),
+        rates_in: Rates::default(),
+        rates_out: Rates::default(),
         dead_letter_topic: Some("dead".into()),
+        queue: QueuePolicy::default(),
     }
 }
 
 /// An upstream that takes everything, and has the session of before.
-fn upstream(version: ProtocolVersion) -> Upstream {
+pub(super) fn upstream(version: ProtocolVersion) -> Upstream {
     Upstream {
         version,
         session_present: true,
@@ -34,71 +41,83 @@ fn upstream(version: ProtocolVersion) -> Upstream {
         retain_available: true,
         maximum_packet_size: u32::MAX,
         keep_alive: 60,
+        topic_alias_maximum: 0,
+        wildcards: true,
     }
 }
 
 /// A world with a bridge that is connected.
-struct Bridged {
-    world: World,
-    bridge: Arc<Bridge>,
-    relay: Option<Relay>,
+pub(super) struct Bridged {
+    pub world: World,
+    pub bridge: Arc<Bridge>,
+    pub relay: Option<Relay>,
     version: ProtocolVersion,
 }
 
 impl Bridged {
-    fn new(rules: Vec<Rule>) -> Bridged {
+    pub fn new(rules: Vec<Rule>) -> Bridged {
         Bridged::to(rules, upstream(ProtocolVersion::V5))
     }
 
-    fn to(rules: Vec<Rule>, upstream: Upstream) -> Bridged {
-        let mut bridged = Bridged {
-            world: World::new(),
-            bridge: Arc::new(bridge(rules)),
-            relay: None,
-            version: upstream.version,
-        };
-        let now = bridged.world.now;
-        assert!(bridged.world.broker.open_bridge(&bridged.bridge, now));
-        bridged.world.settle();
+    pub fn to(rules: Vec<Rule>, upstream: Upstream) -> Bridged {
+        let mut bridged = Bridged::of(bridge(rules));
         bridged.connect(upstream);
         bridged
     }
 
-    fn connect(&mut self, upstream: Upstream) {
+    /// A world with a bridge that is not connected.
+    pub fn of(bridge: Bridge) -> Bridged {
+        let mut bridged = Bridged {
+            world: World::new(),
+            bridge: Arc::new(bridge),
+            relay: None,
+            version: ProtocolVersion::V5,
+        };
+        let now = bridged.world.now;
+        bridged.world.broker.open_bridge(&bridged.bridge, now);
+        bridged.world.settle();
+        bridged
+    }
+
+    pub fn connect(&mut self, upstream: Upstream) {
+        self.connect_to("a:1883", upstream);
+    }
+
+    pub fn connect_to(&mut self, address: &str, upstream: Upstream) {
         self.version = upstream.version;
         let bridge = Arc::clone(&self.bridge);
         let now = self.world.now;
         let broker = &mut self.world.broker;
-        self.relay = Relay::open(bridge, upstream, true, broker, now);
+        self.relay = Relay::open(bridge, upstream, address, true, broker, now);
         assert!(self.relay.is_some());
     }
 
-    fn relay(&mut self) -> (&mut Relay, &mut Broker, Now) {
+    pub fn relay(&mut self) -> (&mut Relay, &mut Broker, Now) {
         let relay = self.relay.as_mut().expect("connected");
         (relay, &mut self.world.broker, self.world.now)
     }
 
-    fn lose(&mut self) {
+    pub fn lose(&mut self) {
         let relay = self.relay.take().expect("connected");
         relay.close(&mut self.world.broker, self.world.now);
     }
 
     /// The process dies.
-    fn crash(&mut self) {
+    pub fn crash(&mut self) {
         self.relay = None;
         self.world.crash();
         let now = self.world.now;
-        assert!(!self.world.broker.open_bridge(&self.bridge, now));
+        self.world.broker.open_bridge(&self.bridge, now);
     }
 
     /// What the upstream gets, one line a packet; what must be committed for it is.
-    fn got(&mut self) -> Vec<String> {
+    pub fn got(&mut self) -> Vec<String> {
         self.world.settle();
         self.got_now()
     }
 
     /// What the upstream gets before anything more is committed.
-    fn got_now(&mut self) -> Vec<String> {
+    pub fn got_now(&mut self) -> Vec<String> {
         let mut out = Vec::new();
         loop {
             let before = out.len();
@@ -116,14 +135,14 @@ impl Bridged {
     }
 
     /// The upstream sends a packet; what it gets at once.
-    fn hears(&mut self, packet: Packet<'_>) -> Result<Vec<String>, Leave> {
+    pub fn hears(&mut self, packet: Packet<'_>) -> Result<Vec<String>, Leave> {
         let mut out = Vec::new();
         let (relay, broker, now) = self.relay();
         relay.receive(packet, broker, &mut out, now)?;
         Ok(show(&out, self.version))
     }
 
-    fn publish(&mut self, publish: Publish<'_>) {
+    pub fn publish(&mut self, publish: Publish<'_>) {
         let device = self.world.connect(&publisher());
         self.world.publish(device, publish);
         self.world.settle();
@@ -380,7 +399,7 @@ fn an_upstream_that_is_full_is_left_and_tried_again() {
     b.got();
     let full = answer(1, ReasonCode::QuotaExceeded);
     let left = b.hears(Packet::PubAck(full)).expect_err("left");
-    assert_eq!(left, Leave::Refused(ReasonCode::QuotaExceeded));
+    assert_eq!(left, Leave::Refused("QuotaExceeded (0x97)".to_owned()));
     b.lose();
     b.connect(upstream(ProtocolVersion::V5));
     assert_eq!(b.got(), ["PUBLISH #1 q1 dup a=x"]);
@@ -463,12 +482,13 @@ fn a_changed_configuration_changes_what_waits() {
         rule("a", Direction::Out, 1),
         rule("b", Direction::Out, 1),
     ]);
-    assert!(world.broker.open_bridge(&first, now));
+    world.broker.open_bridge(&first, now);
+    assert!(world.broker.begins_anew(&first, "a:1883"));
     let second = bridge(vec![
         rule("b", Direction::Out, 1),
         rule("c", Direction::Out, 1),
     ]);
-    assert!(!world.broker.open_bridge(&second, now));
+    world.broker.open_bridge(&second, now);
     world.settle();
     let device = world.connect(&publisher());
     for (id, topic) in [(1, "a"), (2, "b"), (3, "c")] {
@@ -607,7 +627,7 @@ fn a_subscription_that_is_refused_shows_and_is_asked_for_again() {
     b.lose();
     let (broker, now) = (&mut b.world.broker, b.world.now);
     let present = upstream(ProtocolVersion::V5);
-    b.relay = Relay::open(Arc::clone(&b.bridge), present, false, broker, now);
+    b.relay = Relay::open(Arc::clone(&b.bridge), present, "a:1883", false, broker, now);
     b.got();
     b.hears(suback(ReasonCode::GrantedQos1)).expect("taken");
     let (relay, ..) = b.relay();
@@ -622,6 +642,8 @@ fn the_terms_of_the_upstream_are_read() {
     properties.push(Property::RetainAvailable(0));
     properties.push(Property::MaximumPacketSize(999));
     properties.push(Property::ServerKeepAlive(5));
+    properties.push(Property::TopicAliasMaximum(12));
+    properties.push(Property::WildcardSubscriptionAvailable(0));
     let connack = ConnAck {
         session_present: true,
         reason: ReasonCode::Success,
@@ -638,6 +660,8 @@ fn the_terms_of_the_upstream_are_read() {
             retain_available: false,
             maximum_packet_size: 999,
             keep_alive: 5,
+            topic_alias_maximum: 12,
+            wildcards: false,
         }
     );
 }

@@ -10,11 +10,11 @@ use crate::broker::bridge::{Bridge, Direction, Login, Relay, Speech, Upstream};
 /// Messages each way.
 const MESSAGES: usize = 12;
 
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
     /// A number below this one.
-    fn below(&mut self, most: u64) -> u64 {
+    pub fn below(&mut self, most: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -24,11 +24,21 @@ impl Random {
 }
 
 /// A connection between the two: what is on its way, and what stands for it on each side.
-struct Wire {
-    relay: Relay,
-    peer: Peer,
-    up: Vec<u8>,
-    down: Vec<u8>,
+pub(super) struct Wire {
+    pub relay: Relay,
+    pub peer: Peer,
+    pub up: Vec<u8>,
+    pub down: Vec<u8>,
+}
+
+/// Which sessions are lost at random, beside connections and processes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Loss {
+    None,
+    /// The bridge's session at the cloud.
+    Cloud,
+    /// That, and the one at the edge.
+    Both,
 }
 
 struct Two {
@@ -37,25 +47,24 @@ struct Two {
     bridge: Arc<Bridge>,
     speech: Speech,
     wire: Option<Wire>,
-    /// The bridge's session is new.
-    new: bool,
+    loss: Loss,
     qos: u8,
     random: Random,
 }
 
 impl Two {
-    fn new(seed: u64, qos: u8, speech: Speech) -> Two {
+    fn new(seed: u64, qos: u8, speech: Speech, loss: Loss) -> Two {
         let rules = vec![
             rule("up/#", Direction::Out, qos),
             rule("down/#", Direction::In, qos),
         ];
         let mut two = Two {
-            edge: World::new(),
-            cloud: World::new(),
+            edge: World::named(1),
+            cloud: World::named(2),
             bridge: Arc::new(bridge(rules)),
             speech,
             wire: None,
-            new: true,
+            loss,
             qos,
             random: Random(seed),
         };
@@ -72,10 +81,16 @@ impl Two {
 
     /// Connects, as a driver would. Before this, nothing can have been subscribed to, so the messages of the cloud begin when it has been done once.
     fn connect(&mut self) {
+        let mut anew = self.edge.broker.begins_anew(&self.bridge, "a:1883");
+        if anew && self.speech.version() != ProtocolVersion::V5 {
+            // A clean session of MQTT 3 ends with its connection: the one that is kept is begun by the next.
+            self.lose_session_of_cloud();
+            anew = false;
+        }
         let peer = self.cloud.accept(self.speech.version());
         let mut out = Vec::new();
         self.bridge
-            .encode_connect(self.speech, Login::default(), false, 1 << 20, &mut out);
+            .encode_connect(self.speech, Login::default(), anew, 1 << 20, &mut out);
         let connect = codec::decode(&out, self.speech.version()).expect("a CONNECT");
         self.cloud.send(peer, connect);
         self.cloud.settle();
@@ -94,8 +109,14 @@ impl Two {
         down.drain(..length);
         let bridge = Arc::clone(&self.bridge);
         let now = self.edge.now;
-        let relay = Relay::open(bridge, upstream, false, &mut self.edge.broker, now);
-        self.new = false;
+        let relay = Relay::open(
+            bridge,
+            upstream,
+            "a:1883",
+            false,
+            &mut self.edge.broker,
+            now,
+        );
         self.wire = Some(Wire {
             relay: relay.expect("it does not shut down"),
             peer,
@@ -125,6 +146,21 @@ impl Two {
             wire.relay.close(&mut self.edge.broker, self.edge.now);
         }
         self.cloud.crash();
+    }
+
+    /// The cloud ends the bridge's session, and what waits in it is gone.
+    fn lose_session_of_cloud(&mut self) {
+        self.cut();
+        let peer = self.cloud.connect(&client("edge1").clean());
+        self.cloud.leave(peer);
+    }
+
+    fn lose_session_of_edge(&mut self) {
+        self.cut();
+        let (broker, now) = (&mut self.edge.broker, self.edge.now);
+        broker.close_bridges_except(&[], now);
+        broker.drop_bridge("cloud", now).expect("it is there");
+        broker.open_bridge(&self.bridge, now);
     }
 
     /// Moves some packets one way or the other, or lets a disk do something.
@@ -196,6 +232,8 @@ impl Two {
                 0 => self.cut(),
                 1 => self.crash_edge(),
                 2 => self.crash_cloud(),
+                9 if self.loss != Loss::None => self.lose_session_of_cloud(),
+                10 if self.loss == Loss::Both => self.lose_session_of_edge(),
                 3..=8 => {
                     let way = self.random.below(2) as usize;
                     if sent[way] < MESSAGES {
@@ -214,7 +252,7 @@ impl Two {
     }
 }
 
-fn disk(world: &mut World) {
+pub(super) fn disk(world: &mut World) {
     if world.committing.is_some() {
         world.written();
         world.durable();
@@ -225,7 +263,7 @@ fn disk(world: &mut World) {
     world.answer_fetches();
 }
 
-fn arrived(world: &mut World) -> Vec<usize> {
+pub(super) fn arrived(world: &mut World) -> Vec<usize> {
     if world.committing.is_some() {
         world.durable();
     }
@@ -241,11 +279,11 @@ fn arrived(world: &mut World) -> Vec<usize> {
 fn try_schedules(qos: u8, speech: Speech) {
     let all: Vec<usize> = (0..MESSAGES).collect();
     for seed in 0..150 {
-        let mut two = Two::new(seed, qos, speech);
+        let mut two = Two::new(seed, qos, speech, Loss::None);
         two.run();
         for world in [&mut two.cloud, &mut two.edge] {
             let mut got = arrived(world);
-            if qos == 1 {
+            if qos == 1 && speech != Speech::V5 {
                 // What is repeated is repeated from somewhere on, so the first of each are in order.
                 let mut seen = std::collections::BTreeSet::new();
                 got.retain(|n| seen.insert(*n));
@@ -256,7 +294,7 @@ fn try_schedules(qos: u8, speech: Speech) {
 }
 
 #[test]
-fn qos_1_loses_nothing_and_keeps_the_order() {
+fn qos_1_loses_nothing_and_keeps_the_order_and_repeats_nothing_over_mqtt_5() {
     try_schedules(1, Speech::V5);
     try_schedules(1, Speech::V311Bridge);
 }
@@ -265,4 +303,37 @@ fn qos_1_loses_nothing_and_keeps_the_order() {
 fn qos_2_arrives_exactly_once_in_order() {
     try_schedules(2, Speech::V5);
     try_schedules(2, Speech::V311);
+}
+
+/// What waits in a session that is lost is gone. What waits in the other one arrives all the same, and nothing arrives twice.
+fn try_losses(qos: u8, loss: Loss) {
+    let all: Vec<usize> = (0..MESSAGES).collect();
+    let (mut lost, mut suppressed) = (0, 0);
+    for seed in 0..150 {
+        let mut two = Two::new(seed, qos, Speech::V5, loss);
+        two.run();
+        let up = arrived(&mut two.cloud);
+        if loss == Loss::Cloud {
+            assert_eq!(up, all, "seed {seed}, QoS {qos}, {loss:?}");
+        }
+        for got in [up, arrived(&mut two.edge)] {
+            let once = got.windows(2).all(|two| two[0] < two[1]);
+            assert!(once, "seed {seed}, QoS {qos}, {loss:?}: {got:?}");
+            lost += all.len() - got.len();
+        }
+        suppressed += two.cloud.broker.counters().repetitions_suppressed;
+    }
+    assert!(lost > 0 && suppressed > 0, "{lost} {suppressed}");
+}
+
+#[test]
+fn nothing_arrives_twice_though_the_upstream_loses_its_session() {
+    try_losses(1, Loss::Cloud);
+    try_losses(2, Loss::Cloud);
+}
+
+#[test]
+fn nothing_arrives_twice_though_both_lose_their_sessions() {
+    try_losses(1, Loss::Both);
+    try_losses(2, Loss::Both);
 }

@@ -6,6 +6,10 @@
 mod accounting;
 mod acl;
 mod bridge;
+mod bridge_addresses;
+mod bridge_link;
+mod bridge_queue;
+mod bridge_queue_random;
 mod bridge_random;
 mod connect;
 mod crash;
@@ -18,11 +22,13 @@ mod malice;
 mod mount;
 mod publish;
 mod quota;
+mod repetition;
 mod restore;
 mod retained;
 mod shared;
 mod shared_durable;
 mod show;
+mod spread;
 mod subscribe;
 mod wills;
 mod window;
@@ -227,6 +233,14 @@ fn limited(limits: Limits) -> Settings {
 impl World {
     fn new() -> World {
         World::with(Settings::default())
+    }
+
+    /// One of several brokers.
+    fn named(identity: u64) -> World {
+        World::with(Settings {
+            identity,
+            ..Settings::default()
+        })
     }
 
     fn with(settings: Settings) -> World {

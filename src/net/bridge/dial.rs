@@ -10,6 +10,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::through::Proxy;
 use crate::net::connection::Stream;
 use crate::net::tls::client::ClientTls;
 use crate::net::websocket;
@@ -37,6 +38,8 @@ impl fmt::Display for Address {
 /// What lies under MQTT.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transport {
+    /// What the connection goes through, if anything.
+    pub proxy: Option<Proxy>,
     /// TLS, and the name the upstream's certificate must have and that is asked for by SNI, if it is not the host.
     pub tls: Option<(ClientTls, Option<String>)>,
     /// The path, if it is WebSocket.
@@ -44,7 +47,7 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Connects, trying each address of a name in turn; `patience` is for each, TLS and WebSocket included.
+    /// Connects, trying each address of a name in turn, which is the proxy's if there is one; `patience` is for each, TLS and WebSocket included.
     ///
     /// # Errors
     /// What went wrong with the last address that was tried; files of certificates that cannot be used.
@@ -55,15 +58,19 @@ impl Transport {
         patience: Duration,
     ) -> io::Result<Box<dyn Stream>> {
         let late = |what: &str| io::Error::new(io::ErrorKind::TimedOut, what.to_owned());
-        let resolved = lookup_host((address.host.as_str(), address.port));
+        let first = self.proxy.as_ref().map_or(address, |proxy| &proxy.address);
+        let resolved = lookup_host((first.host.as_str(), first.port));
         let resolved = timeout(patience, resolved)
             .await
             .map_err(|_| late("the name was not resolved in time"))??;
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for to in resolved {
             let attempt = async {
-                let stream = TcpStream::connect(to).await?;
+                let mut stream = TcpStream::connect(to).await?;
                 stream.set_nodelay(true)?;
+                if let Some(proxy) = &self.proxy {
+                    proxy.reach(&mut stream, address).await?;
+                }
                 self.wrap(stream, address, version).await
             };
             match timeout(patience, attempt).await {

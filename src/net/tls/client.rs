@@ -9,6 +9,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
+use super::pin::{Pin, Pinned};
 use super::{
     CertificateFiles, TlsError, TlsVersion, authorities, provider, read_certificates, read_key,
 };
@@ -22,6 +23,8 @@ pub struct ClientTls {
     pub identity: Option<CertificateFiles>,
     /// It is not checked whose certificate the server shows.
     pub insecure: bool,
+    /// Keys of which the server's certificates must have one, unless there are none here.
+    pub pinned_keys: Vec<Pin>,
     /// The oldest version spoken.
     pub minimum: TlsVersion,
     /// What is asked for by ALPN.
@@ -46,10 +49,21 @@ impl ClientTls {
                 .with_custom_certificate_verifier(verifier)
         } else {
             let roots = Arc::new(authorities(self.cafile.as_deref())?);
-            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
+            let usual = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
                 .build()
                 .map_err(|error| TlsError::new(own, error))?;
-            builder.with_webpki_verifier(verifier)
+            if self.pinned_keys.is_empty() {
+                builder.with_webpki_verifier(usual)
+            } else {
+                let verifier = Pinned {
+                    usual,
+                    provider,
+                    pins: self.pinned_keys.clone(),
+                };
+                builder
+                    .dangerous()
+                    .with_custom_certificate_verifier(Arc::new(verifier))
+            }
         };
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),

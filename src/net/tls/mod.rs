@@ -7,6 +7,7 @@ pub mod certificate;
 pub mod cipher;
 pub mod client;
 mod file;
+pub mod pin;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

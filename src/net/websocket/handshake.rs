@@ -14,7 +14,7 @@ use crate::clock;
 
 /// Bytes of a request or response, up to the empty line.
 const MAX_HEAD: usize = 8 * 1024;
-const MAX_HEADERS: usize = 100;
+pub(in crate::net) const MAX_HEADERS: usize = 100;
 /// What is appended to a key before it is hashed (RFC 6455 section 1.3).
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -101,7 +101,9 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Reads up to the empty line; what came after it is the second part.
-async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Vec<u8>, Vec<u8>)> {
+pub(in crate::net) async fn read_head(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let mut head = Vec::with_capacity(1024);
     loop {
         let from = head.len().saturating_sub(3);

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub(in crate::net) use handshake::{MAX_HEADERS, read_head};
 pub use handshake::{WebSocketSettings, accept, connect};
 
 use crate::clock;

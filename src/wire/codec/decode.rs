@@ -84,6 +84,65 @@ fn properties<'a>(
     Properties::parse(block, place)
 }
 
+/// What a PUBLISH begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishHead<'a> {
+    /// QoS.
+    pub qos: QoS,
+    /// Topic name.
+    pub topic: &'a str,
+    /// Packet identifier, with QoS 1 and 2.
+    pub packet_id: Option<PacketId>,
+    /// Bytes of the whole packet.
+    pub length: usize,
+}
+
+/// The longest head of a PUBLISH, in bytes.
+const MAX_HEAD: usize = 1 + 4 + 2 + 65_535 + 2;
+
+/// Reads the beginning of a PUBLISH that need not be there as a whole: up to the packet identifier, which is within the first 65,544 bytes. `None` if
+/// more bytes are needed.
+///
+/// # Errors
+/// It is no PUBLISH, or not well formed.
+pub fn publish_head(bytes: &[u8]) -> Read<Option<PublishHead<'_>>> {
+    let cut = "PUBLISH: cut off";
+    let Some((first, rest)) = bytes.split_first() else {
+        return Ok(None);
+    };
+    if first >> 4 != 3 {
+        return Err(Fault::protocol("no PUBLISH"));
+    }
+    let mut rest = Reader::new(rest);
+    let Ok(remaining) = rest.varint(cut) else {
+        return Ok(None);
+    };
+    let length = bytes.len() - rest.len() + remaining;
+    let body = &rest.rest()[..remaining.min(rest.len())];
+    let enough = body.len() == remaining || bytes.len() >= MAX_HEAD;
+    let mut body = Reader::new(body);
+    let mut read = || {
+        let qos = qos(first >> 1 & 0b11).ok_or(Fault::malformed("PUBLISH: QoS 3"))?;
+        let topic = std::str::from_utf8(body.binary(cut)?)
+            .map_err(|_| Fault::malformed("PUBLISH: topic name is not UTF-8"))?;
+        let packet_id = match qos {
+            QoS::AtMostOnce => None,
+            _ => Some(body.packet_id(cut)?),
+        };
+        Ok(PublishHead {
+            qos,
+            topic,
+            packet_id,
+            length,
+        })
+    };
+    match read() {
+        Ok(head) => Ok(Some(head)),
+        Err(Fault { what, .. }) if what == cut && !enough => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
 #[inline]
 fn publish<'a>(flags: u8, mut body: Reader<'a>, version: ProtocolVersion) -> Read<Publish<'a>> {
     let qos = qos(flags >> 1 & 0b11).ok_or(Fault::malformed(

@@ -7,7 +7,7 @@ mod codes;
 mod decode;
 mod encode;
 
-pub use decode::decode;
+pub use decode::{PublishHead, decode, publish_head};
 pub use encode::{encode, encode_publish, encode_within, publish_len};
 
 use super::field::MAX_VARINT;

@@ -1,0 +1,498 @@
+//! How messages wait for a bridge: up to a cap with a chosen answer, only the newest of each topic where a rule says so, and live ones first.
+//!
+//! A message's topic is in its body, and bodies that wait are on disk. So the newest waiting message of each topic is kept in a map, from topics to
+//! places in the order. After a restart, or when rules have changed, nothing is known of what waits already: its bodies are read once in the
+//! background, a run at a time, and let go again. The rows of deliveries stay as small as they are, recovery reads no bodies, and most brokers have
+//! no such rule. What the map says is the newest may have left the queue meanwhile; such entries are harmless, and thinned.
+
+use std::ops::Range;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use super::Bridge;
+use crate::broker::message::Message;
+use crate::broker::queue::Queued;
+use crate::broker::record::{QueueKey, Seq};
+use crate::broker::timer::Timer;
+use crate::broker::{Broker, Fetch, Owner, SessionIndex};
+use crate::wire::topic;
+
+/// Most messages whose topics are read at once.
+const RUN: usize = 512;
+/// Most bytes of bodies read at once for their topics.
+const RUN_BYTES: u64 = 512 * 1024;
+/// How long to wait for what is not on disk yet, in milliseconds.
+const RETRY_MS: u64 = 100;
+/// Topics remembered beyond twice those that wait.
+const SPARE_TOPICS: usize = 1024;
+
+/// What happens to a message that a bridge's queue has no room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueueFull {
+    /// It is dropped.
+    #[default]
+    DropNewest,
+    /// The oldest messages that wait are dropped until it fits.
+    DropOldest,
+    /// Its publisher is refused it, with 0x97, and nobody gets it.
+    Refuse,
+}
+
+/// How messages wait for a bridge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueuePolicy {
+    /// Most messages that wait; `None` for the limit of all sessions.
+    pub max_queued_messages: Option<u64>,
+    /// Most bytes of topics, properties and payloads that wait; `None` for the limit of all sessions.
+    pub max_queued_bytes: Option<u64>,
+    /// What happens beyond that.
+    pub queue_full: QueueFull,
+    /// Messages that arrive while the bridge is connected are sent before those that waited when it was connected.
+    pub live_first: bool,
+}
+
+/// A message that waits and would make room for a newer one of its topic.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::broker) struct Older {
+    seq: Seq,
+    size: u64,
+}
+
+/// What a bridge's session has beside any session.
+#[derive(Debug)]
+pub(in crate::broker) struct Backlog {
+    pub policy: QueuePolicy,
+    latest: Latest,
+    /// Messages dropped because the queue was full.
+    pub dropped: u64,
+    /// Messages refused to their publishers because the queue was full.
+    pub refused: u64,
+    /// Messages replaced by a newer one of their topic.
+    pub superseded: u64,
+    /// Messages that have expired.
+    pub expired: u64,
+}
+
+/// The newest waiting message of each topic of which only that is kept.
+#[derive(Debug)]
+struct Latest {
+    /// The rules by which messages go out: local filter, and whether only the newest message of each topic is kept. The first that fits decides;
+    /// none at all if no rule says so.
+    rules: Vec<(Box<str>, bool)>,
+    newest: HashMap<Box<str>, Seq, FixedState>,
+    /// Messages on their way whose topics are not known yet.
+    unread_inflight: Vec<Seq>,
+    /// The places in the order in which messages may wait whose topics are not known yet.
+    unread: Range<Seq>,
+    is_reading: bool,
+    /// Counts how often reading began anew: an answer of before is not one.
+    round: u64,
+}
+
+impl Latest {
+    fn keeps(&self, topic: &str) -> bool {
+        let mut rules = self.rules.iter();
+        let rule = rules.find(|(filter, _)| topic::matches(filter, topic));
+        rule.is_some_and(|(_, keep_latest)| *keep_latest)
+    }
+
+    fn is_learning(&self) -> bool {
+        self.is_reading || !self.unread.is_empty() || !self.unread_inflight.is_empty()
+    }
+}
+
+impl Backlog {
+    /// Nothing may be sent yet: a live message is the newest of its topic only if no newer one is on its way, and an old one goes after it.
+    pub fn is_held(&self) -> bool {
+        self.policy.live_first && self.latest.is_learning()
+    }
+}
+
+impl Broker {
+    /// Gives a bridge's session what the configuration says of its queue.
+    pub(super) fn set_queue_policy(&mut self, index: SessionIndex, bridge: &Bridge) {
+        let rules = bridge.rules.iter().filter(|rule| rule.goes_out());
+        let rules = rules.map(|rule| (Box::from(rule.local_filter()), rule.keeps_latest()));
+        let mut rules: Vec<(Box<str>, bool)> = rules.collect();
+        if !rules.iter().any(|(_, keep_latest)| *keep_latest) {
+            rules.clear();
+        }
+        let (next_seq, seed) = (Seq(self.next_seq), self.seed);
+        let session = &mut self.sessions[index.0 as usize];
+        let restored = session.backlog.is_none();
+        let backlog = session.backlog.get_or_insert_with(|| {
+            Box::new(Backlog {
+                policy: QueuePolicy::default(),
+                latest: Latest {
+                    rules: Vec::new(),
+                    newest: HashMap::with_hasher(FixedState::with_seed(seed)),
+                    unread_inflight: Vec::new(),
+                    unread: Seq(0)..Seq(0),
+                    is_reading: false,
+                    round: 0,
+                },
+                dropped: 0,
+                refused: 0,
+                superseded: 0,
+                expired: 0,
+            })
+        });
+        backlog.policy = bridge.queue.clone();
+        session.outgoing.as_sent = bridge.queue.live_first;
+        if restored && bridge.queue.live_first {
+            // The process before may have sent any of them.
+            session.queue.mark_dup();
+        }
+        let latest = &mut backlog.latest;
+        if latest.rules != rules {
+            latest.rules = rules;
+            latest.newest.clear();
+            latest.unread_inflight.clear();
+            latest.unread = Seq(0)..Seq(0);
+            latest.is_reading = false;
+            latest.round += 1;
+            if !latest.rules.is_empty() {
+                latest.unread = Seq(0)..next_seq;
+                latest.unread_inflight = session.outgoing.seqs();
+                latest.unread_inflight.sort_unstable();
+            }
+        }
+        self.shorten(index);
+        self.learn(index);
+        let sessions = self.sessions.iter();
+        let backlogs = sessions.filter_map(|(_, session)| session.backlog.as_ref());
+        self.refusing = { backlogs }.any(|it| it.policy.queue_full == QueueFull::Refuse);
+    }
+
+    /// A queue may be longer than a cap that was set just now: the oldest messages go, bit by bit, if that is the answer to a full queue.
+    fn shorten(&mut self, index: SessionIndex) {
+        let (most, most_bytes) = self.caps(index);
+        let session = &mut self.sessions[index.0 as usize];
+        let (queue, backlog) = (&mut session.queue, session.backlog.as_mut());
+        let Some(backlog) = backlog.filter(|it| it.policy.queue_full == QueueFull::DropOldest)
+        else {
+            return;
+        };
+        let (key, bytes, hot) = (queue.key, queue.bytes(), queue.hot_bytes());
+        let mut dropped = std::collections::VecDeque::new();
+        while queue.len() as u64 > most || queue.bytes() > most_bytes {
+            dropped.extend(queue.take_oldest());
+        }
+        backlog.dropped += dropped.len() as u64;
+        self.counters.dropped_queue_full += dropped.len() as u64;
+        self.queued_bytes -= bytes - queue.bytes();
+        self.hot_bytes -= hot - queue.hot_bytes();
+        self.bury_soon(key, dropped);
+    }
+
+    /// The most messages and bytes that may wait for a session.
+    fn caps(&self, index: SessionIndex) -> (u64, u64) {
+        let limits = &self.settings.limits;
+        let backlog = self.sessions[index.0 as usize].backlog.as_ref();
+        let policy = backlog.map(|backlog| &backlog.policy);
+        let most = policy.and_then(|policy| policy.max_queued_messages);
+        let most_bytes = policy.and_then(|policy| policy.max_queued_bytes);
+        (
+            most.unwrap_or(limits.max_queued_messages),
+            most_bytes.unwrap_or(limits.max_queued_bytes),
+        )
+    }
+
+    /// Whether a session's queue has no room for a message, although an older one makes some.
+    fn is_queue_full(
+        &self,
+        index: SessionIndex,
+        size: u64,
+        stored: bool,
+        older: Option<Older>,
+    ) -> bool {
+        let queue = &self.sessions[index.0 as usize].queue;
+        let freed = older.map_or(0, |older| older.size);
+        let count = queue.len() as u64 - u64::from(older.is_some());
+        let waiting = (count, queue.bytes() - freed);
+        self.is_short(self.caps(index), waiting, size, freed)
+            || !stored && self.is_memory_short(size)
+    }
+
+    /// As [`Broker::is_queue_full`], when those have gone that have waited longest and have expired.
+    fn stays_full(
+        &mut self,
+        index: SessionIndex,
+        size: u64,
+        stored: bool,
+        mut older: Option<Older>,
+    ) -> bool {
+        while self.is_queue_full(index, size, stored, older) {
+            let queue = &mut self.sessions[index.0 as usize].queue;
+            let expired = queue.front().filter(|it| it.is_expired(self.now.unix));
+            let Some(seq) = expired.map(|item| item.seq) else {
+                return true;
+            };
+            older = older.filter(|older| older.seq != seq);
+            if let Some(item) = queue.take_oldest() {
+                self.count_expired(Some(index));
+                self.let_go(index, &item);
+            }
+        }
+        false
+    }
+
+    /// Whether a message is larger than what there would be room for if nothing waited in a session's queue.
+    fn never_fits(&self, index: SessionIndex, size: u64, stored: bool) -> bool {
+        let queue = &self.sessions[index.0 as usize].queue;
+        let memory = self.settings.limits.max_queued_memory_bytes;
+        self.is_short(self.caps(index), (0, 0), size, queue.bytes())
+            || !stored && self.hot_bytes - queue.hot_bytes() + size > memory
+    }
+
+    /// Whether a bridge refuses a message to its publisher; counted.
+    pub(in crate::broker) fn is_refused_by(
+        &mut self,
+        index: SessionIndex,
+        topic: &str,
+        size: u64,
+        stored: bool,
+    ) -> bool {
+        let backlog = self.sessions[index.0 as usize].backlog.as_ref();
+        if backlog.is_none_or(|it| it.policy.queue_full != QueueFull::Refuse) {
+            return false;
+        }
+        let older = self.older_waiting(index, topic, stored);
+        // What can never fit is not worth coming again.
+        if self.may_send_at_once(index)
+            || !self.stays_full(index, size, stored, older)
+            || self.never_fits(index, size, stored)
+        {
+            return false;
+        }
+        self.counters.refused_queue_full += 1;
+        if let Some(backlog) = &mut self.sessions[index.0 as usize].backlog {
+            backlog.refused += 1;
+        }
+        true
+    }
+
+    /// Makes room for a message that is to wait for a session, in the way its bridge has chosen; `admitted` says that no bridge has refused it. False
+    /// if there is none: then the message is dropped, and counted.
+    pub(in crate::broker) fn make_room(
+        &mut self,
+        index: SessionIndex,
+        item: &Queued,
+        older: Option<Older>,
+        admitted: bool,
+    ) -> bool {
+        let (size, stored) = (u64::from(item.size), item.is_stored());
+        if self.stays_full(index, size, stored, older) {
+            let backlog = self.sessions[index.0 as usize].backlog.as_mut();
+            let answer = backlog.map_or(QueueFull::DropNewest, |it| it.policy.queue_full);
+            let takes = answer == QueueFull::DropOldest || answer == QueueFull::Refuse && admitted;
+            if !takes || self.never_fits(index, size, stored) {
+                self.count_dropped(index);
+                return false;
+            }
+            self.supersede(index, older);
+            // What was admitted is taken even if deliveries to others have used up the last of the room since.
+            while answer == QueueFull::DropOldest && self.is_queue_full(index, size, stored, None) {
+                let item = self.sessions[index.0 as usize].queue.take_oldest();
+                let Some(item) = item else { break };
+                self.count_dropped(index);
+                self.let_go(index, &item);
+            }
+            return true;
+        }
+        self.supersede(index, older);
+        true
+    }
+
+    fn count_dropped(&mut self, index: SessionIndex) {
+        self.counters.dropped_queue_full += 1;
+        if let Some(backlog) = &mut self.sessions[index.0 as usize].backlog {
+            backlog.dropped += 1;
+        }
+    }
+
+    /// Counts a message that has expired in a session's queue, or in that of a group.
+    pub(in crate::broker) fn count_expired(&mut self, session: Option<SessionIndex>) {
+        self.counters.dropped_expired += 1;
+        let session = session.map(|index| &mut self.sessions[index.0 as usize]);
+        if let Some(backlog) = session.and_then(|session| session.backlog.as_mut()) {
+            backlog.expired += 1;
+        }
+    }
+
+    /// A message was taken out of a session's queue, for good.
+    fn let_go(&mut self, index: SessionIndex, item: &Queued) {
+        let size = u64::from(item.size);
+        self.queued_bytes -= size;
+        if item.body.is_some() {
+            self.hot_bytes -= size;
+        }
+        let key = self.sessions[index.0 as usize].key();
+        self.forget(item, key);
+    }
+
+    /// The message of the same topic that waits for a bridge which keeps only the newest. One on disk does not make room for one that is not.
+    pub(in crate::broker) fn older_waiting(
+        &self,
+        index: SessionIndex,
+        topic: &str,
+        stored: bool,
+    ) -> Option<Older> {
+        let session = &self.sessions[index.0 as usize];
+        let latest = &session.backlog.as_ref()?.latest;
+        let item = session.queue.find(*latest.newest.get(topic)?)?;
+        let (seq, size) = (item.seq, u64::from(item.size));
+        (stored || !item.is_stored()).then_some(Older { seq, size })
+    }
+
+    /// A newer message takes the place of one that waits.
+    pub(in crate::broker) fn supersede(&mut self, index: SessionIndex, older: Option<Older>) {
+        let Some(older) = older else { return };
+        let session = &mut self.sessions[index.0 as usize];
+        let Some(item) = session.queue.remove(older.seq) else {
+            return;
+        };
+        if let Some(backlog) = &mut session.backlog {
+            backlog.superseded += 1;
+        }
+        self.counters.superseded += 1;
+        self.let_go(index, &item);
+    }
+
+    /// Notes a message that is about to wait for a session, the newest of its topic.
+    pub(in crate::broker) fn note_newest(&mut self, index: SessionIndex, topic: &str, seq: Seq) {
+        let session = &mut self.sessions[index.0 as usize];
+        let Some(latest) = session.backlog.as_mut().map(|backlog| &mut backlog.latest) else {
+            return;
+        };
+        if !latest.keeps(topic) {
+            return;
+        }
+        let queue = &session.queue;
+        if latest.newest.len() > 2 * queue.len() + SPARE_TOPICS && !latest.is_learning() {
+            latest.newest.retain(|_, seq| queue.find(*seq).is_some());
+            latest.newest.shrink_to(2 * queue.len());
+        }
+        match latest.newest.get_mut(topic) {
+            Some(newest) => *newest = seq,
+            None => {
+                latest.newest.insert(topic.into(), seq);
+            }
+        }
+    }
+
+    /// Reads the next run of messages whose topics are not known, unless one is being read.
+    pub(in crate::broker) fn learn(&mut self, index: SessionIndex) {
+        let mut known = Vec::new();
+        let (key, is_on_disk) = (self.sessions[index.0 as usize].key(), &self.gate);
+        let session = &mut self.sessions[index.0 as usize];
+        let Some(latest) = session.backlog.as_mut().map(|backlog| &mut backlog.latest) else {
+            return;
+        };
+        if latest.is_reading || !latest.is_learning() {
+            return;
+        }
+        let mut seqs: Vec<Seq> = Vec::new();
+        let mut waits = false;
+        if !latest.unread_inflight.is_empty() {
+            let run = latest.unread_inflight.len().min(RUN / 8);
+            seqs = latest.unread_inflight.drain(..run).collect();
+        } else {
+            let (mut bytes, mut last) = (0, None);
+            let items = session.queue.messages_from(latest.unread.start);
+            for item in items.take_while(|item| item.seq < latest.unread.end) {
+                if let Some(body) = &item.body {
+                    known.push((item.seq, Some(body.clone())));
+                } else if !is_on_disk.is_durable(item.seq) {
+                    waits = true;
+                    break;
+                } else {
+                    bytes += u64::from(item.size);
+                    seqs.push(item.seq);
+                }
+                last = Some(item.seq);
+                if seqs.len() + known.len() >= RUN || bytes >= RUN_BYTES {
+                    break;
+                }
+            }
+            match last {
+                Some(Seq(last)) => latest.unread.start = Seq(last + 1),
+                None if !waits => latest.unread.start = latest.unread.end,
+                None => {}
+            }
+        }
+        latest.is_reading = !seqs.is_empty();
+        let (serial, goes_on) = (latest.round, latest.is_learning());
+        if !seqs.is_empty() {
+            let owner = Owner::Topics(index);
+            self.counters.bodies_fetched += seqs.len() as u64;
+            self.fetches.push(Fetch {
+                owner,
+                key,
+                serial,
+                seqs,
+            });
+        } else if goes_on {
+            let at = self.now.uptime + if waits { RETRY_MS } else { 0 };
+            self.timers.set(at, Timer::Topics(index, key));
+        }
+        self.note_topics(index, &known);
+    }
+
+    /// Goes on reading topics.
+    pub(in crate::broker) fn check_topics(&mut self, index: SessionIndex, key: QueueKey) {
+        let session = self.sessions.get(index.0 as usize);
+        if session.is_some_and(|session| session.key() == key) {
+            self.learn(index);
+            self.touch_session(index);
+        }
+    }
+
+    /// Takes bodies that were read for their topics.
+    pub(in crate::broker) fn learned(
+        &mut self,
+        index: SessionIndex,
+        fetch: &Fetch,
+        bodies: &[(Seq, Option<Message>)],
+    ) {
+        let session = self.sessions.get_mut(index.0 as usize);
+        let session = session.filter(|session| session.key() == fetch.key);
+        let backlog = session.and_then(|session| session.backlog.as_mut());
+        let Some(backlog) = backlog.filter(|it| it.latest.round == fetch.serial) else {
+            return;
+        };
+        backlog.latest.is_reading = false;
+        self.note_topics(index, bodies);
+        self.learn(index);
+        self.touch_session(index);
+    }
+
+    /// Of messages whose topics have become known, only the newest stays.
+    fn note_topics(&mut self, index: SessionIndex, bodies: &[(Seq, Option<Message>)]) {
+        for (seq, body) in bodies {
+            let session = &mut self.sessions[index.0 as usize];
+            let latest = session.backlog.as_mut().map(|backlog| &mut backlog.latest);
+            let (Some(latest), Some(body)) = (latest, body) else {
+                continue;
+            };
+            let topic = body.topic();
+            if !latest.keeps(topic) {
+                continue;
+            }
+            let known = latest.newest.get(topic).copied().unwrap_or(*seq);
+            let (older, newer) = (known.min(*seq), known.max(*seq));
+            latest.newest.insert(topic.into(), newer);
+            let replaces = session.queue.find(newer).is_none_or(Queued::is_stored);
+            let older = session
+                .queue
+                .find(older)
+                .filter(|item| item.seq != newer && (replaces || !item.is_stored()));
+            let older = older.map(|item| Older {
+                seq: item.seq,
+                size: u64::from(item.size),
+            });
+            self.supersede(index, older);
+        }
+    }
+}

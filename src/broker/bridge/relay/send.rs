@@ -1,0 +1,341 @@
+//! From the broker to the upstream.
+
+use super::Relay;
+use crate::broker::bridge::rules::{SendRetained, remote_topic};
+use crate::broker::bridge::{Leave, Upstream};
+use crate::broker::connection::Alias;
+use crate::broker::route::lower;
+use crate::broker::{Broker, ack, marks};
+use crate::clock::Now;
+use crate::wire::packet::{Ack, ConnAck, Publish, RetainHandling, Subscribe, SubscribeOptions};
+use crate::wire::{
+    Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
+};
+
+/// Nothing more is taken from the broker while this much waits for the upstream, in bytes.
+const FILL_BYTES: usize = 256 * 1024;
+/// Filters in one SUBSCRIBE: AWS IoT Core takes eight.
+const SUBSCRIBE_FILTERS: usize = 8;
+/// A topic that is not longer, in bytes, is shorter than the property that would stand for it.
+const ALIAS_BYTES: usize = 3;
+
+impl Relay {
+    /// Appends what the broker has for the upstream to `out`; whether nothing more should be read from the upstream for now. Call it when the
+    /// connection was touched and all of `out` has been written, until it adds nothing.
+    ///
+    /// # Errors
+    /// The connection should be left.
+    pub fn take_output(
+        &mut self,
+        broker: &mut Broker,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Result<bool, Leave> {
+        loop {
+            if self.inbox.is_empty() {
+                let output = broker.take_output(self.id, &mut self.inbox, now);
+                self.closing = output.close;
+                if self.inbox.is_empty() {
+                    return if output.close {
+                        Err(Leave::Ended(ReasonCode::UnspecifiedError))
+                    } else if out.is_empty()
+                        && self.has_heard_all(broker)
+                        && broker.is_taken(self.id)
+                    {
+                        Err(Leave::Finished)
+                    } else {
+                        Ok(output.pause)
+                    };
+                }
+            }
+            if self.is_held_back() || out.len() >= FILL_BYTES {
+                return Ok(broker.should_pause(self.id));
+            }
+            let inbox = std::mem::take(&mut self.inbox);
+            let used = self.hand_on(&inbox, broker, out, now)?;
+            self.inbox = inbox;
+            self.inbox.drain(..used);
+        }
+    }
+
+    /// Whether what the broker has must wait for the upstream to answer SUBSCRIBEs.
+    fn is_held_back(&self) -> bool {
+        !self.subscribes.is_empty() && !self.closing
+    }
+
+    /// Hands packets of the broker on, which are always whole; how many bytes they were.
+    fn hand_on(
+        &mut self,
+        bytes: &[u8],
+        broker: &mut Broker,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Result<usize, Leave> {
+        let mut used = 0;
+        while let Some(length) = codec::frame_len(&bytes[used..], codec::MAX_PACKET_SIZE)? {
+            let packet = codec::decode(&bytes[used..used + length], ProtocolVersion::V5)?;
+            self.send(packet, broker, out, now)?;
+            used += length;
+            if self.is_held_back() {
+                break;
+            }
+        }
+        Ok(used)
+    }
+
+    /// Hands one packet of the broker on.
+    fn send(
+        &mut self,
+        packet: Packet<'_>,
+        broker: &mut Broker,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Result<(), Leave> {
+        match packet {
+            Packet::Publish(publish) => self.send_publish(&publish, broker, out, now)?,
+            Packet::PubRel(pubrel) => self.send_pubrel(&pubrel, broker, out, now),
+            Packet::ConnAck(connack) => self.connected(&connack, broker, out, now)?,
+            Packet::Disconnect(end) if end.reason == ReasonCode::ServerShuttingDown => {
+                return Err(Leave::ShuttingDown);
+            }
+            Packet::Disconnect(end) => return Err(Leave::Ended(end.reason)),
+            answer => codec::encode(&answer, self.upstream.version, out),
+        }
+        Ok(())
+    }
+
+    fn send_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        broker: &mut Broker,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Result<(), Leave> {
+        let Upstream {
+            session_present,
+            retain_available,
+            maximum_qos,
+            ..
+        } = self.upstream;
+        let rule = remote_topic(&self.bridge.rules, publish.topic, &mut self.name);
+        let qos = rule.map_or(publish.qos, |rule| lower(publish.qos, rule.qos()));
+        let qos = lower(qos, maximum_qos);
+        let keeps = rule.is_none_or(|rule| rule.keeps_retain());
+        let sent = Publish {
+            // To a session that is new the message is, too.
+            dup: publish.dup && session_present,
+            qos,
+            retain: publish.retain && retain_available && keeps,
+            packet_id: publish.packet_id.filter(|_| qos != QoS::AtMostOnce),
+            ..*publish
+        };
+        let refusal = if rule.is_none() {
+            Some("no rule of the bridge fits it any more, or its name would be too long")
+        } else if !self.encode(&sent, out) {
+            Some("it is larger than the upstream takes")
+        } else {
+            None
+        };
+        let Some(packet_id) = publish.packet_id else {
+            broker.counters.bridge_messages_set_aside += u64::from(refusal.is_some());
+            return Ok(());
+        };
+        if let Some(why) = refusal {
+            return self.set_aside(packet_id, why, broker, now);
+        }
+        if qos != publish.qos {
+            self.lowered.insert(packet_id);
+        }
+        if qos != QoS::AtMostOnce {
+            self.await_answer(packet_id, now);
+        } else if publish.qos == QoS::AtLeastOnce {
+            self.lowered.remove(&packet_id);
+            broker.receive(
+                self.id,
+                Packet::PubAck(ack(packet_id, ReasonCode::Success)),
+                now,
+            );
+        } else {
+            broker.receive(
+                self.id,
+                Packet::PubRec(ack(packet_id, ReasonCode::Success)),
+                now,
+            );
+        }
+        Ok(())
+    }
+
+    /// Appends a message to `out` under the name the upstream knows it by, and with what is stamped on it; false if it is larger than the upstream takes.
+    fn encode(&mut self, publish: &Publish<'_>, out: &mut Vec<u8>) -> bool {
+        let Relay {
+            name,
+            scratch,
+            stamp,
+            upstream,
+            aliases,
+            ..
+        } = self;
+        let version = upstream.version;
+        let stamp = stamp.as_properties();
+        let most = upstream.maximum_packet_size.min(codec::MAX_PACKET_SIZE) as usize;
+        // Whether it fits does not hang on the aliases there are: a message that has been sent can be sent again. What only spares repetitions and loops is
+        // left out if the message does not fit with it.
+        let mut bare = PropertiesBuf::new();
+        let mut publish = *publish;
+        let mut length = stamped_len(&publish, name, stamp, scratch, version);
+        if length > most {
+            publish.properties = marks::without(publish.properties, &mut bare);
+            length = stamped_len(&publish, name, stamp, scratch, version);
+        }
+        if length > most {
+            return false;
+        }
+        // Setting an alias makes the packet longer: by the property, and by a byte for each of two lengths.
+        let alias = if name.len() > ALIAS_BYTES && length + ALIAS_BYTES + 2 <= most {
+            aliases.name(name)
+        } else {
+            Alias::None
+        };
+        let topic = if matches!(alias, Alias::Use(_)) {
+            ""
+        } else {
+            name
+        };
+        let sent = stamped(&publish, topic, alias, stamp, scratch);
+        codec::encode_publish(&sent, version, out);
+        true
+    }
+
+    /// PUBREL for a message the upstream has not received under this identifier, because it went with a lower QoS or to a session that is gone, is
+    /// answered in its place.
+    fn send_pubrel(&mut self, pubrel: &Ack<'_>, broker: &mut Broker, out: &mut Vec<u8>, now: Now) {
+        let packet_id = pubrel.packet_id;
+        let gone = !self.upstream.session_present && !self.received.contains(&packet_id);
+        let lowered = self.lowered.remove(&packet_id);
+        if lowered || gone || self.upstream.maximum_qos != QoS::ExactlyOnce {
+            let answer = Packet::PubComp(ack(packet_id, ReasonCode::Success));
+            return broker.receive(self.id, answer, now);
+        }
+        self.await_answer(packet_id, now);
+        codec::encode(&Packet::PubRel(*pubrel), self.upstream.version, out);
+    }
+
+    fn await_answer(&mut self, packet_id: PacketId, now: Now) {
+        if self.awaiting.is_empty() {
+            self.progress = now.uptime;
+        }
+        self.awaiting.insert(packet_id);
+    }
+
+    /// The broker has the bridge connected, and what was forgotten for it is off the disk: the upstream may begin to send.
+    fn connected(
+        &mut self,
+        connack: &ConnAck<'_>,
+        broker: &mut Broker,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Result<(), Leave> {
+        if connack.reason.is_error() {
+            return Err(Leave::Ended(connack.reason));
+        }
+        self.release(broker, out);
+        broker.replay_to_bridge(self.id, &self.bridge);
+        let subscribed = std::mem::replace(&mut self.subscribed, true);
+        let bridge = std::sync::Arc::clone(&self.bridge);
+        let mut filters: Vec<(&str, SubscribeOptions)> = Vec::new();
+        for rule in bridge.rules.iter().filter(|rule| rule.goes_in()) {
+            if subscribed && rule.send_retained() != SendRetained::Always {
+                continue;
+            }
+            let filter = rule.remote_filter();
+            if !self.upstream.wildcards && filter.contains(['+', '#']) {
+                self.miss(filter, "it takes no wildcards");
+                continue;
+            }
+            let options = SubscribeOptions {
+                qos: rule.qos(),
+                no_local: true,
+                retain_as_published: true,
+                retain_handling: match rule.send_retained() {
+                    SendRetained::IfNew => RetainHandling::IfNew,
+                    SendRetained::Always => RetainHandling::OnSubscribe,
+                    SendRetained::Never => RetainHandling::Never,
+                },
+            };
+            filters.push((filter, options));
+        }
+        self.tell_what_is_missed(broker);
+        let mut number = u16::MAX;
+        for filters in filters.chunks(SUBSCRIBE_FILTERS) {
+            // The broker counts the identifiers of deliveries upwards from 1.
+            let free = (1..=number)
+                .rev()
+                .filter_map(PacketId::new)
+                .find(|id| !broker.is_used(self.id, *id));
+            let Some(packet_id) = free else { break };
+            number = packet_id.get() - 1;
+            let subscribe = Subscribe {
+                packet_id,
+                properties: Properties::EMPTY,
+                filters: filters.to_vec(),
+            };
+            let names = filters.iter().map(|(filter, _)| (*filter).to_owned());
+            self.subscribes.insert(packet_id, names.collect());
+            codec::encode(&Packet::Subscribe(subscribe), self.upstream.version, out);
+        }
+        self.progress = now.uptime;
+        Ok(())
+    }
+
+    /// What the upstream may hold as received since an earlier stay is released: before that, nothing new has these identifiers. Nobody waits for it, so an
+    /// upstream that does not answer for an identifier it does not know is no worse for that.
+    fn release(&mut self, broker: &mut Broker, out: &mut Vec<u8>) {
+        if self.upstream.maximum_qos != QoS::ExactlyOnce && !self.releasing.is_empty() {
+            self.releasing.clear();
+            broker.released(&self.bridge);
+        }
+        let mut ids: Vec<PacketId> = self.releasing.iter().copied().collect();
+        ids.sort_unstable();
+        for packet_id in ids {
+            let pubrel = Packet::PubRel(ack(packet_id, ReasonCode::Success));
+            codec::encode(&pubrel, self.upstream.version, out);
+        }
+    }
+}
+
+/// A message under this topic, with an alias and what the bridge stamps on each before and behind its own properties, which are put together in `scratch`.
+fn stamped<'b>(
+    publish: &Publish<'b>,
+    topic: &'b str,
+    alias: Alias,
+    stamp: Properties<'_>,
+    scratch: &'b mut PropertiesBuf,
+) -> Publish<'b> {
+    let mut properties = publish.properties;
+    if alias != Alias::None || !stamp.is_empty() {
+        scratch.clear();
+        if let Alias::Set(alias) | Alias::Use(alias) = alias {
+            scratch.push(Property::TopicAlias(alias));
+        }
+        scratch.extend(properties);
+        scratch.extend(stamp);
+        properties = scratch.as_properties();
+    }
+    Publish {
+        topic,
+        properties,
+        ..*publish
+    }
+}
+
+/// The length of such a message without an alias.
+fn stamped_len(
+    publish: &Publish<'_>,
+    topic: &str,
+    stamp: Properties<'_>,
+    scratch: &mut PropertiesBuf,
+    version: ProtocolVersion,
+) -> usize {
+    let plain = stamped(publish, topic, Alias::None, stamp, scratch);
+    codec::publish_len(&plain, version)
+}

@@ -1,0 +1,264 @@
+//! Marks: what brokers of this kind tell each other of a message over MQTT 5, in user properties, so that none is taken twice and none goes in circles.
+
+use std::fmt::Write as _;
+use std::num::NonZeroU64;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::message::Parts;
+use super::record::Seq;
+use super::{Broker, ConnectionId};
+use crate::wire::{Properties, PropertiesBuf, Property};
+
+/// In a CONNECT: the client is a bridge, and messages to it are marked.
+pub(super) const BRIDGE: &str = "tidegate-bridge";
+/// What the names of all marks begin with.
+pub(super) const PREFIX: &str = "tidegate-";
+/// The identity of a message, in 16 hexadecimal digits: it has the same on every way and however often it is sent.
+const ID: &str = "tidegate-id";
+/// The brokers a message has come through, the first one first, each in 16 hexadecimal digits.
+const PATH: &str = "tidegate-path";
+
+/// Brokers a message may have come through. One that has come through more goes in a circle in which some do not know marks, or not their own.
+const MAX_HOPS: usize = 16;
+
+/// The marks of a message that comes in.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Marks {
+    pub id: Option<NonZeroU64>,
+    /// Brokers it has come through.
+    hops: usize,
+    /// This broker is one of them.
+    seen: bool,
+    /// There is something to be taken off.
+    stale: bool,
+}
+
+impl Marks {
+    /// Takes note of a user property. `own` is the identity of this broker.
+    pub fn read(&mut self, name: &str, value: &str, own: u64) {
+        match name {
+            ID => {
+                self.stale = true;
+                self.id = number(value).and_then(NonZeroU64::new).or(self.id);
+            }
+            PATH => match hops(value) {
+                Some(hops) => {
+                    self.seen |= hops.clone().any(|hop| hop == own);
+                    self.hops += hops.count();
+                }
+                None => self.stale = true,
+            },
+            _ => {}
+        }
+    }
+
+    /// Whether the message has come over a bridge of a broker of this kind.
+    pub fn is_bridged(&self) -> bool {
+        self.hops > 0
+    }
+
+    /// Whether the message goes in a circle.
+    pub fn is_circling(&self) -> bool {
+        self.seen || self.hops > MAX_HOPS
+    }
+
+    /// The properties that stay with the message: without its identity, which stands beside them, and without paths that are none. `copy` is used as
+    /// in [`Properties::forwardable`].
+    pub fn take_off<'b>(
+        &self,
+        properties: Properties<'b>,
+        copy: &'b mut PropertiesBuf,
+    ) -> Properties<'b> {
+        if !self.stale {
+            return properties;
+        }
+        keep(properties, copy, |name, value| {
+            name != ID && (name != PATH || hops(value).is_some())
+        });
+        copy.as_properties()
+    }
+}
+
+/// What is added to a message for a client that is a bridge.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    broker: u64,
+    /// Its identity, which a message of QoS 0 has not.
+    id: Option<NonZeroU64>,
+}
+
+impl Mark {
+    /// Appends the properties of a message to `out`, with this mark.
+    pub fn put(&self, properties: Properties<'_>, out: &mut PropertiesBuf) {
+        let mut path = String::new();
+        for (name, value) in properties.user_properties() {
+            if let Some(hops) = hops(value).filter(|_| name == PATH) {
+                hops.for_each(|hop| put_number(&mut path, hop));
+            }
+        }
+        put_number(&mut path, self.broker);
+        keep(properties, out, |name, _| name != ID && name != PATH);
+        if let Some(id) = self.id {
+            let mut text = String::new();
+            put_number(&mut text, id.get());
+            out.push(Property::UserProperty(ID, &text));
+        }
+        out.push(Property::UserProperty(PATH, &path));
+    }
+}
+
+/// The properties without any mark, for an upstream that takes no more bytes.
+pub(super) fn without<'b>(
+    properties: Properties<'_>,
+    copy: &'b mut PropertiesBuf,
+) -> Properties<'b> {
+    keep(properties, copy, |name, _| name != ID && name != PATH);
+    copy.as_properties()
+}
+
+impl Broker {
+    /// The mark of a message for a connection; `None` if its client is no bridge. `seq` is its place in the order, which one of QoS 0 has not.
+    pub(super) fn mark(
+        &self,
+        id: ConnectionId,
+        parts: &Parts<'_>,
+        seq: Option<Seq>,
+    ) -> Option<Mark> {
+        if !self.connections[id.0 as usize].marked {
+            return None;
+        }
+        let broker = self.settings.identity;
+        let id = seq.and_then(|seq| {
+            let named = [
+                &seq.0.to_le_bytes()[..],
+                parts.topic.as_bytes(),
+                parts.payload,
+            ];
+            parts.id.or_else(|| NonZeroU64::new(digest(broker, &named)))
+        });
+        Some(Mark { broker, id })
+    }
+}
+
+/// A number that stands for these byte strings, one after the other; another one for each broker.
+pub(super) fn digest(broker: u64, strings: &[&[u8]]) -> u64 {
+    strings
+        .iter()
+        .fold(broker, |seed, bytes| xxh3_64_with_seed(bytes, seed))
+}
+
+/// Appends the properties to `out`, of the user properties only those wanted.
+fn keep(
+    properties: Properties<'_>,
+    out: &mut PropertiesBuf,
+    is_wanted: impl Fn(&str, &str) -> bool,
+) {
+    for property in properties.iter() {
+        match property {
+            Property::UserProperty(name, value) if !is_wanted(name, value) => {}
+            property => out.push(property),
+        }
+    }
+}
+
+/// The brokers of a path; `None` if it is none.
+fn hops(path: &str) -> Option<impl Iterator<Item = u64> + Clone> {
+    let words = path
+        .split([' ', ','])
+        .filter(|word| !word.is_empty())
+        .map(number);
+    let is_path = words.clone().all(|hop| hop.is_some()) && words.clone().next().is_some();
+    is_path.then(|| words.flatten())
+}
+
+/// Reads exactly 16 hexadecimal digits.
+fn number(text: &str) -> Option<u64> {
+    let digits = text.len() == 16 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    u64::from_str_radix(text, 16).ok().filter(|_| digits)
+}
+
+fn put_number(out: &mut String, number: u64) {
+    if !out.is_empty() {
+        out.push(' ');
+    }
+    // Writing to a String cannot fail.
+    let _ = write!(out, "{number:016x}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(user: &[(&str, &str)]) -> PropertiesBuf {
+        let mut properties = PropertiesBuf::new();
+        properties.push(Property::ContentType("text"));
+        for (name, value) in user {
+            properties.push(Property::UserProperty(name, value));
+        }
+        properties
+    }
+
+    fn read(user: &[(&str, &str)]) -> Marks {
+        let mut marks = Marks::default();
+        for (name, value) in user {
+            marks.read(name, value, 0xA);
+        }
+        marks
+    }
+
+    #[test]
+    fn a_path_is_read_strictly() {
+        let two = "000000000000000b,000000000000000C";
+        let marks = read(&[(PATH, two)]);
+        assert!(marks.is_bridged() && !marks.is_circling() && marks.hops == 2);
+        assert!(read(&[(PATH, "000000000000000b 000000000000000a")]).is_circling());
+        for bad in ["", " ", "a", "+00000000000000a", "000000000000000a x"] {
+            let marks = read(&[(PATH, bad)]);
+            assert!(!marks.is_bridged() && !marks.is_circling(), "{bad:?}");
+        }
+        let long = ["000000000000000b"; MAX_HOPS + 1].join(" ");
+        assert!(!read(&[(PATH, &long[17..])]).is_circling());
+        assert!(read(&[(PATH, &long)]).is_circling());
+    }
+
+    #[test]
+    fn what_is_no_mark_of_the_message_itself_is_taken_off() {
+        let user = [
+            ("k", "v"),
+            (ID, "0000000000000007"),
+            (PATH, "000000000000000b"),
+            (PATH, "nonsense"),
+        ];
+        let marks = read(&user);
+        assert_eq!(marks.id, NonZeroU64::new(7));
+        let (all, mut copy) = (block(&user), PropertiesBuf::new());
+        let left = marks.take_off(all.as_properties(), &mut copy);
+        assert_eq!(left, block(&[user[0], user[2]]).as_properties());
+        assert_eq!(read(&[(ID, "0000000000000000")]).id, None);
+        assert_eq!(read(&[(ID, "7")]).id, None);
+    }
+
+    #[test]
+    fn a_mark_replaces_the_marks_of_before_and_lengthens_the_path() {
+        let mark = Mark {
+            broker: 0xC,
+            id: NonZeroU64::new(7),
+        };
+        let before = block(&[
+            (PATH, "000000000000000a,000000000000000b"),
+            (ID, "1111111111111111"),
+            ("k", "v"),
+        ]);
+        let mut out = PropertiesBuf::new();
+        mark.put(before.as_properties(), &mut out);
+        let path = "000000000000000a 000000000000000b 000000000000000c";
+        let expected = block(&[("k", "v"), (ID, "0000000000000007"), (PATH, path)]);
+        assert_eq!(out.as_properties(), expected.as_properties());
+        let mut bare = PropertiesBuf::new();
+        assert_eq!(
+            without(out.as_properties(), &mut bare),
+            block(&[("k", "v")]).as_properties()
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! The proxy of a bridge: one URL, and a file for its password.
+
+use super::listener::path;
+use super::tree::Section;
+use crate::net::bridge::{Address, Password, Proxy, ProxyKind};
+
+const EXPECTED: &str =
+    "a proxy such as \"http://proxy.example.org:3128\" or \"socks5://user:password@10.0.0.1:1080\"";
+
+/// The longest user name or password SOCKS5 can say, in bytes.
+const SOCKS_TEXT: usize = 255;
+
+/// The proxy of a bridge, if it has one.
+pub(super) fn proxy(s: &mut Section<'_, '_>) -> Option<Proxy> {
+    let has_proxy = s.has("proxy");
+    // What is wrong is told without the value: there may be a password in it.
+    let text = s.optional("proxy", EXPECTED, |value| {
+        value.as_text().map(str::to_owned)
+    });
+    let file = path(s, "proxy_password_file");
+    let text = text.ok().flatten();
+    let parsed = text.as_deref().and_then(parse);
+    let Some(url) = parsed else {
+        if text.is_some() {
+            s.reject(
+                "proxy",
+                format!("is no URL of a proxy; expected {EXPECTED}"),
+            );
+        } else if file.is_some() && !has_proxy {
+            s.reject("proxy_password_file", "there is no proxy");
+        }
+        return None;
+    };
+    let login = match (url.user, url.password, file) {
+        (Some(_), Some(_), Some(_)) => {
+            let what = "there is a password in proxy, too; expected one of them";
+            s.reject("proxy_password_file", what);
+            None
+        }
+        (None, _, Some(_)) => {
+            let what = "proxy has no user name; expected one, as in \"http://user@host:port\"";
+            s.reject("proxy_password_file", what);
+            None
+        }
+        (Some(user), None, Some(file)) => Some((user, Password::In(file))),
+        (Some(user), password, None) => Some((user, Password::Is(password.unwrap_or_default()))),
+        (None, _, None) => None,
+    };
+    if url.kind == ProxyKind::Socks5 {
+        let is_good = |text: &str| (1..=SOCKS_TEXT).contains(&text.len());
+        let parts = login.iter().flat_map(|(user, password)| {
+            let password = match password {
+                Password::Is(password) => Some(password.as_str()),
+                Password::In(_) => None,
+            };
+            [Some(user.as_str()), password].into_iter().flatten()
+        });
+        if !parts.into_iter().all(is_good) {
+            let what = "SOCKS5 takes user names and passwords of 1 to 255 bytes";
+            s.reject("proxy", what);
+        }
+    } else if login.as_ref().is_some_and(|(user, _)| user.contains(':')) {
+        s.reject("proxy", "an HTTP proxy takes no user name with a colon");
+    }
+    Some(Proxy {
+        kind: url.kind,
+        address: url.address,
+        login,
+    })
+}
+
+struct Url {
+    kind: ProxyKind,
+    address: Address,
+    user: Option<String>,
+    password: Option<String>,
+}
+
+fn parse(text: &str) -> Option<Url> {
+    let (scheme, rest) = text.split_once("://")?;
+    let kind = match scheme {
+        "http" => ProxyKind::Http,
+        "socks5" => ProxyKind::Socks5,
+        _ => return None,
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (login, place) = match rest.rsplit_once('@') {
+        Some((login, place)) => (Some(login), place),
+        None => (None, rest),
+    };
+    let (user, password) = match login.map(|login| login.split_once(':').unwrap_or((login, ""))) {
+        None => (None, None),
+        Some((user, password)) => {
+            let user = unescaped(user).filter(|user| !user.is_empty())?;
+            let password = unescaped(password)?;
+            (Some(user), Some(password).filter(|it| !it.is_empty()))
+        }
+    };
+    let (host, port) = place.rsplit_once(':')?;
+    let host = match host.strip_prefix('[') {
+        Some(v6) => {
+            let v6 = v6.strip_suffix(']')?;
+            v6.parse::<std::net::Ipv6Addr>().ok()?;
+            v6
+        }
+        None => host,
+    };
+    let is_good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    (!host.is_empty() && host.chars().all(is_good)).then(|| Url {
+        kind,
+        address: Address {
+            host: host.to_owned(),
+            port,
+        },
+        user,
+        password,
+    })
+}
+
+/// The text with each `%XX` as the byte it stands for; `None` if that is no UTF-8, or has a control character.
+fn unescaped(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        if *first != b'%' {
+            bytes.push(*first);
+            rest = tail;
+            continue;
+        }
+        let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
+        let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        bytes.push(u8::from_str_radix(digits, 16).ok().filter(|_| is_hex)?);
+        rest = &tail[2..];
+    }
+    let text = String::from_utf8(bytes).ok()?;
+    (!text.chars().any(char::is_control)).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_an_url_with_a_login_or_without() {
+        let url = parse("socks5://me:p%40ss%3a@[::1]:1080").expect("good");
+        assert_eq!(url.kind, ProxyKind::Socks5);
+        assert_eq!(url.address.to_string(), "[::1]:1080");
+        assert_eq!(url.user.as_deref(), Some("me"));
+        assert_eq!(url.password.as_deref(), Some("p@ss:"));
+        let url = parse("http://proxy.example:3128/").expect("good");
+        assert_eq!((url.kind, url.user), (ProxyKind::Http, None));
+        assert_eq!(url.address.to_string(), "proxy.example:3128");
+        let url = parse("http://me@proxy:1").expect("good");
+        assert_eq!((url.user.as_deref(), url.password), (Some("me"), None));
+    }
+
+    #[test]
+    fn what_is_none_is_refused() {
+        for bad in [
+            "proxy:3128",
+            "https://proxy:3128",
+            "http://proxy",
+            "http://proxy:0",
+            "http://:3128",
+            "http://me%4@proxy:1",
+            "http://me%0a@proxy:1",
+            "http://@proxy:1",
+            "http://pro xy:1",
+            "http://[proxy]:1",
+        ] {
+            assert!(parse(bad).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The addresses of a bridge: which one comes next, what is known of each, and when a better one than the connected one may be gone back to.
+
+use std::future::pending;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::{BridgeSettings, FAREWELL};
+use crate::broker::bridge::Standing;
+use crate::clock::Stopwatch;
+use crate::net::core::Core;
+use crate::wire::ProtocolVersion;
+
+/// How long the first round of probes waits for the first connection, at most.
+const FIRST_PROBES: Duration = Duration::from_secs(1);
+
+/// What is known of each address, in the order of the configuration.
+#[derive(Debug)]
+pub(super) struct Addresses {
+    core: Arc<Core>,
+    settings: BridgeSettings,
+    known: Mutex<Vec<Known>>,
+    changed: Notify,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    standing: Standing,
+    /// Since when it has answered every probe.
+    good: Option<Stopwatch>,
+}
+
+impl Addresses {
+    pub fn new(core: Arc<Core>, settings: BridgeSettings) -> Addresses {
+        let unknown = Known {
+            standing: Standing::Unknown,
+            good: None,
+        };
+        let addresses = Addresses {
+            known: Mutex::new(vec![unknown; settings.addresses.len()]),
+            changed: Notify::new(),
+            core,
+            settings,
+        };
+        addresses.publish();
+        addresses
+    }
+
+    /// The addresses to try, the next one first: as they are written, or beginning with the one after that which was connected last.
+    pub fn order(&self) -> Vec<usize> {
+        let all = &self.settings.addresses;
+        let mut order: Vec<usize> = (0..all.len()).collect();
+        if self.settings.round_robin {
+            let mut entered = self.core.enter(None);
+            let record = entered.broker().bridge_record(&self.settings.bridge.name);
+            let home = record.and_then(|record| {
+                all.iter()
+                    .position(|address| *address.to_string() == *record.home)
+            });
+            order.rotate_left(home.map_or(0, |home| (home + 1) % all.len()));
+        }
+        order
+    }
+
+    /// Notes what was found out about an address.
+    pub fn note(&self, at: usize, standing: Standing) {
+        {
+            let mut known = self.known();
+            let known = &mut known[at];
+            known.good = match standing {
+                Standing::Reachable => known.good.take().or_else(|| Some(Stopwatch::start())),
+                Standing::Unknown | Standing::Connected | Standing::Unreachable(_) => None,
+            };
+            if known.standing == standing {
+                return;
+            }
+            let bridge = &*self.settings.bridge.name;
+            let address = &self.settings.addresses[at];
+            match &standing {
+                Standing::Unreachable(why) => {
+                    tracing::warn!(bridge, %address, why, "bridge address unreachable");
+                }
+                standing => tracing::info!(bridge, %address, "bridge address {standing}"),
+            }
+            known.standing = standing;
+        }
+        self.publish();
+        self.changed.notify_one();
+    }
+
+    /// Waits until an address before this one has answered every probe for so long that it may be gone back to; which one. For ever if there is no going
+    /// back.
+    pub async fn better_than(&self, at: usize) -> usize {
+        if self.settings.round_robin {
+            return pending().await;
+        }
+        loop {
+            let hold_down = self.settings.hold_down;
+            let mut next = Duration::from_secs(3600);
+            let waits: Vec<Option<Duration>> = {
+                let known = self.known();
+                let good = known[..at].iter().map(|known| known.good.as_ref());
+                good.map(|good| Some(hold_down.saturating_sub(good?.elapsed())))
+                    .collect()
+            };
+            for (better, wait) in waits.into_iter().enumerate() {
+                match wait {
+                    Some(Duration::ZERO) => return better,
+                    Some(wait) => next = next.min(wait),
+                    None => {}
+                }
+            }
+            tokio::select! {
+                () = sleep(next) => {}
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+
+    /// Probes each address that is not connected, again and again: dials, and closes without a CONNECT, which would take the session over.
+    pub async fn probe(&self) {
+        let interval = self.settings.probe_interval;
+        if interval.is_zero() || self.settings.addresses.len() == 1 {
+            return pending().await;
+        }
+        sleep(interval.min(FIRST_PROBES)).await;
+        loop {
+            let mut probes = JoinSet::new();
+            for (at, address) in self.settings.addresses.iter().enumerate() {
+                if self.known()[at].standing == Standing::Connected {
+                    continue;
+                }
+                let transport = self.settings.transport.clone();
+                let (address, patience) = (address.clone(), self.settings.connect_timeout);
+                let version = self.settings.version.unwrap_or(ProtocolVersion::V5);
+                probes.spawn(async move {
+                    let dialed = transport.dial(&address, version, patience).await;
+                    let answered = match dialed {
+                        Ok(mut stream) => {
+                            let _ = timeout(FAREWELL, stream.shutdown()).await;
+                            Standing::Reachable
+                        }
+                        Err(error) => Standing::Unreachable(error.to_string()),
+                    };
+                    (at, answered)
+                });
+            }
+            while let Some(probed) = probes.join_next().await {
+                // A probe that has panicked has found out nothing.
+                let Ok((at, standing)) = probed else { continue };
+                if self.known()[at].standing != Standing::Connected {
+                    self.note(at, standing);
+                }
+            }
+            sleep(interval).await;
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Vec<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self) {
+        let standings = self
+            .known()
+            .iter()
+            .map(|it| it.standing.clone())
+            .collect::<Vec<_>>();
+        let names = self.settings.addresses.iter().map(ToString::to_string);
+        let all = names.zip(standings).collect();
+        let mut entered = self.core.enter(None);
+        let now = entered.now();
+        let bridge = &self.settings.bridge;
+        entered.broker().set_bridge_addresses(bridge, all, now);
+    }
+}

@@ -1,0 +1,453 @@
+//! How a bridge stays connected: it calls one address after the other, and goes back to a better one without letting the present one go before that.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::time::{sleep, timeout};
+
+use super::addresses::Addresses;
+use super::backoff::Backoff;
+use super::link::{Link, put_disconnect};
+use super::{BridgeSettings, Password};
+use crate::broker::bridge::{Leave, Login, Relay, Speech, Standing, Upstream, told};
+use crate::clock::{self, Stopwatch};
+use crate::net::connection::Stream;
+use crate::net::core::Core;
+use crate::wire::{Packet, ProtocolVersion, ReasonCode, codec};
+
+/// What a bridge knows between two connections.
+pub(super) struct Caller {
+    core: Arc<Core>,
+    settings: BridgeSettings,
+    /// What the upstream was found to speak.
+    speech: Speech,
+    /// How often the upstream closed the connection during this call instead of answering CONNECT.
+    closed: u32,
+    /// The addresses at which all subscriptions have been taken.
+    subscribed: Vec<bool>,
+}
+
+/// An upstream that has accepted.
+struct Accepted {
+    reader: ReadHalf<Box<dyn Stream>>,
+    writer: WriteHalf<Box<dyn Stream>>,
+    upstream: Upstream,
+    /// What came behind its CONNACK.
+    input: Vec<u8>,
+}
+
+/// What came of a CONNECT.
+enum Answer {
+    Accepted(Accepted),
+    /// It has to be said in another way.
+    Again,
+    /// The session has been begun anew, and ended with its connection (MQTT 3.1.1): the one that is kept is begun by the next.
+    Begun,
+}
+
+/// How a call has ended.
+enum Ended {
+    /// This broker shuts down.
+    ShuttingDown,
+    /// There was no connection, and why not.
+    NotConnected(String),
+    /// The connection has ended, and why.
+    Disconnected(String),
+}
+
+/// How a connection has ended.
+enum Served {
+    Ended(Ended),
+    /// A better address has accepted, and the old connection is left.
+    Better(usize, Accepted),
+}
+
+/// What goes on beside a connection.
+#[derive(Default)]
+struct Beside {
+    /// A better address is being called.
+    calling: AtomicBool,
+    /// The connection is gone.
+    alone: AtomicBool,
+}
+
+impl Caller {
+    pub fn new(core: Arc<Core>, settings: BridgeSettings) -> Caller {
+        let names: Vec<String> = settings.addresses.iter().map(ToString::to_string).collect();
+        core.enter(None)
+            .broker()
+            .keep_bridge_addresses(&settings.bridge, &names);
+        Caller {
+            speech: match settings.version {
+                Some(ProtocolVersion::V311 | ProtocolVersion::V31) => Speech::V311Bridge,
+                Some(ProtocolVersion::V5) | None => Speech::V5,
+            },
+            closed: 0,
+            subscribed: vec![false; names.len()],
+            core,
+            settings,
+        }
+    }
+
+    /// Connects again and again, until the broker shuts down.
+    pub async fn stay_connected(&mut self, addresses: &Addresses) {
+        let settings = &self.settings;
+        let mut backoff = Backoff::new(settings.restart_timeout_base, settings.restart_timeout_cap);
+        loop {
+            for at in addresses.order() {
+                let called = Stopwatch::start();
+                let ended = self.call(at, addresses).await;
+                let name = &self.settings.bridge.name;
+                match ended {
+                    Ended::ShuttingDown => return,
+                    Ended::Disconnected(why) => {
+                        tracing::warn!(bridge = &**name, why, "bridge disconnected");
+                        self.tell(&why);
+                        backoff.connected_for(called.elapsed());
+                        break;
+                    }
+                    Ended::NotConnected(why) => {
+                        tracing::warn!(bridge = &**name, why, "bridge not connected");
+                        self.tell(&why);
+                    }
+                }
+            }
+            sleep(backoff.next(clock::seed())).await;
+        }
+    }
+
+    /// Connects to an address and serves the connection, and those to better ones that follow, until there is none.
+    async fn call(&mut self, mut at: usize, addresses: &Addresses) -> Ended {
+        let mut accepted = match self.connect(at).await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                let why = format!("{}: {error}", self.settings.addresses[at]);
+                addresses.note(at, Standing::Unreachable(error.to_string()));
+                return Ended::NotConnected(why);
+            }
+        };
+        loop {
+            match self.serve(at, accepted, addresses).await {
+                Served::Ended(ended) => return ended,
+                Served::Better(better, its) => (at, accepted) = (better, its),
+            }
+        }
+    }
+
+    /// Serves a connection until it ends, or a better address has accepted and it is left.
+    async fn serve(&mut self, at: usize, accepted: Accepted, addresses: &Addresses) -> Served {
+        let address = self.settings.addresses[at].clone();
+        let upstream = accepted.upstream;
+        tracing::info!(bridge = &*self.settings.bridge.name, %address, version = ?upstream.version, present = upstream.session_present, "bridge connected");
+        let relay = {
+            let mut entered = self.core.enter(None);
+            let now = entered.now();
+            let bridge = Arc::clone(&self.settings.bridge);
+            let (address, subscribed) = (address.to_string(), self.subscribed[at]);
+            Relay::open(
+                bridge,
+                upstream,
+                &address,
+                subscribed,
+                entered.broker(),
+                now,
+            )
+        };
+        let Some(relay) = relay else {
+            return Served::Ended(Ended::ShuttingDown);
+        };
+        addresses.note(at, Standing::Connected);
+        let bridge = Arc::clone(&self.settings.bridge);
+        let largest = self.settings.max_packet_size;
+        let core = Arc::clone(&self.core);
+        let mut link = Link::new(core, bridge, relay, largest, accepted.input);
+        let (mut reader, mut writer) = (accepted.reader, accepted.writer);
+        let (ended, better) = self
+            .serve_until_better(at, addresses, &mut link, &mut reader, &mut writer)
+            .await;
+        self.subscribed[at] = link.relay.has_all_subscriptions();
+        if ended.as_ref().is_none_or(Result::is_ok) {
+            link.take_leave(&mut writer).await;
+        }
+        drop(link);
+        match better {
+            Some((better, accepted)) if !matches!(ended, Some(Ok(Leave::ShuttingDown))) => {
+                addresses.note(at, Standing::Reachable);
+                self.change_over(better, accepted, &ended).await
+            }
+            _ => {
+                let why = match ended {
+                    Some(Ok(Leave::ShuttingDown)) => return Served::Ended(Ended::ShuttingDown),
+                    Some(Ok(leave)) => leave.to_string(),
+                    Some(Err(error)) => error.to_string(),
+                    None => "left".to_owned(),
+                };
+                addresses.note(at, Standing::Unreachable(why.clone()));
+                Served::Ended(Ended::Disconnected(format!("{address}: {why}")))
+            }
+        }
+    }
+
+    /// Serves a connection until it ends or a better address has accepted; then what is under way on this one is finished. How it has ended, `None` if it
+    /// goes on all the same, and the better one.
+    async fn serve_until_better(
+        &mut self,
+        at: usize,
+        addresses: &Addresses,
+        link: &mut Link,
+        reader: &mut ReadHalf<Box<dyn Stream>>,
+        writer: &mut WriteHalf<Box<dyn Stream>>,
+    ) -> (Option<io::Result<Leave>>, Option<(usize, Accepted)>) {
+        let beside = Beside::default();
+        let (mut ended, better) = {
+            let better = self.find_better(at, addresses, &beside);
+            tokio::pin!(better);
+            tokio::select! {
+                ended = link.serve(reader, writer) => {
+                    beside.alone.store(true, Ordering::Relaxed);
+                    // If the addresses share sessions, the one that is being called has ended this connection.
+                    let wait = beside.calling.load(Ordering::Relaxed) && !matches!(ended, Ok(Leave::ShuttingDown));
+                    let better = if wait { better.await } else { None };
+                    (Some(ended), better)
+                }
+                better = &mut better => (None, better),
+            }
+        };
+        if let (Some((_, next)), None) = (&better, &ended) {
+            link.finish();
+            let patience = Duration::from_millis(self.settings.bridge.response_timeout_ms);
+            // Nothing is said on the new connection before this one is left.
+            let patience = match next.upstream.keep_alive {
+                0 => patience,
+                seconds => patience.min(Duration::from_secs(seconds.into())),
+            };
+            let finishing = link.serve(reader, writer);
+            ended = timeout(patience, finishing).await.ok();
+        }
+        (ended, better)
+    }
+
+    /// The old connection is left for a better address that has accepted. How it ended shows whether the two share the session.
+    async fn change_over(
+        &mut self,
+        at: usize,
+        accepted: Accepted,
+        ended: &Option<io::Result<Leave>>,
+    ) -> Served {
+        let apart = match ended {
+            Some(Ok(Leave::Disconnected(ReasonCode::SessionTakenOver, _))) => Some(false),
+            // It has answered although another connection had been accepted.
+            Some(Ok(Leave::Finished)) => Some(true),
+            Some(_) => None,
+            None => {
+                let bridge = &*self.settings.bridge.name;
+                tracing::warn!(
+                    bridge,
+                    "not all that was under way could be finished in time: it goes to the better address as well"
+                );
+                None
+            }
+        };
+        let (bridge, address) = (&self.settings.bridge, &self.settings.addresses[at]);
+        let begins_anew = {
+            let mut entered = self.core.enter(None);
+            if let Some(apart) = apart {
+                entered.broker().set_bridge_apart(bridge, apart);
+            }
+            entered.broker().begins_anew(bridge, &address.to_string())
+        };
+        if !begins_anew || !accepted.upstream.session_present {
+            return Served::Better(at, accepted);
+        }
+        // What it has is a session of which nothing is known.
+        drop(accepted);
+        match self.connect(at).await {
+            Ok(accepted) => Served::Better(at, accepted),
+            Err(error) => {
+                let why = format!("{}: {error}", self.settings.addresses[at]);
+                Served::Ended(Ended::Disconnected(why))
+            }
+        }
+    }
+
+    /// Calls each address before this one that has answered for long enough, until one accepts; `None` if the connection was gone when it did not.
+    async fn find_better(
+        &mut self,
+        at: usize,
+        addresses: &Addresses,
+        beside: &Beside,
+    ) -> Option<(usize, Accepted)> {
+        loop {
+            let better = addresses.better_than(at).await;
+            beside.calling.store(true, Ordering::Relaxed);
+            match self.connect(better).await {
+                Ok(accepted) => return Some((better, accepted)),
+                Err(error) => {
+                    let (bridge, address) = (
+                        &*self.settings.bridge.name,
+                        &self.settings.addresses[better],
+                    );
+                    tracing::warn!(bridge, %address, %error, "the better address does not accept");
+                    addresses.note(better, Standing::Unreachable(error.to_string()));
+                }
+            }
+            beside.calling.store(false, Ordering::Relaxed);
+            if beside.alone.load(Ordering::Relaxed) {
+                return None;
+            }
+        }
+    }
+
+    /// Publishes why the bridge is not connected.
+    fn tell(&self, error: &str) {
+        let mut entered = self.core.enter(None);
+        let now = entered.now();
+        let bridge = &self.settings.bridge;
+        entered.broker().set_bridge_state(bridge, Some(error), now);
+    }
+
+    /// Dials, and says CONNECT, in whatever way the upstream understands.
+    async fn connect(&mut self, at: usize) -> io::Result<Accepted> {
+        let mut clean = {
+            let address = self.settings.addresses[at].to_string();
+            let mut entered = self.core.enter(None);
+            entered
+                .broker()
+                .begins_anew(&self.settings.bridge, &address)
+        };
+        let known = self.speech;
+        self.closed = 0;
+        let accepted = loop {
+            match self.try_to_connect(at, clean).await {
+                Ok(Answer::Accepted(accepted)) => break Ok(accepted),
+                Ok(Answer::Again) => {}
+                Ok(Answer::Begun) => clean = false,
+                Err(error) => break Err(error),
+            }
+        };
+        if self.closed > 0 {
+            // What was tried because of it was a guess, which the next call does not begin with.
+            self.speech = known;
+        }
+        accepted
+    }
+
+    async fn try_to_connect(&mut self, at: usize, clean: bool) -> io::Result<Answer> {
+        let settings = &self.settings;
+        let address = &settings.addresses[at];
+        let version = self.speech.version();
+        let password = settings.password.as_ref().map(Password::read).transpose()?;
+        let stream = settings
+            .transport
+            .dial(address, version, settings.connect_timeout)
+            .await?;
+        let (mut reader, mut writer) = split(stream);
+        let mut out = Vec::new();
+        let login = Login {
+            username: settings.username.as_deref(),
+            password: password.as_deref(),
+        };
+        let largest = settings.max_packet_size;
+        settings
+            .bridge
+            .encode_connect(self.speech, login, clean, largest, &mut out);
+        let mut input = Vec::new();
+        let handshake = async {
+            writer.write_all(&out).await?;
+            writer.flush().await?;
+            read_frame(&mut reader, &mut input, largest).await
+        };
+        let length = match timeout(settings.connect_timeout, handshake).await {
+            Ok(Ok(length)) => length,
+            Ok(Err(error)) if is_closed(&error) && self.try_other_speech() => {
+                return Ok(Answer::Again);
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(io::Error::other("no CONNACK in time")),
+        };
+        // A broker that knows MQTT 3 only answers a CONNECT of MQTT 5 in its own words.
+        let refused_version = matches!(input[..length], [0x20, 2, _, 1]);
+        let connack = match codec::decode(&input[..length], version) {
+            _ if refused_version => {
+                let reason = ReasonCode::UnsupportedProtocolVersion;
+                Err((reason, reason.to_string()))
+            }
+            Ok(Packet::ConnAck(connack)) if connack.reason.is_error() => {
+                Err((connack.reason, told(connack.reason, &connack.properties)))
+            }
+            Ok(Packet::ConnAck(connack)) => Ok(Upstream::new(&connack, version, &settings.bridge)),
+            Ok(_) => return Err(io::Error::other("the first packet is not CONNACK")),
+            Err(fault) => return Err(io::Error::other(fault.to_string())),
+        };
+        let upstream = match connack {
+            Ok(upstream) => upstream,
+            Err((ReasonCode::UnsupportedProtocolVersion, _)) if self.lower_speech() => {
+                return Ok(Answer::Again);
+            }
+            Err((_, why)) => return Err(io::Error::other(format!("refused: {why}"))),
+        };
+        if clean && version != ProtocolVersion::V5 {
+            let mut out = Vec::new();
+            put_disconnect(version, &mut out);
+            writer.write_all(&out).await?;
+            writer.flush().await?;
+            return Ok(Answer::Begun);
+        }
+        input.drain(..length);
+        Ok(Answer::Accepted(Accepted {
+            reader,
+            writer,
+            upstream,
+            input,
+        }))
+    }
+
+    /// Whether to connect once more after the upstream closed the connection instead of answering. A broker that does not know MQTT 5 (RabbitMQ before
+    /// 3.13) or the bridge's bit may do that; but a link that is cut looks the same, so MQTT 5 is tried twice.
+    fn try_other_speech(&mut self) -> bool {
+        self.closed += 1;
+        match self.speech {
+            Speech::V5 if self.closed == 1 => self.settings.version.is_none(),
+            _ => self.lower_speech(),
+        }
+    }
+
+    /// The next thing to speak, if there is any.
+    fn lower_speech(&mut self) -> bool {
+        self.speech = match self.speech {
+            Speech::V5 if self.settings.version.is_none() => Speech::V311Bridge,
+            Speech::V311Bridge => Speech::V311,
+            Speech::V5 | Speech::V311 => return false,
+        };
+        true
+    }
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
+/// Reads until `input` begins with a whole frame; its length.
+async fn read_frame(
+    reader: &mut ReadHalf<Box<dyn Stream>>,
+    input: &mut Vec<u8>,
+    largest: u32,
+) -> io::Result<usize> {
+    loop {
+        let length = codec::frame_len(input, largest)
+            .map_err(|fault| io::Error::other(fault.to_string()))?;
+        if let Some(length) = length {
+            return Ok(length);
+        }
+        if reader.read_buf(input).await? == 0 {
+            let what = "the upstream closed the connection before CONNACK";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+        }
+    }
+}

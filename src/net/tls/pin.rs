@@ -1,0 +1,230 @@
+//! Pinned keys: beyond what the authorities say, one of the certificates on the way from the server to an authority must have a known key. A pin is
+//! the SHA-256 of a certificate's SubjectPublicKeyInfo, in the form of RFC 7469.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+
+/// The SHA-256 of a public key with its algorithm, `sha256/BASE64`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Pin([u8; 32]);
+
+impl Pin {
+    /// The pin of a certificate's key; `None` if it cannot be read.
+    pub fn of(certificate: &CertificateDer<'_>) -> Option<Pin> {
+        let parsed = ParsedCertificate::try_from(certificate).ok()?;
+        let key = parsed.subject_public_key_info();
+        digest(&SHA256, &key).as_ref().try_into().ok().map(Pin)
+    }
+}
+
+impl FromStr for Pin {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Pin, ()> {
+        let encoded = text.strip_prefix("sha256/").ok_or(())?;
+        let hash = STANDARD.decode(encoded).map_err(|_| ())?;
+        hash.try_into().map(Pin).map_err(|_| ())
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256/{}", STANDARD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// No certificate had a pinned key.
+#[derive(Debug, thiserror::Error)]
+#[error("no key of the server's certificates is pinned; they have {}", listed(.0))]
+struct NotPinned(Vec<Pin>);
+
+fn listed(pins: &[Pin]) -> String {
+    let pins: Vec<String> = pins.iter().map(Pin::to_string).collect();
+    pins.join(", ")
+}
+
+/// Verifies as usual, and then asks for a pinned key.
+#[derive(Debug)]
+pub(super) struct Pinned {
+    /// What is verified as usual.
+    pub usual: Arc<WebPkiServerVerifier>,
+    pub provider: Arc<CryptoProvider>,
+    pub pins: Vec<Pin>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        server: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self
+            .usual
+            .verify_server_cert(server, intermediates, name, ocsp, now)?;
+        let is_pinned = |pin: &Pin| self.pins.contains(pin);
+        if Pin::of(server).is_some_and(|pin| is_pinned(&pin)) {
+            return Ok(verified);
+        }
+        // Anybody can send a certificate along that has nothing to do with his own: a pinned one counts only if it leads to the server's.
+        let mut anchors = RootCertStore::empty();
+        for certificate in intermediates {
+            if Pin::of(certificate).is_some_and(|pin| is_pinned(&pin)) {
+                let _ = anchors.add(certificate.clone());
+            }
+        }
+        if !anchors.is_empty() {
+            let provider = Arc::clone(&self.provider);
+            let only = WebPkiServerVerifier::builder_with_provider(Arc::new(anchors), provider);
+            if let Ok(only) = only.build()
+                && let Ok(verified) =
+                    only.verify_server_cert(server, intermediates, name, ocsp, now)
+            {
+                return Ok(verified);
+            }
+        }
+        let all = [server].into_iter().chain(intermediates);
+        let error = NotPinned(all.filter_map(Pin::of).collect());
+        Err(rustls::Error::Other(OtherError(Arc::new(error))))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual
+            .verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual
+            .verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.usual.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use rcgen::{
+        BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PublicKeyData, SigningKey,
+    };
+
+    use super::*;
+    use crate::net::tls::provider;
+
+    fn authority(name: &str) -> CertificateParams {
+        let mut params = CertificateParams::new([]).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
+        params
+    }
+
+    /// A root, an intermediate and a leaf for `up.example`, and an authority that has nothing to do with them.
+    struct Chain {
+        root: CertificateDer<'static>,
+        middle: CertificateDer<'static>,
+        leaf: CertificateDer<'static>,
+        stranger: CertificateDer<'static>,
+        leaf_key: Vec<u8>,
+    }
+
+    fn chain() -> Chain {
+        let key = || KeyPair::generate().expect("a key");
+        fn issuer<K: SigningKey>(params: CertificateParams, key: K) -> Issuer<'static, K> {
+            Issuer::new(params, key)
+        }
+        let (root_key, middle_key, leaf_key, stranger_key) = (key(), key(), key(), key());
+        let root = authority("root").self_signed(&root_key).expect("signed");
+        let root_issuer = issuer(authority("root"), root_key);
+        let middle = authority("middle").signed_by(&middle_key, &root_issuer);
+        let middle_issuer = issuer(authority("middle"), middle_key);
+        let params = CertificateParams::new(["up.example".to_owned()]).expect("a name");
+        let leaf = params.signed_by(&leaf_key, &middle_issuer).expect("signed");
+        let stranger = authority("stranger").self_signed(&stranger_key);
+        Chain {
+            root: root.der().clone(),
+            middle: middle.expect("signed").der().clone(),
+            leaf: leaf.der().clone(),
+            stranger: stranger.expect("signed").der().clone(),
+            leaf_key: leaf_key.subject_public_key_info(),
+        }
+    }
+
+    fn verify(chain: &Chain, pins: Vec<Pin>) -> Result<(), String> {
+        let mut roots = RootCertStore::empty();
+        roots.add(chain.root.clone()).expect("a good root");
+        let provider = provider();
+        let usual =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let pinned = Pinned {
+            usual: usual.build().expect("roots"),
+            provider,
+            pins,
+        };
+        let sent = [chain.middle.clone(), chain.stranger.clone()];
+        let name = ServerName::try_from("up.example").expect("a name");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("later");
+        let now = UnixTime::since_unix_epoch(now);
+        let verified = pinned.verify_server_cert(&chain.leaf, &sent, &name, &[], now);
+        verified.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_key_on_the_way_to_an_authority_must_be_pinned() {
+        let chain = chain();
+        let pin = |certificate| Pin::of(certificate).expect("a certificate");
+        assert_eq!(verify(&chain, vec![pin(&chain.leaf)]), Ok(()));
+        assert_eq!(verify(&chain, vec![pin(&chain.middle)]), Ok(()));
+        let two = vec![pin(&chain.stranger), pin(&chain.leaf)];
+        assert_eq!(verify(&chain, two), Ok(()));
+        // A certificate that is only sent along proves nothing.
+        let error = verify(&chain, vec![pin(&chain.stranger)]).expect_err("not on the way");
+        assert!(error.contains(&pin(&chain.leaf).to_string()), "{error}");
+        assert!(error.contains(&pin(&chain.middle).to_string()), "{error}");
+    }
+
+    #[test]
+    fn a_pin_is_the_hash_of_the_key_and_reads_as_it_is_written() {
+        let chain = chain();
+        let pin = Pin::of(&chain.leaf).expect("a certificate");
+        let hash = digest(&SHA256, &chain.leaf_key);
+        assert_eq!(pin.0, hash.as_ref());
+        assert_eq!(pin.to_string().parse(), Ok(pin));
+        for bad in ["", "sha256/", "sha1/AAAA", "sha256/AAAA", "sha256/*"] {
+            assert_eq!(bad.parse::<Pin>(), Err(()), "{bad}");
+        }
+    }
+}
