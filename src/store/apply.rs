@@ -3,7 +3,6 @@
 //! Sorting makes neighbours in the database neighbours in time: each page is found once. What is put and removed within one batch never
 //! reaches the database.
 
-use std::cmp::Ordering;
 use std::ops::Bound;
 
 use redb::{ReadableTable, Table, WriteTransaction};
@@ -242,8 +241,17 @@ fn settle<K: Ord, V>(rows: &mut Rows<K, V>, cancels: impl Fn(&K) -> bool) {
 /// From this many rows on they are appended in one go; measured: fewer write more bytes so.
 const APPEND: usize = 40;
 
-/// Rows that a removal passes over on its way to the next one before it rather looks that one up.
-const BETWEEN: usize = 16;
+/// From this many removals on it is worth a look whether they are neighbours.
+const SWEEP: usize = 8;
+
+/// Whether most rows from the first to the last of these keys are among them.
+fn is_dense(table: &Rest<'_>, keys: &[Vec<u8>]) -> Result<bool, StoreError> {
+    let (Some(first), Some(last)) = (keys.first(), keys.last()) else {
+        return Ok(false);
+    };
+    let rows = table.range(first.as_slice()..=last.as_slice());
+    Ok(rows.doing(APPLY)?.take(2 * keys.len() + 1).count() <= 2 * keys.len())
+}
 
 type Rest<'t> = Table<'t, &'static [u8], &'static [u8]>;
 
@@ -289,53 +297,59 @@ impl<'t> RowWriter<'t> {
         Ok(())
     }
 
-    /// Removes rows, whose keys come in order. Where they are near neighbours, one walk removes them and rewrites each page once.
+    /// Removes rows, whose keys come in order.
     fn remove<'k, K: RowKey + 'k>(
         &mut self,
         definition: Definition,
         table: &mut Rest<'t>,
         keys: impl Iterator<Item = &'k K>,
     ) -> Result<(), StoreError> {
-        let mut keys = keys.map(|key| {
-            let mut bytes = Vec::with_capacity(16);
-            key.put(&mut bytes);
-            bytes
-        });
-        let mut parted = Vec::new();
-        let mut next = keys.next();
-        while let Some(from) = &next {
-            let from = Bound::Included(from.as_slice());
-            let mut cursor = table.lower_bound_mut(from).doing(APPLY)?;
-            let mut passed = 0;
-            while let Some(key) = &next {
-                let Some((row, record)) = cursor.peek_next().doing(APPLY)? else {
-                    next = None;
-                    break;
-                };
-                let (order, len) = (row.value().cmp(key), record.value().len());
-                drop((row, record));
-                match order {
-                    Ordering::Less if passed == BETWEEN => break,
-                    Ordering::Less => {
-                        cursor.next().doing(APPLY)?;
-                        passed += 1;
-                        continue;
-                    }
-                    Ordering::Equal => {
-                        cursor.remove_next().doing(APPLY)?;
-                        if len < PART {
-                            self.live -= key.len() as i64 + len as i64 + ROW;
-                        } else {
-                            parted.push((key.clone(), len));
-                        }
-                    }
-                    Ordering::Greater => {}
-                }
-                passed = 0;
-                next = keys.next();
-            }
-            cursor.close().doing(APPLY)?;
+        let keys: Vec<Vec<u8>> = keys
+            .map(|key| {
+                let mut bytes = Vec::with_capacity(16);
+                key.put(&mut bytes);
+                bytes
+            })
+            .collect();
+        if keys.len() >= SWEEP && is_dense(table, &keys)? {
+            return self.sweep(definition, table, &keys);
         }
+        for key in keys {
+            let old = table.remove(key.as_slice()).doing(APPLY)?;
+            let old = old.map(|old| old.value().len());
+            self.key = key;
+            self.forget(definition, old)?;
+        }
+        Ok(())
+    }
+
+    /// Removes rows that are neighbours in one walk over them, which rewrites each page once instead of once a row.
+    fn sweep(
+        &mut self,
+        definition: Definition,
+        table: &mut Rest<'t>,
+        keys: &[Vec<u8>],
+    ) -> Result<(), StoreError> {
+        let (Some(first), Some(last)) = (keys.first(), keys.last()) else {
+            return Ok(());
+        };
+        let mut wanted = keys.iter().peekable();
+        let mut parted = Vec::new();
+        let mut gone = 0;
+        let walked = table.retain_in(first.as_slice()..=last.as_slice(), |key, record| {
+            while wanted.next_if(|wanted| wanted.as_slice() < key).is_some() {}
+            if wanted.peek().is_none_or(|wanted| wanted.as_slice() != key) {
+                return true;
+            }
+            if record.len() < PART {
+                gone += key.len() as i64 + record.len() as i64 + ROW;
+            } else {
+                parted.push((key.to_vec(), record.len()));
+            }
+            false
+        });
+        walked.doing(APPLY)?;
+        self.live -= gone;
         for (key, len) in parted {
             self.key = key;
             self.forget(definition, Some(len))?;
