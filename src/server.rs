@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, UnboundedReceiver, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
@@ -132,6 +133,7 @@ pub fn run(
         let ticking = Arc::clone(&core);
         tokio::spawn(async move { ticking.tick().await });
         let requests = open_control(&config);
+        let signals = Signals::listen().map_err(Error::Start)?;
         on_ready(&Ready {
             listeners: listeners.listening()?,
             data_dir: config.data_dir.clone(),
@@ -147,7 +149,7 @@ pub fn run(
             bridges,
             authentication,
         };
-        serve(&core, running, requests, failure).await
+        serve(&core, running, requests, signals, failure).await
     });
     if outcome.is_ok() {
         // What is in the open batch is committed, then the file is closed properly.
@@ -262,19 +264,20 @@ async fn serve(
     core: &Arc<Core>,
     mut running: Running,
     mut requests: mpsc::Receiver<Request>,
+    mut signals: Signals,
     mut failure: UnboundedReceiver<StoreError>,
 ) -> Result<(), Error> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut hangup = signal(SignalKind::hangup()).map_err(Error::Start)?;
-    let mut stop = std::pin::pin!(stop_signal());
     loop {
         tokio::select! {
-            signal = &mut stop => {
-                let name = signal.map_err(Error::Start)?;
-                tracing::info!(signal = name, "stopping");
+            _ = signals.terminate.recv() => {
+                tracing::info!(signal = "SIGTERM", "stopping");
                 break;
             }
-            _ = hangup.recv() => {
+            _ = signals.interrupt.recv() => {
+                tracing::info!(signal = "SIGINT", "stopping");
+                break;
+            }
+            _ = signals.hangup.recv() => {
                 tracing::info!("SIGHUP: reading the configuration again");
                 running.reload().await;
             }
@@ -318,13 +321,19 @@ async fn serve(
     }
 }
 
-/// Waits for SIGINT or SIGTERM.
-async fn stop_signal() -> io::Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    })
+/// The signals the process answers; once they are listened to, none ends it on the spot.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Signals> {
+        Ok(Signals {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
 }

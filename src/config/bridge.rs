@@ -124,6 +124,7 @@ fn bridge(s: &mut Section<'_, '_>, limits: &Limits) -> Option<BridgeSettings> {
         )
         .unwrap_or(30_000),
         session_expiry: session_expiry(s, "session_expiry", u32::MAX),
+        marks: s.flag("marks", true),
         max_topic_alias_out: s.number(
             "max_topic_alias_out",
             limits.max_topic_alias_out,

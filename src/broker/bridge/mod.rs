@@ -61,6 +61,8 @@ pub struct Bridge {
     pub session_expiry: u32,
     /// Topic aliases set towards the upstream at most; its own maximum applies as well.
     pub max_topic_alias_out: u16,
+    /// Messages carry their identity and their path over MQTT 5, both ways (`broker::marks`).
+    pub marks: bool,
     /// User properties added to each message that goes out (MQTT 5).
     pub user_properties: Vec<(Box<str>, Box<str>)>,
     /// What comes in over it in a second; the limits on clients do not hold for it.
@@ -147,7 +149,7 @@ impl Broker {
         self.limit_rates(id, bridge.rates_in, bridge.rates_out);
         let mut properties = PropertiesBuf::new();
         properties.push(Property::ReceiveMaximum(receive_maximum));
-        if version == ProtocolVersion::V5 {
+        if version == ProtocolVersion::V5 && bridge.marks {
             properties.push(Property::UserProperty(BRIDGE, "1"));
         }
         let client_id = bridge.local_clientid();

@@ -132,7 +132,9 @@ impl Bridge {
         properties.push(Property::SessionExpiryInterval(self.session_expiry));
         properties.push(Property::ReceiveMaximum(self.window(ProtocolVersion::V5)));
         properties.push(Property::MaximumPacketSize(max_packet_size));
-        properties.push(Property::UserProperty(BRIDGE, "1"));
+        if self.marks {
+            properties.push(Property::UserProperty(BRIDGE, "1"));
+        }
         let connect = Connect {
             version: speech.version(),
             bridge: speech == Speech::V311Bridge,

@@ -27,6 +27,7 @@ pub(super) fn bridge(rules: Vec<Rule>) -> Bridge {
         rates_in: Rates::default(),
         rates_out: Rates::default(),
         dead_letter_topic: Some("dead".into()),
+        marks: true,
         queue: QueuePolicy::default(),
     }
 }
