@@ -49,11 +49,11 @@ fn what_follows_overtakes_nothing() {
     world.settle();
     assert_eq!(
         world.got(last),
-        ["PUBLISH t=a", "PUBLISH q0 t=b", "PUBLISH #1 q1 u=c"]
+        ["PUBLISH t=a", "PUBLISH t=b", "PUBLISH #1 q1 u=c"]
     );
     world.wait(1);
     world.wait(20);
-    let both = ["PUBLISH t=a", "PUBLISH q0 t=b"];
+    let both = ["PUBLISH t=a", "PUBLISH t=b"];
     assert_eq!(have(&mut world, &peers, &both), peers.len() - 1);
 }
 
