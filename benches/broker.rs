@@ -136,6 +136,45 @@ fn fan_out(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// How long the broker is busy with one message for very many, which is how long everybody else waits: handing it out, without serving those who
+/// got it.
+fn one_to_many(criterion: &mut Criterion) {
+    const MANY: u64 = 100_000;
+    let mut group = criterion.benchmark_group("one publish to 100,000");
+    group.sample_size(10).throughput(Throughput::Elements(MANY));
+    for (name, qos, durable, away) in [
+        ("QoS 0", QoS::AtMostOnce, false, false),
+        ("QoS 1", QoS::AtLeastOnce, false, false),
+        ("QoS 1, durable", QoS::AtLeastOnce, true, false),
+        ("QoS 1, durable and offline", QoS::AtLeastOnce, true, true),
+    ] {
+        let mut bench = Bench::new();
+        let publisher = bench.connect("publisher", false);
+        for n in 0..MANY {
+            let id = bench.connect(&format!("subscriber {n}"), durable);
+            bench.subscribe(id, &["plant/line/7".into()], qos);
+            if away {
+                bench.broker.lost(id, NOW);
+            }
+        }
+        bench.serve();
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|rounds| {
+                let mut held = std::time::Duration::ZERO;
+                for _ in 0..rounds {
+                    let id = (qos != QoS::AtMostOnce).then_some(PacketId::FIRST);
+                    let started = std::time::Instant::now();
+                    bench.receive(publisher, publish("plant/line/7", id));
+                    held += started.elapsed();
+                    black_box(bench.serve());
+                }
+                held
+            });
+        });
+    }
+    group.finish();
+}
+
 /// One message past more and more wildcard subscriptions of others that do not match it: the tree must not grow slower.
 fn filters(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("publish at QoS 0 past wildcard filters");
@@ -212,5 +251,5 @@ fn gate(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, fan_out, filters, gate);
+criterion_group!(benches, fan_out, one_to_many, filters, gate);
 criterion_main!(benches);

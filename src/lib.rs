@@ -63,6 +63,9 @@
 //!   message waits. A mount point is part of it: topics are whole within the broker, and change at its edges only.
 //! - A reload (server/reload.rs) prepares everything that can fail, and then puts it in force in one visit to the broker.
 //! - Within a process, time only goes on with the monotonic clock: a gateway whose wall clock jumps at its first NTP answer expires nothing.
+//! - What is known of QoS 2 messages on their way to a client is one row for 128 packet identifiers, made when a batch is taken: a run of messages from
+//!   a queue costs a write, not one each. A message leaves that row in the batch that removes its delivery, or it would be sent again.
+//! - A QoS 0 message for thousands is handed out in slices, a millisecond apart (broker/spread.rs).
 //! - QoS 1 packet identifiers are written only with rows that are written anyway; after a crash a message may go out again under a new one.
 //! - A bridge is a client of both sides: a relay hands packets from its durable session to the upstream under the same identifiers, and back. So the state
 //!   of its exchanges is that of sessions, and nothing else has to be remembered (broker/bridge), but of upstreams it has left for another address: there,

@@ -1,10 +1,11 @@
 //! What clients answer to deliveries: PUBACK, PUBREC and PUBCOMP (MQTT 5 section 4.3).
 
 use super::gate::Arrow;
-use super::record::Write;
+use super::record::Block;
+use super::session::Inflight;
 use super::{Broker, ConnectionId, SessionIndex, ack};
 use crate::wire::packet::Ack;
-use crate::wire::{Fault, Packet, QoS, ReasonCode};
+use crate::wire::{Fault, Packet, PacketId, QoS, ReasonCode};
 
 impl Broker {
     /// QoS 1 is done, whatever the reason code \[MQTT-4.3.2-3\].
@@ -57,14 +58,9 @@ impl Broker {
         let mut stamp = Default::default();
         if !std::mem::replace(&mut inflight.released, true) {
             inflight.item.body = None;
-            if inflight.item.is_stored() {
-                let (seq, queue, level) = (inflight.item.seq, inflight.queue, inflight.item.level);
-                let row =
-                    (queue == state.queue.key).then(|| inflight.item.record(Some(packet_id), true));
-                if let Some(row) = row {
-                    self.write(Write::PutDelivery(seq, queue, row));
-                    stamp = self.gate.require(level);
-                }
+            if inflight.item.is_stored() && inflight.queue == state.queue.key {
+                stamp = self.gate.require(inflight.item.level);
+                self.note(session, packet_id);
             }
         }
         self.push(
@@ -97,10 +93,43 @@ impl Broker {
 
     /// The delivery is over and its packet identifier free; the next message may go out.
     fn complete(&mut self, id: ConnectionId, session: SessionIndex, last: &Ack<'_>) {
-        let outgoing = &mut self.sessions[session.0 as usize].outgoing;
-        if let Some(inflight) = outgoing.remove(last.packet_id) {
+        if let Some(inflight) = self.take_inflight(session, last.packet_id) {
             self.forget(&inflight.item, inflight.queue);
         }
         self.touch(id);
+    }
+
+    /// The state of a message on its way goes into the row of its block when the open batch is taken. So whatever changes in a block while a batch
+    /// is open is written once.
+    pub(super) fn note(&mut self, index: SessionIndex, packet_id: PacketId) {
+        if self.sessions[index.0 as usize].outgoing.note(packet_id) {
+            self.changed.push(index);
+        }
+    }
+
+    /// Takes out a message that was on its way to a client. Its delivery must be removed with the open batch: so is what its block says of it.
+    pub(super) fn take_inflight(
+        &mut self,
+        index: SessionIndex,
+        packet_id: PacketId,
+    ) -> Option<Inflight> {
+        let outgoing = &mut self.sessions[index.0 as usize].outgoing;
+        let inflight = outgoing.remove(packet_id)?;
+        if inflight.noted && outgoing.change(Block::of(packet_id), true) {
+            self.changed.push(index);
+        }
+        Some(inflight)
+    }
+
+    /// Writes the blocks that have changed.
+    pub(super) fn write_changed(&mut self) {
+        for index in std::mem::take(&mut self.changed) {
+            // The session may have ended, and another one have its place.
+            if let Some(session) = self.sessions.get_mut(index.0 as usize) {
+                for write in session.outgoing.changes(session.queue.key) {
+                    self.gate.write(write, self.now.uptime);
+                }
+            }
+        }
     }
 }

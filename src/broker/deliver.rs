@@ -78,6 +78,7 @@ impl Broker {
         ids: &[u32],
         frames: &mut Frames,
     ) {
+        self.catch_up(index);
         let Some(id) = self.sessions[index.0 as usize].connection else {
             return;
         };
@@ -137,6 +138,7 @@ impl Broker {
         subscription: u32,
         stamp: Stamp,
     ) {
+        self.catch_up(index);
         let Some(id) = self.sessions[index.0 as usize].connection else {
             return;
         };
@@ -212,16 +214,19 @@ impl Broker {
             return false;
         }
         // A QoS 2 packet identifier must be known after a crash, or the message would go out under another one and arrive twice: its PUBLISH waits
-        // for the row. One of QoS 1 is written only where the row is written anyway.
+        // until that is written, with the row where it is written anyway, and otherwise with its block. One of QoS 1 is written with the row only.
         let exact = item.qos == QoS::ExactlyOnce && durable && item.is_stored();
         let row = if exact { own } else { queue };
+        let write_row = item.is_stored() && (new || row != queue);
         let mut stamp = stamp;
-        if item.is_stored() && (new || exact) {
+        if write_row {
             let record = item.record((row == own).then_some(packet_id), false);
             self.write(Write::PutDelivery(item.seq, row, record));
             if !new && row != queue {
                 self.write(Write::RemoveDelivery(item.seq, queue));
             }
+        }
+        if write_row || exact {
             stamp = stamp.max(self.gate.require(item.level));
         }
         if exact {
@@ -231,6 +236,9 @@ impl Broker {
         self.sessions[index.0 as usize]
             .outgoing
             .insert_sent(packet_id, item, row, group);
+        if exact && !write_row {
+            self.note(index, packet_id);
+        }
         true
     }
 
@@ -425,7 +433,7 @@ impl Broker {
                 .outgoing
                 .mark_on_wire(packet_id);
         } else {
-            self.sessions[index.0 as usize].outgoing.remove(packet_id);
+            self.take_inflight(index, packet_id);
             self.forget(&item, queue);
         }
         true
@@ -518,9 +526,7 @@ impl Broker {
                         seq = seq.0,
                         "a message in flight has no body in the store; it is given up"
                     );
-                    if let Some(inflight) =
-                        self.sessions[index.0 as usize].outgoing.remove(packet_id)
-                    {
+                    if let Some(inflight) = self.take_inflight(index, packet_id) {
                         self.forget(&inflight.item, inflight.queue);
                     }
                 }

@@ -112,6 +112,7 @@ impl Broker {
             }
             self.tree.unsubscribe(node, index);
         }
+        self.end_spreads(index);
         let mut session = self.sessions.remove(index.0 as usize);
         self.by_client.remove(&session.client_id);
         for (packet_id, received) in session.received {
@@ -127,6 +128,9 @@ impl Broker {
                 self.counters.dropped_shared_incomplete += 1;
             }
             self.forget(&inflight.item, inflight.queue);
+        }
+        for write in session.outgoing.end(key) {
+            self.write(write);
         }
         self.discard_queue(session.queue);
         if self.bridge_records.remove(&key).is_some() && session.stored {

@@ -44,6 +44,7 @@ mod retained;
 mod route;
 mod session;
 mod shared;
+mod spread;
 mod subscribe;
 mod sys;
 mod timer;
@@ -189,6 +190,9 @@ pub struct Broker {
     fetches: Vec<Fetch>,
     /// Sessions and groups whose next message is neither in memory nor durable: they go on after the next commit.
     starved: BTreeSet<SessionIndex>,
+    /// Sessions whose rows of messages on their way have changed since the last batch was taken.
+    changed: Vec<SessionIndex>,
+    spreads: spread::Spreads,
     graveyard: end::Graveyard,
     sweep: (usize, usize),
     sys: sys::Sys,
@@ -244,6 +248,8 @@ impl Broker {
             paused: Vec::new(),
             fetches: Vec::new(),
             starved: BTreeSet::new(),
+            changed: Vec::new(),
+            spreads: spread::Spreads::default(),
             graveyard: end::Graveyard::default(),
             sweep: (0, 0),
             sys: sys::Sys::new(now),
@@ -452,6 +458,9 @@ impl Broker {
 
     /// The batch that should be committed now, if there is one. The one taken before must be durable.
     pub fn take_batch(&mut self, now: Now) -> Option<Batch> {
+        if self.gate.wants_commit(now.uptime) {
+            self.write_changed();
+        }
         self.gate.take_batch(now.uptime)
     }
 
@@ -536,12 +545,13 @@ impl Broker {
 
     /// Makes everything commit that was written, whether somebody waits for it or not.
     pub fn flush(&mut self) {
+        self.write_changed();
         self.gate.flush();
     }
 
     /// Whether all that was written is durable.
     pub fn is_settled(&self) -> bool {
-        self.gate.is_idle()
+        self.gate.is_idle() && self.changed.is_empty()
     }
 
     /// What was counted.

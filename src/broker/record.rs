@@ -73,9 +73,9 @@ pub struct DeliveryRecord {
     pub qos: QoS,
     /// Retain flag of the delivery.
     pub retain: bool,
-    /// QoS 2: the client has sent PUBREC; what is left is PUBREL.
+    /// QoS 2: the client has sent PUBREC; what is left is PUBREL. An [`InflightRecord`] may say so instead.
     pub released: bool,
-    /// Packet identifier, once it has been given one that must be remembered.
+    /// Packet identifier, if it was given one when this was written; an [`InflightRecord`] may say it instead.
     pub packet_id: Option<PacketId>,
     /// Bytes of the message that count in the queue.
     pub size: u32,
@@ -83,6 +83,37 @@ pub struct DeliveryRecord {
     pub expires: Option<u64>,
     /// Identifiers of the subscriptions that matched.
     pub subscription_ids: SubscriptionIds,
+}
+
+/// A QoS 2 message on its way to a session's client whose delivery does not say so: it was sent from the queue, or released since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InflightRecord {
+    /// The packet identifier it was sent with.
+    pub packet_id: PacketId,
+    /// Which message it is.
+    pub seq: Seq,
+    /// The client has sent PUBREC; what is left is PUBREL.
+    pub released: bool,
+}
+
+/// Packet identifiers whose states are kept together in a row, so that a run of messages costs a write and not one each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Block(pub u16);
+
+impl Block {
+    /// How many identifiers share a block.
+    pub const IDS: u16 = 128;
+
+    /// The block of an identifier.
+    pub fn of(id: PacketId) -> Block {
+        Block(id.get() / Block::IDS)
+    }
+
+    /// The identifiers of the block.
+    pub fn ids(self) -> impl Iterator<Item = PacketId> {
+        let first = self.0 * Block::IDS;
+        (first..=first + (Block::IDS - 1)).filter_map(PacketId::new)
+    }
 }
 
 /// Identifiers of the subscriptions a delivery matched; mostly none, so it is one word.
@@ -181,6 +212,10 @@ pub enum Write {
     PutReceived(QueueKey, PacketId),
     /// The packet identifier of a released message.
     RemoveReceived(QueueKey, PacketId),
+    /// The messages on their way to a session's client with packet identifiers of one block, all that [`InflightRecord`] is about.
+    PutInflight(QueueKey, Block, Vec<InflightRecord>),
+    /// There is none any more.
+    RemoveInflight(QueueKey, Block),
     /// What is remembered of the bridge with this session, new or changed.
     PutBridge(QueueKey, BridgeRecord),
     /// What is remembered of a bridge.

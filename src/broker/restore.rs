@@ -4,7 +4,9 @@ use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use super::queue::Queued;
-use super::record::{DeliveryRecord, Durability, QueueKey, Seq, SubscriptionRecord, Write};
+use super::record::{
+    Block, DeliveryRecord, Durability, InflightRecord, QueueKey, Seq, SubscriptionRecord, Write,
+};
 use super::session::{Received, Session};
 use super::tree::Subscriber;
 use super::{Broker, Owner, SessionIndex};
@@ -16,6 +18,8 @@ use crate::wire::{PacketId, QoS};
 #[derive(Debug, Default)]
 pub(super) struct Restoring {
     owners: HashMap<QueueKey, Owner, FxBuildHasher>,
+    /// What blocks say of messages whose deliveries have not come yet.
+    inflight: HashMap<(QueueKey, Seq), InflightRecord, FxBuildHasher>,
     last_seq: Option<Seq>,
     messages: u64,
 }
@@ -84,6 +88,13 @@ impl Broker {
             Write::PutRetained(message) => {
                 self.retained.insert(message, Default::default(), true);
             }
+            Write::PutInflight(key, block, records) => {
+                if let Some(index) = self.restored_session(key) {
+                    self.sessions[index.0 as usize].outgoing.recovered(block);
+                    let records = records.into_iter().map(|it| ((key, it.seq), it));
+                    self.restoring.inflight.extend(records);
+                }
+            }
             Write::PutDelivery(seq, key, record) => self.restore_delivery(seq, key, record),
             _ => debug_assert!(false, "recovery hands back rows that were put"),
         }
@@ -113,13 +124,18 @@ impl Broker {
         );
     }
 
-    fn restore_delivery(&mut self, seq: Seq, key: QueueKey, record: DeliveryRecord) {
+    fn restore_delivery(&mut self, seq: Seq, key: QueueKey, mut record: DeliveryRecord) {
         let Some(owner) = self.restoring.owners.get(&key).copied() else {
             return;
         };
         self.restoring.messages += 1;
         if self.restoring.last_seq.replace(seq) == Some(seq) {
             *self.shares.entry(seq).or_insert(1) += 1;
+        }
+        let noted = self.restoring.inflight.get(&(key, seq)).copied();
+        if let Some(noted) = noted {
+            record.packet_id = Some(noted.packet_id);
+            record.released |= noted.released;
         }
         let mut item = Queued {
             seq,
@@ -137,7 +153,13 @@ impl Broker {
             Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
                 let session = &mut self.sessions[index.0 as usize];
                 let waiting = match record.packet_id {
-                    Some(id) => recover_inflight(session, id, item, record.released),
+                    Some(id) => {
+                        let waiting = recover_inflight(session, id, item, record.released);
+                        if noted.is_some() && session.outgoing.recovered_note(id, seq) {
+                            self.restoring.inflight.remove(&(key, seq));
+                        }
+                        waiting
+                    }
                     None => {
                         // The client was connected when the process died: it may have been sent these. Not those of QoS 2, whose identifier
                         // would be known.
@@ -166,6 +188,7 @@ impl Broker {
         self.next_key = next_key.0.max(1);
         self.gate.recovered(Seq(next_seq.0.saturating_sub(1)));
         let restoring = std::mem::take(&mut self.restoring);
+        self.forget_notes(&restoring);
         let restored = Restored {
             sessions: self.sessions.len(),
             messages: restoring.messages,
@@ -198,6 +221,18 @@ impl Broker {
         }
         self.groups_without_members();
         restored
+    }
+
+    /// What blocks say of messages that are not on their way goes with the next batch.
+    fn forget_notes(&mut self, restoring: &Restoring) {
+        for ((key, _), note) in &restoring.inflight {
+            if let Some(Owner::Session(index)) = restoring.owners.get(key) {
+                let outgoing = &mut self.sessions[index.0 as usize].outgoing;
+                if outgoing.change(Block::of(note.packet_id), true) {
+                    self.changed.push(*index);
+                }
+            }
+        }
     }
 
     /// A group whose members' subscriptions were removed just before the process died.

@@ -4,6 +4,7 @@ use super::gate::Stamp;
 use super::message::{Message, Parts};
 use super::queue::{Queue, Queued};
 use super::record::{Durability, QueueKey, Seq, SubscriptionIds, Write};
+use super::spread::SLICE;
 use super::tree::Subscriber;
 use super::{Broker, GroupIndex, SessionIndex};
 use crate::wire::{QoS, ReasonCode, topic};
@@ -26,9 +27,9 @@ pub(super) struct Routes {
 
 /// A session that gets the message, once.
 #[derive(Debug)]
-struct Receiver {
-    subscriber: Subscriber,
-    ids: SubscriptionIds,
+pub(super) struct Receiver {
+    pub subscriber: Subscriber,
+    pub ids: SubscriptionIds,
 }
 
 /// QoS 0 PUBLISH packets encoded once for all receivers of a kind: by version, and by retain flag.
@@ -208,6 +209,10 @@ impl Broker {
             self.offer_to_group(*group, &mut offer);
         }
         routes.frames.clear();
+        let later = match parts.qos {
+            QoS::AtMostOnce if routes.receivers.len() > SLICE => routes.receivers.split_off(SLICE),
+            _ => Vec::new(),
+        };
         for receiver in routes.receivers.drain(..) {
             let retain = parts.retain && receiver.subscriber.retain_as_published(); // [MQTT-3.3.1-12, MQTT-3.3.1-13]
             let qos = lower(parts.qos, receiver.subscriber.qos()); // [MQTT-3.8.4-8]
@@ -225,6 +230,9 @@ impl Broker {
                 let item = offer.queued(qos, retain, receiver.ids, durable);
                 self.offer(session, item, &mut offer);
             }
+        }
+        if !later.is_empty() {
+            self.spread(&mut offer, later);
         }
         self.store_body(&mut offer);
         let reason = match retained {
@@ -327,6 +335,7 @@ impl Broker {
 
     /// Gives a message to a session: straight to its client if that may have it now, into the queue otherwise.
     pub(super) fn offer(&mut self, index: SessionIndex, mut item: Queued, offer: &mut Offer<'_>) {
+        self.catch_up(index);
         let topic = offer.parts.topic;
         let older = self.older_waiting(index, topic, item.is_stored());
         if self.may_send_at_once(index) {

@@ -11,7 +11,10 @@ use super::bridge::Backlog;
 use super::gate::Stamp;
 use super::message::Message;
 use super::queue::{Queue, Queued};
-use super::record::{Durability, NEVER_EXPIRES, QueueKey, Seq, SessionRecord, WillRecord};
+use super::record::{
+    Block, Durability, InflightRecord, NEVER_EXPIRES, QueueKey, Seq, SessionRecord, WillRecord,
+    Write,
+};
 use super::tree::{NodeId, Subscriber};
 use super::{ConnectionId, GroupIndex};
 use crate::wire::{PacketId, ProtocolVersion, QoS};
@@ -137,6 +140,8 @@ pub(super) struct Inflight {
     pub released: bool,
     /// It has been sent on the present connection.
     pub on_wire: bool,
+    /// Its state is in the row of its block.
+    pub noted: bool,
     /// Its place in the order of sending: that of the message, and a count.
     order: (Seq, u64),
 }
@@ -154,10 +159,21 @@ pub(super) struct Outgoing {
     /// The youngest message sent.
     last_seq: Seq,
     on_wire: usize,
+    blocks: Vec<BlockRow>,
     /// A read of bodies to resend is under way.
     pub fetching: bool,
     /// Messages are not sent in the order in which they were accepted, and sent again in the order in which they were sent.
     pub as_sent: bool,
+}
+
+/// The row of a block of packet identifiers.
+#[derive(Debug)]
+struct BlockRow {
+    block: Block,
+    /// The store has one.
+    stored: bool,
+    /// It has to be written anew.
+    changed: bool,
 }
 
 impl Outgoing {
@@ -256,6 +272,7 @@ impl Outgoing {
                 group,
                 released: false,
                 on_wire: true,
+                noted: false,
                 order: (Seq(0), 0),
             },
         );
@@ -277,6 +294,7 @@ impl Outgoing {
                 group: None,
                 released,
                 on_wire: false,
+                noted: false,
                 order: (Seq(0), 0),
             },
         );
@@ -306,6 +324,90 @@ impl Outgoing {
             self.inflight = HashMap::default();
         }
         Some(inflight)
+    }
+
+    /// The state of a message is kept in the row of its block from now on. True if no block had changed before.
+    pub fn note(&mut self, id: PacketId) -> bool {
+        if let Some(inflight) = self.inflight.get_mut(&id) {
+            inflight.noted = true;
+        }
+        self.change(Block::of(id), false)
+    }
+
+    /// A block's row must be written anew; `stored` says that there is one. True if no block had changed before.
+    pub fn change(&mut self, block: Block, stored: bool) -> bool {
+        let first = self.blocks.iter().all(|row| !row.changed);
+        match self.blocks.iter_mut().find(|row| row.block == block) {
+            Some(row) => row.changed = true,
+            None => self.blocks.push(BlockRow {
+                block,
+                stored,
+                changed: true,
+            }),
+        }
+        first
+    }
+
+    /// The store has a row of a block, which is as it should be.
+    pub fn recovered(&mut self, block: Block) {
+        self.blocks.push(BlockRow {
+            block,
+            stored: true,
+            changed: false,
+        });
+    }
+
+    /// What a row says of a message was found to hold: it is on its way with this identifier. Otherwise it is false.
+    pub fn recovered_note(&mut self, id: PacketId, seq: Seq) -> bool {
+        let inflight = self.inflight.get_mut(&id);
+        let inflight = inflight.filter(|inflight| inflight.item.seq == seq);
+        inflight.map(|inflight| inflight.noted = true).is_some()
+    }
+
+    /// The rows of the blocks that have changed.
+    pub fn changes(&mut self, key: QueueKey) -> Vec<Write> {
+        let mut writes = Vec::new();
+        let mut blocks = std::mem::take(&mut self.blocks);
+        blocks.retain_mut(|row| {
+            if std::mem::take(&mut row.changed) {
+                let noted = self.noted(row.block);
+                let was_stored = std::mem::replace(&mut row.stored, !noted.is_empty());
+                if row.stored {
+                    writes.push(Write::PutInflight(key, row.block, noted));
+                } else if was_stored {
+                    writes.push(Write::RemoveInflight(key, row.block));
+                }
+            }
+            row.stored
+        });
+        self.blocks = blocks;
+        writes
+    }
+
+    /// Removes all rows of blocks.
+    pub fn end(&mut self, key: QueueKey) -> impl Iterator<Item = Write> {
+        let blocks = std::mem::take(&mut self.blocks).into_iter();
+        let stored = blocks.filter(|row| row.stored);
+        stored.map(move |row| Write::RemoveInflight(key, row.block))
+    }
+
+    fn noted(&self, block: Block) -> Vec<InflightRecord> {
+        let record = |(id, inflight): (PacketId, &Inflight)| {
+            inflight.noted.then_some(InflightRecord {
+                packet_id: id,
+                seq: inflight.item.seq,
+                released: inflight.released,
+            })
+        };
+        if self.inflight.len() > usize::from(Block::IDS) {
+            let known = block.ids().filter_map(|id| Some((id, self.get(id)?)));
+            return known.filter_map(record).collect();
+        }
+        let all = self.inflight.iter().map(|(id, inflight)| (*id, inflight));
+        let in_block = all.filter(|(id, _)| Block::of(*id) == block);
+        let mut records: Vec<InflightRecord> = in_block.filter_map(record).collect();
+        records.sort_unstable_by_key(|record| record.packet_id);
+        records
     }
 
     /// Notes that a message has been sent again.

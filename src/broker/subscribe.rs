@@ -17,6 +17,7 @@ impl Broker {
         session: SessionIndex,
         subscribe: &Subscribe<'_>,
     ) -> Result<(), Fault> {
+        self.catch_up(session);
         let subscription_id = subscribe.properties.subscription_identifier();
         let mut codes = Vec::with_capacity(subscribe.filters.len());
         let mut replays = Vec::new();
@@ -141,6 +142,8 @@ impl Broker {
         session: SessionIndex,
         unsubscribe: &Unsubscribe<'_>,
     ) -> Result<(), Fault> {
+        // What was published before is not new to it [MQTT-3.10.4-2].
+        self.catch_up(session);
         let codes: Vec<ReasonCode> = unsubscribe
             .filters
             .iter()

@@ -32,6 +32,8 @@ pub(super) enum Timer {
     Topics(SessionIndex, QueueKey),
     /// Rows of ended queues are removed.
     Bury,
+    /// More receivers of a message that is for very many get it.
+    Spread,
     /// Expired messages are looked for.
     Sweep,
     /// `$SYS` topics are published.
@@ -83,6 +85,7 @@ impl Broker {
                 Timer::Replay(session, key) => self.check_replays(session, key),
                 Timer::Topics(session, key) => self.check_topics(session, key),
                 Timer::Bury => self.bury(),
+                Timer::Spread => self.spread_slice(),
                 Timer::Sweep => {
                     self.sweep();
                     self.timers.set(now.uptime + SWEEP_MS, Timer::Sweep);

@@ -15,7 +15,8 @@ use super::exit::{self, Failure};
 use super::run::{RunFlags, load};
 use crate::broker::Message;
 use crate::broker::record::{
-    BridgeRecord, DeliveryRecord, QueueKey, SessionRecord, SubscriptionRecord, WillRecord, Write,
+    BridgeRecord, DeliveryRecord, InflightRecord, QueueKey, Seq, SessionRecord, SubscriptionRecord,
+    WillRecord, Write,
 };
 use crate::store::{Age, Export, TableReport};
 use crate::wire::packet::RetainHandling;
@@ -69,10 +70,10 @@ pub fn run(flags: ExportFlags, tell: &mut dyn FnMut(&str)) -> Result<(), Failure
         None => "standard output".to_owned(),
     };
     let mut buffered = BufWriter::with_capacity(1 << 16, &mut out);
-    let mut owners = HashMap::new();
+    let mut seen = Seen::default();
     let reports = export
         .read(&mut |write, message| {
-            if let Some(row) = row(&write, message.as_ref(), &mut owners) {
+            if let Some(row) = row(&write, message.as_ref(), &mut seen) {
                 writeln!(buffered, "{row}")?;
             }
             Ok(())
@@ -139,10 +140,17 @@ enum Owner {
     Group(Box<str>),
 }
 
-type Owners = HashMap<QueueKey, Owner>;
+/// What rows before said of those that come.
+#[derive(Default)]
+struct Seen {
+    owners: HashMap<QueueKey, Owner>,
+    inflight: HashMap<(QueueKey, Seq), InflightRecord>,
+}
 
-/// A row as JSON; sessions and groups are remembered by their queue, to name them in the rows that belong to them.
-fn row(write: &Write, message: Option<&Message>, owners: &mut Owners) -> Option<Value> {
+/// A row as JSON; sessions and groups are remembered by their queue, to name them in the rows that belong to them. What is known of messages on
+/// their way is told with their deliveries.
+fn row(write: &Write, message: Option<&Message>, seen: &mut Seen) -> Option<Value> {
+    let Seen { owners, inflight } = seen;
     let (table, queue, mut row) = match write {
         Write::PutSession(queue, session) => {
             owners.insert(*queue, Owner::Client(session.client_id.clone()));
@@ -167,6 +175,10 @@ fn row(write: &Write, message: Option<&Message>, owners: &mut Owners) -> Option<
         Write::PutDelivery(seq, queue, delivery) => {
             let mut row = of_delivery(delivery, message);
             row["seq"] = json!(seq.0);
+            if let Some(record) = inflight.remove(&(*queue, *seq)) {
+                row["packet_id"] = json!(record.packet_id.get());
+                row["released"] = json!(delivery.released || record.released);
+            }
             ("deliveries", Some(queue), row)
         }
         Write::PutMessage(seq, message) => (
@@ -181,7 +193,12 @@ fn row(write: &Write, message: Option<&Message>, owners: &mut Owners) -> Option<
                 json!({ "seq": seq.0, "publisher": publisher, "id": format!("{:016x}", id.id) });
             ("message_ids", None, row)
         }
+        Write::PutInflight(queue, _, records) => {
+            inflight.extend(records.iter().map(|it| ((*queue, it.seq), *it)));
+            return None;
+        }
         Write::RemoveSession(_)
+        | Write::RemoveInflight(..)
         | Write::RemoveSubscription(..)
         | Write::RemoveGroup(_)
         | Write::RemoveWill(_)

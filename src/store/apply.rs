@@ -10,13 +10,13 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use super::error::{Doing, StoreError};
 use super::record::{self, PART};
 use super::tables::{
-    BRIDGES, DELIVERIES, Definition, GROUPS, MESSAGE_IDS, MESSAGES, META, META_QUEUE, META_SEQ,
-    PARTS, RECEIVED, RETAINED, RowKey, SESSIONS, SUBSCRIPTIONS, WILLS, part_key,
+    BRIDGES, DELIVERIES, Definition, GROUPS, INFLIGHT, MESSAGE_IDS, MESSAGES, META, META_QUEUE,
+    META_SEQ, PARTS, RECEIVED, RETAINED, RowKey, SESSIONS, SUBSCRIPTIONS, WILLS, part_key,
 };
 use crate::broker::Message;
 use crate::broker::record::{
-    Batch, BridgeRecord, DeliveryRecord, MessageId, QueueKey, SessionRecord, SubscriptionRecord,
-    WillRecord, Write,
+    Batch, BridgeRecord, DeliveryRecord, InflightRecord, MessageId, QueueKey, SessionRecord,
+    SubscriptionRecord, WillRecord, Write,
 };
 
 /// Numbers are set aside on disk by this many, so that most batches do not write how far they have come.
@@ -46,6 +46,7 @@ pub(super) struct Sorted<'a> {
     subscriptions: Rows<(u64, &'a str), &'a SubscriptionRecord>,
     wills: Rows<u64, &'a WillRecord>,
     received: Rows<(u64, u16), ()>,
+    inflight: Rows<(u64, u16), &'a [InflightRecord]>,
     bridges: Rows<u64, &'a BridgeRecord>,
     message_ids: Rows<u64, &'a MessageId>,
     retained: Rows<&'a str, &'a Message>,
@@ -77,6 +78,7 @@ impl<'a> Sorted<'a> {
         settle(&mut sorted.subscriptions, |_| false);
         settle(&mut sorted.wills, |_| false);
         settle(&mut sorted.received, |_| false);
+        settle(&mut sorted.inflight, |_| false);
         settle(&mut sorted.bridges, |_| false);
         settle(&mut sorted.message_ids, |_| true);
         settle(&mut sorted.retained, |_| false);
@@ -115,6 +117,10 @@ impl<'a> Sorted<'a> {
             Write::RemoveDelivery(seq, key) => self.deliveries.push(((seq.0, key.0), None)),
             Write::PutReceived(key, id) => self.received.push(((key.0, id.get()), Some(()))),
             Write::RemoveReceived(key, id) => self.received.push(((key.0, id.get()), None)),
+            Write::PutInflight(key, block, records) => {
+                self.inflight.push(((key.0, block.0), Some(records)));
+            }
+            Write::RemoveInflight(key, block) => self.inflight.push(((key.0, block.0), None)),
             Write::PutBridge(key, bridge) => self.bridges.push((key.0, Some(bridge))),
             Write::RemoveBridge(key) => self.bridges.push((key.0, None)),
             Write::PutMessageId(seq, id) => {
@@ -160,6 +166,9 @@ impl<'a> Sorted<'a> {
         })?;
         rows.write(RECEIVED, &self.received, |(), out| {
             out.push(record::VERSION)
+        })?;
+        rows.write(INFLIGHT, &self.inflight, |records, out| {
+            record::put_inflight(out, records);
         })?;
         rows.write(WILLS, &self.wills, |will, out| record::put_will(out, will))?;
         rows.write(BRIDGES, &self.bridges, |bridge, out| {

@@ -14,14 +14,15 @@ use super::pages::{Commit, Damaged, Pages, Root};
 use super::record::{self, PART, What};
 use super::recover::read_row;
 use super::tables::{
-    BRIDGES, DELIVERIES, Definition, GROUPS, MESSAGE_IDS, MESSAGES, META, META_FORMAT, PARTS,
-    RECEIVED, RETAINED, SESSIONS, SUBSCRIPTIONS, WILLS, key_u64, part_key,
+    BRIDGES, DELIVERIES, Definition, GROUPS, INFLIGHT, MESSAGE_IDS, MESSAGES, META, META_FORMAT,
+    PARTS, RECEIVED, RETAINED, SESSIONS, SUBSCRIPTIONS, WILLS, key_u64, part_key,
 };
 use crate::broker::Message;
 use crate::broker::record::{Seq, Write};
 
 /// The tables whose rows are handed out, in this order. Bodies come with their deliveries; those that no delivery wants come last.
-const TABLES: [Definition; 10] = [
+const TABLES: [Definition; 11] = [
+    INFLIGHT,
     SESSIONS,
     GROUPS,
     SUBSCRIPTIONS,
@@ -34,8 +35,8 @@ const TABLES: [Definition; 10] = [
     MESSAGE_IDS,
 ];
 
-/// How many of them a store of version 1 has.
-const TABLES_OF_VERSION_1: usize = 8;
+/// Those of them that a store of version 1 has.
+const TABLES_OF_VERSION_1: std::ops::RangeInclusive<usize> = 1..=8;
 
 /// A store's file, opened for reading only and locked against a broker.
 pub struct Export {
@@ -136,7 +137,8 @@ impl Export {
         self.age
     }
 
-    /// Hands out every row that can be read, as the write that would put it there, and with a delivery its message if that can be read: sessions,
+    /// Hands out every row that can be read, as the write that would put it there, and with a delivery its message if that can be read: what is
+    /// known of messages on their way, sessions,
     /// groups, subscriptions, wills, received identifiers, retained messages, deliveries, the messages of no delivery, bridges, and identities of
     /// messages.
     ///
@@ -304,7 +306,7 @@ fn format(pages: &Pages, tables: &Tables) -> Option<Result<u64, What>> {
 /// The tables of [`TABLES`] that a commit should have.
 fn known(pages: &Pages, tables: &Tables) -> &'static [Definition] {
     match format(pages, tables) {
-        Some(Ok(OLDEST_FORMAT)) => &TABLES[..TABLES_OF_VERSION_1],
+        Some(Ok(OLDEST_FORMAT)) => &TABLES[TABLES_OF_VERSION_1],
         _ => &TABLES,
     }
 }

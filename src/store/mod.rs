@@ -166,6 +166,17 @@ impl Store {
                 continue;
             };
             let (from, to) = (first.0.to_be_bytes(), last.0.to_be_bytes());
+            if from == to {
+                // A look-up is cheaper than a walk over one row.
+                let row = table.get(&from[..]).doing(READ)?;
+                let read = |first: redb::AccessGuard<'_, &[u8]>| {
+                    let first = first.value();
+                    let record = whole(&transaction, MESSAGES, &from, first, &mut bytes)?;
+                    record::message(record, None).map_err(|what| bad(MESSAGES, &from)(what))
+                };
+                each(*first, row.map(read).transpose()?);
+                continue;
+            }
             let mut rows = table.range(&from[..]..=&to[..]).doing(READ)?;
             let mut row = rows.next().transpose().doing(READ)?;
             for &seq in run {

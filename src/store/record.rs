@@ -12,8 +12,8 @@ use std::num::NonZeroU64;
 use crate::broker::Message;
 use crate::broker::message::Parts;
 use crate::broker::record::{
-    BridgeRecord, DeliveryRecord, LeftAddress, MessageId, SessionRecord, SubscriptionRecord,
-    WillRecord,
+    BridgeRecord, DeliveryRecord, InflightRecord, LeftAddress, MessageId, Seq, SessionRecord,
+    SubscriptionRecord, WillRecord,
 };
 use crate::wire::packet::{RetainHandling, SubscribeOptions};
 use crate::wire::property::Place;
@@ -275,6 +275,30 @@ pub(super) fn received(bytes: &[u8]) -> Result<(), What> {
     Input::versioned(bytes)?.end()
 }
 
+/// Appends what is known of messages on their way: for each its packet identifier, whether it is released, and its `Seq`.
+pub(super) fn put_inflight(out: &mut Vec<u8>, records: &[InflightRecord]) {
+    out.push(VERSION);
+    for record in records {
+        out.extend_from_slice(&record.packet_id.get().to_le_bytes());
+        out.push(u8::from(record.released));
+        out.extend_from_slice(&record.seq.0.to_le_bytes());
+    }
+}
+
+/// Reads what is known of messages on their way.
+pub(super) fn inflight(bytes: &[u8]) -> Result<Vec<InflightRecord>, What> {
+    let mut input = Input::versioned(bytes)?;
+    let mut records = Vec::with_capacity(input.0.len() / 11);
+    while !input.0.is_empty() {
+        records.push(InflightRecord {
+            packet_id: PacketId::new(input.u16()?).ok_or("packet identifier 0")?,
+            released: input.flags(1)? != 0,
+            seq: Seq(input.u64()?),
+        });
+    }
+    Ok(records)
+}
+
 /// Appends what is remembered of a bridge: texts and lists with their lengths before them.
 pub(super) fn put_bridge(out: &mut Vec<u8>, bridge: &BridgeRecord) {
     out.extend_from_slice(&[VERSION, u8::from(bridge.apart)]);
@@ -463,6 +487,7 @@ mod tests {
         let _ = delivery(bytes);
         let _ = delivery_size(bytes);
         let _ = received(bytes);
+        let _ = inflight(bytes);
         let _ = bridge(bytes);
         let _ = message_id(bytes);
         let _ = number(bytes);
@@ -495,6 +520,21 @@ mod tests {
                 put_number(&mut again, number);
                 prop_assert_eq!(&again, &bytes);
             }
+        }
+
+        #[test]
+        fn messages_on_their_way_survive_their_record(records in prop::collection::vec((1u16.., any::<bool>(), any::<u64>()), 0..9)) {
+            let record = |(id, released, seq)| InflightRecord {
+                packet_id: PacketId::new(id).expect("not zero"),
+                seq: Seq(seq),
+                released,
+            };
+            let written: Vec<InflightRecord> = records.into_iter().map(record).collect();
+            let mut bytes = Vec::new();
+            put_inflight(&mut bytes, &written);
+            prop_assert_eq!(inflight(&bytes), Ok(written));
+            bytes.push(0);
+            prop_assert!(inflight(&bytes).is_err());
         }
 
         #[test]

@@ -8,15 +8,15 @@ use super::apply::ROW;
 use super::error::{Doing, StoreError};
 use super::record::{self, What};
 use super::tables::{
-    BRIDGES, DELIVERIES, Definition, GROUPS, MESSAGE_IDS, MESSAGES, READ, RECEIVED, RETAINED,
-    SESSIONS, SUBSCRIPTIONS, WILLS, bad, every, key_pair, key_text, key_u64, key_u64_and,
+    BRIDGES, DELIVERIES, Definition, GROUPS, INFLIGHT, MESSAGE_IDS, MESSAGES, READ, RECEIVED,
+    RETAINED, SESSIONS, SUBSCRIPTIONS, WILLS, bad, every, key_pair, key_text, key_u64, key_u64_and,
 };
 use super::{Store, record::MESSAGE_HEAD};
-use crate::broker::record::{Batch, BatchId, QueueKey, Seq, Write};
+use crate::broker::record::{Batch, BatchId, Block, QueueKey, Seq, Write};
 use crate::wire::PacketId;
 
 /// The tables whose rows recovery hands back, in this order.
-const TABLES: [(Definition, Read); 9] = [
+const TABLES: [(Definition, Read); 10] = [
     (SESSIONS, session),
     (GROUPS, group),
     (SUBSCRIPTIONS, subscription),
@@ -25,6 +25,7 @@ const TABLES: [(Definition, Read); 9] = [
     (BRIDGES, bridge),
     (RETAINED, retained),
     (MESSAGE_IDS, message_id),
+    (INFLIGHT, inflight),
     (DELIVERIES, delivery),
 ];
 
@@ -49,7 +50,7 @@ pub struct Recovery {
 
 impl Store {
     /// Hands every row back as the write that would put it there: sessions, groups, subscriptions, wills, received identifiers, bridges, retained
-    /// messages, identities of messages, and deliveries, these two in the order of their `Seq`. Message bodies are not read.
+    /// messages, identities of messages, what is known of messages on their way, and deliveries, in the order of their `Seq`. Message bodies are not read.
     ///
     /// # Errors
     /// If the database fails, or a record is not what this program writes.
@@ -142,6 +143,17 @@ fn received(key: &[u8], record: &[u8]) -> Result<Write, What> {
     Ok(Write::PutReceived(QueueKey(key), id))
 }
 
+fn inflight(key: &[u8], record: &[u8]) -> Result<Write, What> {
+    let (key, block) = key_u64_and(key)?;
+    let block = block.try_into().map_err(|_| "no block")?;
+    let block = Block(u16::from_be_bytes(block));
+    Ok(Write::PutInflight(
+        QueueKey(key),
+        block,
+        record::inflight(record)?,
+    ))
+}
+
 fn bridge(key: &[u8], record: &[u8]) -> Result<Write, What> {
     let key = QueueKey(key_u64(key)?);
     Ok(Write::PutBridge(key, record::bridge(record)?))
@@ -190,7 +202,7 @@ impl Totals {
                 Ok(())
             })?;
         }
-        for table in [SUBSCRIPTIONS, WILLS, RECEIVED, BRIDGES] {
+        for table in [SUBSCRIPTIONS, WILLS, RECEIVED, BRIDGES, INFLIGHT] {
             every(&transaction, table, |key, record| {
                 totals.add(key.len() + record.len());
                 let (queue, _) = key_u64_and(key).map_err(|what| bad(table, key)(what))?;
@@ -241,11 +253,12 @@ fn find_orphans(database: &Database) -> Result<Vec<Write>, StoreError> {
         })?;
     }
     let mut found = Vec::new();
-    let tables: [(Definition, Read); 4] = [
+    let tables: [(Definition, Read); 5] = [
         (SUBSCRIPTIONS, subscription),
         (WILLS, will),
         (RECEIVED, received),
         (BRIDGES, bridge),
+        (INFLIGHT, inflight),
     ];
     for (table, read) in tables {
         every(&transaction, table, |key, record| {
@@ -303,6 +316,7 @@ fn removal(put: Write) -> Option<(QueueKey, Write)> {
         Write::PutWill(key, _) => (key, Write::RemoveWill(key)),
         Write::PutReceived(key, id) => (key, Write::RemoveReceived(key, id)),
         Write::PutBridge(key, _) => (key, Write::RemoveBridge(key)),
+        Write::PutInflight(key, block, _) => (key, Write::RemoveInflight(key, block)),
         _ => return None,
     })
 }

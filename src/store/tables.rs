@@ -36,8 +36,11 @@ pub(super) const BRIDGES: Definition = TableDefinition::new("bridges");
 /// Identities of messages by `Seq`. Since version 2.
 pub(super) const MESSAGE_IDS: Definition = TableDefinition::new("message_ids");
 
+/// What is known of messages on their way, by session and block of packet identifiers. Since version 2.
+pub(super) const INFLIGHT: Definition = TableDefinition::new("inflight");
+
 /// All tables. A table's place here is its number in [`part_key`], so new ones go to the end.
-const ALL: [Definition; 12] = [
+const ALL: [Definition; 13] = [
     SESSIONS,
     GROUPS,
     SUBSCRIPTIONS,
@@ -50,6 +53,7 @@ const ALL: [Definition; 12] = [
     META,
     BRIDGES,
     MESSAGE_IDS,
+    INFLIGHT,
 ];
 
 /// Key in [`META`]: version of the layout.

@@ -155,6 +155,40 @@ fn a_broker_that_is_killed_with_a_backlog_has_it_when_it_is_back() {
 }
 
 #[test]
+fn what_is_published_while_an_upstream_is_away_is_there_once_and_in_order_when_it_is_back() {
+    for record in records(&["outage:1", "outage:2", "-m", "2000"]) {
+        assert_eq!(record["clean"], true, "{record}");
+        assert_eq!(figure(&record, "backlog"), 2000.0, "{record}");
+        assert_eq!(figure(&record, "lost"), 0.0, "{record}");
+        assert_eq!(figure(&record, "repeated"), 0.0, "{record}");
+        assert!(figure(&record, "replayed") > 0.0, "{record}");
+        assert!(figure(&record, "published directly") > 0.0, "{record}");
+    }
+}
+
+#[test]
+fn outage_says_what_it_cannot_do() {
+    let broker = Broker::start();
+    let (one, other) = (
+        format!("one={}", broker.addr()),
+        format!("other={}", broker.addr()),
+    );
+    let cases: [(&[&str], &str); 3] = [
+        (&["outage:0"], "give -q 1 or -q 2"),
+        (&["outage", "--ws"], "TCP"),
+        (
+            &["compare", &one, &other, "--scenarios", "outage"],
+            "itself",
+        ),
+    ];
+    for (arguments, why) in cases {
+        let output = bench(arguments);
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(told(&output).contains(why), "{}", told(&output));
+    }
+}
+
+#[test]
 fn a_rate_is_kept_and_latency_counts_from_when_a_message_was_due() {
     let broker = Broker::start();
     let flags = ["-p", &port(broker.addr()), "-c", "10", "-r", "2000"];

@@ -62,6 +62,7 @@ fn every_row_can_be_removed_and_takes_its_parts_along() {
         Write::PutSubscription(key, filter, _) => Write::RemoveSubscription(key, filter),
         Write::PutWill(key, _) => Write::RemoveWill(key),
         Write::PutReceived(key, id) => Write::RemoveReceived(key, id),
+        Write::PutInflight(key, block, _) => Write::RemoveInflight(key, block),
         Write::PutBridge(key, _) => Write::RemoveBridge(key),
         Write::PutMessageId(seq, _) => Write::RemoveMessageId(seq),
         Write::PutRetained(message) => Write::RemoveRetained(message.topic().into()),

@@ -6,8 +6,9 @@ use std::path::Path;
 use tidegate::broker::Message;
 use tidegate::broker::message::Parts;
 use tidegate::broker::record::{
-    Batch, BatchId, BridgeRecord, DeliveryRecord, LeftAddress, MessageId, NEVER_EXPIRES, QueueKey,
-    Seq, SessionRecord, SubscriptionIds, SubscriptionRecord, WillRecord, Write,
+    Batch, BatchId, Block, BridgeRecord, DeliveryRecord, InflightRecord, LeftAddress, MessageId,
+    NEVER_EXPIRES, QueueKey, Seq, SessionRecord, SubscriptionIds, SubscriptionRecord, WillRecord,
+    Write,
 };
 use tidegate::store::{Store, StoreOptions};
 use tidegate::wire::packet::{RetainHandling, SubscribeOptions};
@@ -127,6 +128,8 @@ pub fn samples() -> Vec<Write> {
         Write::PutRetained(full.clone()),
         Write::PutMessageId(Seq(7), message_id(1, u64::MAX)),
         Write::PutMessageId(Seq(299), message_id(u64::MAX, 0)),
+        Write::PutInflight(QueueKey(1), Block(0), inflight(1..=1)),
+        Write::PutInflight(QueueKey(2), Block(511), inflight(65_408..=65_535)),
         Write::PutDelivery(Seq(7), QueueKey(1), delivery(&full)),
         Write::PutDelivery(
             Seq(7),
@@ -165,6 +168,15 @@ fn bridge() -> BridgeRecord {
     }
 }
 
+fn inflight(ids: std::ops::RangeInclusive<u16>) -> Vec<InflightRecord> {
+    let record = |id| InflightRecord {
+        packet_id: id,
+        seq: Seq(u64::from(id.get()) << 40),
+        released: id.get() % 2 == 0,
+    };
+    ids.filter_map(PacketId::new).map(record).collect()
+}
+
 fn message_id(publisher: u64, id: u64) -> MessageId {
     MessageId { publisher, id }
 }
@@ -172,7 +184,7 @@ fn message_id(publisher: u64, id: u64) -> MessageId {
 /// Whether a store of layout 1 can have this row.
 pub fn is_of_layout_1(write: &Write) -> bool {
     match write {
-        Write::PutBridge(..) | Write::PutMessageId(..) => false,
+        Write::PutBridge(..) | Write::PutMessageId(..) | Write::PutInflight(..) => false,
         Write::PutDelivery(seq, ..) | Write::PutMessage(seq, _) => *seq != BRIDGED,
         _ => true,
     }

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::record::{BridgeRecord, DeliveryRecord, MessageId, SessionRecord, WillRecord};
+use super::super::record::{
+    Block, BridgeRecord, DeliveryRecord, InflightRecord, MessageId, SessionRecord, WillRecord,
+};
 use super::*;
 
 pub(super) struct Disk {
@@ -11,6 +13,7 @@ pub(super) struct Disk {
     pub subscriptions: BTreeMap<(u64, Box<str>), SubscriptionRecord>,
     pub wills: BTreeMap<u64, WillRecord>,
     pub received: BTreeSet<(u64, u16)>,
+    pub inflight: BTreeMap<(u64, Block), Vec<InflightRecord>>,
     pub bridges: BTreeMap<u64, BridgeRecord>,
     pub message_ids: BTreeMap<u64, MessageId>,
     pub retained: BTreeMap<Box<str>, Message>,
@@ -30,6 +33,7 @@ impl Default for Disk {
             subscriptions: BTreeMap::new(),
             wills: BTreeMap::new(),
             received: BTreeSet::new(),
+            inflight: BTreeMap::new(),
             bridges: BTreeMap::new(),
             message_ids: BTreeMap::new(),
             retained: BTreeMap::new(),
@@ -74,6 +78,10 @@ impl Disk {
             Write::RemoveDelivery(seq, key) => _ = self.deliveries.remove(&(seq.0, key.0)),
             Write::PutReceived(key, id) => _ = self.received.insert((key.0, id.get())),
             Write::RemoveReceived(key, id) => _ = self.received.remove(&(key.0, id.get())),
+            Write::PutInflight(key, block, records) => {
+                self.inflight.insert((key.0, block), records);
+            }
+            Write::RemoveInflight(key, block) => _ = self.inflight.remove(&(key.0, block)),
             Write::PutBridge(key, record) => _ = self.bridges.insert(key.0, record),
             Write::RemoveBridge(key) => _ = self.bridges.remove(&key.0),
             Write::PutMessageId(seq, id) => {
@@ -109,6 +117,7 @@ impl Disk {
             .retain(|(key, _), _| owners.contains(key));
         self.wills.retain(|key, _| owners.contains(key));
         self.received.retain(|(key, _)| owners.contains(key));
+        self.inflight.retain(|(key, _), _| owners.contains(key));
         self.bridges.retain(|key, _| owners.contains(key));
         self.deliveries.retain(|(_, key), _| owners.contains(key));
         let wanted: BTreeSet<u64> = self.deliveries.keys().map(|(seq, _)| *seq).collect();
@@ -144,6 +153,9 @@ impl Disk {
         rows.extend(self.retained.values().cloned().map(Write::PutRetained));
         let ids = self.message_ids.iter();
         rows.extend(ids.map(|(seq, id)| Write::PutMessageId(Seq(*seq), *id)));
+        rows.extend(self.inflight.iter().map(|((key, block), records)| {
+            Write::PutInflight(QueueKey(*key), *block, records.clone())
+        }));
         rows.extend(self.deliveries.iter().map(|((seq, key), record)| {
             Write::PutDelivery(Seq(*seq), QueueKey(*key), record.clone())
         }));

@@ -150,7 +150,7 @@ fn an_outgoing_qos_2_publish_from_the_queue_waits_for_its_packet_identifier() {
     world.answer_fetches();
     world.writes();
     held_until_durable(&mut world, subscriber, &["PUBLISH #1 q2 t=m"]);
-    assert_eq!(world.writes(), ["PutDelivery s1 k1 q2 #1"]);
+    assert_eq!(world.writes(), ["PutInflight k1 #1 s1"]);
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn a_pubrec_that_comes_again_is_answered_again() {
     assert_eq!(world.got(subscriber), [""; 0]);
     world.settle();
     assert_eq!(world.got(subscriber), ["PUBREL #1", "PUBREL #1"]);
-    assert_eq!(world.writes(), ["PutDelivery s1 k1 q2 #1 released"]);
+    assert_eq!(world.writes(), ["PutInflight k1 #1 s1 released"]);
     world.pubrec(subscriber, 1);
     assert_eq!(world.got(subscriber), ["PUBREL #1"]);
     world.pubcomp(subscriber, 1);

@@ -28,12 +28,13 @@ mod retained;
 mod shared;
 mod shared_durable;
 mod show;
+mod spread;
 mod subscribe;
 mod wills;
 mod window;
 mod writes;
 
-use super::record::{Batch, Durability, QueueKey, Seq, SubscriptionRecord, Write};
+use super::record::{Batch, Durability, InflightRecord, QueueKey, Seq, SubscriptionRecord, Write};
 use super::{Access, Arrival, Broker, CertificateNames, ConnectionId, Fetch, Message, Settings};
 use crate::clock::Now;
 use crate::limits::Limits;

@@ -124,6 +124,15 @@ pub(super) fn show_write(write: &Write) -> String {
         Write::RemoveDelivery(seq, key) => format!("RemoveDelivery s{} k{}", seq.0, key.0),
         Write::PutReceived(key, id) => format!("PutReceived k{} #{id}", key.0),
         Write::RemoveReceived(key, id) => format!("RemoveReceived k{} #{id}", key.0),
+        Write::PutInflight(key, _, records) => {
+            let record = |record: &InflightRecord| {
+                let released = if record.released { " released" } else { "" };
+                format!(" #{} s{}{released}", record.packet_id, record.seq.0)
+            };
+            let records: String = records.iter().map(record).collect();
+            format!("PutInflight k{}{records}", key.0)
+        }
+        Write::RemoveInflight(key, block) => format!("RemoveInflight k{} {}", key.0, block.0),
         Write::PutBridge(key, record) => format!("PutBridge k{} {}", key.0, record.home),
         Write::RemoveBridge(key) => format!("RemoveBridge k{}", key.0),
         Write::PutMessageId(seq, _) => format!("PutMessageId s{}", seq.0),

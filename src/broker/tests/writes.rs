@@ -64,12 +64,114 @@ fn the_rows_of_a_qos_2_message_from_publisher_to_subscriber() {
     assert_eq!(world.got(subscriber), ["PUBLISH #1 q2 t=m"]);
     world.pubrec(subscriber, 1);
     world.settle();
-    assert_eq!(world.writes(), ["PutDelivery s1 k1 q2 #1 released"]);
+    assert_eq!(world.writes(), ["PutInflight k1 #1 s1 released"]);
     assert_eq!(world.got(subscriber), ["PUBREL #1"]);
     world.pubcomp(subscriber, 1);
     world.flush();
-    assert_eq!(world.writes(), ["RemoveDelivery s1 k1", "RemoveMessage s1"]);
+    assert_eq!(
+        world.writes(),
+        [
+            "RemoveDelivery s1 k1",
+            "RemoveMessage s1",
+            "RemoveInflight k1 0"
+        ]
+    );
     world.assert_nothing_left();
+}
+
+#[test]
+fn qos_2_messages_from_the_queue_are_written_again_together() {
+    let mut world = World::new();
+    let subscriber = world.connect(&durable("sub"));
+    world.subscribe(subscriber, "t", 2);
+    world.lose(subscriber);
+    let peer = world.connect(&client("pub"));
+    for id in 1..=3 {
+        world.publish(peer, message(1, id, "t", "m"));
+    }
+    let publish = Publish {
+        qos: QoS::ExactlyOnce,
+        ..message(1, 4, "t", "m")
+    };
+    for id in 4..=6 {
+        let publish = Publish {
+            packet_id: Some(packet_id(id)),
+            ..publish
+        };
+        world.publish(peer, publish);
+    }
+    world.flush();
+    let subscriber = world.connect(&durable("sub"));
+    world.writes();
+    assert_eq!(world.all(subscriber).len(), 6);
+    assert_eq!(world.writes(), ["PutInflight k1 #4 s4 #5 s5 #6 s6"]);
+    world.pubrec(subscriber, 5);
+    world.pubrec(subscriber, 4);
+    world.flush();
+    assert_eq!(
+        world.writes(),
+        ["PutInflight k1 #4 s4 released #5 s5 released #6 s6"]
+    );
+    world.pubcomp(subscriber, 4);
+    world.flush();
+    assert_eq!(
+        world.writes(),
+        [
+            "RemoveDelivery s4 k1",
+            "RemoveMessage s4",
+            "PutInflight k1 #5 s5 released #6 s6"
+        ]
+    );
+    world.crash();
+    let subscriber = world.connect(&durable("sub"));
+    let got = world.all(subscriber);
+    assert_eq!(got[0], "PUBREL #5");
+    assert_eq!(got[1..].last().expect("sent"), "PUBLISH #6 q2 dup t=m");
+    assert_eq!(got.len(), 5, "{got:?}");
+}
+
+#[test]
+fn a_session_that_ends_takes_what_is_known_of_its_messages_along() {
+    let mut world = World::new();
+    let subscriber = world.connect(&durable("sub"));
+    world.subscribe(subscriber, "t", 2);
+    let peer = world.connect(&client("pub"));
+    world.publish(peer, message(2, 1, "t", "m"));
+    world.settle();
+    world.got(subscriber);
+    world.pubrec(subscriber, 1);
+    world.flush();
+    assert_eq!(world.disk.inflight.len(), 1);
+    world.lose(subscriber);
+    world.connect(&client("sub").clean());
+    world.flush();
+    assert!(world.disk.inflight.is_empty());
+    assert!(world.disk.deliveries.is_empty());
+}
+
+#[test]
+fn what_is_known_of_a_message_that_is_gone_is_removed_after_a_restart() {
+    let mut world = World::new();
+    let subscriber = world.connect(&durable("sub"));
+    world.subscribe(subscriber, "t", 2);
+    let peer = world.connect(&client("pub"));
+    for id in 1..=2 {
+        world.publish(peer, message(2, id, "t", "m"));
+        world.settle();
+        world.got(subscriber);
+        world.pubrec(subscriber, id);
+    }
+    world.flush();
+    world.disk.deliveries.remove(&(1, 1));
+    world.disk.messages.remove(&1);
+    world.crash();
+    world.writes();
+    world.flush();
+    let writes = world.writes();
+    assert_eq!(
+        writes.last().expect("written"),
+        "PutInflight k1 #2 s2 released"
+    );
 }
 
 #[test]

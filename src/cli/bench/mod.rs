@@ -24,7 +24,7 @@ pub use flags::BenchFlags;
 use super::exit::{self, Failure};
 use flags::{Compare, CompareFlags, OutputFlags, resolve};
 use outcome::Outcome;
-use scenario::Target;
+use scenario::{Scenario, Target};
 
 /// What was found at one broker in one round.
 #[derive(Clone, Debug)]
@@ -66,6 +66,11 @@ pub fn run(flags: BenchFlags) -> Result<(), Failure> {
 fn compare(flags: &CompareFlags) -> Result<(), Failure> {
     let mut records = Vec::new();
     for task in &flags.scenarios {
+        if task.scenario == Scenario::Outage {
+            return Err(Failure::usage(
+                "outage starts its brokers itself: there is nothing to compare",
+            ));
+        }
         let load = flags.load.load(*task);
         let mut found = Vec::new();
         for round in 1..=flags.rounds {

@@ -8,7 +8,7 @@ use tidegate::broker::record::{Batch, BatchId, Write};
 use tidegate::store::{Store, StoreOptions, read_row};
 
 /// Tables with rows, in the order of the first byte of an input.
-pub const TABLES: [&str; 10] = [
+pub const TABLES: [&str; 11] = [
     "sessions",
     "groups",
     "subscriptions",
@@ -19,6 +19,7 @@ pub const TABLES: [&str; 10] = [
     "messages",
     "bridges",
     "message_ids",
+    "inflight",
 ];
 
 thread_local! {
@@ -89,6 +90,7 @@ fn removal(write: &Write) -> Option<Write> {
         Write::PutSubscription(key, filter, _) => Write::RemoveSubscription(*key, filter.clone()),
         Write::PutWill(key, _) => Write::RemoveWill(*key),
         Write::PutReceived(key, id) => Write::RemoveReceived(*key, *id),
+        Write::PutInflight(key, block, _) => Write::RemoveInflight(*key, *block),
         Write::PutBridge(key, _) => Write::RemoveBridge(*key),
         Write::PutMessageId(seq, _) if seq.0 < FAR => Write::RemoveMessageId(*seq),
         Write::PutRetained(message) => Write::RemoveRetained(message.topic().into()),

@@ -154,6 +154,11 @@ impl Rig {
         })
     }
 
+    /// Clients that connect from now on, or again, do so to this broker, on TCP.
+    pub fn turn_to(&mut self, target: &Target) {
+        self.addr = target.addr;
+    }
+
     /// What distinguishes this run's topics and client identifiers from those of others.
     pub fn name(&self) -> String {
         format!("{:08x}", self.run)

@@ -3,9 +3,11 @@
 mod connect;
 mod durable;
 mod listen;
+mod outage;
 mod restart;
 mod retained;
 mod soak;
+mod spawned;
 mod steady;
 mod subscribe;
 
@@ -51,6 +53,8 @@ pub enum Scenario {
     Durable,
     /// A broker (--spawn) is killed with a backlog (--messages) and started again
     Restart,
+    /// A bridge whose upstream is killed and comes back: what an edge broker has kept (--messages) is replayed. Starts both brokers itself
+    Outage,
     /// A bit of everything for hours (--duration), with reconnections: fails unless memory, file, descriptors and latency stay flat
     Soak,
 }
@@ -129,6 +133,7 @@ impl Scenario {
             Scenario::Subscribe => subscribe::run(target, load),
             Scenario::Durable => durable::run(target, load),
             Scenario::Restart => restart::run(target, load),
+            Scenario::Outage => outage::run(load),
             Scenario::Soak => soak::run(target, load),
             _ => steady::run(self, target, load),
         }

@@ -1,34 +1,19 @@
 //! A broker that is killed under load with a backlog: how soon it is ready again, and what it has lost or repeats.
 
-use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::process::Command;
 use std::time::Duration;
 
+use super::spawned::Spawned;
 use super::{Load, PATIENCE, Target};
 use crate::cli::bench::meter::Moment;
 use crate::cli::bench::outcome::{Better, Outcome};
 use crate::cli::bench::process::Usage;
 use crate::cli::bench::rig::{Client, Rig, Shape};
 use crate::cli::exit::{self, Failure};
-use crate::clock::Stopwatch;
 use crate::wire::QoS;
 
 const PUBLISHERS: usize = 10;
 const SUBSCRIBERS: usize = 50;
-/// How long a broker may take until it lets a client in.
-const START: Duration = Duration::from_secs(120);
-
-/// A broker that was started here; it ends with this.
-struct Spawned(Child);
-
-impl Drop for Spawned {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Runs it: `--spawn` starts the broker, which gets `--messages` messages, is killed, and is started again.
 ///
 /// # Errors
@@ -56,7 +41,7 @@ pub fn run(target: &Target, load: &Load) -> Result<Outcome, Failure> {
     rig.run_until(PATIENCE, |rig| rig.connected() == 0)?;
 
     let (spawned, second_start) = start(command, target, load)?;
-    let memory = Usage::of(spawned.0.id()).map(|usage| usage.resident);
+    let memory = Usage::of(spawned.pid()).map(|usage| usage.resident);
     rig.tolerate_loss(false);
     rig.connect_again(SUBSCRIBERS..SUBSCRIBERS + PUBLISHERS)?;
     if !rig.run_until(PATIENCE, Rig::is_acknowledged)? {
@@ -117,33 +102,10 @@ pub fn run(target: &Target, load: &Load) -> Result<Outcome, Failure> {
     Ok(outcome)
 }
 
-/// Starts the broker and waits until it lets a client in. Returns how long that took.
 fn start(command: &str, target: &Target, load: &Load) -> Result<(Spawned, Duration), Failure> {
-    let watch = Stopwatch::start();
-    let child = Command::new("sh")
-        .args(["-c", &format!("exec {command}")])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| Failure::new(exit::FAILED, format!("{command}: {error}")))?;
-    let mut spawned = Spawned(child);
-    loop {
-        let mut rig = Rig::new(target, load)?;
-        let asked = rig.connect([Client::new(format!("tgq-{}", rig.name()))]);
-        if asked.is_ok() {
-            rig.disconnect(0..1);
-            return Ok((spawned, watch.elapsed()));
-        }
-        if let Ok(Some(status)) = spawned.0.try_wait() {
-            let message = format!("{command}: it ended with {status}");
-            return Err(Failure::new(exit::FAILED, message));
-        }
-        if watch.elapsed() > START {
-            return Err(Failure::new(exit::TIMEOUT, "the broker lets nobody in"));
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("exec {command}")]);
+    Spawned::start(shell, command, target, load)
 }
 
 /// Makes durable sessions that are offline, and publishes until so many messages for them are acknowledged. More are on their way then.

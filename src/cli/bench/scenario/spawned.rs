@@ -1,0 +1,67 @@
+//! Brokers that are started here.
+
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use super::{Load, Target};
+use crate::cli::bench::rig::{Client, Rig};
+use crate::cli::exit::{self, Failure};
+use crate::clock::Stopwatch;
+
+/// How long a broker may take until it lets a client in.
+const START: Duration = Duration::from_secs(120);
+
+/// A broker that was started here. It is killed when this is dropped.
+pub struct Spawned(Child);
+
+impl Spawned {
+    /// Starts a broker and waits until it lets a client in at `target`. `name` is what errors call it. Returns how long that took.
+    ///
+    /// # Errors
+    /// It cannot be started, ends, or lets nobody in.
+    pub fn start(
+        mut command: Command,
+        name: &str,
+        target: &Target,
+        load: &Load,
+    ) -> Result<(Spawned, Duration), Failure> {
+        let watch = Stopwatch::start();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| Failure::new(exit::FAILED, format!("{name}: {error}")))?;
+        let mut spawned = Spawned(child);
+        loop {
+            let mut rig = Rig::new(target, load)?;
+            let asked = rig.connect([Client::new(format!("tgq-{}", rig.name()))]);
+            if asked.is_ok() {
+                rig.disconnect(0..1);
+                return Ok((spawned, watch.elapsed()));
+            }
+            if let Ok(Some(status)) = spawned.0.try_wait() {
+                let message = format!("{name}: it ended with {status}");
+                return Err(Failure::new(exit::FAILED, message));
+            }
+            if watch.elapsed() > START {
+                return Err(Failure::new(exit::TIMEOUT, "the broker lets nobody in"));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
