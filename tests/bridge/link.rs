@@ -75,7 +75,7 @@ fn resets_refusals_and_black_holes_are_recovered_from() {
 
 #[test]
 fn latency_does_not_stall_it_as_the_window_grows() {
-    let took = |window: u16| {
+    let took = |round_trip: u64, window: u16| {
         let cloud = cloud("");
         let proxy = Proxy::to(cloud.addr());
         proxy.set_mode(Mode::Refused);
@@ -83,7 +83,7 @@ fn latency_does_not_stall_it_as_the_window_grows() {
         let edge = edge(proxy.addr(), &more);
         expect_at(cloud.addr(), Version::V5, "consumer", "site/up/#");
         publish(edge.addr(), "up/a", 1, 0..200);
-        proxy.set_latency(Duration::from_millis(150));
+        proxy.set_latency(Duration::from_millis(round_trip / 2));
         proxy.set_mode(Mode::Pass);
         wait_for_state(edge.addr(), "connected");
         let begun = Instant::now();
@@ -96,12 +96,16 @@ fn latency_does_not_stall_it_as_the_window_grows() {
             LONG,
         );
         assert_exactly_once(&got, 200, "over a slow link");
-        begun.elapsed()
+        let took = begun.elapsed();
+        println!("200 messages over {round_trip} ms, {window} under way: {took:?}");
+        took
     };
-    // 20 and 2 round trips of 300 ms.
-    let (narrow, wide) = (took(10), took(200));
-    println!("200 messages over 300 ms: {narrow:?} with a window of 10, {wide:?} with 200");
+    // 20 and 2 round trips of 300 ms; 20 of 50 ms; no delay at all.
+    let (narrow, wide) = (took(300, 10), took(300, 200));
     assert!(narrow > 3 * wide, "{narrow:?} and {wide:?}");
+    let (short, none) = (took(50, 10), took(0, 10));
+    assert!(narrow > 3 * short, "{narrow:?} and {short:?}");
+    assert!(none < narrow, "{none:?} and {narrow:?}");
 }
 
 #[test]
