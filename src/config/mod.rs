@@ -204,6 +204,7 @@ mod tests {
 
     const SHIPPED: &str = include_str!("../../config/tidegate.toml");
     const README: &str = include_str!("../../README.md");
+    const BRIDGES: &str = include_str!("../../docs/bridges.md");
 
     fn parse_with(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
         let environment = environment
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_file_and_the_readme_have_every_key() {
+    fn the_shipped_file_and_the_documentation_have_every_key() {
         for key in known_keys() {
             let name = key.rsplit('.').next().expect("a name");
             let written = |line: &str| {
@@ -247,7 +248,12 @@ mod tests {
                 SHIPPED.lines().any(written),
                 "{key} in config/tidegate.toml"
             );
-            assert!(README.contains(&format!("`{name}`")), "{key} in README.md");
+            let (page, text) = if key.starts_with("bridges.") {
+                ("docs/bridges.md", BRIDGES)
+            } else {
+                ("README.md", README)
+            };
+            assert!(text.contains(&format!("`{name}`")), "{key} in {page}");
         }
     }
 
