@@ -44,11 +44,7 @@ fn counted(client: &mut Client, different: usize) -> BTreeMap<String, usize> {
         };
         match client.try_receive(wait.max(Duration::from_millis(1))) {
             Ok(Some(Packet::Publish(publish))) => {
-                match publish.qos {
-                    0 => {}
-                    1 => client.send_ack(0x40, publish.id),
-                    _ => client.send_ack(0x50, publish.id),
-                }
+                client.answer(&publish);
                 let text = String::from_utf8_lossy(&publish.payload).into_owned();
                 *counts.entry(text).or_insert(0) += 1;
             }

@@ -484,14 +484,19 @@ impl Client {
 
     /// Acknowledges a message to the end of its flow.
     pub fn acknowledge(&mut self, publish: &Publish) {
+        self.answer(publish);
+        if publish.qos == 2 {
+            self.pubrel_for(publish.id);
+            self.send_ack(0x70, publish.id);
+        }
+    }
+
+    /// Sends the first answer to a message: PUBACK, PUBREC, or none.
+    pub fn answer(&mut self, publish: &Publish) {
         match publish.qos {
             0 => {}
             1 => self.send_ack(0x40, publish.id),
-            _ => {
-                self.send_ack(0x50, publish.id);
-                self.pubrel_for(publish.id);
-                self.send_ack(0x70, publish.id);
-            }
+            _ => self.send_ack(0x50, publish.id),
         }
     }
 
