@@ -37,7 +37,7 @@ pub struct Restored {
 
 impl Broker {
     /// Takes one row of the store. Rows come in this order: sessions, groups, subscriptions, wills, received identifiers, bridges, retained
-    /// messages, identities of messages by [`Seq`], deliveries by [`Seq`]. Rows without an owner are passed over.
+    /// messages, identities of messages by [`Seq`], blocks of messages on their way, deliveries by [`Seq`]. Rows without an owner are passed over.
     pub fn restore(&mut self, row: Write) {
         match row {
             Write::PutSession(key, record) => {

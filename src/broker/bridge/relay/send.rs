@@ -205,8 +205,7 @@ impl Relay {
         let gone = !self.upstream.session_present && !self.received.contains(&packet_id);
         let lowered = self.lowered.remove(&packet_id);
         if lowered || gone || self.upstream.maximum_qos != QoS::ExactlyOnce {
-            let answer = Packet::PubComp(ack(packet_id, ReasonCode::Success));
-            return broker.receive(self.id, answer, now);
+            return self.acknowledge(Packet::PubComp, packet_id, broker, now);
         }
         self.await_answer(packet_id, now);
         codec::encode(&Packet::PubRel(*pubrel), self.upstream.version, out);
