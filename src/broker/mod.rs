@@ -193,6 +193,7 @@ pub struct Broker {
     /// Sessions whose rows of messages on their way have changed since the last batch was taken.
     changed: Vec<SessionIndex>,
     spreads: spread::Spreads,
+    handed_out: u64,
     graveyard: end::Graveyard,
     sweep: (usize, usize),
     sys: sys::Sys,
@@ -250,6 +251,7 @@ impl Broker {
             starved: BTreeSet::new(),
             changed: Vec::new(),
             spreads: spread::Spreads::default(),
+            handed_out: 0,
             graveyard: end::Graveyard::default(),
             sweep: (0, 0),
             sys: sys::Sys::new(now),
@@ -530,6 +532,11 @@ impl Broker {
     /// What was counted.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Deliveries that messages have made so far: a measure of the work of a visit.
+    pub fn handed_out(&self) -> u64 {
+        self.handed_out
     }
 
     /// Whether a connection is to be closed as soon as what waits for it has been written.

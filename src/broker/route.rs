@@ -217,7 +217,7 @@ impl Broker {
             self.offer_to_group(*group, &mut offer);
         }
         routes.frames.clear();
-        let later = self.split_slice(parts.qos, &mut routes.receivers);
+        let later = self.split_slice(&mut routes.receivers);
         for receiver in routes.receivers.drain(..) {
             self.hand_out(receiver, &mut offer, &mut routes.frames);
         }
@@ -247,6 +247,7 @@ impl Broker {
         frames: &mut Frames,
     ) {
         let Receiver { subscriber, ids } = receiver;
+        self.handed_out += 1;
         let retain = offer.parts.retain && subscriber.retain_as_published(); // [MQTT-3.3.1-12, MQTT-3.3.1-13]
         let qos = lower(offer.parts.qos, subscriber.qos()); // [MQTT-3.8.4-8]
         if qos == QoS::AtMostOnce {

@@ -16,15 +16,18 @@ use super::timer::Timer;
 use super::{Broker, ConnectionId, SessionIndex};
 use crate::wire::QoS;
 
-/// What is handed out in one go: so many receivers at QoS 0 (about a millisecond's work), or a part of them at QoS 1 and 2, which are more work.
-const SLICE: usize = 4096;
-pub(super) const WEIGHT: usize = 4;
+/// What is handed out in one go, in units of about a microsecond's work.
+const SLICE: usize = 8192;
+/// What a client costs that gets something and must be served for it: a task is woken, and packets are written.
+pub(super) const SERVED: usize = 15;
+/// What a message costs that waits for a client that is away.
+const KEPT: usize = 2;
 /// When the next slice follows, in milliseconds.
 const SLICE_MS: u64 = 1;
 /// Receivers whose names share a row.
-const PART: usize = if cfg!(test) { 3 } else { 1024 };
+const PART: usize = if cfg!(test) { 3 } else { 256 };
 /// While so many messages of one client are being handed out, nothing more is read from it.
-const EACH: usize = 4;
+const EACH: usize = if cfg!(test) { 4 } else { 64 };
 /// So many receivers may wait for their turn at once. One more message, and the oldest is handed out whole.
 const WAITING: usize = if cfg!(test) { 500 } else { 1 << 22 };
 
@@ -32,8 +35,7 @@ const WAITING: usize = if cfg!(test) { 500 } else { 1 << 22 };
 #[derive(Debug)]
 pub(super) struct Spreads {
     all: VecDeque<Spread>,
-    frames: Frames,
-    /// Receivers that have not had their turn.
+    /// Receivers that have not got their message, of all.
     waiting: usize,
     /// A row must be written anew.
     changed: bool,
@@ -45,7 +47,6 @@ impl Default for Spreads {
     fn default() -> Spreads {
         Spreads {
             all: VecDeque::new(),
-            frames: Frames::default(),
             waiting: 0,
             changed: false,
             slice: SLICE,
@@ -64,8 +65,12 @@ struct Spread {
     /// By session, and who of them has it.
     receivers: Vec<Receiver>,
     given: Vec<bool>,
+    /// How many have not.
+    left: usize,
     /// All before this one have it.
     next: usize,
+    /// Encoded QoS 0 deliveries that several receivers share.
+    frames: Frames,
     /// Of each part of the receivers, what the store has; none if nobody is in the store.
     rows: Vec<Row>,
 }
@@ -76,31 +81,24 @@ struct Row {
     changed: bool,
 }
 
-/// How many of these receivers weigh `most`.
-fn end_of_slice(qos: QoS, receivers: &[Receiver], most: usize) -> usize {
-    let mut left = most;
-    let over = receivers.iter().position(|receiver| {
-        let weight = match lower(qos, receiver.subscriber.qos()) {
-            QoS::AtMostOnce => 1,
-            _ => WEIGHT,
-        };
-        let fits = weight <= left;
-        left = left.saturating_sub(weight);
-        !fits
-    });
-    over.unwrap_or(receivers.len())
-}
-
 impl Spread {
-    fn find(&self, session: SessionIndex) -> Option<usize> {
+    /// Where a receiver is, if it has not got the message; `guess` is where it may be.
+    fn find(&self, session: SessionIndex, guess: usize) -> Option<usize> {
         let by_session = |receiver: &Receiver| receiver.subscriber.session;
-        let at = self.receivers.binary_search_by_key(&session, by_session);
-        at.ok().filter(|at| !self.given[*at])
+        let at = match self.receivers.get(guess).map(by_session) {
+            Some(found) if found == session => guess,
+            _ => {
+                let found = self.receivers.binary_search_by_key(&session, by_session);
+                found.ok()?
+            }
+        };
+        (!self.given[at]).then_some(at)
     }
 
     /// Marks a receiver as served; its row changes.
     fn take(&mut self, at: usize) -> Receiver {
         self.given[at] = true;
+        self.left -= 1;
         if let Some(row) = self.rows.get_mut(at / PART) {
             row.changed = true;
         }
@@ -114,12 +112,25 @@ impl Spread {
 
 impl Broker {
     /// Takes off those who do not get a message at once.
-    pub(super) fn split_slice(&self, qos: QoS, receivers: &mut Vec<Receiver>) -> Vec<Receiver> {
-        if receivers.len() <= self.spreads.slice / WEIGHT {
+    pub(super) fn split_slice(&self, receivers: &mut Vec<Receiver>) -> Vec<Receiver> {
+        let mut left = self.spreads.slice;
+        if receivers.len() <= left / (SERVED + 1) {
             return Vec::new();
         }
-        let end = end_of_slice(qos, receivers, self.spreads.slice);
-        receivers.split_off(end)
+        let end = receivers.iter().position(|receiver| {
+            let is_over = left == 0;
+            left = left.saturating_sub(self.cost(receiver.subscriber.session, 1));
+            is_over
+        });
+        end.map_or(Vec::new(), |end| receivers.split_off(end))
+    }
+
+    /// What it costs to give some messages to a session.
+    fn cost(&self, session: SessionIndex, messages: usize) -> usize {
+        match self.sessions[session.0 as usize].connection {
+            Some(_) => SERVED + messages,
+            None => KEPT * messages,
+        }
     }
 
     /// Hands a message to these receivers bit by bit; they are in the order of their sessions.
@@ -150,8 +161,10 @@ impl Broker {
             admitted: offer.admitted,
             from: offer.from,
             given: vec![false; receivers.len()],
+            left: receivers.len(),
             receivers,
             next: 0,
+            frames: Frames::default(),
             rows: vec![row; parts],
         });
         if spreads.all.len() == 1 {
@@ -176,6 +189,10 @@ impl Broker {
 
     /// Hands out the next slice.
     pub(super) fn spread_slice(&mut self) {
+        for spread in &mut self.spreads.all {
+            // What is left of an expiry interval is in them.
+            spread.frames.clear();
+        }
         self.spread_on(self.spreads.slice);
         if !self.spreads.all.is_empty() {
             self.timers.set(self.now.uptime + SLICE_MS, Timer::Spread);
@@ -194,13 +211,7 @@ impl Broker {
     #[cold]
     fn catch_up_all(&mut self, session: SessionIndex) {
         let mut spreads = std::mem::take(&mut self.spreads);
-        for spread in &mut spreads.all {
-            if let Some(at) = spread.find(session) {
-                spreads.frames.clear();
-                self.hand_out_some(spread, at..at + 1, &mut spreads.frames);
-                spreads.changed |= !spread.rows.is_empty();
-            }
-        }
+        self.give_all(&mut spreads, session, 0);
         self.spreads = spreads;
     }
 
@@ -210,46 +221,67 @@ impl Broker {
             if spread.from == Some(session) {
                 spread.from = None;
             }
-            if let Some(at) = spread.find(session) {
+            if let Some(at) = spread.find(session, 0) {
                 spread.take(at);
+                self.spreads.waiting -= 1;
                 self.spreads.changed |= !spread.rows.is_empty();
             }
         }
     }
 
-    /// Gives the oldest message to the next receivers, as many as weigh `most`.
+    /// Goes on until that has cost `most`. Whoever has its turn is given all there is for it: so of many messages for the same very many, each of them
+    /// is woken once.
     fn spread_on(&mut self, most: usize) {
         let mut spreads = std::mem::take(&mut self.spreads);
-        if let Some(spread) = spreads.all.front_mut() {
-            spreads.frames.clear();
-            let qos = spread.message.qos();
-            let end = spread.next + end_of_slice(qos, &spread.receivers[spread.next..], most);
-            self.hand_out_some(spread, spread.next..end, &mut spreads.frames);
-            spreads.waiting -= end - spread.next;
-            spreads.changed |= !spread.rows.is_empty();
-            spread.next = end;
-            if end == spread.receivers.len()
-                && let Some(spread) = spreads.all.pop_front()
-            {
-                self.end_spread(&spread);
+        let mut left = most;
+        while left > 0
+            && let Some(first) = spreads.all.front_mut()
+        {
+            if first.left == 0 {
+                if let Some(spread) = spreads.all.pop_front() {
+                    self.end_spread(&spread);
+                }
+                continue;
+            }
+            let at = first.next;
+            first.next += 1;
+            if !first.given[at] {
+                let session = first.receivers[at].subscriber.session;
+                let messages = self.give_all(&mut spreads, session, at);
+                left = left.saturating_sub(self.cost(session, messages));
             }
         }
         self.spreads = spreads;
     }
 
-    /// Gives a message to those of some receivers who have not got it.
-    fn hand_out_some(
-        &mut self,
-        spread: &mut Spread,
-        some: std::ops::Range<usize>,
-        frames: &mut Frames,
-    ) {
-        let message = spread.message.clone();
-        let parts = message.parts();
-        let expired = parts.expires.is_some_and(|at| at <= self.now.unix);
+    /// Gives a session all there is for it, the oldest first; how many messages that is. `guess` is where it may be among the receivers.
+    fn give_all(&mut self, spreads: &mut Spreads, session: SessionIndex, guess: usize) -> usize {
+        let mut messages = 0;
+        for spread in &mut spreads.all {
+            if let Some(at) = spread.find(session, guess) {
+                spreads.changed |= !spread.rows.is_empty();
+                spreads.waiting -= 1;
+                self.give_one(spread, at);
+                messages += 1;
+            }
+        }
+        messages
+    }
+
+    fn give_one(&mut self, spread: &mut Spread, at: usize) {
+        let receiver = spread.take(at);
+        let session = receiver.subscriber.session;
+        let parts = spread.message.parts();
+        if parts.expires.is_some_and(|at| at <= self.now.unix) {
+            return self.count_expired(Some(session)); // [MQTT-3.3.2-5]
+        }
+        // Rights may have changed meanwhile.
+        if self.restricted && !self.may_read(session, parts.topic) {
+            return;
+        }
         let mut offer = Offer {
             parts: &parts,
-            body: Some(message.clone()),
+            body: Some(spread.message.clone()),
             seq: spread.seq,
             level: spread.level,
             stamp: spread.stamp,
@@ -257,19 +289,7 @@ impl Broker {
             admitted: spread.admitted,
             from: spread.from,
         };
-        for at in some {
-            if spread.given[at] {
-                continue;
-            }
-            let receiver = spread.take(at);
-            let session = receiver.subscriber.session;
-            if expired {
-                self.count_expired(Some(session)); // [MQTT-3.3.2-5]
-            } else if !self.restricted || self.may_read(session, parts.topic) {
-                // Rights may have changed meanwhile.
-                self.hand_out(receiver, &mut offer, frames);
-            }
-        }
+        self.hand_out(receiver, &mut offer, &mut spread.frames);
         self.share_body(spread.seq, offer.stored);
     }
 

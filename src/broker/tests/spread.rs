@@ -1,13 +1,14 @@
 //! A message for very many is handed out in slices.
 
-use super::super::spread::WEIGHT;
+use super::super::spread::SERVED;
 use super::*;
 
+/// Connected clients that get a message in one go.
 const SLICE: usize = 8;
 
 /// Subscribers for a slice and a half more than one.
 fn many(world: &mut World) -> Vec<Peer> {
-    world.broker.set_slice(SLICE);
+    world.broker.set_slice(SLICE * (SERVED + 1));
     (0..2 * SLICE + SLICE / 2)
         .map(|n| {
             let peer = world.connect(&client(format!("sub{n:03}").leak()));
@@ -83,8 +84,8 @@ fn who_unsubscribes_gets_what_was_published_before_and_who_takes_a_place_gets_no
 
 /// Durable sessions for three slices at QoS 1 or 2, which subscribe to "t".
 fn many_durable(world: &mut World, qos: u8) -> Vec<Peer> {
-    world.broker.set_slice(SLICE);
-    (0..3 * SLICE / WEIGHT)
+    world.broker.set_slice(SLICE * (SERVED + 1));
+    (0..3 * SLICE)
         .map(|n| {
             let peer = world.connect(&durable(format!("sub{n:03}").leak()));
             world.subscribe(peer, "t", qos);
@@ -104,7 +105,7 @@ fn the_acknowledgement_does_not_wait_for_everybody_to_have_it() {
     world.settle();
     let spread = world.writes();
     let rows = spread.iter().filter(|row| row.starts_with("PutSpread"));
-    assert_eq!(rows.count(), (2 * SLICE / WEIGHT).div_ceil(3), "{spread:?}");
+    assert_eq!(rows.count(), (2 * SLICE).div_ceil(3), "{spread:?}");
     assert_eq!(world.got(publisher), ["PUBACK #1"]);
     let mut served = Vec::new();
     for _ in 0..3 {
@@ -112,7 +113,7 @@ fn the_acknowledgement_does_not_wait_for_everybody_to_have_it() {
         world.wait(1);
         world.settle();
     }
-    assert_eq!(served, [SLICE / WEIGHT; 3]);
+    assert_eq!(served, [SLICE; 3]);
     for peer in &peers {
         world.puback(*peer, 1);
     }
