@@ -193,7 +193,7 @@ pub struct Broker {
     /// Sessions whose rows of messages on their way have changed since the last batch was taken.
     changed: Vec<SessionIndex>,
     spreads: spread::Spreads,
-    handed_out: u64,
+    work: u64,
     graveyard: end::Graveyard,
     sweep: (usize, usize),
     sys: sys::Sys,
@@ -251,7 +251,7 @@ impl Broker {
             starved: BTreeSet::new(),
             changed: Vec::new(),
             spreads: spread::Spreads::default(),
-            handed_out: 0,
+            work: 0,
             graveyard: end::Graveyard::default(),
             sweep: (0, 0),
             sys: sys::Sys::new(now),
@@ -534,9 +534,9 @@ impl Broker {
         &self.counters
     }
 
-    /// Deliveries that messages have made so far: a measure of the work of a visit.
-    pub fn handed_out(&self) -> u64 {
-        self.handed_out
+    /// What the deliveries so far have cost, about; one at QoS 0 costs 1. A measure of the work of a visit.
+    pub fn work(&self) -> u64 {
+        self.work
     }
 
     /// Whether a connection is to be closed as soon as what waits for it has been written.

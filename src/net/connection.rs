@@ -29,8 +29,8 @@ const READ_BYTES: usize = 64 * 1024;
 const LEAST_READ: usize = 1024;
 /// Packets handled in one visit to the broker.
 const VISIT_PACKETS: usize = 256;
-/// ... unless they have made so many deliveries: a few milliseconds' work.
-const VISIT_DELIVERIES: u64 = 16 * 1024;
+/// ... unless their deliveries were so much work: a few milliseconds. See [`Broker::work`].
+const VISIT_WORK: u64 = 16 * 1024;
 /// Rounds of reading and writing before other tasks get their turn, and packets. One read of tiny packets could bring tens of thousands: less is
 /// then read at once.
 const ROUNDS: usize = 16;
@@ -294,10 +294,10 @@ impl<S: Stream> Connection<S> {
             let mut packets = packets.into_iter();
             while packets.len() > 0 || fault.is_some() {
                 self.visit(cx, |broker, id, now| {
-                    let enough = broker.handed_out() + VISIT_DELIVERIES;
+                    let enough = broker.work() + VISIT_WORK;
                     for packet in packets.by_ref() {
                         broker.receive(id, packet, now);
-                        if broker.handed_out() >= enough {
+                        if broker.work() >= enough {
                             return;
                         }
                     }
