@@ -2,7 +2,7 @@
 //! something once: no thread is handed anything on the way. Only the committer (fsync blocks) and the reader of bodies are threads of their own.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -10,10 +10,14 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::unfinished::{Held, Unfinished};
+use super::visits::{Purpose, Visits};
 use crate::broker::record::Batch;
 use crate::broker::{Broker, ConnectionId, Fetch};
-use crate::clock::{Clock, Now};
+use crate::clock::{Clock, Now, Stopwatch};
 use crate::store::{Notifier, Progress, Store};
+
+/// No visit should hold the lock for longer: nobody else is served meanwhile.
+const LONG: Duration = Duration::from_millis(10);
 
 /// The broker, shared by all that drive it.
 #[derive(Debug)]
@@ -37,6 +41,7 @@ struct State {
     /// The committer works on a batch, and will ask for the next by itself.
     committing: bool,
     touched: Vec<ConnectionId>,
+    visits: Visits,
 }
 
 /// A task that waits.
@@ -60,6 +65,10 @@ pub struct Entered<'a> {
     core: &'a Core,
     state: Option<MutexGuard<'a, State>>,
     now: Now,
+    purpose: Purpose,
+    waited: Duration,
+    /// Runs since the lock is held.
+    watch: Stopwatch,
     /// The connection whose own task this is; it need not be woken.
     own: Option<ConnectionId>,
 }
@@ -76,6 +85,7 @@ impl Core {
             armed: u64::MAX,
             committing: false,
             touched: Vec::new(),
+            visits: Visits::default(),
         };
         let core = Core {
             state: Mutex::new(state),
@@ -88,13 +98,24 @@ impl Core {
     }
 
     /// Enters the broker. `own` is the connection whose task enters and will take its output itself.
-    pub fn enter(&self, own: Option<ConnectionId>) -> Entered<'_> {
-        let now = self.clock.now();
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn enter(&self, purpose: Purpose, own: Option<ConnectionId>) -> Entered<'_> {
+        let arrived = Stopwatch::start();
+        // Whoever need not wait need not look at the clock again.
+        let (state, watch) = match self.state.try_lock() {
+            Ok(state) => (state, arrived),
+            Err(TryLockError::Poisoned(poisoned)) => (poisoned.into_inner(), arrived),
+            Err(TryLockError::WouldBlock) => {
+                let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                (state, Stopwatch::start())
+            }
+        };
         Entered {
             core: self,
             state: Some(state),
-            now,
+            now: self.clock.at(watch),
+            purpose,
+            waited: watch.since(arrived),
+            watch,
             own,
         }
     }
@@ -107,13 +128,13 @@ impl Core {
     /// Tells the core how to wake the committer.
     pub fn set_committer(&self, notifier: Notifier) {
         if self.committer.set(notifier).is_ok() {
-            drop(self.enter(None));
+            drop(self.enter(Purpose::Other, None));
         }
     }
 
     /// The next batch for the committer.
     pub fn next_batch(&self) -> Option<Batch> {
-        let mut entered = self.enter(None);
+        let mut entered = self.enter(Purpose::Batch, None);
         let now = entered.now;
         let state = entered.state_mut();
         let batch = state.broker.take_batch(now);
@@ -123,7 +144,7 @@ impl Core {
 
     /// Hears how far the committer has come. False if the store failed.
     pub fn committed(&self, progress: &Progress, store: &Store) -> bool {
-        let mut entered = self.enter(None);
+        let mut entered = self.enter(Purpose::Durable, None);
         let now = entered.now;
         let broker = &mut entered.state_mut().broker;
         match progress {
@@ -149,7 +170,7 @@ impl Core {
         while let Ok(fetch) = fetches.recv() {
             let mut bodies = Vec::with_capacity(fetch.seqs.len());
             store.fetch(&fetch.seqs, &mut |seq, body| bodies.push((seq, body)))?;
-            let mut entered = self.enter(None);
+            let mut entered = self.enter(Purpose::Bodies, None);
             let now = entered.now;
             entered.broker().fetched(fetch, bodies, now);
         }
@@ -160,7 +181,7 @@ impl Core {
     pub async fn tick(&self) {
         loop {
             let wait = {
-                let mut entered = self.enter(None);
+                let mut entered = self.enter(Purpose::Tick, None);
                 let now = entered.now;
                 entered.broker().tick(now);
                 let state = entered.state_mut();
@@ -184,6 +205,12 @@ impl Entered<'_> {
     /// The moment it was entered.
     pub fn now(&self) -> Now {
         self.now
+    }
+
+    /// How long visits have held the lock and waited for it, this one left out.
+    pub fn visits(&self) -> Visits {
+        let state = self.state.as_ref();
+        state.map_or_else(Visits::default, |state| state.visits.clone())
     }
 
     /// Sets whom to wake when there is something for a connection, and what.
@@ -251,7 +278,13 @@ impl Drop for Entered<'_> {
         if earlier {
             state.armed = 0;
         }
+        let held = self.watch.elapsed();
+        state.visits.count(self.purpose, self.waited, held);
         drop(guard);
+        if held > LONG {
+            let (visit, connection) = (self.purpose.name(), own.map(|id| id.0));
+            tracing::debug!(visit, ?held, connection, "the broker was held for long");
+        }
         for fetch in fetches {
             // The reader is gone only when the process ends.
             let _ = self.core.fetches.send(fetch);
