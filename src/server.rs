@@ -133,6 +133,8 @@ pub fn run(
         bridges.start(opened_bridges, &core);
         let ticking = Arc::clone(&core);
         tokio::spawn(async move { ticking.tick().await });
+        let waking = Arc::clone(&core);
+        tokio::spawn(async move { waking.wake_crowds().await });
         let requests = open_control(&config);
         let signals = Signals::listen().map_err(Error::Start)?;
         on_ready(&Ready {
