@@ -121,8 +121,14 @@ impl Broker {
         Some(inflight)
     }
 
-    /// Writes the blocks that have changed.
+    /// Whether [`Broker::write_changed`] has something.
+    pub(super) fn has_changed(&self) -> bool {
+        !self.changed.is_empty() || self.spreads_changed()
+    }
+
+    /// Writes the rows that are written once a batch, where they have changed.
     pub(super) fn write_changed(&mut self) {
+        self.write_spreads();
         for index in std::mem::take(&mut self.changed) {
             // The session may have ended, and another one have its place.
             if let Some(session) = self.sessions.get_mut(index.0 as usize) {

@@ -419,15 +419,7 @@ impl Broker {
         for session in std::mem::take(&mut self.starved) {
             self.touch_session(session);
         }
-        if !self.is_congested() {
-            for id in std::mem::take(&mut self.paused) {
-                if let Some(connection) = self.connections.get_mut(id.0 as usize) {
-                    connection.paused = false;
-                    connection.last_received = now.uptime;
-                    self.touch(id);
-                }
-            }
-        }
+        self.resume_reading();
     }
 
     fn release_outboxes(&mut self) {
@@ -449,11 +441,6 @@ impl Broker {
             true
         });
         self.holding.append(&mut holding);
-    }
-
-    /// Whether so many writes wait for the disk that nothing more should be read.
-    fn is_congested(&self) -> bool {
-        self.gate.pending_bytes() > self.settings.limits.max_pending_write_bytes
     }
 
     /// The batch that should be committed now, if there is one. The one taken before must be durable.
@@ -502,20 +489,6 @@ impl Broker {
         }
     }
 
-    /// Whether nothing more should be read from a connection for now: the disk is behind, its client does not take what waits for it, or has
-    /// sent more than it may. The connection is touched when that changes.
-    pub fn should_pause(&mut self, id: ConnectionId) -> bool {
-        let congested = self.is_congested();
-        let connection = &mut self.connections[id.0 as usize];
-        if congested && !std::mem::replace(&mut connection.paused, true) {
-            self.counters.reading_paused += 1;
-            self.paused.push(id);
-        }
-        congested
-            || connection.outbox.len() > self.settings.limits.max_outgoing_bytes
-            || connection.has_sent_too_much(self.now.uptime)
-    }
-
     /// Tells all clients that the server shuts down, and lets no new ones in. When their connections are lost, [`Broker::flush`] and
     /// [`Broker::is_settled`] say when the store can be closed.
     pub fn shut_down(&mut self, now: Now) {
@@ -551,7 +524,7 @@ impl Broker {
 
     /// Whether all that was written is durable.
     pub fn is_settled(&self) -> bool {
-        self.gate.is_idle() && self.changed.is_empty()
+        self.gate.is_idle() && !self.has_changed()
     }
 
     /// What was counted.

@@ -1,75 +1,186 @@
-//! A message of QoS 0 for very many: it is handed out in slices, and others get their turn in between.
+//! A message for very many: it is handed out in slices, and others get their turn in between.
 //!
 //! What a session is to be given next must not overtake what is on its way to it here, so whoever gives it something calls [`Broker::catch_up`]
-//! first. Messages of QoS 1 and 2 are handed out at once, since their acknowledgement waits for all of their rows.
+//! first.
+//!
+//! The acknowledgement of a message of QoS 1 or 2 does not wait for all of its deliveries: whom it is still to be given to is written with the
+//! message, and rewritten in the batches in which the deliveries themselves are written. So after a crash everybody gets it, once.
 
 use std::collections::VecDeque;
 
 use super::gate::Stamp;
 use super::message::Message;
-use super::record::{Durability, Seq};
-use super::route::{Frames, Offer, Receiver};
+use super::record::{Durability, Seq, SpreadReceiver, SpreadRecord, Write};
+use super::route::{Frames, Offer, Receiver, lower};
 use super::timer::Timer;
-use super::{Broker, SessionIndex};
+use super::{Broker, ConnectionId, SessionIndex};
+use crate::wire::QoS;
 
-/// Receivers that are given a message in one go: about a millisecond's work.
-pub(super) const SLICE: usize = if cfg!(test) { 8 } else { 4096 };
+/// What is handed out in one go: so many receivers at QoS 0 (about a millisecond's work), or a part of them at QoS 1 and 2, which are more work.
+const SLICE: usize = 4096;
+pub(super) const WEIGHT: usize = 4;
 /// When the next slice follows, in milliseconds.
 const SLICE_MS: u64 = 1;
-/// Messages that may be on their way here at once. One more, and the oldest is handed out whole.
-const MOST: usize = 64;
+/// Receivers whose names share a row.
+const PART: usize = if cfg!(test) { 3 } else { 1024 };
+/// While so many messages of one client are being handed out, nothing more is read from it.
+const EACH: usize = 4;
+/// So many receivers may wait for their turn at once. One more message, and the oldest is handed out whole.
+const WAITING: usize = if cfg!(test) { 500 } else { 1 << 22 };
 
 /// The messages that are being handed out, the oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Spreads {
     all: VecDeque<Spread>,
     frames: Frames,
+    /// Receivers that have not had their turn.
+    waiting: usize,
+    /// A row must be written anew.
+    changed: bool,
+    /// [`SLICE`], or less in tests.
+    slice: usize,
+}
+
+impl Default for Spreads {
+    fn default() -> Spreads {
+        Spreads {
+            all: VecDeque::new(),
+            frames: Frames::default(),
+            waiting: 0,
+            changed: false,
+            slice: SLICE,
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Spread {
     message: Message,
+    seq: Seq,
+    level: Durability,
     stamp: Stamp,
-    /// By session. `None` for those who have it.
-    receivers: Vec<(SessionIndex, Option<Receiver>)>,
+    admitted: bool,
+    from: Option<SessionIndex>,
+    /// By session, and who of them has it.
+    receivers: Vec<Receiver>,
+    given: Vec<bool>,
     /// All before this one have it.
     next: usize,
+    /// Of each part of the receivers, what the store has; none if nobody is in the store.
+    rows: Vec<Row>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    stored: bool,
+    changed: bool,
+}
+
+/// How many of these receivers weigh `most`.
+fn end_of_slice(qos: QoS, receivers: &[Receiver], most: usize) -> usize {
+    let mut left = most;
+    let over = receivers.iter().position(|receiver| {
+        let weight = match lower(qos, receiver.subscriber.qos()) {
+            QoS::AtMostOnce => 1,
+            _ => WEIGHT,
+        };
+        let fits = weight <= left;
+        left = left.saturating_sub(weight);
+        !fits
+    });
+    over.unwrap_or(receivers.len())
 }
 
 impl Spread {
-    fn take(&mut self, session: SessionIndex) -> Option<Receiver> {
-        let at = self.receivers.binary_search_by_key(&session, |it| it.0);
-        self.receivers[at.ok()?].1.take()
+    fn find(&self, session: SessionIndex) -> Option<usize> {
+        let by_session = |receiver: &Receiver| receiver.subscriber.session;
+        let at = self.receivers.binary_search_by_key(&session, by_session);
+        at.ok().filter(|at| !self.given[*at])
+    }
+
+    /// Marks a receiver as served; its row changes.
+    fn take(&mut self, at: usize) -> Receiver {
+        self.given[at] = true;
+        if let Some(row) = self.rows.get_mut(at / PART) {
+            row.changed = true;
+        }
+        let Receiver { subscriber, ids } = &mut self.receivers[at];
+        Receiver {
+            subscriber: *subscriber,
+            ids: std::mem::take(ids),
+        }
     }
 }
 
 impl Broker {
-    /// Hands a message to these receivers bit by bit.
+    /// Takes off those who do not get a message at once.
+    pub(super) fn split_slice(&self, qos: QoS, receivers: &mut Vec<Receiver>) -> Vec<Receiver> {
+        if receivers.len() <= self.spreads.slice / WEIGHT {
+            return Vec::new();
+        }
+        let end = end_of_slice(qos, receivers, self.spreads.slice);
+        receivers.split_off(end)
+    }
+
+    /// Hands a message to these receivers bit by bit; they are in the order of their sessions.
     pub(super) fn spread(&mut self, offer: &mut Offer<'_>, receivers: Vec<Receiver>) {
-        let mut receivers: Vec<(SessionIndex, Option<Receiver>)> = receivers
-            .into_iter()
-            .map(|receiver| (receiver.subscriber.session, Some(receiver)))
-            .collect();
-        receivers.sort_by_key(|it| it.0);
-        self.spreads.all.push_back(Spread {
+        debug_assert!(receivers.is_sorted_by_key(|receiver| receiver.subscriber.session));
+        let stored = offer.level != Durability::Memory
+            && receivers.iter().any(|receiver| {
+                lower(offer.parts.qos, receiver.subscriber.qos()) != QoS::AtMostOnce
+                    && self.sessions[receiver.subscriber.session.0 as usize].durable
+            });
+        let parts = match stored {
+            true => receivers.len().div_ceil(PART),
+            false => 0,
+        };
+        offer.stored += u32::from(stored);
+        let spreads = &mut self.spreads;
+        spreads.changed |= stored;
+        spreads.waiting += receivers.len();
+        let row = Row {
+            stored: false,
+            changed: true,
+        };
+        spreads.all.push_back(Spread {
             message: offer.body(),
+            seq: offer.seq,
+            level: offer.level,
             stamp: offer.stamp,
+            admitted: offer.admitted,
+            from: offer.from,
+            given: vec![false; receivers.len()],
             receivers,
             next: 0,
+            rows: vec![row; parts],
         });
-        match self.spreads.all.len() {
-            1 => self.timers.set(self.now.uptime + SLICE_MS, Timer::Spread),
-            more if more > MOST => self.spread_on(usize::MAX),
-            _ => {}
+        if spreads.all.len() == 1 {
+            self.timers.set(self.now.uptime + SLICE_MS, Timer::Spread);
         }
+        while self.spreads.waiting > WAITING && self.spreads.all.len() > 1 {
+            self.spread_on(usize::MAX);
+        }
+    }
+
+    /// Whether so much of what a connection's client has published is being handed out that it should publish nothing more for now.
+    #[inline]
+    pub(super) fn is_spreading_much(&self, id: ConnectionId) -> bool {
+        if self.spreads.all.len() < EACH {
+            return false;
+        }
+        let connection = self.connections.get(id.0 as usize);
+        let session = connection.and_then(|connection| connection.session);
+        let mut all = self.spreads.all.iter();
+        session.is_some() && all.by_ref().filter(|spread| spread.from == session).count() >= EACH
     }
 
     /// Hands out the next slice.
     pub(super) fn spread_slice(&mut self) {
-        self.spread_on(SLICE);
+        self.spread_on(self.spreads.slice);
         if !self.spreads.all.is_empty() {
             self.timers.set(self.now.uptime + SLICE_MS, Timer::Spread);
         }
+        self.resume_reading();
     }
 
     /// Gives a session all that is on its way to it here.
@@ -84,9 +195,10 @@ impl Broker {
     fn catch_up_all(&mut self, session: SessionIndex) {
         let mut spreads = std::mem::take(&mut self.spreads);
         for spread in &mut spreads.all {
-            if let Some(receiver) = spread.take(session) {
+            if let Some(at) = spread.find(session) {
                 spreads.frames.clear();
-                self.hand_out(&spread.message, spread.stamp, receiver, &mut spreads.frames);
+                self.hand_out_some(spread, at..at + 1, &mut spreads.frames);
+                spreads.changed |= !spread.rows.is_empty();
             }
         }
         self.spreads = spreads;
@@ -95,51 +207,142 @@ impl Broker {
     /// Forgets what is on its way to a session that ends: another one may get its place.
     pub(super) fn end_spreads(&mut self, session: SessionIndex) {
         for spread in &mut self.spreads.all {
-            spread.take(session);
+            if spread.from == Some(session) {
+                spread.from = None;
+            }
+            if let Some(at) = spread.find(session) {
+                spread.take(at);
+                self.spreads.changed |= !spread.rows.is_empty();
+            }
         }
     }
 
-    /// Gives the oldest message to the next receivers, at most so many.
+    /// Gives the oldest message to the next receivers, as many as weigh `most`.
     fn spread_on(&mut self, most: usize) {
         let mut spreads = std::mem::take(&mut self.spreads);
         if let Some(spread) = spreads.all.front_mut() {
             spreads.frames.clear();
-            let end = spread.receivers.len().min(spread.next.saturating_add(most));
-            for at in spread.next..end {
-                if let Some(receiver) = spread.receivers[at].1.take() {
-                    self.hand_out(&spread.message, spread.stamp, receiver, &mut spreads.frames);
-                }
-            }
+            let qos = spread.message.qos();
+            let end = spread.next + end_of_slice(qos, &spread.receivers[spread.next..], most);
+            self.hand_out_some(spread, spread.next..end, &mut spreads.frames);
+            spreads.waiting -= end - spread.next;
+            spreads.changed |= !spread.rows.is_empty();
             spread.next = end;
-            if end == spread.receivers.len() {
-                spreads.all.pop_front();
+            if end == spread.receivers.len()
+                && let Some(spread) = spreads.all.pop_front()
+            {
+                self.end_spread(&spread);
             }
         }
         self.spreads = spreads;
     }
 
-    fn hand_out(
+    /// Gives a message to those of some receivers who have not got it.
+    fn hand_out_some(
         &mut self,
-        message: &Message,
-        stamp: Stamp,
-        receiver: Receiver,
+        spread: &mut Spread,
+        some: std::ops::Range<usize>,
         frames: &mut Frames,
     ) {
-        let (parts, session) = (message.parts(), receiver.subscriber.session);
-        // Rights may have changed meanwhile.
-        if self.restricted && !self.may_read(session, parts.topic) {
+        let message = spread.message.clone();
+        let parts = message.parts();
+        let expired = parts.expires.is_some_and(|at| at <= self.now.unix);
+        let mut offer = Offer {
+            parts: &parts,
+            body: Some(message.clone()),
+            seq: spread.seq,
+            level: spread.level,
+            stamp: spread.stamp,
+            stored: 0,
+            admitted: spread.admitted,
+            from: spread.from,
+        };
+        for at in some {
+            if spread.given[at] {
+                continue;
+            }
+            let receiver = spread.take(at);
+            let session = receiver.subscriber.session;
+            if expired {
+                self.count_expired(Some(session)); // [MQTT-3.3.2-5]
+            } else if !self.restricted || self.may_read(session, parts.topic) {
+                // Rights may have changed meanwhile.
+                self.hand_out(receiver, &mut offer, frames);
+            }
+        }
+        self.share_body(spread.seq, offer.stored);
+    }
+
+    /// Everybody has a message.
+    fn end_spread(&mut self, spread: &Spread) {
+        for (part, row) in spread.rows.iter().enumerate() {
+            if row.stored {
+                self.write(Write::RemoveSpread(spread.seq, part as u16));
+            }
+        }
+        if !spread.rows.is_empty() {
+            self.release_body(spread.seq);
+        }
+    }
+
+    /// Whether [`Broker::write_spreads`] has something.
+    pub(super) fn spreads_changed(&self) -> bool {
+        self.spreads.changed
+    }
+
+    /// Writes whom messages are still to be given to, where that has changed.
+    pub(super) fn write_spreads(&mut self) {
+        if !std::mem::take(&mut self.spreads.changed) {
             return;
         }
-        let offer = Offer {
-            parts: &parts,
-            body: None,
-            seq: Seq::default(),
-            level: Durability::Memory,
-            stamp,
-            stored: 0,
-            admitted: false,
-        };
-        let retain = parts.retain && receiver.subscriber.retain_as_published();
-        self.deliver_qos0(session, &offer, retain, receiver.ids.as_slice(), frames);
+        for spread in &mut self.spreads.all {
+            for (part, row) in spread.rows.iter_mut().enumerate() {
+                if !std::mem::take(&mut row.changed) {
+                    continue;
+                }
+                let some = part * PART..spread.receivers.len().min((part + 1) * PART);
+                let parts = spread.message.parts();
+                let left = some.filter(|at| !spread.given[*at]);
+                let receivers = left.filter_map(|at| {
+                    let Receiver { subscriber, ids } = &spread.receivers[at];
+                    let session = &self.sessions[subscriber.session.0 as usize];
+                    let qos = lower(parts.qos, subscriber.qos());
+                    (session.durable && qos != QoS::AtMostOnce).then(|| SpreadReceiver {
+                        queue: session.key(),
+                        qos,
+                        retain: parts.retain && subscriber.retain_as_published(),
+                        subscription_ids: ids.clone(),
+                    })
+                });
+                let receivers: Vec<SpreadReceiver> = receivers.collect();
+                let was_stored = std::mem::replace(&mut row.stored, !receivers.is_empty());
+                if row.stored {
+                    let record = SpreadRecord {
+                        size: spread.message.size(),
+                        expires: parts.expires,
+                        receivers,
+                    };
+                    let write = Write::PutSpread(spread.seq, part as u16, record);
+                    self.gate.write(write, self.now.uptime);
+                } else if was_stored {
+                    let write = Write::RemoveSpread(spread.seq, part as u16);
+                    self.gate.write(write, self.now.uptime);
+                }
+            }
+        }
+    }
+
+    /// Makes slices smaller, for tests.
+    #[cfg(test)]
+    pub(crate) fn set_slice(&mut self, slice: usize) {
+        self.spreads.slice = slice;
+    }
+
+    /// The stored messages that are being handed out.
+    #[cfg(test)]
+    pub(super) fn spread_seqs(&self) -> impl Iterator<Item = Seq> {
+        let stored = |spread: &&Spread| !spread.rows.is_empty();
+        let all = self.spreads.all.iter().filter(stored);
+        all.map(|spread| spread.seq)
     }
 }
