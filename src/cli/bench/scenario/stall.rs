@@ -34,8 +34,8 @@ const SESSIONS: usize = 50;
 /// How long until there are messages to commit again, and how many from each publisher.
 const BURST_EVERY: Duration = Duration::from_millis(100);
 const BURST: u64 = 100;
-/// Clients of the storm that connect at once, and the messages that wait for each.
-const AT_ONCE: usize = 500;
+/// Clients of the storm that are connecting at any time, which is what some brokers let wait, and the messages that wait for each.
+const AT_ONCE: usize = 100;
 const BACKLOG: u64 = 10;
 /// Sessions that are ended, each with all the messages of the backlog.
 const ENDED: usize = 3;
@@ -49,7 +49,7 @@ pub enum Disturbance {
     Commits,
     /// New subscribers, one after the other, to all retained messages (--messages)
     Retained,
-    /// Durable clients (--clients) with messages waiting for them: 500 at once connect until all have, take what waits, and leave
+    /// Durable clients (--clients) with messages waiting for them connect, 100 at once, take what waits, and leave
     Storm,
     /// A message to many connected subscribers (--clients)
     FanOut,
