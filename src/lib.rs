@@ -66,6 +66,8 @@
 //! - What is known of QoS 2 messages on their way to a client is one row for 128 packet identifiers, made when a batch is taken: a run of messages from
 //!   a queue costs a write, not one each. A message leaves that row in the batch that removes its delivery, or it would be sent again.
 //! - A QoS 0 message for thousands is handed out in slices, a millisecond apart (broker/spread.rs).
+//! - How long the lock is held and waited for is counted under the lock itself (net/visits.rs): figures tell what for (docs/proof.md). Not
+//!   only the lock makes others wait: where a visit has something for thousands of connections, they are woken 64 at a time.
 //! - QoS 1 packet identifiers are written only with rows that are written anyway; after a crash a message may go out again under a new one.
 //! - A bridge is a client of both sides: a relay hands packets from its durable session to the upstream under the same identifiers, and back. So the state
 //!   of its exchanges is that of sessions, and nothing else has to be remembered (broker/bridge), but of upstreams it has left for another address: there,

@@ -91,6 +91,8 @@ use tree::Tree;
 
 /// Bytes that may wait for a connection when `max_outgoing_bytes_total` is reached: whoever takes what it is sent goes on.
 const OUTGOING_SHARE: usize = 4096;
+/// What a packet costs, in the measure of [`Broker::work`].
+const PACKET: u64 = 32;
 
 /// Names a connection, from [`Broker::accept`] until [`Broker::lost`]; then another connection may get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -193,7 +195,7 @@ pub struct Broker {
     /// Sessions whose rows of messages on their way have changed since the last batch was taken.
     changed: Vec<SessionIndex>,
     spreads: spread::Spreads,
-    handed_out: u64,
+    work: u64,
     graveyard: end::Graveyard,
     sweep: (usize, usize),
     sys: sys::Sys,
@@ -251,7 +253,7 @@ impl Broker {
             starved: BTreeSet::new(),
             changed: Vec::new(),
             spreads: spread::Spreads::default(),
-            handed_out: 0,
+            work: 0,
             graveyard: end::Graveyard::default(),
             sweep: (0, 0),
             sys: sys::Sys::new(now),
@@ -282,6 +284,7 @@ impl Broker {
         self.now = now;
         let connection = &mut self.connections[id.0 as usize];
         connection.last_received = now.uptime;
+        self.work += PACKET;
         let outcome = match (connection.state, connection.session) {
             (State::Closing, _) => return,
             (State::Open, Some(session)) => self.receive_in_session(id, session, packet),
@@ -534,9 +537,9 @@ impl Broker {
         &self.counters
     }
 
-    /// Deliveries that messages have made so far: a measure of the work of a visit.
-    pub fn handed_out(&self) -> u64 {
-        self.handed_out
+    /// What packets and their deliveries have cost so far, about, in deliveries at QoS 0: a measure of the work of a visit.
+    pub fn work(&self) -> u64 {
+        self.work
     }
 
     /// Whether a connection is to be closed as soon as what waits for it has been written.

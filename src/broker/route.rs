@@ -4,6 +4,7 @@ use super::gate::Stamp;
 use super::message::{Message, Parts};
 use super::queue::{Queue, Queued};
 use super::record::{Durability, QueueKey, Seq, SubscriptionIds, Write};
+use super::spread::cost;
 use super::tree::Subscriber;
 use super::{Broker, GroupIndex, SessionIndex};
 use crate::wire::{QoS, ReasonCode, topic};
@@ -217,7 +218,7 @@ impl Broker {
             self.offer_to_group(*group, &mut offer);
         }
         routes.frames.clear();
-        let later = self.split_slice(&mut routes.receivers);
+        let later = self.split_slice(parts.qos, &mut routes.receivers);
         for receiver in routes.receivers.drain(..) {
             self.hand_out(receiver, &mut offer, &mut routes.frames);
         }
@@ -247,9 +248,9 @@ impl Broker {
         frames: &mut Frames,
     ) {
         let Receiver { subscriber, ids } = receiver;
-        self.handed_out += 1;
         let retain = offer.parts.retain && subscriber.retain_as_published(); // [MQTT-3.3.1-12, MQTT-3.3.1-13]
         let qos = lower(offer.parts.qos, subscriber.qos()); // [MQTT-3.8.4-8]
+        self.work += cost(qos) as u64;
         if qos == QoS::AtMostOnce {
             self.deliver_qos0(subscriber.session, offer, retain, ids.as_slice(), frames);
         } else {

@@ -16,12 +16,10 @@ use super::timer::Timer;
 use super::{Broker, ConnectionId, SessionIndex};
 use crate::wire::QoS;
 
-/// What is handed out in one go, in units of about a microsecond's work.
-const SLICE: usize = 8192;
-/// What a client costs that gets something and must be served for it: a task is woken, and packets are written.
-pub(super) const SERVED: usize = 15;
-/// What a message costs that waits for a client that is away.
-const KEPT: usize = 2;
+/// What is handed out in one go, in deliveries at QoS 0: about a millisecond's work.
+const SLICE: usize = 4096;
+/// What a delivery at QoS 1 or 2 costs, compared with one at QoS 0.
+const ACKNOWLEDGED: usize = 3;
 /// When the next slice follows, in milliseconds.
 const SLICE_MS: u64 = 1;
 /// Receivers whose names share a row.
@@ -81,6 +79,14 @@ struct Row {
     changed: bool,
 }
 
+/// What a delivery costs, in deliveries at QoS 0.
+pub(super) fn cost(qos: QoS) -> usize {
+    match qos {
+        QoS::AtMostOnce => 1,
+        QoS::AtLeastOnce | QoS::ExactlyOnce => ACKNOWLEDGED,
+    }
+}
+
 impl Spread {
     /// Where a receiver is, if it has not got the message; `guess` is where it may be.
     fn find(&self, session: SessionIndex, guess: usize) -> Option<usize> {
@@ -111,26 +117,18 @@ impl Spread {
 }
 
 impl Broker {
-    /// Takes off those who do not get a message at once.
-    pub(super) fn split_slice(&self, receivers: &mut Vec<Receiver>) -> Vec<Receiver> {
+    /// Takes off those who do not get a message of this QoS at once.
+    pub(super) fn split_slice(&self, qos: QoS, receivers: &mut Vec<Receiver>) -> Vec<Receiver> {
         let mut left = self.spreads.slice;
-        if receivers.len() <= left / (SERVED + 1) {
+        if receivers.len() * ACKNOWLEDGED <= left {
             return Vec::new();
         }
         let end = receivers.iter().position(|receiver| {
             let is_over = left == 0;
-            left = left.saturating_sub(self.cost(receiver.subscriber.session, 1));
+            left = left.saturating_sub(cost(lower(qos, receiver.subscriber.qos())));
             is_over
         });
         end.map_or(Vec::new(), |end| receivers.split_off(end))
-    }
-
-    /// What it costs to give some messages to a session.
-    fn cost(&self, session: SessionIndex, messages: usize) -> usize {
-        match self.sessions[session.0 as usize].connection {
-            Some(_) => SERVED + messages,
-            None => KEPT * messages,
-        }
     }
 
     /// Hands a message to these receivers bit by bit; they are in the order of their sessions.
@@ -247,25 +245,24 @@ impl Broker {
             first.next += 1;
             if !first.given[at] {
                 let session = first.receivers[at].subscriber.session;
-                let messages = self.give_all(&mut spreads, session, at);
-                left = left.saturating_sub(self.cost(session, messages));
+                let cost = self.give_all(&mut spreads, session, at);
+                left = left.saturating_sub(cost);
             }
         }
         self.spreads = spreads;
     }
 
-    /// Gives a session all there is for it, the oldest first; how many messages that is. `guess` is where it may be among the receivers.
+    /// Gives a session all there is for it, the oldest first; what that costs. `guess` is where it may be among the receivers.
     fn give_all(&mut self, spreads: &mut Spreads, session: SessionIndex, guess: usize) -> usize {
-        let mut messages = 0;
+        let before = self.work;
         for spread in &mut spreads.all {
             if let Some(at) = spread.find(session, guess) {
                 spreads.changed |= !spread.rows.is_empty();
                 spreads.waiting -= 1;
                 self.give_one(spread, at);
-                messages += 1;
             }
         }
-        messages
+        ((self.work - before) as usize).max(1)
     }
 
     fn give_one(&mut self, spread: &mut Spread, at: usize) {
