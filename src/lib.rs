@@ -65,7 +65,9 @@
 //! - Within a process, time only goes on with the monotonic clock: a gateway whose wall clock jumps at its first NTP answer expires nothing.
 //! - What is known of QoS 2 messages on their way to a client is one row for 128 packet identifiers, made when a batch is taken: a run of messages from
 //!   a queue costs a write, not one each. A message leaves that row in the batch that removes its delivery, or it would be sent again.
-//! - A QoS 0 message for thousands is handed out in slices, a millisecond apart (broker/spread.rs).
+//! - A message for thousands is handed out in slices, a millisecond apart (broker/spread.rs). At QoS 1 and 2, whom it is still to be given to is
+//!   written with it, so its acknowledgement waits for that and not for all deliveries, and a crash in between loses and repeats nothing. A slice is
+//!   one of receivers, who get all there is for them: by messages, a burst for ten thousand would wake each of them once a message.
 //! - How long the lock is held and waited for is counted under the lock itself (net/visits.rs): figures tell what for (docs/proof.md). Not
 //!   only the lock makes others wait: where a visit has something for thousands of connections, they are woken 64 at a time.
 //! - QoS 1 packet identifiers are written only with rows that are written anyway; after a crash a message may go out again under a new one.
