@@ -49,6 +49,8 @@ pub(super) struct Session {
     pub received: HashMap<PacketId, Received, FxBuildHasher>,
     /// Retained messages still to be sent for new subscriptions.
     pub replays: VecDeque<Replay>,
+    /// It has ended: this only holds its place until no subscription leads here any more.
+    pub is_ghost: bool,
 }
 
 /// A QoS 2 message the client has published and not released.
@@ -90,6 +92,16 @@ impl Session {
             backlog: None,
             received: HashMap::default(),
             replays: VecDeque::new(),
+            is_ghost: false,
+        }
+    }
+
+    /// What stands in the place of a session that has ended. Nothing finds it by its key.
+    pub fn ghost(durable: bool) -> Session {
+        Session {
+            durable,
+            is_ghost: true,
+            ..Session::new(QueueKey(0), "".into(), ProtocolVersion::V5)
         }
     }
 
@@ -457,6 +469,11 @@ impl Outgoing {
             }
         }
         missing
+    }
+
+    /// The messages that are not acknowledged completely, in no order.
+    pub fn into_all(self) -> impl Iterator<Item = Inflight> {
+        self.inflight.into_values()
     }
 
     /// All messages on their way.
