@@ -137,21 +137,29 @@ impl Watched {
         committed || !touched.is_empty()
     }
 
+    /// Serves until nothing is left to do now or in the next millisecond.
     fn serve(&mut self) {
-        while self.serve_once() {}
+        while self.serve_once() || self.tick_by(self.now.uptime + 1) {}
+    }
+
+    /// Does what is due at the next time-out, if that comes by then.
+    fn tick_by(&mut self, end: u64) -> bool {
+        let next = self.broker.next_timeout();
+        let is_due = next <= end;
+        if is_due {
+            self.jump(next.saturating_sub(self.now.uptime));
+            self.visit("tick", |broker, now| broker.tick(now));
+        }
+        is_due
     }
 
     /// Goes on for so long, in milliseconds, and does what is due.
     fn pass(&mut self, ms: u64) {
         let end = self.now.uptime + ms;
         self.serve();
-        while self.broker.next_timeout() <= end {
-            let step = self.broker.next_timeout().saturating_sub(self.now.uptime);
-            self.jump(step);
-            self.visit("tick", |broker, now| broker.tick(now));
+        while self.tick_by(end) {
             self.serve();
         }
-        self.jump(end - self.now.uptime);
     }
 
     fn jump(&mut self, ms: u64) {
@@ -387,12 +395,11 @@ fn expire_sessions() -> Prepared {
         expiry: 1,
         ..durable(id)
     });
-    for (n, id) in ids.into_iter().enumerate() {
-        watched.subscribe(id, &[numbered(n as u32), "all".into()], QoS::AtLeastOnce);
+    for (n, id) in ids.iter().enumerate() {
+        watched.subscribe(*id, &[numbered(n as u32), "all".into()], QoS::AtLeastOnce);
         watched.serve();
-        watched.lose(id);
     }
-    watched.serve();
+    ids.into_iter().for_each(|id| watched.lose(id));
     prepared(watched, |_| ())
 }
 
@@ -688,7 +695,9 @@ pub fn longest(criterion: &mut Criterion) {
                 sum
             });
         });
-        println!("{name}: {:?} in {}", worst.0, worst.1);
+        if worst.0 > Duration::ZERO {
+            println!("{name}: {:?} in {}", worst.0, worst.1);
+        }
     }
     group.finish();
 }

@@ -22,7 +22,7 @@ const FETCH_MESSAGES: usize = 512;
 const FETCH_BYTES: u64 = 512 * 1024;
 
 /// Messages that are looked at when an outbox is filled up, sent or not (what has expired is not): about a millisecond's work.
-const PUMP_MESSAGES: usize = if cfg!(test) { 64 } else { 4096 };
+const PUMP_MESSAGES: usize = if cfg!(test) { 64 } else { 2048 };
 
 /// A PUBLISH to be encoded for a client.
 struct Delivery<'a> {

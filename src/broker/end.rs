@@ -6,6 +6,7 @@ use std::vec;
 use hashbrown::hash_set;
 
 use super::connection::State;
+use super::message::Message;
 use super::queue::{Queue, Queued};
 use super::record::{Durability, QueueKey, Write};
 use super::session::Session;
@@ -16,11 +17,11 @@ use crate::wire::packet::Disconnect;
 use crate::wire::{Fault, PacketId, QoS, ReasonCode};
 
 /// What is left of an end that is no more than this is removed at once: rows and subscriptions.
-const AT_ONCE: usize = if cfg!(test) { 4 } else { 256 };
+pub(super) const AT_ONCE: usize = if cfg!(test) { 4 } else { 256 };
 /// How much of all that is removed in one go: about a millisecond's work.
-const STEP: usize = if cfg!(test) { 8 } else { 2048 };
+pub(super) const STEP: usize = if cfg!(test) { 8 } else { 2048 };
 /// How long to wait before the next go, in milliseconds.
-const STEP_MS: u64 = 4;
+pub(super) const STEP_MS: u64 = 4;
 /// Ends that may be unfinished at once. Who ends beyond that removes a step of the oldest.
 const MOST: usize = if cfg!(test) { 4 } else { 1024 };
 
@@ -43,6 +44,8 @@ enum Remains {
     Queued(QueueKey, VecDeque<Queued>),
     /// Messages that were on their way, and whose rows they are.
     Inflight(VecDeque<(QueueKey, Queued)>),
+    /// Bodies in memory that the store has as well.
+    Bodies(Vec<Message>),
     /// Identifiers of messages that were received.
     Received(QueueKey, vec::IntoIter<PacketId>),
     /// Subscriptions that lead to the place of a session.
@@ -59,6 +62,7 @@ impl Remains {
         match self {
             Remains::Queued(_, items) => items.len(),
             Remains::Inflight(items) => items.len(),
+            Remains::Bodies(bodies) => bodies.len(),
             Remains::Received(_, ids) => ids.len(),
             Remains::Subscribed { groups, nodes, .. } => groups.len() + nodes.len(),
         }
@@ -138,9 +142,10 @@ impl Broker {
         self.member_disconnected(index);
         self.queue_replays(index);
         let session = &mut self.sessions[index.0 as usize];
-        session.outgoing.disconnected();
+        let bodies = session.outgoing.disconnected();
         session.queue.end_live();
         self.hot_bytes -= session.queue.cool();
+        self.bury_soon(Remains::Bodies(bodies));
         self.start_will(index);
         let session = &self.sessions[index.0 as usize];
         if session.stored {
@@ -262,6 +267,7 @@ impl Broker {
                     self.forget(&item, queue);
                 }
             }
+            Remains::Bodies(bodies) => bodies.truncate(bodies.len() - count),
             Remains::Received(key, ids) => {
                 for packet_id in ids.take(count) {
                     self.write(Write::RemoveReceived(*key, packet_id));

@@ -94,8 +94,7 @@ impl Broker {
         }
         self.work += SLICE - left;
         if left == 0 && !std::mem::replace(&mut self.waiting.is_watched, true) {
-            self.timers
-                .set(self.now.uptime + SLICE_MS, Timer::Release);
+            self.timers.set(self.now.uptime + SLICE_MS, Timer::Release);
         }
     }
 

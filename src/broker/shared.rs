@@ -390,7 +390,9 @@ impl Broker {
         });
         // The youngest first: so each is put before all that wait.
         for inflight in taken.into_iter().rev() {
-            let Some(index) = inflight.group else { continue };
+            let Some(index) = inflight.group else {
+                continue;
+            };
             let queue = &mut self.groups[index.0 as usize].queue;
             let mut item: Queued = inflight.item;
             item.ids = SubscriptionIds::NONE;

@@ -75,9 +75,7 @@ impl Timers {
     }
 
     fn due(&mut self, uptime: u64) -> Option<Timer> {
-        self.heap
-            .peek()
-            .filter(|Reverse((at, _))| *at <= uptime)?;
+        self.heap.peek().filter(|Reverse((at, _))| *at <= uptime)?;
         self.heap.pop().map(|Reverse((_, timer))| timer)
     }
 }

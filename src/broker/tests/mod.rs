@@ -545,7 +545,7 @@ impl World {
         loop {
             self.settle();
             let got = self.got(peer);
-            if got.is_empty() && self.is_quiet() {
+            if got.is_empty() && self.is_quiet() && !self.broker.goes_on(peer.id) {
                 return all;
             }
             all.extend(got);
@@ -564,7 +564,7 @@ impl World {
         loop {
             self.settle();
             let got = self.got(peer);
-            if got.is_empty() && self.is_quiet() {
+            if got.is_empty() && self.is_quiet() && !self.broker.goes_on(peer.id) {
                 return messages;
             }
             for line in got {
