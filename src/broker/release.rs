@@ -10,7 +10,7 @@ use super::{Broker, ConnectionId, SessionIndex};
 use crate::clock::Now;
 
 /// How many go on at a time: about a millisecond's work.
-const SLICE: usize = if cfg!(test) { 8 } else { 4096 };
+pub(super) const SLICE: usize = if cfg!(test) { 8 } else { 4096 };
 /// When the next ones follow, in milliseconds.
 const SLICE_MS: u64 = 1;
 

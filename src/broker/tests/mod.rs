@@ -28,6 +28,7 @@ mod retained;
 mod shared;
 mod shared_durable;
 mod show;
+mod slices;
 mod spread;
 mod subscribe;
 mod wills;
