@@ -66,6 +66,10 @@
 //! - What is known of QoS 2 messages on their way to a client is one row for 128 packet identifiers, made when a batch is taken: a run of messages from
 //!   a queue costs a write, not one each. A message leaves that row in the batch that removes its delivery, or it would be sent again.
 //! - A QoS 0 message for thousands is handed out in slices, a millisecond apart (broker/spread.rs).
+//! - Nobody keeps the lock for long: what may be very much is done in slices with others in between. A session ends at once, and what is left of it is
+//!   removed bit by bit (broker/end.rs); a tick does so much and no more (broker/timer.rs); a commit lets so many go on at a time (broker/release.rs);
+//!   what concerns all sessions or connections is a walk past them (broker/walk.rs). Slices are bounded by what they count, for no clock is seen here;
+//!   `cargo bench --bench broker -- longest` measures the longest call of each.
 //! - QoS 1 packet identifiers are written only with rows that are written anyway; after a crash a message may go out again under a new one.
 //! - A bridge is a client of both sides: a relay hands packets from its durable session to the upstream under the same identifiers, and back. So the state
 //!   of its exchanges is that of sessions, and nothing else has to be remembered (broker/bridge), but of upstreams it has left for another address: there,

@@ -316,7 +316,8 @@ impl Broker {
         self.withdraw_subscriptions(index);
     }
 
-    /// Replaces the list of what clients may do, at once and for all of them. A subscription that is not allowed any more is gone, and a connected
+    /// Replaces the list of what clients may do, for all of them: at once for those who connect, and a slice at a time, within moments, for those who
+    /// have. A subscription that is not allowed any more is gone, and a connected
     /// client that loses one is sent away with 0x98: it would wait for messages in vain. What waits for a client is checked when it is sent.
     pub fn set_acl(&mut self, acl: Option<Arc<Acl>>, now: Now) {
         self.now = now;
