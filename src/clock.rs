@@ -16,7 +16,7 @@ pub struct Now {
 /// The clock of a running process.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    started: Instant,
+    started: Stopwatch,
     started_unix: u64,
 }
 
@@ -27,14 +27,19 @@ impl Clock {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_millis() as u64);
         Clock {
-            started: Instant::now(),
+            started: Stopwatch::start(),
             started_unix,
         }
     }
 
     /// The moment it is now.
     pub fn now(&self) -> Now {
-        let uptime = self.started.elapsed().as_millis() as u64;
+        self.at(Stopwatch::start())
+    }
+
+    /// The moment a stopwatch was started.
+    pub fn at(&self, watch: Stopwatch) -> Now {
+        let uptime = watch.since(self.started).as_millis() as u64;
         Now {
             uptime,
             unix: self.started_unix + uptime,
@@ -75,5 +80,10 @@ impl Stopwatch {
     /// Time since the start.
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()
+    }
+
+    /// How much later it was started than another one; nothing, if it was not.
+    pub fn since(&self, earlier: Stopwatch) -> Duration {
+        self.0.saturating_duration_since(earlier.0)
     }
 }

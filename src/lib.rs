@@ -70,6 +70,8 @@
 //!   removed bit by bit (broker/end.rs); a tick does so much and no more (broker/timer.rs); a commit lets so many go on at a time (broker/release.rs);
 //!   what concerns all sessions or connections is a walk past them (broker/walk.rs). Slices are bounded by what they count, for no clock is seen here;
 //!   `cargo bench --bench broker -- longest` measures the longest call of each.
+//! - How long the lock is held and waited for is counted under the lock itself (net/visits.rs): figures tell what for (docs/proof.md). Not
+//!   only the lock makes others wait: where a visit has something for thousands of connections, they are woken 64 at a time.
 //! - QoS 1 packet identifiers are written only with rows that are written anyway; after a crash a message may go out again under a new one.
 //! - A bridge is a client of both sides: a relay hands packets from its durable session to the upstream under the same identifiers, and back. So the state
 //!   of its exchanges is that of sessions, and nothing else has to be remembered (broker/bridge), but of upstreams it has left for another address: there,

@@ -22,6 +22,7 @@ use crate::net::auth::{self, Authentication};
 use crate::net::control::{Command, Request};
 use crate::net::core::Core;
 use crate::net::tls::TlsError;
+use crate::net::visits::Purpose;
 use crate::net::{admin, control};
 use crate::store::{Committer, Opened, Start, Store, StoreError};
 
@@ -132,6 +133,8 @@ pub fn run(
         bridges.start(opened_bridges, &core);
         let ticking = Arc::clone(&core);
         tokio::spawn(async move { ticking.tick().await });
+        let waking = Arc::clone(&core);
+        tokio::spawn(async move { waking.wake_crowds().await });
         let requests = open_control(&config);
         let signals = Signals::listen().map_err(Error::Start)?;
         on_ready(&Ready {
@@ -297,21 +300,21 @@ async fn serve(
     }
     running.listeners.shut_down().await;
     {
-        let mut entered = core.enter(None);
+        let mut entered = core.enter(Purpose::Other, None);
         let now = entered.now();
         entered.broker().shut_down(now);
     }
     let gone = async {
-        while core.enter(None).broker().connection_count() > 0 {
+        while core.enter(Purpose::Other, None).broker().connection_count() > 0 {
             sleep(Duration::from_millis(5)).await;
         }
     };
     if timeout(FAREWELL, gone).await.is_err() {
         tracing::warn!("some clients did not take their leave in time");
     }
-    core.enter(None).broker().flush();
+    core.enter(Purpose::Other, None).broker().flush();
     let settled = async {
-        while !core.enter(None).broker().is_settled() {
+        while !core.enter(Purpose::Other, None).broker().is_settled() {
             sleep(Duration::from_millis(1)).await;
         }
     };

@@ -134,8 +134,14 @@ impl Broker {
         }
     }
 
-    /// Writes the blocks that have changed.
+    /// Whether [`Broker::write_changed`] has something.
+    pub(super) fn has_changed(&self) -> bool {
+        !self.changed.is_empty() || self.spreads_changed()
+    }
+
+    /// Writes the rows that are written once a batch, where they have changed.
     pub(super) fn write_changed(&mut self) {
+        self.write_spreads();
         for index in std::mem::take(&mut self.changed) {
             self.write_changes(index);
         }

@@ -56,6 +56,9 @@ impl Broker {
         for seq in self.graveyard.stored() {
             *needed.entry(seq).or_default() += 1;
         }
+        for seq in self.spread_seqs() {
+            *needed.entry(seq).or_default() += 1;
+        }
         let (mut queued, mut hot, mut waiting) = (0, 0, 0);
         let sessions = self.sessions.iter().map(|(_, session)| &session.queue);
         let groups = self.groups.iter().map(|(_, group)| &group.queue);

@@ -12,7 +12,7 @@ use super::record::{Durability, QueueKey, Write};
 use super::session::Session;
 use super::timer::Timer;
 use super::tree::NodeId;
-use super::{Broker, ConnectionId, GroupIndex, SessionIndex};
+use super::{Broker, ConnectionId, GroupIndex, OPERATION, SessionIndex};
 use crate::wire::packet::Disconnect;
 use crate::wire::{Fault, PacketId, QoS, ReasonCode};
 
@@ -292,7 +292,7 @@ impl Broker {
                 }
             }
         }
-        self.work += count;
+        self.work += count as u64 * OPERATION;
         count
     }
 

@@ -13,6 +13,8 @@ const LAZY_MS: u64 = 100;
 const LAZY_WRITES: usize = 4096;
 /// What a write weighs beyond the message body it carries, in bytes; an estimate.
 const WRITE_WEIGHT: usize = 96;
+/// What each session weighs that a message is still to be given to.
+const SPREAD_WEIGHT: usize = 9;
 
 /// A point in the order of commits that a packet waits for. Batch `n` is written at `2n` and durable at `2n + 1`: the committer is done with
 /// one batch before it begins the next, so the points of all batches are in one order.
@@ -95,6 +97,9 @@ impl Gate {
             Write::PutMessage(seq, message) => {
                 self.open_bytes += message.size() as usize;
                 self.open_last_seq = self.open_last_seq.max(*seq);
+            }
+            Write::PutSpread(_, _, spread) => {
+                self.open_bytes += spread.receivers.len() * SPREAD_WEIGHT;
             }
             Write::PutMessageId(seq, _) => self.open_last_seq = self.open_last_seq.max(*seq),
             _ => {}

@@ -94,6 +94,8 @@ use walk::Walk;
 
 /// Bytes that may wait for a connection when `max_outgoing_bytes_total` is reached: whoever takes what it is sent goes on.
 const OUTGOING_SHARE: usize = 4096;
+/// What a timer, or the removal of a row or a subscription, costs in the measure of the broker's work, which is deliveries at QoS 0.
+const OPERATION: u64 = 4;
 
 /// Names a connection, from [`Broker::accept`] until [`Broker::lost`]; then another connection may get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -199,10 +201,9 @@ pub struct Broker {
     /// Sessions whose rows of messages on their way have changed since the last batch was taken.
     changed: VecDeque<SessionIndex>,
     spreads: spread::Spreads,
+    work: u64,
     graveyard: end::Graveyard,
     walks: walk::Walks,
-    /// What the present tick has done, in about microseconds.
-    work: usize,
     sweep: (usize, usize),
     sys: sys::Sys,
     bridges: BTreeMap<Box<str>, bridge::BridgeState>,
@@ -260,9 +261,9 @@ impl Broker {
             fetches: Vec::new(),
             changed: VecDeque::new(),
             spreads: spread::Spreads::default(),
+            work: 0,
             graveyard: end::Graveyard::default(),
             walks: walk::Walks::default(),
-            work: 0,
             sweep: (0, 0),
             sys: sys::Sys::new(now),
             bridges: BTreeMap::new(),
@@ -478,12 +479,17 @@ impl Broker {
 
     /// Whether all that was written is durable.
     pub fn is_settled(&self) -> bool {
-        self.gate.is_idle() && self.changed.is_empty()
+        self.gate.is_idle() && !self.has_changed()
     }
 
     /// What was counted.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// What the deliveries so far have cost, about; one at QoS 0 costs 1. A measure of the work of a visit.
+    pub fn work(&self) -> u64 {
+        self.work
     }
 
     /// Whether a connection is to be closed as soon as what waits for it has been written.

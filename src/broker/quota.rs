@@ -1,4 +1,4 @@
-//! How much one client may send and receive in a second, and how many connections one user or one address may have.
+//! How much one client may send and receive in a second, when nothing more is read from it, and how many connections one user or one address may have.
 //!
 //! Each of a client's four rates is a bucket that holds one second's worth. Who has taken more than that waits: nothing is read from the client, or
 //! messages for it wait in its queue, until the bucket is level again. Only deliveries at QoS 0, which wait for nobody, are dropped.
@@ -10,6 +10,7 @@ use hashbrown::{Equivalent, HashMap};
 
 use super::access::Identity;
 use super::connection::Connection;
+use super::release::SLICE;
 use super::timer::Timer;
 use super::{Broker, ConnectionId};
 use crate::clock::Now;
@@ -102,6 +103,46 @@ impl Limits {
 }
 
 impl Broker {
+    /// Whether nothing more should be read from a connection for now: the disk is behind, its client does not take what waits for it, has
+    /// sent more than it may, or what it has published is still being handed out. The connection is touched when that changes.
+    pub fn should_pause(&mut self, id: ConnectionId) -> bool {
+        let paused = self.is_congested() || self.is_spreading_much(id);
+        let connection = &mut self.connections[id.0 as usize];
+        if paused && !std::mem::replace(&mut connection.paused, true) {
+            self.counters.reading_paused += 1;
+            self.waiting.paused.push_back(id);
+        }
+        paused
+            || connection.outbox.len() > self.settings.limits.max_outgoing_bytes
+            || connection.has_sent_too_much(self.now.uptime)
+    }
+
+    /// Whether so many writes wait for the disk that nothing more should be read.
+    pub(super) fn is_congested(&self) -> bool {
+        self.gate.pending_bytes() > self.settings.limits.max_pending_write_bytes
+    }
+
+    /// Reads again from those it has paused for which there is no reason any more; it looks at some of them. Whether there may be more.
+    pub(super) fn resume_reading(&mut self) -> bool {
+        if self.waiting.paused.is_empty() || self.is_congested() {
+            return false;
+        }
+        let count = self.waiting.paused.len();
+        for _ in 0..count.min(SLICE) {
+            let Some(id) = self.waiting.paused.pop_front() else {
+                break;
+            };
+            if self.is_spreading_much(id) {
+                self.waiting.paused.push_back(id);
+            } else if let Some(connection) = self.connections.get_mut(id.0 as usize) {
+                connection.paused = false;
+                connection.last_received = self.now.uptime;
+                self.touch(id);
+            }
+        }
+        count > SLICE
+    }
+
     /// The rates that hold for a connection, in and out.
     fn rates(&self, id: ConnectionId) -> (Rates, Rates) {
         let connection = &self.connections[id.0 as usize];

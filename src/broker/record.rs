@@ -116,6 +116,30 @@ impl Block {
     }
 }
 
+/// Sessions that a stored message is still to be given to, of the very many that get it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpreadRecord {
+    /// Bytes of the message that count in a queue.
+    pub size: u32,
+    /// When the message expires, in milliseconds since 1970.
+    pub expires: Option<u64>,
+    /// The sessions.
+    pub receivers: Vec<SpreadReceiver>,
+}
+
+/// A session that a message is still to be given to, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpreadReceiver {
+    /// Whose queue it is for.
+    pub queue: QueueKey,
+    /// QoS of the delivery: 1 or 2.
+    pub qos: QoS,
+    /// Retain flag of the delivery.
+    pub retain: bool,
+    /// Identifiers of the subscriptions that matched.
+    pub subscription_ids: SubscriptionIds,
+}
+
 /// Identifiers of the subscriptions a delivery matched; mostly none, so it is one word.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubscriptionIds(#[allow(clippy::box_collection)] Option<Box<Vec<u32>>>);
@@ -220,6 +244,10 @@ pub enum Write {
     PutBridge(QueueKey, BridgeRecord),
     /// What is remembered of a bridge.
     RemoveBridge(QueueKey),
+    /// Whom a message is still to be given to: a part of them, by its number; new or changed.
+    PutSpread(Seq, u16, SpreadRecord),
+    /// All of them have it.
+    RemoveSpread(Seq, u16),
     /// The identity of the message that was accepted as this one.
     PutMessageId(Seq, MessageId),
     /// The identity of a message.

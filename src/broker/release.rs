@@ -24,7 +24,7 @@ pub(super) struct Waiting {
     /// Those for which there has been a commit.
     fed: BTreeSet<SessionIndex>,
     /// Connections from which nothing is read because the disk is behind.
-    paused: VecDeque<ConnectionId>,
+    pub paused: VecDeque<ConnectionId>,
     /// A timer will look at them.
     is_watched: bool,
 }
@@ -85,15 +85,9 @@ impl Broker {
             left -= 1;
             self.touch_session(session);
         }
-        while left > 0
-            && !self.is_congested()
-            && let Some(id) = self.waiting.paused.pop_front()
-        {
-            left -= 1;
-            self.resume_reading(id);
-        }
-        self.work += SLICE - left;
-        if left == 0 && !std::mem::replace(&mut self.waiting.is_watched, true) {
+        let more = left == 0 || self.resume_reading();
+        self.work += (SLICE - left) as u64;
+        if more && !std::mem::replace(&mut self.waiting.is_watched, true) {
             self.timers.set(self.now.uptime + SLICE_MS, Timer::Release);
         }
     }
@@ -133,32 +127,5 @@ impl Broker {
             // Another connection has the place now, and waits for something else.
             Some(_) => {}
         }
-    }
-
-    fn resume_reading(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(id.0 as usize) {
-            connection.paused = false;
-            connection.last_received = self.now.uptime;
-            self.touch(id);
-        }
-    }
-
-    /// Whether so many writes wait for the disk that nothing more should be read.
-    pub(super) fn is_congested(&self) -> bool {
-        self.gate.pending_bytes() > self.settings.limits.max_pending_write_bytes
-    }
-
-    /// Whether nothing more should be read from a connection for now: the disk is behind, its client does not take what waits for it, or has
-    /// sent more than it may. The connection is touched when that changes.
-    pub fn should_pause(&mut self, id: ConnectionId) -> bool {
-        let congested = self.is_congested();
-        let connection = &mut self.connections[id.0 as usize];
-        if congested && !std::mem::replace(&mut connection.paused, true) {
-            self.counters.reading_paused += 1;
-            self.waiting.paused.push_back(id);
-        }
-        congested
-            || connection.outbox.len() > self.settings.limits.max_outgoing_bytes
-            || connection.has_sent_too_much(self.now.uptime)
     }
 }

@@ -1,11 +1,14 @@
 //! Recovery: the rows of the store become sessions, queues, subscriptions and retained messages again, before the first connection is let in.
 
+use std::collections::VecDeque;
+
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use super::queue::Queued;
 use super::record::{
-    Block, DeliveryRecord, Durability, InflightRecord, QueueKey, Seq, SubscriptionRecord, Write,
+    Block, DeliveryRecord, Durability, InflightRecord, QueueKey, Seq, SpreadRecord,
+    SubscriptionRecord, Write,
 };
 use super::session::{Received, Session};
 use super::tree::Subscriber;
@@ -20,6 +23,8 @@ pub(super) struct Restoring {
     owners: HashMap<QueueKey, Owner, FxBuildHasher>,
     /// What blocks say of messages whose deliveries have not come yet.
     inflight: HashMap<(QueueKey, Seq), InflightRecord, FxBuildHasher>,
+    /// Messages that are still to be given to sessions, in the order of their `Seq`.
+    spreads: VecDeque<(Seq, u16, SpreadRecord)>,
     last_seq: Option<Seq>,
     messages: u64,
 }
@@ -37,7 +42,7 @@ pub struct Restored {
 
 impl Broker {
     /// Takes one row of the store. Rows come in this order: sessions, groups, subscriptions, wills, received identifiers, bridges, retained
-    /// messages, identities of messages by [`Seq`], blocks of messages on their way, deliveries by [`Seq`]. Rows without an owner are passed over.
+    /// messages, identities of messages by [`Seq`], blocks of messages on their way, whom messages are still to be given to and deliveries, both by [`Seq`]. Rows without an owner are passed over.
     pub fn restore(&mut self, row: Write) {
         match row {
             Write::PutSession(key, record) => {
@@ -95,7 +100,13 @@ impl Broker {
                     self.restoring.inflight.extend(records);
                 }
             }
-            Write::PutDelivery(seq, key, record) => self.restore_delivery(seq, key, record),
+            Write::PutSpread(seq, part, record) => {
+                self.restoring.spreads.push_back((seq, part, record))
+            }
+            Write::PutDelivery(seq, key, record) => {
+                self.restore_spreads(Some(seq));
+                self.restore_delivery(seq, key, record);
+            }
             _ => debug_assert!(false, "recovery hands back rows that were put"),
         }
     }
@@ -181,10 +192,42 @@ impl Broker {
         }
     }
 
+    /// Gives messages to those who have not got them before the process ended: the messages before one of which there are deliveries, or all.
+    fn restore_spreads(&mut self, before: Option<Seq>) {
+        while let Some((seq, ..)) = self.restoring.spreads.front()
+            && before.is_none_or(|before| *seq < before)
+            && let Some((seq, part, record)) = self.restoring.spreads.pop_front()
+        {
+            self.write(Write::RemoveSpread(seq, part));
+            for receiver in record.receivers {
+                if !self.restoring.owners.contains_key(&receiver.queue) {
+                    continue;
+                }
+                let delivery = DeliveryRecord {
+                    qos: receiver.qos,
+                    retain: receiver.retain,
+                    released: false,
+                    packet_id: None,
+                    size: record.size,
+                    expires: record.expires,
+                    subscription_ids: receiver.subscription_ids,
+                };
+                self.restore_delivery(seq, receiver.queue, delivery.clone());
+                self.write(Write::PutDelivery(seq, receiver.queue, delivery));
+            }
+            let next = self.restoring.spreads.front();
+            let is_last = next.is_none_or(|(next, ..)| *next != seq);
+            if is_last && self.restoring.last_seq != Some(seq) {
+                self.write(Write::RemoveMessage(seq));
+            }
+        }
+    }
+
     /// All rows are there: sessions whose connection died with the process are disconnected now, wills due are published, sessions that have
     /// expired end. `next_seq` and `next_key` were never used.
     pub fn finish_restore(&mut self, next_seq: Seq, next_key: QueueKey, now: Now) -> Restored {
         self.now = now;
+        self.restore_spreads(None);
         self.next_seq = next_seq.0.max(1);
         self.next_key = next_key.0.max(1);
         self.gate.recovered(Seq(next_seq.0.saturating_sub(1)));

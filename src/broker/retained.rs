@@ -334,6 +334,7 @@ impl Broker {
             stamp,
             stored: 0,
             admitted: false,
+            from: None,
         };
         let ids: SubscriptionIds = (subscriber.id != 0)
             .then_some(subscriber.id)

@@ -4,7 +4,7 @@ use super::gate::Stamp;
 use super::message::{Message, Parts};
 use super::queue::{Queue, Queued};
 use super::record::{Durability, QueueKey, Seq, SubscriptionIds, Write};
-use super::spread::SLICE;
+use super::spread::cost;
 use super::tree::Subscriber;
 use super::{Broker, GroupIndex, SessionIndex};
 use crate::wire::{QoS, ReasonCode, topic};
@@ -93,6 +93,8 @@ pub(super) struct Offer<'a> {
     pub stored: u32,
     /// No bridge whose queue is full has refused it.
     pub admitted: bool,
+    /// The session of its publisher.
+    pub from: Option<SessionIndex>,
 }
 
 impl Offer<'_> {
@@ -153,8 +155,7 @@ impl Broker {
     ) -> Published {
         let mut routes = std::mem::take(&mut self.routes);
         self.find_receivers(parts, from, &mut routes);
-        self.work += routes.receivers.len();
-        let published = self.give(parts, &mut routes, may_refuse);
+        let published = self.give(parts, from, &mut routes, may_refuse);
         routes.subscribers.clear();
         routes.receivers.clear();
         routes.groups.clear();
@@ -162,7 +163,13 @@ impl Broker {
         published
     }
 
-    fn give(&mut self, parts: &Parts<'_>, routes: &mut Routes, may_refuse: bool) -> Published {
+    fn give(
+        &mut self,
+        parts: &Parts<'_>,
+        from: Option<SessionIndex>,
+        routes: &mut Routes,
+        may_refuse: bool,
+    ) -> Published {
         let matched = !routes.receivers.is_empty() || !routes.groups.is_empty();
         if !matched {
             self.counters.publishes_unmatched += 1;
@@ -205,32 +212,15 @@ impl Broker {
             stamp,
             stored: 0,
             admitted: may_refuse,
+            from,
         };
         for group in &routes.groups {
             self.offer_to_group(*group, &mut offer);
         }
         routes.frames.clear();
-        let later = match parts.qos {
-            QoS::AtMostOnce if routes.receivers.len() > SLICE => routes.receivers.split_off(SLICE),
-            _ => Vec::new(),
-        };
+        let later = self.split_slice(parts.qos, &mut routes.receivers);
         for receiver in routes.receivers.drain(..) {
-            let retain = parts.retain && receiver.subscriber.retain_as_published(); // [MQTT-3.3.1-12, MQTT-3.3.1-13]
-            let qos = lower(parts.qos, receiver.subscriber.qos()); // [MQTT-3.8.4-8]
-            let session = receiver.subscriber.session;
-            if qos == QoS::AtMostOnce {
-                self.deliver_qos0(
-                    session,
-                    &offer,
-                    retain,
-                    receiver.ids.as_slice(),
-                    &mut routes.frames,
-                );
-            } else {
-                let durable = self.sessions[session.0 as usize].durable;
-                let item = offer.queued(qos, retain, receiver.ids, durable);
-                self.offer(session, item, &mut offer);
-            }
+            self.hand_out(receiver, &mut offer, &mut routes.frames);
         }
         if !later.is_empty() {
             self.spread(&mut offer, later);
@@ -246,6 +236,27 @@ impl Broker {
             reason,
             refused: false,
             seq: (needs_store && acknowledged).then_some(seq),
+        }
+    }
+
+    /// Gives a message to one of its receivers.
+    #[inline]
+    pub(super) fn hand_out(
+        &mut self,
+        receiver: Receiver,
+        offer: &mut Offer<'_>,
+        frames: &mut Frames,
+    ) {
+        let Receiver { subscriber, ids } = receiver;
+        let retain = offer.parts.retain && subscriber.retain_as_published(); // [MQTT-3.3.1-12, MQTT-3.3.1-13]
+        let qos = lower(offer.parts.qos, subscriber.qos()); // [MQTT-3.8.4-8]
+        self.work += cost(qos) as u64;
+        if qos == QoS::AtMostOnce {
+            self.deliver_qos0(subscriber.session, offer, retain, ids.as_slice(), frames);
+        } else {
+            let durable = self.sessions[subscriber.session.0 as usize].durable;
+            let item = offer.queued(qos, retain, ids, durable);
+            self.offer(subscriber.session, item, offer);
         }
     }
 
@@ -430,8 +441,15 @@ impl Broker {
         }
     }
 
+    /// More deliveries need the body of a stored message that one needs already.
+    pub(super) fn share_body(&mut self, seq: Seq, more: u32) {
+        if more > 0 {
+            *self.shares.entry(seq).or_insert(1) += more;
+        }
+    }
+
     /// One delivery less needs the body of a stored message.
-    fn release_body(&mut self, seq: Seq) {
+    pub(super) fn release_body(&mut self, seq: Seq) {
         match self.shares.get_mut(&seq) {
             Some(shares) if *shares > 2 => *shares -= 1,
             Some(_) => {

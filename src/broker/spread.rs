@@ -1,75 +1,201 @@
-//! A message of QoS 0 for very many: it is handed out in slices, and others get their turn in between.
+//! A message for very many: it is handed out in slices, and others get their turn in between.
 //!
 //! What a session is to be given next must not overtake what is on its way to it here, so whoever gives it something calls [`Broker::catch_up`]
-//! first. Messages of QoS 1 and 2 are handed out at once, since their acknowledgement waits for all of their rows.
+//! first.
+//!
+//! The acknowledgement of a message of QoS 1 or 2 does not wait for all of its deliveries: whom it is still to be given to is written with the
+//! message, and rewritten in the batches in which the deliveries themselves are written. So after a crash everybody gets it, once.
 
 use std::collections::VecDeque;
 
 use super::gate::Stamp;
 use super::message::Message;
-use super::record::{Durability, Seq};
-use super::route::{Frames, Offer, Receiver};
+use super::record::{Durability, Seq, SpreadReceiver, SpreadRecord, Write};
+use super::route::{Frames, Offer, Receiver, lower};
 use super::timer::Timer;
-use super::{Broker, SessionIndex};
+use super::{Broker, ConnectionId, SessionIndex};
+use crate::wire::QoS;
 
-/// Receivers that are given a message in one go: about a millisecond's work.
-pub(super) const SLICE: usize = if cfg!(test) { 8 } else { 4096 };
+/// What is handed out in one go, in deliveries at QoS 0: about a millisecond's work.
+const SLICE: usize = 4096;
+/// What a delivery at QoS 1 or 2 costs, compared with one at QoS 0.
+const ACKNOWLEDGED: usize = 3;
 /// When the next slice follows, in milliseconds.
 const SLICE_MS: u64 = 1;
-/// Messages that may be on their way here at once. One more, and the oldest is handed out whole.
-const MOST: usize = 64;
+/// Receivers whose names share a row.
+const PART: usize = if cfg!(test) { 3 } else { 256 };
+/// While so many messages of one client are being handed out, nothing more is read from it.
+const EACH: usize = if cfg!(test) { 4 } else { 64 };
+/// So many receivers may wait for their turn at once. One more message, and the oldest is handed out whole.
+const WAITING: usize = if cfg!(test) { 500 } else { 1 << 22 };
 
 /// The messages that are being handed out, the oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Spreads {
     all: VecDeque<Spread>,
-    frames: Frames,
+    /// Receivers that have not got their message, of all.
+    waiting: usize,
+    /// A row must be written anew.
+    changed: bool,
+    /// [`SLICE`], or less in tests.
+    slice: usize,
+}
+
+impl Default for Spreads {
+    fn default() -> Spreads {
+        Spreads {
+            all: VecDeque::new(),
+            waiting: 0,
+            changed: false,
+            slice: SLICE,
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Spread {
     message: Message,
+    seq: Seq,
+    level: Durability,
     stamp: Stamp,
-    /// By session. `None` for those who have it.
-    receivers: Vec<(SessionIndex, Option<Receiver>)>,
+    admitted: bool,
+    from: Option<SessionIndex>,
+    /// By session, and who of them has it.
+    receivers: Vec<Receiver>,
+    given: Vec<bool>,
+    /// How many have not.
+    left: usize,
     /// All before this one have it.
     next: usize,
+    /// Encoded QoS 0 deliveries that several receivers share.
+    frames: Frames,
+    /// Of each part of the receivers, what the store has; none if nobody is in the store.
+    rows: Vec<Row>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    stored: bool,
+    changed: bool,
+}
+
+/// What a delivery costs, in deliveries at QoS 0.
+pub(super) fn cost(qos: QoS) -> usize {
+    match qos {
+        QoS::AtMostOnce => 1,
+        QoS::AtLeastOnce | QoS::ExactlyOnce => ACKNOWLEDGED,
+    }
 }
 
 impl Spread {
-    fn take(&mut self, session: SessionIndex) -> Option<Receiver> {
-        let at = self.receivers.binary_search_by_key(&session, |it| it.0);
-        self.receivers[at.ok()?].1.take()
+    /// Where a receiver is, if it has not got the message; `guess` is where it may be.
+    fn find(&self, session: SessionIndex, guess: usize) -> Option<usize> {
+        let by_session = |receiver: &Receiver| receiver.subscriber.session;
+        let at = match self.receivers.get(guess).map(by_session) {
+            Some(found) if found == session => guess,
+            _ => {
+                let found = self.receivers.binary_search_by_key(&session, by_session);
+                found.ok()?
+            }
+        };
+        (!self.given[at]).then_some(at)
+    }
+
+    /// Marks a receiver as served; its row changes.
+    fn take(&mut self, at: usize) -> Receiver {
+        self.given[at] = true;
+        self.left -= 1;
+        if let Some(row) = self.rows.get_mut(at / PART) {
+            row.changed = true;
+        }
+        let Receiver { subscriber, ids } = &mut self.receivers[at];
+        Receiver {
+            subscriber: *subscriber,
+            ids: std::mem::take(ids),
+        }
     }
 }
 
 impl Broker {
-    /// Hands a message to these receivers bit by bit.
+    /// Takes off those who do not get a message of this QoS at once.
+    pub(super) fn split_slice(&self, qos: QoS, receivers: &mut Vec<Receiver>) -> Vec<Receiver> {
+        let mut left = self.spreads.slice;
+        if receivers.len() * ACKNOWLEDGED <= left {
+            return Vec::new();
+        }
+        let end = receivers.iter().position(|receiver| {
+            let is_over = left == 0;
+            left = left.saturating_sub(cost(lower(qos, receiver.subscriber.qos())));
+            is_over
+        });
+        end.map_or(Vec::new(), |end| receivers.split_off(end))
+    }
+
+    /// Hands a message to these receivers bit by bit; they are in the order of their sessions.
     pub(super) fn spread(&mut self, offer: &mut Offer<'_>, receivers: Vec<Receiver>) {
-        let mut receivers: Vec<(SessionIndex, Option<Receiver>)> = receivers
-            .into_iter()
-            .map(|receiver| (receiver.subscriber.session, Some(receiver)))
-            .collect();
-        receivers.sort_by_key(|it| it.0);
-        self.spreads.all.push_back(Spread {
+        debug_assert!(receivers.is_sorted_by_key(|receiver| receiver.subscriber.session));
+        let stored = offer.level != Durability::Memory
+            && receivers.iter().any(|receiver| {
+                lower(offer.parts.qos, receiver.subscriber.qos()) != QoS::AtMostOnce
+                    && self.sessions[receiver.subscriber.session.0 as usize].durable
+            });
+        let parts = match stored {
+            true => receivers.len().div_ceil(PART),
+            false => 0,
+        };
+        offer.stored += u32::from(stored);
+        let spreads = &mut self.spreads;
+        spreads.changed |= stored;
+        spreads.waiting += receivers.len();
+        let row = Row {
+            stored: false,
+            changed: true,
+        };
+        spreads.all.push_back(Spread {
             message: offer.body(),
+            seq: offer.seq,
+            level: offer.level,
             stamp: offer.stamp,
+            admitted: offer.admitted,
+            from: offer.from,
+            given: vec![false; receivers.len()],
+            left: receivers.len(),
             receivers,
             next: 0,
+            frames: Frames::default(),
+            rows: vec![row; parts],
         });
-        match self.spreads.all.len() {
-            1 => self.timers.set(self.now.uptime + SLICE_MS, Timer::Spread),
-            more if more > MOST => self.spread_on(usize::MAX),
-            _ => {}
+        if spreads.all.len() == 1 {
+            self.timers.set(self.now.uptime + SLICE_MS, Timer::Spread);
         }
+        while self.spreads.waiting > WAITING && self.spreads.all.len() > 1 {
+            self.spread_on(usize::MAX);
+        }
+    }
+
+    /// Whether so much of what a connection's client has published is being handed out that it should publish nothing more for now.
+    #[inline]
+    pub(super) fn is_spreading_much(&self, id: ConnectionId) -> bool {
+        if self.spreads.all.len() < EACH {
+            return false;
+        }
+        let connection = self.connections.get(id.0 as usize);
+        let session = connection.and_then(|connection| connection.session);
+        let mut all = self.spreads.all.iter();
+        session.is_some() && all.by_ref().filter(|spread| spread.from == session).count() >= EACH
     }
 
     /// Hands out the next slice.
     pub(super) fn spread_slice(&mut self) {
-        self.spread_on(SLICE);
+        for spread in &mut self.spreads.all {
+            // What is left of an expiry interval is in them.
+            spread.frames.clear();
+        }
+        self.spread_on(self.spreads.slice);
         if !self.spreads.all.is_empty() {
             self.timers.set(self.now.uptime + SLICE_MS, Timer::Spread);
         }
+        self.resume_reading();
     }
 
     /// Gives a session all that is on its way to it here.
@@ -83,63 +209,157 @@ impl Broker {
     #[cold]
     fn catch_up_all(&mut self, session: SessionIndex) {
         let mut spreads = std::mem::take(&mut self.spreads);
-        for spread in &mut spreads.all {
-            if let Some(receiver) = spread.take(session) {
-                spreads.frames.clear();
-                self.hand_out(&spread.message, spread.stamp, receiver, &mut spreads.frames);
-            }
-        }
+        self.give_all(&mut spreads, session, 0);
         self.spreads = spreads;
     }
 
     /// Forgets what is on its way to a session that ends: another one may get its place.
     pub(super) fn end_spreads(&mut self, session: SessionIndex) {
         for spread in &mut self.spreads.all {
-            spread.take(session);
+            if spread.from == Some(session) {
+                spread.from = None;
+            }
+            if let Some(at) = spread.find(session, 0) {
+                spread.take(at);
+                self.spreads.waiting -= 1;
+                self.spreads.changed |= !spread.rows.is_empty();
+            }
         }
     }
 
-    /// Gives the oldest message to the next receivers, at most so many.
+    /// Goes on until that has cost `most`. Whoever has its turn is given all there is for it: so of many messages for the same very many, each of them
+    /// is woken once.
     fn spread_on(&mut self, most: usize) {
         let mut spreads = std::mem::take(&mut self.spreads);
-        if let Some(spread) = spreads.all.front_mut() {
-            spreads.frames.clear();
-            let end = spread.receivers.len().min(spread.next.saturating_add(most));
-            for at in spread.next..end {
-                if let Some(receiver) = spread.receivers[at].1.take() {
-                    self.hand_out(&spread.message, spread.stamp, receiver, &mut spreads.frames);
+        let mut left = most;
+        while left > 0
+            && let Some(first) = spreads.all.front_mut()
+        {
+            if first.left == 0 {
+                if let Some(spread) = spreads.all.pop_front() {
+                    self.end_spread(&spread);
                 }
+                continue;
             }
-            spread.next = end;
-            if end == spread.receivers.len() {
-                spreads.all.pop_front();
+            let at = first.next;
+            first.next += 1;
+            if !first.given[at] {
+                let session = first.receivers[at].subscriber.session;
+                let cost = self.give_all(&mut spreads, session, at);
+                left = left.saturating_sub(cost);
             }
         }
         self.spreads = spreads;
     }
 
-    fn hand_out(
-        &mut self,
-        message: &Message,
-        stamp: Stamp,
-        receiver: Receiver,
-        frames: &mut Frames,
-    ) {
-        let (parts, session) = (message.parts(), receiver.subscriber.session);
+    /// Gives a session all there is for it, the oldest first; what that costs. `guess` is where it may be among the receivers.
+    fn give_all(&mut self, spreads: &mut Spreads, session: SessionIndex, guess: usize) -> usize {
+        let before = self.work;
+        for spread in &mut spreads.all {
+            if let Some(at) = spread.find(session, guess) {
+                spreads.changed |= !spread.rows.is_empty();
+                spreads.waiting -= 1;
+                self.give_one(spread, at);
+            }
+        }
+        ((self.work - before) as usize).max(1)
+    }
+
+    fn give_one(&mut self, spread: &mut Spread, at: usize) {
+        let receiver = spread.take(at);
+        let session = receiver.subscriber.session;
+        let parts = spread.message.parts();
+        if parts.expires.is_some_and(|at| at <= self.now.unix) {
+            return self.count_expired(Some(session)); // [MQTT-3.3.2-5]
+        }
         // Rights may have changed meanwhile.
         if self.restricted && !self.may_read(session, parts.topic) {
             return;
         }
-        let offer = Offer {
+        let mut offer = Offer {
             parts: &parts,
-            body: None,
-            seq: Seq::default(),
-            level: Durability::Memory,
-            stamp,
+            body: Some(spread.message.clone()),
+            seq: spread.seq,
+            level: spread.level,
+            stamp: spread.stamp,
             stored: 0,
-            admitted: false,
+            admitted: spread.admitted,
+            from: spread.from,
         };
-        let retain = parts.retain && receiver.subscriber.retain_as_published();
-        self.deliver_qos0(session, &offer, retain, receiver.ids.as_slice(), frames);
+        self.hand_out(receiver, &mut offer, &mut spread.frames);
+        self.share_body(spread.seq, offer.stored);
+    }
+
+    /// Everybody has a message.
+    fn end_spread(&mut self, spread: &Spread) {
+        for (part, row) in spread.rows.iter().enumerate() {
+            if row.stored {
+                self.write(Write::RemoveSpread(spread.seq, part as u16));
+            }
+        }
+        if !spread.rows.is_empty() {
+            self.release_body(spread.seq);
+        }
+    }
+
+    /// Whether [`Broker::write_spreads`] has something.
+    pub(super) fn spreads_changed(&self) -> bool {
+        self.spreads.changed
+    }
+
+    /// Writes whom messages are still to be given to, where that has changed.
+    pub(super) fn write_spreads(&mut self) {
+        if !std::mem::take(&mut self.spreads.changed) {
+            return;
+        }
+        for spread in &mut self.spreads.all {
+            for (part, row) in spread.rows.iter_mut().enumerate() {
+                if !std::mem::take(&mut row.changed) {
+                    continue;
+                }
+                let some = part * PART..spread.receivers.len().min((part + 1) * PART);
+                let parts = spread.message.parts();
+                let left = some.filter(|at| !spread.given[*at]);
+                let receivers = left.filter_map(|at| {
+                    let Receiver { subscriber, ids } = &spread.receivers[at];
+                    let session = &self.sessions[subscriber.session.0 as usize];
+                    let qos = lower(parts.qos, subscriber.qos());
+                    (session.durable && qos != QoS::AtMostOnce).then(|| SpreadReceiver {
+                        queue: session.key(),
+                        qos,
+                        retain: parts.retain && subscriber.retain_as_published(),
+                        subscription_ids: ids.clone(),
+                    })
+                });
+                let receivers: Vec<SpreadReceiver> = receivers.collect();
+                let was_stored = std::mem::replace(&mut row.stored, !receivers.is_empty());
+                if row.stored {
+                    let record = SpreadRecord {
+                        size: spread.message.size(),
+                        expires: parts.expires,
+                        receivers,
+                    };
+                    let write = Write::PutSpread(spread.seq, part as u16, record);
+                    self.gate.write(write, self.now.uptime);
+                } else if was_stored {
+                    let write = Write::RemoveSpread(spread.seq, part as u16);
+                    self.gate.write(write, self.now.uptime);
+                }
+            }
+        }
+    }
+
+    /// Makes slices smaller, for tests.
+    #[cfg(test)]
+    pub(crate) fn set_slice(&mut self, slice: usize) {
+        self.spreads.slice = slice;
+    }
+
+    /// The stored messages that are being handed out.
+    #[cfg(test)]
+    pub(super) fn spread_seqs(&self) -> impl Iterator<Item = Seq> {
+        let stored = |spread: &&Spread| !spread.rows.is_empty();
+        let all = self.spreads.all.iter().filter(stored);
+        all.map(|spread| spread.seq)
     }
 }

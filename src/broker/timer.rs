@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use super::connection::State;
 use super::record::QueueKey;
-use super::{Broker, ConnectionId, SessionIndex};
+use super::{Broker, ConnectionId, OPERATION, SessionIndex};
 use crate::clock::Now;
 use crate::wire::ReasonCode;
 
@@ -20,8 +20,8 @@ const SWEEP_STEP: usize = 4096;
 /// session long ago does not stay in the heap, however far off its moment was.
 pub(super) const LONGEST_MS: u64 = 60_000;
 
-/// How much one tick does, in timers and in what they cause, each about a microsecond's work. The rest follows a millisecond later.
-pub(super) const TICK_WORK: usize = if cfg!(test) { 16 } else { 2048 };
+/// How much one tick does, in the measure of [`Broker::work`]: about two milliseconds' work. The rest follows a millisecond later.
+pub(super) const TICK_WORK: u64 = OPERATION * if cfg!(test) { 16 } else { 2048 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
@@ -92,9 +92,9 @@ impl Broker {
     /// Does what is due. If that is very much, it does a part of it, and the next time-out comes at once.
     pub fn tick(&mut self, now: Now) {
         self.now = now;
-        self.work = 0;
+        let end = self.work + TICK_WORK;
         while let Some(timer) = self.timers.due(now.uptime) {
-            self.work += 1;
+            self.work += OPERATION;
             match timer {
                 Timer::Connect(id, serial) => self.check_connect(id, serial),
                 Timer::KeepAlive(id, serial) => self.check_keep_alive(id, serial),
@@ -117,7 +117,7 @@ impl Broker {
                         .set(now.uptime + self.settings.sys_interval_ms, Timer::Sys);
                 }
             }
-            if self.work >= TICK_WORK {
+            if self.work >= end {
                 self.timers.rest_until = now.uptime + 1;
                 return;
             }

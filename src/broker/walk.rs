@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::access::Access;
 use super::connection::State;
 use super::timer::Timer;
-use super::{Broker, ConnectionId, SessionIndex};
+use super::{Broker, ConnectionId, OPERATION, SessionIndex};
 use crate::clock::Now;
 use crate::wire::ReasonCode;
 
@@ -76,7 +76,7 @@ impl Broker {
                 self.walks.all.push_front((walk, to));
             }
         }
-        self.work += SLICE - left;
+        self.work += (SLICE - left) as u64 * OPERATION;
         let is_watched = &mut self.walks.is_watched;
         if !self.walks.all.is_empty() && !std::mem::replace(is_watched, true) {
             self.timers.set(self.now.uptime + SLICE_MS, Timer::Walk);

@@ -193,6 +193,21 @@ fn row(write: &Write, message: Option<&Message>, seen: &mut Seen) -> Option<Valu
                 json!({ "seq": seq.0, "publisher": publisher, "id": format!("{:016x}", id.id) });
             ("message_ids", None, row)
         }
+        Write::PutSpread(seq, part, spread) => {
+            let receivers = spread.receivers.iter().map(|it| {
+                let mut receiver = json!({
+                    "queue": it.queue.0,
+                    "qos": it.qos as u8,
+                    "retain": it.retain,
+                    "subscription_identifiers": it.subscription_ids.as_slice(),
+                });
+                name(&mut receiver, owners.get(&it.queue));
+                receiver
+            });
+            let receivers: Vec<Value> = receivers.collect();
+            let row = json!({ "seq": seq.0, "part": part, "receivers": receivers });
+            ("spreads", None, row)
+        }
         Write::PutInflight(queue, _, records) => {
             inflight.extend(records.iter().map(|it| ((*queue, it.seq), *it)));
             return None;
@@ -207,18 +222,24 @@ fn row(write: &Write, message: Option<&Message>, seen: &mut Seen) -> Option<Valu
         | Write::RemoveReceived(..)
         | Write::RemoveBridge(_)
         | Write::RemoveMessageId(_)
+        | Write::RemoveSpread(..)
         | Write::RemoveRetained(_) => return None,
     };
     row["table"] = json!(table);
     if let Some(queue) = queue {
         row["queue"] = json!(queue.0);
-        match owners.get(queue) {
-            Some(Owner::Client(id)) => row["client_id"] = json!(id),
-            Some(Owner::Group(filter)) => row["group"] = json!(filter),
-            None => {}
-        }
+        name(&mut row, owners.get(queue));
     }
     Some(row)
+}
+
+/// Says whose a row is.
+fn name(row: &mut Value, owner: Option<&Owner>) {
+    match owner {
+        Some(Owner::Client(id)) => row["client_id"] = json!(id),
+        Some(Owner::Group(filter)) => row["group"] = json!(filter),
+        None => {}
+    }
 }
 
 fn of_session(session: &SessionRecord) -> Value {

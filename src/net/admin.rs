@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 
 use super::core::Core;
 use super::tls::TlsListeners;
+use super::visits::{Purpose, Visits};
 use crate::broker::bridge::Standing;
 use crate::store::Store;
 
@@ -54,18 +55,20 @@ pub async fn serve(
 }
 
 async fn figures(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    with_local_recorder(&admin.recorder, || admin.record());
-    (
-        [(CONTENT_TYPE, "text/plain; version=0.0.4")],
-        admin.handle.render(),
-    )
+    let visits = with_local_recorder(&admin.recorder, || admin.record());
+    let mut text = admin.handle.render();
+    // The recorder's histograms take one value at a time, and these were counted elsewhere.
+    visits.render(&mut text);
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 
 impl Admin {
-    fn record(&self) {
-        let bridges;
+    /// Puts all figures into the recorder, but for the visits, which it returns.
+    fn record(&self) -> Visits {
+        let (bridges, visits);
         let (counters, gauges) = {
-            let mut entered = self.core.enter(None);
+            let mut entered = self.core.enter(Purpose::Other, None);
+            visits = entered.visits();
             let broker = entered.broker();
             bridges = broker.bridge_figures();
             (broker.counters().clone(), broker.gauges())
@@ -124,5 +127,6 @@ impl Admin {
         }
         gauge!("tidegate_store_last_commit_seconds").set(usage.last_commit.as_secs_f64());
         gauge!("tidegate_store_longest_commit_seconds").set(usage.longest_commit.as_secs_f64());
+        visits
     }
 }

@@ -18,6 +18,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::auth::{Authentication, Credentials, Method};
 use super::core::{Core, Entered, Until};
 use super::unfinished::Held;
+use super::visits::Purpose;
 use crate::broker::{Broker, ConnectionId, Identity, Output};
 use crate::clock::Now;
 use crate::wire::packet::Connect;
@@ -29,6 +30,8 @@ const READ_BYTES: usize = 64 * 1024;
 const LEAST_READ: usize = 1024;
 /// Packets handled in one visit to the broker.
 const VISIT_PACKETS: usize = 256;
+/// ... unless their deliveries were so much work: a few milliseconds. See [`Broker::work`].
+const VISIT_WORK: u64 = 16 * 1024;
 /// Rounds of reading and writing before other tasks get their turn, and packets. One read of tiny packets could bring tens of thousands: less is
 /// then read at once.
 const ROUNDS: usize = 16;
@@ -91,7 +94,7 @@ pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
     connection.partial = Vec::new();
     connection.writing = Vec::new();
     {
-        let mut entered = connection.door.core.enter(Some(id));
+        let mut entered = connection.door.core.enter(Purpose::Lost, Some(id));
         let now = entered.now();
         entered.hold(&mut connection.held, id, 0, true, true);
         entered.broker().lost(id, now);
@@ -232,7 +235,7 @@ impl<S: Stream> Connection<S> {
             }
         }
         if self.partial.capacity() > self.held.bytes() + GRAIN {
-            self.visit(cx, |_, _, _| ());
+            self.visit(cx, Purpose::Packets, |_, _, _| ());
         }
     }
 
@@ -249,7 +252,7 @@ impl<S: Stream> Connection<S> {
         let Ok(Some((Packet::Connect(connect), length))) = self.decode_next(&bytes) else {
             return true;
         };
-        self.visit(cx, |broker, id, now| {
+        self.visit(cx, Purpose::Connect, |broker, id, now| {
             broker.connect(id, &connect, proved, now)
         });
         if !self.output.close {
@@ -288,18 +291,39 @@ impl<S: Stream> Connection<S> {
                 return used;
             }
             self.handled += packets.len();
-            let version = self.version;
-            self.visit(cx, |broker, id, now| {
-                for packet in packets {
-                    broker.receive(id, packet, now);
-                }
-                if let Some(fault) = fault {
-                    broker.fault(id, fault, version, now);
-                }
-            });
+            self.hand_over(cx, packets, fault);
             if self.output.close {
                 return bytes.len();
             }
+        }
+    }
+
+    /// Hands packets to the broker, and the fault that comes after them; in several visits, if they make much work.
+    fn hand_over(
+        &mut self,
+        cx: &mut Context<'_>,
+        packets: Vec<Packet<'_>>,
+        mut fault: Option<Fault>,
+    ) {
+        let version = self.version;
+        let purpose = match packets.first() {
+            Some(Packet::Connect(_)) => Purpose::Connect,
+            _ => Purpose::Packets,
+        };
+        let mut packets = packets.into_iter();
+        while (packets.len() > 0 || fault.is_some()) && !self.output.close {
+            self.visit(cx, purpose, |broker, id, now| {
+                let enough = broker.work() + VISIT_WORK;
+                for packet in packets.by_ref() {
+                    broker.receive(id, packet, now);
+                    if broker.work() >= enough {
+                        return;
+                    }
+                }
+                if let Some(fault) = fault.take() {
+                    broker.fault(id, fault, version, now);
+                }
+            });
         }
     }
 
@@ -321,7 +345,7 @@ impl<S: Stream> Connection<S> {
             return false;
         }
         let credentials = {
-            let mut entered = self.door.core.enter(Some(self.id));
+            let mut entered = self.door.core.enter(Purpose::Connect, Some(self.id));
             let arrival = entered.broker().arrival(self.id);
             match arrival.certified_user() {
                 Some(_) => None,
@@ -340,10 +364,15 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Has the broker do something, and takes what it has for this connection, in one visit.
-    fn visit(&mut self, cx: &mut Context<'_>, work: impl FnOnce(&mut Broker, ConnectionId, Now)) {
+    fn visit(
+        &mut self,
+        cx: &mut Context<'_>,
+        purpose: Purpose,
+        work: impl FnOnce(&mut Broker, ConnectionId, Now),
+    ) {
         let writable = self.writing.is_empty() && !self.unflushed;
         let door = Arc::clone(&self.door);
-        let mut entered = door.core.enter(writable.then_some(self.id));
+        let mut entered = door.core.enter(purpose, writable.then_some(self.id));
         let now = entered.now();
         let broker = entered.broker();
         work(broker, self.id, now);
@@ -361,7 +390,7 @@ impl<S: Stream> Connection<S> {
     fn take_output(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.output;
         let door = Arc::clone(&self.door);
-        let mut entered = door.core.enter(Some(self.id));
+        let mut entered = door.core.enter(Purpose::Output, Some(self.id));
         let now = entered.now();
         self.count(&mut entered);
         self.output = entered
@@ -383,7 +412,7 @@ impl<S: Stream> Connection<S> {
     fn look(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.output;
         let door = Arc::clone(&self.door);
-        let mut entered = door.core.enter(Some(self.id));
+        let mut entered = door.core.enter(Purpose::Output, Some(self.id));
         let broker = entered.broker();
         self.output.close = broker.is_closing(self.id);
         self.output.pause = broker.should_pause(self.id);

@@ -1,19 +1,29 @@
 //! The broker behind one lock. A task that has read packets enters it in place, handles them all, and wakes each connection that got
 //! something once: no thread is handed anything on the way. Only the committer (fsync blocks) and the reader of bodies are threads of their own.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::task::Waker;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::unfinished::{Held, Unfinished};
+use super::visits::{Purpose, Visits};
 use crate::broker::record::Batch;
 use crate::broker::{Broker, ConnectionId, Fetch};
-use crate::clock::{Clock, Now};
+use crate::clock::{Clock, Now, Stopwatch};
 use crate::store::{Notifier, Progress, Store};
+
+/// No visit should hold the lock for longer: nobody else is served meanwhile.
+const LONG: Duration = Duration::from_millis(10);
+
+/// Connections that are woken in one go. A worker thread looks for what has come in after at most 61 tasks, and takes its tasks in order: whoever is
+/// woken after thousands waits for them all, which is longer than the lock was held.
+const CROWD: usize = 64;
 
 /// The broker, shared by all that drive it.
 #[derive(Debug)]
@@ -21,6 +31,9 @@ pub struct Core {
     state: Mutex<State>,
     clock: Clock,
     earlier: Notify,
+    /// Connections beyond the first [`CROWD`] of a visit that are still to be woken.
+    crowd: Mutex<VecDeque<Waker>>,
+    crowded: Notify,
     committer: OnceLock<Notifier>,
     fetches: Sender<Fetch>,
 }
@@ -37,6 +50,7 @@ struct State {
     /// The committer works on a batch, and will ask for the next by itself.
     committing: bool,
     touched: Vec<ConnectionId>,
+    visits: Visits,
 }
 
 /// A task that waits.
@@ -60,6 +74,10 @@ pub struct Entered<'a> {
     core: &'a Core,
     state: Option<MutexGuard<'a, State>>,
     now: Now,
+    purpose: Purpose,
+    waited: Duration,
+    /// Runs since the lock is held.
+    watch: Stopwatch,
     /// The connection whose own task this is; it need not be woken.
     own: Option<ConnectionId>,
 }
@@ -76,11 +94,14 @@ impl Core {
             armed: u64::MAX,
             committing: false,
             touched: Vec::new(),
+            visits: Visits::default(),
         };
         let core = Core {
             state: Mutex::new(state),
             clock,
             earlier: Notify::new(),
+            crowd: Mutex::default(),
+            crowded: Notify::new(),
             committer: OnceLock::new(),
             fetches,
         };
@@ -88,13 +109,24 @@ impl Core {
     }
 
     /// Enters the broker. `own` is the connection whose task enters and will take its output itself.
-    pub fn enter(&self, own: Option<ConnectionId>) -> Entered<'_> {
-        let now = self.clock.now();
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn enter(&self, purpose: Purpose, own: Option<ConnectionId>) -> Entered<'_> {
+        let arrived = Stopwatch::start();
+        // Whoever need not wait need not look at the clock again.
+        let (state, watch) = match self.state.try_lock() {
+            Ok(state) => (state, arrived),
+            Err(TryLockError::Poisoned(poisoned)) => (poisoned.into_inner(), arrived),
+            Err(TryLockError::WouldBlock) => {
+                let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                (state, Stopwatch::start())
+            }
+        };
         Entered {
             core: self,
             state: Some(state),
-            now,
+            now: self.clock.at(watch),
+            purpose,
+            waited: watch.since(arrived),
+            watch,
             own,
         }
     }
@@ -107,13 +139,13 @@ impl Core {
     /// Tells the core how to wake the committer.
     pub fn set_committer(&self, notifier: Notifier) {
         if self.committer.set(notifier).is_ok() {
-            drop(self.enter(None));
+            drop(self.enter(Purpose::Other, None));
         }
     }
 
     /// The next batch for the committer.
     pub fn next_batch(&self) -> Option<Batch> {
-        let mut entered = self.enter(None);
+        let mut entered = self.enter(Purpose::Batch, None);
         let now = entered.now;
         let state = entered.state_mut();
         let batch = state.broker.take_batch(now);
@@ -123,7 +155,7 @@ impl Core {
 
     /// Hears how far the committer has come. False if the store failed.
     pub fn committed(&self, progress: &Progress, store: &Store) -> bool {
-        let mut entered = self.enter(None);
+        let mut entered = self.enter(Purpose::Durable, None);
         let now = entered.now;
         let broker = &mut entered.state_mut().broker;
         match progress {
@@ -149,7 +181,7 @@ impl Core {
         while let Ok(fetch) = fetches.recv() {
             let mut bodies = Vec::with_capacity(fetch.seqs.len());
             store.fetch(&fetch.seqs, &mut |seq, body| bodies.push((seq, body)))?;
-            let mut entered = self.enter(None);
+            let mut entered = self.enter(Purpose::Bodies, None);
             let now = entered.now;
             entered.broker().fetched(fetch, bodies, now);
         }
@@ -160,7 +192,7 @@ impl Core {
     pub async fn tick(&self) {
         loop {
             let wait = {
-                let mut entered = self.enter(None);
+                let mut entered = self.enter(Purpose::Tick, None);
                 let now = entered.now;
                 entered.broker().tick(now);
                 let state = entered.state_mut();
@@ -170,6 +202,25 @@ impl Core {
             tokio::select! {
                 () = sleep(Duration::from_millis(wait.min(3_600_000))) => {}
                 () = self.earlier.notified() => {}
+            }
+        }
+    }
+
+    /// Wakes for ever, where a visit has something for very many connections, some at a time: in between others get their turn.
+    pub async fn wake_crowds(&self) {
+        loop {
+            self.crowded.notified().await;
+            loop {
+                let some: Vec<Waker> = {
+                    let mut crowd = self.crowd.lock().unwrap_or_else(PoisonError::into_inner);
+                    let some = crowd.len().min(CROWD);
+                    crowd.drain(..some).collect()
+                };
+                if some.is_empty() {
+                    break;
+                }
+                some.into_iter().for_each(Waker::wake);
+                yield_now().await;
             }
         }
     }
@@ -184,6 +235,12 @@ impl Entered<'_> {
     /// The moment it was entered.
     pub fn now(&self) -> Now {
         self.now
+    }
+
+    /// How long visits have held the lock and waited for it, this one left out.
+    pub fn visits(&self) -> Visits {
+        let state = self.state.as_ref();
+        state.map_or_else(Visits::default, |state| state.visits.clone())
     }
 
     /// Sets whom to wake when there is something for a connection, and what.
@@ -252,7 +309,13 @@ impl Drop for Entered<'_> {
         if earlier {
             state.armed = 0;
         }
+        let held = self.watch.elapsed();
+        state.visits.count(self.purpose, self.waited, held);
         drop(guard);
+        if held > LONG {
+            let (visit, connection) = (self.purpose.name(), own.map(|id| id.0));
+            tracing::debug!(visit, ?held, connection, "the broker was held for long");
+        }
         for fetch in fetches {
             // The reader is gone only when the process ends.
             let _ = self.core.fetches.send(fetch);
@@ -263,6 +326,112 @@ impl Drop for Entered<'_> {
         if earlier {
             self.core.earlier.notify_one();
         }
+        if wake.len() > CROWD {
+            let crowd = self.core.crowd.lock();
+            let mut crowd = crowd.unwrap_or_else(PoisonError::into_inner);
+            crowd.extend(wake.drain(CROWD..));
+            self.core.crowded.notify_one();
+        }
         wake.into_iter().for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake};
+
+    use super::*;
+    use crate::broker::Settings;
+    use crate::broker::access::{Access, Arrival};
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn core() -> Arc<Core> {
+        let clock = Clock::start();
+        let broker = Broker::new(Settings::default(), 7, clock.now());
+        Core::new(broker, clock).0
+    }
+
+    /// A line of the figures.
+    fn figure(core: &Core, name: &str) -> f64 {
+        let mut text = String::new();
+        core.enter(Purpose::Other, None).visits().render(&mut text);
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let line = line.unwrap_or_else(|| panic!("{name} is not in {text}"));
+        line.trim().parse().expect("a number")
+    }
+
+    #[test]
+    fn a_visit_is_counted_by_what_it_was_for_and_so_is_the_wait_for_its_end() {
+        let core = core();
+        let long = Duration::from_millis(30);
+        let entered = core.enter(Purpose::Tick, None);
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(core.enter(Purpose::Lost, None)));
+            std::thread::sleep(long);
+            drop(entered);
+        });
+        let held = figure(&core, "tidegate_core_held_seconds_sum{visit=\"tick\"}");
+        assert!(held >= long.as_secs_f64(), "{held}");
+        let longest = figure(&core, "tidegate_core_held_longest_seconds{visit=\"tick\"}");
+        assert_eq!(longest, held);
+        assert_eq!(
+            figure(&core, "tidegate_core_held_seconds_count{visit=\"lost\"}"),
+            1.0
+        );
+        let other = figure(&core, "tidegate_core_held_seconds_sum{visit=\"lost\"}");
+        assert!(other < held, "{other}: it has not held what it waited for");
+        // The other thread has had all the time to come.
+        let waited = figure(&core, "tidegate_core_waited_longest_seconds");
+        assert!(waited > 0.0 && waited < 2.0 * held, "{waited}");
+    }
+
+    #[test]
+    fn a_crowd_is_woken_bit_by_bit() {
+        let core = core();
+        let connections = 2 * CROWD + 10;
+        let woken = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut entered = core.enter(Purpose::Other, None);
+        let now = entered.now();
+        for _ in 0..connections {
+            let arrival = Arrival::from(Access::default());
+            let id = entered
+                .broker()
+                .accept(arrival, now)
+                .expect("there is room");
+            entered.set_waker(id, &waker, Until::Touched);
+        }
+        drop(entered);
+        let count = || woken.0.load(Ordering::Relaxed);
+        assert_eq!(count(), 0);
+        core.enter(Purpose::Other, None).broker().shut_down(now);
+        assert_eq!(count(), CROWD);
+        let mut waking = pin!(core.wake_crowds());
+        for expected in [2 * CROWD, connections, connections] {
+            let polled = waking
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_pending());
+            assert_eq!(count(), expected);
+        }
+        // Once they are woken, the next crowd is.
+        core.crowd.lock().expect("whole").extend([waker]);
+        core.crowded.notify_one();
+        let polled = waking
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        assert_eq!(count(), connections + 1);
     }
 }

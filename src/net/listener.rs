@@ -19,6 +19,7 @@ use super::proxy;
 use super::socket::{ListeningSocket, Socket};
 use super::tls::certificate::Certificate;
 use super::tls::{Tls, TlsSettings};
+use super::visits::Purpose;
 use super::websocket::{self, WebSocketSettings};
 use crate::broker::{Access, Arrival, Broker, Peer};
 use crate::clock::{self, Now};
@@ -366,7 +367,7 @@ impl Entrance {
     fn begin(&self, stream: impl Stream + 'static, peer: Peer, place: Place) {
         tracing::debug!(%peer, "connection accepted");
         let access = Arc::clone(&self.access);
-        let mut entered = self.door.core.enter(None);
+        let mut entered = self.door.core.enter(Purpose::Connect, None);
         let now = entered.now();
         if self.closed.load(Ordering::Relaxed) {
             return;
@@ -392,7 +393,11 @@ impl Entrance {
 
     fn refuse(&self, peer: &Peer, why: &str) {
         tracing::info!(%peer, why, "connection refused");
-        self.door.core.enter(None).broker().refused();
+        self.door
+            .core
+            .enter(Purpose::Other, None)
+            .broker()
+            .refused();
     }
 
     /// Does what comes before MQTT.

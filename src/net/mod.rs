@@ -1,6 +1,7 @@
 //! What touches the world: sockets, and the driver that feeds the broker from them.
 //!
 //! - [`core`]: the broker behind one lock, entered in place by whoever has something for it.
+//! - [`visits`]: how long that lock is held and waited for, and for what.
 //! - [`connection`]: one task a connection: read once, decode all, handle all under one lock, write once.
 //! - [`unfinished`]: the memory of packets that have begun and not ended, of all connections together.
 //! - [`bridge`]: tasks that dial out to upstream brokers.
@@ -22,4 +23,5 @@ pub mod proxy;
 pub mod socket;
 pub mod tls;
 pub mod unfinished;
+pub mod visits;
 pub mod websocket;

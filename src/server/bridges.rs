@@ -11,6 +11,7 @@ use crate::clock::Now;
 use crate::net::bridge::{BridgeSettings, Running};
 use crate::net::control::{Answer, Outcome};
 use crate::net::core::Core;
+use crate::net::visits::Purpose;
 
 /// The bridges that run.
 #[derive(Debug, Default)]
@@ -131,7 +132,7 @@ impl Change {
 /// Drops what a bridge has left that is configured no more, and answers when that is on disk.
 pub(super) fn drop_queue(core: &Arc<Core>, name: &str, reply: oneshot::Sender<Answer>) {
     let dropped = {
-        let mut entered = core.enter(None);
+        let mut entered = core.enter(Purpose::Other, None);
         let now = entered.now();
         entered.broker().drop_bridge(name, now)
     };
@@ -152,7 +153,11 @@ pub(super) fn drop_queue(core: &Arc<Core>, name: &str, reply: oneshot::Sender<An
     );
     let core = Arc::clone(core);
     tokio::spawn(async move {
-        while !core.enter(None).broker().is_dropped(&dropped) {
+        while !core
+            .enter(Purpose::Other, None)
+            .broker()
+            .is_dropped(&dropped)
+        {
             sleep(Duration::from_millis(2)).await;
         }
         tracing::warn!("{text}");

@@ -21,6 +21,7 @@ use crate::net::core::Core;
 use crate::net::listener::{Census, Entrance, ListenerSettings, Protocol};
 use crate::net::socket::{ListenAddress, ListeningSocket, SocketFile, bind_tcp};
 use crate::net::tls::{Tls, TlsError, TlsListeners};
+use crate::net::visits::Purpose;
 
 /// Connections that wait for what is no listener for MQTT.
 const BACKLOG: i32 = 128;
@@ -247,7 +248,7 @@ impl Listeners {
         also: impl FnOnce(&mut Broker, Now),
         told: &mut Vec<String>,
     ) {
-        let mut entered = self.core.enter(None);
+        let mut entered = self.core.enter(Purpose::Other, None);
         let now = entered.now();
         for open in old.iter().flatten() {
             told.push(format!("{}: closed", open.name()));

@@ -11,12 +11,12 @@ use super::error::{Doing, StoreError};
 use super::record::{self, PART};
 use super::tables::{
     BRIDGES, DELIVERIES, Definition, GROUPS, INFLIGHT, MESSAGE_IDS, MESSAGES, META, META_QUEUE,
-    META_SEQ, PARTS, RECEIVED, RETAINED, RowKey, SESSIONS, SUBSCRIPTIONS, WILLS, part_key,
+    META_SEQ, PARTS, RECEIVED, RETAINED, RowKey, SESSIONS, SPREADS, SUBSCRIPTIONS, WILLS, part_key,
 };
 use crate::broker::Message;
 use crate::broker::record::{
-    Batch, BridgeRecord, DeliveryRecord, InflightRecord, MessageId, QueueKey, SessionRecord,
-    SubscriptionRecord, WillRecord, Write,
+    Batch, BridgeRecord, DeliveryRecord, InflightRecord, MessageId, QueueKey, Seq, SessionRecord,
+    SpreadRecord, SubscriptionRecord, WillRecord, Write,
 };
 
 /// Numbers are set aside on disk by this many, so that most batches do not write how far they have come.
@@ -49,6 +49,7 @@ pub(super) struct Sorted<'a> {
     inflight: Rows<(u64, u16), &'a [InflightRecord]>,
     bridges: Rows<u64, &'a BridgeRecord>,
     message_ids: Rows<u64, &'a MessageId>,
+    spreads: Rows<(u64, u16), &'a SpreadRecord>,
     retained: Rows<&'a str, &'a Message>,
     messages: Rows<u64, &'a Message>,
     deliveries: Rows<(u64, u64), &'a DeliveryRecord>,
@@ -81,6 +82,7 @@ impl<'a> Sorted<'a> {
         settle(&mut sorted.inflight, |_| false);
         settle(&mut sorted.bridges, |_| false);
         settle(&mut sorted.message_ids, |_| true);
+        settle(&mut sorted.spreads, |_| false);
         settle(&mut sorted.retained, |_| false);
         sorted
     }
@@ -106,12 +108,12 @@ impl<'a> Sorted<'a> {
             Write::PutWill(key, will) => self.wills.push((key.0, Some(will))),
             Write::RemoveWill(key) => self.wills.push((key.0, None)),
             Write::PutMessage(seq, message) => {
-                self.used.seq = self.used.seq.max(seq.0.saturating_add(1));
+                self.use_seq(*seq);
                 self.messages.push((seq.0, Some(message)));
             }
             Write::RemoveMessage(seq) => self.messages.push((seq.0, None)),
             Write::PutDelivery(seq, key, delivery) => {
-                self.used.seq = self.used.seq.max(seq.0.saturating_add(1));
+                self.use_seq(*seq);
                 self.deliveries.push(((seq.0, key.0), Some(delivery)));
             }
             Write::RemoveDelivery(seq, key) => self.deliveries.push(((seq.0, key.0), None)),
@@ -124,15 +126,24 @@ impl<'a> Sorted<'a> {
             Write::PutBridge(key, bridge) => self.bridges.push((key.0, Some(bridge))),
             Write::RemoveBridge(key) => self.bridges.push((key.0, None)),
             Write::PutMessageId(seq, id) => {
-                self.used.seq = self.used.seq.max(seq.0.saturating_add(1));
+                self.use_seq(*seq);
                 self.message_ids.push((seq.0, Some(id)));
             }
             Write::RemoveMessageId(seq) => self.message_ids.push((seq.0, None)),
+            Write::PutSpread(seq, part, spread) => {
+                self.use_seq(*seq);
+                self.spreads.push(((seq.0, *part), Some(spread)));
+            }
+            Write::RemoveSpread(seq, part) => self.spreads.push(((seq.0, *part), None)),
             Write::PutRetained(message) => {
                 self.retained.push((message.topic(), Some(message)));
             }
             Write::RemoveRetained(topic) => self.retained.push((&**topic, None)),
         }
+    }
+
+    fn use_seq(&mut self, seq: Seq) {
+        self.used.seq = self.used.seq.max(seq.0.saturating_add(1));
     }
 
     fn use_queue(&mut self, key: QueueKey) {
@@ -176,6 +187,9 @@ impl<'a> Sorted<'a> {
         })?;
         rows.write(MESSAGE_IDS, &self.message_ids, |id, out| {
             record::put_message_id(out, id);
+        })?;
+        rows.write(SPREADS, &self.spreads, |spread, out| {
+            record::put_spread(out, spread);
         })?;
         rows.write(RETAINED, &self.retained, |message, out| {
             record::put_message(out, message, false);

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, TryLockError};
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use redb::TableHandle;
@@ -15,13 +16,13 @@ use super::record::{self, PART, What};
 use super::recover::read_row;
 use super::tables::{
     BRIDGES, DELIVERIES, Definition, GROUPS, INFLIGHT, MESSAGE_IDS, MESSAGES, META, META_FORMAT,
-    PARTS, RECEIVED, RETAINED, SESSIONS, SUBSCRIPTIONS, WILLS, key_u64, part_key,
+    PARTS, RECEIVED, RETAINED, SESSIONS, SPREADS, SUBSCRIPTIONS, WILLS, key_u64, part_key,
 };
 use crate::broker::Message;
 use crate::broker::record::{Seq, Write};
 
 /// The tables whose rows are handed out, in this order. Bodies come with their deliveries; those that no delivery wants come last.
-const TABLES: [Definition; 11] = [
+const TABLES: [Definition; 12] = [
     INFLIGHT,
     SESSIONS,
     GROUPS,
@@ -33,10 +34,12 @@ const TABLES: [Definition; 11] = [
     MESSAGES,
     BRIDGES,
     MESSAGE_IDS,
+    SPREADS,
 ];
 
-/// Those of them that a store of version 1 has.
-const TABLES_OF_VERSION_1: std::ops::RangeInclusive<usize> = 1..=8;
+/// Those of them that stores of older versions have.
+const TABLES_OF_VERSION_1: Range<usize> = 1..9;
+const TABLES_OF_VERSION_2: Range<usize> = 0..11;
 
 /// A store's file, opened for reading only and locked against a broker.
 pub struct Export {
@@ -139,8 +142,8 @@ impl Export {
 
     /// Hands out every row that can be read, as the write that would put it there, and with a delivery its message if that can be read: what is
     /// known of messages on their way, sessions,
-    /// groups, subscriptions, wills, received identifiers, retained messages, deliveries, the messages of no delivery, bridges, and identities of
-    /// messages.
+    /// groups, subscriptions, wills, received identifiers, retained messages, deliveries, the messages of no delivery, bridges, identities of
+    /// messages, and whom messages are still to be given to.
     ///
     /// # Errors
     /// What `each` returns; damage to the file is in the reports.
@@ -306,7 +309,8 @@ fn format(pages: &Pages, tables: &Tables) -> Option<Result<u64, What>> {
 /// The tables of [`TABLES`] that a commit should have.
 fn known(pages: &Pages, tables: &Tables) -> &'static [Definition] {
     match format(pages, tables) {
-        Some(Ok(OLDEST_FORMAT)) => &TABLES[TABLES_OF_VERSION_1],
+        Some(Ok(1)) => &TABLES[TABLES_OF_VERSION_1],
+        Some(Ok(2)) => &TABLES[TABLES_OF_VERSION_2],
         _ => &TABLES,
     }
 }

@@ -4,7 +4,7 @@
 //! by any ([`Store::fetch`]). A batch is one write transaction and one fsync ([`Store::apply`]).
 //!
 //! - `apply`: a batch sorted by table and key.
-//! - `record`, `tables`: the layout, version 2.
+//! - `record`, `tables`: the layout, version 3.
 //! - `backend`: the disk beneath redb, which counts and holds back a commit's fsync until its writes have been announced.
 //! - `room`: the disk budget.
 //! - `open`, `recover`: starting, after a good or a bad end.

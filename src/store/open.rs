@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend, StorageError};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, StorageError,
+};
 
 use super::apply::Unused;
 use super::backend::{Disk, FileDisk, Handle, PAGE};
@@ -19,7 +21,7 @@ use super::{Gauges, Ledger, Store, StoreOptions, record, tables};
 use crate::clock::{Clock, Stopwatch, seed};
 
 /// The layout that this program writes: tables, keys and records.
-pub(super) const FORMAT: u64 = 2;
+pub(super) const FORMAT: u64 = 3;
 /// The oldest layout that this program reads; opening brings it up to [`FORMAT`].
 pub(super) const OLDEST_FORMAT: u64 = 1;
 
@@ -285,11 +287,15 @@ fn make(database: &Database, identity: u64) -> Result<(), StoreError> {
     const MAKE: &str = "make its tables";
     let transaction = database.begin_write().doing(MAKE)?;
     tables::create(&transaction)?;
-    for (key, number) in [(META_FORMAT, FORMAT), (META_IDENTITY, identity)] {
-        let mut record = Vec::new();
-        record::put_number(&mut record, number);
+    {
         let mut meta = transaction.open_table(META).doing(MAKE)?;
-        meta.insert(key, record.as_slice()).doing(MAKE)?;
+        let named = meta.get(META_IDENTITY).doing(MAKE)?.is_some();
+        let identity = Some((META_IDENTITY, identity)).filter(|_| !named);
+        for (key, number) in identity.into_iter().chain([(META_FORMAT, FORMAT)]) {
+            let mut record = Vec::new();
+            record::put_number(&mut record, number);
+            meta.insert(key, record.as_slice()).doing(MAKE)?;
+        }
     }
     transaction.commit().doing(MAKE)
 }

@@ -12,8 +12,8 @@ use std::num::NonZeroU64;
 use crate::broker::Message;
 use crate::broker::message::Parts;
 use crate::broker::record::{
-    BridgeRecord, DeliveryRecord, InflightRecord, LeftAddress, MessageId, Seq, SessionRecord,
-    SubscriptionRecord, WillRecord,
+    BridgeRecord, DeliveryRecord, InflightRecord, LeftAddress, MessageId, QueueKey, Seq,
+    SessionRecord, SpreadReceiver, SpreadRecord, SubscriptionIds, SubscriptionRecord, WillRecord,
 };
 use crate::wire::packet::{RetainHandling, SubscribeOptions};
 use crate::wire::property::Place;
@@ -337,6 +337,58 @@ pub(super) fn bridge(bytes: &[u8]) -> Result<BridgeRecord, What> {
     Ok(bridge)
 }
 
+/// Appends whom a message is still to be given to: 13 bytes, and for each session 9 and what subscription identifiers it has.
+pub(super) fn put_spread(out: &mut Vec<u8>, spread: &SpreadRecord) {
+    out.push(VERSION);
+    out.extend_from_slice(&spread.size.to_le_bytes());
+    out.extend_from_slice(&spread.expires.unwrap_or(0).to_le_bytes());
+    for receiver in &spread.receivers {
+        let ids = receiver.subscription_ids.as_slice();
+        let mut flags = receiver.qos as u8;
+        flags |= if receiver.retain { RETAIN } else { 0 };
+        flags |= if ids.is_empty() { 0 } else { ID };
+        out.extend_from_slice(&receiver.queue.0.to_le_bytes());
+        out.push(flags);
+        if !ids.is_empty() {
+            out.extend_from_slice(&(ids.len() as u32).to_le_bytes());
+            for id in ids {
+                out.extend_from_slice(&id.to_le_bytes());
+            }
+        }
+    }
+}
+
+/// Reads whom a message is still to be given to.
+pub(super) fn spread(bytes: &[u8]) -> Result<SpreadRecord, What> {
+    let mut input = Input::versioned(bytes)?;
+    let (size, expires) = (input.u32()?, input.u64()?);
+    let mut receivers = Vec::new();
+    while !input.0.is_empty() {
+        let queue = QueueKey(input.u64()?);
+        let flags = input.flags(0b11 | RETAIN | ID)?;
+        let subscription_ids = match flags & ID {
+            0 => SubscriptionIds::NONE,
+            _ => input.subscription_ids()?,
+        };
+        receivers.push(SpreadReceiver {
+            queue,
+            qos: qos(flags)?,
+            retain: flags & RETAIN != 0,
+            subscription_ids,
+        });
+    }
+    Ok(SpreadRecord {
+        size,
+        expires: (expires != 0).then_some(expires),
+        receivers,
+    })
+}
+
+/// Reads only what a spread says of its message's size.
+pub(super) fn spread_size(bytes: &[u8]) -> Result<u32, What> {
+    Input::versioned(bytes)?.u32()
+}
+
 /// Appends the identity of a message.
 pub(super) fn put_message_id(out: &mut Vec<u8>, id: &MessageId) {
     out.push(VERSION);
@@ -446,6 +498,13 @@ impl<'a> Input<'a> {
         self.text(usize::try_from(len).map_err(|_| SHORT)?)
     }
 
+    fn subscription_ids(&mut self) -> Result<SubscriptionIds, What> {
+        let len = usize::try_from(self.u32()?).map_err(|_| SHORT)?;
+        let ids = self.take(len.checked_mul(4).ok_or(SHORT)?)?.chunks_exact(4);
+        let ids = ids.map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]));
+        Ok(ids.collect())
+    }
+
     fn packet_ids(&mut self) -> Result<Vec<PacketId>, What> {
         let len = usize::try_from(self.u32()?).map_err(|_| SHORT)?;
         let ids = self.take(len.checked_mul(2).ok_or(SHORT)?)?.chunks_exact(2);
@@ -490,6 +549,8 @@ mod tests {
         let _ = inflight(bytes);
         let _ = bridge(bytes);
         let _ = message_id(bytes);
+        let _ = spread(bytes);
+        let _ = spread_size(bytes);
         let _ = number(bytes);
     }
 
@@ -564,6 +625,31 @@ mod tests {
             }
             bytes.push(0);
             prop_assert!(bridge(&bytes).is_err());
+        }
+
+        #[test]
+        fn a_spread_survives_its_record(
+            size in any::<u32>(),
+            expires in any::<Option<u64>>(),
+            receivers in prop::collection::vec((any::<u64>(), 1u8..3, any::<bool>(), prop::collection::vec(any::<u32>(), 0..3)), 0..5),
+        ) {
+            let receivers = receivers.into_iter().map(|(queue, qos, retain, ids)| SpreadReceiver {
+                queue: QueueKey(queue),
+                qos: super::qos(qos).expect("a QoS"),
+                retain,
+                subscription_ids: ids.into_iter().collect(),
+            });
+            let written = SpreadRecord {
+                size,
+                expires: expires.filter(|at| *at != 0),
+                receivers: receivers.collect(),
+            };
+            let mut bytes = Vec::new();
+            put_spread(&mut bytes, &written);
+            prop_assert_eq!(spread_size(&bytes), Ok(size));
+            prop_assert_eq!(spread(&bytes), Ok(written));
+            bytes.push(0);
+            prop_assert!(spread(&bytes).is_err());
         }
 
         #[test]

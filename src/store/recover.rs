@@ -1,6 +1,6 @@
 //! Handing everything back at the start. Message bodies stay on disk.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableHandle};
 
@@ -9,14 +9,15 @@ use super::error::{Doing, StoreError};
 use super::record::{self, What};
 use super::tables::{
     BRIDGES, DELIVERIES, Definition, GROUPS, INFLIGHT, MESSAGE_IDS, MESSAGES, READ, RECEIVED,
-    RETAINED, SESSIONS, SUBSCRIPTIONS, WILLS, bad, every, key_pair, key_text, key_u64, key_u64_and,
+    RETAINED, SESSIONS, SPREADS, SUBSCRIPTIONS, WILLS, bad, every, key_pair, key_short_pair,
+    key_text, key_u64, key_u64_and,
 };
 use super::{Store, record::MESSAGE_HEAD};
 use crate::broker::record::{Batch, BatchId, Block, QueueKey, Seq, Write};
 use crate::wire::PacketId;
 
 /// The tables whose rows recovery hands back, in this order.
-const TABLES: [(Definition, Read); 10] = [
+const TABLES: [(Definition, Read); 11] = [
     (SESSIONS, session),
     (GROUPS, group),
     (SUBSCRIPTIONS, subscription),
@@ -26,6 +27,7 @@ const TABLES: [(Definition, Read); 10] = [
     (RETAINED, retained),
     (MESSAGE_IDS, message_id),
     (INFLIGHT, inflight),
+    (SPREADS, spread),
     (DELIVERIES, delivery),
 ];
 
@@ -50,7 +52,7 @@ pub struct Recovery {
 
 impl Store {
     /// Hands every row back as the write that would put it there: sessions, groups, subscriptions, wills, received identifiers, bridges, retained
-    /// messages, identities of messages, what is known of messages on their way, and deliveries, in the order of their `Seq`. Message bodies are not read.
+    /// messages, identities of messages, what is known of messages on their way, whom messages are still to be given to, and deliveries, both in the order of their `Seq`. Message bodies are not read.
     ///
     /// # Errors
     /// If the database fails, or a record is not what this program writes.
@@ -137,21 +139,23 @@ fn will(key: &[u8], record: &[u8]) -> Result<Write, What> {
 
 fn received(key: &[u8], record: &[u8]) -> Result<Write, What> {
     record::received(record)?;
-    let (key, id) = key_u64_and(key)?;
-    let id = id.try_into().map(u16::from_be_bytes).ok();
-    let id = id.and_then(PacketId::new).ok_or("no packet identifier")?;
+    let (key, id) = key_short_pair(key)?;
+    let id = PacketId::new(id).ok_or("no packet identifier")?;
     Ok(Write::PutReceived(QueueKey(key), id))
 }
 
 fn inflight(key: &[u8], record: &[u8]) -> Result<Write, What> {
-    let (key, block) = key_u64_and(key)?;
-    let block = block.try_into().map_err(|_| "no block")?;
-    let block = Block(u16::from_be_bytes(block));
+    let (key, block) = key_short_pair(key)?;
     Ok(Write::PutInflight(
         QueueKey(key),
-        block,
+        Block(block),
         record::inflight(record)?,
     ))
+}
+
+fn spread(key: &[u8], record: &[u8]) -> Result<Write, What> {
+    let (seq, part) = key_short_pair(key)?;
+    Ok(Write::PutSpread(Seq(seq), part, record::spread(record)?))
 }
 
 fn bridge(key: &[u8], record: &[u8]) -> Result<Write, What> {
@@ -216,6 +220,15 @@ impl Totals {
                 Ok(())
             })?;
         }
+        let mut spread = BTreeMap::new();
+        every(&transaction, SPREADS, |key, record| {
+            totals.add(key.len() + record.len());
+            let bad = || bad(SPREADS, key);
+            let (seq, _) = key_short_pair(key).map_err(|what| bad()(what))?;
+            let size = record::spread_size(record).map_err(|what| bad()(what))?;
+            spread.insert(seq, size);
+            Ok(())
+        })?;
         let mut bodies = 0;
         let mut last = None;
         every(&transaction, DELIVERIES, |key, record| {
@@ -226,11 +239,16 @@ impl Totals {
             totals.orphans |= !queues.contains(&queue);
             if last != Some(seq) {
                 last = Some(seq);
+                spread.remove(&seq);
                 bodies += 1;
                 totals.add(size_of::<u64>() + MESSAGE_HEAD + size as usize);
             }
             Ok(())
         })?;
+        for size in spread.values() {
+            bodies += 1;
+            totals.add(size_of::<u64>() + MESSAGE_HEAD + *size as usize);
+        }
         let stored = transaction.open_table(MESSAGES).doing(READ)?.len();
         totals.orphans |= stored.doing(READ)? != bodies;
         Ok(totals)
@@ -241,7 +259,7 @@ impl Totals {
     }
 }
 
-/// The removals of some rows that belong to nothing: bodies without deliveries, deliveries without a body or a queue, and what is left of sessions
+/// The removals of some rows that belong to nothing: bodies that nobody waits for, deliveries and spreads without a body or a queue, and what is left of sessions
 /// that are gone.
 fn find_orphans(database: &Database) -> Result<Vec<Write>, StoreError> {
     let transaction = database.begin_read().doing(READ)?;
@@ -270,6 +288,12 @@ fn find_orphans(database: &Database) -> Result<Vec<Write>, StoreError> {
     }
     let mut found: Vec<Write> = found.into_iter().map(|(_, write)| write).collect();
 
+    let mut spread: BTreeMap<u64, Vec<u16>> = BTreeMap::new();
+    every(&transaction, SPREADS, |key, _| {
+        let (seq, part) = key_short_pair(key).map_err(|what| bad(SPREADS, key)(what))?;
+        spread.entry(seq).or_default().push(part);
+        Ok(())
+    })?;
     // Bodies and deliveries are both in the order of their Seq: walk them side by side.
     let bodies = transaction.open_table(MESSAGES).doing(READ)?;
     let mut bodies = bodies.iter().doing(READ)?;
@@ -283,13 +307,16 @@ fn find_orphans(database: &Database) -> Result<Vec<Write>, StoreError> {
     };
     let mut body = next_body()?;
     let mut wanted = false;
+    let mut pass = |at: u64, wanted: &mut bool, found: &mut Vec<Write>| {
+        let spread = spread.remove(&at).is_some();
+        if !std::mem::take(wanted) && !spread && found.len() < ORPHANS {
+            found.push(Write::RemoveMessage(Seq(at)));
+        }
+    };
     every(&transaction, DELIVERIES, |key, _| {
         let (seq, queue) = key_pair(key).map_err(|what| bad(DELIVERIES, key)(what))?;
         while let Some(at) = body.filter(|at| *at < seq) {
-            if !wanted && found.len() < ORPHANS {
-                found.push(Write::RemoveMessage(Seq(at)));
-            }
-            wanted = false;
+            pass(at, &mut wanted, &mut found);
             body = next_body()?;
         }
         if body == Some(seq) && queues.contains(&queue) {
@@ -300,11 +327,15 @@ fn find_orphans(database: &Database) -> Result<Vec<Write>, StoreError> {
         Ok(())
     })?;
     while let Some(at) = body {
-        if !wanted && found.len() < ORPHANS {
-            found.push(Write::RemoveMessage(Seq(at)));
-        }
-        wanted = false;
+        pass(at, &mut wanted, &mut found);
         body = next_body()?;
+    }
+    for (seq, parts) in spread {
+        found.extend(
+            parts
+                .iter()
+                .map(|part| Write::RemoveSpread(Seq(seq), *part)),
+        );
     }
     Ok(found)
 }

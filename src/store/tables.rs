@@ -39,8 +39,11 @@ pub(super) const MESSAGE_IDS: Definition = TableDefinition::new("message_ids");
 /// What is known of messages on their way, by session and block of packet identifiers. Since version 2.
 pub(super) const INFLIGHT: Definition = TableDefinition::new("inflight");
 
+/// Sessions that messages are still to be given to, by `Seq` and number of the part. Since version 3.
+pub(super) const SPREADS: Definition = TableDefinition::new("spreads");
+
 /// All tables. A table's place here is its number in [`part_key`], so new ones go to the end.
-const ALL: [Definition; 13] = [
+const ALL: [Definition; 14] = [
     SESSIONS,
     GROUPS,
     SUBSCRIPTIONS,
@@ -54,6 +57,7 @@ const ALL: [Definition; 13] = [
     BRIDGES,
     MESSAGE_IDS,
     INFLIGHT,
+    SPREADS,
 ];
 
 /// Key in [`META`]: version of the layout.
@@ -138,6 +142,12 @@ pub(super) fn key_u64(key: &[u8]) -> Result<u64, What> {
 pub(super) fn key_u64_and(key: &[u8]) -> Result<(u64, &[u8]), What> {
     let (number, rest) = key.split_first_chunk().ok_or(KEY)?;
     Ok((u64::from_be_bytes(*number), rest))
+}
+
+/// Reads a key of two integers, of which the second is short.
+pub(super) fn key_short_pair(key: &[u8]) -> Result<(u64, u16), What> {
+    let (first, rest) = key_u64_and(key)?;
+    Ok((first, u16::from_be_bytes(rest.try_into().map_err(|_| KEY)?)))
 }
 
 /// Reads a key of two integers.

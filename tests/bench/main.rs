@@ -200,6 +200,46 @@ fn a_rate_is_kept_and_latency_counts_from_when_a_message_was_due() {
 }
 
 #[test]
+fn others_are_watched_while_a_broker_is_busy_and_its_lock_is_told() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let metrics = port(free.local_addr().expect("bound"));
+    drop(free);
+    let config = format!("[metrics]\nbind = \"127.0.0.1:{metrics}\"\n");
+    let Some(broker) = Broker::with(&config) else {
+        return;
+    };
+    let (port, pid) = (port(broker.addr()), broker.pid().to_string());
+    let which = ["--metrics-port", &metrics, "-p", &port, "--pid", &pid];
+    let sizes = ["-c", "100", "-m", "1000"];
+    let found = records(&[&["stall", "stall:2"][..], &which, &sizes].concat());
+    for record in &found {
+        assert_eq!(record["clean"], true, "{record}");
+        for what in ["nothing", "commits", "retained", "storm", "fan-out", "end"] {
+            assert!(figure(record, &format!("{what} p99.9")) > 0.0, "{record}");
+            let held = figure(record, &format!("{what} lock held"));
+            assert!(
+                held > 0.0 && held <= figure(record, "lock held longest"),
+                "{record}"
+            );
+        }
+        assert!(figure(record, "lock held") > 0.0, "{record}");
+    }
+    // One of them alone, without a place to ask for the lock.
+    let found = records(&["stall", "--disturb", "storm", "-c", "20", "-p", &port]);
+    assert!(figure(&found[0], "storm longest") > 0.0);
+    assert!(found[0]["metrics"]["nothing p50"].is_null());
+    assert!(found[0]["metrics"]["storm lock held"].is_null());
+    for (flags, needle) in [
+        (["stall:0", "-p", &port], "QoS 1 and 2"),
+        (["stall", "--metrics-port", &port], "/metrics: "),
+    ] {
+        let output = bench(&flags);
+        assert!(!output.status.success());
+        assert!(told(&output).contains(needle), "{}", told(&output));
+    }
+}
+
+#[test]
 fn brokers_are_compared_and_the_ratio_is_told() {
     let (one, other) = (Broker::start(), Broker::start());
     let name = |name: &str, broker: &Broker| format!("{name}={},{}", broker.addr(), broker.pid());

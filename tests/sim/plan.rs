@@ -25,6 +25,8 @@ pub struct Plan {
     pub slow_sync_once_in: u64,
     /// The longest bytes are on their way mostly, in microseconds.
     pub latency_us: u64,
+    /// What a message for many may cost before others get their turn; a delivery at QoS 1 or 2 costs 3.
+    pub slice: usize,
     /// Nothing is cut and nothing crashes: every delivery must come exactly once.
     pub calm: bool,
 }
@@ -129,6 +131,7 @@ impl Plan {
             commit_us: *rng.pick(&[300, 5_000, 50_000]),
             slow_sync_once_in: *rng.pick(&[0, 30, 200]),
             latency_us: *rng.pick(&[300, 5_000, 100_000]),
+            slice: 0,
             calm,
         };
         if calm {
@@ -160,6 +163,7 @@ impl Plan {
         if rng.chance(20) {
             plan.clients.push(breaker(rng));
         }
+        plan.slice = *rng.pick(&[1, 4, 8, 4096]);
         plan
     }
 }

@@ -87,6 +87,7 @@ impl World {
         let started = self.ms() * 1000;
         let now = self.now(started);
         let mut broker = Broker::new(settings, 7, now);
+        broker.set_slice(self.plan.slice);
         match self.planted {
             Planted::Open(arrow) => broker.open_arrow(arrow),
             Planted::Told(Lie::Miscounted) => broker.miscount(),

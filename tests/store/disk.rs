@@ -12,8 +12,8 @@ use tidegate::store::{Committer, Progress, Start, Store, StoreError};
 use crate::fake_disk::{FakeDisk, Image};
 use crate::golden;
 use crate::rows::{
-    Chance, apply, assert_has, assert_has_samples, bodies, delivery, is_of_layout_1, message,
-    options, rows, samples, session,
+    Chance, apply, assert_has, assert_has_samples, bodies, delivery, layout_of, message, options,
+    rows, samples, session,
 };
 
 #[test]
@@ -288,7 +288,10 @@ fn a_power_cut_while_a_store_is_brought_up_to_date_loses_nothing() {
             let (store, _) = Store::open_with_backend(left, &options, 8).expect("opens");
             assert_has(
                 &store,
-                samples().into_iter().filter(is_of_layout_1).collect(),
+                samples()
+                    .into_iter()
+                    .filter(|row| layout_of(row) == 1)
+                    .collect(),
             );
             identities.insert(store.identity());
         }

@@ -16,8 +16,8 @@ use tidegate::store::{Export, Start, Store, StoreError, StoreOptions, TableRepor
 use tidegate::wire::PacketId;
 
 use crate::rows::{
-    Chance, apply, assert_has, assert_has_samples, bodies, delivery, is_of_layout_1, message,
-    options, rows, samples, session,
+    Chance, apply, assert_has, assert_has_samples, bodies, delivery, layout_of, message, options,
+    rows, samples, session,
 };
 
 #[test]
@@ -68,6 +68,7 @@ fn every_row_can_be_removed_and_takes_its_parts_along() {
         Write::PutRetained(message) => Write::RemoveRetained(message.topic().into()),
         Write::PutDelivery(seq, key, _) => Write::RemoveDelivery(seq, key),
         Write::PutMessage(seq, _) => Write::RemoveMessage(seq),
+        Write::PutSpread(seq, part, _) => Write::RemoveSpread(seq, part),
         other => other,
     });
     apply(&store, removals.collect());
@@ -139,17 +140,22 @@ fn golden(folder: &Path, layout: u32) -> StoreOptions {
     options
 }
 
+/// The samples that a store of this layout can have.
+fn of_layout(layout: u32) -> Vec<Write> {
+    let known = |row: &Write| layout_of(row) <= layout;
+    samples().into_iter().filter(known).collect()
+}
+
 #[test]
 fn a_database_of_layout_1_is_read_whole_and_brought_up_to_date() {
     let folder = tempfile::tempdir().expect("a folder");
     let options = golden(folder.path(), 1);
-    let of_layout_1: Vec<Write> = samples().into_iter().filter(is_of_layout_1).collect();
     let (store, opened) = Store::open(&options).expect("opens");
     assert_eq!(opened.start, Start::Clean);
-    assert_has(&store, of_layout_1);
+    assert_has(&store, of_layout(1));
     let identity = store.identity();
     assert_ne!(identity, 0);
-    let added = samples().into_iter().filter(|row| !is_of_layout_1(row));
+    let added = samples().into_iter().filter(|row| layout_of(row) > 1);
     apply(&store, added.collect());
     drop(store);
     let (store, _) = Store::open(&options).expect("opens");
@@ -163,10 +169,22 @@ fn a_database_of_layout_1_is_read_whole_and_brought_up_to_date() {
 }
 
 #[test]
-fn a_database_of_layout_2_is_read_whole() {
-    // Written once, by the program that introduced the layout: TIDEGATE_WRITE_GOLDEN=1 cargo test --test store layout_2
+fn a_database_of_layout_2_keeps_its_identity_when_it_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, opened) = Store::open(&golden(folder.path(), 2)).expect("opens");
+    assert_eq!(opened.start, Start::Clean);
+    assert_has(&store, of_layout(2));
+    let other = tempfile::tempdir().expect("a folder");
+    let (again, _) = Store::open(&golden(other.path(), 2)).expect("opens");
+    assert_eq!(store.identity(), again.identity());
+    assert_ne!(store.identity(), 0);
+}
+
+#[test]
+fn a_database_of_layout_3_is_read_whole() {
+    // Written once, by the program that introduced the layout: TIDEGATE_WRITE_GOLDEN=1 cargo test --test store layout_3
     if std::env::var_os("TIDEGATE_WRITE_GOLDEN").is_some() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/store-v2.redb");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/store-v3.redb");
         let options = StoreOptions {
             path,
             ..options(Path::new(""))
@@ -176,7 +194,7 @@ fn a_database_of_layout_2_is_read_whole() {
         apply(&store, samples());
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let (store, opened) = Store::open(&golden(folder.path(), 2)).expect("opens");
+    let (store, opened) = Store::open(&golden(folder.path(), 3)).expect("opens");
     assert_eq!(opened.start, Start::Clean);
     assert_has_samples(&store);
     assert_ne!(store.identity(), 0);
@@ -185,18 +203,18 @@ fn a_database_of_layout_2_is_read_whole() {
 #[test]
 fn a_database_of_a_newer_layout_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
-    let options = golden(folder.path(), 2);
+    let options = golden(folder.path(), 3);
     let table: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
     let database = Database::open(&options.path).expect("opens");
     let transaction = database.begin_write().expect("begins");
-    let newer = [&[1][..], &3u64.to_le_bytes()].concat();
+    let newer = [&[1][..], &4u64.to_le_bytes()].concat();
     let mut meta = transaction.open_table(table).expect("it is there");
     meta.insert(&b"format"[..], newer.as_slice())
         .expect("writes");
     drop(meta);
     transaction.commit().expect("commits");
     drop(database);
-    let newer = "its layout is version 3, this program knows versions 1 to 2";
+    let newer = "its layout is version 4, this program knows versions 1 to 3";
     let error = Store::open(&options).err().expect("it is refused");
     assert!(error.is_unusable_file(), "{error}");
     assert!(error.to_string().contains(newer), "{error}");
@@ -206,7 +224,7 @@ fn a_database_of_a_newer_layout_is_refused() {
 
 #[test]
 fn each_layout_is_exported_whole() {
-    for layout in [1, 2] {
+    for layout in [1, 2, 3] {
         let folder = tempfile::tempdir().expect("a folder");
         let export = Export::open(&golden(folder.path(), layout).path).expect("opens");
         let mut found = Vec::new();
@@ -219,10 +237,12 @@ fn each_layout_is_exported_whole() {
             reports.iter().all(TableReport::is_complete),
             "layout {layout}: {reports:?}"
         );
-        let wanted = |row: &Write| {
-            !matches!(row, Write::PutMessage(..)) && (layout > 1 || is_of_layout_1(row))
-        };
-        let expected: Vec<Write> = samples().into_iter().filter(wanted).collect();
+        // A message comes with its deliveries, and alone only if it has none.
+        let mut expected = of_layout(layout);
+        expected.retain(|row| match row {
+            Write::PutMessage(..) => layout_of(row) == 3,
+            _ => true,
+        });
         assert_eq!(found.len(), expected.len());
         for row in &expected {
             assert!(found.contains(row), "layout {layout} has no {row:?}");

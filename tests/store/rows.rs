@@ -7,8 +7,8 @@ use tidegate::broker::Message;
 use tidegate::broker::message::Parts;
 use tidegate::broker::record::{
     Batch, BatchId, Block, BridgeRecord, DeliveryRecord, InflightRecord, LeftAddress, MessageId,
-    NEVER_EXPIRES, QueueKey, Seq, SessionRecord, SubscriptionIds, SubscriptionRecord, WillRecord,
-    Write,
+    NEVER_EXPIRES, QueueKey, Seq, SessionRecord, SpreadReceiver, SpreadRecord, SubscriptionIds,
+    SubscriptionRecord, WillRecord, Write,
 };
 use tidegate::store::{Store, StoreOptions};
 use tidegate::wire::packet::{RetainHandling, SubscribeOptions};
@@ -16,6 +16,8 @@ use tidegate::wire::{PacketId, Properties, ProtocolVersion, QoS};
 
 /// The sample message that has an identity.
 const BRIDGED: Seq = Seq(301);
+/// The one that nobody has been given yet.
+const SPREAD: Seq = Seq(302);
 
 pub fn options(folder: &Path) -> StoreOptions {
     StoreOptions {
@@ -75,6 +77,7 @@ pub fn samples() -> Vec<Write> {
         id: NonZeroU64::new(u64::MAX - 1),
         ..full.parts()
     });
+    let spread_only = message("everywhere", b"x");
     let large: Vec<u8> = (0..3000u32).flat_map(u32::to_le_bytes).collect();
     let large = message("large", &large);
     let will = |message: &Message| WillRecord {
@@ -130,6 +133,9 @@ pub fn samples() -> Vec<Write> {
         Write::PutMessageId(Seq(299), message_id(u64::MAX, 0)),
         Write::PutInflight(QueueKey(1), Block(0), inflight(1..=1)),
         Write::PutInflight(QueueKey(2), Block(511), inflight(65_408..=65_535)),
+        Write::PutSpread(Seq(7), 0, spread(&full, 1..=2)),
+        Write::PutSpread(Seq(7), u16::MAX, spread(&full, 2..=3000)),
+        Write::PutSpread(SPREAD, 1, spread(&spread_only, 1..=1)),
         Write::PutDelivery(Seq(7), QueueKey(1), delivery(&full)),
         Write::PutDelivery(
             Seq(7),
@@ -149,6 +155,7 @@ pub fn samples() -> Vec<Write> {
         Write::PutMessage(Seq(7), full),
         Write::PutMessage(Seq(300), large),
         Write::PutMessage(BRIDGED, bridged),
+        Write::PutMessage(SPREAD, spread_only),
     ]
 }
 
@@ -168,6 +175,24 @@ fn bridge() -> BridgeRecord {
     }
 }
 
+fn spread(message: &Message, queues: std::ops::RangeInclusive<u64>) -> SpreadRecord {
+    let receiver = |queue| SpreadReceiver {
+        queue: QueueKey(queue),
+        qos: if queue % 2 == 0 {
+            QoS::AtLeastOnce
+        } else {
+            QoS::ExactlyOnce
+        },
+        retain: queue % 3 == 0,
+        subscription_ids: (0..queue % 3).map(|id| id as u32 + 1).collect(),
+    };
+    SpreadRecord {
+        size: message.size(),
+        expires: message.expires(),
+        receivers: queues.map(receiver).collect(),
+    }
+}
+
 fn inflight(ids: std::ops::RangeInclusive<u16>) -> Vec<InflightRecord> {
     let record = |id| InflightRecord {
         packet_id: id,
@@ -181,12 +206,14 @@ fn message_id(publisher: u64, id: u64) -> MessageId {
     MessageId { publisher, id }
 }
 
-/// Whether a store of layout 1 can have this row.
-pub fn is_of_layout_1(write: &Write) -> bool {
+/// The first layout that has this row.
+pub fn layout_of(write: &Write) -> u32 {
     match write {
-        Write::PutBridge(..) | Write::PutMessageId(..) | Write::PutInflight(..) => false,
-        Write::PutDelivery(seq, ..) | Write::PutMessage(seq, _) => *seq != BRIDGED,
-        _ => true,
+        Write::PutSpread(..) => 3,
+        Write::PutBridge(..) | Write::PutMessageId(..) | Write::PutInflight(..) => 2,
+        Write::PutMessage(SPREAD, _) => 3,
+        Write::PutDelivery(BRIDGED, ..) | Write::PutMessage(BRIDGED, _) => 2,
+        _ => 1,
     }
 }
 

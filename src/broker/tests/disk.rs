@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::record::{
-    Block, BridgeRecord, DeliveryRecord, InflightRecord, MessageId, SessionRecord, WillRecord,
+    Block, BridgeRecord, DeliveryRecord, InflightRecord, MessageId, SessionRecord, SpreadRecord,
+    WillRecord,
 };
 use super::*;
 
@@ -19,6 +20,7 @@ pub(super) struct Disk {
     pub retained: BTreeMap<Box<str>, Message>,
     pub deliveries: BTreeMap<(u64, u64), DeliveryRecord>,
     pub messages: BTreeMap<u64, Message>,
+    pub spreads: BTreeMap<(u64, u16), SpreadRecord>,
     /// Whether it takes more messages.
     pub room: u64,
     last_seq: u64,
@@ -39,6 +41,7 @@ impl Default for Disk {
             retained: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             messages: BTreeMap::new(),
+            spreads: BTreeMap::new(),
             room: u64::MAX,
             last_seq: 0,
             last_key: 0,
@@ -89,6 +92,10 @@ impl Disk {
                 self.message_ids.insert(seq.0, id);
             }
             Write::RemoveMessageId(seq) => _ = self.message_ids.remove(&seq.0),
+            Write::PutSpread(seq, part, record) => {
+                self.spreads.insert((seq.0, part), record);
+            }
+            Write::RemoveSpread(seq, part) => _ = self.spreads.remove(&(seq.0, part)),
             Write::PutRetained(message) => {
                 self.retained.insert(message.topic().into(), message);
             }
@@ -120,7 +127,13 @@ impl Disk {
         self.inflight.retain(|(key, _), _| owners.contains(key));
         self.bridges.retain(|key, _| owners.contains(key));
         self.deliveries.retain(|(_, key), _| owners.contains(key));
-        let wanted: BTreeSet<u64> = self.deliveries.keys().map(|(seq, _)| *seq).collect();
+        let spread = self.spreads.keys().map(|(seq, _)| *seq);
+        let wanted: BTreeSet<u64> = self
+            .deliveries
+            .keys()
+            .map(|(seq, _)| *seq)
+            .chain(spread)
+            .collect();
         self.messages.retain(|seq, _| wanted.contains(seq));
     }
 
@@ -131,6 +144,9 @@ impl Disk {
                 self.messages.contains_key(seq),
                 "delivery {seq} in queue {key} has no body"
             );
+        }
+        for (seq, _) in self.spreads.keys() {
+            assert!(self.messages.contains_key(seq), "spread {seq} has no body");
         }
         let mut rows = Vec::new();
         let sessions = self.sessions.iter();
@@ -156,6 +172,11 @@ impl Disk {
         rows.extend(self.inflight.iter().map(|((key, block), records)| {
             Write::PutInflight(QueueKey(*key), *block, records.clone())
         }));
+        rows.extend(
+            self.spreads
+                .iter()
+                .map(|((seq, part), record)| Write::PutSpread(Seq(*seq), *part, record.clone())),
+        );
         rows.extend(self.deliveries.iter().map(|((seq, key), record)| {
             Write::PutDelivery(Seq(*seq), QueueKey(*key), record.clone())
         }));

@@ -1,6 +1,6 @@
 //! Packets and writes as text, one line each.
 
-use super::super::record::DeliveryRecord;
+use super::super::record::{DeliveryRecord, SpreadReceiver};
 use super::*;
 
 /// All packets in a connection's output.
@@ -137,6 +137,12 @@ pub(super) fn show_write(write: &Write) -> String {
         Write::RemoveBridge(key) => format!("RemoveBridge k{}", key.0),
         Write::PutMessageId(seq, _) => format!("PutMessageId s{}", seq.0),
         Write::RemoveMessageId(seq) => format!("RemoveMessageId s{}", seq.0),
+        Write::PutSpread(seq, part, record) => {
+            let receiver = |it: &SpreadReceiver| format!(" k{} q{}", it.queue.0, it.qos as u8);
+            let receivers: String = record.receivers.iter().map(receiver).collect();
+            format!("PutSpread s{} {part}{receivers}", seq.0)
+        }
+        Write::RemoveSpread(seq, part) => format!("RemoveSpread s{} {part}", seq.0),
         Write::PutRetained(message) => format!("PutRetained {}", message.topic()),
         Write::RemoveRetained(topic) => format!("RemoveRetained {topic}"),
     }

@@ -1,11 +1,11 @@
 //! What is long is done in slices: others have their turn in between, and whatever happens then is as if it had been done at once.
 
-use super::super::Permission;
 use super::super::acl::Acl;
 use super::super::end::AT_ONCE;
 use super::super::release::SLICE as RELEASE;
 use super::super::timer::TICK_WORK;
 use super::super::walk::SLICE as WALK;
+use super::super::{OPERATION, Permission};
 use super::*;
 use std::sync::Arc;
 
@@ -165,7 +165,7 @@ fn many_sessions_that_expire_at_once_do_so_a_slice_at_a_time_and_each_will_is_pu
     let mut world = World::new();
     let watcher = world.connect(&client("watcher"));
     world.subscribe(watcher, "will", 0);
-    let count = 3 * TICK_WORK;
+    let count = (3 * TICK_WORK / OPERATION) as usize;
     let peers: Vec<Peer> = (0..count)
         .map(|n| {
             let client = client(name("c", n)).will(0, "will", name("", n));

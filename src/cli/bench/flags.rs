@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 
 use super::rig::STAMP_BYTES;
-use super::scenario::{Load, Scenario, Target};
+use super::scenario::{Disturbance, Load, Scenario, Target};
 use crate::cli::exit::{self, Failure};
 use crate::cli::options::{protocol_version, qos, topic_filter};
 use crate::cli::transport::LayerFlags;
@@ -37,6 +37,9 @@ pub struct BenchFlags {
     /// Process of the broker, to tell its processor time, memory and disk writes
     #[arg(long)]
     pub pid: Option<u32>,
+    /// Port of the broker's /metrics, if it is a Tidegate, to tell how long its lock was held
+    #[arg(long, value_name = "PORT")]
+    pub metrics_port: Option<u16>,
     #[command(flatten)]
     pub load: LoadFlags,
     #[command(flatten)]
@@ -57,8 +60,8 @@ pub enum Compare {
 /// What to compare.
 #[derive(Args, Clone, Debug)]
 pub struct CompareFlags {
-    /// Brokers; the process is needed to tell what it used. Ratios are to the first
-    #[arg(value_name = "NAME=HOST:PORT[,PID]", required = true, num_args = 2.., value_parser = named)]
+    /// Brokers; the process is needed to tell what it used, the port of its /metrics how long a Tidegate held its lock. Ratios are to the first
+    #[arg(value_name = "NAME=HOST:PORT[,PID[,METRICS_PORT]]", required = true, num_args = 2.., value_parser = named)]
     pub brokers: Vec<(String, Target)>,
     /// What to measure, with commas between; a QoS may follow, as in pairs:1
     #[arg(long, value_name = "SCENARIO", value_delimiter = ',', value_parser = task, default_value = "pairs,fan-in,fan-out,sparse,pairs:1,pairs:2")]
@@ -109,10 +112,10 @@ pub struct LoadFlags {
     /// Password
     #[arg(short = 'P', long = "pw", value_name = "PASSWORD")]
     password: Option<String>,
-    /// QoS of messages and subscriptions [default: 0; durable, restart, retained: 1]
+    /// QoS of messages and subscriptions [default: 0; durable, restart, retained, stall: 1]
     #[arg(short, long, value_parser = qos)]
     qos: Option<QoS>,
-    /// Bytes of payload [default: 64; durable and restart: 256; retained: 100]
+    /// Bytes of payload [default: 64; durable, restart and stall: 256; retained: 100]
     #[arg(short, long, value_parser = payload_size)]
     size: Option<usize>,
     /// Pairs, publishers of a fan-in, subscribers of a fan-out, members of a group, connections [default: as the scenario says]
@@ -142,6 +145,9 @@ pub struct LoadFlags {
     /// What to subscribe to in `sub`
     #[arg(short, long, default_value = "tgb/#", value_parser = topic_filter)]
     topic: String,
+    /// What others wait for in `stall`, with commas between [default: everything]
+    #[arg(long, value_name = "WHAT", value_delimiter = ',', value_enum)]
+    disturb: Vec<Disturbance>,
     /// What starts the broker in `restart`, on the given port
     #[arg(long, value_name = "COMMAND")]
     spawn: Option<String>,
@@ -174,6 +180,7 @@ impl LoadFlags {
             topics: self.topics,
             messages: self.messages,
             topic: self.topic.clone(),
+            disturb: self.disturb.clone(),
             spawn: self.spawn.clone(),
         }
     }
@@ -226,21 +233,29 @@ fn task(text: &str) -> Result<Task, String> {
 }
 
 fn named(text: &str) -> Result<(String, Target), String> {
-    let expected = || "expected name=host:port or name=host:port,pid".to_owned();
+    let expected =
+        || "expected name=host:port, name=host:port,pid or name=host:port,pid,port".to_owned();
     let (name, rest) = text.split_once('=').ok_or_else(expected)?;
-    let (place, pid) = match rest.rsplit_once(',') {
-        Some((place, pid)) => (place, Some(pid.parse().map_err(|_| expected())?)),
-        None => (rest, None),
-    };
+    let mut parts = rest.split(',');
+    let place = parts.next().unwrap_or_default();
+    let pid = parts.next().map(str::parse).transpose();
+    let pid = pid.map_err(|_| expected())?;
+    let metrics_port = parts.next().map(str::parse::<u16>).transpose();
+    let metrics_port = metrics_port.map_err(|_| expected())?;
     let (host, port) = place.rsplit_once(':').ok_or_else(expected)?;
     let port = port.parse().map_err(|_| expected())?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let addr = resolve(host, port).map_err(|failure| failure.message)?;
-    if name.is_empty() {
+    if name.is_empty() || parts.next().is_some() {
         return Err(expected());
     }
-    let host = host.to_owned();
-    Ok((name.to_owned(), Target { host, addr, pid }))
+    let target = Target {
+        host: host.to_owned(),
+        addr,
+        pid,
+        metrics: metrics_port.map(|port| SocketAddr::new(addr.ip(), port)),
+    };
+    Ok((name.to_owned(), target))
 }
 
 fn count(text: &str) -> Result<usize, String> {

@@ -52,6 +52,16 @@ impl Histogram {
         self.max = self.max.max(value);
     }
 
+    /// Records all that another one has.
+    pub fn add(&mut self, other: &Histogram) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.count += other.count;
+        self.sum += other.sum;
+        self.max = self.max.max(other.max);
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.counts.fill(0);
@@ -137,6 +147,17 @@ mod tests {
         assert_eq!((summary.p999, summary.max, summary.count), (100, 100, 100));
         assert!((summary.mean - 50.5).abs() < 1e-9);
         assert_eq!((histogram.quantile(0.0), histogram.quantile(1.0)), (1, 100));
+    }
+
+    #[test]
+    fn two_are_added_as_if_all_had_been_recorded_in_one() {
+        let (mut one, mut other) = (Histogram::new(), Histogram::new());
+        (1..=50).for_each(|value| one.record(value));
+        (51..=100).for_each(|value| other.record(value));
+        one.add(&other);
+        let summary = one.summary();
+        assert_eq!((summary.count, summary.p50, summary.max), (100, 50, 100));
+        assert!((summary.mean - 50.5).abs() < 1e-9);
     }
 
     #[test]

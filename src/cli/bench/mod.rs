@@ -8,6 +8,7 @@ mod compare;
 mod flags;
 mod histogram;
 mod json;
+mod lock;
 mod meter;
 mod outcome;
 mod process;
@@ -23,8 +24,9 @@ pub use flags::BenchFlags;
 
 use super::exit::{self, Failure};
 use flags::{Compare, CompareFlags, OutputFlags, resolve};
-use outcome::Outcome;
-use scenario::{Scenario, Target};
+use lock::Lock;
+use outcome::{Better, Outcome};
+use scenario::{Load, Scenario, Target};
 
 /// What was found at one broker in one round.
 #[derive(Clone, Debug)]
@@ -49,10 +51,14 @@ pub fn run(flags: BenchFlags) -> Result<(), Failure> {
         host: flags.host.clone(),
         addr: resolve(&flags.host, port)?,
         pid: flags.pid,
+        metrics: match flags.metrics_port {
+            Some(port) => Some(resolve(&flags.host, port)?),
+            None => None,
+        },
     };
     let mut records = Vec::new();
     for task in &flags.tasks {
-        let outcome = task.scenario.run(&target, &flags.load.load(*task))?;
+        let outcome = measure(task.scenario, &target, &flags.load.load(*task))?;
         print!("{}", table::outcome(&outcome));
         records.push(Record {
             broker: target.addr.to_string(),
@@ -75,7 +81,7 @@ fn compare(flags: &CompareFlags) -> Result<(), Failure> {
         let mut found = Vec::new();
         for round in 1..=flags.rounds {
             for (broker, target) in &flags.brokers {
-                let outcome = task.scenario.run(target, &load);
+                let outcome = measure(task.scenario, target, &load);
                 let outcome = outcome.map_err(|failure| Failure {
                     message: format!("{broker}: {}", failure.message),
                     ..failure
@@ -96,6 +102,21 @@ fn compare(flags: &CompareFlags) -> Result<(), Failure> {
         records.append(&mut found);
     }
     finish(&records, &flags.output)
+}
+
+/// Runs a scenario, and asks the broker how long its lock was held meanwhile, if it tells that.
+fn measure(scenario: Scenario, target: &Target, load: &Load) -> Result<Outcome, Failure> {
+    let before = target.metrics.map(Lock::of).transpose()?;
+    let mut outcome = scenario.run(target, load)?;
+    if let (Some(metrics), Some(before)) = (target.metrics, before) {
+        let after = Lock::of(metrics)?;
+        if let Some(us) = after.held_per_publish_since(&before) {
+            outcome.add("lock held", us, "us/publish", Better::Lower);
+        }
+        let longest = after.longest_since(&before) * 1e6;
+        outcome.add("lock held longest", longest, "us at most", Better::Lower);
+    }
+    Ok(outcome)
 }
 
 /// Writes the files, and fails if messages went wrong.

@@ -65,6 +65,15 @@ pub fn raise_open_files() {
     }
 }
 
+/// Lets all others have the processor before this thread. Only where the system knows that of a thread, rather than of a process.
+pub fn give_way() {
+    #[cfg(target_os = "linux")]
+    {
+        // Without it the thread only takes more than it should.
+        let _ = rustix::process::nice(19);
+    }
+}
+
 fn read(pid: &str) -> Option<Usage> {
     let file = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
     Some(Usage {

@@ -13,6 +13,7 @@ use super::{BridgeSettings, FAREWELL};
 use crate::broker::bridge::Standing;
 use crate::clock::Stopwatch;
 use crate::net::core::Core;
+use crate::net::visits::Purpose;
 use crate::wire::ProtocolVersion;
 
 /// How long the first round of probes waits for the first connection, at most.
@@ -55,7 +56,7 @@ impl Addresses {
         let all = &self.settings.addresses;
         let mut order: Vec<usize> = (0..all.len()).collect();
         if self.settings.round_robin {
-            let mut entered = self.core.enter(None);
+            let mut entered = self.core.enter(Purpose::Other, None);
             let record = entered.broker().bridge_record(&self.settings.bridge.name);
             let home = record.and_then(|record| {
                 all.iter()
@@ -172,7 +173,7 @@ impl Addresses {
             .collect::<Vec<_>>();
         let names = self.settings.addresses.iter().map(ToString::to_string);
         let all = names.zip(standings).collect();
-        let mut entered = self.core.enter(None);
+        let mut entered = self.core.enter(Purpose::Other, None);
         let now = entered.now();
         let bridge = &self.settings.bridge;
         entered.broker().set_bridge_addresses(bridge, all, now);

@@ -16,6 +16,7 @@ use crate::broker::bridge::{Leave, Login, Relay, Speech, Standing, Upstream, tol
 use crate::clock::{self, Stopwatch};
 use crate::net::connection::Stream;
 use crate::net::core::Core;
+use crate::net::visits::Purpose;
 use crate::wire::{Packet, ProtocolVersion, ReasonCode, codec};
 
 /// What a bridge knows between two connections.
@@ -77,7 +78,7 @@ struct Beside {
 impl Caller {
     pub fn new(core: Arc<Core>, settings: BridgeSettings) -> Caller {
         let names: Vec<String> = settings.addresses.iter().map(ToString::to_string).collect();
-        core.enter(None)
+        core.enter(Purpose::Other, None)
             .broker()
             .keep_bridge_addresses(&settings.bridge, &names);
         Caller {
@@ -143,7 +144,7 @@ impl Caller {
         let upstream = accepted.upstream;
         tracing::info!(bridge = &*self.settings.bridge.name, %address, version = ?upstream.version, present = upstream.session_present, "bridge connected");
         let relay = {
-            let mut entered = self.core.enter(None);
+            let mut entered = self.core.enter(Purpose::Other, None);
             let now = entered.now();
             let bridge = Arc::clone(&self.settings.bridge);
             let (address, subscribed) = (address.to_string(), self.subscribed[at]);
@@ -253,7 +254,7 @@ impl Caller {
         };
         let (bridge, address) = (&self.settings.bridge, &self.settings.addresses[at]);
         let begins_anew = {
-            let mut entered = self.core.enter(None);
+            let mut entered = self.core.enter(Purpose::Other, None);
             if let Some(apart) = apart {
                 entered.broker().set_bridge_apart(bridge, apart);
             }
@@ -303,7 +304,7 @@ impl Caller {
 
     /// Publishes why the bridge is not connected.
     fn tell(&self, error: &str) {
-        let mut entered = self.core.enter(None);
+        let mut entered = self.core.enter(Purpose::Other, None);
         let now = entered.now();
         let bridge = &self.settings.bridge;
         entered.broker().set_bridge_state(bridge, Some(error), now);
@@ -313,7 +314,7 @@ impl Caller {
     async fn connect(&mut self, at: usize) -> io::Result<Accepted> {
         let mut clean = {
             let address = self.settings.addresses[at].to_string();
-            let mut entered = self.core.enter(None);
+            let mut entered = self.core.enter(Purpose::Other, None);
             entered
                 .broker()
                 .begins_anew(&self.settings.bridge, &address)

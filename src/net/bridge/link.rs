@@ -14,6 +14,7 @@ use super::input::{Input, Next};
 use crate::broker::bridge::{Bridge, Leave, Relay};
 use crate::net::connection::Stream;
 use crate::net::core::{Core, Until};
+use crate::net::visits::Purpose;
 use crate::wire::packet::Disconnect;
 use crate::wire::{Packet, Properties, ProtocolVersion, ReasonCode, codec};
 
@@ -108,7 +109,7 @@ impl Link {
         let Link {
             relay, out, input, ..
         } = self;
-        let mut entered = self.core.enter(Some(relay.connection()));
+        let mut entered = self.core.enter(Purpose::Packets, Some(relay.connection()));
         let now = entered.now();
         let version = relay.version();
         let mut used = 0;
@@ -162,7 +163,9 @@ impl Link {
 
     /// Finishes what is under way and begins nothing more: [`Link::serve`] ends when that is done. How long that may take is up to the caller.
     pub fn finish(&mut self) {
-        let mut entered = self.core.enter(Some(self.relay.connection()));
+        let mut entered = self
+            .core
+            .enter(Purpose::Other, Some(self.relay.connection()));
         let now = entered.now();
         self.relay.finish(entered.broker(), &mut self.out, now);
     }
@@ -183,7 +186,9 @@ impl Link {
 impl Drop for Link {
     /// However the connection ends, also when the bridge is stopped in the middle of it, it ends at this broker.
     fn drop(&mut self) {
-        let mut entered = self.core.enter(Some(self.relay.connection()));
+        let mut entered = self
+            .core
+            .enter(Purpose::Lost, Some(self.relay.connection()));
         let now = entered.now();
         self.relay.close(entered.broker(), now);
     }

@@ -243,10 +243,10 @@ pub fn config() -> Vec<Vec<u8>> {
 
 /// The rows of the golden database.
 pub fn store_rows() -> Vec<Vec<u8>> {
-    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden/store-v2.redb");
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden/store-v3.redb");
     let golden = match std::path::Path::new(golden).exists() {
         true => golden,
-        false => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/store-v2.redb"),
+        false => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/store-v3.redb"),
     };
     let folder = tempfile::tempdir().expect("a folder");
     let copy = folder.path().join("copy.redb");

@@ -8,7 +8,7 @@ use tidegate::broker::record::{Batch, BatchId, Write};
 use tidegate::store::{Store, StoreOptions, read_row};
 
 /// Tables with rows, in the order of the first byte of an input.
-pub const TABLES: [&str; 11] = [
+pub const TABLES: [&str; 12] = [
     "sessions",
     "groups",
     "subscriptions",
@@ -20,6 +20,7 @@ pub const TABLES: [&str; 11] = [
     "bridges",
     "message_ids",
     "inflight",
+    "spreads",
 ];
 
 thread_local! {
@@ -93,6 +94,7 @@ fn removal(write: &Write) -> Option<Write> {
         Write::PutInflight(key, block, _) => Write::RemoveInflight(*key, *block),
         Write::PutBridge(key, _) => Write::RemoveBridge(*key),
         Write::PutMessageId(seq, _) if seq.0 < FAR => Write::RemoveMessageId(*seq),
+        Write::PutSpread(seq, part, _) if seq.0 < FAR => Write::RemoveSpread(*seq, *part),
         Write::PutRetained(message) => Write::RemoveRetained(message.topic().into()),
         Write::PutDelivery(seq, key, _) if seq.0 < FAR => Write::RemoveDelivery(*seq, *key),
         Write::PutMessage(seq, _) if seq.0 < FAR => Write::RemoveMessage(*seq),

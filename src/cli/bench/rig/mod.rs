@@ -74,6 +74,15 @@ pub struct Faults {
 }
 
 impl Faults {
+    /// Counts what was wrong elsewhere, too.
+    pub fn add(&mut self, more: Faults) {
+        self.lost += more.lost;
+        self.duplicates += more.duplicates;
+        self.disordered += more.disordered;
+        self.refused += more.refused;
+        self.strange += more.strange;
+    }
+
     /// Whether a broker may do none of what was seen. Repetitions are allowed where QoS 1 says so, which is for the caller to know.
     pub fn is_clean(&self) -> bool {
         *self == Faults::default()

@@ -4,12 +4,16 @@ mod connect;
 mod durable;
 mod listen;
 mod outage;
+mod probe;
 mod restart;
 mod retained;
 mod soak;
 mod spawned;
+mod stall;
 mod steady;
 mod subscribe;
+
+pub use stall::Disturbance;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -55,6 +59,8 @@ pub enum Scenario {
     Restart,
     /// A bridge whose upstream is killed and comes back: what an edge broker has kept (--messages) is replayed. Starts both brokers itself
     Outage,
+    /// How long others wait during commits, retained replays, a storm of reconnections, fan-outs, the end of sessions (--disturb)
+    Stall,
     /// A bit of everything for hours (--duration), with reconnections: fails unless memory, file, descriptors and latency stay flat
     Soak,
 }
@@ -68,6 +74,8 @@ pub struct Target {
     pub addr: SocketAddr,
     /// Its process, if it is on this machine and known.
     pub pid: Option<u32>,
+    /// Where it tells its figures, if it is a Tidegate and does.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// How to load it. What is `None` is for the scenario to say.
@@ -103,6 +111,8 @@ pub struct Load {
     pub messages: Option<u64>,
     /// What to subscribe to in `sub`.
     pub topic: String,
+    /// What to look at in `stall`; everything if there is none.
+    pub disturb: Vec<Disturbance>,
     /// What starts the broker in `restart`.
     pub spawn: Option<String>,
 }
@@ -134,6 +144,7 @@ impl Scenario {
             Scenario::Durable => durable::run(target, load),
             Scenario::Restart => restart::run(target, load),
             Scenario::Outage => outage::run(load),
+            Scenario::Stall => stall::run(target, load),
             Scenario::Soak => soak::run(target, load),
             _ => steady::run(self, target, load),
         }

@@ -234,6 +234,7 @@ impl Brokers {
                 host: Ipv4Addr::LOCALHOST.to_string(),
                 addr: port.map_err(|error| failed("a free port", error))?,
                 pid: None,
+                metrics: None,
             })
         };
         let (upstream, edge) = (address(upstream)?, address(edge)?);

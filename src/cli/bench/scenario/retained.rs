@@ -1,11 +1,10 @@
 //! Retained messages: what setting one costs, and how fast a new subscriber gets them all, while another pair of clients looks at how long it
 //! has to wait meanwhile.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::probe::Probes;
 use super::{Load, Target};
 use crate::cli::bench::histogram::Histogram;
 use crate::cli::bench::meter::{Counting, Moment, Stretch};
@@ -15,8 +14,11 @@ use crate::cli::exit::{self, Failure};
 use crate::wire::QoS;
 
 const PUBLISHERS: usize = 10;
-/// Messages a second of the pair that looks on.
-const PROBES: f64 = 500.0;
+/// The pair that looks on.
+const PROBES: Probes = Probes {
+    pairs: 1,
+    rate: 500.0,
+};
 
 /// Runs it: `--messages` retained messages, each on its own topic.
 ///
@@ -104,13 +106,13 @@ fn replay(
     count: u64,
     outcome: &mut Outcome,
 ) -> Result<Stretch, Failure> {
-    let calm = watch(target, load, || {
+    let (calm, _) = PROBES.watch(target, load, || {
         thread::sleep(Duration::from_millis(500));
         Ok(())
     })?;
     let run = rig.name();
     let mut moments = None;
-    let busy = watch(target, load, || {
+    let (busy, _) = PROBES.watch(target, load, || {
         let mut client = Client::new(format!("tgs-{run}"));
         client = client.subscribed(format!("tgb/{run}/#"), qos, 0..count as u32);
         client.from_the_first = true;
@@ -125,43 +127,4 @@ fn replay(
     outcome.add("without replay", us(&calm), "us", Better::Neither);
     let (from, to) = moments.ok_or_else(|| Failure::new(exit::FAILED, "nothing was replayed"))?;
     Ok(Stretch::between(from, to))
-}
-
-/// Sends messages from one client to another while something is done; how long they took.
-fn watch(
-    target: &Target,
-    load: &Load,
-    work: impl FnOnce() -> Result<(), Failure>,
-) -> Result<Histogram, Failure> {
-    let mut rig = Rig::new(target, load)?;
-    let run = rig.name();
-    let topic = format!("tgb/{run}/probe");
-    let client = Client::new(format!("tgs-{run}"));
-    rig.connect([client.subscribed(topic.clone(), QoS::AtMostOnce, 0..1)])?;
-    let publisher = rig.connect([Client::new(format!("tgp-{run}"))])?;
-    let shape = Shape {
-        qos: QoS::AtMostOnce,
-        size: 64,
-        retain: false,
-        window: 1,
-        receivers: 0,
-    };
-    rig.publish_from(publisher, &[topic], &shape);
-    rig.publish_at(PROBES);
-    rig.run_for(Duration::from_millis(100))?;
-    rig.latency.clear();
-    let stop = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&stop);
-    let probing = thread::spawn(move || {
-        while !told.load(Ordering::Relaxed) {
-            rig.run_for(Duration::from_millis(5))?;
-        }
-        rig.disconnect(0..rig.peer_count());
-        Ok(rig.latency)
-    });
-    let worked = work();
-    stop.store(true, Ordering::Relaxed);
-    let probed = probing.join();
-    worked?;
-    probed.unwrap_or_else(|_| Err(Failure::new(exit::FAILED, "the probing clients failed")))
 }

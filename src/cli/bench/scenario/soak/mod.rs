@@ -66,7 +66,7 @@ pub fn run(target: &Target, load: &Load) -> Result<Outcome, Failure> {
         (steady, others)
     });
     for faults in found {
-        add(&mut outcome.faults, faults?);
+        outcome.faults.add(faults?);
     }
     let readings: Vec<Reading> = readings?;
     outcome.what = format!(
@@ -141,7 +141,7 @@ fn steady(
         last = moment;
     }
     rig.drain(PATIENCE)?;
-    add(&mut outcome.faults, rig.faults());
+    outcome.faults.add(rig.faults());
     outcome.add(
         "steady stream",
         rig.counts().arrived as f64,
@@ -160,12 +160,4 @@ fn shape(load: &Load, qos: QoS) -> Shape {
         window: load.window,
         receivers: 0,
     }
-}
-
-fn add(sum: &mut Faults, faults: Faults) {
-    sum.lost += faults.lost;
-    sum.duplicates += faults.duplicates;
-    sum.disordered += faults.disordered;
-    sum.refused += faults.refused;
-    sum.strange += faults.strange;
 }
