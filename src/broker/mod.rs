@@ -94,7 +94,9 @@ use walk::Walk;
 
 /// Bytes that may wait for a connection when `max_outgoing_bytes_total` is reached: whoever takes what it is sent goes on.
 const OUTGOING_SHARE: usize = 4096;
-/// What a timer, or the removal of a row or a subscription, costs in the measure of the broker's work, which is deliveries at QoS 0.
+/// What a packet costs, in the measure of [`Broker::work`].
+const PACKET: u64 = 32;
+/// What a timer, or the removal of a row or a subscription, costs in that measure.
 const OPERATION: u64 = 4;
 
 /// Names a connection, from [`Broker::accept`] until [`Broker::lost`]; then another connection may get it.
@@ -293,6 +295,7 @@ impl Broker {
         self.now = now;
         let connection = &mut self.connections[id.0 as usize];
         connection.last_received = now.uptime;
+        self.work += PACKET;
         let outcome = match (connection.state, connection.session) {
             (State::Closing, _) => return,
             (State::Open, Some(session)) => self.receive_in_session(id, session, packet),
@@ -487,7 +490,7 @@ impl Broker {
         &self.counters
     }
 
-    /// What the deliveries so far have cost, about; one at QoS 0 costs 1. A measure of the work of a visit.
+    /// What packets and their deliveries have cost so far, about, in deliveries at QoS 0: a measure of the work of a visit.
     pub fn work(&self) -> u64 {
         self.work
     }

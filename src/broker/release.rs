@@ -10,12 +10,12 @@ use super::{Broker, ConnectionId, SessionIndex};
 use crate::clock::Now;
 
 /// How many go on at a time: about a millisecond's work.
-pub(super) const SLICE: usize = if cfg!(test) { 8 } else { 4096 };
+pub(super) const SLICE: usize = 4096;
 /// When the next ones follow, in milliseconds.
 const SLICE_MS: u64 = 1;
 
 /// Who waits for the disk.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Waiting {
     /// Connections that hold packets back, by what the first of these waits for.
     holding: BTreeMap<Stamp, VecDeque<ConnectionId>>,
@@ -27,6 +27,21 @@ pub(super) struct Waiting {
     pub paused: VecDeque<ConnectionId>,
     /// A timer will look at them.
     is_watched: bool,
+    /// [`SLICE`], or less in tests.
+    slice: usize,
+}
+
+impl Default for Waiting {
+    fn default() -> Waiting {
+        Waiting {
+            holding: BTreeMap::new(),
+            starved: BTreeSet::new(),
+            fed: BTreeSet::new(),
+            paused: VecDeque::new(),
+            is_watched: false,
+            slice: SLICE,
+        }
+    }
 }
 
 impl Waiting {
@@ -72,7 +87,8 @@ impl Broker {
 
     /// Lets some of those go on whose time has come. If there may be more, a timer goes on with them.
     fn release(&mut self) {
-        let mut left = SLICE;
+        let slice = self.waiting.slice;
+        let mut left = slice;
         while left > 0
             && let Some(id) = self.next_released()
         {
@@ -86,7 +102,7 @@ impl Broker {
             self.touch_session(session);
         }
         let more = left == 0 || self.resume_reading();
-        self.work += (SLICE - left) as u64;
+        self.work += (slice - left) as u64;
         if more && !std::mem::replace(&mut self.waiting.is_watched, true) {
             self.timers.set(self.now.uptime + SLICE_MS, Timer::Release);
         }
@@ -96,6 +112,12 @@ impl Broker {
     pub(super) fn release_more(&mut self) {
         self.waiting.is_watched = false;
         self.release();
+    }
+
+    /// Makes slices smaller, for tests.
+    #[cfg(test)]
+    pub(crate) fn set_release(&mut self, slice: usize) {
+        self.waiting.slice = slice;
     }
 
     fn next_released(&mut self) -> Option<ConnectionId> {

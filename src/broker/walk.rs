@@ -11,7 +11,7 @@ use crate::clock::Now;
 use crate::wire::ReasonCode;
 
 /// Places passed at a time: about a millisecond's work.
-pub(super) const SLICE: usize = if cfg!(test) { 8 } else { 1024 };
+pub(super) const SLICE: usize = if cfg!(test) { 256 } else { 1024 };
 /// When the next ones follow, in milliseconds.
 const SLICE_MS: u64 = 1;
 

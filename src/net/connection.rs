@@ -19,23 +19,19 @@ use super::auth::{Authentication, Credentials, Method};
 use super::core::{Core, Entered, Until};
 use super::unfinished::Held;
 use super::visits::Purpose;
-use crate::broker::{Broker, ConnectionId, Identity, Output};
-use crate::clock::Now;
+use crate::broker::{ConnectionId, Identity, Output};
 use crate::wire::packet::Connect;
 use crate::wire::{Fault, Packet, ProtocolVersion, codec};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
-/// ... and when little should be.
-const LEAST_READ: usize = 1024;
-/// Packets handled in one visit to the broker.
-const VISIT_PACKETS: usize = 256;
-/// ... unless their deliveries were so much work: a few milliseconds. See [`Broker::work`].
-const VISIT_WORK: u64 = 16 * 1024;
-/// Rounds of reading and writing before other tasks get their turn, and packets. One read of tiny packets could bring tens of thousands: less is
-/// then read at once.
+/// Packets decoded at once.
+const DECODED: usize = 256;
+/// Work after which a visit to the broker lets others in, in the measure of [`Broker::work`](crate::broker::Broker::work): a millisecond or two.
+const VISIT_WORK: u64 = 8 * 1024;
+/// Work after which other tasks get their turn; what has been read and not handled waits. And rounds of reading and writing.
+const TURN_WORK: u64 = 64 * 1024;
 const ROUNDS: usize = 16;
-const TURN_PACKETS: usize = 1024;
 /// How long a peer has to read what it was told last, once the connection is closed from this side; and how long it has to close its own.
 const LINGER: Duration = Duration::from_secs(2);
 /// Bytes that are read of a peer that goes on sending after its connection was closed.
@@ -80,8 +76,8 @@ pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
         held: Held::default(),
         began: false,
         patience: None,
-        handled: 0,
-        appetite: READ_BYTES,
+        work: 0,
+        unhandled: false,
         writing: Vec::new(),
         written: 0,
         unflushed: false,
@@ -121,10 +117,10 @@ struct Connection<S> {
     began: bool,
     /// Runs from when the connection is to be closed and the peer does not take what was sent.
     patience: Option<Pin<Box<Sleep>>>,
-    /// Packets handled in this turn.
-    handled: usize,
-    /// Bytes to be read at once.
-    appetite: usize,
+    /// Work done in this turn.
+    work: u64,
+    /// `partial` may begin with whole packets, for which the turn was too short or from which reading was paused.
+    unhandled: bool,
     /// What is being written, and how far that is.
     writing: Vec<u8>,
     written: usize,
@@ -136,9 +132,9 @@ struct Connection<S> {
 impl<S: Stream> Connection<S> {
     /// Goes on as far as it can. Ready when the connection is closed: by this side (`Ok`), or by the peer.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.handled = 0;
+        self.work = 0;
         for _ in 0..ROUNDS {
-            if self.handled > TURN_PACKETS {
+            if self.work >= TURN_WORK {
                 break;
             }
             let all_written = self.poll_write(cx)?;
@@ -153,7 +149,12 @@ impl<S: Stream> Connection<S> {
                     Poll::Ready(proved) => self.go_on(cx, proved),
                     Poll::Pending => false,
                 },
-                None => !self.output.pause && self.poll_read(cx)?,
+                None if self.output.pause => false,
+                None if std::mem::take(&mut self.unhandled) => {
+                    self.handle(cx, &[]);
+                    true
+                }
+                None => self.poll_read(cx)?,
             };
             let took = !read
                 && match all_written {
@@ -196,23 +197,13 @@ impl<S: Stream> Connection<S> {
     /// Reads once and handles what came; whether anything did.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(&mut scratch[..self.appetite]);
+            let mut buffer = ReadBuf::new(scratch);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
                     Err(io::ErrorKind::UnexpectedEof.into())
                 }
                 Poll::Ready(Ok(())) => {
-                    let before = self.handled;
                     self.handle(cx, buffer.filled());
-                    let packets = self.handled - before;
-                    self.appetite = if packets > TURN_PACKETS {
-                        (buffer.filled().len() / packets).max(1) * TURN_PACKETS
-                    } else if self.output.pause {
-                        // What is read is handled, whatever the broker says: of a client that is slowed down it should be little.
-                        (self.appetite / 2).max(LEAST_READ)
-                    } else {
-                        (self.appetite * 2).min(READ_BYTES)
-                    };
                     Ok(true)
                 }
                 Poll::Ready(Err(error)) => Err(error),
@@ -235,7 +226,7 @@ impl<S: Stream> Connection<S> {
             }
         }
         if self.partial.capacity() > self.held.bytes() + GRAIN {
-            self.visit(cx, Purpose::Packets, |_, _, _| ());
+            self.visit(cx, Purpose::Packets, |_, _| ());
         }
     }
 
@@ -252,8 +243,9 @@ impl<S: Stream> Connection<S> {
         let Ok(Some((Packet::Connect(connect), length))) = self.decode_next(&bytes) else {
             return true;
         };
-        self.visit(cx, Purpose::Connect, |broker, id, now| {
-            broker.connect(id, &connect, proved, now)
+        self.visit(cx, Purpose::Connect, |entered, id| {
+            let now = entered.now();
+            entered.broker().connect(id, &connect, proved, now)
         });
         if !self.output.close {
             self.handle(cx, &bytes[length..]);
@@ -261,28 +253,28 @@ impl<S: Stream> Connection<S> {
         true
     }
 
-    /// Hands all whole packets to the broker; how many bytes they were.
+    /// Hands whole packets to the broker, all that there are unless that becomes too much for this turn; how many bytes they were.
     fn handle_packets(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
         let mut used = 0;
         loop {
             let mut packets = Vec::new();
             let mut fault = None;
-            while packets.len() < VISIT_PACKETS {
+            let mut end = used;
+            while packets.len() < DECODED {
                 let is_first = self.version.is_none();
-                match self.decode_next(&bytes[used..]) {
+                match self.decode_next(&bytes[end..]) {
                     Ok(Some((Packet::Connect(connect), _)))
                         if is_first && self.must_prove(&connect) =>
                     {
                         return used;
                     }
                     Ok(Some((packet, length))) => {
-                        packets.push(packet);
-                        used += length;
+                        end += length;
+                        packets.push((packet, end));
                     }
                     Ok(None) => break,
                     Err(found) => {
-                        fault = Some(found);
-                        used = bytes.len();
+                        fault = Some((found, bytes.len()));
                         break;
                     }
                 }
@@ -290,41 +282,57 @@ impl<S: Stream> Connection<S> {
             if packets.is_empty() && fault.is_none() {
                 return used;
             }
-            self.handled += packets.len();
-            self.hand_over(cx, packets, fault);
+            used = self.hand_over(cx, packets, fault).max(used);
             if self.output.close {
                 return bytes.len();
+            }
+            if self.work >= TURN_WORK || self.output.pause {
+                self.unhandled = used < bytes.len();
+                return used;
             }
         }
     }
 
-    /// Hands packets to the broker, and the fault that comes after them; in several visits, if they make much work.
+    /// Hands packets to the broker, and the fault that comes after them, until that is enough for this turn. Each has with it where its bytes end;
+    /// returns where the last one that was handled does.
     fn hand_over(
         &mut self,
         cx: &mut Context<'_>,
-        packets: Vec<Packet<'_>>,
-        mut fault: Option<Fault>,
-    ) {
+        packets: Vec<(Packet<'_>, usize)>,
+        fault: Option<(Fault, usize)>,
+    ) -> usize {
         let version = self.version;
         let purpose = match packets.first() {
-            Some(Packet::Connect(_)) => Purpose::Connect,
+            Some((Packet::Connect(_), _)) => Purpose::Connect,
             _ => Purpose::Packets,
         };
-        let mut packets = packets.into_iter();
-        while (packets.len() > 0 || fault.is_some()) && !self.output.close {
-            self.visit(cx, purpose, |broker, id, now| {
-                let enough = broker.work() + VISIT_WORK;
-                for packet in packets.by_ref() {
-                    broker.receive(id, packet, now);
-                    if broker.work() >= enough {
-                        return;
-                    }
+        let most = TURN_WORK.saturating_sub(self.work);
+        let (used, work) = self.visit(cx, purpose, |entered, id| {
+            let before = entered.broker().work();
+            let (mut used, mut work, mut breath) = (0, 0, 0);
+            for (packet, end) in packets {
+                let now = entered.now();
+                let broker = entered.broker();
+                broker.receive(id, packet, now);
+                used = end;
+                work = broker.work() - before;
+                if work >= most {
+                    return (used, work);
                 }
-                if let Some(fault) = fault.take() {
-                    broker.fault(id, fault, version, now);
+                if work - breath >= VISIT_WORK {
+                    breath = work;
+                    entered.breathe();
                 }
-            });
-        }
+            }
+            if let Some((fault, end)) = fault {
+                let now = entered.now();
+                entered.broker().fault(id, fault, version, now);
+                used = end;
+            }
+            (used, work)
+        });
+        self.work += work;
+        used
     }
 
     fn decode_next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(Packet<'a>, usize)>, Fault> {
@@ -364,19 +372,18 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Has the broker do something, and takes what it has for this connection, in one visit.
-    fn visit(
+    fn visit<T>(
         &mut self,
         cx: &mut Context<'_>,
         purpose: Purpose,
-        work: impl FnOnce(&mut Broker, ConnectionId, Now),
-    ) {
+        work: impl FnOnce(&mut Entered<'_>, ConnectionId) -> T,
+    ) -> T {
         let writable = self.writing.is_empty() && !self.unflushed;
         let door = Arc::clone(&self.door);
         let mut entered = door.core.enter(purpose, writable.then_some(self.id));
-        let now = entered.now();
-        let broker = entered.broker();
-        work(broker, self.id, now);
+        let done = work(&mut entered, self.id);
         self.count(&mut entered);
+        let now = entered.now();
         let broker = entered.broker();
         if writable {
             self.output = broker.take_output(self.id, &mut self.writing, now);
@@ -384,6 +391,7 @@ impl<S: Stream> Connection<S> {
         } else {
             self.output.pause = broker.should_pause(self.id);
         }
+        done
     }
 
     /// Takes what the broker has for this connection; whether that was anything, or whether it may go on reading.

@@ -2,6 +2,7 @@
 //! something once: no thread is handed anything on the way. Only the committer (fsync blocks) and the reader of bodies are threads of their own.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::task::Waker;
@@ -21,6 +22,9 @@ use crate::store::{Notifier, Progress, Store};
 /// No visit should hold the lock for longer: nobody else is served meanwhile.
 const LONG: Duration = Duration::from_millis(10);
 
+/// How long a visit that lets others in waits for them to come.
+const PATIENCE: Duration = Duration::from_micros(200);
+
 /// Connections that are woken in one go. A worker thread looks for what has come in after at most 61 tasks, and takes its tasks in order: whoever is
 /// woken after thousands waits for them all, which is longer than the lock was held.
 const CROWD: usize = 64;
@@ -29,6 +33,8 @@ const CROWD: usize = 64;
 #[derive(Debug)]
 pub struct Core {
     state: Mutex<State>,
+    /// Threads that wait for the lock.
+    waiting: AtomicUsize,
     clock: Clock,
     earlier: Notify,
     /// Connections beyond the first [`CROWD`] of a visit that are still to be woken.
@@ -80,6 +86,8 @@ pub struct Entered<'a> {
     watch: Stopwatch,
     /// The connection whose own task this is; it need not be woken.
     own: Option<ConnectionId>,
+    /// Who has something since others were let in.
+    touched: Vec<ConnectionId>,
 }
 
 impl Core {
@@ -98,6 +106,7 @@ impl Core {
         };
         let core = Core {
             state: Mutex::new(state),
+            waiting: AtomicUsize::new(0),
             clock,
             earlier: Notify::new(),
             crowd: Mutex::default(),
@@ -111,15 +120,7 @@ impl Core {
     /// Enters the broker. `own` is the connection whose task enters and will take its output itself.
     pub fn enter(&self, purpose: Purpose, own: Option<ConnectionId>) -> Entered<'_> {
         let arrived = Stopwatch::start();
-        // Whoever need not wait need not look at the clock again.
-        let (state, watch) = match self.state.try_lock() {
-            Ok(state) => (state, arrived),
-            Err(TryLockError::Poisoned(poisoned)) => (poisoned.into_inner(), arrived),
-            Err(TryLockError::WouldBlock) => {
-                let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                (state, Stopwatch::start())
-            }
-        };
+        let (state, watch) = self.lock(arrived);
         Entered {
             core: self,
             state: Some(state),
@@ -128,6 +129,22 @@ impl Core {
             waited: watch.since(arrived),
             watch,
             own,
+            touched: Vec::new(),
+        }
+    }
+
+    /// Takes the lock; tells since when it is held.
+    fn lock(&self, arrived: Stopwatch) -> (MutexGuard<'_, State>, Stopwatch) {
+        // Whoever need not wait need not look at the clock again.
+        match self.state.try_lock() {
+            Ok(state) => (state, arrived),
+            Err(TryLockError::Poisoned(poisoned)) => (poisoned.into_inner(), arrived),
+            Err(TryLockError::WouldBlock) => {
+                self.waiting.fetch_add(1, Ordering::Relaxed);
+                let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                self.waiting.fetch_sub(1, Ordering::Relaxed);
+                (state, Stopwatch::start())
+            }
         }
     }
 
@@ -237,6 +254,29 @@ impl Entered<'_> {
         self.now
     }
 
+    /// Lets in those who wait at the lock, and then goes on: for the middle of a long visit. Whom it has something for hears of that at its end.
+    pub fn breathe(&mut self) {
+        if self.core.waiting.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut touched = std::mem::take(&mut self.touched);
+        let (purpose, waited, held) = (self.purpose, self.waited, self.watch.elapsed());
+        let state = self.state_mut();
+        state.broker.take_touched(&mut touched);
+        state.visits.count(purpose, waited, held);
+        self.touched = touched;
+        self.state = None;
+        let arrived = Stopwatch::start();
+        // A thread that sleeps at the lock needs a moment, in which this one would have taken it again.
+        while self.core.waiting.load(Ordering::Relaxed) > 0 && arrived.elapsed() < PATIENCE {
+            std::thread::yield_now();
+        }
+        let (state, watch) = self.core.lock(arrived);
+        self.now = self.core.clock.at(watch);
+        (self.waited, self.watch) = (watch.since(arrived), watch);
+        self.state = Some(state);
+    }
+
     /// How long visits have held the lock and waited for it, this one left out.
     pub fn visits(&self) -> Visits {
         let state = self.state.as_ref();
@@ -290,6 +330,7 @@ impl Drop for Entered<'_> {
         };
         let state = &mut *guard;
         let mut touched = std::mem::take(&mut state.touched);
+        touched.append(&mut self.touched);
         state.broker.take_touched(&mut touched);
         let mut wake: Vec<Waker> = Vec::with_capacity(touched.len());
         let comes_back = |id: &ConnectionId| Some(*id) != own || state.broker.goes_on(*id);

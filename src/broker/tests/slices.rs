@@ -2,13 +2,14 @@
 
 use super::super::acl::Acl;
 use super::super::end::AT_ONCE;
-use super::super::release::SLICE as RELEASE;
 use super::super::timer::TICK_WORK;
 use super::super::walk::SLICE as WALK;
 use super::super::{OPERATION, Permission};
 use super::*;
 use std::sync::Arc;
 
+/// How many go on at a time when a batch is durable.
+const RELEASE: usize = 8;
 /// More of anything than is removed at once.
 const MANY: usize = 10 * AT_ONCE;
 
@@ -191,6 +192,7 @@ fn many_sessions_that_expire_at_once_do_so_a_slice_at_a_time_and_each_will_is_pu
 #[test]
 fn a_commit_lets_many_go_a_slice_at_a_time() {
     let mut world = World::new();
+    world.broker.set_release(RELEASE);
     let peers: Vec<Peer> = (0..2 * RELEASE + 1)
         .map(|n| world.connect(&durable(name("c", n))))
         .collect();
