@@ -2,6 +2,9 @@
 //!
 //! A disk that commits at once stands in for the store, so that what is measured is the broker's own part: routing, the gate, the outboxes.
 
+#[path = "broker/longest.rs"]
+mod longest;
+
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -251,5 +254,12 @@ fn gate(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, fan_out, one_to_many, filters, gate);
+criterion_group!(
+    benches,
+    fan_out,
+    one_to_many,
+    longest::longest,
+    filters,
+    gate
+);
 criterion_main!(benches);

@@ -68,6 +68,10 @@
 //! - A message for thousands is handed out in slices, a millisecond apart (broker/spread.rs). At QoS 1 and 2, whom it is still to be given to is
 //!   written with it, so its acknowledgement waits for that and not for all deliveries, and a crash in between loses and repeats nothing. A slice is
 //!   one of receivers, who get all there is for them: by messages, a burst for ten thousand would wake each of them once a message.
+//! - Nobody keeps the lock for long: what may be very much is done in slices with others in between. A session ends at once, and what is left of it is
+//!   removed bit by bit (broker/end.rs); a tick does so much and no more (broker/timer.rs); a commit lets so many go on at a time (broker/release.rs);
+//!   what concerns all sessions or connections is a walk past them (broker/walk.rs). Slices are bounded by what they count, for no clock is seen here;
+//!   `cargo bench --bench broker -- longest` measures the longest call of each.
 //! - How long the lock is held and waited for is counted under the lock itself (net/visits.rs): figures tell what for (docs/proof.md). Not
 //!   only the lock makes others wait: where a visit has something for thousands of connections, they are woken 64 at a time.
 //! - QoS 1 packet identifiers are written only with rows that are written anyway; after a crash a message may go out again under a new one.

@@ -286,19 +286,6 @@ impl Broker {
         })
     }
 
-    /// Sends away who has come through a listener: it is gone, or lets in others from now on.
-    pub fn send_away(&mut self, access: &Arc<Access>, now: Now) {
-        self.now = now;
-        let through = self.connections.iter();
-        let through = through.filter(|(_, it)| Arc::ptr_eq(&it.arrival.access, access));
-        let ids: Vec<ConnectionId> = through.map(|(id, _)| ConnectionId(id as u32)).collect();
-        self.dismiss(
-            ids,
-            ReasonCode::AdministrativeAction,
-            Some("the listener was changed"),
-        );
-    }
-
     /// The highest QoS on a connection.
     pub(super) fn maximum_qos(&self, id: ConnectionId) -> QoS {
         let access = &self.connections[id.0 as usize].arrival.access;

@@ -7,6 +7,9 @@ use super::{Broker, ConnectionId, SessionIndex, ack};
 use crate::wire::packet::Ack;
 use crate::wire::{Fault, Packet, PacketId, QoS, ReasonCode};
 
+/// Sessions whose blocks may wait for the end of a batch to be written.
+const MOST_CHANGED: usize = if cfg!(test) { 4 } else { 2048 };
+
 impl Broker {
     /// QoS 1 is done, whatever the reason code \[MQTT-4.3.2-3\].
     pub(super) fn receive_puback(
@@ -103,7 +106,7 @@ impl Broker {
     /// is open is written once.
     pub(super) fn note(&mut self, index: SessionIndex, packet_id: PacketId) {
         if self.sessions[index.0 as usize].outgoing.note(packet_id) {
-            self.changed.push(index);
+            self.note_changed(index);
         }
     }
 
@@ -116,9 +119,19 @@ impl Broker {
         let outgoing = &mut self.sessions[index.0 as usize].outgoing;
         let inflight = outgoing.remove(packet_id)?;
         if inflight.noted && outgoing.change(Block::of(packet_id), true) {
-            self.changed.push(index);
+            self.note_changed(index);
         }
         Some(inflight)
+    }
+
+    /// A session has blocks that have changed. If they are very many, those of the first are written now: a batch is taken in one go.
+    fn note_changed(&mut self, index: SessionIndex) {
+        self.changed.push_back(index);
+        if self.changed.len() > MOST_CHANGED
+            && let Some(first) = self.changed.pop_front()
+        {
+            self.write_changes(first);
+        }
     }
 
     /// Whether [`Broker::write_changed`] has something.
@@ -130,11 +143,15 @@ impl Broker {
     pub(super) fn write_changed(&mut self) {
         self.write_spreads();
         for index in std::mem::take(&mut self.changed) {
-            // The session may have ended, and another one have its place.
-            if let Some(session) = self.sessions.get_mut(index.0 as usize) {
-                for write in session.outgoing.changes(session.queue.key) {
-                    self.gate.write(write, self.now.uptime);
-                }
+            self.write_changes(index);
+        }
+    }
+
+    fn write_changes(&mut self, index: SessionIndex) {
+        // The session may have ended, and another one have its place.
+        if let Some(session) = self.sessions.get_mut(index.0 as usize) {
+            for write in session.outgoing.changes(session.queue.key) {
+                self.gate.write(write, self.now.uptime);
             }
         }
     }

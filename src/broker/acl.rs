@@ -14,6 +14,7 @@ use rustc_hash::FxBuildHasher;
 use super::access::Identity;
 use super::queue::Queued;
 use super::session::Session;
+use super::walk::Walk;
 use super::{Broker, ConnectionId, SessionIndex};
 use crate::clock::Now;
 use crate::wire::ReasonCode;
@@ -315,38 +316,41 @@ impl Broker {
         self.withdraw_subscriptions(index);
     }
 
-    /// Replaces the list of what clients may do, at once and for all of them. A subscription that is not allowed any more is gone, and a connected
+    /// Replaces the list of what clients may do, for all of them: at once for those who connect, and a slice at a time, within moments, for those who
+    /// have. A subscription that is not allowed any more is gone, and a connected
     /// client that loses one is sent away with 0x98: it would wait for messages in vain. What waits for a client is checked when it is sent.
     pub fn set_acl(&mut self, acl: Option<Arc<Acl>>, now: Now) {
         self.now = now;
         self.settings.acl = acl;
-        let all: Vec<usize> = self.sessions.iter().map(|(index, _)| index).collect();
-        for at in all {
-            let Some(session) = self.sessions.get_mut(at) else {
-                continue;
-            };
-            // Of a session whose client has not connected to this process it is not known whose it is: it gets its rights when it does.
-            let Some(identity) = &session.identity else {
-                continue;
-            };
-            let mount_point = session.rights.as_ref().map_or("", |it| &it.mount_point);
-            let acl = self.settings.acl.as_deref();
-            session.rights = Rights::new(acl, identity, &session.client_id, mount_point);
-            self.restricted |= session.rights.is_some();
-            let connection = session.connection;
-            if self.withdraw_subscriptions(SessionIndex(at as u32))
-                && let Some(id) = connection
-            {
-                tracing::info!(
-                    client = self.client_name(id),
-                    "connection closed: it may not subscribe any more to what it has subscribed to"
-                );
-                self.disconnect(
-                    id,
-                    ReasonCode::AdministrativeAction,
-                    Some("a subscription is not allowed any more"),
-                );
-            }
+        self.begin_walk(Walk::Rights);
+    }
+
+    /// Gives a session the rights it has by the present rules.
+    pub(super) fn renew_rights(&mut self, index: SessionIndex) {
+        let Some(session) = self.sessions.get_mut(index.0 as usize) else {
+            return;
+        };
+        // Of a session whose client has not connected to this process it is not known whose it is: it gets its rights when it does.
+        let Some(identity) = &session.identity else {
+            return;
+        };
+        let mount_point = session.rights.as_ref().map_or("", |it| &it.mount_point);
+        let acl = self.settings.acl.as_deref();
+        session.rights = Rights::new(acl, identity, &session.client_id, mount_point);
+        self.restricted |= session.rights.is_some();
+        let connection = session.connection;
+        if self.withdraw_subscriptions(index)
+            && let Some(id) = connection
+        {
+            tracing::info!(
+                client = self.client_name(id),
+                "connection closed: it may not subscribe any more to what it has subscribed to"
+            );
+            self.disconnect(
+                id,
+                ReasonCode::AdministrativeAction,
+                Some("a subscription is not allowed any more"),
+            );
         }
     }
 
@@ -390,7 +394,7 @@ impl Broker {
             self.counters.subscriptions_not_authorized += 1;
             if let Some((group, _)) = self.membership(text, index) {
                 // Others of the group get what the client has not acknowledged.
-                self.take_back(group, index);
+                self.take_back(&[group], index);
             }
             self.unsubscribe(index, text);
         }

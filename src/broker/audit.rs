@@ -59,7 +59,7 @@ impl Broker {
         for seq in self.spread_seqs() {
             *needed.entry(seq).or_default() += 1;
         }
-        let (mut queued, mut hot) = (0, 0);
+        let (mut queued, mut hot, mut waiting) = (0, 0, 0);
         let sessions = self.sessions.iter().map(|(_, session)| &session.queue);
         let groups = self.groups.iter().map(|(_, group)| &group.queue);
         for queue in sessions.chain(groups) {
@@ -67,6 +67,7 @@ impl Broker {
             queued += items().map(|item| u64::from(item.size)).sum::<u64>();
             let warm = items().filter(|item| item.body.is_some());
             hot += warm.map(|item| u64::from(item.size)).sum::<u64>();
+            waiting += items().count() as u64;
             for item in items().filter(|item| item.is_stored()) {
                 *needed.entry(item.seq).or_default() += 1;
             }
@@ -96,6 +97,7 @@ impl Broker {
             };
             audit.kept.insert(group.name.to_string(), kept);
         }
+        self.check_gauges(waiting)?;
         if (queued, hot) != (self.queued_bytes, self.hot_bytes) {
             return Err(format!(
                 "queued {queued}, hot {hot}, but accounted for {} and {}",
@@ -120,5 +122,23 @@ impl Broker {
             ));
         }
         Ok(audit)
+    }
+
+    fn check_gauges(&self, queued: u64) -> Result<(), String> {
+        let sessions = || self.sessions.iter().map(|(_, session)| session);
+        let ghosts = sessions().filter(|session| session.is_ghost).count();
+        let connected = sessions().filter(|session| session.connection.is_some());
+        let counts = (ghosts, connected.count() as u64, queued);
+        let accounts = (self.graveyard.ghosts(), self.connected, self.queued);
+        let kept = sessions().map(|session| session.subscriptions.len() + session.groups.len());
+        let subscriptions = kept.sum::<usize>() + self.graveyard.subscriptions();
+        if counts != accounts || subscriptions as u64 != self.subscriptions {
+            return Err(format!(
+                "{counts:?} ghosts, clients and messages, but accounted for {accounts:?}; \
+                 {subscriptions} subscriptions, but {}",
+                self.subscriptions
+            ));
+        }
+        Ok(())
     }
 }

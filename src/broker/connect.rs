@@ -216,7 +216,7 @@ impl Broker {
                 ended = self.gate.require(self.session_level);
             }
         }
-        if self.sessions.len() >= self.settings.limits.max_sessions {
+        if self.session_count() >= self.settings.limits.max_sessions {
             self.counters.sessions_refused += 1;
             return Err(Fault {
                 reason: ReasonCode::QuotaExceeded,
@@ -248,6 +248,7 @@ impl Broker {
         connection.may_set_expiry = terms.expiry > 0;
         let session = &mut self.sessions[index.0 as usize];
         session.connection = Some(id);
+        self.connected += 1;
         session.disconnected_at = None;
         session.version = version;
         session.expiry = terms.expiry;

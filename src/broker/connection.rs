@@ -44,6 +44,8 @@ pub(super) struct Connection {
     /// A bridge is about to leave: what is under way is finished, and nothing more is begun.
     pub finishing: bool,
     pub touched: bool,
+    /// There was more to do for it than was done when its output was last taken.
+    pub goes_on: bool,
     pub holding: bool,
     pub paused: bool,
 }
@@ -129,6 +131,7 @@ impl Connection {
             quota: None,
             finishing: false,
             touched: false,
+            goes_on: false,
             holding: false,
             paused: false,
         }

@@ -21,6 +21,9 @@ const FETCH_MESSAGES: usize = 512;
 /// Most bytes of bodies a queue asks for at once.
 const FETCH_BYTES: u64 = 512 * 1024;
 
+/// Messages that are looked at when an outbox is filled up, sent or not (what has expired is not): about a millisecond's work.
+const PUMP_MESSAGES: usize = if cfg!(test) { 64 } else { 2048 };
+
 /// A PUBLISH to be encoded for a client.
 struct Delivery<'a> {
     parts: &'a Parts<'a>,
@@ -290,10 +293,19 @@ impl Broker {
     /// Fills a connection's outbox: first what must be sent again, then retained messages for new subscriptions and the session's queue, then the
     /// queues of its shared groups. Goes on when the outbox has been taken, an acknowledgement has come or bodies have been read.
     pub(super) fn pump(&mut self, id: ConnectionId, index: SessionIndex) {
+        let mut left = PUMP_MESSAGES;
+        self.pump_session(id, index, &mut left);
+        if left == 0 {
+            self.go_on(id);
+        }
+    }
+
+    fn pump_session(&mut self, id: ConnectionId, index: SessionIndex, left: &mut usize) {
         while let Some(packet_id) = self.sessions[index.0 as usize].outgoing.resend() {
-            if self.is_outgoing_full(id, FILL_BYTES) {
+            if *left == 0 || self.is_outgoing_full(id, FILL_BYTES) {
                 return;
             }
+            *left -= 1;
             if self.has_older_queued(index, packet_id) {
                 // Both were under way before the crash, so max_inflight_messages had room for both: only the client's window can be closed.
                 if !self.client_has_window(index) || !self.send_next(index) {
@@ -307,9 +319,10 @@ impl Broker {
             self.sessions[index.0 as usize].outgoing.resent();
         }
         while !self.sessions[index.0 as usize].queue.is_empty() && self.has_window(index) {
-            if !self.send_next(index) {
+            if *left == 0 || !self.send_next(index) {
                 return;
             }
+            *left -= 1;
             self.replay_in_turn(index);
         }
         if self.sessions[index.0 as usize].queue.is_empty()
@@ -317,7 +330,7 @@ impl Broker {
         {
             self.replay(id, index);
         }
-        self.pump_groups(index);
+        self.pump_groups(index, left);
     }
 
     /// Whether the queue has a message older than one to be sent again: after a crash it may, because QoS 1 messages lose their identifiers.
@@ -377,6 +390,7 @@ impl Broker {
         let item = queue.take(at)?;
         let cooled = hot - queue.hot_bytes();
         self.hot_bytes -= cooled;
+        self.queued -= 1;
         self.queued_bytes -= u64::from(item.size);
         if item.is_expired(unix) {
             let session = match owner {
@@ -547,6 +561,7 @@ impl Broker {
                         seq = item.seq.0,
                         "a queued message has no body in the store; it is given up"
                     );
+                    self.queued -= 1;
                     self.queued_bytes -= u64::from(item.size);
                     self.forget(&item, fetch.key);
                 }
@@ -589,7 +604,7 @@ impl Broker {
     fn starve(&mut self, owner: Owner) {
         match owner {
             Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
-                self.starved.insert(index);
+                self.waiting.starve(index);
             }
             Owner::Group(group) => self.starve_members(group),
         }

@@ -1,30 +1,95 @@
 //! How connections and sessions end (MQTT 5 sections 3.14, 4.1 and 3.1.2.11.2).
 
 use std::collections::VecDeque;
+use std::vec;
+
+use hashbrown::hash_set;
 
 use super::connection::State;
+use super::message::Message;
 use super::queue::{Queue, Queued};
 use super::record::{Durability, QueueKey, Write};
+use super::session::Session;
 use super::timer::Timer;
-use super::{Broker, ConnectionId, SessionIndex};
+use super::tree::NodeId;
+use super::{Broker, ConnectionId, GroupIndex, OPERATION, SessionIndex};
 use crate::wire::packet::Disconnect;
-use crate::wire::{Fault, QoS, ReasonCode};
+use crate::wire::{Fault, PacketId, QoS, ReasonCode};
 
-/// Messages of ended queues whose rows are removed in one go.
-const BURY_STEP: usize = 10_000;
+/// What is left of an end that is no more than this is removed at once: rows and subscriptions.
+pub(super) const AT_ONCE: usize = if cfg!(test) { 4 } else { 256 };
+/// How much of all that is removed in one go: about a millisecond's work.
+pub(super) const STEP: usize = if cfg!(test) { 8 } else { 2048 };
 /// How long to wait before the next go, in milliseconds.
-const BURY_MS: u64 = 20;
+pub(super) const STEP_MS: u64 = 4;
+/// Ends that may be unfinished at once. Who ends beyond that removes a step of the oldest.
+const MOST: usize = if cfg!(test) { 4 } else { 1024 };
 
-/// Queues of ended sessions and groups, whose rows are removed bit by bit so that nobody waits for it. If the process ends before that is done,
-/// recovery finds rows without an owner and removes them.
+/// What is left of ended sessions and groups: it is removed bit by bit, so that nobody waits for it. An end itself takes no time: the own row of a
+/// session or group goes with the batch that is open then, and its name is free. If the process ends before the rest is removed, recovery finds rows
+/// without an owner and removes them.
 #[derive(Debug, Default)]
-pub(super) struct Graveyard(VecDeque<(QueueKey, VecDeque<Queued>)>);
+pub(super) struct Graveyard {
+    all: VecDeque<Remains>,
+    /// A timer will look at it.
+    is_watched: bool,
+    /// Places of ended sessions that subscriptions still lead to.
+    ghosts: usize,
+}
 
-#[cfg(test)]
+/// What is left of an ended session or group.
+#[derive(Debug)]
+enum Remains {
+    /// Messages that waited in a queue.
+    Queued(QueueKey, VecDeque<Queued>),
+    /// Messages that were on their way, and whose rows they are.
+    Inflight(VecDeque<(QueueKey, Queued)>),
+    /// Bodies in memory that the store has as well.
+    Bodies(Vec<Message>),
+    /// Identifiers of messages that were received.
+    Received(QueueKey, vec::IntoIter<PacketId>),
+    /// Subscriptions that lead to the place of a session.
+    Subscribed {
+        place: SessionIndex,
+        key: QueueKey,
+        groups: vec::IntoIter<GroupIndex>,
+        nodes: hash_set::IntoIter<NodeId>,
+    },
+}
+
+impl Remains {
+    fn len(&self) -> usize {
+        match self {
+            Remains::Queued(_, items) => items.len(),
+            Remains::Inflight(items) => items.len(),
+            Remains::Bodies(bodies) => bodies.len(),
+            Remains::Received(_, ids) => ids.len(),
+            Remains::Subscribed { groups, nodes, .. } => groups.len() + nodes.len(),
+        }
+    }
+}
+
 impl Graveyard {
+    /// Places in which there is no session any more.
+    pub fn ghosts(&self) -> usize {
+        self.ghosts
+    }
+
+    /// Subscriptions that lead to ghosts.
+    #[cfg(test)]
+    pub fn subscriptions(&self) -> usize {
+        let subscribed = |remains: &&Remains| matches!(remains, Remains::Subscribed { .. });
+        self.all.iter().filter(subscribed).map(Remains::len).sum()
+    }
+
     /// The stored messages whose rows are still to be removed.
+    #[cfg(test)]
     pub fn stored(&self) -> impl Iterator<Item = super::record::Seq> {
-        let items = self.0.iter().flat_map(|(_, items)| items);
+        let items = self.all.iter().flat_map(|remains| match remains {
+            Remains::Queued(_, items) => items.iter().collect(),
+            Remains::Inflight(items) => items.iter().map(|(_, item)| item).collect(),
+            _ => Vec::new(),
+        });
         items.filter(|item| item.is_stored()).map(|item| item.seq)
     }
 }
@@ -70,19 +135,19 @@ impl Broker {
             self.by_user.remove(user);
         }
         session.disconnected_at = Some(self.now.unix);
-        self.member_disconnected(index);
-        if self.sessions[index.0 as usize].expiry > 0 {
-            self.queue_replays(index);
-        }
-        let session = &mut self.sessions[index.0 as usize];
-        session.outgoing.disconnected();
-        session.queue.end_live();
-        self.hot_bytes -= session.queue.cool();
-        self.start_will(index);
-        let session = &self.sessions[index.0 as usize];
+        self.connected -= 1;
         if session.expiry == 0 {
             return self.end_session(index);
         }
+        self.member_disconnected(index);
+        self.queue_replays(index);
+        let session = &mut self.sessions[index.0 as usize];
+        let bodies = session.outgoing.disconnected();
+        session.queue.end_live();
+        self.hot_bytes -= session.queue.cool();
+        self.bury_soon(Remains::Bodies(bodies));
+        self.start_will(index);
+        let session = &self.sessions[index.0 as usize];
         if session.stored {
             let (key, record) = (session.key(), session.record());
             self.write(Write::PutSession(key, record));
@@ -92,46 +157,37 @@ impl Broker {
 
     /// Ends a session that has no connection: its will is published \[MQTT-3.1.2-8\], and everything else is forgotten.
     pub(super) fn end_session(&mut self, index: SessionIndex) {
+        let groups = self.sessions[index.0 as usize].groups.clone();
+        self.take_back(&groups, index);
         self.publish_will(index);
-        let (durable, key) = {
-            let session = &self.sessions[index.0 as usize];
-            (session.durable, session.key())
-        };
-        for group in self.sessions[index.0 as usize].groups.clone() {
-            let name = self.groups[group.0 as usize].name.clone();
-            self.take_back(group, index);
-            self.leave_group(group, index);
-            if durable {
-                self.write(Write::RemoveSubscription(key, name));
-            }
-        }
-        for node in std::mem::take(&mut self.sessions[index.0 as usize].subscriptions) {
-            if durable {
-                let filter = self.tree.filter(node).into();
-                self.write(Write::RemoveSubscription(key, filter));
-            }
-            self.tree.unsubscribe(node, index);
-        }
         self.end_spreads(index);
-        let mut session = self.sessions.remove(index.0 as usize);
+        let place = &mut self.sessions[index.0 as usize];
+        let ghost = Session::ghost(place.durable);
+        let mut session = std::mem::replace(place, ghost);
         self.by_client.remove(&session.client_id);
-        for (packet_id, received) in session.received {
-            if received.level != Durability::Memory {
-                self.write(Write::RemoveReceived(key, packet_id));
-            }
-        }
-        for inflight in session.outgoing.extract(|_| true) {
-            if inflight.group.is_some()
-                && inflight.item.qos == QoS::ExactlyOnce
-                && !inflight.released
-            {
-                self.counters.dropped_shared_incomplete += 1;
-            }
-            self.forget(&inflight.item, inflight.queue);
-        }
+        self.graveyard.ghosts += 1;
+        let key = session.key();
+        self.bury_soon(Remains::Subscribed {
+            place: index,
+            key,
+            groups: groups.into_iter(),
+            nodes: session.subscriptions.into_iter(),
+        });
+        let received = session.received.into_iter();
+        let received = received.filter(|(_, it)| it.level != Durability::Memory);
+        let received: Vec<PacketId> = received.map(|(packet_id, _)| packet_id).collect();
+        self.bury_soon(Remains::Received(key, received.into_iter()));
         for write in session.outgoing.end(key) {
             self.write(write);
         }
+        let mut inflight = VecDeque::with_capacity(session.outgoing.len());
+        for it in session.outgoing.into_all() {
+            if it.group.is_some() && it.item.qos == QoS::ExactlyOnce && !it.released {
+                self.counters.dropped_shared_incomplete += 1;
+            }
+            inflight.push_back((it.queue, it.item));
+        }
+        self.bury_soon(Remains::Inflight(inflight));
         self.discard_queue(session.queue);
         if self.bridge_records.remove(&key).is_some() && session.stored {
             self.write(Write::RemoveBridge(key));
@@ -143,36 +199,118 @@ impl Broker {
 
     /// Forgets all messages of a queue.
     pub(super) fn discard_queue(&mut self, mut queue: Queue) {
+        self.queued -= queue.len() as u64;
         self.queued_bytes -= queue.bytes();
         self.hot_bytes -= queue.hot_bytes();
         let items = queue.drain();
-        self.bury_soon(queue.key, items);
+        self.bury_queued(queue.key, items);
     }
 
     /// Forgets messages that were taken out of a queue.
-    pub(super) fn bury_soon(&mut self, key: QueueKey, items: VecDeque<Queued>) {
-        if items.iter().any(Queued::is_stored) {
-            if self.graveyard.0.is_empty() {
-                self.timers.set(self.now.uptime, Timer::Bury);
-            }
-            self.graveyard.0.push_back((key, items));
+    pub(super) fn bury_queued(&mut self, key: QueueKey, items: VecDeque<Queued>) {
+        self.bury_soon(Remains::Queued(key, items));
+    }
+
+    /// Removes what is left, at once if that is little.
+    fn bury_soon(&mut self, mut remains: Remains) {
+        let most = remains.len();
+        if most <= AT_ONCE {
+            self.bury_some(&mut remains, most);
+            return;
+        }
+        self.graveyard.all.push_back(remains);
+        self.watch_graveyard(0);
+        if self.graveyard.all.len() > MOST {
+            self.bury_step();
         }
     }
 
-    /// Removes some rows of ended queues.
+    fn watch_graveyard(&mut self, ms: u64) {
+        let is_watched = &mut self.graveyard.is_watched;
+        if !self.graveyard.all.is_empty() && !std::mem::replace(is_watched, true) {
+            self.timers.set(self.now.uptime + ms, Timer::Bury);
+        }
+    }
+
+    /// Removes some of what is left, unless the disk is behind.
     pub(super) fn bury(&mut self) {
-        let mut left = BURY_STEP;
-        while let Some((key, mut items)) = self.graveyard.0.pop_front() {
-            let step = items.len().min(left);
-            left -= step;
-            for item in items.drain(..step) {
-                self.forget(&item, key);
-            }
-            if !items.is_empty() {
-                self.graveyard.0.push_front((key, items));
-                self.timers.set(self.now.uptime + BURY_MS, Timer::Bury);
-                return;
+        self.graveyard.is_watched = false;
+        if !self.is_congested() {
+            self.bury_step();
+        }
+        self.watch_graveyard(STEP_MS);
+    }
+
+    fn bury_step(&mut self) {
+        let mut left = STEP;
+        while left > 0
+            && let Some(mut remains) = self.graveyard.all.pop_front()
+        {
+            left -= self.bury_some(&mut remains, left);
+            if remains.len() > 0 {
+                self.graveyard.all.push_front(remains);
             }
         }
+    }
+
+    /// Removes so much of what is left at most; how much that was.
+    fn bury_some(&mut self, remains: &mut Remains, most: usize) -> usize {
+        let count = remains.len().min(most);
+        match remains {
+            Remains::Queued(key, items) => {
+                for item in items.drain(..count) {
+                    self.forget(&item, *key);
+                }
+            }
+            Remains::Inflight(items) => {
+                for (queue, item) in items.drain(..count) {
+                    self.forget(&item, queue);
+                }
+            }
+            Remains::Bodies(bodies) => bodies.truncate(bodies.len() - count),
+            Remains::Received(key, ids) => {
+                for packet_id in ids.take(count) {
+                    self.write(Write::RemoveReceived(*key, packet_id));
+                }
+            }
+            Remains::Subscribed {
+                place,
+                key,
+                groups,
+                nodes,
+            } => {
+                let of_groups = groups.len().min(count);
+                for group in groups.take(of_groups) {
+                    self.end_membership(group, *place, *key);
+                }
+                for node in nodes.take(count - of_groups) {
+                    self.end_subscription(node, *place, *key);
+                }
+                if groups.len() + nodes.len() == 0 {
+                    self.sessions.remove(place.0 as usize);
+                    self.graveyard.ghosts -= 1;
+                }
+            }
+        }
+        self.work += count as u64 * OPERATION;
+        count
+    }
+
+    fn end_membership(&mut self, group: GroupIndex, place: SessionIndex, key: QueueKey) {
+        if self.sessions[place.0 as usize].durable {
+            let name = self.groups[group.0 as usize].name.clone();
+            self.write(Write::RemoveSubscription(key, name));
+        }
+        self.leave_group(group, place);
+        self.subscriptions -= 1;
+    }
+
+    fn end_subscription(&mut self, node: NodeId, place: SessionIndex, key: QueueKey) {
+        if self.sessions[place.0 as usize].durable {
+            let filter = self.tree.filter(node).into();
+            self.write(Write::RemoveSubscription(key, filter));
+        }
+        self.tree.unsubscribe(node, place);
+        self.subscriptions -= 1;
     }
 }

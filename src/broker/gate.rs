@@ -236,9 +236,9 @@ impl Outbox {
         self.bytes.len()
     }
 
-    /// Whether a packet waits for the disk.
-    pub fn is_holding(&self) -> bool {
-        !self.holds.is_empty()
+    /// What the first packet waits for that waits for the disk.
+    pub fn holds_for(&self) -> Option<Stamp> {
+        self.holds.front().map(|hold| hold.stamp)
     }
 
     /// Acknowledgements of incoming messages that wait for the disk.

@@ -38,6 +38,7 @@ mod publish;
 mod queue;
 mod quota;
 pub mod record;
+mod release;
 mod repetition;
 mod restore;
 mod retained;
@@ -49,9 +50,10 @@ mod subscribe;
 mod sys;
 mod timer;
 mod tree;
+mod walk;
 mod will;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -80,7 +82,7 @@ use connection::{Connection, State};
 pub(crate) use gate::Arrow;
 use gate::{Gate, Stamp};
 use quota::Tally;
-use record::{Batch, BatchId, BridgeRecord, Durability, DurabilityRules, QueueKey, Seq, Write};
+use record::{Batch, BridgeRecord, Durability, DurabilityRules, QueueKey, Seq, Write};
 use repetition::MessageIds;
 use retained::Retained;
 use route::Routes;
@@ -88,11 +90,14 @@ use session::Session;
 use shared::Group;
 use timer::{Timer, Timers};
 use tree::Tree;
+use walk::Walk;
 
 /// Bytes that may wait for a connection when `max_outgoing_bytes_total` is reached: whoever takes what it is sent goes on.
 const OUTGOING_SHARE: usize = 4096;
 /// What a packet costs, in the measure of [`Broker::work`].
 const PACKET: u64 = 32;
+/// What a timer, or the removal of a row or a subscription, costs in that measure.
+const OPERATION: u64 = 4;
 
 /// Names a connection, from [`Broker::accept`] until [`Broker::lost`]; then another connection may get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -177,6 +182,12 @@ pub struct Broker {
     next_key: u64,
     next_serial: u64,
     assigned_ids: u64,
+    /// Clients connected.
+    connected: u64,
+    /// Subscriptions of all sessions, shared ones included.
+    subscriptions: u64,
+    /// Messages in all queues.
+    queued: u64,
     queued_bytes: u64,
     hot_bytes: u64,
     /// Bytes that wait to be written to all connections, those included that are being written.
@@ -187,16 +198,14 @@ pub struct Broker {
     timers: Timers,
     counters: Counters,
     touched: Vec<ConnectionId>,
-    holding: Vec<ConnectionId>,
-    paused: Vec<ConnectionId>,
+    waiting: release::Waiting,
     fetches: Vec<Fetch>,
-    /// Sessions and groups whose next message is neither in memory nor durable: they go on after the next commit.
-    starved: BTreeSet<SessionIndex>,
     /// Sessions whose rows of messages on their way have changed since the last batch was taken.
-    changed: Vec<SessionIndex>,
+    changed: VecDeque<SessionIndex>,
     spreads: spread::Spreads,
     work: u64,
     graveyard: end::Graveyard,
+    walks: walk::Walks,
     sweep: (usize, usize),
     sys: sys::Sys,
     bridges: BTreeMap<Box<str>, bridge::BridgeState>,
@@ -239,6 +248,9 @@ impl Broker {
             next_key: 1,
             next_serial: 1,
             assigned_ids: 0,
+            connected: 0,
+            subscriptions: 0,
+            queued: 0,
             queued_bytes: 0,
             hot_bytes: 0,
             outgoing_bytes: 0,
@@ -247,14 +259,13 @@ impl Broker {
             timers: Timers::default(),
             counters: Counters::default(),
             touched: Vec::new(),
-            holding: Vec::new(),
-            paused: Vec::new(),
+            waiting: release::Waiting::default(),
             fetches: Vec::new(),
-            starved: BTreeSet::new(),
-            changed: Vec::new(),
+            changed: VecDeque::new(),
             spreads: spread::Spreads::default(),
             work: 0,
             graveyard: end::Graveyard::default(),
+            walks: walk::Walks::default(),
             sweep: (0, 0),
             sys: sys::Sys::new(now),
             bridges: BTreeMap::new(),
@@ -397,13 +408,6 @@ impl Broker {
         }
     }
 
-    /// All of a batch has been handed to the operating system.
-    pub fn written(&mut self, batch: BatchId, now: Now) {
-        self.now = now;
-        self.gate.written(batch);
-        self.release_outboxes();
-    }
-
     /// Says how many bytes of messages the store can still take, those included that wait to be committed. Beyond it, messages that must be
     /// stored are refused.
     pub fn set_room(&mut self, bytes: u64) {
@@ -413,39 +417,6 @@ impl Broker {
     /// Whether the store can take more messages.
     fn has_room(&self) -> bool {
         (self.gate.pending_bytes() as u64) < self.room
-    }
-
-    /// All of a batch is on disk.
-    pub fn durable(&mut self, batch: BatchId, now: Now) {
-        self.now = now;
-        self.counters.commits += 1;
-        self.gate.durable(batch);
-        self.release_outboxes();
-        for session in std::mem::take(&mut self.starved) {
-            self.touch_session(session);
-        }
-        self.resume_reading();
-    }
-
-    fn release_outboxes(&mut self) {
-        let mut holding = std::mem::take(&mut self.holding);
-        holding.retain(|id| {
-            let Some(connection) = self
-                .connections
-                .get_mut(id.0 as usize)
-                .filter(|connection| connection.holding)
-            else {
-                return false;
-            };
-            if connection.outbox.release(&self.gate) {
-                connection.holding = connection.outbox.is_holding();
-                let holding = connection.holding;
-                self.touch(*id);
-                return holding;
-            }
-            true
-        });
-        self.holding.append(&mut holding);
     }
 
     /// The batch that should be committed now, if there is one. The one taken before must be durable.
@@ -480,6 +451,7 @@ impl Broker {
     /// been written, until it adds nothing.
     pub fn take_output(&mut self, id: ConnectionId, out: &mut Vec<u8>, now: Now) -> Output {
         self.now = now;
+        self.connections[id.0 as usize].goes_on = false;
         if let Some(session) = self.connections[id.0 as usize].session {
             self.pump(id, session);
         }
@@ -499,26 +471,7 @@ impl Broker {
     pub fn shut_down(&mut self, now: Now) {
         self.now = now;
         self.shutting_down = true;
-        let ids: Vec<ConnectionId> = self
-            .connections
-            .iter()
-            .map(|(id, _)| ConnectionId(id as u32))
-            .collect();
-        self.dismiss(ids, ReasonCode::ServerShuttingDown, None);
-    }
-
-    /// Ends connections from this side, however far they have come.
-    fn dismiss(&mut self, ids: Vec<ConnectionId>, reason: ReasonCode, what: Option<&str>) {
-        for id in ids {
-            match self.connections[id.0 as usize].state {
-                State::New => {
-                    self.connections[id.0 as usize].state = State::Closing;
-                    self.touch(id);
-                }
-                State::Open => self.disconnect(id, reason, what),
-                State::Closing => {}
-            }
-        }
+        self.begin_walk(Walk::ShutDown);
     }
 
     /// Makes everything commit that was written, whether somebody waits for it or not.
@@ -546,6 +499,12 @@ impl Broker {
     pub fn is_closing(&self, id: ConnectionId) -> bool {
         let connection = self.connections.get(id.0 as usize);
         connection.is_some_and(|connection| connection.state == State::Closing)
+    }
+
+    /// Whether [`Broker::take_output`] did not do all there was to do: who has called it is to come again, when others have had their turn.
+    pub fn goes_on(&self, id: ConnectionId) -> bool {
+        let connection = self.connections.get(id.0 as usize);
+        connection.is_some_and(|connection| connection.goes_on)
     }
 
     /// The limits it keeps.
@@ -592,6 +551,12 @@ impl Broker {
         }
     }
 
+    /// There is more for a connection than was done at once: its own task has to come back as well.
+    fn go_on(&mut self, id: ConnectionId) {
+        self.connections[id.0 as usize].goes_on = true;
+        self.touch(id);
+    }
+
     fn touch_session(&mut self, session: SessionIndex) {
         if let Some(id) = self
             .sessions
@@ -622,9 +587,11 @@ impl Broker {
     fn pushed(&mut self, id: ConnectionId) {
         self.count_outgoing(id);
         let connection = &mut self.connections[id.0 as usize];
-        if connection.outbox.is_holding() && !connection.holding {
+        if !connection.holding
+            && let Some(stamp) = connection.outbox.holds_for()
+        {
             connection.holding = true;
-            self.holding.push(id);
+            self.waiting.hold(id, stamp);
         }
         self.touch(id);
     }

@@ -210,7 +210,12 @@ impl Queue {
         first.or_else(|| self.live.items.front())
     }
 
-    /// The message at a place; 0 is the first. A session's queue has holes: `None` for one.
+    /// How many places there are, holes included.
+    pub fn places(&self) -> usize {
+        self.backlog.items.len() + self.live.items.len()
+    }
+
+    /// The message at a place; 0 is the first. `None` for a hole.
     pub fn get(&self, at: usize) -> Option<&Queued> {
         let item = match at.checked_sub(self.backlog.items.len()) {
             None => self.backlog.items.get(at),
@@ -335,12 +340,12 @@ impl Queue {
         Some(item)
     }
 
-    /// Takes out all messages.
+    /// Takes out all messages, and holes between them: nothing is stored of one.
     pub fn drain(&mut self) -> VecDeque<Queued> {
         self.bytes = 0;
         self.hot_bytes = 0;
         self.end_live();
-        self.backlog.close_holes();
+        self.backlog.holes = 0;
         std::mem::take(&mut self.backlog.items)
     }
 
@@ -378,12 +383,6 @@ impl Queue {
             Some(at) => at,
             None => self.backlog.items.len() + self.live.find(seq).unwrap_or(0),
         }
-    }
-
-    /// Leaves no holes.
-    pub fn close_holes(&mut self) {
-        self.backlog.close_holes();
-        self.live.close_holes();
     }
 
     /// The stored messages without a body among the first ones of each lane, up to a number and a sum of bytes (always one).

@@ -10,6 +10,7 @@ use hashbrown::{Equivalent, HashMap};
 
 use super::access::Identity;
 use super::connection::Connection;
+use super::release::SLICE;
 use super::timer::Timer;
 use super::{Broker, ConnectionId};
 use crate::clock::Now;
@@ -109,7 +110,7 @@ impl Broker {
         let connection = &mut self.connections[id.0 as usize];
         if paused && !std::mem::replace(&mut connection.paused, true) {
             self.counters.reading_paused += 1;
-            self.paused.push(id);
+            self.waiting.paused.push_back(id);
         }
         paused
             || connection.outbox.len() > self.settings.limits.max_outgoing_bytes
@@ -117,24 +118,29 @@ impl Broker {
     }
 
     /// Whether so many writes wait for the disk that nothing more should be read.
-    fn is_congested(&self) -> bool {
+    pub(super) fn is_congested(&self) -> bool {
         self.gate.pending_bytes() > self.settings.limits.max_pending_write_bytes
     }
 
-    /// Reads again from those it has paused for which there is no reason any more.
-    pub(super) fn resume_reading(&mut self) {
-        if self.paused.is_empty() || self.is_congested() {
-            return;
+    /// Reads again from those it has paused for which there is no reason any more; it looks at some of them. Whether there may be more.
+    pub(super) fn resume_reading(&mut self) -> bool {
+        if self.waiting.paused.is_empty() || self.is_congested() {
+            return false;
         }
-        for id in std::mem::take(&mut self.paused) {
+        let count = self.waiting.paused.len();
+        for _ in 0..count.min(SLICE) {
+            let Some(id) = self.waiting.paused.pop_front() else {
+                break;
+            };
             if self.is_spreading_much(id) {
-                self.paused.push(id);
+                self.waiting.paused.push_back(id);
             } else if let Some(connection) = self.connections.get_mut(id.0 as usize) {
                 connection.paused = false;
                 connection.last_received = self.now.uptime;
                 self.touch(id);
             }
         }
+        count > SLICE
     }
 
     /// The rates that hold for a connection, in and out.

@@ -186,6 +186,7 @@ impl Broker {
             Owner::Group(group) => (&mut self.groups[group.0 as usize].queue, Some(item)),
         };
         if let Some(item) = waiting {
+            self.queued += 1;
             self.queued_bytes += u64::from(item.size);
             queue.insert(item);
         }
@@ -272,7 +273,7 @@ impl Broker {
             if let Some(Owner::Session(index)) = restoring.owners.get(key) {
                 let outgoing = &mut self.sessions[index.0 as usize].outgoing;
                 if outgoing.change(Block::of(note.packet_id), true) {
-                    self.changed.push(*index);
+                    self.changed.push_back(*index);
                 }
             }
         }

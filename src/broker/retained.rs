@@ -251,7 +251,7 @@ impl Broker {
             }
         }
         if looked == SLICE {
-            self.touch(id);
+            self.go_on(id);
         }
     }
 
@@ -381,8 +381,8 @@ impl Broker {
         }
     }
 
-    /// Removes expired messages among the next `count`.
-    pub(super) fn sweep_retained(&mut self, count: usize) {
+    /// Removes expired messages among the next `count`; whether those were the last ones.
+    pub(super) fn sweep_retained(&mut self, count: usize) -> bool {
         let unix = self.now.unix;
         let after = self.retained.sweep_after.take();
         let start = after
@@ -410,5 +410,6 @@ impl Broker {
                 self.write(Write::RemoveRetained(message.topic().into()));
             }
         }
+        looked < count
     }
 }

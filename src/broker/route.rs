@@ -303,6 +303,11 @@ impl Broker {
                 last.ids.add(subscriber.id); // [MQTT-3.3.4-3, MQTT-3.3.4-4]
             }
         }
+        if self.graveyard.ghosts() > 0 {
+            let sessions = &self.sessions;
+            let is_ghost = |it: &Receiver| sessions[it.subscriber.session.0 as usize].is_ghost;
+            routes.receivers.retain(|receiver| !is_ghost(receiver));
+        }
         if self.restricted {
             routes
                 .receivers
@@ -414,6 +419,7 @@ impl Broker {
         offer: &mut Offer<'_>,
     ) {
         let size = u64::from(item.size);
+        self.queued += 1;
         self.queued_bytes += size;
         if item.is_stored() {
             offer.stored += 1;

@@ -49,6 +49,8 @@ pub(super) struct Session {
     pub received: HashMap<PacketId, Received, FxBuildHasher>,
     /// Retained messages still to be sent for new subscriptions.
     pub replays: VecDeque<Replay>,
+    /// It has ended: this only holds its place until no subscription leads here any more.
+    pub is_ghost: bool,
 }
 
 /// A QoS 2 message the client has published and not released.
@@ -90,6 +92,16 @@ impl Session {
             backlog: None,
             received: HashMap::default(),
             replays: VecDeque::new(),
+            is_ghost: false,
+        }
+    }
+
+    /// What stands in the place of a session that has ended. Nothing finds it by its key.
+    pub fn ghost(durable: bool) -> Session {
+        Session {
+            durable,
+            is_ghost: true,
+            ..Session::new(QueueKey(0), "".into(), ProtocolVersion::V5)
         }
     }
 
@@ -422,21 +434,45 @@ impl Outgoing {
         }
     }
 
-    /// The connection has ended: nothing is on the wire, and all must be sent again, in the original order. Bodies that the store has are let go.
-    pub fn disconnected(&mut self) {
+    /// The connection has ended: nothing is on the wire, and all must be sent again, in the original order. Returned are the bodies that the store
+    /// has: they are let go.
+    pub fn disconnected(&mut self) -> Vec<Message> {
         self.on_wire = 0;
         self.fetching = false;
-        let mut order: Vec<((Seq, u64), PacketId)> = Vec::with_capacity(self.inflight.len());
-        for (id, inflight) in &mut self.inflight {
+        self.resend = self.in_order(|_| true).into();
+        let mut bodies = Vec::new();
+        for inflight in self.inflight.values_mut() {
             inflight.on_wire = false;
             inflight.item.dup = true;
             if inflight.item.is_stored() {
-                inflight.item.body = None;
+                bodies.extend(inflight.item.body.take());
             }
-            order.push((inflight.order, *id));
         }
-        order.sort_unstable();
-        self.resend = order.into_iter().map(|(_, id)| id).collect();
+        bodies
+    }
+
+    /// The messages for which `which` holds, in the order they were sent.
+    fn in_order(&self, which: impl Fn(&Inflight) -> bool) -> Vec<PacketId> {
+        let mut order: Vec<((Seq, u64), PacketId)> = Vec::new();
+        let mut look = |id: PacketId, inflight: &Inflight| {
+            if which(inflight) {
+                order.push((inflight.order, id));
+            }
+        };
+        if self.inflight.len() > usize::from(u16::MAX / 8) {
+            // Identifiers are given one after the other: this is nearly the order already, and that is sorted far faster.
+            let mut id = self.last_id.unwrap_or(PacketId::FIRST);
+            for _ in 0..u16::MAX {
+                id = id.next();
+                if let Some(inflight) = self.inflight.get(&id) {
+                    look(id, inflight);
+                }
+            }
+        } else {
+            self.inflight.iter().for_each(|(id, it)| look(*id, it));
+        }
+        order.sort();
+        order.into_iter().map(|(_, id)| id).collect()
     }
 
     /// Puts bodies that were read from the store into the messages to be sent again. Returns those whose body is not in the store.
@@ -459,6 +495,11 @@ impl Outgoing {
         missing
     }
 
+    /// The messages that are not acknowledged completely, in no order.
+    pub fn into_all(self) -> impl Iterator<Item = Inflight> {
+        self.inflight.into_values()
+    }
+
     /// All messages on their way.
     #[cfg(test)]
     pub fn all(&self) -> impl Iterator<Item = &Inflight> {
@@ -477,14 +518,7 @@ impl Outgoing {
 
     /// Takes out the messages for which `which` holds, in the order they were sent.
     pub fn extract(&mut self, which: impl Fn(&Inflight) -> bool) -> Vec<Inflight> {
-        let ids: Vec<PacketId> = self
-            .inflight
-            .iter()
-            .filter(|(_, inflight)| which(inflight))
-            .map(|(id, _)| *id)
-            .collect();
-        let mut out: Vec<Inflight> = ids.into_iter().filter_map(|id| self.remove(id)).collect();
-        out.sort_unstable_by_key(|inflight| inflight.order);
-        out
+        let ids = self.in_order(which).into_iter();
+        ids.filter_map(|id| self.remove(id)).collect()
     }
 }

@@ -219,8 +219,11 @@ impl Broker {
     /// the group may read is dropped. `None` if there is none among those that could be in memory.
     fn first_readable(&mut self, index: GroupIndex, session: SessionIndex) -> Option<usize> {
         let mut at = 0;
-        while at < HOT_MESSAGES {
-            let item = self.groups[index.0 as usize].queue.get(at)?;
+        while at < HOT_MESSAGES.min(self.groups[index.0 as usize].queue.places()) {
+            let Some(item) = self.groups[index.0 as usize].queue.get(at) else {
+                at += 1;
+                continue;
+            };
             let Some(body) = item.body.clone() else {
                 return Some(at);
             };
@@ -257,13 +260,16 @@ impl Broker {
         })
     }
 
-    /// Sends a member what waits in its groups, as far as its window allows.
-    pub(super) fn pump_groups(&mut self, session: SessionIndex) {
+    /// Sends a member what waits in its groups, as far as its window allows, and `left` messages at most.
+    pub(super) fn pump_groups(&mut self, session: SessionIndex, left: &mut usize) {
         for at in 0..self.sessions[session.0 as usize].groups.len() {
             let index = self.sessions[session.0 as usize].groups[at];
-            while !self.groups[index.0 as usize].queue.is_empty()
+            while *left > 0
+                && !self.groups[index.0 as usize].queue.is_empty()
                 && self.send_from_group(index, session)
-            {}
+            {
+                *left -= 1;
+            }
         }
     }
 
@@ -323,13 +329,16 @@ impl Broker {
 
     /// A member's connection has ended: what it was sent goes to another member, if one is there. Otherwise it waits for the client.
     pub(super) fn member_disconnected(&mut self, session: SessionIndex) {
-        for index in self.sessions[session.0 as usize].groups.clone() {
-            if self.any_connected(&self.groups[index.0 as usize].members) {
-                self.take_back(index, session);
-                self.wake_members(index);
-            } else {
-                self.cool_unless_wanted(Owner::Group(index));
-            }
+        let groups = self.sessions[session.0 as usize].groups.clone();
+        let (others, alone): (Vec<GroupIndex>, Vec<GroupIndex>) = groups
+            .into_iter()
+            .partition(|index| self.any_connected(&self.groups[index.0 as usize].members));
+        self.take_back(&others, session);
+        for index in others {
+            self.wake_members(index);
+        }
+        for index in alone {
+            self.cool_unless_wanted(Owner::Group(index));
         }
     }
 
@@ -340,7 +349,7 @@ impl Broker {
                 .connection
                 .is_none()
             {
-                self.take_back(index, member.session);
+                self.take_back(&[index], member.session);
             }
         }
     }
@@ -367,20 +376,31 @@ impl Broker {
         }
     }
 
-    /// Puts what a member was sent at QoS 1 and has not acknowledged back into the group's queue, where its row still is.
-    pub(super) fn take_back(&mut self, index: GroupIndex, session: SessionIndex) {
+    /// Puts what a member was sent at QoS 1 and has not acknowledged back into the queues of these groups, where its rows still are.
+    pub(super) fn take_back(&mut self, groups: &[GroupIndex], session: SessionIndex) {
         let outgoing = &mut self.sessions[session.0 as usize].outgoing;
+        if groups.is_empty() || outgoing.len() == 0 {
+            return;
+        }
+        let mut groups = groups.to_vec();
+        groups.sort_unstable();
         let taken = outgoing.extract(|inflight| {
-            inflight.group == Some(index) && inflight.item.qos == QoS::AtLeastOnce
+            let is_theirs = |group| groups.binary_search(&group).is_ok();
+            inflight.item.qos == QoS::AtLeastOnce && inflight.group.is_some_and(is_theirs)
         });
-        let queue = &mut self.groups[index.0 as usize].queue;
-        for inflight in taken {
+        // The youngest first: so each is put before all that wait.
+        for inflight in taken.into_iter().rev() {
+            let Some(index) = inflight.group else {
+                continue;
+            };
+            let queue = &mut self.groups[index.0 as usize].queue;
             let mut item: Queued = inflight.item;
             item.ids = SubscriptionIds::NONE;
             item.dup = false;
             if let Some(body) = &item.body {
                 (item.qos, item.retain) = (body.qos(), body.retain());
             }
+            self.queued += 1;
             self.queued_bytes += u64::from(item.size);
             let hot = queue.hot_bytes();
             queue.insert(item);
@@ -404,8 +424,9 @@ impl Broker {
 
     /// Lets the members of a group look at its queue after the next commit.
     pub(super) fn starve_members(&mut self, index: GroupIndex) {
-        let members = self.groups[index.0 as usize].members.iter();
-        self.starved.extend(members.map(|member| member.session));
+        for member in &self.groups[index.0 as usize].members {
+            self.waiting.starve(member.session);
+        }
     }
 }
 

@@ -125,14 +125,16 @@ impl Broker {
         filter: &Filter<'_>,
         subscriber: Subscriber,
     ) -> bool {
-        match filter.share {
+        let new = match filter.share {
             Some(_) => self.join_group(text, filter, subscriber).is_none(),
             None => {
                 let (node, old) = self.tree.subscribe(filter.filter, subscriber);
                 self.sessions[session.0 as usize].subscriptions.insert(node);
                 old.is_none()
             }
-        }
+        };
+        self.subscriptions += u64::from(new);
+        new
     }
 
     /// \[MQTT-3.10.4-4\]: UNSUBACK even if nothing was removed. What is under way or queued is still delivered.
@@ -190,6 +192,7 @@ impl Broker {
         if !removed {
             return ReasonCode::NoSubscriptionExisted;
         }
+        self.subscriptions -= 1;
         let state = &self.sessions[session.0 as usize];
         if state.durable {
             let key = state.key();

@@ -41,27 +41,23 @@ pub struct Gauges {
 }
 
 impl Broker {
-    /// What is measured now. Looks at every session: call it every few seconds at most.
+    /// What is measured now.
     pub fn gauges(&self) -> Gauges {
-        let mut gauges = Gauges {
-            sessions: self.sessions.len() as u64,
+        Gauges {
+            connected: self.connected,
+            sessions: self.session_count() as u64,
+            subscriptions: self.subscriptions,
             retained: self.retained.len() as u64,
             retained_bytes: self.retained.bytes(),
+            queued: self.queued,
             queued_bytes: self.queued_bytes,
             pending_write_bytes: self.gate.pending_bytes() as u64,
-            queued: self
-                .groups
-                .iter()
-                .map(|(_, group)| group.queue.len() as u64)
-                .sum(),
-            ..Gauges::default()
-        };
-        for (_, session) in &self.sessions {
-            gauges.connected += u64::from(session.connection.is_some());
-            gauges.subscriptions += (session.subscriptions.len() + session.groups.len()) as u64;
-            gauges.queued += session.queue.len() as u64;
         }
-        gauges
+    }
+
+    /// Sessions, connected or not.
+    pub(super) fn session_count(&self) -> usize {
+        self.sessions.len() - self.graveyard.ghosts()
     }
 
     /// Publishes what has changed.

@@ -5,16 +5,23 @@ use std::collections::BinaryHeap;
 
 use super::connection::State;
 use super::record::QueueKey;
-use super::{Broker, ConnectionId, SessionIndex};
+use super::{Broker, ConnectionId, OPERATION, SessionIndex};
 use crate::clock::Now;
 use crate::wire::ReasonCode;
 
 /// How often expired messages are looked for, in milliseconds.
 pub(super) const SWEEP_MS: u64 = 1000;
+/// The same while there are more messages or queues than are looked at in one go.
+const LONG_SWEEP_MS: u64 = 250;
+/// How many queues, messages in them, and retained messages are looked at in one go.
+const SWEEP_STEP: usize = 4096;
 
 /// The longest a timer is set for, in milliseconds; what is further off is set again when that has passed. So what became of a connection or a
 /// session long ago does not stay in the heap, however far off its moment was.
 pub(super) const LONGEST_MS: u64 = 60_000;
+
+/// How much one tick does, in the measure of [`Broker::work`]: about two milliseconds' work. The rest follows a millisecond later.
+pub(super) const TICK_WORK: u64 = OPERATION * if cfg!(test) { 16 } else { 2048 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
@@ -30,8 +37,12 @@ pub(super) enum Timer {
     Replay(SessionIndex, QueueKey),
     /// The topics of messages that wait for a bridge are read.
     Topics(SessionIndex, QueueKey),
-    /// Rows of ended queues are removed.
+    /// More is removed of what has ended.
     Bury,
+    /// More of those go on who have waited for the disk.
+    Release,
+    /// A walk over all sessions or connections goes on.
+    Walk,
     /// More receivers of a message that is for very many get it.
     Spread,
     /// Expired messages are looked for.
@@ -41,26 +52,31 @@ pub(super) enum Timer {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Timers(BinaryHeap<Reverse<(u64, Timer)>>);
+pub(super) struct Timers {
+    heap: BinaryHeap<Reverse<(u64, Timer)>>,
+    /// More was due at the last tick than it could do: others have their turn until then, in milliseconds of uptime.
+    rest_until: u64,
+}
 
 impl Timers {
     /// Sets a timer, in milliseconds of uptime.
     pub fn set(&mut self, at: u64, timer: Timer) {
-        self.0.push(Reverse((at, timer)));
+        self.heap.push(Reverse((at, timer)));
     }
 
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.heap.len()
     }
 
     fn next(&self) -> Option<u64> {
-        self.0.peek().map(|Reverse((at, _))| *at)
+        let Reverse((at, _)) = self.heap.peek()?;
+        Some(self.rest_until.max(*at))
     }
 
     fn due(&mut self, uptime: u64) -> Option<Timer> {
-        self.0.peek().filter(|Reverse((at, _))| *at <= uptime)?;
-        self.0.pop().map(|Reverse((_, timer))| timer)
+        self.heap.peek().filter(|Reverse((at, _))| *at <= uptime)?;
+        self.heap.pop().map(|Reverse((_, timer))| timer)
     }
 }
 
@@ -73,10 +89,12 @@ impl Broker {
             .map_or(timer, |deadline| deadline.min(timer))
     }
 
-    /// Does what is due.
+    /// Does what is due. If that is very much, it does a part of it, and the next time-out comes at once.
     pub fn tick(&mut self, now: Now) {
         self.now = now;
+        let end = self.work + TICK_WORK;
         while let Some(timer) = self.timers.due(now.uptime) {
+            self.work += OPERATION;
             match timer {
                 Timer::Connect(id, serial) => self.check_connect(id, serial),
                 Timer::KeepAlive(id, serial) => self.check_keep_alive(id, serial),
@@ -85,16 +103,23 @@ impl Broker {
                 Timer::Replay(session, key) => self.check_replays(session, key),
                 Timer::Topics(session, key) => self.check_topics(session, key),
                 Timer::Bury => self.bury(),
+                Timer::Release => self.release_more(),
+                Timer::Walk => self.walk_on(),
                 Timer::Spread => self.spread_slice(),
                 Timer::Sweep => {
-                    self.sweep();
-                    self.timers.set(now.uptime + SWEEP_MS, Timer::Sweep);
+                    let all = self.sweep();
+                    let ms = if all { SWEEP_MS } else { LONG_SWEEP_MS };
+                    self.timers.set(now.uptime + ms, Timer::Sweep);
                 }
                 Timer::Sys => {
                     self.publish_sys();
                     self.timers
                         .set(now.uptime + self.settings.sys_interval_ms, Timer::Sys);
                 }
+            }
+            if self.work >= end {
+                self.timers.rest_until = now.uptime + 1;
+                return;
             }
         }
     }
@@ -189,17 +214,16 @@ impl Broker {
         }
     }
 
-    /// Removes expired messages from queues and retained messages, a bounded number a call, where the last call left off.
-    fn sweep(&mut self) {
-        const STEP: usize = 10_000;
+    /// Removes expired messages from queues and retained messages, a bounded number a call, where the last call left off; whether that was all.
+    fn sweep(&mut self) -> bool {
         let (mut at, start) = self.sweep;
         // Sessions and groups are looked at in the order of their places; a place past both begins again with the first.
         let sessions = self.sessions.capacity().min(u32::MAX as usize);
         let places = sessions + self.groups.capacity();
-        let mut budget = STEP;
+        let mut budget = SWEEP_STEP;
         let mut offset = start;
         let mut visited = 0;
-        while budget > 0 && visited <= places.min(STEP) {
+        while budget > 0 && visited <= places.min(SWEEP_STEP) {
             visited += 1;
             let queue = match at.checked_sub(sessions) {
                 None => self.sessions.get_mut(at).map(|session| &mut session.queue),
@@ -211,13 +235,11 @@ impl Broker {
                 let looked = queue.len().saturating_sub(offset).min(budget);
                 let expired;
                 (expired, next) = queue.sweep(offset, budget, self.now.unix);
-                if at >= sessions {
-                    queue.close_holes();
-                }
                 self.hot_bytes -= hot - queue.hot_bytes();
                 budget -= looked;
                 for item in expired {
                     self.count_expired((at < sessions).then_some(SessionIndex(at as u32)));
+                    self.queued -= 1;
                     self.queued_bytes -= u64::from(item.size);
                     self.forget(&item, key);
                 }
@@ -228,6 +250,6 @@ impl Broker {
             }
         }
         self.sweep = (at, offset);
-        self.sweep_retained(STEP);
+        self.sweep_retained(SWEEP_STEP) && budget > 0 && places <= SWEEP_STEP
     }
 }

@@ -82,21 +82,43 @@ struct Node {
     groups: Vec<GroupIndex>,
 }
 
-/// The subscribers of a node, sorted by session; most nodes have one.
+/// The subscribers of a node, sorted by session; most nodes have one. Many stand in runs, so that one who comes or goes moves few others.
 #[derive(Debug, Default)]
 enum Subscribers {
     #[default]
     None,
     One(Subscriber),
-    Many(Vec<Subscriber>),
+    Many(Vec<Vec<Subscriber>>),
 }
 
+/// The longest run of subscribers.
+const RUN: usize = if cfg!(test) { 8 } else { 1024 };
+
 impl Subscribers {
-    fn as_slice(&self) -> &[Subscriber] {
+    /// All of them, run by run; no run is empty.
+    fn runs(&self) -> impl Iterator<Item = &[Subscriber]> {
+        let (one, many): (&[Subscriber], &[Vec<Subscriber>]) = match self {
+            Subscribers::None => (&[], &[]),
+            Subscribers::One(one) => (std::slice::from_ref(one), &[]),
+            Subscribers::Many(many) => (&[], many),
+        };
+        let one = Some(one).filter(|one| !one.is_empty());
+        one.into_iter().chain(many.iter().map(Vec::as_slice))
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Subscribers::None)
+    }
+
+    fn find(&self, session: SessionIndex) -> Option<Subscriber> {
         match self {
-            Subscribers::None => &[],
-            Subscribers::One(one) => std::slice::from_ref(one),
-            Subscribers::Many(many) => many,
+            Subscribers::None => None,
+            Subscribers::One(one) => Some(*one).filter(|one| one.session == session),
+            Subscribers::Many(many) => {
+                let run = &many[run_of(many, session)];
+                let at = run.binary_search_by_key(&session, |subscriber| subscriber.session);
+                at.ok().map(|at| run[at])
+            }
         }
     }
 
@@ -112,14 +134,22 @@ impl Subscribers {
             Subscribers::One(one) => {
                 let mut many = vec![*one, new];
                 many.sort_unstable_by_key(|subscriber| subscriber.session);
-                *self = Subscribers::Many(many);
+                *self = Subscribers::Many(vec![many]);
                 None
             }
             Subscribers::Many(many) => {
-                match many.binary_search_by_key(&new.session, |subscriber| subscriber.session) {
-                    Ok(at) => Some(std::mem::replace(&mut many[at], new)),
+                let place = run_of(many, new.session);
+                let run = &mut many[place];
+                match run.binary_search_by_key(&new.session, |subscriber| subscriber.session) {
+                    Ok(at) => Some(std::mem::replace(&mut run[at], new)),
                     Err(at) => {
-                        many.insert(at, new);
+                        run.insert(at, new);
+                        if run.len() > RUN {
+                            // Mostly sessions are subscribed in their order: then runs get nearly full.
+                            let half = if at == RUN { at } else { RUN / 2 };
+                            let rest = run.split_off(half);
+                            many.insert(place + 1, rest);
+                        }
                         None
                     }
                 }
@@ -134,23 +164,33 @@ impl Subscribers {
                 true
             }
             Subscribers::Many(many) => {
-                match many.binary_search_by_key(&session, |subscriber| subscriber.session) {
-                    Ok(at) => {
-                        many.remove(at);
-                        match many.len() {
-                            0 => *self = Subscribers::None,
-                            1 => *self = Subscribers::One(many[0]),
-                            few if few < many.capacity() / 4 => many.shrink_to(few * 2),
-                            _ => {}
-                        }
-                        true
-                    }
-                    Err(_) => false,
+                let place = run_of(many, session);
+                let run = &mut many[place];
+                let at = run.binary_search_by_key(&session, |subscriber| subscriber.session);
+                let Ok(at) = at else { return false };
+                run.remove(at);
+                if run.len() < run.capacity() / 4 {
+                    run.shrink_to(run.len() * 2);
                 }
+                if run.is_empty() {
+                    many.remove(place);
+                }
+                match &many[..] {
+                    [] => *self = Subscribers::None,
+                    [run] if run.len() == 1 => *self = Subscribers::One(run[0]),
+                    _ => {}
+                }
+                true
             }
             _ => false,
         }
     }
+}
+
+/// The run in which a session stands, or would.
+fn run_of(many: &[Vec<Subscriber>], session: SessionIndex) -> usize {
+    let begun = many.partition_point(|run| run[0].session <= session);
+    begun.saturating_sub(1)
 }
 
 /// All subscriptions.
@@ -228,11 +268,7 @@ impl Tree {
 
     /// A session's subscription to a node's filter.
     pub fn subscriber(&self, node: NodeId, session: SessionIndex) -> Option<Subscriber> {
-        let subscribers = self.nodes[node.0 as usize].subscribers.as_slice();
-        let at = subscribers
-            .binary_search_by_key(&session, |subscriber| subscriber.session)
-            .ok()?;
-        Some(subscribers[at])
+        self.nodes[node.0 as usize].subscribers.find(session)
     }
 
     /// The filter of a node.
@@ -340,7 +376,7 @@ impl Tree {
     fn prune(&mut self, mut node: NodeId) {
         while node != ROOT {
             let at = &mut self.nodes[node.0 as usize];
-            if at.children > 0 || !at.groups.is_empty() || !at.subscribers.as_slice().is_empty() {
+            if at.children > 0 || !at.groups.is_empty() || !at.subscribers.is_empty() {
                 return;
             }
             at.groups = Vec::new();
@@ -363,9 +399,10 @@ struct Found<'a> {
 
 impl Found<'_> {
     fn take(&mut self, node: &Node) {
-        let subscribers = node.subscribers.as_slice();
-        self.filters += usize::from(!subscribers.is_empty());
-        self.subscribers.extend_from_slice(subscribers);
+        self.filters += usize::from(!node.subscribers.is_empty());
+        for run in node.subscribers.runs() {
+            self.subscribers.extend_from_slice(run);
+        }
         self.groups.extend_from_slice(&node.groups);
     }
 }
@@ -536,6 +573,38 @@ mod tests {
         );
         assert!(tree.subscriber(node, SessionIndex(51)).is_some());
         assert!(tree.subscriber(node, SessionIndex(50)).is_none());
+    }
+
+    #[test]
+    fn subscribers_that_come_and_go_are_those_of_a_plain_list() {
+        let mut state = 1_u64;
+        let mut below = |most: u32| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) as u32 % most
+        };
+        let mut tree = Tree::new(7);
+        let mut model = std::collections::BTreeSet::new();
+        for step in 0..20_000 {
+            let session = below(200);
+            if below(10) < if (step / 2000) % 2 == 0 { 7 } else { 2 } {
+                let (_, old) = tree.subscribe("t", subscriber(session));
+                assert_eq!(old.is_none(), model.insert(session));
+            } else if let Some(node) = tree.find("t") {
+                let gone = tree.unsubscribe(node, SessionIndex(session));
+                assert_eq!(gone, model.remove(&session));
+            }
+            let asked = SessionIndex(below(200));
+            let found = tree.find("t").and_then(|node| tree.subscriber(node, asked));
+            assert_eq!(found.is_some(), model.contains(&asked.0));
+            if step % 16 == 0 {
+                let mut found = (Vec::new(), Vec::new());
+                tree.matches("t", &mut found.0, &mut found.1);
+                let found: Vec<u32> = found.0.iter().map(|it| it.session.0).collect();
+                assert_eq!(found, Vec::from_iter(model.iter().copied()));
+            }
+        }
     }
 
     #[test]

@@ -333,7 +333,8 @@ impl Drop for Entered<'_> {
         touched.append(&mut self.touched);
         state.broker.take_touched(&mut touched);
         let mut wake: Vec<Waker> = Vec::with_capacity(touched.len());
-        for id in touched.drain(..).filter(|id| Some(*id) != own) {
+        let comes_back = |id: &ConnectionId| Some(*id) != own || state.broker.goes_on(*id);
+        for id in touched.drain(..).filter(comes_back) {
             let Some(waiting) = state.wakers.get_mut(id.0 as usize) else {
                 continue;
             };

@@ -88,6 +88,7 @@ impl World {
         let now = self.now(started);
         let mut broker = Broker::new(settings, 7, now);
         broker.set_slice(self.plan.slice);
+        broker.set_release(self.plan.slice);
         match self.planted {
             Planted::Open(arrow) => broker.open_arrow(arrow),
             Planted::Told(Lie::Miscounted) => broker.miscount(),

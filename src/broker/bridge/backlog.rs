@@ -181,9 +181,10 @@ impl Broker {
         }
         backlog.dropped += dropped.len() as u64;
         self.counters.dropped_queue_full += dropped.len() as u64;
+        self.queued -= dropped.len() as u64;
         self.queued_bytes -= bytes - queue.bytes();
         self.hot_bytes -= hot - queue.hot_bytes();
-        self.bury_soon(key, dropped);
+        self.bury_queued(key, dropped);
     }
 
     /// The most messages and bytes that may wait for a session.
@@ -324,6 +325,7 @@ impl Broker {
     /// A message was taken out of a session's queue, for good.
     fn let_go(&mut self, index: SessionIndex, item: &Queued) {
         let size = u64::from(item.size);
+        self.queued -= 1;
         self.queued_bytes -= size;
         if item.body.is_some() {
             self.hot_bytes -= size;

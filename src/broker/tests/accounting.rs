@@ -1,5 +1,6 @@
 //! What is counted goes back to nothing, whichever way a message ends.
 
+use super::super::end::{STEP, STEP_MS};
 use super::*;
 
 #[test]
@@ -39,7 +40,7 @@ fn a_large_queue_is_buried_bit_by_bit() {
     world.subscribe(subscriber, "t", 1);
     world.lose(subscriber);
     let peer = world.connect(&publisher());
-    for _ in 0..25_000 {
+    for _ in 0..3 * STEP {
         world.publish(peer, message(1, 1, "t", "m"));
     }
     world.flush();
@@ -48,15 +49,15 @@ fn a_large_queue_is_buried_bit_by_bit() {
     world.settle_disk();
     assert_eq!(world.got(subscriber), ["CONNACK Success"]);
     assert_eq!(world.broker.queued_bytes, 0, "the queue is gone at once");
-    assert_eq!(world.disk.deliveries.len(), 25_000, "its rows are not");
+    assert_eq!(world.disk.deliveries.len(), 3 * STEP, "its rows are not");
     world.writes();
     world.broker.tick(world.now);
     world.flush();
-    assert_eq!(world.disk.deliveries.len(), 15_000);
-    world.jump(20);
+    assert_eq!(world.disk.deliveries.len(), 2 * STEP);
+    world.jump(STEP_MS);
     world.broker.tick(world.now);
     world.flush();
-    assert_eq!(world.disk.deliveries.len(), 5_000);
+    assert_eq!(world.disk.deliveries.len(), STEP);
     world.assert_nothing_left();
 }
 

@@ -61,7 +61,9 @@ impl Bridged {
         let mut taken = Vec::new();
         loop {
             let got = self.got();
-            if got.is_empty() && self.world.is_quiet() {
+            let relay = self.relay.as_ref();
+            let goes_on = relay.is_some_and(|it| self.world.broker.goes_on(it.connection()));
+            if got.is_empty() && self.world.is_quiet() && !goes_on {
                 return taken;
             }
             for line in got {

@@ -28,6 +28,7 @@ mod retained;
 mod shared;
 mod shared_durable;
 mod show;
+mod slices;
 mod spread;
 mod subscribe;
 mod wills;
@@ -545,7 +546,7 @@ impl World {
         loop {
             self.settle();
             let got = self.got(peer);
-            if got.is_empty() && self.is_quiet() {
+            if got.is_empty() && self.is_quiet() && !self.broker.goes_on(peer.id) {
                 return all;
             }
             all.extend(got);
@@ -564,7 +565,7 @@ impl World {
         loop {
             self.settle();
             let got = self.got(peer);
-            if got.is_empty() && self.is_quiet() {
+            if got.is_empty() && self.is_quiet() && !self.broker.goes_on(peer.id) {
                 return messages;
             }
             for line in got {

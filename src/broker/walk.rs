@@ -1,0 +1,113 @@
+//! What concerns all sessions or all connections is done in a walk past their places, some at a time, and others get their turn in between.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::access::Access;
+use super::connection::State;
+use super::timer::Timer;
+use super::{Broker, ConnectionId, OPERATION, SessionIndex};
+use crate::clock::Now;
+use crate::wire::ReasonCode;
+
+/// Places passed at a time: about a millisecond's work.
+pub(super) const SLICE: usize = if cfg!(test) { 256 } else { 1024 };
+/// When the next ones follow, in milliseconds.
+const SLICE_MS: u64 = 1;
+
+/// What is done on a walk.
+#[derive(Debug)]
+pub(super) enum Walk {
+    /// Sessions get the rights they have by the present rules.
+    Rights,
+    /// Connections that have come through a listener are ended.
+    SendAway(Arc<Access>),
+    /// All connections are ended.
+    ShutDown,
+}
+
+/// The walks that are not finished, the oldest first, and how far they have come.
+#[derive(Debug, Default)]
+pub(super) struct Walks {
+    all: VecDeque<(Walk, usize)>,
+    /// A timer will go on with them.
+    is_watched: bool,
+}
+
+impl Broker {
+    /// Sends away who has come through a listener: it is gone, or lets in others from now on.
+    pub fn send_away(&mut self, access: &Arc<Access>, now: Now) {
+        self.now = now;
+        self.begin_walk(Walk::SendAway(Arc::clone(access)));
+    }
+
+    /// Begins a walk: few places are passed at once.
+    pub(super) fn begin_walk(&mut self, walk: Walk) {
+        if matches!(walk, Walk::Rights) {
+            // One that is on its way gives those rights that were to be given before.
+            let walks = &mut self.walks.all;
+            walks.retain(|(other, _)| !matches!(other, Walk::Rights));
+        }
+        self.walks.all.push_back((walk, 0));
+        self.walk();
+    }
+
+    /// Goes on with the walks.
+    pub(super) fn walk_on(&mut self) {
+        self.walks.is_watched = false;
+        self.walk();
+    }
+
+    fn walk(&mut self) {
+        let mut left = SLICE;
+        while left > 0
+            && let Some((walk, from)) = self.walks.all.pop_front()
+        {
+            let places = match walk {
+                Walk::Rights => self.sessions.capacity(),
+                Walk::SendAway(_) | Walk::ShutDown => self.connections.capacity(),
+            };
+            let to = places.min(from + left);
+            left -= to - from;
+            for at in from..to {
+                self.pass(&walk, at);
+            }
+            if to < places {
+                self.walks.all.push_front((walk, to));
+            }
+        }
+        self.work += (SLICE - left) as u64 * OPERATION;
+        let is_watched = &mut self.walks.is_watched;
+        if !self.walks.all.is_empty() && !std::mem::replace(is_watched, true) {
+            self.timers.set(self.now.uptime + SLICE_MS, Timer::Walk);
+        }
+    }
+
+    fn pass(&mut self, walk: &Walk, at: usize) {
+        let id = ConnectionId(at as u32);
+        let connection = self.connections.get(at);
+        match walk {
+            Walk::Rights => self.renew_rights(SessionIndex(at as u32)),
+            Walk::SendAway(access) => {
+                if connection.is_some_and(|it| Arc::ptr_eq(&it.arrival.access, access)) {
+                    let what = Some("the listener was changed");
+                    self.dismiss(id, ReasonCode::AdministrativeAction, what);
+                }
+            }
+            Walk::ShutDown => self.dismiss(id, ReasonCode::ServerShuttingDown, None),
+        }
+    }
+
+    /// Ends a connection from this side, however far it has come.
+    fn dismiss(&mut self, id: ConnectionId, reason: ReasonCode, what: Option<&str>) {
+        let connection = self.connections.get_mut(id.0 as usize);
+        match connection.map(|connection| connection.state) {
+            Some(State::New) => {
+                self.connections[id.0 as usize].state = State::Closing;
+                self.touch(id);
+            }
+            Some(State::Open) => self.disconnect(id, reason, what),
+            Some(State::Closing) | None => {}
+        }
+    }
+}
