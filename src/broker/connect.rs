@@ -186,7 +186,7 @@ impl Broker {
             bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
             bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
             let id = format!("auto{:016x}", bits ^ (bits >> 31));
-            if !self.by_client.contains_key(id.as_str()) {
+            if self.by_client.get(id.as_str()).is_none() {
                 return id.into();
             }
         }

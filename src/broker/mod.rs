@@ -48,6 +48,7 @@ mod shared;
 mod spread;
 mod subscribe;
 mod sys;
+mod table;
 mod timer;
 mod tree;
 mod walk;
@@ -88,6 +89,7 @@ use retained::Retained;
 use route::Routes;
 use session::Session;
 use shared::Group;
+use table::Table;
 use timer::{Timer, Timers};
 use tree::Tree;
 use walk::Walk;
@@ -166,7 +168,7 @@ pub struct Broker {
     now: Now,
     connections: Slab<Connection>,
     sessions: Slab<Session>,
-    by_client: HashMap<Box<str>, SessionIndex, FixedState>,
+    by_client: Table<Box<str>, SessionIndex, FixedState>,
     /// Connections of each user.
     by_user: Tally<Box<str>>,
     /// Connections from each address.
@@ -177,7 +179,7 @@ pub struct Broker {
     retained: Retained,
     gate: Gate,
     /// How many deliveries need a stored message, where it is more than one.
-    shares: HashMap<Seq, u32, FxBuildHasher>,
+    shares: Table<Seq, u32, FxBuildHasher>,
     next_seq: u64,
     next_key: u64,
     next_serial: u64,
@@ -235,7 +237,7 @@ impl Broker {
             now,
             connections: Slab::new(),
             sessions: Slab::new(),
-            by_client: HashMap::with_hasher(FixedState::with_seed(seed)),
+            by_client: Table::with_hasher(FixedState::with_seed(seed)),
             by_user: Tally::new(seed),
             by_address: Tally::new(seed),
             groups: Slab::new(),
@@ -243,7 +245,7 @@ impl Broker {
             tree: Tree::new(seed),
             retained: Retained::default(),
             gate: Gate::new(),
-            shares: HashMap::default(),
+            shares: Table::default(),
             next_seq: 1,
             next_key: 1,
             next_serial: 1,

@@ -141,7 +141,7 @@ impl Broker {
         };
         self.restoring.messages += 1;
         if self.restoring.last_seq.replace(seq) == Some(seq) {
-            *self.shares.entry(seq).or_insert(1) += 1;
+            self.share_body(seq, 1);
         }
         let noted = self.restoring.inflight.get(&(key, seq)).copied();
         if let Some(noted) = noted {

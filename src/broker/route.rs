@@ -444,16 +444,17 @@ impl Broker {
     /// More deliveries need the body of a stored message that one needs already.
     pub(super) fn share_body(&mut self, seq: Seq, more: u32) {
         if more > 0 {
-            *self.shares.entry(seq).or_insert(1) += more;
+            *self.shares.part(&seq).entry(seq).or_insert(1) += more;
         }
     }
 
     /// One delivery less needs the body of a stored message.
     pub(super) fn release_body(&mut self, seq: Seq) {
-        match self.shares.get_mut(&seq) {
+        let shares = self.shares.part(&seq);
+        match shares.get_mut(&seq) {
             Some(shares) if *shares > 2 => *shares -= 1,
             Some(_) => {
-                self.shares.remove(&seq);
+                shares.remove(&seq);
             }
             None => self.write(Write::RemoveMessage(seq)),
         }

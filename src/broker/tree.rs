@@ -6,12 +6,13 @@
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
 
 use crate::wire::QoS;
 use crate::wire::packet::SubscribeOptions;
 
+use super::table::{PARTS, Table, part_of};
 use super::{GroupIndex, SessionIndex};
 
 /// A node: one filter, or the way to longer ones.
@@ -198,7 +199,7 @@ fn run_of(many: &[Vec<Subscriber>], session: SessionIndex) -> usize {
 pub(super) struct Tree {
     nodes: Vec<Node>,
     free: Vec<NodeId>,
-    edges: HashMap<(NodeId, LevelId), NodeId, FxBuildHasher>,
+    edges: Table<(NodeId, LevelId), NodeId, FxBuildHasher>,
     levels: Levels,
     path: Vec<Option<LevelId>>,
 }
@@ -218,7 +219,7 @@ impl Tree {
         Tree {
             nodes: vec![root],
             free: Vec::new(),
-            edges: HashMap::default(),
+            edges: Table::default(),
             levels: Levels::new(seed),
             path: Vec::new(),
         }
@@ -411,7 +412,8 @@ impl Found<'_> {
 #[derive(Debug)]
 struct Levels {
     hasher: FixedState,
-    ids: HashTable<LevelId>,
+    /// In parts, as those of a [`Table`].
+    ids: [HashTable<LevelId>; PARTS],
     texts: Vec<(Box<str>, u32)>,
     free: Vec<LevelId>,
 }
@@ -420,7 +422,7 @@ impl Levels {
     fn new(seed: u64) -> Levels {
         let mut levels = Levels {
             hasher: FixedState::with_seed(seed),
-            ids: HashTable::new(),
+            ids: [const { HashTable::new() }; PARTS],
             texts: Vec::new(),
             free: Vec::new(),
         };
@@ -437,8 +439,9 @@ impl Levels {
     }
 
     fn find(&self, text: &str) -> Option<LevelId> {
-        self.ids
-            .find(self.hasher.hash_one(text), |id| self.text(*id) == text)
+        let hash = self.hasher.hash_one(text);
+        self.ids[part_of(hash)]
+            .find(hash, |id| self.text(*id) == text)
             .copied()
     }
 
@@ -464,9 +467,9 @@ impl Levels {
             }
         };
         let (hasher, texts) = (&self.hasher, &self.texts);
-        self.ids.insert_unique(hasher.hash_one(text), id, |id| {
-            hasher.hash_one(&*texts[id.0 as usize].0)
-        });
+        let hash = hasher.hash_one(text);
+        self.ids[part_of(hash)]
+            .insert_unique(hash, id, |id| hasher.hash_one(&*texts[id.0 as usize].0));
         id
     }
 
@@ -475,10 +478,8 @@ impl Levels {
         entry.1 -= 1;
         if entry.1 == 0 {
             let text = std::mem::take(&mut entry.0);
-            if let Ok(entry) = self
-                .ids
-                .find_entry(self.hasher.hash_one(&*text), |id| *id == level)
-            {
+            let hash = self.hasher.hash_one(&*text);
+            if let Ok(entry) = self.ids[part_of(hash)].find_entry(hash, |id| *id == level) {
                 entry.remove();
             }
             self.free.push(level);
@@ -550,8 +551,9 @@ mod tests {
         assert_eq!(matching(&mut tree, "a/b/c/d"), [2]);
         assert!(tree.unsubscribe(node, SessionIndex(2)));
         assert_eq!(matching(&mut tree, "a/b/c/d"), [0; 0]);
-        assert!(tree.edges.is_empty());
-        assert_eq!(tree.levels.ids.len(), 2);
+        assert_eq!(tree.edges.len(), 0);
+        let levels: usize = tree.levels.ids.iter().map(HashTable::len).sum();
+        assert_eq!(levels, 2);
         assert_eq!(tree.find("a/+/c/#"), None);
     }
 

@@ -101,7 +101,7 @@ impl Broker {
         let state = state.clone();
         self.publish_bridge_state(&bridge.name, &state);
         let client_id = bridge.local_clientid();
-        let new = !self.by_client.contains_key(client_id.as_str());
+        let new = self.by_client.get(client_id.as_str()).is_none();
         let Some(id) = self.connect_bridge(bridge, 1, ProtocolVersion::V5, now) else {
             return;
         };

@@ -623,7 +623,7 @@ impl World {
         }
         assert_eq!(self.broker.queued_bytes, 0, "queued bytes");
         assert_eq!(self.broker.hot_bytes, 0, "hot bytes");
-        assert!(self.broker.shares.is_empty(), "{:?}", self.broker.shares);
+        assert_eq!(self.broker.shares.len(), 0, "{:?}", self.broker.shares);
         assert_eq!(self.disk.deliveries.len(), 0, "{:?}", self.disk.deliveries);
         assert_eq!(self.disk.messages.len(), 0, "{:?}", self.disk.messages);
         assert!(self.disk.received.is_empty(), "{:?}", self.disk.received);
