@@ -65,7 +65,9 @@
 //! - Within a process, time only goes on with the monotonic clock: a gateway whose wall clock jumps at its first NTP answer expires nothing.
 //! - What is known of QoS 2 messages on their way to a client is one row for 128 packet identifiers, made when a batch is taken: a run of messages from
 //!   a queue costs a write, not one each. A message leaves that row in the batch that removes its delivery, or it would be sent again.
-//! - A QoS 0 message for thousands is handed out in slices, a millisecond apart (broker/spread.rs).
+//! - A message for thousands is handed out in slices, a millisecond apart (broker/spread.rs). At QoS 1 and 2, whom it is still to be given to is
+//!   written with it, so its acknowledgement waits for that and not for all deliveries, and a crash in between loses and repeats nothing. A slice is
+//!   one of receivers, who get all there is for them: by messages, a burst for ten thousand would wake each of them once a message.
 //! - Nobody keeps the lock for long: what may be very much is done in slices with others in between. A session ends at once, and what is left of it is
 //!   removed bit by bit (broker/end.rs); a tick does so much and no more (broker/timer.rs); a commit lets so many go on at a time (broker/release.rs);
 //!   what concerns all sessions or connections is a walk past them (broker/walk.rs). Slices are bounded by what they count, for no clock is seen here;

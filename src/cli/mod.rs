@@ -4,6 +4,7 @@ mod bench;
 mod certs;
 mod check;
 mod client;
+mod deferred;
 mod exit;
 mod export;
 mod format;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use deferred::Deferred;
 use exit::Failure;
 
 #[derive(Debug, Parser)]
@@ -45,25 +47,25 @@ struct Tidegate {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the broker (also what happens without a command)
-    Run(run::RunFlags),
+    Run(Deferred<run::RunFlags>),
     /// Check a configuration
-    Check(check::CheckFlags),
+    Check(Deferred<check::CheckFlags>),
     /// Make a running broker read its configuration again
-    Reload(running::WhichFlags),
+    Reload(Deferred<running::WhichFlags>),
     /// Drop the queue of a bridge that is configured no more
-    DropBridge(running::DropBridgeFlags),
+    DropBridge(Deferred<running::DropBridgeFlags>),
     /// Write what a store holds, and of a damaged one what can still be read, as JSON
-    Export(export::ExportFlags),
+    Export(Deferred<export::ExportFlags>),
     /// Make an authority and certificates to try TLS with
-    Certs(certs::CertsFlags),
+    Certs(Deferred<certs::CertsFlags>),
     /// Write a password file
-    Passwd(passwd::PasswdFlags),
+    Passwd(Deferred<passwd::PasswdFlags>),
     /// Publish messages
-    Pub(Box<publish::PublishFlags>),
+    Pub(Deferred<publish::PublishFlags>),
     /// Subscribe, and print the messages that arrive
-    Sub(Box<subscribe::SubscribeFlags>),
+    Sub(Deferred<subscribe::SubscribeFlags>),
     /// Load a broker, and tell what that took
-    Bench(Box<bench::BenchFlags>),
+    Bench(Deferred<bench::BenchFlags>),
 }
 
 /// Does what the command line says, and answers with the exit code. The first argument is the name of the program.
@@ -100,37 +102,37 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn execute(tidegate: Tidegate) -> (&'static str, bool, Result<(), Failure>) {
     match tidegate.command {
         None => ("tidegate", false, run::run(tidegate.run)),
-        Some(Command::Run(flags)) => ("tidegate", false, run::run(flags)),
+        Some(Command::Run(flags)) => ("tidegate", false, run::run(*flags.0)),
         Some(Command::Check(flags)) => {
-            let result = check::run(flags).map(|summary| print!("{summary}"));
+            let result = check::run(*flags.0).map(|summary| print!("{summary}"));
             ("tidegate", false, result)
         }
         Some(Command::Reload(flags)) => {
-            let result = running::reload(flags, |told| print!("{told}"));
+            let result = running::reload(*flags.0, |told| print!("{told}"));
             ("tidegate reload", false, result)
         }
         Some(Command::DropBridge(flags)) => {
-            let result = running::drop_bridge(flags, |told| print!("{told}"));
+            let result = running::drop_bridge(*flags.0, |told| print!("{told}"));
             ("tidegate drop-bridge", false, result)
         }
         Some(Command::Export(flags)) => {
-            let result = export::run(flags, &mut |told| eprintln!("{told}"));
+            let result = export::run(*flags.0, &mut |told| eprintln!("{told}"));
             ("tidegate export", false, result)
         }
         Some(Command::Certs(flags)) => {
-            let result = certs::run(&flags).map(|told| print!("{told}"));
+            let result = certs::run(&flags.0).map(|told| print!("{told}"));
             ("tidegate", false, result)
         }
-        Some(Command::Passwd(flags)) => ("tidegate passwd", false, passwd::run(&flags)),
+        Some(Command::Passwd(flags)) => ("tidegate passwd", false, passwd::run(&flags.0)),
         Some(Command::Pub(flags)) => {
-            let quiet = flags.is_quiet();
-            ("tidegate pub", quiet, publish::run(*flags))
+            let quiet = flags.0.is_quiet();
+            ("tidegate pub", quiet, publish::run(*flags.0))
         }
         Some(Command::Sub(flags)) => {
-            let quiet = flags.is_quiet();
-            ("tidegate sub", quiet, subscribe::run(*flags))
+            let quiet = flags.0.is_quiet();
+            ("tidegate sub", quiet, subscribe::run(*flags.0))
         }
-        Some(Command::Bench(flags)) => ("tidegate bench", false, bench::run(*flags)),
+        Some(Command::Bench(flags)) => ("tidegate bench", false, bench::run(*flags.0)),
     }
 }
 
@@ -172,7 +174,7 @@ mod tests {
 
     #[test]
     fn publishing_takes_the_flags_of_mosquitto_pub() {
-        let Some(Command::Pub(flags)) =
+        let Some(Command::Pub(Deferred(flags))) =
             parse("pub -h localhost -p 1884 -t a/b -m -5 -q 2 -r -i me -V 5 -D publish user-property k v --repeat 3 --repeat-delay 0.5").command
         else {
             panic!("not pub");
@@ -201,7 +203,7 @@ mod tests {
 
     #[test]
     fn subscribing_takes_the_flags_of_mosquitto_sub() {
-        let Some(Command::Sub(flags)) = parse(
+        let Some(Command::Sub(Deferred(flags))) = parse(
             "sub -t a/# -t b/+ -T a/x -U c -q 1 -c -i me -C 5 -W 10 -v -R -N -d -k 30 -u u -P p -F %t:%p -x 60",
         )
         .command
@@ -232,5 +234,19 @@ mod tests {
         assert!(help.contains("-h, --host"), "{help}");
         assert!(help.contains("--help"), "{help}");
         assert!(error("pub --help").contains("Publish each line"));
+    }
+
+    #[test]
+    fn help_of_a_command_begins_with_what_it_does() {
+        for (line, about) in [
+            ("--help", "An MQTT broker for the edge"),
+            ("run --help", "Run the broker (also what"),
+            ("check -h", "Check a configuration\n"),
+            ("pub --help", "Publish messages\n"),
+            ("bench --help", "Load a broker, and tell"),
+        ] {
+            let help = error(line);
+            assert!(help.starts_with(about), "{line}: {help}");
+        }
     }
 }

@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::exit::{self, Failure};
 use crate::broker::record::{Durability, DurabilityRules};
@@ -170,13 +172,14 @@ fn command() -> String {
         .unwrap_or_else(|| "tidegate".to_owned())
 }
 
-fn start_log(level: &str) {
-    // The configuration has checked the filter; whoever embeds the broker may have a subscriber already, which then stays.
-    let filter = EnvFilter::builder().parse_lossy(level);
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+fn start_log(filter: &Targets) {
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(io::stderr().is_terminal());
+    // Whoever embeds the broker may have a subscriber already, which then stays.
+    let _ = tracing_subscriber::registry()
+        .with(filter.clone())
+        .with(lines)
         .try_init();
 }
 

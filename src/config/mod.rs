@@ -19,6 +19,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tracing_subscriber::filter::Targets;
+
 use crate::broker::record::DurabilityRules;
 use crate::limits::Limits;
 use crate::net::auth::ThrottleSettings;
@@ -66,8 +68,8 @@ pub struct Config {
     pub sys_interval: Option<Duration>,
     /// Where figures and health are served over HTTP; empty is nowhere.
     pub metrics: Vec<Bind>,
-    /// What is logged: a level, or directives as `tracing_subscriber::EnvFilter` reads them.
-    pub log: String,
+    /// What is logged, by module.
+    pub log: Targets,
     /// Bridges to upstream brokers.
     pub bridges: Vec<BridgeSettings>,
 }
@@ -379,7 +381,7 @@ mod tests {
         let config = Config::parse("data_dir = 'f'", Path::new(""), environment, &overrides);
         let config = config.expect("good");
         assert_eq!(config.data_dir, Path::new("flag"));
-        assert_eq!(config.log, "trace");
+        assert_eq!(config.log.to_string(), "trace");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::acl::acl;
 use super::authentication::authentication;
@@ -293,21 +293,40 @@ fn store(mut s: Section<'_, '_>, data_dir: &Path) -> (StoreOptions, Duration) {
     (options, commit_delay)
 }
 
-fn log(mut s: Section<'_, '_>) -> String {
-    let expected = "\"error\", \"warn\", \"info\", \"debug\", \"trace\", \"off\", or directives such as \"info,tidegate::net=debug\"";
-    let level = s.get("level", "info".to_owned(), expected, |value| {
-        let text = value.as_text()?;
-        is_log_filter(text).then(|| text.to_owned())
+fn log(mut s: Section<'_, '_>) -> Targets {
+    let expected = "\"error\", \"warn\", \"info\", \"debug\", \"trace\", \"off\", or by module, such as \"info,tidegate::net=debug\"";
+    let default = Targets::new().with_default(LevelFilter::INFO);
+    let filter = s.get("level", default, expected, |value| {
+        log_filter(value.as_text()?)
     });
     s.close();
-    level
+    filter
 }
 
-/// A lone word would be taken for the name of a module, so a misspelt level would log nothing and say nothing: it has to be a level.
-fn is_log_filter(text: &str) -> bool {
-    let levels = ["error", "warn", "info", "debug", "trace", "off"];
-    let is_good = |part: &str| part.contains('=') || levels.contains(&part.trim());
-    text.split(',').all(is_good) && EnvFilter::builder().parse(text).is_ok()
+/// Levels, with commas between them: a lone one is that of all modules that are not named. A lone word is never a module, or a misspelt level would
+/// log nothing and say nothing.
+fn log_filter(text: &str) -> Option<Targets> {
+    let mut filter = Targets::new();
+    for part in text.split(',') {
+        filter = match part.split_once('=') {
+            None => filter.with_default(level(part)?),
+            Some((module, word)) => filter.with_target(module_path(module)?, level(word)?),
+        };
+    }
+    Some(filter)
+}
+
+fn module_path(text: &str) -> Option<&str> {
+    let text = text.trim();
+    let is_good = |c: char| c.is_alphanumeric() || matches!(c, '_' | ':' | '-');
+    (!text.is_empty() && text.chars().all(is_good)).then_some(text)
+}
+
+fn level(word: &str) -> Option<LevelFilter> {
+    let word = word.trim();
+    // A number, or nothing at all, would be a level, too.
+    let is_word = word.starts_with(|first: char| first.is_ascii_alphabetic());
+    is_word.then(|| word.parse().ok())?
 }
 
 #[cfg(test)]
@@ -373,7 +392,12 @@ mod tests {
         assert_eq!(config.limits.connect_timeout_ms, 100);
         assert_eq!(config.commit_delay, Duration::from_millis(20));
         assert!(config.store.move_corrupt_aside);
-        assert_eq!(config.log, "warn,tidegate::net=debug");
+        assert_eq!(
+            config.log,
+            Targets::new()
+                .with_default(LevelFilter::WARN)
+                .with_target("tidegate::net", LevelFilter::DEBUG)
+        );
         assert_eq!(config.listeners.len(), 1);
         assert_eq!(config.listeners[0].bind.len(), 2);
     }
@@ -435,6 +459,11 @@ mod tests {
                 "store.max_size: found \"1KB\", expected a size",
             ),
             ("[log]\nlevel = 'inof'", "log.level: found \"inof\""),
+            (
+                "[log]\nlevel = 'tidegate::net=5'",
+                "found \"tidegate::net=5\"",
+            ),
+            ("[log]\nlevel = 'info,[span]=debug'", "found \"info,[span]"),
             (
                 "[[listeners]]\nallow_anonymous = true",
                 "1:1: listeners[0].bind: missing",

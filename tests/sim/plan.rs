@@ -163,7 +163,7 @@ impl Plan {
         if rng.chance(20) {
             plan.clients.push(breaker(rng));
         }
-        plan.slice = *rng.pick(&[1, 4, 8, 4096]);
+        plan.slice = *rng.pick(&[1, 4, 8, 8192]);
         plan
     }
 }
