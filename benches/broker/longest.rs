@@ -631,7 +631,10 @@ fn grow() -> Prepared {
     })
 }
 
-const CASES: [(&str, fn() -> Prepared); 27] = [
+/// A name, and what prepares it.
+type Case = (&'static str, fn() -> Prepared);
+
+const CASES: [Case; 27] = [
     ("end of a session, 1,000,000 queued", || {
         end_queued(Settings::default())
     }),

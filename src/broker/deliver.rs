@@ -600,16 +600,6 @@ impl Broker {
         }
     }
 
-    /// The next message is not on disk yet: its owner goes on after the next commit.
-    fn starve(&mut self, owner: Owner) {
-        match owner {
-            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
-                self.waiting.starve(index);
-            }
-            Owner::Group(group) => self.starve_members(group),
-        }
-    }
-
     fn queue_mut(&mut self, owner: Owner) -> Option<&mut super::queue::Queue> {
         match owner {
             Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => self

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::gate::Stamp;
 use super::record::BatchId;
 use super::timer::Timer;
-use super::{Broker, ConnectionId, SessionIndex};
+use super::{Broker, ConnectionId, Owner, SessionIndex};
 use crate::clock::Now;
 
 /// How many go on at a time: about a millisecond's work.
@@ -20,7 +20,7 @@ pub(super) struct Waiting {
     /// Connections that hold packets back, by what the first of these waits for.
     holding: BTreeMap<Stamp, VecDeque<ConnectionId>>,
     /// Sessions and members of groups whose next message is neither in memory nor durable: they go on after the next commit.
-    starved: BTreeSet<SessionIndex>,
+    pub starved: BTreeSet<SessionIndex>,
     /// Those for which there has been a commit.
     fed: BTreeSet<SessionIndex>,
     /// Connections from which nothing is read because the disk is behind.
@@ -48,11 +48,6 @@ impl Waiting {
     /// A connection holds packets back.
     pub fn hold(&mut self, id: ConnectionId, stamp: Stamp) {
         self.holding.entry(stamp).or_default().push_back(id);
-    }
-
-    /// A session's next message is not on disk yet.
-    pub fn starve(&mut self, session: SessionIndex) {
-        self.starved.insert(session);
     }
 
     /// How many hold packets back, and how many are starved.
@@ -112,6 +107,16 @@ impl Broker {
     pub(super) fn release_more(&mut self) {
         self.waiting.is_watched = false;
         self.release();
+    }
+
+    /// The next message is not on disk yet: its owner goes on after the next commit.
+    pub(super) fn starve(&mut self, owner: Owner) {
+        match owner {
+            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
+                self.waiting.starved.insert(index);
+            }
+            Owner::Group(group) => self.starve_members(group),
+        }
     }
 
     /// Makes slices smaller, for tests.

@@ -424,9 +424,9 @@ impl Broker {
 
     /// Lets the members of a group look at its queue after the next commit.
     pub(super) fn starve_members(&mut self, index: GroupIndex) {
-        for member in &self.groups[index.0 as usize].members {
-            self.waiting.starve(member.session);
-        }
+        let members = self.groups[index.0 as usize].members.iter();
+        let sessions = members.map(|member| member.session);
+        self.waiting.starved.extend(sessions);
     }
 }
 
