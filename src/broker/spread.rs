@@ -117,7 +117,7 @@ impl Spread {
 }
 
 impl Broker {
-    /// Takes off those who do not get a message of this QoS at once.
+    /// Takes off those who do not get a message of this QoS at once: nobody does, while another one is being handed out to very many.
     pub(super) fn split_slice(&self, qos: QoS, receivers: &mut Vec<Receiver>) -> Vec<Receiver> {
         let mut left = self.spreads.slice;
         if receivers.len() * ACKNOWLEDGED <= left {
@@ -128,7 +128,11 @@ impl Broker {
             left = left.saturating_sub(cost(lower(qos, receiver.subscriber.qos())));
             is_over
         });
-        end.map_or(Vec::new(), |end| receivers.split_off(end))
+        match end {
+            Some(_) if !self.spreads.all.is_empty() => std::mem::take(receivers),
+            Some(end) => receivers.split_off(end),
+            None => Vec::new(),
+        }
     }
 
     /// Hands a message to these receivers bit by bit; they are in the order of their sessions.
