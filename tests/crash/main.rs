@@ -8,6 +8,7 @@ mod backlog;
 mod check;
 mod damage;
 mod export;
+mod fan_out;
 mod publisher;
 mod recovery;
 mod space;
@@ -23,6 +24,21 @@ use world::World;
 
 /// How long the clients may take at the end to deliver what is left.
 const DRAIN: Duration = Duration::from_secs(120);
+
+#[test]
+fn a_message_for_thousands_reaches_each_once_though_the_broker_is_killed_while_it_is_handed_out() {
+    let Some(mut broker) = Broker::durable() else {
+        return;
+    };
+    let payloads: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    fan_out::begin(broker.addr());
+    let publisher = fan_out::publish(broker.addr(), &payloads);
+    broker.kill();
+    drop(publisher);
+    broker.start_again();
+    let kept = fan_out::take_in(broker.addr(), &payloads);
+    assert!(kept >= 1, "one was acknowledged");
+}
 
 #[test]
 fn nothing_acknowledged_is_lost_duplicated_or_reordered_by_sigkill() {
