@@ -97,7 +97,7 @@ use walk::Walk;
 /// Bytes that may wait for a connection when `max_outgoing_bytes_total` is reached: whoever takes what it is sent goes on.
 const OUTGOING_SHARE: usize = 4096;
 /// What a packet costs, in the measure of [`Broker::work`].
-const PACKET: u64 = 32;
+const PACKET: u64 = 64;
 /// What a timer, or the removal of a row or a subscription, costs in that measure.
 const OPERATION: u64 = 4;
 

@@ -8,10 +8,13 @@
 
 use std::collections::VecDeque;
 
+use slab::Slab;
+
 use super::gate::Stamp;
 use super::message::Message;
 use super::record::{Durability, Seq, SpreadReceiver, SpreadRecord, Write};
 use super::route::{Frames, Offer, Receiver, lower};
+use super::session::Session;
 use super::timer::Timer;
 use super::{Broker, ConnectionId, SessionIndex};
 use crate::wire::QoS;
@@ -26,7 +29,7 @@ const SLICE_MS: u64 = 1;
 const PART: usize = if cfg!(test) { 3 } else { 256 };
 /// While so many messages of one client are being handed out, nothing more is read from it.
 const EACH: usize = if cfg!(test) { 4 } else { 64 };
-/// So many receivers may wait for their turn at once. One more message, and the oldest is handed out whole.
+/// So many receivers may wait for their turn at once. Whoever publishes more has some of it done first.
 const WAITING: usize = if cfg!(test) { 500 } else { 1 << 22 };
 
 /// The messages that are being handed out, the oldest first.
@@ -114,6 +117,32 @@ impl Spread {
             ids: std::mem::take(ids),
         }
     }
+
+    /// Who of a part of the receivers is in the store and has not got the message.
+    fn record(&self, part: usize, sessions: &Slab<Session>) -> SpreadRecord {
+        let parts = self.message.parts();
+        let some = part * PART..self.receivers.len().min((part + 1) * PART);
+        let left = some.filter(|at| !self.given[*at]);
+        let receivers = left.filter_map(|at| {
+            let Receiver { subscriber, ids } = &self.receivers[at];
+            let qos = lower(parts.qos, subscriber.qos());
+            if qos == QoS::AtMostOnce {
+                return None;
+            }
+            let session = &sessions[subscriber.session.0 as usize];
+            session.durable.then(|| SpreadReceiver {
+                queue: session.key(),
+                qos,
+                retain: parts.retain && subscriber.retain_as_published(),
+                subscription_ids: ids.clone(),
+            })
+        });
+        SpreadRecord {
+            size: self.message.size(),
+            expires: parts.expires,
+            receivers: receivers.collect(),
+        }
+    }
 }
 
 impl Broker {
@@ -138,24 +167,7 @@ impl Broker {
     /// Hands a message to these receivers bit by bit; they are in the order of their sessions.
     pub(super) fn spread(&mut self, offer: &mut Offer<'_>, receivers: Vec<Receiver>) {
         debug_assert!(receivers.is_sorted_by_key(|receiver| receiver.subscriber.session));
-        let stored = offer.level != Durability::Memory
-            && receivers.iter().any(|receiver| {
-                lower(offer.parts.qos, receiver.subscriber.qos()) != QoS::AtMostOnce
-                    && self.sessions[receiver.subscriber.session.0 as usize].durable
-            });
-        let parts = match stored {
-            true => receivers.len().div_ceil(PART),
-            false => 0,
-        };
-        offer.stored += u32::from(stored);
-        let spreads = &mut self.spreads;
-        spreads.changed |= stored;
-        spreads.waiting += receivers.len();
-        let row = Row {
-            stored: false,
-            changed: true,
-        };
-        spreads.all.push_back(Spread {
+        let mut spread = Spread {
             message: offer.body(),
             seq: offer.seq,
             level: offer.level,
@@ -167,13 +179,38 @@ impl Broker {
             receivers,
             next: 0,
             frames: Frames::default(),
-            rows: vec![row; parts],
-        });
-        if spreads.all.len() == 1 {
+            rows: Vec::new(),
+        };
+        if offer.level != Durability::Memory {
+            self.write_rows(&mut spread);
+        }
+        offer.stored += u32::from(!spread.rows.is_empty());
+        self.spreads.waiting += spread.left;
+        self.spreads.all.push_back(spread);
+        if self.spreads.all.len() == 1 {
             self.timers.set(self.now.uptime + SLICE_MS, Timer::Spread);
         }
-        while self.spreads.waiting > WAITING && self.spreads.all.len() > 1 {
-            self.spread_on(usize::MAX);
+        while self.spreads.waiting > WAITING {
+            self.spread_on(self.spreads.slice);
+        }
+    }
+
+    /// Writes to whom a message is to be given.
+    fn write_rows(&mut self, spread: &mut Spread) {
+        for part in 0..spread.receivers.len().div_ceil(PART) {
+            let record = spread.record(part, &self.sessions);
+            let stored = !record.receivers.is_empty();
+            if stored {
+                let write = Write::PutSpread(spread.seq, part as u16, record);
+                self.gate.write(write, self.now.uptime);
+            }
+            spread.rows.push(Row {
+                stored,
+                changed: false,
+            });
+        }
+        if spread.rows.iter().all(|row| !row.stored) {
+            spread.rows.clear();
         }
     }
 
@@ -185,8 +222,8 @@ impl Broker {
         }
         let connection = self.connections.get(id.0 as usize);
         let session = connection.and_then(|connection| connection.session);
-        let mut all = self.spreads.all.iter();
-        session.is_some() && all.by_ref().filter(|spread| spread.from == session).count() >= EACH
+        let all = self.spreads.all.iter();
+        session.is_some() && all.filter(|spread| spread.from == session).count() >= EACH
     }
 
     /// Hands out the next slice.
@@ -317,37 +354,20 @@ impl Broker {
             return;
         }
         for spread in &mut self.spreads.all {
-            for (part, row) in spread.rows.iter_mut().enumerate() {
-                if !std::mem::take(&mut row.changed) {
+            for part in 0..spread.rows.len() {
+                if !std::mem::take(&mut spread.rows[part].changed) {
                     continue;
                 }
-                let some = part * PART..spread.receivers.len().min((part + 1) * PART);
-                let parts = spread.message.parts();
-                let left = some.filter(|at| !spread.given[*at]);
-                let receivers = left.filter_map(|at| {
-                    let Receiver { subscriber, ids } = &spread.receivers[at];
-                    let session = &self.sessions[subscriber.session.0 as usize];
-                    let qos = lower(parts.qos, subscriber.qos());
-                    (session.durable && qos != QoS::AtMostOnce).then(|| SpreadReceiver {
-                        queue: session.key(),
-                        qos,
-                        retain: parts.retain && subscriber.retain_as_published(),
-                        subscription_ids: ids.clone(),
-                    })
-                });
-                let receivers: Vec<SpreadReceiver> = receivers.collect();
-                let was_stored = std::mem::replace(&mut row.stored, !receivers.is_empty());
-                if row.stored {
-                    let record = SpreadRecord {
-                        size: spread.message.size(),
-                        expires: parts.expires,
-                        receivers,
-                    };
-                    let write = Write::PutSpread(spread.seq, part as u16, record);
+                let record = spread.record(part, &self.sessions);
+                let stored = !record.receivers.is_empty();
+                let was_stored = std::mem::replace(&mut spread.rows[part].stored, stored);
+                let (seq, part) = (spread.seq, part as u16);
+                if stored {
+                    let write = Write::PutSpread(seq, part, record);
                     self.gate.write(write, self.now.uptime);
                 } else if was_stored {
-                    let write = Write::RemoveSpread(spread.seq, part as u16);
-                    self.gate.write(write, self.now.uptime);
+                    self.gate
+                        .write(Write::RemoveSpread(seq, part), self.now.uptime);
                 }
             }
         }
