@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::process::{Resource, getrlimit};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, UnboundedReceiver, unbounded_channel};
@@ -89,6 +91,7 @@ pub fn run(
 ) -> Result<(), Error> {
     let watch = Stopwatch::start();
     let clock = Clock::start();
+    reserve_descriptors(config.limits.max_connections);
     let tls = load_tls(&config).map_err(Error::Tls)?;
     let acl = config.acl.load()?;
     config.try_bridge_passwords()?;
@@ -233,6 +236,17 @@ fn start_committer(
         .map_err(Error::Start)?;
     core.set_committer(committer.notifier());
     Ok(committer)
+}
+
+/// Has the operating system make its table of this process's descriptors large enough for all connections. Linux doubles it as it fills, and in a
+/// process of several threads whoever accepts a connection then waits until all processors have passed by: 20 ms, again and again while clients come.
+fn reserve_descriptors(connections: usize) {
+    const MOST: usize = 1 << 16;
+    let allowed = getrlimit(Resource::Nofile).current;
+    let allowed = allowed.map_or(MOST, |allowed| usize::try_from(allowed).unwrap_or(MOST));
+    let last = MOST.min(allowed).min(connections.saturating_add(64)) as i32 - 1;
+    // A table that is not made now is made later.
+    let _ = fcntl_dupfd_cloexec(io::stderr(), last);
 }
 
 fn runtime(config: &Config) -> Result<Runtime, Error> {
