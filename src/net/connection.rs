@@ -25,6 +25,8 @@ use crate::wire::{Fault, Packet, ProtocolVersion, codec};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
+/// ... and when little should be.
+const LEAST_READ: usize = 1024;
 /// Packets decoded at once.
 const DECODED: usize = 256;
 /// Work after which a visit to the broker lets others in, in the measure of [`Broker::work`](crate::broker::Broker::work): a millisecond or two.
@@ -78,6 +80,7 @@ pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
         patience: None,
         work: 0,
         unhandled: false,
+        appetite: READ_BYTES,
         writing: Vec::new(),
         written: 0,
         unflushed: false,
@@ -119,8 +122,10 @@ struct Connection<S> {
     patience: Option<Pin<Box<Sleep>>>,
     /// Work done in this turn.
     work: u64,
-    /// `partial` may begin with whole packets, for which the turn was too short or from which reading was paused.
+    /// `partial` may begin with whole packets, for which the turn was too short.
     unhandled: bool,
+    /// Bytes to be read at once.
+    appetite: usize,
     /// What is being written, and how far that is.
     writing: Vec<u8>,
     written: usize,
@@ -197,13 +202,19 @@ impl<S: Stream> Connection<S> {
     /// Reads once and handles what came; whether anything did.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
+            let mut buffer = ReadBuf::new(&mut scratch[..self.appetite]);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
                     Err(io::ErrorKind::UnexpectedEof.into())
                 }
                 Poll::Ready(Ok(())) => {
                     self.handle(cx, buffer.filled());
+                    // What is read takes memory until it is handled, and is handled whatever the broker says: of a client that is slowed down, or
+                    // makes much work, it should be little.
+                    self.appetite = match self.output.pause || self.unhandled {
+                        true => (self.appetite / 2).max(LEAST_READ),
+                        false => (self.appetite * 2).min(READ_BYTES),
+                    };
                     Ok(true)
                 }
                 Poll::Ready(Err(error)) => Err(error),
@@ -286,7 +297,7 @@ impl<S: Stream> Connection<S> {
             if self.output.close {
                 return bytes.len();
             }
-            if self.work >= TURN_WORK || self.output.pause {
+            if self.work >= TURN_WORK {
                 self.unhandled = used < bytes.len();
                 return used;
             }
