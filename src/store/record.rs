@@ -256,10 +256,7 @@ pub(super) fn delivery(bytes: &[u8]) -> Result<DeliveryRecord, What> {
         packet_id,
         size,
         expires,
-        subscription_ids: ids
-            .chunks_exact(4)
-            .map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]))
-            .collect(),
+        subscription_ids: subscription_ids(ids),
     })
 }
 
@@ -440,6 +437,13 @@ fn optional<T: Default + PartialEq>(there: bool, value: T) -> Result<Option<T>, 
     }
 }
 
+/// Reads subscription identifiers, four bytes each.
+fn subscription_ids(bytes: &[u8]) -> SubscriptionIds {
+    let ids = bytes.chunks_exact(4);
+    ids.map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]))
+        .collect()
+}
+
 const SHORT: What = "it is cut short";
 
 /// What is left to read of a record.
@@ -500,9 +504,8 @@ impl<'a> Input<'a> {
 
     fn subscription_ids(&mut self) -> Result<SubscriptionIds, What> {
         let len = usize::try_from(self.u32()?).map_err(|_| SHORT)?;
-        let ids = self.take(len.checked_mul(4).ok_or(SHORT)?)?.chunks_exact(4);
-        let ids = ids.map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]));
-        Ok(ids.collect())
+        let ids = self.take(len.checked_mul(4).ok_or(SHORT)?)?;
+        Ok(subscription_ids(ids))
     }
 
     fn packet_ids(&mut self) -> Result<Vec<PacketId>, What> {
