@@ -23,6 +23,7 @@ use crate::config::{Config, ConfigError};
 use crate::net::auth::{self, Authentication};
 use crate::net::control::{Command, Request};
 use crate::net::core::Core;
+use crate::net::log::Log;
 use crate::net::tls::TlsError;
 use crate::net::visits::Purpose;
 use crate::net::{admin, control};
@@ -80,12 +81,13 @@ pub enum Error {
 }
 
 /// Runs a broker until it is told to stop (SIGINT, SIGTERM), and blocks meanwhile. `reread` reads the configuration again, at SIGHUP and when
-/// `tidegate reload` asks for it; `on_ready` is called once clients can connect.
+/// `tidegate reload` asks for it; `on_ready` is called once clients can connect. `log` takes the log lines; of it, figures tell how many were lost.
 ///
 /// # Errors
 /// It could not start, or the disk failed.
 pub fn run(
     config: Config,
+    log: Arc<Log>,
     reread: impl Fn() -> Result<Config, ConfigError> + Send + Sync + 'static,
     on_ready: impl FnOnce(&Ready) + Send + 'static,
 ) -> Result<(), Error> {
@@ -126,8 +128,13 @@ pub fn run(
             &config.limits,
         );
         for listener in listeners::bind_plain(&config.metrics)? {
-            let (core, store, tls) = (core.clone(), store.clone(), listeners.tls.clone());
-            tokio::spawn(admin::serve(listener, core, store, tls));
+            let figures = admin::Sources {
+                core: Arc::clone(&core),
+                store: Arc::clone(&store),
+                tls: Arc::clone(&listeners.tls),
+                log: Arc::clone(&log),
+            };
+            tokio::spawn(admin::serve(listener, figures));
         }
         let prepared = listeners.prepare(&config, tls)?;
         listeners.put_in_force(prepared, |_, _| {});

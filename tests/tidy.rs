@@ -349,6 +349,24 @@ fn nothing_panics_without_a_reason() {
 }
 
 #[test]
+fn nothing_aborts_because_nobody_reads_what_it_prints() {
+    let mut problems = Vec::new();
+    for source in sources() {
+        for (line, code) in &source.code {
+            for word in ["print!(", "println!("] {
+                if code.contains(word) {
+                    problems.push(format!(
+                        "src/{}:{line}: {word}, expected cli::tell",
+                        source.path
+                    ));
+                }
+            }
+        }
+    }
+    check(problems);
+}
+
+#[test]
 fn nothing_is_unsafe() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let lib = fs::read_to_string(root.join("lib.rs")).expect("there is a library");

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::exit::{self, Failure};
-use super::run::{RunFlags, describe_durability, load};
+use super::run::{RunFlags, describe_durability, ignored_variables, load};
 use crate::config::{Config, ConfigError, Listener, show_size};
 use crate::net::tls::{ClientCertificates, TlsVersion};
 use crate::server::{self, load_authenticator, load_tls};
@@ -39,7 +39,9 @@ pub fn run(flags: CheckFlags) -> Result<String, Failure> {
     config.acl.load().map_err(wrong)?;
     config.try_bridge_passwords().map_err(wrong)?;
     let name = name.unwrap_or_else(|| "the configuration".to_owned());
-    Ok(format!("{name} is good\n{}", summary(&config)))
+    let ignored = ignored_variables();
+    let ignored = ignored.map_or(String::new(), |names| format!("ignored    {names}\n"));
+    Ok(format!("{name} is good\n{}{ignored}", summary(&config)))
 }
 
 fn summary(config: &Config) -> String {

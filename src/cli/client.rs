@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::exit::{self, Failure};
 use super::options::Settings;
+use super::tell;
 use super::transport::Stream;
 use crate::clock::Clock;
 use crate::wire::packet::{Connect, Disconnect, Will};
@@ -268,7 +269,7 @@ impl Client {
     /// Says something on stderr, if `-d` was given.
     pub fn tell(&self, what: impl FnOnce() -> String) {
         if self.debug {
-            eprintln!("{}", what());
+            tell::err(what());
         }
     }
 
@@ -394,8 +395,8 @@ impl<'c> Iterator for Packets<'c> {
         let packet = codec::decode(frame, self.version);
         if self.debug {
             match &packet {
-                Ok(packet) => eprintln!("received {}", describe(packet)),
-                Err(fault) => eprintln!("received what is no packet: {fault}"),
+                Ok(packet) => tell::err(format_args!("received {}", describe(packet))),
+                Err(fault) => tell::err(format_args!("received what is no packet: {fault}")),
             }
         }
         Some(packet)

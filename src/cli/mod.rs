@@ -18,6 +18,7 @@ mod running;
 #[cfg(test)]
 mod scripted;
 mod subscribe;
+mod tell;
 mod transport;
 
 use std::ffi::OsString;
@@ -92,7 +93,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::from(exit::SUCCESS),
         Err(failure) => {
             if !quiet {
-                eprintln!("{name}: {failure}");
+                tell::err(format_args!("{name}: {failure}"));
             }
             ExitCode::from(failure.code)
         }
@@ -101,26 +102,26 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn execute(tidegate: Tidegate) -> (&'static str, bool, Result<(), Failure>) {
     match tidegate.command {
-        None => ("tidegate", false, run::run(tidegate.run)),
-        Some(Command::Run(flags)) => ("tidegate", false, run::run(*flags.0)),
+        None => run_broker(tidegate.run),
+        Some(Command::Run(flags)) => run_broker(*flags.0),
         Some(Command::Check(flags)) => {
-            let result = check::run(*flags.0).map(|summary| print!("{summary}"));
+            let result = check::run(*flags.0).map(tell::out);
             ("tidegate", false, result)
         }
         Some(Command::Reload(flags)) => {
-            let result = running::reload(*flags.0, |told| print!("{told}"));
+            let result = running::reload(*flags.0, |told| tell::out(told));
             ("tidegate reload", false, result)
         }
         Some(Command::DropBridge(flags)) => {
-            let result = running::drop_bridge(*flags.0, |told| print!("{told}"));
+            let result = running::drop_bridge(*flags.0, |told| tell::out(told));
             ("tidegate drop-bridge", false, result)
         }
         Some(Command::Export(flags)) => {
-            let result = export::run(*flags.0, &mut |told| eprintln!("{told}"));
+            let result = export::run(*flags.0, &mut |told| tell::err(told));
             ("tidegate export", false, result)
         }
         Some(Command::Certs(flags)) => {
-            let result = certs::run(&flags.0).map(|told| print!("{told}"));
+            let result = certs::run(&flags.0).map(tell::out);
             ("tidegate", false, result)
         }
         Some(Command::Passwd(flags)) => ("tidegate passwd", false, passwd::run(&flags.0)),
@@ -134,6 +135,12 @@ fn execute(tidegate: Tidegate) -> (&'static str, bool, Result<(), Failure>) {
         }
         Some(Command::Bench(flags)) => ("tidegate bench", false, bench::run(*flags.0)),
     }
+}
+
+fn run_broker(flags: run::RunFlags) -> (&'static str, bool, Result<(), Failure>) {
+    let (result, stderr) = run::run(flags);
+    // What stalls the log would stall the last words, and the process with them.
+    ("tidegate", stderr == run::Stderr::Stalled, result)
 }
 
 #[cfg(test)]

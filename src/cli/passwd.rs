@@ -11,6 +11,7 @@ use clap::Args;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use super::exit::{self, Failure};
+use super::tell;
 use crate::net::auth::hash::{HashKind, PasswordHash};
 use crate::net::auth::password_file::{Line, check_user, read, split};
 
@@ -206,11 +207,11 @@ fn ask_once(prompt: &str) -> Result<String, String> {
     let shown = tcgetattr(&stdin).map_err(|error| error.to_string())?;
     let mut hidden = shown.clone();
     hidden.local_modes.remove(LocalModes::ECHO);
-    eprint!("{prompt}");
+    let _ = write!(io::stderr(), "{prompt}");
     tcsetattr(&stdin, OptionalActions::Flush, &hidden).map_err(|error| error.to_string())?;
     let line = line();
     let restored = tcsetattr(&stdin, OptionalActions::Now, &shown);
-    eprintln!();
+    tell::err("");
     restored.map_err(|error| error.to_string())?;
     line
 }

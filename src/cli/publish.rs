@@ -13,6 +13,7 @@ use clap::Args;
 use super::client::{Client, Event, LARGEST_PACKET, read_lines, reason_string};
 use super::exit::{self, Failure};
 use super::options::{ConnectionFlags, Settings, qos, topic_name};
+use super::tell;
 use crate::clock;
 use crate::wire::packet::{Ack, Publish};
 use crate::wire::{
@@ -382,7 +383,7 @@ impl Publisher {
             let explained = reason_string(ack.properties.iter());
             let failure = Failure::refused("the message was refused", ack.reason, explained);
             if !self.quiet && self.refused.is_some() {
-                eprintln!("tidegate pub: {failure}");
+                tell::err(format_args!("tidegate pub: {failure}"));
             }
             self.refused.get_or_insert(failure);
         }

@@ -1,9 +1,13 @@
 //! `tidegate run`: the broker.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use tracing_subscriber::filter::Targets;
@@ -13,9 +17,11 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::exit::{self, Failure};
 use crate::broker::record::{Durability, DurabilityRules};
 use crate::config::{
-    Config, ConfigError, DEFAULT_PORT, ENVIRONMENT_PREFIX, Overrides, Problem, show_duration,
+    Config, ConfigError, DEFAULT_PORT, ENVIRONMENT_PREFIX, Overrides, Problem, is_foreign_variable,
+    show_duration,
 };
 use crate::net::listener::Protocol;
+use crate::net::log::Log;
 use crate::net::socket::ListenAddress;
 use crate::server::{self, Listening, Ready};
 
@@ -36,15 +42,45 @@ pub struct RunFlags {
     pub log: Option<String>,
 }
 
+/// How long the process waits at its end for standard error to take the last lines of the log.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What has become of standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stderr {
+    /// It has taken all that was written.
+    Written,
+    /// It takes nothing: whoever writes to it waits, perhaps for ever.
+    Stalled,
+}
+
 /// Runs the broker until it is told to stop.
 ///
 /// # Errors
 /// Exit code 2 for a configuration that is wrong, 1 for a broker that cannot start or has to stop.
-pub fn run(flags: RunFlags) -> Result<(), Failure> {
-    let config = load(&flags).map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
-    start_log(&config.log);
-    server::run(config, move || load(&flags), print_ready)
-        .map_err(|error| Failure::new(exit::FAILED, error.to_string()))
+pub fn run(flags: RunFlags) -> (Result<(), Failure>, Stderr) {
+    let started = load(&flags).map_err(|error| Failure::new(exit::WRONG, error.to_string()));
+    let started = started.and_then(|config| {
+        let log = start_log(&config.log)
+            .map_err(|error| Failure::new(exit::FAILED, format!("cannot start: {error}")))?;
+        Ok((config, log))
+    });
+    let (config, log) = match started {
+        Ok(started) => started,
+        Err(failure) => return (Err(failure), Stderr::Written),
+    };
+    if let Some(names) = ignored_variables() {
+        tracing::info!(
+            "environment variables ignored, which are not of this program but of Kubernetes, Docker or its tests: {names}"
+        );
+    }
+    let ended = server::run(config, Arc::clone(&log), move || load(&flags), print_ready)
+        .map_err(|error| Failure::new(exit::FAILED, error.to_string()));
+    let stderr = match log.flush(LAST_WORDS) {
+        true => Stderr::Written,
+        false => Stderr::Stalled,
+    };
+    (ended, stderr)
 }
 
 /// Reads the configuration of these flags and of this process's environment.
@@ -59,9 +95,8 @@ pub fn load(flags: &RunFlags) -> Result<Config, ConfigError> {
     };
     let mut environment = Vec::new();
     let mut problems = Vec::new();
-    for (name, value) in std::env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        if !name.starts_with(ENVIRONMENT_PREFIX) {
+    for (name, value) in variables() {
+        if is_foreign_variable(&name, &value.to_string_lossy()) {
             continue;
         }
         match value.into_string() {
@@ -77,6 +112,26 @@ pub fn load(flags: &RunFlags) -> Result<Config, ConfigError> {
         return Err(ConfigError { problems });
     }
     Config::load(flags.config.as_deref(), environment, &overrides)
+}
+
+/// The environment variables that begin as ours do.
+fn variables() -> impl Iterator<Item = (String, OsString)> {
+    std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.to_string_lossy().into_owned();
+        let is_ours = name.starts_with(ENVIRONMENT_PREFIX);
+        is_ours.then_some((name, value))
+    })
+}
+
+/// The environment variables that begin as ours do and are ignored, since they are somebody else's;
+/// in words, or `None` if there are none.
+pub fn ignored_variables() -> Option<String> {
+    let mut names: Vec<String> = variables()
+        .filter(|(name, value)| is_foreign_variable(name, &value.to_string_lossy()))
+        .map(|(name, _)| name)
+        .collect();
+    names.sort();
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 /// Tells a person on stdout what has started and how to connect to it; the last line begins with `Ready in`.
@@ -172,15 +227,30 @@ fn command() -> String {
         .unwrap_or_else(|| "tidegate".to_owned())
 }
 
-fn start_log(filter: &Targets) {
+/// Begins to log to standard error.
+///
+/// # Errors
+/// The operating system gives no thread, or there is no standard error.
+fn start_log(filter: &Targets) -> io::Result<Arc<Log>> {
+    // A descriptor of its own: who writes to `io::stderr` must not wait for the log.
+    let stderr = rustix::io::fcntl_dupfd_cloexec(io::stderr(), 3)?;
+    let log = Log::start(File::from(stderr))?;
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(Arc::clone(&log))
         .with_ansi(io::stderr().is_terminal());
     // Whoever embeds the broker may have a subscriber already, which then stays.
     let _ = tracing_subscriber::registry()
         .with(filter.clone())
         .with(lines)
         .try_init();
+    let (before, last) = (std::panic::take_hook(), Arc::clone(&log));
+    std::panic::set_hook(Box::new(move |panic| {
+        // What led to it was logged and may not be written yet. The process may end with this.
+        if last.flush(LAST_WORDS) {
+            before(panic);
+        }
+    }));
+    Ok(log)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::client::{Client, Event, reason_string};
 use super::exit::{self, Failure};
 use super::format::Format;
 use super::options::{ConnectionFlags, Settings, qos, topic_filter};
+use super::tell;
 use crate::clock::Clock;
 use crate::wire::packet::{
     Ack, Publish, RetainHandling, SubAck, Subscribe, SubscribeOptions, Unsubscribe,
@@ -264,7 +265,7 @@ impl<'f, W: Write> Subscriber<'f, W> {
         if !self.flags.connection.quiet {
             refused
                 .iter()
-                .for_each(|failure| eprintln!("tidegate sub: {failure}"));
+                .for_each(|failure| tell::err(format_args!("tidegate sub: {failure}")));
         }
         self.answered(SUBSCRIBE_ID);
         Ok(())
@@ -340,7 +341,7 @@ impl<'f, W: Write> Subscriber<'f, W> {
             let now = self.clock.now().unix;
             if let Err(failure) = format.write(publish, now, &mut self.output) {
                 if !self.flags.connection.quiet {
-                    eprintln!("tidegate sub: {failure}");
+                    tell::err(format_args!("tidegate sub: {failure}"));
                 }
                 return;
             }

@@ -7,6 +7,7 @@
 mod acl;
 mod authentication;
 mod bridge;
+mod environment;
 mod listener;
 mod proxy;
 mod read;
@@ -31,7 +32,8 @@ use crate::store::StoreOptions;
 
 pub use acl::AclSettings;
 pub use bridge::is_bridge_name;
-pub use tree::{ENVIRONMENT_PREFIX, Problem};
+pub use environment::{ENVIRONMENT_PREFIX, is_foreign_variable};
+pub use tree::Problem;
 pub use value::{Bind, exact_duration, parse_duration, parse_size, show_duration, show_size};
 
 use read::read;

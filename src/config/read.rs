@@ -8,6 +8,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use super::acl::acl;
 use super::authentication::authentication;
 use super::bridge::bridges;
+use super::environment::overlay;
 use super::listener::{BIND_EXPECTED, binds, flag_bind, listeners, open_to_all};
 use super::tree::{self, Origin, Report, Section, Table, Value};
 use super::{Bind, Config, Overrides};
@@ -28,7 +29,7 @@ pub(super) fn read(
     overrides: &Overrides,
 ) -> Config {
     let mut tree = tree::parse(report);
-    tree::overlay(&mut tree, environment, report);
+    overlay(&mut tree, environment, report);
     overlay_flags(&mut tree, overrides);
     let flag_bind = flag_bind(&overrides.bind, report);
     let mut root = Section::open("", Origin::File(0), tree, report);

@@ -13,16 +13,11 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::environment::ENVIRONMENT_PREFIX;
 use super::value::{exact_duration, parse_duration, parse_size, show_size};
-
-/// Environment variables that begin with this override the file.
-pub const ENVIRONMENT_PREFIX: &str = "TIDEGATE_";
 
 /// Problems told in full; more are counted.
 const MAX_PROBLEMS: usize = 50;
-
-/// Tables inside tables in a variable's name: more than any key has.
-const MAX_DEPTH: usize = 8;
 
 /// Where something was written.
 #[derive(Clone, Debug)]
@@ -209,80 +204,6 @@ fn node(key_at: Origin, from: Spanned<DeValue<'_>>) -> Node {
         DeValue::Datetime(_) => Value::Other("a date"),
     };
     Node { key_at, at, value }
-}
-
-/// Lays the variables that begin with [`ENVIRONMENT_PREFIX`] over the file's tree: a double underscore goes into a table, or to the
-/// entry of a list with that number.
-pub(super) fn overlay(
-    root: &mut Table,
-    environment: impl IntoIterator<Item = (String, String)>,
-    report: &mut Report<'_>,
-) {
-    let mut variables: Vec<(String, Vec<String>, String)> = environment
-        .into_iter()
-        .filter_map(|(name, value)| {
-            let path = name.strip_prefix(ENVIRONMENT_PREFIX)?;
-            let path = path.split("__").map(str::to_lowercase).collect();
-            Some((name, path, value))
-        })
-        .collect();
-    // Entry 2 of a list before entry 10, so that a list grows without gaps.
-    variables.sort_by_key(|(_, path, _)| {
-        path.iter()
-            .map(|part| (part.parse::<u64>().ok(), part.clone()))
-            .collect::<Vec<_>>()
-    });
-    for (name, path, value) in variables {
-        let at = Origin::Variable(name.into());
-        if path.len() > MAX_DEPTH {
-            report.add(&at, "", "unknown key: no table is that deep");
-        } else if let Err(what) = put(root, &path, &at, value) {
-            report.add(&at, path.join("."), what);
-        }
-    }
-}
-
-fn put(table: &mut Table, path: &[String], at: &Origin, raw: String) -> Result<(), String> {
-    let [key, rest @ ..] = path else {
-        return Ok(());
-    };
-    let new_node = |value| Node {
-        key_at: at.clone(),
-        at: at.clone(),
-        value,
-    };
-    let Some(next) = rest.first() else {
-        table.insert(key.clone(), new_node(Value::Raw(raw)));
-        return Ok(());
-    };
-    let index: Option<usize> = next.parse().ok();
-    let slot = table.entry(key.clone()).or_insert_with(|| {
-        new_node(match index {
-            Some(_) => Value::List(Vec::new()),
-            None => Value::Table(Table::new()),
-        })
-    });
-    match (&mut slot.value, index) {
-        (Value::Table(inner), _) => put(inner, rest, at, raw),
-        (Value::List(items), Some(index)) if index <= items.len() && rest.len() > 1 => {
-            if index == items.len() {
-                items.push(new_node(Value::Table(Table::new())));
-            }
-            match &mut items[index].value {
-                Value::Table(inner) => put(inner, &rest[1..], at, raw),
-                _ => Err("that entry of the list has no keys".to_owned()),
-            }
-        }
-        (Value::List(items), Some(_)) if rest.len() > 1 => Err(format!(
-            "the list has {} entries so far, so the next number is {}",
-            items.len(),
-            items.len()
-        )),
-        (Value::List(_), _) => {
-            Err("a list: give the entry's number, then its key, as in __0__BIND".to_owned())
-        }
-        _ => Err(format!("{key} is a value, not a table")),
-    }
 }
 
 /// A table being read.

@@ -15,16 +15,28 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use tokio::net::TcpListener;
 
 use super::core::Core;
+use super::log::Log;
 use super::tls::TlsListeners;
 use super::visits::{Purpose, Visits};
 use crate::broker::bridge::Standing;
 use crate::store::Store;
 
+/// Where figures come from.
+#[derive(Clone)]
+pub struct Sources {
+    /// The broker.
+    pub core: Arc<Core>,
+    /// The store.
+    pub store: Arc<Store>,
+    /// The TLS of all listeners.
+    pub tls: Arc<TlsListeners>,
+    /// The log lines on their way.
+    pub log: Arc<Log>,
+}
+
 /// What answers requests.
 struct Admin {
-    core: Arc<Core>,
-    store: Arc<Store>,
-    tls: Arc<TlsListeners>,
+    from: Sources,
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
 }
@@ -33,18 +45,11 @@ struct Admin {
 ///
 /// # Errors
 /// The socket fails.
-pub async fn serve(
-    listener: TcpListener,
-    core: Arc<Core>,
-    store: Arc<Store>,
-    tls: Arc<TlsListeners>,
-) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, from: Sources) -> io::Result<()> {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     let admin = Arc::new(Admin {
-        core,
-        store,
-        tls,
+        from,
         recorder,
         handle,
     });
@@ -67,7 +72,7 @@ impl Admin {
     fn record(&self) -> Visits {
         let (bridges, visits);
         let (counters, gauges) = {
-            let mut entered = self.core.enter(Purpose::Other, None);
+            let mut entered = self.from.core.enter(Purpose::Other, None);
             visits = entered.visits();
             let broker = entered.broker();
             bridges = broker.bridge_figures();
@@ -78,9 +83,10 @@ impl Admin {
             describe_counter!(name.clone(), what.trim());
             counter!(name).absolute(value);
         }
-        let usage = self.store.usage();
+        let usage = self.from.store.usage();
         counter!("tidegate_store_written_bytes").absolute(usage.written_bytes);
         counter!("tidegate_store_syncs").absolute(usage.syncs);
+        counter!("tidegate_log_lines_lost").absolute(self.from.log.lost());
         let set = |name: &'static str, value: u64| gauge!(name).set(value as f64);
         set("tidegate_clients_connected", gauges.connected);
         set("tidegate_sessions", gauges.sessions);
@@ -116,7 +122,7 @@ impl Admin {
             }
         }
         // Prometheus' way of a moment: seconds since 1970, so that what is left is a subtraction there.
-        for (listener, tls) in self.tls.all() {
+        for (listener, tls) in self.from.tls.all() {
             for (file, not_after) in tls.expiries() {
                 let labels = [
                     ("listener", listener.clone()),

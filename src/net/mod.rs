@@ -8,6 +8,7 @@
 //! - [`listener`]: takes connections in: who may come, and what comes before MQTT.
 //! - [`socket`], [`proxy`], [`tls`], [`websocket`]: what lies under MQTT, from the bottom.
 //! - [`auth`]: what the user name and the password of a CONNECT prove.
+//! - [`log`]: log lines on their way to standard error.
 //! - [`admin`]: figures and health over HTTP; [`control`]: commands through a socket in the data directory.
 //!
 //! This floor makes no protocol decisions.
@@ -19,6 +20,7 @@ pub mod connection;
 pub mod control;
 pub mod core;
 pub mod listener;
+pub mod log;
 pub mod proxy;
 pub mod socket;
 pub mod tls;

@@ -23,6 +23,7 @@ use std::path::Path;
 pub use flags::BenchFlags;
 
 use super::exit::{self, Failure};
+use super::tell;
 use flags::{Compare, CompareFlags, OutputFlags, resolve};
 use lock::Lock;
 use outcome::{Better, Outcome};
@@ -59,7 +60,7 @@ pub fn run(flags: BenchFlags) -> Result<(), Failure> {
     let mut records = Vec::new();
     for task in &flags.tasks {
         let outcome = measure(task.scenario, &target, &flags.load.load(*task))?;
-        print!("{}", table::outcome(&outcome));
+        tell::out(table::outcome(&outcome));
         records.push(Record {
             broker: target.addr.to_string(),
             round: 1,
@@ -98,7 +99,7 @@ fn compare(flags: &CompareFlags) -> Result<(), Failure> {
             .iter()
             .map(|(name, _)| name.as_str())
             .collect();
-        print!("{}", compare::table(&names, &found));
+        tell::out(compare::table(&names, &found));
         records.append(&mut found);
     }
     finish(&records, &flags.output)

@@ -14,6 +14,7 @@ use crate::cli::bench::outcome::{Better, Outcome, Sample};
 use crate::cli::bench::process::Open;
 use crate::cli::bench::rig::{Client, Faults, Rig, Shape};
 use crate::cli::exit::{self, Failure};
+use crate::cli::tell;
 use crate::wire::QoS;
 use flat::Reading;
 use parts::Part;
@@ -111,7 +112,7 @@ fn steady(
     let mut readings: Vec<Reading> = Vec::new();
     let start = rig.now();
     let mut last = Moment::now(&rig, Some(pid));
-    println!("{}", Reading::HEADER);
+    tell::out(format_args!("{}\n", Reading::HEADER));
     while rig.now() - start < load.duration.as_nanos() as u64 && !stop.load(Ordering::SeqCst) {
         rig.latency.clear();
         rig.run_for(interval)?;
@@ -129,7 +130,7 @@ fn steady(
             p99: summary.p99 as f64 / 1e6,
             max: summary.max as f64 / 1e6,
         };
-        println!("{reading}");
+        tell::out(format_args!("{reading}\n"));
         readings.push(reading);
         let seconds = (moment.at - last.at).max(1) as f64 / 1e9;
         outcome.samples.push(Sample {
