@@ -13,7 +13,8 @@ pub struct Limits {
     pub max_inflight_messages: u16,
     /// Incoming QoS 1 and 2 messages of one client that are not acknowledged yet; sent as Receive Maximum. Exceeded: disconnect 0x93.
     pub receive_maximum: u16,
-    /// QoS 1 and 2 messages waiting in one session's queue. Reached: the newest message is dropped for that session and counted.
+    /// QoS 1 and 2 messages waiting in one session's queue. Reached: the newest message is dropped for that session and counted; if nothing
+    /// else takes it, its publisher is answered with 0x97 (MQTT 3, which cannot be told: acknowledged).
     pub max_queued_messages: u64,
     /// Bytes (topic, properties and payload) waiting in one session's queue. Reached: as `max_queued_messages`.
     pub max_queued_bytes: u64,

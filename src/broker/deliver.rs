@@ -1,18 +1,15 @@
 //! From a session's queue to its client: packet identifiers, windows, resending, and reading bodies back from the store.
 
 use super::connection::Alias;
+use super::delivery::Delivery;
 use super::gate::{Arrow, Stamp};
-use super::marks::Mark;
 use super::message::{Message, Parts};
 use super::queue::Queued;
 use super::record::{QueueKey, Seq, Write};
 use super::route::{Frames, Offer};
 use super::{Broker, ConnectionId, Fetch, GroupIndex, Owner, SessionIndex, ack};
 use crate::clock::Now;
-use crate::wire::packet::Publish;
-use crate::wire::{
-    Packet, PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
-};
+use crate::wire::{Packet, PacketId, ProtocolVersion, QoS, ReasonCode, codec};
 
 /// An outbox is filled up from the queue while less than this waits in it, in bytes: enough to keep a connection busy while it is written.
 const FILL_BYTES: usize = 256 * 1024;
@@ -23,19 +20,6 @@ const FETCH_BYTES: u64 = 512 * 1024;
 
 /// Messages that are looked at when an outbox is filled up, sent or not (what has expired is not): about a millisecond's work.
 const PUMP_MESSAGES: usize = if cfg!(test) { 64 } else { 2048 };
-
-/// A PUBLISH to be encoded for a client.
-struct Delivery<'a> {
-    parts: &'a Parts<'a>,
-    /// What the client calls its topic.
-    topic: &'a str,
-    qos: QoS,
-    retain: bool,
-    dup: bool,
-    packet_id: Option<PacketId>,
-    ids: &'a [u32],
-    mark: Option<Mark>,
-}
 
 impl Broker {
     /// Whether a session's client may be sent a message now, ahead of nothing.
@@ -76,7 +60,7 @@ impl Broker {
     pub(super) fn deliver_qos0(
         &mut self,
         index: SessionIndex,
-        offer: &Offer<'_>,
+        offer: &mut Offer<'_>,
         retain: bool,
         ids: &[u32],
         frames: &mut Frames,
@@ -109,6 +93,7 @@ impl Broker {
         if !ids.is_empty() || is_mounted || connection.uses_aliases() || mark.is_some() {
             if self.fits_client(id, &mut delivery) {
                 self.push_publish(id, &delivery, offer.stamp);
+                offer.taken = true;
             }
             return;
         }
@@ -130,9 +115,10 @@ impl Broker {
         self.counters.payload_bytes_sent += offer.parts.payload.len() as u64;
         self.count_sent(id, delivery.len());
         self.pushed(id);
+        offer.taken = true;
     }
 
-    /// Delivers a message to one client at QoS 0, if it is connected and can take it.
+    /// Delivers a message to one client at QoS 0, if it is connected and can take it; whether it did.
     pub(super) fn deliver_now(
         &mut self,
         index: SessionIndex,
@@ -140,19 +126,19 @@ impl Broker {
         retain: bool,
         subscription: u32,
         stamp: Stamp,
-    ) {
+    ) -> bool {
         self.catch_up(index);
         let Some(id) = self.sessions[index.0 as usize].connection else {
-            return;
+            return false;
         };
         if self.is_outgoing_full(id, self.settings.limits.max_outgoing_bytes) {
             self.counters.dropped_outgoing_full += 1;
-            return;
+            return false;
         }
         let connection = &self.connections[id.0 as usize];
         if connection.has_had_enough(self.now.uptime) {
             self.counters.dropped_quota += 1;
-            return;
+            return false;
         }
         let ids = if subscription == 0 {
             &[][..]
@@ -169,9 +155,11 @@ impl Broker {
             ids,
             mark: self.mark(id, parts, None),
         };
-        if self.fits_client(id, &mut delivery) {
+        let fits = self.fits_client(id, &mut delivery);
+        if fits {
             self.push_publish(id, &delivery, stamp);
         }
+        fits
     }
 
     /// Sends a message that has its body to a connected client: gives it a packet identifier, remembers it, and pushes the packet. `queue` is whose
@@ -634,64 +622,4 @@ fn cold_resends(session: &super::session::Session, readable: impl Fn(Seq) -> boo
     let mut seqs: Vec<Seq> = cold.map(|inflight| inflight.item.seq).collect();
     seqs.sort_unstable();
     seqs
-}
-
-impl Delivery<'_> {
-    /// Bytes of topic, properties and payload.
-    fn len(&self) -> usize {
-        self.topic.len()
-            + self.parts.properties.as_bytes().len()
-            + self.parts.payload.len()
-            + 5 * self.ids.len()
-    }
-
-    /// The packet, its properties put together in `scratch` if they are not the message's own.
-    fn publish<'b>(
-        &'b self,
-        v5: bool,
-        alias: Alias,
-        unix: u64,
-        scratch: &'b mut PropertiesBuf,
-    ) -> Publish<'b> {
-        let mut topic = self.topic;
-        let mut properties = self.parts.properties;
-        if v5
-            && (self.parts.expires.is_some()
-                || !self.ids.is_empty()
-                || alias != Alias::None
-                || self.mark.is_some())
-        {
-            scratch.clear();
-            if let Alias::Set(alias) | Alias::Use(alias) = alias {
-                scratch.push(Property::TopicAlias(alias));
-            }
-            if let Alias::Use(_) = alias {
-                topic = "";
-            }
-            if let Some(expires) = self.parts.expires {
-                // [MQTT-3.3.2-6]: what is left of the interval.
-                let left = expires.saturating_sub(unix).div_ceil(1000);
-                scratch.push(Property::MessageExpiryInterval(
-                    left.try_into().unwrap_or(u32::MAX),
-                ));
-            }
-            for id in self.ids {
-                scratch.push(Property::SubscriptionIdentifier(*id));
-            }
-            match self.mark {
-                Some(mark) => mark.put(properties, scratch),
-                None => scratch.extend(properties),
-            }
-            properties = scratch.as_properties();
-        }
-        Publish {
-            dup: self.dup,
-            qos: self.qos,
-            retain: self.retain,
-            topic,
-            packet_id: self.packet_id,
-            properties,
-            payload: self.parts.payload,
-        }
-    }
 }

@@ -30,6 +30,7 @@ mod connect;
 mod connection;
 mod counters;
 mod deliver;
+mod delivery;
 mod end;
 mod gate;
 mod marks;

@@ -152,10 +152,16 @@ impl Broker {
                 what: "the message cannot be stored",
             });
         }
+        // The upstream of a bridge would take an error for the end of it, and a full queue here is no reason to leave it.
+        let bridge = self.connections[id.0 as usize].arrival.bridge;
+        let reason = match published.reason {
+            ReasonCode::QuotaExceeded if bridge => ReasonCode::Success,
+            reason => reason,
+        };
         self.push_final_ack(
             id,
             self.gated(Arrow::PubAck, published.stamp),
-            &Packet::PubAck(ack(packet_id, published.reason)),
+            &Packet::PubAck(ack(packet_id, reason)),
         );
         Ok(())
     }

@@ -314,7 +314,8 @@ impl Broker {
         };
         let qos = lower(message.qos(), subscriber.qos());
         if qos == QoS::AtMostOnce {
-            return self.deliver_now(index, &parts, true, subscriber.id, shown);
+            self.deliver_now(index, &parts, true, subscriber.id, shown);
+            return;
         }
         let durable = self.sessions[index.0 as usize].durable;
         let level = self.durability_of(parts.topic);
@@ -334,6 +335,8 @@ impl Broker {
             stamp,
             stored: 0,
             admitted: false,
+            taken: false,
+            dropped: false,
             from: None,
         };
         let ids: SubscriptionIds = (subscriber.id != 0)

@@ -52,9 +52,9 @@ impl Frames {
 pub(super) struct Published {
     /// What its acknowledgement waits for.
     pub stamp: Stamp,
-    /// Success, 0x10 if nobody subscribes, 0x97 if it was refused or not retained.
+    /// Success; 0x10 if nobody subscribes; 0x97 if it was refused or not retained, or if nothing took it because queues are full.
     pub reason: ReasonCode,
-    /// Nobody was given it.
+    /// Nobody was given it, and whoever publishes it is to come again.
     pub refused: bool,
     /// Its place in the order, if anything of it is stored.
     pub seq: Option<Seq>,
@@ -93,6 +93,10 @@ pub(super) struct Offer<'a> {
     pub stored: u32,
     /// No bridge whose queue is full has refused it.
     pub admitted: bool,
+    /// A client has been sent it, or a queue has it.
+    pub taken: bool,
+    /// A queue that is full has not taken it.
+    pub dropped: bool,
     /// The session of its publisher.
     pub from: Option<SessionIndex>,
 }
@@ -212,6 +216,8 @@ impl Broker {
             stamp,
             stored: 0,
             admitted: may_refuse,
+            taken: retained == Some(ReasonCode::Success),
+            dropped: false,
             from,
         };
         for group in &routes.groups {
@@ -224,9 +230,12 @@ impl Broker {
         }
         if !later.is_empty() {
             self.spread(&mut offer, later);
+            // Nobody waits until the last of them has had its turn.
+            offer.taken = true;
         }
         self.store_body(&mut offer);
         let reason = match retained {
+            _ if offer.dropped && !offer.taken => ReasonCode::QuotaExceeded,
             Some(reason) if reason.is_error() => reason,
             _ if matched => ReasonCode::Success,
             _ => ReasonCode::NoMatchingSubscribers,
@@ -361,10 +370,12 @@ impl Broker {
             let (key, stored) = (session.key(), item.is_stored());
             session.queue.sent_live();
             let sent = self.send(index, item, key, None, offer.stamp, true);
+            offer.taken |= sent;
             offer.stored += u32::from(sent && stored);
             return;
         }
         if !self.make_room(index, &item, older, offer.admitted) {
+            offer.dropped = true;
             return;
         }
         self.note_newest(index, topic, item.seq);
@@ -419,6 +430,7 @@ impl Broker {
         offer: &mut Offer<'_>,
     ) {
         let size = u64::from(item.size);
+        offer.taken = true;
         self.queued += 1;
         self.queued_bytes += size;
         if item.is_stored() {

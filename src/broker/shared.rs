@@ -150,17 +150,14 @@ impl Broker {
             let retain = offer.parts.retain && member.retain_as_published();
             let qos = lower(offer.parts.qos, member.qos());
             if qos == QoS::AtMostOnce {
-                return self.deliver_now(
-                    member.session,
-                    offer.parts,
-                    retain,
-                    member.id,
-                    offer.stamp,
-                );
+                let (parts, stamp) = (offer.parts, offer.stamp);
+                offer.taken |= self.deliver_now(member.session, parts, retain, member.id, stamp);
+                return;
             }
             let item = offer.queued(qos, retain, ids_of(member), durable);
             let stored = item.is_stored();
             let sent = self.send(member.session, item, key, Some(index), offer.stamp, true);
+            offer.taken |= sent;
             offer.stored += u32::from(sent && stored);
             return;
         }
@@ -179,6 +176,7 @@ impl Broker {
         );
         if self.is_full(&self.groups[index.0 as usize].queue, &item) {
             self.counters.dropped_queue_full += 1;
+            offer.dropped = true;
             return;
         }
         let group = &self.groups[index.0 as usize];

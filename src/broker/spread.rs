@@ -325,6 +325,8 @@ impl Broker {
             stamp: spread.stamp,
             stored: 0,
             admitted: spread.admitted,
+            taken: false,
+            dropped: false,
             from: spread.from,
         };
         self.hand_out(receiver, &mut offer, &mut spread.frames);

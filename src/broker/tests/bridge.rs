@@ -666,3 +666,22 @@ fn the_terms_of_the_upstream_are_read() {
         }
     );
 }
+
+#[test]
+fn a_full_queue_here_is_no_error_for_the_upstream() {
+    for qos in [1, 2] {
+        let mut b = Bridged::new(vec![rule("#", Direction::In, 2)]);
+        b.world.broker.settings.limits.max_queued_messages = 1;
+        let away = b.world.connect(&durable("away"));
+        b.world.subscribe(away, "#", 2);
+        b.world.lose(away);
+        b.got();
+        let kind = if qos == 1 { "PUBACK" } else { "PUBREC" };
+        for id in 1..=2 {
+            b.hears(Packet::Publish(message(qos, id, "a", "x")))
+                .expect("taken");
+            assert_eq!(b.got(), [format!("{kind} #{id}")]);
+        }
+        assert_eq!(b.world.broker.counters().dropped_queue_full, 1);
+    }
+}

@@ -221,3 +221,110 @@ fn a_client_may_be_its_own_subscriber() {
     world.pubcomp(peer, 1);
     world.assert_nothing_left();
 }
+
+/// A world in which a session that is away has a full queue: one message waits in it.
+fn full() -> World {
+    let mut world = World::with(limited(Limits {
+        max_queued_messages: 1,
+        ..Limits::default()
+    }));
+    let away = world.connect(&durable("away"));
+    world.subscribe(away, "#", 2);
+    world.lose(away);
+    let filler = world.connect(&publisher());
+    world.publish(filler, message(1, 1, "t", "first"));
+    world.settle();
+    world.lose(filler);
+    world
+}
+
+#[test]
+fn what_nothing_takes_because_queues_are_full_is_not_acknowledged_as_taken() {
+    let mut world = full();
+    let peer = world.connect(&durable("pub"));
+    world.publish(peer, message(1, 1, "t", "m"));
+    world.publish(peer, message(2, 2, "t", "m"));
+    world.settle();
+    assert_eq!(
+        world.got(peer),
+        ["PUBACK #1 QuotaExceeded", "PUBREC #2 QuotaExceeded"]
+    );
+    assert!(
+        world.session(peer).received.is_empty(),
+        "the identifier is free [MQTT-4.3.3-9]"
+    );
+    assert_eq!(world.broker.counters().dropped_queue_full, 2);
+    // Clients of MQTT 3 cannot be told.
+    let old = world.connect(&client("old").version(ProtocolVersion::V311).clean());
+    world.publish(old, message(1, 1, "t", "m"));
+    world.publish(old, message(2, 2, "t", "m"));
+    world.settle();
+    assert_eq!(world.got(old), ["PUBACK #1", "PUBREC #2"]);
+    let away = world.connect(&durable("away"));
+    assert_eq!(world.drain(away), ["PUBLISH q1 t=first"]);
+    // Now there is room.
+    world.publish(peer, message(2, 2, "t", "m"));
+    world.settle();
+    assert_eq!(world.got(peer), ["PUBREC #2"]);
+    assert_eq!(world.drain(away), ["PUBLISH q2 t=m"]);
+}
+
+#[test]
+fn what_anybody_takes_is_acknowledged_as_taken_and_drops_are_counted() {
+    type Taker = fn(&mut World);
+    let takers: [Taker; 5] = [
+        |world| {
+            let other = world.connect(&durable("other"));
+            world.subscribe(other, "t", 1);
+            world.lose(other);
+        },
+        |world| {
+            let live = world.connect(&client("live"));
+            world.subscribe(live, "t", 0);
+        },
+        |world| {
+            let live = world.connect(&client("live"));
+            world.subscribe(live, "t", 1);
+        },
+        |world| {
+            let member = world.connect(&client("member"));
+            world.subscribe(member, "$share/g/t", 0);
+        },
+        |world| {
+            let member = world.connect(&durable("member"));
+            world.subscribe(member, "$share/g/t", 1);
+            world.lose(member);
+        },
+    ];
+    for (n, taker) in takers.iter().enumerate() {
+        let mut world = full();
+        taker(&mut world);
+        let peer = world.connect(&client("pub"));
+        world.publish(peer, message(1, 1, "t", "m"));
+        world.settle();
+        assert_eq!(world.got(peer), ["PUBACK #1"], "taker {n}");
+        assert_eq!(world.broker.counters().dropped_queue_full, 1);
+    }
+    // What is retained is kept, whoever did not get it.
+    let mut world = full();
+    let peer = world.connect(&client("pub"));
+    world.publish(peer, retained(1, 1, "t", "m"));
+    world.settle();
+    assert_eq!(world.got(peer), ["PUBACK #1"]);
+}
+
+#[test]
+fn a_full_queue_of_a_shared_group_refuses_what_only_it_would_take() {
+    let mut world = World::with(limited(Limits {
+        max_queued_messages: 1,
+        ..Limits::default()
+    }));
+    let member = world.connect(&durable("member"));
+    world.subscribe(member, "$share/g/t", 1);
+    world.lose(member);
+    let peer = world.connect(&client("pub"));
+    world.publish(peer, message(1, 1, "t", "m"));
+    world.publish(peer, message(1, 2, "t", "m"));
+    world.settle();
+    assert_eq!(world.got(peer), ["PUBACK #1", "PUBACK #2 QuotaExceeded"]);
+}

@@ -1,0 +1,80 @@
+//! What becomes of a message in a PUBLISH for one client.
+
+use super::connection::Alias;
+use super::marks::Mark;
+use super::message::Parts;
+use crate::wire::packet::Publish;
+use crate::wire::{PacketId, PropertiesBuf, Property, QoS};
+
+/// A PUBLISH to be encoded for a client.
+pub(super) struct Delivery<'a> {
+    pub parts: &'a Parts<'a>,
+    /// What the client calls its topic.
+    pub topic: &'a str,
+    pub qos: QoS,
+    pub retain: bool,
+    pub dup: bool,
+    pub packet_id: Option<PacketId>,
+    pub ids: &'a [u32],
+    pub mark: Option<Mark>,
+}
+
+impl Delivery<'_> {
+    /// Bytes of topic, properties and payload.
+    pub fn len(&self) -> usize {
+        self.topic.len()
+            + self.parts.properties.as_bytes().len()
+            + self.parts.payload.len()
+            + 5 * self.ids.len()
+    }
+
+    /// The packet, its properties put together in `scratch` if they are not the message's own.
+    pub fn publish<'b>(
+        &'b self,
+        v5: bool,
+        alias: Alias,
+        unix: u64,
+        scratch: &'b mut PropertiesBuf,
+    ) -> Publish<'b> {
+        let mut topic = self.topic;
+        let mut properties = self.parts.properties;
+        if v5
+            && (self.parts.expires.is_some()
+                || !self.ids.is_empty()
+                || alias != Alias::None
+                || self.mark.is_some())
+        {
+            scratch.clear();
+            if let Alias::Set(alias) | Alias::Use(alias) = alias {
+                scratch.push(Property::TopicAlias(alias));
+            }
+            if let Alias::Use(_) = alias {
+                topic = "";
+            }
+            if let Some(expires) = self.parts.expires {
+                // [MQTT-3.3.2-6]: what is left of the interval.
+                let left = expires.saturating_sub(unix).div_ceil(1000);
+                scratch.push(Property::MessageExpiryInterval(
+                    left.try_into().unwrap_or(u32::MAX),
+                ));
+            }
+            for id in self.ids {
+                scratch.push(Property::SubscriptionIdentifier(*id));
+            }
+            match self.mark {
+                Some(mark) => mark.put(properties, scratch),
+                None => scratch.extend(properties),
+            }
+            properties = scratch.as_properties();
+        }
+        Publish {
+            dup: self.dup,
+            qos: self.qos,
+            retain: self.retain,
+            topic,
+            packet_id: self.packet_id,
+            properties,
+            payload: self.parts.payload,
+        }
+    }
+}
