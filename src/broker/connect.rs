@@ -61,6 +61,9 @@ impl Broker {
         proved: Result<Identity, Fault>,
     ) -> Result<(), Fault> {
         self.connections[id.0 as usize].version = connect.version;
+        if !self.connections[id.0 as usize].arrival.bridge {
+            connect.check_texts()?;
+        }
         self.connections[id.0 as usize].is_bridge = connect.bridge;
         let mut said = connect.properties.user_properties();
         let marked = connect.version == ProtocolVersion::V5 && said.any(|(name, _)| name == BRIDGE);

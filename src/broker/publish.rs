@@ -9,7 +9,7 @@ use super::session::Received;
 use super::{Broker, ConnectionId, SessionIndex, ack};
 use crate::wire::packet::{Ack, Publish};
 use crate::wire::{
-    Fault, Packet, PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode,
+    Fault, Packet, PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, text,
 };
 
 /// What a PUBLISH says in its properties beside what is forwarded.
@@ -33,7 +33,11 @@ impl Broker {
         let properties = publish.properties.as_bytes().len();
         self.count_received(id, publish.topic.len() + properties + publish.payload.len());
         let mut instructions = Instructions::default();
+        let is_bridge = self.connections[id.0 as usize].arrival.bridge;
         for property in publish.properties.iter() {
+            if !is_bridge {
+                property.check_text()?;
+            }
             match property {
                 Property::TopicAlias(alias) => instructions.alias = Some(alias),
                 Property::MessageExpiryInterval(seconds) => instructions.expiry = Some(seconds),
@@ -52,6 +56,13 @@ impl Broker {
         }
         let resolved = self.resolve_topic(id, publish.topic, instructions.alias)?;
         let topic = resolved.as_deref().unwrap_or(publish.topic);
+        if resolved.is_none() {
+            // What an upstream sends is answered, or it would send it for ever.
+            text::check(topic).map_err(|fault| match is_bridge {
+                true => Fault::new(ReasonCode::TopicNameInvalid, fault.what),
+                false => fault,
+            })?;
+        }
         if topic.starts_with(SYS_PREFIX) {
             self.refuse_publish(id, publish, ReasonCode::NotAuthorized);
             return Ok(());

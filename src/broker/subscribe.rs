@@ -17,6 +17,9 @@ impl Broker {
         session: SessionIndex,
         subscribe: &Subscribe<'_>,
     ) -> Result<(), Fault> {
+        if !self.connections[id.0 as usize].arrival.bridge {
+            subscribe.check_texts()?;
+        }
         self.catch_up(session);
         let subscription_id = subscribe.properties.subscription_identifier();
         let mut codes = Vec::with_capacity(subscribe.filters.len());
@@ -144,6 +147,9 @@ impl Broker {
         session: SessionIndex,
         unsubscribe: &Unsubscribe<'_>,
     ) -> Result<(), Fault> {
+        if !self.connections[id.0 as usize].arrival.bridge {
+            unsubscribe.check_texts()?;
+        }
         // What was published before is not new to it [MQTT-3.10.4-2].
         self.catch_up(session);
         let codes: Vec<ReasonCode> = unsubscribe

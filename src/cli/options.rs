@@ -9,7 +9,7 @@ use super::exit::Failure;
 use super::property::PacketProperties;
 use super::transport::{Transport, TransportFlags};
 use crate::clock;
-use crate::wire::{Property, ProtocolVersion, QoS, topic};
+use crate::wire::{Property, ProtocolVersion, QoS, text, topic};
 
 /// How to connect.
 #[derive(Args, Clone, Debug)]
@@ -242,10 +242,10 @@ pub fn qos(text: &str) -> Result<QoS, String> {
 /// # Errors
 /// It is empty or too long, or has a wildcard.
 pub fn topic_name(text: &str) -> Result<String, String> {
-    if topic::is_valid_name(text) {
+    if topic::is_valid_name(text) && text::is_plain(text) {
         Ok(text.to_owned())
     } else {
-        Err("expected a topic name: 1 to 65535 bytes, without + and #".to_owned())
+        Err("expected a topic name: 1 to 65535 bytes, without + and #, and without control characters".to_owned())
     }
 }
 
@@ -254,10 +254,10 @@ pub fn topic_name(text: &str) -> Result<String, String> {
 /// # Errors
 /// It is not valid.
 pub fn topic_filter(text: &str) -> Result<String, String> {
-    if topic::Filter::parse(text).is_some() {
+    if topic::Filter::parse(text).is_some() && text::is_plain(text) {
         Ok(text.to_owned())
     } else {
-        Err("expected a topic filter: + alone in a level, # alone in the last one".to_owned())
+        Err("expected a topic filter: + alone in a level, # alone in the last one, and no control characters".to_owned())
     }
 }
 

@@ -16,7 +16,7 @@ use crate::net::listener::Protocol;
 use crate::net::tls::CertificateFiles;
 use crate::net::tls::client::ClientTls;
 use crate::net::tls::pin::Pin;
-use crate::wire::{ProtocolVersion, QoS, topic};
+use crate::wire::{ProtocolVersion, QoS, text::is_plain, topic};
 
 const ADDRESS_EXPECTED: &str = "the upstream's address such as \"cloud.example.org:8883\", without a port for the protocol's own, or a list of up to 16 such";
 /// Addresses of a bridge.
@@ -100,7 +100,7 @@ fn bridge(s: &mut Section<'_, '_>, limits: &Limits) -> Option<BridgeSettings> {
     let expected = "the client identifier at the upstream, which no other client there may have";
     let remote_clientid: Option<Box<str>> = s.required("remote_clientid", expected, |value| {
         let text = value.as_text()?;
-        (!text.is_empty() && text.len() <= 65_535).then(|| text.into())
+        (!text.is_empty() && text.len() <= 65_535 && is_plain(text)).then(|| text.into())
     });
     let transport = transport(s, protocol);
     let (username, password) = login(s);
@@ -263,7 +263,7 @@ fn dead_letter_topic(s: &mut Section<'_, '_>) -> Option<Box<str>> {
     let expected = "a topic name, not under $SYS/";
     let read = s.optional("dead_letter_topic", expected, |value| {
         let text = value.as_text()?;
-        let is_good = topic::is_valid_name(text) && !text.starts_with("$SYS/");
+        let is_good = topic::is_valid_name(text) && is_plain(text) && !text.starts_with("$SYS/");
         is_good.then(|| text.into())
     });
     read.ok().flatten()

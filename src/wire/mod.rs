@@ -4,6 +4,7 @@
 //! - [`property`]: property blocks, validated once and then read by iterator.
 //! - [`reason`]: reason codes and [`Fault`], what a peer did wrong.
 //! - [`topic`]: topic names, topic filters and how one matches the other.
+//! - [`text`]: characters that texts from clients must not have.
 //! - [`codec`]: bytes to packets and back, for each version.
 //!
 //! This floor knows nothing of sessions, IO or time.
@@ -13,6 +14,7 @@ mod field;
 pub mod packet;
 pub mod property;
 pub mod reason;
+pub mod text;
 pub mod topic;
 
 pub use mqttbytes::QoS;

@@ -1,6 +1,6 @@
 //! Topic rules: which messages cross a bridge, and under which names.
 
-use crate::wire::{QoS, topic};
+use crate::wire::{QoS, text, topic};
 
 /// Which way messages go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,7 +58,9 @@ impl Rule {
             }
             let text = format!("{prefix}{pattern}");
             match topic::Filter::parse(&text) {
-                Some(filter) if filter.share.is_none() => Ok(text.into_boxed_str()),
+                Some(filter) if filter.share.is_none() && text::is_plain(&text) => {
+                    Ok(text.into_boxed_str())
+                }
                 _ => Err(format!("{text:?} on the {side} side is no topic filter")),
             }
         };

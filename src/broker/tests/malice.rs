@@ -178,3 +178,86 @@ fn a_queue_that_cannot_be_read_yet_makes_no_list_that_grows() {
     world.durable();
     assert_eq!(world.drain(a).len(), 2);
 }
+
+/// One of each kind that no text should have \[MQTT-1.5.4\].
+const NOT_PLAIN: [&str; 6] = [
+    "a\u{1}",
+    "a\n/b",
+    "\u{7f}",
+    "a/\u{9f}",
+    "a/\u{fdd0}",
+    "\u{ffff}b",
+];
+
+#[test]
+fn control_characters_and_non_characters_are_refused_wherever_texts_come_in() {
+    let closes = |packet: &dyn Fn(&mut World, Peer)| {
+        for version in [ProtocolVersion::V5, ProtocolVersion::V311] {
+            let mut world = World::new();
+            let peer = world.connect(&client("a").version(version).clean());
+            packet(&mut world, peer);
+            let expected: &[&str] = match version {
+                ProtocolVersion::V5 => &["DISCONNECT MalformedPacket"],
+                _ => &[],
+            };
+            assert_eq!(world.got(peer), expected);
+            assert!(world.broker.is_closing(peer.id));
+        }
+    };
+    for bad in NOT_PLAIN {
+        for qos in 0..3 {
+            closes(&|world, peer| world.publish(peer, message(qos, 1, bad, "x")));
+        }
+        closes(&|world, peer| world.ask(peer, 1, &[("good", options(0)), (bad, options(0))]));
+        closes(&|world, peer| world.unsubscribe(peer, bad));
+        let mut world = World::new();
+        for text in [
+            Property::ResponseTopic(bad),
+            Property::ContentType(bad),
+            Property::UserProperty(bad, "value"),
+            Property::UserProperty("name", bad),
+        ] {
+            let peer = world.connect(&client("a"));
+            world.publish_with(peer, message(1, 1, "good", "x"), &[text]);
+            assert_eq!(world.got(peer), ["DISCONNECT MalformedPacket"], "{text:?}");
+            let peer = world.open(&client("b").will(0, "good", "x").will_with(text));
+            assert!(world.got(peer)[0].starts_with("CONNACK MalformedPacket"));
+        }
+        for connect in [
+            client(bad),
+            client("b").will(0, bad, "x"),
+            client("b").with(Property::UserProperty(bad, "value")),
+        ] {
+            let peer = world.open(&connect);
+            assert!(world.got(peer)[0].starts_with("CONNACK MalformedPacket"));
+        }
+    }
+    // A payload is anything, and so is what is beside these.
+    let mut world = World::new();
+    let peer = world.connect(&client("ä\u{feff}"));
+    world.publish(peer, message(1, 1, "é/日本/\u{1f600}", "\u{1}\u{ffff}"));
+    assert_eq!(world.got(peer), ["PUBACK #1 NoMatchingSubscribers"]);
+}
+
+#[test]
+fn what_was_stored_with_such_a_topic_is_loaded_and_let_out() {
+    let mut world = World::new();
+    let subscriber = world.connect(&durable("sub"));
+    world.subscribe(subscriber, "#", 1);
+    world.leave(subscriber);
+    let topic = "old/\u{7f}";
+    let parts = super::super::message::Parts {
+        topic,
+        properties: Properties::EMPTY,
+        payload: b"x",
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        expires: None,
+        id: None,
+    };
+    assert!(!world.broker.publish(&parts, None).refused);
+    world.flush();
+    world.crash();
+    let subscriber = world.connect(&durable("sub"));
+    assert_eq!(world.drain(subscriber), [format!("PUBLISH q1 {topic}=x")]);
+}

@@ -11,6 +11,7 @@ mod bridge_link;
 mod bridge_queue;
 mod bridge_queue_random;
 mod bridge_random;
+mod bridge_suspect;
 mod connect;
 mod crash;
 mod disk;
