@@ -1,18 +1,17 @@
 //! The broker as a process: assembly, start, and stop in reverse.
 
 mod bridges;
+mod descriptors;
 mod listeners;
 mod reload;
+mod signals;
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::io::fcntl_dupfd_cloexec;
-use rustix::process::{Resource, getrlimit};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, UnboundedReceiver, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
@@ -30,9 +29,11 @@ use crate::net::{admin, control};
 use crate::store::{Committer, Opened, Start, Store, StoreError};
 
 use bridges::{Bridges, Change};
+pub use descriptors::Descriptors;
 use listeners::Listeners;
 pub use listeners::{Listening, load_authenticator, load_tls};
 use reload::Running;
+use signals::Signals;
 
 /// How long clients have to take their DISCONNECT when the broker stops.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -87,13 +88,15 @@ pub enum Error {
 /// It could not start, or the disk failed.
 pub fn run(
     config: Config,
+    descriptors: Descriptors,
     log: Arc<Log>,
     reread: impl Fn() -> Result<Config, ConfigError> + Send + Sync + 'static,
     on_ready: impl FnOnce(&Ready) + Send + 'static,
 ) -> Result<(), Error> {
     let watch = Stopwatch::start();
     let clock = Clock::start();
-    reserve_descriptors(config.limits.max_connections);
+    let signals = Signals::listen(Arc::clone(&log)).map_err(Error::Start)?;
+    descriptors.tell(&config);
     let tls = load_tls(&config).map_err(Error::Tls)?;
     let acl = config.acl.load()?;
     config.try_bridge_passwords()?;
@@ -127,15 +130,14 @@ pub fn run(
             Arc::clone(&authentication),
             &config.limits,
         );
-        for listener in listeners::bind_plain(&config.metrics)? {
-            let figures = admin::Sources {
-                core: Arc::clone(&core),
-                store: Arc::clone(&store),
-                tls: Arc::clone(&listeners.tls),
-                log: Arc::clone(&log),
-            };
-            tokio::spawn(admin::serve(listener, figures));
-        }
+        listeners.set_max_connections(descriptors.connections(&config));
+        let figures = admin::Sources {
+            core: Arc::clone(&core),
+            store: Arc::clone(&store),
+            tls: Arc::clone(&listeners.tls),
+            log: Arc::clone(&log),
+        };
+        serve_figures(&config, figures, &signals)?;
         let prepared = listeners.prepare(&config, tls)?;
         listeners.put_in_force(prepared, |_, _| {});
         tokio::spawn(listeners::watch(Arc::clone(&listeners.tls)));
@@ -146,7 +148,7 @@ pub fn run(
         let waking = Arc::clone(&core);
         tokio::spawn(async move { waking.wake_crowds().await });
         let requests = open_control(&config);
-        let signals = Signals::listen().map_err(Error::Start)?;
+        signals.started();
         on_ready(&Ready {
             listeners: listeners.listening()?,
             data_dir: config.data_dir.clone(),
@@ -156,6 +158,7 @@ pub fn run(
         });
         let running = Running {
             config,
+            descriptors,
             reread: Arc::new(reread),
             core: Arc::clone(&core),
             listeners,
@@ -245,15 +248,17 @@ fn start_committer(
     Ok(committer)
 }
 
-/// Has the operating system make its table of this process's descriptors large enough for all connections. Linux doubles it as it fills, and in a
-/// process of several threads whoever accepts a connection then waits until all processors have passed by: 20 ms, again and again while clients come.
-fn reserve_descriptors(connections: usize) {
-    const MOST: usize = 1 << 16;
-    let allowed = getrlimit(Resource::Nofile).current;
-    let allowed = allowed.map_or(MOST, |allowed| usize::try_from(allowed).unwrap_or(MOST));
-    let last = MOST.min(allowed).min(connections.saturating_add(64)) as i32 - 1;
-    // A table that is not made now is made later.
-    let _ = fcntl_dupfd_cloexec(io::stderr(), last);
+/// Opens what `[metrics]` says, on the runtime of the signals.
+fn serve_figures(config: &Config, from: admin::Sources, signals: &Signals) -> Result<(), Error> {
+    for bind in config.metrics.iter().filter(|bind| !bind.is_loopback()) {
+        tracing::warn!(%bind, "[metrics]: everybody who reaches this address can read figures and names of bridges and files, without a login");
+    }
+    let opened = {
+        let _context = signals.handle().enter();
+        listeners::bind_plain(&config.metrics)?
+    };
+    signals.handle().spawn(admin::serve(opened, from));
+    Ok(())
 }
 
 fn runtime(config: &Config) -> Result<Runtime, Error> {
@@ -288,36 +293,35 @@ async fn serve(
     core: &Arc<Core>,
     mut running: Running,
     mut requests: mpsc::Receiver<Request>,
-    mut signals: Signals,
+    signals: Signals,
     mut failure: UnboundedReceiver<StoreError>,
 ) -> Result<(), Error> {
-    loop {
-        tokio::select! {
-            _ = signals.terminate.recv() => {
-                tracing::info!(signal = "SIGTERM", "stopping");
-                break;
-            }
-            _ = signals.interrupt.recv() => {
-                tracing::info!(signal = "SIGINT", "stopping");
-                break;
-            }
-            _ = signals.hangup.recv() => {
-                tracing::info!("SIGHUP: reading the configuration again");
-                running.reload().await;
-            }
-            Some(Request { command, reply }) = requests.recv() => match command {
-                Command::Reload => {
-                    tracing::info!("tidegate reload: reading the configuration again");
-                    // Whoever asked may be gone.
-                    let _ = reply.send(running.reload().await);
+    let serving = async {
+        loop {
+            tokio::select! {
+                () = signals.reload() => {
+                    tracing::info!("SIGHUP: reading the configuration again");
+                    running.reload().await;
                 }
-                Command::DropBridge(name) => bridges::drop_queue(core, &name, reply),
-            },
-            error = failure.recv() => match error {
-                Some(error) => return Err(error.into()),
-                None => return Ok(()),
-            },
+                Some(Request { command, reply }) = requests.recv() => match command {
+                    Command::Reload => {
+                        tracing::info!("tidegate reload: reading the configuration again");
+                        // Whoever asked may be gone.
+                        let _ = reply.send(running.reload().await);
+                    }
+                    Command::DropBridge(name) => bridges::drop_queue(core, &name, reply),
+                },
+            }
         }
+    };
+    // A reload may wait for a disk, and is left as it is then: the broker ends.
+    tokio::select! {
+        () = signals.stop() => {}
+        error = failure.recv() => return match error {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        },
+        () = serving => {}
     }
     running.listeners.shut_down().await;
     {
@@ -342,22 +346,5 @@ async fn serve(
     tokio::select! {
         () = settled => Ok(()),
         error = failure.recv() => Err(error.map_or_else(|| Error::Start(io::ErrorKind::BrokenPipe.into()), Error::Store)),
-    }
-}
-
-/// The signals the process answers; once they are listened to, none ends it on the spot.
-struct Signals {
-    hangup: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Signals> {
-        Ok(Signals {
-            hangup: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
     }
 }

@@ -477,6 +477,11 @@ impl Broker {
         self.begin_walk(Walk::ShutDown);
     }
 
+    /// Whether [`Broker::shut_down`] was called.
+    pub fn is_shutting_down(&self) -> bool {
+        self.shutting_down
+    }
+
     /// Makes everything commit that was written, whether somebody waits for it or not.
     pub fn flush(&mut self) {
         self.write_changed();

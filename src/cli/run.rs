@@ -23,7 +23,7 @@ use crate::config::{
 use crate::net::listener::Protocol;
 use crate::net::log::Log;
 use crate::net::socket::ListenAddress;
-use crate::server::{self, Listening, Ready};
+use crate::server::{self, Descriptors, Listening, Ready};
 
 /// The flags of `tidegate run`.
 #[derive(Args, Clone, Debug, Default)]
@@ -61,11 +61,13 @@ pub enum Stderr {
 pub fn run(flags: RunFlags) -> (Result<(), Failure>, Stderr) {
     let started = load(&flags).map_err(|error| Failure::new(exit::WRONG, error.to_string()));
     let started = started.and_then(|config| {
+        // While there is no other thread.
+        let descriptors = Descriptors::raise(config.limits.max_connections);
         let log = start_log(&config.log)
             .map_err(|error| Failure::new(exit::FAILED, format!("cannot start: {error}")))?;
-        Ok((config, log))
+        Ok((config, descriptors, log))
     });
-    let (config, log) = match started {
+    let (config, descriptors, log) = match started {
         Ok(started) => started,
         Err(failure) => return (Err(failure), Stderr::Written),
     };
@@ -74,8 +76,14 @@ pub fn run(flags: RunFlags) -> (Result<(), Failure>, Stderr) {
             "environment variables ignored, which are not of this program but of Kubernetes, Docker or its tests: {names}"
         );
     }
-    let ended = server::run(config, Arc::clone(&log), move || load(&flags), print_ready)
-        .map_err(|error| Failure::new(exit::FAILED, error.to_string()));
+    let ended = server::run(
+        config,
+        descriptors,
+        Arc::clone(&log),
+        move || load(&flags),
+        print_ready,
+    )
+    .map_err(|error| Failure::new(exit::FAILED, error.to_string()));
     let stderr = match log.flush(LAST_WORDS) {
         true => Stderr::Written,
         false => Stderr::Stalled,

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::listener::{binds, path, protocol, text, texts, tls_version, version, websocket_path};
+use super::listener::{binds, path, protocol, text, texts, tls_version, version};
 use super::proxy::proxy;
 use super::read::{qos, session_expiry, whole_seconds};
 use super::tree::{Problem, Section, Value};
+use super::websocket::websocket_path;
 use super::{Config, ConfigError};
 use crate::broker::bridge::{Bridge, Direction, QueueFull, QueuePolicy, Rates, Rule, SendRetained};
 use crate::limits::Limits;

@@ -9,13 +9,13 @@ use super::authentication::{Authentication, admission};
 use super::read::{LARGEST_PACKET, maximum_qos};
 use super::tree::{Origin, Report, Section, Value};
 use super::value::Bind;
+use super::websocket::websocket;
 use super::{DEFAULT_PORT, Listener};
 use crate::broker::{Access, IdentityKind};
 use crate::net::listener::{AddressRange, ListenerSettings, Protocol};
 use crate::net::socket::SocketFile;
 use crate::net::tls::cipher::{self, Ciphers};
 use crate::net::tls::{CertificateFiles, ClientCertificates, TlsSettings, TlsVersion};
-use crate::net::websocket::WebSocketSettings;
 use crate::wire::{ProtocolVersion, QoS, topic};
 
 pub(super) const BIND_EXPECTED: &str =
@@ -106,7 +106,6 @@ fn listener(s: &mut Section<'_, '_>, authentication: &Authentication) -> Option<
     let interface = interface(s);
     let socket = socket(s);
     let tls = tls(s, protocol);
-    let websocket = websocket(s, protocol);
     let proxy_protocol_from = ranges(s, "proxy_protocol_from");
     let methods = authentication.chain_of(s);
     let access = access(s, tls.as_ref(), proxy_protocol_from.is_some());
@@ -116,6 +115,10 @@ fn listener(s: &mut Section<'_, '_>, authentication: &Authentication) -> Option<
         authentication.allow_anonymous,
         !methods.is_empty(),
     );
+    let bound = bind.as_ref().ok().and_then(Option::as_deref);
+    let is_local = bound.is_some_and(|bound| bound.iter().all(Bind::is_loopback));
+    let is_open = is_local && access.allow_anonymous && proxy_protocol_from.is_none();
+    let websocket = websocket(s, protocol, is_open);
     let settings = ListenerSettings {
         access,
         authentication: methods,
@@ -310,44 +313,6 @@ pub(super) fn tls_version(s: &mut Section<'_, '_>) -> Option<TlsVersion> {
         _ => None,
     });
     minimum.ok().flatten()
-}
-
-/// The path of a WebSocket URL, if it is there.
-pub(super) fn websocket_path(s: &mut Section<'_, '_>) -> Option<String> {
-    let path = s.optional("websocket_path", "a path such as \"/mqtt\"", |value| {
-        let text = value.as_text()?;
-        let is_good = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#');
-        (text.starts_with('/') && text.chars().all(is_good)).then(|| text.to_owned())
-    });
-    path.ok().flatten()
-}
-
-fn websocket(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<WebSocketSettings> {
-    let path = websocket_path(s);
-    let expected = "a list of origins such as [\"https://example.org\"]";
-    let origins = s.optional("websocket_origins", expected, |value| {
-        let is_good = |text: &str| {
-            text.split_once("://")
-                .is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'))
-        };
-        let texts = texts(value)?;
-        let all = texts.iter().map(|text| (*text).to_owned()).collect();
-        (!texts.is_empty() && texts.iter().all(|text| is_good(text))).then_some(all)
-    });
-    let origins: Option<Vec<String>> = origins.ok().flatten();
-    if !matches!(protocol, Protocol::Ws | Protocol::Wss) {
-        if path.is_some() || origins.is_some() {
-            s.reject(
-                "protocol",
-                "there are keys for WebSocket; expected \"ws\" or \"wss\"",
-            );
-        }
-        return None;
-    }
-    Some(WebSocketSettings {
-        path: path.unwrap_or_else(|| "/mqtt".to_owned()),
-        origins: origins.unwrap_or_default(),
-    })
 }
 
 fn access(s: &mut Section<'_, '_>, tls: Option<&TlsSettings>, proxied: bool) -> Access {

@@ -13,6 +13,7 @@ mod proxy;
 mod read;
 mod tree;
 mod value;
+mod websocket;
 
 use std::fmt;
 use std::fs::File;

@@ -1,25 +1,51 @@
 //! Figures for Prometheus and a health check, over HTTP.
 //!
-//! Counting costs the broker an addition: it counts in a plain struct, and the figures are put into the recorder when somebody asks for them.
+//! Counting costs the broker an addition: it counts in a plain struct, and the figures are put into a
+//! recorder when somebody asks for them. Each answer has a recorder of its own, so what is there no
+//! more (a bridge, a certificate) is in no answer.
+//!
+//! This runs on a thread that nothing else keeps busy: a broker that is stuck can still say so.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use metrics::{counter, describe_counter, gauge, with_local_recorder};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
 
 use super::core::Core;
 use super::log::Log;
+use super::seldom::Seldom;
 use super::tls::TlsListeners;
 use super::visits::{Purpose, Visits};
 use crate::broker::bridge::Standing;
 use crate::store::Store;
+
+/// Connections at once. Reached: others wait until they are accepted.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a connection has for its request line and headers. Exceeded: it is closed.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection has for all of it, taking the answer included. Exceeded: it is closed.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long figures may take. Exceeded: 503.
+const FIGURES_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a healthy broker's lock is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a commit of a healthy store takes at most.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where figures come from.
 #[derive(Clone)]
@@ -34,45 +60,126 @@ pub struct Sources {
     pub log: Arc<Log>,
 }
 
-/// What answers requests.
-struct Admin {
-    from: Sources,
-    recorder: PrometheusRecorder,
-    handle: PrometheusHandle,
-}
-
 /// Serves `/metrics` (Prometheus' text format) and `/health` until the process ends.
-///
-/// # Errors
-/// The socket fails.
-pub async fn serve(listener: TcpListener, from: Sources) -> io::Result<()> {
-    let recorder = PrometheusBuilder::new().build_recorder();
-    let handle = recorder.handle();
-    let admin = Arc::new(Admin {
-        from,
-        recorder,
-        handle,
-    });
+pub async fn serve(listeners: Vec<TcpListener>, from: Sources) {
     let routes = Router::new()
         .route("/metrics", get(figures))
-        .route("/health", get(|| async { "ok\n" }));
-    axum::serve(listener, routes.with_state(admin)).await
+        .route("/health", get(health))
+        .with_state(Arc::new(from.clone()));
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    for listener in listeners {
+        let (core, routes) = (Arc::clone(&from.core), routes.clone());
+        tokio::spawn(accept(listener, core, routes, Arc::clone(&places)));
+    }
 }
 
-async fn figures(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    let visits = with_local_recorder(&admin.recorder, || admin.record());
-    let mut text = admin.handle.render();
-    // The recorder's histograms take one value at a time, and these were counted elsewhere.
-    visits.render(&mut text);
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+/// Accepts for ever. A connection has one request: an idle one keeps no place.
+async fn accept(
+    listener: TcpListener,
+    core: Arc<Core>,
+    routes: Router,
+    places: Arc<Semaphore>,
+) -> io::Result<()> {
+    let seldom = Seldom::new(1);
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await;
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                if let Some(unlogged) = seldom.admit(core.now().uptime) {
+                    tracing::warn!(%error, unlogged, "cannot accept a connection for /metrics and /health");
+                }
+                sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(routes.clone());
+        tokio::spawn(async move {
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service);
+            // Whoever has asked may be gone.
+            let _ = timeout(CONNECTION_TIMEOUT, served).await;
+            drop(place);
+        });
+    }
 }
 
-impl Admin {
+async fn figures(State(from): State<Arc<Sources>>) -> Response {
+    // What waits for the broker's lock is done where it holds up nobody.
+    let text = spawn_blocking(move || from.text());
+    match timeout(FIGURES_TIMEOUT, text).await {
+        Ok(Ok(text)) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        _ => unavailable("the broker has no time for its figures"),
+    }
+}
+
+async fn health(State(from): State<Arc<Sources>>) -> Response {
+    match from.ailment().await {
+        None => "ok\n".into_response(),
+        Some(ailment) => unavailable(&ailment),
+    }
+}
+
+fn unavailable(why: &str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
+}
+
+impl Sources {
+    /// What is wrong with the broker; `None` if it is healthy.
+    async fn ailment(&self) -> Option<String> {
+        let core = Arc::clone(&self.core);
+        let looked = spawn_blocking(move || {
+            let mut entered = core.enter(Purpose::Other, None);
+            (
+                entered.commit_under_way(),
+                entered.broker().is_shutting_down(),
+            )
+        });
+        let Ok(Ok((commit, stopping))) = timeout(LOCK_PATIENCE, looked).await else {
+            return Some(format!(
+                "the broker is stuck: its lock was not had within {LOCK_PATIENCE:?}"
+            ));
+        };
+        self.judge(commit, stopping)
+    }
+
+    /// What is wrong, by for how long a commit is under way and whether the broker is stopping.
+    fn judge(&self, commit: Option<Duration>, stopping: bool) -> Option<String> {
+        if stopping {
+            return Some("the broker is stopping".to_owned());
+        }
+        if let Some(since) = commit.filter(|since| *since > COMMIT_PATIENCE) {
+            return Some(format!(
+                "the disk is stuck: a commit is under way for {} s, and acknowledgements wait for it",
+                since.as_secs()
+            ));
+        }
+        if self.store.room() == 0 {
+            return Some(
+                "the store has no room: messages for durable sessions are refused".to_owned(),
+            );
+        }
+        None
+    }
+
+    /// All figures, as Prometheus reads them.
+    fn text(&self) -> String {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let visits = with_local_recorder(&recorder, || self.record());
+        let mut text = recorder.handle().render();
+        // The recorder's histograms take one value at a time, and these were counted elsewhere.
+        visits.render(&mut text);
+        text
+    }
+
     /// Puts all figures into the recorder, but for the visits, which it returns.
     fn record(&self) -> Visits {
         let (bridges, visits);
         let (counters, gauges) = {
-            let mut entered = self.from.core.enter(Purpose::Other, None);
+            let mut entered = self.core.enter(Purpose::Other, None);
             visits = entered.visits();
             let broker = entered.broker();
             bridges = broker.bridge_figures();
@@ -83,10 +190,10 @@ impl Admin {
             describe_counter!(name.clone(), what.trim());
             counter!(name).absolute(value);
         }
-        let usage = self.from.store.usage();
+        let usage = self.store.usage();
         counter!("tidegate_store_written_bytes").absolute(usage.written_bytes);
         counter!("tidegate_store_syncs").absolute(usage.syncs);
-        counter!("tidegate_log_lines_lost").absolute(self.from.log.lost());
+        counter!("tidegate_log_lines_lost").absolute(self.log.lost());
         let set = |name: &'static str, value: u64| gauge!(name).set(value as f64);
         set("tidegate_clients_connected", gauges.connected);
         set("tidegate_sessions", gauges.sessions);
@@ -122,7 +229,7 @@ impl Admin {
             }
         }
         // Prometheus' way of a moment: seconds since 1970, so that what is left is a subtraction there.
-        for (listener, tls) in self.from.tls.all() {
+        for (listener, tls) in self.tls.all() {
             for (file, not_after) in tls.expiries() {
                 let labels = [
                     ("listener", listener.clone()),
@@ -134,5 +241,100 @@ impl Admin {
         gauge!("tidegate_store_last_commit_seconds").set(usage.last_commit.as_secs_f64());
         gauge!("tidegate_store_longest_commit_seconds").set(usage.longest_commit.as_secs_f64());
         visits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Access, Arrival, Broker, Settings};
+    use crate::clock::Clock;
+    use crate::store::{Progress, StoreOptions};
+    use crate::wire::{ProtocolVersion, codec};
+
+    fn sources(dir: &std::path::Path) -> Sources {
+        let clock = Clock::start();
+        let mut broker = Broker::new(Settings::default(), 7, clock.now());
+        let options = StoreOptions {
+            path: dir.join("store"),
+            max_bytes: 10_000_000,
+            min_free_bytes: 0,
+            cache_bytes: 1_000_000,
+            move_corrupt_aside: false,
+        };
+        let (store, _) = Store::open(&options).expect("a store");
+        broker.set_room(store.room());
+        Sources {
+            core: Core::new(broker, clock).0,
+            store: Arc::new(store),
+            tls: Arc::default(),
+            log: Log::start(io::sink()).expect("a thread"),
+        }
+    }
+
+    fn ailment(from: &Sources) -> Option<String> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let ailment = runtime.block_on(from.ailment());
+        runtime.shutdown_background();
+        ailment
+    }
+
+    #[test]
+    fn a_broker_whose_lock_is_not_had_is_not_healthy_and_then_is_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let from = sources(dir.path());
+        assert_eq!(ailment(&from), None);
+        let core = Arc::clone(&from.core);
+        let entered = core.enter(Purpose::Other, None);
+        let told = ailment(&from).expect("stuck");
+        assert!(told.contains("its lock was not had within 1s"), "{told}");
+        drop(entered);
+        assert_eq!(ailment(&from), None);
+    }
+
+    #[test]
+    fn a_broker_that_stops_is_not_healthy() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let from = sources(dir.path());
+        {
+            let mut entered = from.core.enter(Purpose::Other, None);
+            let now = entered.now();
+            entered.broker().shut_down(now);
+        }
+        let told = ailment(&from).expect("stopping");
+        assert_eq!(told, "the broker is stopping");
+    }
+
+    #[test]
+    fn a_commit_under_way_is_seen_and_one_that_takes_too_long_is_not_healthy() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let from = sources(dir.path());
+        let under_way = || from.core.enter(Purpose::Other, None).commit_under_way();
+        {
+            let mut entered = from.core.enter(Purpose::Connect, None);
+            let now = entered.now();
+            let access = Access {
+                allow_anonymous: true,
+                ..Access::default()
+            };
+            let broker = entered.broker();
+            let id = broker.accept(Arrival::from(access), now).expect("room");
+            // A session that is kept.
+            let bytes = b"\x10\x0d\0\x04MQTT\x04\0\0\0\0\x01c";
+            let packet = codec::decode(bytes, ProtocolVersion::V311).expect("CONNECT");
+            broker.receive(id, packet, now);
+        }
+        assert_eq!(under_way(), None);
+        let batch = from.core.next_batch().expect("a session to write");
+        assert!(under_way().is_some());
+        assert_eq!(from.judge(under_way(), false), None);
+        let told = from.judge(Some(COMMIT_PATIENCE + Duration::from_secs(1)), false);
+        assert!(told.expect("stuck").contains("under way for 11 s"));
+        from.core
+            .committed(&Progress::Durable(batch.id), &from.store);
+        assert_eq!(under_way(), None);
     }
 }

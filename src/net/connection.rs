@@ -17,6 +17,7 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use super::auth::{Authentication, Credentials, Method};
 use super::core::{Core, Entered, Until};
+use super::spoken::Spoken;
 use super::unfinished::Held;
 use super::visits::Purpose;
 use crate::broker::{ConnectionId, Identity, Output};
@@ -347,6 +348,11 @@ impl<S: Stream> Connection<S> {
     }
 
     fn decode_next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(Packet<'a>, usize)>, Fault> {
+        if self.version.is_none()
+            && let Some(wrong) = Spoken::of(bytes).and_then(Spoken::on_mqtt)
+        {
+            return Err(Fault::malformed(wrong));
+        }
         let Some(length) = codec::frame_len(bytes, self.door.max_packet_size)? else {
             return Ok(None);
         };

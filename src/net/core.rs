@@ -55,6 +55,8 @@ struct State {
     armed: u64,
     /// The committer works on a batch, and will ask for the next by itself.
     committing: bool,
+    /// Since when a batch is on its way to the disk.
+    commit_began: Option<Stopwatch>,
     touched: Vec<ConnectionId>,
     visits: Visits,
 }
@@ -101,6 +103,7 @@ impl Core {
             wakers: Vec::new(),
             armed: u64::MAX,
             committing: false,
+            commit_began: None,
             touched: Vec::new(),
             visits: Visits::default(),
         };
@@ -167,6 +170,7 @@ impl Core {
         let state = entered.state_mut();
         let batch = state.broker.take_batch(now);
         state.committing = batch.is_some();
+        state.commit_began = batch.is_some().then(Stopwatch::start);
         batch
     }
 
@@ -174,7 +178,11 @@ impl Core {
     pub fn committed(&self, progress: &Progress, store: &Store) -> bool {
         let mut entered = self.enter(Purpose::Durable, None);
         let now = entered.now;
-        let broker = &mut entered.state_mut().broker;
+        let state = entered.state_mut();
+        if matches!(progress, Progress::Durable(_)) {
+            state.commit_began = None;
+        }
+        let broker = &mut state.broker;
         match progress {
             Progress::Written(batch) => broker.written(*batch, now),
             Progress::Durable(batch) => {
@@ -281,6 +289,12 @@ impl Entered<'_> {
     pub fn visits(&self) -> Visits {
         let state = self.state.as_ref();
         state.map_or_else(Visits::default, |state| state.visits.clone())
+    }
+
+    /// For how long a batch is on its way to the disk; `None` if none is.
+    pub fn commit_under_way(&self) -> Option<Duration> {
+        let state = self.state.as_ref()?;
+        state.commit_began.map(|began| began.elapsed())
     }
 
     /// Sets whom to wake when there is something for a connection, and what.

@@ -16,13 +16,18 @@ use super::auth::Method;
 use super::connection::{Door, Stream, serve};
 use super::core::Core;
 use super::proxy;
+use super::seldom::Seldom;
 use super::socket::{ListeningSocket, Socket};
+use super::spoken::Spoken;
 use super::tls::certificate::Certificate;
 use super::tls::{Tls, TlsSettings};
 use super::visits::Purpose;
 use super::websocket::{self, WebSocketSettings};
 use crate::broker::{Access, Arrival, Broker, Peer};
 use crate::clock::{self, Now};
+
+/// Lines a minute for connections of a listener that are refused.
+const REFUSALS: u64 = 60;
 
 /// How a listener takes connections in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +93,9 @@ pub struct Entrance {
     tls: Option<Arc<Tls>>,
     all: Arc<Census>,
     here: Arc<Census>,
+    /// What is logged of connections that are refused, and of those that cannot be accepted.
+    refusals: Arc<Seldom>,
+    failures: Arc<Seldom>,
     /// It is not the way in any more: a handshake that is under way leads nowhere.
     closed: AtomicBool,
 }
@@ -260,6 +268,8 @@ impl Entrance {
             settings,
             tls,
             all,
+            refusals: Arc::new(Seldom::new(REFUSALS)),
+            failures: Arc::new(Seldom::new(1)),
             closed: AtomicBool::new(false),
         })
     }
@@ -277,6 +287,8 @@ impl Entrance {
             settings,
             tls,
             all: Arc::clone(&self.all),
+            refusals: Arc::clone(&self.refusals),
+            failures: Arc::clone(&self.failures),
             closed: AtomicBool::new(false),
         })
     }
@@ -313,7 +325,9 @@ impl Entrance {
                 Ok((socket, peer)) => self.take_in(socket, peer),
                 Err(error) => {
                     // Out of file descriptors, most likely: those that are waiting may find room a moment later.
-                    tracing::warn!(%error, "cannot accept a connection");
+                    if let Some(unlogged) = self.failures.admit(self.door.core.now().uptime) {
+                        tracing::warn!(%error, unlogged, "cannot accept a connection: it waits");
+                    }
                     sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -378,9 +392,12 @@ impl Entrance {
             bridge: false,
         };
         let Some(id) = entered.broker().accept(arrival, now) else {
-            tracing::warn!(
-                "connection refused: max_connections is reached, or the broker is stopping"
-            );
+            if let Some(unlogged) = self.refusals.admit(now.uptime) {
+                tracing::warn!(
+                    unlogged,
+                    "connection refused: max_connections is reached, or the broker is stopping"
+                );
+            }
             return;
         };
         drop(entered);
@@ -392,7 +409,9 @@ impl Entrance {
     }
 
     fn refuse(&self, peer: &Peer, why: &str) {
-        tracing::info!(%peer, why, "connection refused");
+        if let Some(unlogged) = self.refusals.admit(self.door.core.now().uptime) {
+            tracing::info!(%peer, why, unlogged, "connection refused");
+        }
         self.door
             .core
             .enter(Purpose::Other, None)
@@ -420,6 +439,11 @@ impl Entrance {
         let Some(tls) = &self.tls else {
             return self.open(socket).await;
         };
+        let mut first = [0; 8];
+        let seen = socket.peek(&mut first).await?;
+        if let Some(wrong) = Spoken::of(&first[..seen]).and_then(Spoken::on_tls) {
+            return Err(io::Error::other(wrong));
+        }
         let stream = TlsAcceptor::from(tls.config()).accept(socket).await?;
         if let Some(shown) = stream.get_ref().1.peer_certificates() {
             peer.certificate = Some(Box::new(names_of(&shown[0])?));

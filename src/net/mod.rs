@@ -6,9 +6,9 @@
 //! - [`unfinished`]: the memory of packets that have begun and not ended, of all connections together.
 //! - [`bridge`]: tasks that dial out to upstream brokers.
 //! - [`listener`]: takes connections in: who may come, and what comes before MQTT.
-//! - [`socket`], [`proxy`], [`tls`], [`websocket`]: what lies under MQTT, from the bottom.
+//! - [`socket`], [`proxy`], [`tls`], [`websocket`]: what lies under MQTT, from the bottom; [`spoken`]: names what does not belong there.
 //! - [`auth`]: what the user name and the password of a CONNECT prove.
-//! - [`log`]: log lines on their way to standard error.
+//! - [`log`]: log lines on their way to standard error; [`seldom`]: how often a line may come.
 //! - [`admin`]: figures and health over HTTP; [`control`]: commands through a socket in the data directory.
 //!
 //! This floor makes no protocol decisions.
@@ -22,7 +22,9 @@ pub mod core;
 pub mod listener;
 pub mod log;
 pub mod proxy;
+pub mod seldom;
 pub mod socket;
+pub mod spoken;
 pub mod tls;
 pub mod unfinished;
 pub mod visits;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustix::net::sockopt::set_socket_reuseport;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -72,6 +73,15 @@ pub fn bind_tcp(
     interface: Option<&str>,
     backlog: i32,
 ) -> io::Result<TcpListener> {
+    open_tcp(address, interface, backlog, false)
+}
+
+fn open_tcp(
+    address: SocketAddr,
+    interface: Option<&str>,
+    backlog: i32,
+    share: bool,
+) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(address),
         socket2::Type::STREAM,
@@ -82,12 +92,41 @@ pub fn bind_tcp(
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    if share {
+        set_socket_reuseport(&socket, true)?;
+    }
     if let Some(interface) = interface {
         socket.bind_device(Some(interface.as_bytes()))?;
     }
     socket.bind(&address.into())?;
     socket.listen(backlog)?;
     TcpListener::from_std(socket.into())
+}
+
+/// As [`bind_tcp`], beside sockets of this process that have the port already, at another address
+/// that includes this one or is included in it: 127.0.0.1 beside 0.0.0.0. The port can be shared for
+/// that moment (Linux' SO_REUSEPORT), by processes of this user that ask for it.
+///
+/// # Errors
+/// As [`bind_tcp`].
+pub fn bind_tcp_beside(
+    open: &[&ListeningSocket],
+    address: SocketAddr,
+    interface: Option<&str>,
+    backlog: i32,
+) -> io::Result<TcpListener> {
+    let share = |shared| {
+        open.iter().try_for_each(|open| match open {
+            ListeningSocket::Tcp(listener) => set_socket_reuseport(listener, shared),
+            ListeningSocket::Unix(..) => Ok(()),
+        })
+    };
+    share(true)?;
+    let bound = open_tcp(address, interface, backlog, true);
+    share(false)?;
+    let bound = bound?;
+    set_socket_reuseport(&bound, false)?;
+    Ok(bound)
 }
 
 impl ListeningSocket {
@@ -97,24 +136,31 @@ impl ListeningSocket {
     /// Somebody listens there already, or the file is no socket, or it cannot be made as it should be.
     pub fn bind_unix(file: &SocketFile, backlog: i32) -> io::Result<ListeningSocket> {
         make_way(&file.path)?;
-        // It gets its name when its permissions are right: until then nobody can connect.
-        let mut unnamed = file.path.clone().into_os_string();
-        unnamed.push(".new");
-        let unnamed = PathBuf::from(unnamed);
+        let listening = ListeningSocket::bind_unix_unnamed(file, backlog)?;
+        listening.take_name()?;
+        Ok(listening)
+    }
+
+    /// As [`ListeningSocket::bind_unix`], but nobody can connect before
+    /// [`ListeningSocket::take_name`], which may take the name from another socket of this process.
+    ///
+    /// # Errors
+    /// It cannot be made as it should be.
+    pub fn bind_unix_unnamed(file: &SocketFile, backlog: i32) -> io::Result<ListeningSocket> {
+        let unnamed = unnamed(&file.path);
         make_way(&unnamed)?;
         let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         socket.bind(&socket2::SockAddr::unix(&unnamed)?)?;
-        let named = (|| {
+        let made = (|| {
             fs::set_permissions(&unnamed, fs::Permissions::from_mode(file.mode))?;
             let owner = file.owner.as_deref().map(|name| id("/etc/passwd", name));
             let group = file.group.as_deref().map(|name| id("/etc/group", name));
             chown(&unnamed, owner.transpose()?, group.transpose()?)?;
             socket.listen(backlog)?;
-            fs::rename(&unnamed, &file.path)?;
-            fs::metadata(&file.path)
+            fs::metadata(&unnamed)
         })();
-        let metadata = named.inspect_err(|_| {
+        let metadata = made.inspect_err(|_| {
             let _ = fs::remove_file(&unnamed);
         })?;
         let listener = UnixListener::from_std(std::os::fd::OwnedFd::from(socket).into())?;
@@ -123,6 +169,19 @@ impl ListeningSocket {
             file.path.clone(),
             metadata.ino(),
         ))
+    }
+
+    /// Gives a Unix socket its name, if it has none yet: from now on clients can connect.
+    ///
+    /// # Errors
+    /// The file cannot be renamed.
+    pub fn take_name(&self) -> io::Result<()> {
+        match self {
+            ListeningSocket::Unix(_, path, number) if is(&unnamed(path), *number) => {
+                fs::rename(unnamed(path), path)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Sets how many connections wait until they are accepted.
@@ -169,12 +228,27 @@ impl ListeningSocket {
 impl Drop for ListeningSocket {
     /// A Unix socket's file goes with it, unless another one has taken its place.
     fn drop(&mut self) {
-        if let ListeningSocket::Unix(_, path, number) = self
-            && fs::metadata(&path).is_ok_and(|metadata| metadata.ino() == *number)
-        {
-            let _ = fs::remove_file(path);
+        let ListeningSocket::Unix(_, path, number) = self else {
+            return;
+        };
+        for path in [path.clone(), unnamed(path)] {
+            if is(&path, *number) {
+                let _ = fs::remove_file(path);
+            }
         }
     }
+}
+
+/// Where a Unix socket is until its permissions are right.
+fn unnamed(path: &Path) -> PathBuf {
+    let mut unnamed = path.as_os_str().to_owned();
+    unnamed.push(".new");
+    unnamed.into()
+}
+
+/// Whether the file at this path is the one with this number.
+fn is(path: &Path, number: u64) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.ino() == number)
 }
 
 /// Removes a socket on which nobody listens.
@@ -210,6 +284,20 @@ fn id(table: &str, name: &str) -> io::Result<u32> {
         .filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
         .find_map(|rest| rest.split(':').nth(1)?.parse().ok())
         .ok_or_else(|| io::Error::new(ErrorKind::NotFound, format!("{table} has no {name:?}")))
+}
+
+impl Socket {
+    /// Waits for bytes and looks at the first ones without taking them; none of a Unix socket, which
+    /// does not wait either.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub async fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.peek(bytes).await,
+            Socket::Unix(_) => Ok(0),
+        }
+    }
 }
 
 impl AsyncRead for Socket {

@@ -19,7 +19,7 @@ use crate::net::auth::{Authentication, Authenticator, Problem};
 use crate::net::connection::Door;
 use crate::net::core::Core;
 use crate::net::listener::{Census, Entrance, ListenerSettings, Protocol};
-use crate::net::socket::{ListenAddress, ListeningSocket, SocketFile, bind_tcp};
+use crate::net::socket::{ListenAddress, ListeningSocket, SocketFile, bind_tcp, bind_tcp_beside};
 use crate::net::tls::{Tls, TlsError, TlsListeners};
 use crate::net::visits::Purpose;
 
@@ -160,6 +160,7 @@ impl Listeners {
         let mut free: Vec<(&Place, &Arc<ListeningSocket>)> = open
             .map(|(place, accepting)| (place, &accepting.socket))
             .collect();
+        let all = free.clone();
         let mut candidates = Vec::new();
         for (listener, tls) in config.listeners.iter().zip(tls) {
             let mut sockets = Vec::new();
@@ -168,7 +169,12 @@ impl Listeners {
                     sockets.push((place, Arc::clone(free.remove(at).1)));
                     continue;
                 }
-                match place.open(listener.settings.backlog) {
+                let in_the_way: Vec<&ListeningSocket> = all
+                    .iter()
+                    .filter(|(open, _)| open.overlaps(&place))
+                    .map(|(_, socket)| &***socket)
+                    .collect();
+                match place.open(&in_the_way, listener.settings.backlog) {
                     Ok(socket) => sockets.push((place, Arc::new(socket))),
                     Err(error) if listener.optional => {
                         tracing::info!(%error, "not listening there");
@@ -212,6 +218,9 @@ impl Listeners {
             let (entrance, what) = self.entrance(way, settings, tls);
             told.extend(what.map(|what| format!("{name}: {what}")));
             for (_, socket) in &sockets {
+                if let Err(error) = socket.take_name() {
+                    tracing::error!(%error, listener = name, "the Unix socket has no name: nobody can connect to it");
+                }
                 if let Err(error) = socket.set_backlog(entrance.settings().backlog) {
                     tracing::warn!(%error, listener = name, "the backlog stays as it was");
                 }
@@ -414,10 +423,35 @@ fn places(listener: &Listener) -> Result<Vec<Place>, Error> {
 }
 
 impl Place {
-    fn open(&self, backlog: i32) -> Result<ListeningSocket, Error> {
+    /// Whether both cannot be open at once without care: the same port, or the same file.
+    fn overlaps(&self, other: &Place) -> bool {
+        match (self, other) {
+            (Place::Tcp(one, _), Place::Tcp(other, _)) => {
+                one.port() == other.port() && one.port() != 0 && one.is_ipv4() == other.is_ipv4()
+            }
+            (Place::Unix(one), Place::Unix(other)) => one.path == other.path,
+            _ => false,
+        }
+    }
+
+    /// Opens it; `in_the_way` are sockets of this process that will be closed or have the port at
+    /// another address.
+    fn open(
+        &self,
+        in_the_way: &[&ListeningSocket],
+        backlog: i32,
+    ) -> Result<ListeningSocket, Error> {
         let opened = match self {
             Place::Tcp(address, interface) => {
-                bind_tcp(*address, interface.as_deref(), backlog).map(ListeningSocket::Tcp)
+                let interface = interface.as_deref();
+                let bound = match in_the_way {
+                    [] => bind_tcp(*address, interface, backlog),
+                    open => bind_tcp_beside(open, *address, interface, backlog),
+                };
+                bound.map(ListeningSocket::Tcp)
+            }
+            Place::Unix(file) if !in_the_way.is_empty() => {
+                ListeningSocket::bind_unix_unnamed(file, backlog)
             }
             Place::Unix(file) => ListeningSocket::bind_unix(file, backlog),
         };

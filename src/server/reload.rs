@@ -7,6 +7,7 @@ use tokio::task::spawn_blocking;
 
 use super::Error;
 use super::bridges::Bridges;
+use super::descriptors::Descriptors;
 use super::listeners::{Listeners, load_authenticator, load_tls};
 use crate::broker::Acl;
 use crate::config::{AclSettings, Config, ConfigError};
@@ -19,6 +20,7 @@ use crate::net::tls::Tls;
 pub(super) struct Running {
     /// What is in force.
     pub config: Config,
+    pub descriptors: Descriptors,
     /// Reads the configuration as it was read at the start.
     pub reread: Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>,
     pub core: Arc<Core>,
@@ -75,7 +77,8 @@ impl Running {
         if acl.is_some() || self.config.acl != config.acl {
             told.push(describe(&config.acl));
         }
-        self.listeners.set_max_connections(limits.max_connections);
+        let max_connections = self.descriptors.connections(&config);
+        self.listeners.set_max_connections(max_connections);
         self.authentication.replace(authenticator, config.throttle);
         let logins = &self.authentication;
         // While a bridge changes, its messages wait.

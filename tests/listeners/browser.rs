@@ -176,7 +176,7 @@ fn talks(broker: &Broker, url: &str, flags: &[String]) {
 #[test]
 fn a_web_page_talks_over_websocket() {
     let broker = broker(
-        "[[listeners]]\nprotocol = \"ws\"\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n",
+        "[[listeners]]\nprotocol = \"ws\"\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\nwebsocket_origins = \"*\"\n",
     );
     talks(&broker, &format!("ws://{}/mqtt", place(&broker, "ws")), &[]);
 }
@@ -185,7 +185,11 @@ fn a_web_page_talks_over_websocket() {
 fn a_web_page_talks_over_websocket_and_tls() {
     let authority = Authority::new();
     authority.issue("server", &["localhost"], 1, 2090);
-    let broker = broker(&authority.listener("wss", "server", "allow_anonymous = true"));
+    let broker = broker(&authority.listener(
+        "wss",
+        "server",
+        "allow_anonymous = true\nwebsocket_origins = \"*\"",
+    ));
     let url = format!("wss://localhost:{}/mqtt", place(&broker, "wss").port());
     // The browser trusts no authority of a test: it is told to trust this one key.
     let key = std::fs::read_to_string(authority.file("server.key")).expect("a key");

@@ -215,6 +215,79 @@ fn certificates_are_read_again_and_their_expiry_is_a_figure() {
 }
 
 #[test]
+fn a_bind_can_be_tightened_and_widened() {
+    let port = {
+        let free = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
+        free.local_addr().expect("bound").port()
+    };
+    let on = |address: &str| {
+        format!("[[listeners]]\nbind = \"{address}:{port}\"\nallow_anonymous = true\n")
+    };
+    let mut broker = broker(&on("0.0.0.0"));
+    let reaches = |host: [u8; 4]| {
+        std::net::TcpStream::connect(std::net::SocketAddr::from((host, port))).is_ok()
+    };
+    // Both are this machine, and only one is the address that is left.
+    assert!(reaches([127, 0, 0, 1]) && reaches([127, 0, 0, 2]));
+    let mut client = Connect::new(Version::V5, "c").open(([127, 0, 0, 1], port).into());
+    for round in 0..3 {
+        broker.configure(&on("127.0.0.1"));
+        let told = reload_with(&broker, 0);
+        assert!(
+            told.contains(&format!("mqtt://127.0.0.1:{port}: opened")),
+            "{told}"
+        );
+        if round == 0 {
+            client.expect_disconnect(&[0x98]);
+        }
+        wait_until("the wide one is closed", || !reaches([127, 0, 0, 2]));
+        Connect::new(Version::V5, "tight")
+            .open(([127, 0, 0, 1], port).into())
+            .ping();
+        broker.configure(&on("0.0.0.0"));
+        let told = reload_with(&broker, 0);
+        assert!(
+            told.contains(&format!("mqtt://0.0.0.0:{port}: opened")),
+            "{told}"
+        );
+        Connect::new(Version::V5, "wide")
+            .open(([127, 0, 0, 2], port).into())
+            .ping();
+    }
+    // Nobody else can have the port.
+    let taken = std::net::TcpListener::bind(("127.0.0.1", port));
+    assert!(taken.is_err());
+}
+
+#[test]
+fn the_mode_of_a_unix_socket_can_be_changed_and_a_wrong_owner_changes_nothing() {
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let path = dir.path().join("s");
+    let keys =
+        |more: &str| format!("[[listeners]]\nsocket = {path:?}\nallow_anonymous = true\n{more}\n");
+    let mode = || {
+        let metadata = std::fs::metadata(&path).expect("it is there");
+        metadata.permissions().mode() & 0o777
+    };
+    let connects = || std::os::unix::net::UnixStream::connect(&path).is_ok();
+    let mut broker = broker(&keys(""));
+    assert_eq!(mode(), 0o660);
+    broker.configure(&keys("socket_mode = \"0600\""));
+    let told = reload_with(&broker, 0);
+    assert!(told.contains("opened"), "{told}");
+    assert!(mode() == 0o600 && connects());
+    broker.configure(&keys(
+        "socket_mode = \"0666\"\nsocket_owner = \"no such user\"",
+    ));
+    let told = reload_with(&broker, 2);
+    assert!(told.contains("no such user"), "{told}");
+    assert!(mode() == 0o600 && connects());
+    assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 1);
+    broker.stop();
+    assert!(!path.exists());
+}
+
+#[test]
 fn only_the_owner_reaches_the_control_socket_and_nobody_a_broker_that_is_gone() {
     let mut broker = broker("");
     let socket = broker.data_dir().join("control.sock");

@@ -332,6 +332,40 @@ fn plaintext_on_the_tls_port_and_tls_on_the_plaintext_port_are_closed() {
 }
 
 #[test]
+fn a_client_on_the_wrong_port_is_named_in_the_log_at_once() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"], 1, 2090);
+    let broker = broker(&format!(
+        "{}[[listeners]]\nprotocol = \"ws\"\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n",
+        authority.listener("mqtts", "server", OPEN)
+    ));
+    let hello = b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03";
+    let connect = b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01c";
+    let request = b"GET / HTTP/1.1\r\n\r\n";
+    for (protocol, bytes, needle) in [
+        ("mqtt", &hello[..], "TLS where MQTT without TLS is spoken"),
+        ("mqtt", request, "HTTP where MQTT is spoken"),
+        ("mqtts", connect, "MQTT without TLS where TLS is spoken"),
+        ("mqtts", request, "HTTP without TLS where TLS is spoken"),
+        ("ws", connect, "MQTT without WebSocket where WebSocket"),
+        ("ws", hello, "TLS where WebSocket without TLS is spoken"),
+    ] {
+        let start = Instant::now();
+        let mut stream = dial(place(&broker, protocol));
+        stream.write_all(bytes).expect("written");
+        wait_until(needle, || {
+            let log = broker.log();
+            let line = log.lines().find(|line| line.contains(needle));
+            line.is_some_and(|line| line.contains("peer="))
+        });
+        // Long before connect_timeout and handshake_timeout.
+        assert!(start.elapsed() < Duration::from_secs(9), "{needle}");
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+    }
+}
+
+#[test]
 fn slow_handshakes_keep_nobody_waiting_and_end_in_time() {
     let authority = Authority::new();
     authority.issue("server", &["localhost"], 1, 2090);

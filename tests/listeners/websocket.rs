@@ -167,6 +167,20 @@ fn path_subprotocol_and_origin_are_checked() {
 }
 
 #[test]
+fn a_page_of_the_web_does_not_reach_a_broker_that_is_open_to_this_machine() {
+    let broker = broker(OPEN);
+    let here = place(&broker, "ws");
+    let status = |origin: &str| match ask(&broker, "/mqtt", &[MQTT, ("origin", origin)]) {
+        Ok(_) => 101,
+        Err(status) => status,
+    };
+    assert_eq!(status("https://a.example"), 403);
+    assert_eq!(status("http://127.0.0.1:1"), 403);
+    assert_eq!(status(&format!("http://{here}")), 101);
+    open(&broker);
+}
+
+#[test]
 fn our_own_client_speaks_it_with_and_without_tls() {
     let authority = Authority::new();
     authority.issue("server", &["localhost"], 1, 2090);

@@ -1,8 +1,11 @@
 //! The built program as a process: its log, its environment, its signals, its descriptors, what it tells
 //! over HTTP, and what its commands do to a terminal.
 
+mod descriptors;
 mod environment;
+mod figures;
 mod log;
+mod signals;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

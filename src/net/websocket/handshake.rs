@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::WebSocket;
 use super::frame::Role;
 use crate::clock;
+use crate::net::spoken::Spoken;
 
 /// Bytes of a request or response, up to the empty line.
 const MAX_HEAD: usize = 8 * 1024;
@@ -23,9 +24,62 @@ const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 pub struct WebSocketSettings {
     /// The path of the request's URL, without what follows a `?`; another one is answered with 404.
     pub path: String,
-    /// The web pages (`https://example.org`) that may connect; empty for all. A request without an Origin, from what is no browser, may always. Others
-    /// are answered with 403.
-    pub origins: Vec<String>,
+    /// The web pages that may connect. A request without an Origin, from what is no browser, may always.
+    /// Others are answered with 403.
+    pub origins: Origins,
+}
+
+/// The web pages that may connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// All of them.
+    All,
+    /// Those that come from where they connect to: the host and port of the Origin are those of the
+    /// request, and they are a name of this machine itself. So a page on the web reaches no broker
+    /// that listens on this machine only, whatever its own name is made to resolve to.
+    Local,
+    /// These (`https://example.org`).
+    Listed(Vec<String>),
+}
+
+impl Origins {
+    fn allow(&self, origin: &str, host: Option<&str>) -> bool {
+        match self {
+            Origins::All => true,
+            Origins::Listed(known) => known.iter().any(|known| known.eq_ignore_ascii_case(origin)),
+            Origins::Local => {
+                let (scheme, authority) = origin.split_once("://").unwrap_or_default();
+                let port = match scheme {
+                    "https" => 443,
+                    _ => 80,
+                };
+                let (page, here) = (
+                    host_and_port(authority, port),
+                    host_and_port(host.unwrap_or_default(), port),
+                );
+                page == here && is_this_machine(&page.0)
+            }
+        }
+    }
+}
+
+/// The host, in lower case, and the port of an authority such as `localhost:8083` or `[::1]`.
+fn host_and_port(authority: &str, default_port: u16) -> (String, Option<u16>) {
+    let end_of_host = authority.rfind(']').map_or(0, |at| at + 1);
+    let (host, port) = match authority[end_of_host..].rfind(':') {
+        Some(at) => (
+            &authority[..end_of_host + at],
+            authority[end_of_host + at + 1..].parse().ok(),
+        ),
+        None => (authority, Some(default_port)),
+    };
+    (host.to_ascii_lowercase(), port)
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = |address: std::net::IpAddr| address.is_loopback();
+    host == "localhost" || host.ends_with(".localhost") || bare.parse().is_ok_and(is_loopback)
 }
 
 /// A refusal: status and reason of HTTP, and a sentence.
@@ -110,6 +164,9 @@ pub(in crate::net) async fn read_head(
         if stream.read_buf(&mut head).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        if let Some(wrong) = Spoken::of(&head).and_then(Spoken::on_websocket) {
+            return Err(io::Error::other(wrong));
+        }
         if let Some(at) = head[from..].windows(4).position(|four| four == b"\r\n\r\n") {
             let early = head.split_off(from + at + 4);
             return Ok((head, early));
@@ -154,15 +211,11 @@ fn answer(head: &[u8], settings: &WebSocketSettings) -> Result<String, Refusal> 
         return bad("Sec-WebSocket-Key is missing or wrong");
     };
     if let Some(origin) = header(headers, "origin")
-        && !settings.origins.is_empty()
-        && !settings
-            .origins
-            .iter()
-            .any(|known| known.eq_ignore_ascii_case(origin))
+        && !settings.origins.allow(origin, header(headers, "host"))
     {
         return Err(Refusal(
             "403 Forbidden",
-            "this web page may not connect here",
+            "this web page may not connect here: websocket_origins says which may",
         ));
     }
     // [MQTT-6.0.0-3], [MQTT-6.0.0-4]; mqttv3.1 is what MQTT 3.1 clients say.
@@ -232,7 +285,11 @@ mod tests {
     fn settings(origins: &[&str]) -> WebSocketSettings {
         WebSocketSettings {
             path: "/mqtt".to_owned(),
-            origins: origins.iter().map(|&origin| origin.to_owned()).collect(),
+            origins: match origins {
+                [] => Origins::All,
+                ["local"] => Origins::Local,
+                listed => Origins::Listed(listed.iter().map(|&origin| origin.to_owned()).collect()),
+            },
         }
     }
 
@@ -288,5 +345,34 @@ mod tests {
         );
         let no_browser = GOOD.replace("Origin: https://a.example\r\n", "");
         assert_eq!(status(&no_browser, &["https://b.example"]), "101");
+        assert_eq!(status(&no_browser, &["local"]), "101");
+    }
+
+    #[test]
+    fn on_this_machine_only_pages_from_the_same_place_may_connect() {
+        for (origin, host, expected) in [
+            ("http://localhost:8083", "localhost:8083", "101"),
+            ("http://LOCALHOST:8083", "localhost:8083", "101"),
+            ("http://127.0.0.1:8083", "127.0.0.1:8083", "101"),
+            ("http://[::1]:8083", "[::1]:8083", "101"),
+            ("https://localhost", "localhost:443", "101"),
+            ("https://evil.example", "127.0.0.1:8083", "403"),
+            ("http://localhost:3000", "localhost:8083", "403"),
+            ("http://localhost:8083", "127.0.0.1:8083", "403"),
+            // A name of the web that resolves to this machine.
+            ("http://evil.example:8083", "evil.example:8083", "403"),
+            (
+                "http://localhost.evil.example:1",
+                "localhost.evil.example:1",
+                "403",
+            ),
+            ("null", "127.0.0.1:8083", "403"),
+            ("", "", "403"),
+        ] {
+            let request = GOOD
+                .replace("https://a.example", origin)
+                .replace("Host: h", &format!("Host: {host}"));
+            assert_eq!(status(&request, &["local"]), expected, "{origin} {host}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub(in crate::net) use handshake::{MAX_HEADERS, read_head};
-pub use handshake::{WebSocketSettings, accept, connect};
+pub use handshake::{Origins, WebSocketSettings, accept, connect};
 
 use crate::clock;
 use frame::{Decoder, End, MAX_HEADER, Role};
@@ -243,7 +243,7 @@ mod tests {
         let (a, b) = duplex(buffer);
         let settings = WebSocketSettings {
             path: "/mqtt".to_owned(),
-            origins: Vec::new(),
+            origins: Origins::All,
         };
         let (server, client) = tokio::join!(accept(a, &settings), connect(b, "h", "/mqtt", "mqtt"));
         (server.expect("accepted"), client.expect("connected"))

@@ -7,7 +7,7 @@ use tidegate::net::auth::hash::PasswordHash;
 use tidegate::net::auth::password_file::{Line, PasswordFile, split};
 use tidegate::net::proxy::read_header;
 use tidegate::net::websocket::frame::{Decoder, End, Role, encode_binary};
-use tidegate::net::websocket::{WebSocketSettings, accept};
+use tidegate::net::websocket::{Origins, WebSocketSettings, accept};
 
 /// A configuration file: what is wrong with it is said with its place and never twice.
 pub fn config(data: &[u8]) {
@@ -96,7 +96,7 @@ pub fn before_mqtt(data: &[u8]) {
         let _ = read_header(&mut rest).await;
         let settings = WebSocketSettings {
             path: "/mqtt".to_owned(),
-            origins: vec!["https://example.org".to_owned()],
+            origins: Origins::Listed(vec!["https://example.org".to_owned()]),
         };
         let mut answer = Vec::new();
         let stream = tokio::io::join(data, &mut answer);

@@ -1,0 +1,95 @@
+//! WebSocket: where it is opened, and by whom.
+
+use super::listener::texts;
+use super::tree::Section;
+use crate::net::listener::Protocol;
+use crate::net::websocket::{Origins, WebSocketSettings};
+
+/// The path of a WebSocket URL, if it is there.
+pub(super) fn websocket_path(s: &mut Section<'_, '_>) -> Option<String> {
+    let path = s.optional("websocket_path", "a path such as \"/mqtt\"", |value| {
+        let text = value.as_text()?;
+        let is_good = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#');
+        (text.starts_with('/') && text.chars().all(is_good)).then(|| text.to_owned())
+    });
+    path.ok().flatten()
+}
+
+/// The settings of a listener for WebSocket. `is_open` says that whoever reaches it may connect without
+/// a login, and that only this machine reaches it; any web page in a browser of this machine could.
+pub(super) fn websocket(
+    s: &mut Section<'_, '_>,
+    protocol: Protocol,
+    is_open: bool,
+) -> Option<WebSocketSettings> {
+    let path = websocket_path(s);
+    let expected = "a list of origins such as [\"https://example.org\"], or \"*\" for all";
+    let origins = s.optional("websocket_origins", expected, |value| {
+        let is_good = |text: &str| {
+            text.split_once("://")
+                .is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'))
+        };
+        let texts = texts(value)?;
+        if texts == ["*"] {
+            return Some(Origins::All);
+        }
+        let all = texts.iter().map(|text| (*text).to_owned()).collect();
+        let are_good = !texts.is_empty() && texts.iter().all(|text| is_good(text));
+        are_good.then_some(Origins::Listed(all))
+    });
+    let origins = origins.ok().flatten();
+    if !matches!(protocol, Protocol::Ws | Protocol::Wss) {
+        if path.is_some() || origins.is_some() {
+            s.reject(
+                "protocol",
+                "there are keys for WebSocket; expected \"ws\" or \"wss\"",
+            );
+        }
+        return None;
+    }
+    let default = match is_open {
+        true => Origins::Local,
+        false => Origins::All,
+    };
+    Some(WebSocketSettings {
+        path: path.unwrap_or_else(|| "/mqtt".to_owned()),
+        origins: origins.unwrap_or(default),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Config, Overrides};
+
+    #[track_caller]
+    fn origins(keys: &str) -> Origins {
+        let text = format!("[[listeners]]\nprotocol = 'ws'\n{keys}\n");
+        let config = Config::parse(&text, Path::new("f"), [], &Overrides::default());
+        let listener = config.expect("good").listeners.remove(0);
+        listener.settings.websocket.expect("WebSocket").origins
+    }
+
+    #[test]
+    fn where_everybody_on_this_machine_may_connect_pages_of_the_web_may_not() {
+        let open = "allow_anonymous = true\nbind = ['127.0.0.1', '[::1]']\n";
+        assert_eq!(origins(open), Origins::Local);
+        let all = format!("{open}websocket_origins = '*'");
+        assert_eq!(origins(&all), Origins::All);
+        let listed = format!("{open}websocket_origins = ['https://a.example']");
+        assert_eq!(
+            origins(&listed),
+            Origins::Listed(vec!["https://a.example".to_owned()])
+        );
+        for elsewhere in [
+            "allow_anonymous = true\nbind = ['127.0.0.1', '0.0.0.0:1']",
+            "allow_anonymous = true\nbind = '127.0.0.1'\nproxy_protocol_from = '127.0.0.1'",
+            "password_file = 'p'\nbind = '127.0.0.1'",
+            "allow_anonymous = true\nsocket = '/run/s'",
+        ] {
+            assert_eq!(origins(elsewhere), Origins::All, "{elsewhere}");
+        }
+    }
+}
