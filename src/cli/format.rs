@@ -68,7 +68,7 @@ impl Format {
         Ok(Format { pieces })
     }
 
-    /// Appends a message to `out`; `unix` is when it was received, in milliseconds since 1970.
+    /// Appends a message to `out`; `unix` is when it was received, in milliseconds since 1970. `pretty` lays JSON out over several lines.
     ///
     /// # Errors
     /// `%J` and the payload is not JSON; nothing is appended.
@@ -76,6 +76,7 @@ impl Format {
         &self,
         publish: &Publish<'_>,
         unix: u64,
+        pretty: bool,
         out: &mut Vec<u8>,
     ) -> Result<(), Failure> {
         let start = out.len();
@@ -87,6 +88,11 @@ impl Format {
                     out.truncate(start);
                     let what = format!("the payload on {} is not JSON", publish.topic);
                     return Err(Failure::new(super::exit::FAILED, what));
+                }
+                Piece::Field(letter @ (b'j' | b'J'), _) if pretty => {
+                    let mut compact = Vec::new();
+                    push_field(*letter, publish, unix, &mut compact);
+                    json::push_pretty(out, &compact);
                 }
                 Piece::Field(letter, padding) => {
                     let mut value = Vec::new();
@@ -145,7 +151,7 @@ fn field(rest: &mut &[u8]) -> Result<Piece, String> {
 
 fn time(rest: &mut &[u8]) -> Result<Piece, String> {
     match take(rest) {
-        Some(b'@') => Ok(Piece::Text(b"@".to_vec())),
+        Some(sign @ (b'@' | b'%')) => Ok(Piece::Text(vec![sign])),
         Some(letter) if TIMES.contains(&letter) => Ok(Piece::Time(letter)),
         letter => Err(unknown('@', letter, TIMES)),
     }
@@ -172,19 +178,22 @@ fn unknown(sign: char, letter: Option<u8>, letters: &[u8]) -> String {
 }
 
 impl Padding {
-    /// Appends `value` in this width. Widths count characters where the value is UTF-8.
+    /// Appends `value` in this width. Widths count characters where the value is UTF-8. As with mosquitto_sub, a width cuts a payload (in hex, to
+    /// whole bytes), and means nothing for QoS and retain flag.
     fn apply(&self, letter: u8, mut value: Vec<u8>, out: &mut Vec<u8>) {
+        if matches!(letter, b'q' | b'r') {
+            return out.append(&mut value);
+        }
+        match letter {
+            b'p' if self.width > 0 => value.truncate(cut(&value, self.width)),
+            b'x' | b'X' if self.width > 0 => value.truncate(self.width / 2 * 2),
+            _ => {}
+        }
         let chars = |value: &[u8]| {
             std::str::from_utf8(value).map_or(value.len(), |text| text.chars().count())
         };
-        if let (Some(max), b'C' | b'I' | b'R' | b't') = (self.max, letter)
-            && let Ok(text) = std::str::from_utf8(&value)
-        {
-            let end = text
-                .char_indices()
-                .nth(max)
-                .map_or(text.len(), |(end, _)| end);
-            value.truncate(end);
+        if let (Some(max), b'C' | b'I' | b'R' | b't') = (self.max, letter) {
+            value.truncate(cut(&value, max));
         }
         let missing = self.width.saturating_sub(chars(&value));
         let is_number = b"AEFlmSXx".contains(&letter);
@@ -201,6 +210,17 @@ impl Padding {
             out.extend(fill);
             out.append(&mut value);
         }
+    }
+}
+
+/// The length of the first characters, or of the first bytes of what is not UTF-8.
+fn cut(value: &[u8], max: usize) -> usize {
+    match std::str::from_utf8(value) {
+        Ok(text) => text
+            .char_indices()
+            .nth(max)
+            .map_or(text.len(), |(end, _)| end),
+        Err(_) => value.len().min(max),
     }
 }
 
@@ -443,7 +463,7 @@ mod tests {
         };
         let mut out = Vec::new();
         let format = Format::parse(format).expect("a good format");
-        match format.write(&publish, RECEIVED, &mut out) {
+        match format.write(&publish, RECEIVED, false, &mut out) {
             Ok(()) => String::from_utf8(out).expect("UTF-8"),
             Err(failure) => {
                 assert!(out.is_empty());
@@ -522,6 +542,12 @@ mod tests {
             show("%05l|%-05l|%5l|%010x|%6p|"),
             "00004|4    |    4|006869c3a9|   hi\u{e9}|"
         );
+        // As mosquitto_sub prints it.
+        assert_eq!(
+            show("%2p|%5x|%-5X|%5q|%-3r|%5m"),
+            "hi| 6869|6869 |1|1|    9"
+        );
+        assert_eq!(show("@%|@@"), "%|@");
     }
 
     #[test]

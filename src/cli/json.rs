@@ -8,6 +8,54 @@ pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
         .expect("a string is JSON and a Vec takes it");
 }
 
+/// Appends a JSON document over several lines, two spaces for each level. Strings and numbers stay as they are written.
+pub fn push_pretty(out: &mut Vec<u8>, document: &[u8]) {
+    let mut depth = 0;
+    let mut rest = document.iter().copied().peekable();
+    let line = |out: &mut Vec<u8>, depth: usize| {
+        out.push(b'\n');
+        out.extend(std::iter::repeat_n(b' ', 2 * depth));
+    };
+    while let Some(byte) = rest.next() {
+        match byte {
+            b' ' | b'\t' | b'\r' | b'\n' => {}
+            b'"' => {
+                out.push(byte);
+                let mut escaped = false;
+                for byte in rest.by_ref() {
+                    out.push(byte);
+                    if byte == b'"' && !escaped {
+                        break;
+                    }
+                    escaped = byte == b'\\' && !escaped;
+                }
+            }
+            b'{' | b'[' => {
+                out.push(byte);
+                while rest.next_if(u8::is_ascii_whitespace).is_some() {}
+                match rest.next_if(|next| matches!(next, b'}' | b']')) {
+                    Some(end) => out.push(end),
+                    None => {
+                        depth += 1;
+                        line(out, depth);
+                    }
+                }
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                line(out, depth);
+                out.push(byte);
+            }
+            b',' => {
+                out.push(byte);
+                line(out, depth);
+            }
+            b':' => out.extend_from_slice(b": "),
+            other => out.push(other),
+        }
+    }
+}
+
 /// Whether `bytes` are one JSON document, nested less deep than serde_json's limit of 128 levels.
 pub fn is_valid(bytes: &[u8]) -> bool {
     serde_json::from_slice::<Value>(bytes).is_ok()
@@ -66,6 +114,23 @@ mod tests {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert!(is_valid(nested(100).as_bytes()));
         assert!(!is_valid(nested(100_000).as_bytes()));
+    }
+
+    #[test]
+    fn a_document_over_several_lines_is_the_same_document() {
+        let pretty = |text: &str| {
+            let mut out = Vec::new();
+            push_pretty(&mut out, text.as_bytes());
+            String::from_utf8(out).expect("UTF-8")
+        };
+        assert_eq!(
+            pretty(r#"{"b":[1, 2.50,{"x":[ ],"y" : {}}],"a{,\":":"\\"}"#),
+            "{\n  \"b\": [\n    1,\n    2.50,\n    {\n      \"x\": [],\n      \"y\": {}\n    }\n  ],\n  \"a{,\\\":\": \"\\\\\"\n}"
+        );
+        assert_eq!(pretty(" 7 "), "7");
+        let nested = r#"[[],{"a":null,"b":[true,"é]"]}]"#;
+        let back: Value = serde_json::from_str(&pretty(nested)).expect("JSON");
+        assert_eq!(back, serde_json::from_str::<Value>(nested).expect("JSON"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod export;
 mod format;
 mod json;
 mod options;
+mod options_file;
 mod passwd;
 mod property;
 mod publish;
@@ -20,6 +21,7 @@ mod scripted;
 mod subscribe;
 mod tell;
 mod transport;
+mod url;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -75,6 +77,13 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let is_client = arguments
         .get(1)
         .is_some_and(|command| command == "pub" || command == "sub");
+    let arguments = match options_file::expand(arguments) {
+        Ok(arguments) => arguments,
+        Err(failure) => {
+            eprintln!("tidegate: {failure}");
+            return ExitCode::from(failure.code);
+        }
+    };
     let tidegate = match Tidegate::try_parse_from(arguments) {
         Ok(tidegate) => tidegate,
         Err(error) => {
@@ -186,7 +195,7 @@ mod tests {
         else {
             panic!("not pub");
         };
-        assert_eq!(flags.topic, "a/b");
+        assert_eq!(flags.topic.as_deref(), Some("a/b"));
         assert_eq!(flags.qos, crate::wire::QoS::ExactlyOnce);
         assert!(flags.retain);
         assert_eq!(flags.repeat, 3);
@@ -220,7 +229,8 @@ mod tests {
         assert_eq!(flags.topic, ["a/#", "b/+"]);
         assert_eq!(flags.filter_out, ["a/x"]);
         assert_eq!(flags.unsubscribe, ["c"]);
-        assert_eq!((flags.count, flags.timeout), (Some(5), Some(10)));
+        assert_eq!(flags.count, Some(5));
+        assert_eq!(flags.timeout, Some(std::time::Duration::from_secs(10)));
         assert!(flags.verbose && flags.no_retained && flags.no_newline);
         assert!(flags.format.is_some());
     }

@@ -1,6 +1,7 @@
 //! The flags that `pub` and `sub` share, under the names they have in mosquitto_pub and mosquitto_sub.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
@@ -9,7 +10,13 @@ use super::exit::Failure;
 use super::property::PacketProperties;
 use super::transport::{Transport, TransportFlags};
 use crate::clock;
+use crate::net::bridge::Password;
 use crate::wire::{Property, ProtocolVersion, QoS, text, topic};
+
+/// What is wrong where `-L` has no topic and there is no `-t`.
+pub const NO_TOPIC: &str = "there is no topic, neither in -L nor as -t";
+/// The environment variable a password is taken from when there is a user name and no other password.
+const PASSWORD_VARIABLE: &str = "MQTT_PASSWORD";
 
 /// How to connect.
 #[derive(Args, Clone, Debug)]
@@ -41,7 +48,7 @@ pub struct ConnectionFlags {
     /// User name
     #[arg(short, long, allow_hyphen_values = true)]
     pub username: Option<String>,
-    /// Password
+    /// Password; others on this machine can see it, see --pw-file [with -u: also from the environment variable MQTT_PASSWORD]
     #[arg(
         short = 'P',
         long = "pw",
@@ -49,6 +56,9 @@ pub struct ConnectionFlags {
         allow_hyphen_values = true
     )]
     pub password: Option<String>,
+    /// Password: the first line of this file
+    #[arg(long, value_name = "FILE", conflicts_with = "password")]
+    pub pw_file: Option<PathBuf>,
     /// Keep alive in seconds; 0 for none
     #[arg(short, long, default_value_t = 60)]
     pub keepalive: u16,
@@ -79,6 +89,10 @@ pub struct ConnectionFlags {
     /// Publish the will retained
     #[arg(long, requires = "will_topic")]
     pub will_retain: bool,
+    /// Take more options from this file, one a line, before those of the command line, which replace them
+    /// [default: tidegate/pub or tidegate/sub in $XDG_CONFIG_HOME or ~/.config, if it is there]
+    #[arg(short = 'o', long, value_name = "FILE")]
+    pub options_file: Option<PathBuf>,
     /// Tell on stderr what is sent and received
     #[arg(short, long)]
     pub debug: bool,
@@ -97,6 +111,8 @@ pub struct Settings {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// What stands behind the host in the URL, see [`Settings::topic_of_url`].
+    url_topic: Option<String>,
     /// What to connect through.
     pub transport: Transport,
     /// Address to connect from.
@@ -156,15 +172,29 @@ impl ConnectionFlags {
         };
         let (transport, url) = self.transport.transport()?;
         let login = url.as_ref().and_then(|url| url.login.clone());
-        if login.is_some() && (self.username.is_some() || self.password.is_some()) {
-            return Err(Failure::usage(
-                "-u and -P, and a user name in -L, say the same: one of them is enough",
-            ));
-        }
+        let of_file = self.pw_file.map(Password::In);
+        let of_flag = self.password.map(Password::Is).or(of_file);
         let (username, password) = match login {
-            Some((user, password)) => (Some(user), password),
-            None => (self.username, self.password),
+            Some((user, password)) => {
+                if self.username.is_some() || (password.is_some() && of_flag.is_some()) {
+                    return Err(Failure::usage(
+                        "-u, -P and --pw-file, and a login in -L, say the same: one of them is enough",
+                    ));
+                }
+                (Some(user), password.map(Password::Is).or(of_flag))
+            }
+            None => (self.username, of_flag),
         };
+        let of_environment = || {
+            let password = std::env::var(PASSWORD_VARIABLE).ok()?;
+            username.is_some().then_some(Password::Is(password))
+        };
+        let password = password.or_else(of_environment);
+        let read = |password: Password| {
+            let bytes = password.read().map_err(|error| error.to_string())?;
+            String::from_utf8(bytes).map_err(|_| "the password is not UTF-8".to_owned())
+        };
+        let password = password.map(read).transpose().map_err(Failure::usage)?;
         let port = url.as_ref().and_then(|url| url.port).or(self.port);
         if self.disable_clean_session && self.id.as_deref().unwrap_or("").is_empty() {
             return Err(Failure::usage(
@@ -206,6 +236,7 @@ impl ConnectionFlags {
             (None, _) => format!("tidegate-{:08x}", clock::seed() as u32),
         };
         Ok(Settings {
+            url_topic: url.as_ref().and_then(|url| url.topic.clone()),
             host: url.map_or(self.host, |url| url.host),
             port: port.unwrap_or(transport.default_port()),
             transport,
@@ -224,6 +255,23 @@ impl ConnectionFlags {
     }
 }
 
+impl Settings {
+    /// The topic at the end of the URL, if there is one; `read` says what it has to be.
+    ///
+    /// # Errors
+    /// A usage failure that names the topic.
+    pub fn topic_of_url(
+        &self,
+        read: fn(&str) -> Result<String, String>,
+    ) -> Result<Option<String>, Failure> {
+        let wrong = |topic: &str, what| Failure::usage(format!("-L: the topic {topic:?}: {what}"));
+        let topic = self.url_topic.as_deref();
+        topic
+            .map(|topic| read(topic).map_err(|what| wrong(topic, what)))
+            .transpose()
+    }
+}
+
 /// Reads `0`, `1` or `2`.
 ///
 /// # Errors
@@ -235,6 +283,17 @@ pub fn qos(text: &str) -> Result<QoS, String> {
         "2" => Ok(QoS::ExactlyOnce),
         _ => Err("expected 0, 1 or 2".to_owned()),
     }
+}
+
+/// Reads seconds, with a fraction or without.
+///
+/// # Errors
+/// It is no number, or less than nothing.
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "expected seconds, as in 2 or 0.5".to_owned())
 }
 
 /// Reads a topic name.
@@ -289,7 +348,7 @@ mod tests {
     use clap::Parser;
 
     #[derive(Parser)]
-    #[command(disable_help_flag = true)]
+    #[command(disable_help_flag = true, args_override_self = true)]
     struct Only {
         #[command(flatten)]
         flags: ConnectionFlags,
@@ -387,6 +446,40 @@ mod tests {
             let error = settings(line).expect_err(line);
             assert!(error.contains(needle), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn a_flag_given_twice_takes_the_last() {
+        let s = settings("-h a -h b -p 1 -p 2 -i x -i y -d -d -k 5 -k 6").expect("good flags");
+        assert_eq!((s.host.as_str(), s.port, s.keep_alive), ("b", 2, 6));
+        assert_eq!(s.client_id, "y");
+    }
+
+    #[test]
+    fn a_password_can_come_from_a_file_or_a_url() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(&file, "se cret\nmore\n").expect("written");
+        let path = file.path().display();
+        let login = |line: &str| settings(line).map(|s| (s.username, s.password));
+        let expected =
+            |user: &str, password: &str| Ok((Some(user.to_owned()), Some(password.to_owned())));
+        assert_eq!(
+            login(&format!("-u me --pw-file {path}")),
+            expected("me", "se cret")
+        );
+        assert_eq!(login("-L mqtt://me:too@a"), expected("me", "too"));
+        let of_both = format!("-L mqtt://me@a --pw-file {path}");
+        assert_eq!(login(&of_both), expected("me", "se cret"));
+        for line in ["-L mqtt://me:too@a -P x", "-L mqtt://me@a -u me"] {
+            assert!(
+                login(line)
+                    .expect_err(line)
+                    .contains("one of them is enough")
+            );
+        }
+        let missing = login("-u me --pw-file /nowhere/at/all").expect_err("no file");
+        assert!(missing.contains("/nowhere/at/all"), "{missing}");
+        assert!(login(&format!("-P x --pw-file {path}")).is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::client::{Client, Event, LARGEST_PACKET, read_lines, reason_string};
 use super::exit::{self, Failure};
-use super::options::{ConnectionFlags, Settings, qos, topic_name};
+use super::options::{ConnectionFlags, NO_TOPIC, Settings, qos, seconds, topic_name};
 use super::tell;
 use crate::clock;
 use crate::wire::packet::{Ack, Publish};
@@ -27,11 +27,11 @@ const DEFAULT_WINDOW_MQTT_3: u16 = 20;
 
 /// The flags of `tidegate pub`.
 #[derive(Args, Clone, Debug)]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, args_override_self = true)]
 pub struct PublishFlags {
-    /// Topic to publish to
-    #[arg(short, long, value_parser = topic_name, allow_hyphen_values = true)]
-    pub topic: String,
+    /// Topic to publish to; replaces that of -L
+    #[arg(short, long, required_unless_present = "url", value_parser = topic_name, allow_hyphen_values = true)]
+    pub topic: Option<String>,
     #[command(flatten)]
     payload: PayloadFlags,
     /// QoS of the messages: 0, 1 or 2
@@ -86,9 +86,14 @@ impl PublishFlags {
 /// No connection, or a message was refused: the exit code is the server's reason code.
 pub fn run(flags: PublishFlags) -> Result<(), Failure> {
     let settings = flags.connection.clone().settings()?;
+    let topic = match &flags.topic {
+        Some(topic) => Some(topic.clone()),
+        None => settings.topic_of_url(topic_name)?,
+    };
+    let topic = topic.ok_or_else(|| Failure::usage(NO_TOPIC))?;
     let payload = flags.payload.read()?;
     let client = Client::connect(&settings)?;
-    let mut publisher = Publisher::new(client, &flags, &settings)?;
+    let mut publisher = Publisher::new(client, topic, &flags, &settings)?;
     let outcome = match payload {
         Some(payload) => publisher.publish_repeatedly(&payload, flags.repeat, flags.repeat_delay),
         None => publisher.publish_lines(),
@@ -182,6 +187,7 @@ struct Publisher {
 impl Publisher {
     fn new(
         client: Client,
+        topic: String,
         flags: &PublishFlags,
         settings: &Settings,
     ) -> Result<Publisher, Failure> {
@@ -219,7 +225,7 @@ impl Publisher {
         let start = clock::seed() as u16;
         Ok(Publisher {
             version: settings.version,
-            topic: flags.topic.clone(),
+            topic,
             qos: flags.qos,
             retain: flags.retain,
             properties,
@@ -403,13 +409,6 @@ impl Publisher {
 /// Asks for one more line. After the last line nobody listens, and none will come.
 fn ask(want: &SyncSender<()>) {
     let _ = want.try_send(());
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| "expected seconds, as in 2 or 0.5".to_owned())
 }
 
 #[cfg(test)]

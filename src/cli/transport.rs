@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use rustls::CipherSuite;
 use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
@@ -19,21 +20,30 @@ use tokio_rustls::TlsConnector;
 
 use super::exit::{self, Failure};
 use super::options::Settings;
+use super::url::Url;
+use crate::config::parse_proxy;
+use crate::net::bridge::{Address, Proxy};
 use crate::net::listener::Protocol as Mqtt;
 use crate::net::tls::client::ClientTls;
-use crate::net::tls::{CertificateFiles, TlsVersion};
+use crate::net::tls::{CertificateFiles, TlsVersion, cipher};
 use crate::net::websocket;
 use crate::wire::ProtocolVersion;
 
 /// The flags that choose a transport.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TransportFlags {
-    /// Server as a URL: mqtt://, mqtts://, ws:// or wss://, then [user[:password]@]host[:port], and for ws and wss a path
+    /// Server as a URL: mqtt:// or mqtts://, then [user[:password]@]host[:port][/topic]; or ws:// or wss://, where a path follows the host
     #[arg(short = 'L', long, value_name = "URL", conflicts_with_all = ["host", "port", "unix"])]
     pub url: Option<String>,
     /// Connect to this Unix socket
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port"])]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port", "proxy"])]
     pub unix: Option<PathBuf>,
+    /// Connect through this proxy: socks5h:// or http://, then [user:password@]host[:port]
+    #[arg(long, value_name = "URL", value_parser = parse_proxy)]
+    pub proxy: Option<Proxy>,
+    /// Send small packets without delay; this is always so, the flag is known for the sake of scripts
+    #[arg(long)]
+    pub nodelay: bool,
     #[command(flatten)]
     pub layers: LayerFlags,
 }
@@ -44,7 +54,10 @@ pub struct LayerFlags {
     /// TLS: trust the authorities whose certificates are in this file
     #[arg(long, value_name = "FILE")]
     pub cafile: Option<PathBuf>,
-    /// TLS: without --cafile, the authorities this system trusts are trusted
+    /// TLS: trust the authorities whose certificates are in the files of this directory
+    #[arg(long, value_name = "DIRECTORY")]
+    pub capath: Option<PathBuf>,
+    /// TLS: without --cafile and --capath, the authorities this system trusts are trusted
     #[arg(long, visible_alias = "tls-use-os-certs")]
     pub tls: bool,
     /// TLS: show this certificate (needs --key)
@@ -59,6 +72,9 @@ pub struct LayerFlags {
     /// TLS: the oldest version
     #[arg(long, value_name = "VERSION")]
     pub tls_version: Option<VersionFlag>,
+    /// TLS: offer these cipher suites only, by their OpenSSL names with colons between them
+    #[arg(long, value_name = "NAMES", value_parser = ciphers)]
+    pub ciphers: Option<Ciphers>,
     /// TLS: what to ask for by ALPN
     #[arg(long, value_name = "NAME")]
     pub tls_alpn: Option<String>,
@@ -78,30 +94,32 @@ pub enum VersionFlag {
     Tls13,
 }
 
+/// Cipher suites, as the flag names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ciphers(Vec<CipherSuite>);
+
+fn ciphers(text: &str) -> Result<Ciphers, String> {
+    let find = |name: &str| cipher::find(cipher::TLS12, name).or(cipher::find(cipher::TLS13, name));
+    let suites = text.split(':').map(|name| {
+        find(name.trim()).ok_or_else(|| {
+            let (tls12, tls13) = (cipher::names(cipher::TLS12), cipher::names(cipher::TLS13));
+            format!("{name:?} is not known; expected names with colons between them, of {tls12}, {tls13}")
+        })
+    });
+    suites.collect::<Result<_, _>>().map(Ciphers)
+}
+
 /// What to connect through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transport {
     /// The Unix socket, instead of host and port.
     pub unix: Option<PathBuf>,
+    /// The proxy that connects to host and port.
+    pub proxy: Option<Proxy>,
     /// TLS, if there is any.
     pub tls: Option<ClientTls>,
     /// The path, if it is WebSocket.
     pub websocket: Option<String>,
-}
-
-/// What a URL says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Url {
-    /// The scheme.
-    pub protocol: Mqtt,
-    /// User name and password.
-    pub login: Option<(String, Option<String>)>,
-    /// Host.
-    pub host: String,
-    /// Port.
-    pub port: Option<u16>,
-    /// Path; for WebSocket only.
-    pub path: Option<String>,
 }
 
 impl TransportFlags {
@@ -127,6 +145,7 @@ impl TransportFlags {
         let is_ws = self.layers.ws || matches!(scheme, Some(Mqtt::Ws | Mqtt::Wss));
         let transport = Transport {
             unix: self.unix.clone(),
+            proxy: self.proxy.clone(),
             ..self.layers.transport(secured, is_ws, path)
         };
         Ok((transport, url))
@@ -141,6 +160,8 @@ impl LayerFlags {
 
     fn asks_for_tls(&self) -> bool {
         self.cafile.is_some()
+            || self.capath.is_some()
+            || self.ciphers.is_some()
             || self.tls
             || self.cert.is_some()
             || self.insecure
@@ -153,6 +174,8 @@ impl LayerFlags {
         let identity = self.cert.clone().zip(self.key.clone());
         let tls = secured.then(|| ClientTls {
             cafile: self.cafile.clone(),
+            capath: self.capath.clone(),
+            ciphers: self.ciphers.clone().map(|Ciphers(suites)| suites),
             identity: identity.map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile }),
             insecure: self.insecure,
             pinned_keys: Vec::new(),
@@ -164,6 +187,7 @@ impl LayerFlags {
         });
         Transport {
             unix: None,
+            proxy: None,
             tls,
             websocket: is_ws.then(|| path.unwrap_or_else(|| "/mqtt".to_owned())),
         }
@@ -192,7 +216,7 @@ impl Transport {
         port: u16,
         version: ProtocolVersion,
     ) -> Result<Option<Layers>, Failure> {
-        if self.tls.is_none() && self.websocket.is_none() {
+        if self.tls.is_none() && self.websocket.is_none() && self.proxy.is_none() {
             return Ok(None);
         }
         let tls = match &self.tls {
@@ -208,11 +232,12 @@ impl Transport {
             }
         };
         Ok(Some(Layers {
+            proxy: self.proxy.clone(),
             tls,
             websocket: self.websocket.clone(),
-            host: match host.contains(':') {
-                true => format!("[{host}]:{port}"),
-                false => format!("{host}:{port}"),
+            server: Address {
+                host: host.to_owned(),
+                port,
             },
             subprotocol: match version {
                 ProtocolVersion::V31 => "mqttv3.1",
@@ -222,12 +247,13 @@ impl Transport {
     }
 }
 
-/// What lies between TCP and MQTT: TLS, WebSocket, or both.
+/// What lies between TCP and MQTT: a proxy, TLS, WebSocket.
 #[derive(Clone)]
 pub struct Layers {
+    proxy: Option<Proxy>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     websocket: Option<String>,
-    host: String,
+    server: Address,
     subprotocol: &'static str,
 }
 
@@ -236,7 +262,7 @@ impl std::fmt::Debug for Layers {
         f.debug_struct("Layers")
             .field("tls", &self.tls.is_some())
             .field("websocket", &self.websocket)
-            .field("host", &self.host)
+            .field("server", &self.server)
             .finish_non_exhaustive()
     }
 }
@@ -245,11 +271,14 @@ impl Layers {
     /// Does the handshakes over a connection; what comes out carries MQTT.
     ///
     /// # Errors
-    /// The server shows the wrong certificate, or refuses, or the connection is lost.
+    /// The proxy refuses, the server shows the wrong certificate or refuses, or the connection is lost.
     pub async fn open(
         self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        mut stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     ) -> io::Result<Box<dyn Layered>> {
+        if let Some(proxy) = &self.proxy {
+            proxy.reach(&mut stream, &self.server).await?;
+        }
         let secured: Box<dyn Layered> = match self.tls {
             None => Box::new(stream),
             Some((connector, name)) => Box::new(connector.connect(name, stream).await?),
@@ -257,64 +286,9 @@ impl Layers {
         let Some(path) = &self.websocket else {
             return Ok(secured);
         };
-        let stream = websocket::connect(secured, &self.host, path, self.subprotocol).await?;
+        let stream =
+            websocket::connect(secured, &self.server.to_string(), path, self.subprotocol).await?;
         Ok(Box::new(stream))
-    }
-}
-
-impl Url {
-    fn parse(text: &str) -> Result<Url, Failure> {
-        let wrong = |what: &str| Failure::usage(format!("-L {text}: {what}"));
-        let expected = "expected mqtt://, mqtts://, ws:// or wss://, then a host";
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong(expected))?;
-        let protocol = match scheme {
-            "mqtt" => Mqtt::Mqtt,
-            "mqtts" => Mqtt::Mqtts,
-            "ws" => Mqtt::Ws,
-            "wss" => Mqtt::Wss,
-            _ => return Err(wrong(expected)),
-        };
-        let at = rest.find('/').unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(at);
-        let (login, place) = match authority.rsplit_once('@') {
-            Some((login, place)) => (Some(login), place),
-            None => (None, authority),
-        };
-        let login = login.map(|login| match login.split_once(':') {
-            Some((user, password)) => (user.to_owned(), Some(password.to_owned())),
-            None => (login.to_owned(), None),
-        });
-        // An IPv6 address stands in brackets.
-        let port_at = match place.rfind(':') {
-            Some(at) if !place[at..].contains(']') => Some(at),
-            _ => None,
-        };
-        let (host, port) = place.split_at(port_at.unwrap_or(place.len()));
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        if host.is_empty() {
-            return Err(wrong("there is no host"));
-        }
-        let port = (!port.is_empty())
-            .then(|| port[1..].parse().map_err(|_| wrong("the port is not one")))
-            .transpose()?;
-        let is_ws = matches!(protocol, Mqtt::Ws | Mqtt::Wss);
-        if !is_ws && path.len() > 1 {
-            return Err(wrong("the topic is given with -t"));
-        }
-        let path = (is_ws && !path.is_empty()).then(|| path.to_owned());
-        if path
-            .iter()
-            .any(|path| path.contains(|c: char| c.is_control() || c == ' '))
-        {
-            return Err(wrong("the path is not one"));
-        }
-        Ok(Url {
-            protocol,
-            login,
-            host: host.to_owned(),
-            port,
-            path,
-        })
     }
 }
 
@@ -477,8 +451,11 @@ pub trait Layered: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Layered for S {}
 
 fn connect(settings: &Settings) -> Result<TcpStream, Failure> {
-    let host = settings.host.as_str();
-    let resolved = (host, settings.port).to_socket_addrs();
+    let (host, port) = match &settings.transport.proxy {
+        Some(proxy) => (proxy.address.host.as_str(), proxy.address.port),
+        None => (settings.host.as_str(), settings.port),
+    };
+    let resolved = (host, port).to_socket_addrs();
     let addresses: Vec<SocketAddr> = resolved
         .map_err(|error| Failure::new(exit::FAILED, format!("{host}: {error}")))?
         .collect();
@@ -508,34 +485,6 @@ fn connect_to(to: SocketAddr, from: Option<IpAddr>, timeout: Duration) -> io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_url_has_scheme_login_host_port_and_path() {
-        let url = |text: &str| Url::parse(text).expect(text);
-        let full = url("wss://user:p:w@gw.local:9001/socket");
-        assert_eq!(full.protocol, Mqtt::Wss);
-        assert_eq!(
-            full.login,
-            Some(("user".to_owned(), Some("p:w".to_owned())))
-        );
-        assert_eq!((full.host.as_str(), full.port), ("gw.local", Some(9001)));
-        assert_eq!(full.path.as_deref(), Some("/socket"));
-        let six = url("mqtts://[::1]:8883");
-        assert_eq!((six.host.as_str(), six.port), ("::1", Some(8883)));
-        assert_eq!(url("mqtt://[::1]").host, "::1");
-        assert_eq!(url("mqtt://a/").path, None);
-        for bad in [
-            "localhost",
-            "http://a",
-            "mqtt://",
-            "mqtt://:1883",
-            "mqtt://a:b",
-            "mqtt://a/topic",
-            "ws://a/b c",
-        ] {
-            assert!(Url::parse(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn flags_for_tls_mean_tls_and_the_port_follows() {

@@ -307,10 +307,10 @@ fn transport(s: &mut Section<'_, '_>, protocol: Protocol) -> Transport {
         identity: certfile
             .zip(keyfile)
             .map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile }),
-        insecure: false,
         pinned_keys,
         minimum: minimum.unwrap_or_default(),
         alpn: alpn.unwrap_or_else(|| usual.to_owned()),
+        ..ClientTls::default()
     };
     Transport {
         proxy: proxy(s),

@@ -34,6 +34,7 @@ use crate::store::StoreOptions;
 pub use acl::AclSettings;
 pub use bridge::is_bridge_name;
 pub use environment::{ENVIRONMENT_PREFIX, is_foreign_variable};
+pub use proxy::parse_proxy;
 pub use tree::Problem;
 pub use value::{Bind, exact_duration, parse_duration, parse_size, show_duration, show_size};
 

@@ -7,6 +7,8 @@ use crate::net::bridge::{Address, Password, Proxy, ProxyKind};
 const EXPECTED: &str =
     "a proxy such as \"http://proxy.example.org:3128\" or \"socks5://user:password@10.0.0.1:1080\"";
 
+/// The port of a SOCKS5 proxy that has none in its URL (RFC 1928).
+const SOCKS_PORT: &str = "1080";
 /// The longest user name or password SOCKS5 can say, in bytes.
 const SOCKS_TEXT: usize = 255;
 
@@ -46,27 +48,54 @@ pub(super) fn proxy(s: &mut Section<'_, '_>) -> Option<Proxy> {
         (Some(user), password, None) => Some((user, Password::Is(password.unwrap_or_default()))),
         (None, _, None) => None,
     };
-    if url.kind == ProxyKind::Socks5 {
-        let is_good = |text: &str| (1..=SOCKS_TEXT).contains(&text.len());
-        let parts = login.iter().flat_map(|(user, password)| {
-            let password = match password {
-                Password::Is(password) => Some(password.as_str()),
-                Password::In(_) => None,
-            };
-            [Some(user.as_str()), password].into_iter().flatten()
-        });
-        if !parts.into_iter().all(is_good) {
-            let what = "SOCKS5 takes user names and passwords of 1 to 255 bytes";
-            s.reject("proxy", what);
-        }
-    } else if login.as_ref().is_some_and(|(user, _)| user.contains(':')) {
-        s.reject("proxy", "an HTTP proxy takes no user name with a colon");
+    if let Some(what) = login
+        .as_ref()
+        .and_then(|login| refuse_login(url.kind, login))
+    {
+        s.reject("proxy", what);
     }
     Some(Proxy {
         kind: url.kind,
         address: url.address,
         login,
     })
+}
+
+/// Reads the URL of a proxy, with its login if it has one.
+///
+/// # Errors
+/// It is no URL of a proxy, or the proxy could not be told the login. The text is not repeated: there may be a password in it.
+pub fn parse_proxy(text: &str) -> Result<Proxy, String> {
+    let url = parse(text).ok_or_else(|| format!("is no URL of a proxy; expected {EXPECTED}"))?;
+    let login = url.user.map(|user| {
+        let password = Password::Is(url.password.unwrap_or_default());
+        (user, password)
+    });
+    match login
+        .as_ref()
+        .and_then(|login| refuse_login(url.kind, login))
+    {
+        Some(what) => Err(what.to_owned()),
+        None => Ok(Proxy {
+            kind: url.kind,
+            address: url.address,
+            login,
+        }),
+    }
+}
+
+/// Why a proxy of this kind cannot be told a login.
+fn refuse_login(kind: ProxyKind, (user, password): &(String, Password)) -> Option<&'static str> {
+    let is_good = |text: &str| (1..=SOCKS_TEXT).contains(&text.len());
+    match (kind, password) {
+        (ProxyKind::Socks5, Password::Is(password)) if is_good(user) && is_good(password) => None,
+        (ProxyKind::Socks5, Password::In(_)) if is_good(user) => None,
+        (ProxyKind::Socks5, _) => Some("SOCKS5 takes user names and passwords of 1 to 255 bytes"),
+        (ProxyKind::Http, _) if user.contains(':') => {
+            Some("an HTTP proxy takes no user name with a colon")
+        }
+        (ProxyKind::Http, _) => None,
+    }
 }
 
 struct Url {
@@ -80,7 +109,8 @@ fn parse(text: &str) -> Option<Url> {
     let (scheme, rest) = text.split_once("://")?;
     let kind = match scheme {
         "http" => ProxyKind::Http,
-        "socks5" => ProxyKind::Socks5,
+        // With the h, curl and Mosquitto say that the proxy resolves the name; it does here in any case.
+        "socks5" | "socks5h" => ProxyKind::Socks5,
         _ => return None,
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -96,7 +126,13 @@ fn parse(text: &str) -> Option<Url> {
             (Some(user), Some(password).filter(|it| !it.is_empty()))
         }
     };
-    let (host, port) = place.rsplit_once(':')?;
+    // An IPv6 address stands in brackets, and has colons, too.
+    let has_port = place.rfind(':') > place.rfind(']');
+    let (host, port) = match (place.rsplit_once(':'), kind) {
+        (Some(split), _) if has_port => split,
+        (_, ProxyKind::Socks5) => (place, SOCKS_PORT),
+        (_, ProxyKind::Http) => return None,
+    };
     let host = match host.strip_prefix('[') {
         Some(v6) => {
             let v6 = v6.strip_suffix(']')?;
@@ -151,6 +187,10 @@ mod tests {
         let url = parse("http://proxy.example:3128/").expect("good");
         assert_eq!((url.kind, url.user), (ProxyKind::Http, None));
         assert_eq!(url.address.to_string(), "proxy.example:3128");
+        let url = parse("socks5h://[::1]").expect("good");
+        assert_eq!(url.address.to_string(), "[::1]:1080");
+        let url = parse("socks5://proxy").expect("good");
+        assert_eq!(url.address.to_string(), "proxy:1080");
         let url = parse("http://me@proxy:1").expect("good");
         assert_eq!((url.user.as_deref(), url.password), (Some("me"), None));
     }

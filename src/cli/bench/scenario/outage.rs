@@ -18,6 +18,7 @@ use crate::wire::QoS;
 
 const TCP: Transport = Transport {
     unix: None,
+    proxy: None,
     tls: None,
     websocket: None,
 };
