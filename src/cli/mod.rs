@@ -80,7 +80,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments = match options_file::expand(arguments) {
         Ok(arguments) => arguments,
         Err(failure) => {
-            eprintln!("tidegate: {failure}");
+            tell::err(format_args!("tidegate: {failure}"));
             return ExitCode::from(failure.code);
         }
     };

@@ -349,3 +349,97 @@ fn a_broker_that_is_not_there_or_not_one_is_told() {
     );
     assert!(!output.status.success());
 }
+
+#[test]
+fn what_was_found_before_a_failure_is_kept() {
+    let broker = Broker::start();
+    let scratch = tempfile::tempdir().expect("a directory");
+    let json = scratch.path().join("a.json");
+    let port = port(broker.addr());
+    let brief = ["-c", "2", "-d", "0.2", "--warm-up", "0"];
+    // The second scenario needs a backlog, for which there is no broker to be started.
+    let tasks = ["pairs", "restart", "-p", &port, "--json", text(&json)];
+    let output = bench(&[&tasks[..], &brief].concat());
+    assert!(!output.status.success(), "{}", told(&output));
+    let kept = read(&json);
+    assert_eq!(kept.len(), 1, "{}", told(&output));
+    assert_eq!(kept[0]["clean"], true);
+
+    let output = bench(
+        &[
+            &["pairs", "restart", "-p", &port, "--json", "-"],
+            &brief[..],
+        ]
+        .concat(),
+    );
+    assert!(!output.status.success());
+    let records: Value = serde_json::from_slice(&output.stdout).expect("stdout is JSON alone");
+    assert_eq!(records.as_array().map(Vec::len), Some(1));
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(err.contains("delivered"), "{err}");
+
+    let output = bench(
+        &[
+            &["pairs", "-p", &port, "--json", "/nowhere/at/all"],
+            &brief[..],
+        ]
+        .concat(),
+    );
+    assert!(
+        told(&output).contains("/nowhere/at/all"),
+        "{}",
+        told(&output)
+    );
+    assert!(
+        !told(&output).contains("delivered"),
+        "before anything is measured"
+    );
+}
+
+#[test]
+fn figures_that_mean_something_else_are_void_and_there_is_no_ratio() {
+    let broker = Broker::start();
+    let addr = broker.addr();
+    let port = port(addr);
+    let brief = ["-c", "2", "-d", "0.3", "--warm-up", "0"];
+    let own = std::process::id().to_string();
+    for (flags, needle) in [
+        (vec!["--pid", own.as_str()], "does not listen at port"),
+        (
+            vec!["--rate", "50000000"],
+            "50000000 messages a second were asked for",
+        ),
+    ] {
+        let output = bench(&[&["pairs", "-p", &port], &flags[..], &brief[..]].concat());
+        let told = told(&output);
+        assert!(told.contains("VOID") && told.contains(needle), "{told}");
+    }
+    let gone = bench(&[&["pairs", "-p", &port, "--pid", "4000000000"], &brief[..]].concat());
+    assert!(
+        told(&gone).contains("there is no such process"),
+        "{}",
+        told(&gone)
+    );
+    assert!(!gone.status.success());
+
+    let names = [
+        format!("a={addr},{own}"),
+        format!("b={addr},{}", broker.pid()),
+    ];
+    let line = [
+        "compare",
+        &names[0],
+        &names[1],
+        "--scenarios",
+        "sparse",
+        "--rounds",
+        "1",
+    ];
+    let slow = ["--rate", "200"];
+    let output = bench(&[&line[..], &slow, &brief].concat());
+    let told = told(&output);
+    let cpu = told.lines().find(|line| line.contains("broker cpu"));
+    assert!(cpu.is_some_and(|line| line.ends_with("void")), "{told}");
+    assert!(told.contains("at a, round 1: process"), "{told}");
+    assert!(!told.contains("at b, round 1: process"), "{told}");
+}

@@ -28,7 +28,21 @@ pub fn table(names: &[&str], records: &[Record]) -> String {
             );
         }
     }
+    for record in records {
+        for doubt in &record.outcome.doubts {
+            let (broker, round) = (&record.broker, record.round);
+            let (about, what) = (doubt.about, &doubt.what);
+            text += &format!("  VOID{about} at {broker}, round {round}: {what}\n");
+        }
+    }
     text
+}
+
+/// Whether a figure of one of these brokers is in doubt in any round, so that there is no ratio.
+fn is_void(records: &[Record], brokers: [&str; 2], metric: &str) -> bool {
+    let of_these = |record: &&Record| brokers.contains(&record.broker.as_str());
+    let mut records = records.iter().filter(of_these);
+    records.any(|record| record.outcome.is_void(metric))
 }
 
 /// The median of a figure over all rounds of a broker; `None` if it has no such figure.
@@ -50,6 +64,7 @@ fn line(names: &[&str], records: &[Record], metric: &Metric) -> String {
         if at > 0 {
             let told = match metric.better {
                 Better::Neither => String::new(),
+                _ if is_void(records, [names[0], name], metric.name) => "void".to_owned(),
                 _ => ratio(records, names[0], name, metric.name),
             };
             text += &format!("  {told:<24}");
@@ -98,7 +113,7 @@ fn middle(mut values: Vec<f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::bench::outcome::Outcome;
+    use crate::cli::bench::outcome::{About, Outcome};
 
     fn record(broker: &str, round: usize, rate: f64) -> Record {
         let mut outcome = Outcome {
@@ -129,7 +144,6 @@ mod tests {
             record("a", 2, 200.0),
             record("b", 2, 150.0),
         ];
-        records[3].outcome.faults.lost = 9;
         let text = table(&["a", "b"], &records);
         let line = text
             .lines()
@@ -145,7 +159,27 @@ mod tests {
             .find(|line| line.contains("client cpu"))
             .expect("a line");
         assert!(!line.contains('('), "{line}");
+        records[3].outcome.faults.lost = 9;
+        let text = table(&["a", "b"], &records);
         assert!(text.contains("WRONG at b, round 2: 9 lost"));
+        let line = text.lines().find(|line| line.contains("delivered"));
+        assert!(
+            line.is_some_and(|line| line.ends_with("100  void")),
+            "{text}"
+        );
+        records[3].outcome.faults.lost = 0;
+        let limit = "the load was the limit".to_owned();
+        records[0].outcome.doubt(About::Speed, limit);
+        let text = table(&["a", "b"], &records);
+        assert!(
+            text.contains("VOID (rates, latencies) at a, round 1: the load"),
+            "{text}"
+        );
+        let line = text.lines().find(|line| line.contains("delivered"));
+        assert!(
+            line.is_some_and(|line| line.ends_with("100  void")),
+            "{text}"
+        );
         assert_eq!(table(&["a"], &[]), "");
     }
 }

@@ -1,7 +1,7 @@
 //! The flags of `tidegate bench`.
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
@@ -90,12 +90,19 @@ pub struct Task {
 /// Where the figures go beside standard output.
 #[derive(Args, Clone, Debug, Default)]
 pub struct OutputFlags {
-    /// Write everything to this file, too, as JSON
+    /// Write everything to this file, too, as JSON; "-" is standard output, and the text goes to standard error then
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Write a page with plots to this file
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+}
+
+impl OutputFlags {
+    /// Whether standard output is for JSON alone.
+    pub fn is_json_on_stdout(&self) -> bool {
+        self.json.as_deref() == Some(Path::new("-"))
+    }
 }
 
 /// How to load a broker.

@@ -19,8 +19,10 @@ fn record(record: &Record) -> String {
         curve,
         samples,
         faults,
+        doubts,
         ..
     } = &record.outcome;
+    let doubts: Vec<String> = doubts.iter().map(|doubt| text(&doubt.what)).collect();
     let metrics = metrics.iter().map(|metric| {
         format!(
             "{}:{{\"value\":{},\"unit\":{}}}",
@@ -46,7 +48,7 @@ fn record(record: &Record) -> String {
         .map(|(share, value)| format!("[{share},{value}]"));
     format!(
         "{{\"scenario\":{},\"what\":{},\"broker\":{},\"round\":{},\"metrics\":{{{}}},\"latency_ns\":{latency},\"latency_curve_ns\":[{}],\
-         \"samples\":[{}],\"faults\":{{\"lost\":{},\"duplicates\":{},\"disordered\":{},\"refused\":{},\"strange\":{}}},\"clean\":{}}}",
+         \"samples\":[{}],\"faults\":{{\"lost\":{},\"duplicates\":{},\"disordered\":{},\"refused\":{},\"strange\":{}}},\"clean\":{},\"void\":[{}]}}",
         text(name),
         text(what),
         text(&record.broker),
@@ -59,7 +61,8 @@ fn record(record: &Record) -> String {
         faults.disordered,
         faults.refused,
         faults.strange,
-        record.outcome.is_clean()
+        record.outcome.is_clean(),
+        doubts.join(",")
     )
 }
 

@@ -3,11 +3,13 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use super::outcome::{Better, Outcome, Sample};
+use super::outcome::{About, Better, Outcome, Sample};
 use super::process::Usage;
 use super::rig::{Counts, Rig};
 use crate::cli::exit::Failure;
 
+/// Cores from which on the load, which is one thread, can do no more.
+const SATURATED: f64 = 0.95;
 /// Samples of one stretch, about.
 const SAMPLES: u32 = 40;
 
@@ -147,8 +149,13 @@ impl Stretch {
             outcome.add("broker memory", memory, "MB", Better::Lower);
         }
         if let (Some(from), Some(to)) = (self.from.own, self.to.own) {
-            let used = (to.cpu_us - from.cpu_us) / each;
-            outcome.add("client cpu", used, cpu, Better::Neither);
+            let used = to.cpu_us - from.cpu_us;
+            outcome.add("client cpu", used / each, cpu, Better::Neither);
+            let cores = used / 1e6 / self.seconds();
+            if cores >= SATURATED {
+                let what = format!("the load used {cores:.2} of its one core, and so is the limit");
+                outcome.doubt(About::Speed, what);
+            }
         }
         outcome.samples.clone_from(&self.samples);
     }

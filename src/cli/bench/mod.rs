@@ -24,9 +24,9 @@ pub use flags::BenchFlags;
 
 use super::exit::{self, Failure};
 use super::tell;
-use flags::{Compare, CompareFlags, OutputFlags, resolve};
+use flags::{Compare, CompareFlags, OutputFlags, Task, resolve};
 use lock::Lock;
-use outcome::{Better, Outcome};
+use outcome::{About, Better, Outcome};
 use scenario::{Load, Scenario, Target};
 
 /// What was found at one broker in one round.
@@ -57,58 +57,91 @@ pub fn run(flags: BenchFlags) -> Result<(), Failure> {
             None => None,
         },
     };
-    let mut records = Vec::new();
+    let mut results = Results::new(&flags.output)?;
     for task in &flags.tasks {
-        let outcome = measure(task.scenario, &target, &flags.load.load(*task))?;
-        tell::out(table::outcome(&outcome));
-        records.push(Record {
-            broker: target.addr.to_string(),
-            round: 1,
-            outcome,
+        let found = measure(task.scenario, &target, &flags.load.load(*task));
+        let found = found.map(|outcome| {
+            results.tell(&table::outcome(&outcome));
+            vec![Record {
+                broker: target.addr.to_string(),
+                round: 1,
+                outcome,
+            }]
         });
+        if !results.take(found)? {
+            break;
+        }
     }
-    finish(&records, &flags.output)
+    results.finish()
 }
 
 fn compare(flags: &CompareFlags) -> Result<(), Failure> {
-    let mut records = Vec::new();
+    if flags
+        .scenarios
+        .iter()
+        .any(|task| task.scenario == Scenario::Outage)
+    {
+        return Err(Failure::usage(
+            "outage starts its brokers itself: there is nothing to compare",
+        ));
+    }
+    let mut results = Results::new(&flags.output)?;
+    let names: Vec<&str> = flags
+        .brokers
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
     for task in &flags.scenarios {
-        if task.scenario == Scenario::Outage {
-            return Err(Failure::usage(
-                "outage starts its brokers itself: there is nothing to compare",
-            ));
+        let (found, failure) = rounds(flags, *task);
+        results.tell(&compare::table(&names, &found));
+        results.take(Ok(found))?;
+        if let Some(failure) = failure {
+            results.take(Err(failure))?;
+            break;
         }
-        let load = flags.load.load(*task);
-        let mut found = Vec::new();
-        for round in 1..=flags.rounds {
-            for (broker, target) in &flags.brokers {
-                let outcome = measure(task.scenario, target, &load);
-                let outcome = outcome.map_err(|failure| Failure {
-                    message: format!("{broker}: {}", failure.message),
-                    ..failure
-                })?;
-                found.push(Record {
+    }
+    results.finish()
+}
+
+/// Measures a scenario at all brokers, alternately; what was found before a failure is found.
+fn rounds(flags: &CompareFlags, task: Task) -> (Vec<Record>, Option<Failure>) {
+    let load = flags.load.load(task);
+    let mut found = Vec::new();
+    for round in 1..=flags.rounds {
+        for (broker, target) in &flags.brokers {
+            match measure(task.scenario, target, &load) {
+                Ok(outcome) => found.push(Record {
                     broker: broker.clone(),
                     round,
                     outcome,
-                });
+                }),
+                Err(failure) => {
+                    let message = format!("{broker}: {}", failure.message);
+                    return (found, Some(Failure { message, ..failure }));
+                }
             }
         }
-        let names: Vec<&str> = flags
-            .brokers
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .collect();
-        tell::out(compare::table(&names, &found));
-        records.append(&mut found);
     }
-    finish(&records, &flags.output)
+    (found, None)
 }
 
 /// Runs a scenario, and asks the broker how long its lock was held meanwhile, if it tells that.
 fn measure(scenario: Scenario, target: &Target, load: &Load) -> Result<Outcome, Failure> {
     let before = target.metrics.map(Lock::of).transpose()?;
+    let elsewhere = target
+        .pid
+        .filter(|pid| process::listens(*pid, target.addr.port()) == Some(false));
+    if let Some(pid) = elsewhere.filter(|pid| process::Usage::of(*pid).is_none()) {
+        return Err(Failure::usage(format!(
+            "--pid {pid}: there is no such process"
+        )));
+    }
     let mut outcome = scenario.run(target, load)?;
+    if let Some(pid) = elsewhere {
+        let port = target.addr.port();
+        let what = format!("process {pid} does not listen at port {port}: it is another one");
+        outcome.doubt(About::Process, what);
+    }
     if let (Some(metrics), Some(before)) = (target.metrics, before) {
         let after = Lock::of(metrics)?;
         if let Some(us) = after.held_per_publish_since(&before) {
@@ -120,31 +153,88 @@ fn measure(scenario: Scenario, target: &Target, load: &Load) -> Result<Outcome, 
     Ok(outcome)
 }
 
-/// Writes the files, and fails if messages went wrong.
-fn finish(records: &[Record], output: &OutputFlags) -> Result<(), Failure> {
-    let write = |path: &Path, text: String| {
-        fs::write(path, text)
-            .map_err(|error| Failure::new(exit::FAILED, format!("{}: {error}", path.display())))
-    };
-    if let Some(path) = &output.json {
-        write(path, json::document(records))?;
+/// What has been found, and where it goes. Files are written after each scenario: what is found is kept, whatever happens later.
+struct Results<'f> {
+    records: Vec<Record>,
+    /// What ended the measurements early.
+    failure: Option<Failure>,
+    output: &'f OutputFlags,
+}
+
+impl Results<'_> {
+    /// # Errors
+    /// A file cannot be written.
+    fn new(output: &OutputFlags) -> Result<Results<'_>, Failure> {
+        let results = Results {
+            records: Vec::new(),
+            failure: None,
+            output,
+        };
+        results.write_files()?;
+        Ok(results)
     }
-    if let Some(path) = &output.report {
-        write(path, report::page(records))?;
+
+    /// Shows a text to whoever looks on.
+    fn tell(&self, text: &str) {
+        match self.output.is_json_on_stdout() {
+            true => tell::err(text.trim_end()),
+            false => tell::out(text),
+        }
     }
-    let wrong: Vec<String> = records
-        .iter()
-        .filter(|record| !record.outcome.is_clean())
-        .filter_map(|record| {
-            let wrong = record.outcome.wrong()?;
-            Some(format!(
-                "{} at {}: {wrong}",
-                record.outcome.name, record.broker
-            ))
-        })
-        .collect();
-    match wrong.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::new(exit::FAILED, wrong.join("; "))),
+
+    /// Takes what a scenario has found. False if it has failed, and so nothing more should be measured.
+    fn take(&mut self, found: Result<Vec<Record>, Failure>) -> Result<bool, Failure> {
+        match found {
+            Ok(mut found) => {
+                self.records.append(&mut found);
+                self.write_files()?;
+                Ok(true)
+            }
+            Err(failure) => {
+                self.failure = Some(failure);
+                Ok(false)
+            }
+        }
+    }
+
+    fn write_files(&self) -> Result<(), Failure> {
+        let write = |path: &Path, text: String| {
+            fs::write(path, text)
+                .map_err(|error| Failure::new(exit::FAILED, format!("{}: {error}", path.display())))
+        };
+        if let Some(path) = &self.output.json
+            && !self.output.is_json_on_stdout()
+        {
+            write(path, json::document(&self.records))?;
+        }
+        if let Some(path) = &self.output.report {
+            write(path, report::page(&self.records))?;
+        }
+        Ok(())
+    }
+
+    /// Fails if a scenario has, or if messages went wrong.
+    fn finish(self) -> Result<(), Failure> {
+        if self.output.is_json_on_stdout() {
+            tell::out(json::document(&self.records));
+        }
+        let wrong = self
+            .records
+            .iter()
+            .filter(|record| !record.outcome.is_clean());
+        let wrong = wrong.filter_map(|record| {
+            let (name, broker) = (&record.outcome.name, &record.broker);
+            Some(format!("{name} at {broker}: {}", record.outcome.wrong()?))
+        });
+        let mut wrong: Vec<String> = wrong.collect();
+        let code = self
+            .failure
+            .as_ref()
+            .map_or(exit::FAILED, |failure| failure.code);
+        wrong.extend(self.failure.map(|failure| failure.message));
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::new(code, wrong.join("; "))),
+        }
     }
 }

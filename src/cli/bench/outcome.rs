@@ -1,7 +1,12 @@
 //! What a scenario has found: figures with names and units, the same for tables, JSON, reports and comparisons.
 
+use std::fmt;
+
 use super::histogram::{Histogram, Summary};
 use super::rig::Faults;
+
+/// The share of a rate that counts as reached.
+const REACHED: f64 = 0.98;
 
 /// Which of two figures is the better one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +30,36 @@ pub struct Metric {
     pub unit: &'static str,
     /// How to judge it.
     pub better: Better,
+}
+
+/// Why figures do not tell what they seem to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// The reason, in words.
+    pub what: String,
+    /// The figures that it is about.
+    pub about: About,
+}
+
+/// Some of the figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// All of them.
+    All,
+    /// What the broker's process used.
+    Process,
+    /// Rates and latencies.
+    Speed,
+}
+
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            About::All => "",
+            About::Process => " (the broker's processor time, memory and disk)",
+            About::Speed => " (rates, latencies)",
+        })
+    }
 }
 
 /// What was going on at some time.
@@ -59,6 +94,8 @@ pub struct Outcome {
     pub faults: Faults,
     /// What did not stay as it was, in words.
     pub grown: Vec<String>,
+    /// What makes figures void.
+    pub doubts: Vec<Doubt>,
     /// Repetitions are not wrong here, as connections were lost and QoS 1 allows them.
     pub may_repeat: bool,
 }
@@ -72,6 +109,30 @@ impl Outcome {
             unit,
             better,
         });
+    }
+
+    /// Says that figures are void, and why.
+    pub fn doubt(&mut self, about: About, what: String) {
+        self.doubts.push(Doubt { what, about });
+    }
+
+    /// Says that figures are void if messages were to be sent at a rate and were not.
+    pub fn doubt_rate(&mut self, asked: f64, published: f64) {
+        if published < asked * REACHED {
+            let what = format!("{asked:.0} messages a second were asked for, {published:.0} sent");
+            self.doubt(About::All, what);
+        }
+    }
+
+    /// Whether a figure cannot be compared: something about it is in doubt, or messages went wrong.
+    pub fn is_void(&self, metric: &str) -> bool {
+        let of_process = ["broker cpu", "broker cores", "broker memory", "disk"].contains(&metric);
+        let concerns = |doubt: &Doubt| match doubt.about {
+            About::All => true,
+            About::Process => of_process,
+            About::Speed => !of_process && metric != "client cpu",
+        };
+        !self.is_clean() || self.doubts.iter().any(concerns)
     }
 
     /// The value of a figure.
@@ -154,6 +215,26 @@ mod tests {
         assert!(!outcome.is_clean());
         assert_eq!(outcome.wrong().as_deref(), Some("1 lost, 2 repeated"));
         assert_eq!(Outcome::default().wrong(), None);
+    }
+
+    #[test]
+    fn what_is_in_doubt_is_void_and_so_is_all_where_messages_went_wrong() {
+        let mut outcome = Outcome::default();
+        outcome.doubt_rate(1000.0, 981.0);
+        assert_eq!(outcome.doubts, []);
+        outcome.doubt(About::Speed, String::new());
+        assert!(outcome.is_void("delivered") && outcome.is_void("latency p99"));
+        assert!(!outcome.is_void("broker cpu") && !outcome.is_void("client cpu"));
+        outcome.doubts.clear();
+        outcome.doubt(About::Process, String::new());
+        assert!(outcome.is_void("broker cpu") && outcome.is_void("disk"));
+        assert!(!outcome.is_void("delivered"));
+        outcome.doubts.clear();
+        outcome.doubt_rate(1000.0, 970.0);
+        assert!(outcome.is_void("delivered") && outcome.is_void("broker cpu"));
+        outcome.doubts.clear();
+        outcome.faults.lost = 1;
+        assert!(outcome.is_void("delivered") && outcome.is_void("broker cpu"));
     }
 
     #[test]

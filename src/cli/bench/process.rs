@@ -53,6 +53,38 @@ impl Usage {
     }
 }
 
+/// Whether a process has a socket that listens at a TCP port; `None` if that may not be known. A process that is gone listens nowhere.
+pub fn listens(pid: u32, port: u16) -> Option<bool> {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        let is_gone = fs::exists("/proc/self").ok()? && !fs::exists(format!("/proc/{pid}")).ok()?;
+        return is_gone.then_some(false);
+    };
+    let mut sockets = Vec::new();
+    for table in ["tcp", "tcp6"] {
+        let table = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        let inodes = listening(&table, port);
+        sockets.extend(inodes.iter().map(|inode| format!("socket:[{inode}]")));
+    }
+    let links = descriptors
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok());
+    let mut names = links.filter_map(|link| link.into_os_string().into_string().ok());
+    Some(names.any(|name| sockets.contains(&name)))
+}
+
+/// The inodes of the sockets that listen at a port, of a table as in `/proc/net/tcp`.
+fn listening(table: &str, port: u16) -> Vec<&str> {
+    const LISTEN: &str = "0A";
+    let port = format!(":{port:04X}");
+    let lines = table.lines().skip(1).filter_map(|line| {
+        let mut fields = line.split_whitespace();
+        let (local, state) = (fields.nth(1)?, fields.nth(1)?);
+        let inode = fields.nth(5)?;
+        (state == LISTEN && local.ends_with(&port)).then_some(inode)
+    });
+    lines.collect()
+}
+
 /// Lets this process have as many connections as the operating system allows it at most.
 pub fn raise_open_files() {
     #[cfg(unix)]
@@ -139,5 +171,23 @@ mod tests {
         let open = Open::of(std::process::id()).expect("there is /proc");
         assert!(open.descriptors >= 3);
         assert_eq!(Open::of(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_process_listens_where_it_does() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+            0: 0100007F:075B 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0 100 0 0 10 0\n\
+            1: 0100007F:075B 0100007F:1234 01 00000000:00000000 00:00000000 00000000  1000        0 4712 1 0 100 0 0 10 0\n";
+        assert_eq!(listening(table, 1883), ["4711"]);
+        assert_eq!(listening(table, 1884), [""; 0]);
+        if !std::path::Path::new("/proc/self/fd").exists() {
+            return;
+        }
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        assert_eq!(listens(std::process::id(), port), Some(true));
+        drop(listener);
+        assert_eq!(listens(std::process::id(), port), Some(false));
+        assert_eq!(listens(u32::MAX, port), Some(false));
     }
 }

@@ -93,6 +93,13 @@ fn section(page: &mut String, name: &str, records: &[Record]) {
             text += &format!("<p class=wrong>{broker}, round {round}: {wrong}</p>\n");
         }
     }
+    for record in records {
+        for doubt in &record.outcome.doubts {
+            let (broker, round) = (escape(&record.broker), record.round);
+            let (about, what) = (doubt.about, escape(&doubt.what));
+            text += &format!("<p class=wrong>{broker}, round {round}: void{about}: {what}</p>\n");
+        }
+    }
     page.push_str(&text);
     plots(page, &brokers, records);
 }

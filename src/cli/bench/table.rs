@@ -18,6 +18,9 @@ pub fn outcome(outcome: &Outcome) -> String {
         Some(wrong) => text += &format!("  WRONG: {wrong}\n"),
         None => text += "  nothing lost, repeated or out of order\n",
     }
+    for doubt in &outcome.doubts {
+        text += &format!("  VOID{}: {}\n", doubt.about, doubt.what);
+    }
     text
 }
 
@@ -47,7 +50,7 @@ pub fn number(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::bench::outcome::Better;
+    use crate::cli::bench::outcome::{About, Better};
 
     #[test]
     fn numbers_are_as_long_as_they_tell_something() {
@@ -85,5 +88,7 @@ mod tests {
         assert!(outcome(&found).contains("WRONG: 3 lost"));
         (found.faults.lost, found.faults.duplicates, found.may_repeat) = (0, 3, true);
         assert!(outcome(&found).contains("3 repeated, which QoS 1 allows"));
+        found.doubt(About::Speed, "the load was the limit".to_owned());
+        assert!(outcome(&found).ends_with("VOID (rates, latencies): the load was the limit\n"));
     }
 }

@@ -58,6 +58,10 @@ pub fn run(scenario: Scenario, target: &Target, load: &Load) -> Result<Outcome, 
         ..Outcome::default()
     };
     stretch.tell(&mut outcome, plan.counting);
+    if let Some(rate) = plan.rate {
+        let published = stretch.messages(Counting::Published) as f64 / stretch.seconds();
+        outcome.doubt_rate(rate, published);
+    }
     outcome.set_latency(&latency);
     rig.disconnect(0..rig.peer_count());
     Ok(outcome)

@@ -112,7 +112,7 @@ fn steady(
     let mut readings: Vec<Reading> = Vec::new();
     let start = rig.now();
     let mut last = Moment::now(&rig, Some(pid));
-    tell::out(format_args!("{}\n", Reading::HEADER));
+    tell::err(Reading::HEADER);
     while rig.now() - start < load.duration.as_nanos() as u64 && !stop.load(Ordering::SeqCst) {
         rig.latency.clear();
         rig.run_for(interval)?;
@@ -130,7 +130,7 @@ fn steady(
             p99: summary.p99 as f64 / 1e6,
             max: summary.max as f64 / 1e6,
         };
-        tell::out(format_args!("{reading}\n"));
+        tell::err(&reading);
         readings.push(reading);
         let seconds = (moment.at - last.at).max(1) as f64 / 1e9;
         outcome.samples.push(Sample {
@@ -141,6 +141,8 @@ fn steady(
         });
         last = moment;
     }
+    let seconds = (rig.now() - start).max(1) as f64 / 1e9;
+    outcome.doubt_rate(rate, rig.counts().published as f64 / seconds);
     rig.drain(PATIENCE)?;
     outcome.faults.add(rig.faults());
     outcome.add(
