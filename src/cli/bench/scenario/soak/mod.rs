@@ -130,7 +130,7 @@ fn steady(
             p99: summary.p99 as f64 / 1e6,
             max: summary.max as f64 / 1e6,
         };
-        tell::err(&reading);
+        tell::err(reading);
         readings.push(reading);
         let seconds = (moment.at - last.at).max(1) as f64 / 1e9;
         outcome.samples.push(Sample {
