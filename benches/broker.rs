@@ -9,7 +9,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-use tidegate::broker::{Access, Broker, ConnectionId, Settings};
+use tidegate::broker::{Access, Broker, Chance, ConnectionId, Settings};
 use tidegate::clock::Now;
 use tidegate::wire::packet::{Ack, Connect, Publish, Subscribe, SubscribeOptions};
 use tidegate::wire::{
@@ -31,7 +31,7 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         Bench {
-            broker: Broker::new(Settings::default(), 7, NOW),
+            broker: Broker::new(Settings::default(), Chance::fixed(7), NOW),
             touched: Vec::new(),
             out: Vec::new(),
         }

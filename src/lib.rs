@@ -35,6 +35,8 @@
 //! `net::connection` decodes it. Where the listener has methods of authentication and the client sends a user name or a password, the CONNECT waits in the
 //! connection's task while [`net::auth`] asks the methods in turn; passwords are hashed on threads of their own. What was proved goes to
 //! [`broker::Broker::connect`] with the CONNECT, and `admit` (broker/access.rs) decides with what the listener allows and the certificate says.
+//! Where an older connection has its client identifier, the CONNECT waits once more: that one's task first reads what its socket still holds, so that a
+//! client that leaves and comes back at once loses nothing (broker/takeover.rs).
 //!
 //! # What is promised, and where it is kept
 //!

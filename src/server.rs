@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
 use crate::broker::record::{DurabilityRules, Seq};
-use crate::broker::{Acl, Broker, Restored, Settings};
+use crate::broker::{Acl, Broker, Chance, Restored, Settings};
 use crate::clock::{self, Clock, Stopwatch};
 use crate::config::{Config, ConfigError};
 use crate::net::auth::{self, Authentication};
@@ -97,6 +97,7 @@ pub fn run(
     let clock = Clock::start();
     let signals = Signals::listen(Arc::clone(&log)).map_err(Error::Start)?;
     descriptors.tell(&config);
+    let chance = draw_chance().map_err(Error::Start)?;
     let tls = load_tls(&config).map_err(Error::Tls)?;
     let acl = config.acl.load()?;
     config.try_bridge_passwords()?;
@@ -105,7 +106,7 @@ pub fn run(
         Authentication::start(authenticator, config.throttle).map_err(Error::Start)?;
     let (store, opened) = Store::open(&config.store)?;
     let store = Arc::new(store);
-    let (mut broker, restored, orphans) = recover(&config, &store, &clock, acl)?;
+    let (mut broker, restored, orphans) = recover(&config, &store, &clock, acl, chance)?;
     let recovered = describe(&opened, restored, orphans);
     let opened_bridges = Change::at_start(&config.bridges, &mut broker, clock.now());
 
@@ -178,12 +179,23 @@ pub fn run(
     outcome
 }
 
+/// Draws what a broker needs of chance.
+fn draw_chance() -> io::Result<Chance> {
+    let mut client_ids = [0; 32];
+    clock::fill_unguessable(&mut client_ids).map_err(io::Error::other)?;
+    Ok(Chance {
+        seed: clock::seed(),
+        client_ids,
+    })
+}
+
 /// Builds the broker from what the store remembers.
 fn recover(
     config: &Config,
     store: &Store,
     clock: &Clock,
     acl: Option<Arc<Acl>>,
+    chance: Chance,
 ) -> Result<(Broker, Restored, u64), StoreError> {
     let settings = Settings {
         identity: store.identity(),
@@ -194,7 +206,7 @@ fn recover(
             .sys_interval
             .map_or(0, |interval| interval.as_millis() as u64),
     };
-    let mut broker = Broker::new(settings, clock::seed(), clock.now());
+    let mut broker = Broker::new(settings, chance, clock.now());
     let recovery = store.recover(&mut |row| broker.restore(row))?;
     broker.set_room(store.room());
     // The identity of a message is made of its number; if this store is an older copy of itself, the next numbers have been used already.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, SamplingMode};
 
 use tidegate::broker::record::{Durability, DurabilityRules};
-use tidegate::broker::{Access, Acl, Arrival, Broker, ConnectionId, Permission, Settings};
+use tidegate::broker::{Access, Acl, Arrival, Broker, Chance, ConnectionId, Permission, Settings};
 use tidegate::clock::Now;
 use tidegate::limits::Limits;
 use tidegate::wire::packet::{
@@ -84,7 +84,7 @@ impl Watched {
             unix: 1_700_000_000_000,
         };
         Watched {
-            broker: Broker::new(settings, 7, now),
+            broker: Broker::new(settings, Chance::fixed(7), now),
             now,
             arrival: Arrival::from(Access {
                 allow_anonymous: true,

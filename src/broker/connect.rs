@@ -1,5 +1,7 @@
 //! CONNECT: who may come in, which session it gets, and what CONNACK says (MQTT 5 sections 3.1 and 3.2).
 
+use aws_lc_rs::hmac;
+
 use super::access::{Arrival, Identity};
 use super::connection::State;
 use super::gate::{Arrow, Stamp};
@@ -13,6 +15,12 @@ use crate::wire::{Fault, Packet, PropertiesBuf, Property, ProtocolVersion, QoS, 
 
 /// The largest packet there can be, in bytes: five of header, and a remaining length of four groups of seven bits.
 const LARGEST_PACKET: u32 = 5 + 0x0FFF_FFFF;
+
+/// What assigned client identifiers begin with, and how many digits follow.
+const PREFIX: &str = "auto";
+const ID_DIGITS: usize = 19;
+/// The characters every server allows in a client identifier.
+const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// What a CONNECT asks for, with the broker's limits applied.
 struct Terms {
@@ -29,8 +37,44 @@ struct Terms {
     topic_alias_maximum: u16,
 }
 
+/// Assigns client identifiers. Each is a number of its own under a keyed hash: who knows any of them knows nothing of the others, of the key, or of how
+/// many there were.
+#[derive(Debug)]
+pub(super) struct ClientIds {
+    key: hmac::Key,
+    assigned: u64,
+}
+
+impl ClientIds {
+    /// None assigned yet.
+    pub fn new(key: &[u8; 32]) -> ClientIds {
+        ClientIds {
+            key: hmac::Key::new(hmac::HMAC_SHA256, key),
+            assigned: 0,
+        }
+    }
+
+    /// The next one: 113 bits, in 23 characters that every client can use \[MQTT-3.1.3-5\].
+    pub fn next(&mut self) -> Box<str> {
+        self.assigned += 1;
+        let tag = hmac::sign(&self.key, &self.assigned.to_be_bytes());
+        let mut bits = tag.as_ref()[..16]
+            .iter()
+            .fold(0, |bits: u128, byte| bits << 8 | u128::from(*byte));
+        let mut id = String::with_capacity(PREFIX.len() + ID_DIGITS);
+        id.push_str(PREFIX);
+        for _ in 0..ID_DIGITS {
+            let digit = bits % DIGITS.len() as u128;
+            id.push(char::from(DIGITS[digit as usize]));
+            bits /= DIGITS.len() as u128;
+        }
+        id.into()
+    }
+}
+
 impl Broker {
     /// Handles a CONNECT: `proved` says what its user name and password prove, or why it is refused. Given to [`Broker::receive`], it proves nothing.
+    /// If [`Output::waits`](super::Output::waits) is true afterwards, it is to be presented again when that has changed.
     pub fn connect(
         &mut self,
         id: ConnectionId,
@@ -89,6 +133,10 @@ impl Broker {
             .map(|will| self.will_record(id, will, rights.as_deref_mut()))
             .transpose()?;
         self.check_user(&admitted.identity, &terms.client_id)?;
+        // A bridge has no socket of its own, so its older connection holds nothing unread.
+        if !bridge && self.must_wait(id, &terms.client_id) {
+            return Ok(());
+        }
         let (session, present, ended) = self.open_session(&terms, connect)?;
         let accepted = self.attach(id, session, &terms, connect.version);
         if !bridge {
@@ -109,6 +157,7 @@ impl Broker {
         tracing::info!(client = &*shown.client_id, %peer, user, version = ?connect.version, present, expiry = shown.expiry, "connected");
         self.set_keep_alive(id);
         self.member_connected(session);
+        self.give_way(id, &terms.client_id);
         Ok(())
     }
 
@@ -178,19 +227,12 @@ impl Broker {
         Ok(terms)
     }
 
-    /// A client identifier nobody uses, of characters that every client can use.
+    /// A client identifier nobody uses.
     fn assign_client_id(&mut self) -> Box<str> {
         loop {
-            self.assigned_ids += 1;
-            // A splitmix64 step: assigned identifiers do not tell how many there were before.
-            let mut bits = self
-                .seed
-                .wrapping_add(self.assigned_ids.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-            bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            let id = format!("auto{:016x}", bits ^ (bits >> 31));
-            if self.by_client.get(id.as_str()).is_none() {
-                return id.into();
+            let id = self.client_ids.next();
+            if self.by_client.get(&id).is_none() {
+                return id;
             }
         }
     }
@@ -204,9 +246,7 @@ impl Broker {
         let mut ended = Stamp::NONE;
         let known = self.by_client.get(&terms.client_id);
         if let Some(other) = known.and_then(|index| self.sessions[index.0 as usize].connection) {
-            // [MQTT-3.1.4-3]: the client identifier names one client; the newer connection has it.
-            self.counters.takeovers += 1;
-            self.disconnect(other, ReasonCode::SessionTakenOver, None);
+            self.take_over(other);
         }
         // A session that ends with its connection has ended with the one just taken over.
         if let Some(index) = self.by_client.get(&terms.client_id).copied() {

@@ -43,6 +43,10 @@ pub(super) struct Connection {
     pub quota: Option<Box<Quota>>,
     /// A bridge is about to leave: what is under way is finished, and nothing more is begun.
     pub finishing: bool,
+    /// The client identifier its CONNECT waits for.
+    pub waits_for: Option<Box<str>>,
+    /// Another connection waits for its client identifier.
+    pub yields: bool,
     pub touched: bool,
     /// There was more to do for it than was done when its output was last taken.
     pub goes_on: bool,
@@ -130,6 +134,8 @@ impl Connection {
             aliases: None,
             quota: None,
             finishing: false,
+            waits_for: None,
+            yields: false,
             touched: false,
             goes_on: false,
             holding: false,

@@ -129,6 +129,7 @@ impl Broker {
         let Some(index) = self.connections[id.0 as usize].session.take() else {
             return;
         };
+        self.connections[id.0 as usize].yields = false;
         let session = &mut self.sessions[index.0 as usize];
         session.connection = None;
         if let Some(user) = session.identity.as_ref().and_then(|it| it.user.as_ref()) {
@@ -136,7 +137,12 @@ impl Broker {
         }
         session.disconnected_at = Some(self.now.unix);
         self.connected -= 1;
-        if session.expiry == 0 {
+        let next = self.lines.first(&session.client_id);
+        let expiry = session.expiry;
+        if let Some(next) = next {
+            self.touch(next);
+        }
+        if expiry == 0 {
             return self.end_session(index);
         }
         self.member_disconnected(index);

@@ -1,13 +1,14 @@
 //! What is decided: sessions, QoS flows, subscriptions, retained messages, wills, expiry, and the gate.
 //!
-//! [`Broker`] is a state machine without IO: it owns everything by `&mut`, never blocks, never fails, and is handed the time and a seed. A driver
+//! [`Broker`] is a state machine without IO: it owns everything by `&mut`, never blocks, never fails, and is handed the time and [`Chance`]. A driver
 //! feeds it and empties it:
 //!
 //! | the driver calls | when |
 //! |---|---|
 //! | [`Broker::accept`] | a connection was accepted |
 //! | [`Broker::receive`], [`Broker::fault`] | a packet was decoded, or could not be |
-//! | [`Broker::connect`] | a CONNECT was decoded whose user name and password the driver has looked at |
+//! | [`Broker::connect`] | a CONNECT was decoded whose user name and password the driver has looked at; again when it had to wait ([`Output::waits`]) |
+//! | [`Broker::drained`] | what the peer of a yielding connection ([`Output::yields`]) had sent is handed over |
 //! | [`Broker::lost`] | the connection is gone, whoever closed it; always, and last |
 //! | [`Broker::written`], [`Broker::durable`] | the store has come so far with a batch |
 //! | [`Broker::fetched`] | message bodies were read from the store |
@@ -50,6 +51,7 @@ mod spread;
 mod subscribe;
 mod sys;
 mod table;
+mod takeover;
 mod timer;
 mod tree;
 mod walk;
@@ -80,6 +82,7 @@ use crate::wire::{
     Fault, Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, ReasonCode,
     codec,
 };
+use connect::ClientIds;
 use connection::{Connection, State};
 pub(crate) use gate::Arrow;
 use gate::{Gate, Stamp};
@@ -111,6 +114,25 @@ struct SessionIndex(u32);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct GroupIndex(u32);
+
+/// What the driver draws for a broker once, at its start: the broker itself has no source of chance.
+#[derive(Clone, Copy)]
+pub struct Chance {
+    /// Decides how tables are hashed, so that peers cannot choose what collides.
+    pub seed: u64,
+    /// The key of assigned client identifiers: who does not know it cannot guess them. From the operating system's randomness.
+    pub client_ids: [u8; 32],
+}
+
+impl Chance {
+    /// For tests and measurements: the same each time, and known to everybody.
+    pub fn fixed(seed: u64) -> Chance {
+        Chance {
+            seed,
+            client_ids: [7; 32],
+        }
+    }
+}
 
 /// What a broker is told once, at its start.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -157,6 +179,12 @@ pub struct Output {
     pub close: bool,
     /// Nothing more should be read for now; the connection is touched when that changes.
     pub pause: bool,
+    /// Its CONNECT waits for an older connection of the same client: when that has changed, for which it is touched, the CONNECT is presented again.
+    /// Until then nothing else is handed over.
+    pub waits: bool,
+    /// Another connection waits to take the place of this one: what the peer has already sent is read, unless [`Output::pause`] says no, and handed
+    /// over; then comes [`Broker::drained`].
+    pub yields: bool,
 }
 
 /// The broker.
@@ -170,6 +198,8 @@ pub struct Broker {
     connections: Slab<Connection>,
     sessions: Slab<Session>,
     by_client: Table<Box<str>, SessionIndex, FixedState>,
+    /// Connections whose CONNECT waits for an older one.
+    lines: takeover::Lines,
     /// Connections of each user.
     by_user: Tally<Box<str>>,
     /// Connections from each address.
@@ -184,7 +214,7 @@ pub struct Broker {
     next_seq: u64,
     next_key: u64,
     next_serial: u64,
-    assigned_ids: u64,
+    client_ids: ClientIds,
     /// Clients connected.
     connected: u64,
     /// Subscriptions of all sessions, shared ones included.
@@ -228,8 +258,9 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker without any state. `seed` decides what is left to chance (assigned client identifiers, hash keys).
-    pub fn new(settings: Settings, seed: u64, now: Now) -> Broker {
+    /// A broker without any state.
+    pub fn new(settings: Settings, chance: Chance, now: Now) -> Broker {
+        let seed = chance.seed;
         let levels = settings.durability.topics.iter().map(|(_, level)| *level);
         let session_level = levels.fold(settings.durability.default, Durability::max);
         let mut broker = Broker {
@@ -239,6 +270,7 @@ impl Broker {
             connections: Slab::new(),
             sessions: Slab::new(),
             by_client: Table::with_hasher(FixedState::with_seed(seed)),
+            lines: takeover::Lines::new(seed),
             by_user: Tally::new(seed),
             by_address: Tally::new(seed),
             groups: Slab::new(),
@@ -250,7 +282,7 @@ impl Broker {
             next_seq: 1,
             next_key: 1,
             next_serial: 1,
-            assigned_ids: 0,
+            client_ids: ClientIds::new(&chance.client_ids),
             connected: 0,
             subscriptions: 0,
             queued: 0,
@@ -404,6 +436,7 @@ impl Broker {
     pub fn lost(&mut self, id: ConnectionId, now: Now) {
         self.now = now;
         self.detach(id);
+        self.leave_line(id);
         let gone = self.connections.remove(id.0 as usize);
         self.outgoing_bytes -= gone.counted;
         if let Some(address) = gone.arrival.peer.ip() {
@@ -461,11 +494,18 @@ impl Broker {
         let connection = &mut self.connections[id.0 as usize];
         connection.outbox.take(out);
         connection.taken = out.len();
-        let close = connection.state == State::Closing;
         self.count_outgoing(id);
+        self.output(id)
+    }
+
+    /// What [`Broker::take_output`] says beside the bytes, while none can be taken: [`Output::close`] means that what there is still to take does not
+    /// matter.
+    pub fn output(&mut self, id: ConnectionId) -> Output {
         Output {
-            close,
+            close: self.is_closing(id),
             pause: self.should_pause(id),
+            waits: self.is_waiting(id),
+            yields: self.is_yielding(id),
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) enum Timer {
     Connect(ConnectionId, u64),
     /// A connection must have been heard of.
     KeepAlive(ConnectionId, u64),
+    /// A CONNECT has waited long enough for older connections of its client.
+    TakeOver(ConnectionId, u64),
     /// A client that was slowed down may go on.
     Quota(ConnectionId, u64),
     /// A session may have expired, or its will may be due.
@@ -98,6 +100,7 @@ impl Broker {
             match timer {
                 Timer::Connect(id, serial) => self.check_connect(id, serial),
                 Timer::KeepAlive(id, serial) => self.check_keep_alive(id, serial),
+                Timer::TakeOver(id, serial) => self.check_take_over(id, serial),
                 Timer::Quota(id, serial) => self.check_quota(id, serial),
                 Timer::Session(session, key) => self.check_session(session, key),
                 Timer::Replay(session, key) => self.check_replays(session, key),

@@ -247,14 +247,14 @@ impl Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{Access, Arrival, Broker, Settings};
+    use crate::broker::{Access, Arrival, Broker, Chance, Settings};
     use crate::clock::Clock;
     use crate::store::{Progress, StoreOptions};
     use crate::wire::{ProtocolVersion, codec};
 
     fn sources(dir: &std::path::Path) -> Sources {
         let clock = Clock::start();
-        let mut broker = Broker::new(Settings::default(), 7, clock.now());
+        let mut broker = Broker::new(Settings::default(), Chance::fixed(7), clock.now());
         let options = StoreOptions {
             path: dir.join("store"),
             max_bytes: 10_000_000,

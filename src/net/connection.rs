@@ -1,8 +1,8 @@
 //! One task a connection: it reads what there is into a buffer of its thread, decodes all whole packets, handles them all in one visit to the
 //! broker, takes what the broker has for it, and writes that at once. An idle connection holds no buffer.
 //!
-//! A CONNECT whose user name and password have to be proved is kept, with what came after it in the same read, until that is done; nothing more is
-//! read meanwhile, and the time for the CONNECT goes on running.
+//! A CONNECT whose user name and password have to be proved, or that waits for an older connection of its client, is kept, with what came after it in
+//! the same read, until it may go on; nothing more is read meanwhile, and the time for the CONNECT goes on running.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::auth::{Authentication, Credentials, Method};
@@ -35,6 +36,8 @@ const VISIT_WORK: u64 = 8 * 1024;
 /// Work after which other tasks get their turn; what has been read and not handled waits. And rounds of reading and writing.
 const TURN_WORK: u64 = 64 * 1024;
 const ROUNDS: usize = 16;
+/// Bytes that are read of a peer whose connection gives way to a newer one of its client: more than a socket holds.
+const LAST_BYTES: usize = 8 * 1024 * 1024;
 /// How long a peer has to read what it was told last, once the connection is closed from this side; and how long it has to close its own.
 const LINGER: Duration = Duration::from_secs(2);
 /// Bytes that are read of a peer that goes on sending after its connection was closed.
@@ -67,13 +70,21 @@ pub struct Door {
 /// What a CONNECT was found to prove, once that is known.
 type Proof = Pin<Box<dyn Future<Output = Result<Identity, Fault>> + Send>>;
 
+/// What a CONNECT waits for.
+enum Waiting {
+    /// It is being found out what it proves.
+    Proof(Proof),
+    /// An older connection of its client is to end first; this is what it was found to prove.
+    Turn(Box<Result<Identity, Fault>>),
+}
+
 /// Serves a connection the broker has accepted, until either side closes it.
 pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
     let mut connection = Connection {
         door,
         stream,
         id,
-        proof: None,
+        waiting: None,
         version: None,
         partial: Vec::new(),
         held: Held::default(),
@@ -82,12 +93,16 @@ pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
         work: 0,
         unhandled: false,
         appetite: READ_BYTES,
+        last_bytes: 0,
         writing: Vec::new(),
         written: 0,
         unflushed: false,
+        broken: None,
         output: Output {
             close: false,
             pause: false,
+            waits: false,
+            yields: false,
         },
     };
     let ended = poll_fn(|cx| connection.poll(cx)).await;
@@ -110,7 +125,7 @@ struct Connection<S> {
     stream: S,
     id: ConnectionId,
     /// What the CONNECT at the beginning of `partial` waits for.
-    proof: Option<Proof>,
+    waiting: Option<Waiting>,
     /// What the peer speaks, once it has said so.
     version: Option<ProtocolVersion>,
     /// The beginning of a packet whose rest has not come.
@@ -127,11 +142,15 @@ struct Connection<S> {
     unhandled: bool,
     /// Bytes to be read at once.
     appetite: usize,
+    /// Bytes read since another connection waits to take the place of this one.
+    last_bytes: usize,
     /// What is being written, and how far that is.
     writing: Vec<u8>,
     written: usize,
     /// The stream may still hold what was written to it: TLS and WebSocket do.
     unflushed: bool,
+    /// Nothing can be written any more; what the peer had sent before it went is still read.
+    broken: Option<io::Error>,
     output: Output,
 }
 
@@ -143,25 +162,38 @@ impl<S: Stream> Connection<S> {
             if self.work >= TURN_WORK {
                 break;
             }
-            let all_written = self.poll_write(cx)?;
+            let all_written = self.poll_write(cx);
             if self.output.close {
-                return match all_written {
-                    true => Poll::Ready(Ok(())),
-                    false => self.poll_patience(cx),
+                return match (self.broken.take(), all_written) {
+                    (Some(error), _) => Poll::Ready(Err(error)),
+                    (None, true) => Poll::Ready(Ok(())),
+                    (None, false) => self.poll_patience(cx),
                 };
             }
-            let read = match &mut self.proof {
-                Some(proof) => match proof.as_mut().poll(cx) {
-                    Poll::Ready(proved) => self.go_on(cx, proved),
+            if !self.output.yields {
+                self.last_bytes = 0;
+            }
+            let read = match &mut self.waiting {
+                Some(Waiting::Proof(proof)) => match proof.as_mut().poll(cx) {
+                    Poll::Ready(proved) => self.present(cx, proved),
                     Poll::Pending => false,
                 },
+                Some(Waiting::Turn(_)) if self.output.waits => false,
+                Some(Waiting::Turn(proved)) => {
+                    let proved = Result::clone(proved);
+                    self.present(cx, proved)
+                }
                 None if self.output.pause => false,
                 None if std::mem::take(&mut self.unhandled) => {
                     self.handle(cx, &[]);
                     true
                 }
-                None => self.poll_read(cx)?,
+                None if self.last_bytes >= LAST_BYTES => self.end_reading(cx),
+                None => self.poll_read(cx)? || self.output.yields && self.end_reading(cx),
             };
+            if !read && self.broken.is_some() && has_budget_remaining() {
+                return Poll::Ready(self.broken.take().map_or(Ok(()), Err));
+            }
             let took = !read
                 && match all_written {
                     true => self.take_output(cx),
@@ -175,8 +207,19 @@ impl<S: Stream> Connection<S> {
         Poll::Pending
     }
 
-    /// Writes what was taken; whether all of it is written.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+    /// Writes what was taken; whether all of it is written, or never will be.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.broken.is_none() {
+            match self.try_write(cx) {
+                Ok(all) => return all,
+                Err(error) => self.broken = Some(error),
+            }
+        }
+        (self.writing, self.written, self.unflushed) = (Vec::new(), 0, false);
+        true
+    }
+
+    fn try_write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         while self.written < self.writing.len() {
             match Pin::new(&mut self.stream).poll_write(cx, &self.writing[self.written..]) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
@@ -209,6 +252,9 @@ impl<S: Stream> Connection<S> {
                     Err(io::ErrorKind::UnexpectedEof.into())
                 }
                 Poll::Ready(Ok(())) => {
+                    if self.output.yields {
+                        self.last_bytes += buffer.filled().len();
+                    }
                     self.handle(cx, buffer.filled());
                     // What is read takes memory until it is handled, and is handled whatever the broker says: of a client that is slowed down, or
                     // makes much work, it should be little.
@@ -248,18 +294,35 @@ impl<S: Stream> Connection<S> {
         self.began = true;
     }
 
+    /// Nothing more comes of a peer whose connection gives way to another one, or it is too much; false if that is not known yet.
+    fn end_reading(&mut self, cx: &mut Context<'_>) -> bool {
+        // Without a budget the runtime does not even look whether there is something to read. The task comes again.
+        if !has_budget_remaining() {
+            return false;
+        }
+        self.visit(cx, Purpose::Connect, |entered, id| {
+            let now = entered.now();
+            entered.broker().drained(id, now);
+        });
+        true
+    }
+
     /// Hands over the CONNECT that has waited, with what it has been found to prove, and what came after it; that is always something.
-    fn go_on(&mut self, cx: &mut Context<'_>, proved: Result<Identity, Fault>) -> bool {
-        self.proof = None;
+    fn present(&mut self, cx: &mut Context<'_>, proved: Result<Identity, Fault>) -> bool {
+        self.waiting = None;
         let bytes = std::mem::take(&mut self.partial);
         let Ok(Some((Packet::Connect(connect), length))) = self.decode_next(&bytes) else {
             return true;
         };
         self.visit(cx, Purpose::Connect, |entered, id| {
             let now = entered.now();
+            let proved = proved.clone();
             entered.broker().connect(id, &connect, proved, now)
         });
-        if !self.output.close {
+        if self.output.waits {
+            self.waiting = Some(Waiting::Turn(Box::new(proved)));
+            self.partial = bytes;
+        } else if !self.output.close {
             self.handle(cx, &bytes[length..]);
         }
         true
@@ -275,6 +338,8 @@ impl<S: Stream> Connection<S> {
             while packets.len() < DECODED {
                 let is_first = self.version.is_none();
                 match self.decode_next(&bytes[end..]) {
+                    // What comes before a CONNECT is answered first, and ends the connection.
+                    Ok(Some((Packet::Connect(_), _))) if is_first && !packets.is_empty() => break,
                     Ok(Some((Packet::Connect(connect), _)))
                         if is_first && self.must_prove(&connect) =>
                     {
@@ -297,6 +362,10 @@ impl<S: Stream> Connection<S> {
             used = self.hand_over(cx, packets, fault).max(used);
             if self.output.close {
                 return bytes.len();
+            }
+            if self.output.waits {
+                self.waiting = Some(Waiting::Turn(Box::new(Ok(Identity::default()))));
+                return used;
             }
             if self.work >= TURN_WORK {
                 self.unhandled = used < bytes.len();
@@ -325,7 +394,11 @@ impl<S: Stream> Connection<S> {
             for (packet, end) in packets {
                 let now = entered.now();
                 let broker = entered.broker();
+                let is_connect = matches!(packet, Packet::Connect(_));
                 broker.receive(id, packet, now);
+                if is_connect && broker.is_waiting(id) {
+                    return (used, work);
+                }
                 used = end;
                 work = broker.work() - before;
                 if work >= most {
@@ -381,10 +454,10 @@ impl<S: Stream> Connection<S> {
             return false;
         };
         let door = Arc::clone(&self.door);
-        self.proof = Some(Box::pin(async move {
+        self.waiting = Some(Waiting::Proof(Box::pin(async move {
             let proof = door.authentication.authenticate(&door.methods, credentials);
             proof.await
-        }));
+        })));
         true
     }
 
@@ -406,7 +479,7 @@ impl<S: Stream> Connection<S> {
             self.output = broker.take_output(self.id, &mut self.writing, now);
             entered.set_waker(self.id, cx.waker(), Until::Touched);
         } else {
-            self.output.pause = broker.should_pause(self.id);
+            self.output = broker.output(self.id);
         }
         done
     }
@@ -432,18 +505,17 @@ impl<S: Stream> Connection<S> {
         entered.hold(&mut self.held, self.id, bytes, connected, began);
     }
 
-    /// Looks, while the peer does not take what was sent, whether the broker has ended the connection, or wants to read from it again; whether
-    /// that is so.
+    /// Looks, while the peer does not take what was sent, whether the broker has ended the connection, lets it yield its place, or wants to read from it
+    /// again; whether that is so.
     fn look(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.output;
         let door = Arc::clone(&self.door);
         let mut entered = door.core.enter(Purpose::Output, Some(self.id));
         let broker = entered.broker();
-        self.output.close = broker.is_closing(self.id);
-        self.output.pause = broker.should_pause(self.id);
+        self.output = broker.output(self.id);
         let until = match self.output.pause {
             true => Until::Touched,
-            false => Until::Closing,
+            false => Until::Leaving,
         };
         entered.set_waker(self.id, cx.waker(), until);
         if self.output.close {

@@ -73,8 +73,8 @@ struct Waiting {
 pub enum Until {
     /// Anything the broker has for the connection.
     Touched,
-    /// The connection is to be closed: its task can take nothing before the peer has taken what was sent.
-    Closing,
+    /// The connection is to be closed, or yields its place: its task can take nothing before the peer has taken what was sent.
+    Leaving,
 }
 
 /// The broker, entered: what it asks for is done when this is dropped.
@@ -353,7 +353,9 @@ impl Drop for Entered<'_> {
                 continue;
             };
             let ripe = |waiting: &mut Waiting| {
-                waiting.until == Until::Touched || state.broker.is_closing(id)
+                waiting.until == Until::Touched
+                    || state.broker.is_closing(id)
+                    || state.broker.is_yielding(id)
             };
             wake.extend(waiting.take_if(ripe).map(|waiting| waiting.waker));
         }
@@ -399,8 +401,8 @@ mod tests {
     use std::task::{Context, Wake};
 
     use super::*;
-    use crate::broker::Settings;
     use crate::broker::access::{Access, Arrival};
+    use crate::broker::{Chance, Settings};
 
     #[derive(Default)]
     struct Count(AtomicUsize);
@@ -413,7 +415,7 @@ mod tests {
 
     fn core() -> Arc<Core> {
         let clock = Clock::start();
-        let broker = Broker::new(Settings::default(), 7, clock.now());
+        let broker = Broker::new(Settings::default(), Chance::fixed(7), clock.now());
         Core::new(broker, clock).0
     }
 

@@ -47,6 +47,8 @@ pub struct Server {
     pub partial: Vec<u8>,
     pub writing: Vec<u8>,
     pub output: Output,
+    /// Its CONNECT, which `partial` begins with, waits for an older connection.
+    pub connect_waits: bool,
     /// CONNACK has left.
     pub answered: bool,
 }
@@ -72,7 +74,10 @@ impl Link {
                 output: Output {
                     close: false,
                     pause: false,
+                    waits: false,
+                    yields: false,
                 },
+                connect_waits: false,
                 answered: false,
             }),
             received: Vec::new(),
@@ -116,7 +121,7 @@ impl Server {
 
     /// Whether it would read now.
     pub fn reads(&self) -> bool {
-        !self.output.close && !self.output.pause
+        !self.output.close && !self.output.pause && !self.connect_waits
     }
 }
 

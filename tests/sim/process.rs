@@ -13,7 +13,7 @@ use super::link::decode_next;
 use super::plan::Role;
 use super::world::{Event, World};
 use crate::broker::record::{Batch, BatchId, DurabilityRules, Seq};
-use crate::broker::{Access, Broker, ConnectionId, Fetch, Message, Settings};
+use crate::broker::{Access, Broker, Chance, ConnectionId, Fetch, Message, Settings};
 use crate::store::{Store, StoreOptions};
 use crate::wire::{Packet, PropertiesBuf, ProtocolVersion, ReasonCode};
 
@@ -86,7 +86,7 @@ impl World {
         };
         let started = self.ms() * 1000;
         let now = self.now(started);
-        let mut broker = Broker::new(settings, 7, now);
+        let mut broker = Broker::new(settings, Chance::fixed(7), now);
         broker.set_slice(self.plan.slice);
         broker.set_release(self.plan.slice);
         match self.planted {
@@ -208,8 +208,13 @@ impl World {
             server.version = version;
             match next {
                 Ok(Some((packet, len))) => {
-                    used += len;
                     self.hand_over(link, id, packet)?;
+                    if let Some(server) = self.links[link].server.as_mut()
+                        && server.connect_waits
+                    {
+                        break;
+                    }
+                    used += len;
                 }
                 Ok(None) => break,
                 Err(fault) => {
@@ -237,18 +242,16 @@ impl World {
         let client = self.links[link].client;
         let honest = self.clients[client].plan.role != Role::Breaker;
         let mut asked: Option<Asked> = None;
+        let mut present = None;
+        let is_connect = matches!(packet, Packet::Connect(_));
         match &packet {
             Packet::Connect(_) if honest => {
                 asked = self.links[link].asked;
                 let clean = asked.is_some_and(|asked| asked.clean_start);
-                let present = match clean {
+                present = match clean {
                     true => Some(false),
                     false => self.expected[client].session_present(self.ms()),
                 };
-                self.links[link].present = present;
-                if present != Some(true) && self.history.lives[client].session().is_some() {
-                    self.clients[client].must_clean = true;
-                }
             }
             Packet::Publish(publish) if honest => {
                 let moment = self.history.moment();
@@ -274,7 +277,20 @@ impl World {
             process.broker.receive(id, packet, now);
         }
         self.observe();
+        let process = self.process.as_ref();
+        let waits = is_connect && process.is_some_and(|process| process.broker.is_waiting(id));
+        if let Some(server) = self.links[link].server.as_mut() {
+            server.connect_waits = waits;
+        }
+        if waits {
+            self.say(format_args!("link {link} waits for an older one"));
+            return Ok(());
+        }
         if let Some(asked) = asked {
+            self.links[link].present = present;
+            if present != Some(true) && self.history.lives[client].session().is_some() {
+                self.clients[client].must_clean = true;
+            }
             let ms = self.ms();
             let process = self.process.as_mut();
             let Some(process) = process.filter(|process| process.broker.is_attached(id)) else {
@@ -341,7 +357,7 @@ impl World {
                 return Ok(());
             };
             let output = process.broker.take_output(id, &mut out, now);
-            let nothing = out.is_empty() && !output.close;
+            let mut nothing = out.is_empty() && !output.close;
             self.check_connack(link, &out)?;
             self.check_expiry(link, &out)?;
             let lie = self.lie();
@@ -351,6 +367,12 @@ impl World {
                 }
                 server.output = output;
                 server.writing = out;
+                if server.connect_waits && !output.waits && !output.close {
+                    self.present_again(link)?;
+                    nothing = false;
+                } else if output.yields && !output.pause && !output.close {
+                    nothing &= !self.read_last(link)?;
+                }
             }
             if nothing {
                 self.links[link].was_full = false;
@@ -358,6 +380,60 @@ impl World {
                 return Ok(());
             }
         }
+    }
+
+    /// Hands over a CONNECT that had to wait, and what came with it.
+    fn present_again(&mut self, link: usize) -> Result<(), Violation> {
+        let Some(server) = self.links[link].server.as_mut() else {
+            return Ok(());
+        };
+        let mut bytes = std::mem::take(&mut server.partial);
+        let used = self.handle(link, &bytes)?;
+        if let Some(server) = self.links[link].server.as_mut() {
+            bytes.drain(..used);
+            server.partial = bytes;
+        }
+        self.hurry_up(link);
+        Ok(())
+    }
+
+    /// Another connection waits to take the place of this one: what has come of its client is handed over, and then it ends. Some do not come to it.
+    /// Whether anything was done.
+    fn read_last(&mut self, link: usize) -> Result<bool, Violation> {
+        if self.rng.chance(10) {
+            return Ok(false);
+        }
+        let state = &mut self.links[link];
+        let Some(server) = state.server.as_mut() else {
+            return Ok(false);
+        };
+        let all = state.up.len();
+        let part = match self.rng.chance(70) || all == 0 {
+            true => all,
+            false => self.rng.part(all),
+        };
+        self.stats.read_last += u64::from(part > 0);
+        let mut bytes = std::mem::take(&mut server.partial);
+        bytes.extend(state.up.drain(..part));
+        let mut used = 0;
+        loop {
+            let step = self.handle(link, &bytes[used..])?;
+            used += step;
+            if step == 0 {
+                break;
+            }
+        }
+        let Some(server) = self.links[link].server.as_mut() else {
+            return Ok(true);
+        };
+        bytes.drain(..used);
+        server.partial = bytes;
+        let id = server.id;
+        if let Some((process, now)) = self.process() {
+            process.broker.drained(id, now);
+        }
+        self.observe();
+        Ok(true)
     }
 
     /// The first packet to a client is CONNACK: what it says is a promise from the moment it leaves.

@@ -94,6 +94,7 @@ struct Sums {
     published: u64,
     delivered: u64,
     commits: u64,
+    read_last: u64,
 }
 
 impl Sums {
@@ -108,6 +109,7 @@ impl Sums {
         self.published += stats.published;
         self.delivered += stats.delivered;
         self.commits += stats.commits;
+        self.read_last += stats.read_last;
     }
 }
 

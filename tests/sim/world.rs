@@ -68,6 +68,8 @@ pub struct Stats {
     pub published: u64,
     pub delivered: u64,
     pub commits: u64,
+    /// Connections that still had something unread when a newer one of their client came.
+    pub read_last: u64,
 }
 
 pub struct World {

@@ -1,6 +1,7 @@
 //! What a test asks a client to send: messages, wills, subscriptions.
 
-use crate::packet::{Properties, property};
+use crate::encode;
+use crate::packet::{Properties, Version, property};
 
 /// A will.
 #[derive(Clone, Debug)]
@@ -41,6 +42,11 @@ impl Message {
             retain: false,
             properties: Properties::new(),
         }
+    }
+
+    /// The PUBLISH, without a packet identifier: for QoS 0.
+    pub fn bytes(&self, version: Version) -> Vec<u8> {
+        encode::publish(version, self, 0, false)
     }
 
     /// With the retain flag.

@@ -73,6 +73,9 @@ impl Several {
                 .encode_connect(self.speech, Login::default(), clean, 1 << 20, &mut out);
             let cloud = self.cloud(at);
             cloud.send(peer, codec::decode(&out, version).expect("a CONNECT"));
+            while cloud.drain_older(peer) {
+                cloud.send(peer, codec::decode(&out, version).expect("a CONNECT"));
+            }
             cloud.settle();
             let mut down = Vec::new();
             cloud.broker.take_output(peer.id, &mut down, cloud.now);

@@ -111,6 +111,43 @@ fn a_client_without_an_identifier_is_given_one() {
 }
 
 #[test]
+fn an_assigned_identifier_tells_nothing_of_others_or_of_the_hash_seed() {
+    let assigned = |chance: Chance| {
+        let mut world = World::new();
+        world.broker = Broker::new(Settings::default(), chance, world.now);
+        let ids: Vec<Box<str>> = (0..100)
+            .map(|_| {
+                let peer = world.connect(&client(""));
+                world.session(peer).client_id.clone()
+            })
+            .collect();
+        ids
+    };
+    let with_key = |seed, byte| Chance {
+        seed,
+        client_ids: [byte; 32],
+    };
+    let ids = assigned(with_key(1, 1));
+    for id in &ids {
+        assert_eq!(id.len(), 23, "{id}: 3.1.1 allows no more to be expected");
+        assert!(id.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{id}");
+    }
+    // The same seed with another key: nothing is the same.
+    let mut all = [ids.clone(), assigned(with_key(1, 2))].concat();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 200);
+    // The seed does not show in them.
+    assert_eq!(ids, assigned(with_key(2, 1)));
+    // Every digit in every place, about: the characters are spread over all of them.
+    for place in 4..23 {
+        let seen: std::collections::BTreeSet<u8> =
+            all.iter().map(|id| id.as_bytes()[place]).collect();
+        assert!(seen.len() > 40, "place {place}: {}", seen.len());
+    }
+}
+
+#[test]
 fn an_authentication_method_is_not_offered() {
     let mut world = World::new();
     let peer = world.open(&client("a").with(Property::AuthenticationMethod("SCRAM")));

@@ -32,12 +32,15 @@ mod show;
 mod slices;
 mod spread;
 mod subscribe;
+mod takeover;
 mod wills;
 mod window;
 mod writes;
 
 use super::record::{Batch, Durability, InflightRecord, QueueKey, Seq, SubscriptionRecord, Write};
-use super::{Access, Arrival, Broker, CertificateNames, ConnectionId, Fetch, Message, Settings};
+use super::{
+    Access, Arrival, Broker, CertificateNames, Chance, ConnectionId, Fetch, Message, Settings,
+};
 use crate::clock::Now;
 use crate::limits::Limits;
 use crate::wire::packet::{
@@ -251,7 +254,7 @@ impl World {
             unix: EPOCH,
         };
         World {
-            broker: Broker::new(settings.clone(), 7, now),
+            broker: Broker::new(settings.clone(), Chance::fixed(7), now),
             disk: Disk::default(),
             now,
             settings,
@@ -289,9 +292,29 @@ impl World {
         }
     }
 
-    /// Sends a CONNECT; the answer may have to wait for the disk.
+    /// Sends a CONNECT; the answer may have to wait for the disk. Who had its client identifier has nothing more to say.
     fn open(&mut self, client: &Client) -> Peer {
         let peer = self.accept(client.version);
+        self.present(peer, client);
+        while self.drain_older(peer) {
+            self.present(peer, client);
+        }
+        peer
+    }
+
+    /// Ends a connection that holds up a CONNECT, if there is one.
+    fn drain_older(&mut self, peer: Peer) -> bool {
+        if !self.broker.is_waiting(peer.id) {
+            return false;
+        }
+        let mut all = self.broker.connections.iter();
+        let (older, _) = all.find(|(_, it)| it.yields).expect("it waits for one");
+        self.broker.drained(ConnectionId(older as u32), self.now);
+        true
+    }
+
+    /// Hands over a client's CONNECT, which may have to wait for an older connection.
+    fn present(&mut self, peer: Peer, client: &Client) {
         let properties = block(&client.properties);
         let will_properties = client.will.as_ref().map(|will| block(&will.properties));
         let will = client.will.as_ref().zip(will_properties.as_ref());
@@ -313,7 +336,6 @@ impl World {
             properties: properties.as_properties(),
         };
         self.send(peer, Packet::Connect(Box::new(connect)));
-        peer
     }
 
     /// Connects a client and takes the CONNACK; what was to be written is durable then. What comes after the CONNACK waits for [`World::got`].
@@ -606,7 +628,7 @@ impl World {
         self.fetches.clear();
         self.now.uptime = 0;
         self.settings = settings.clone();
-        self.broker = Broker::new(settings, 7, self.now);
+        self.broker = Broker::new(settings, Chance::fixed(7), self.now);
         self.disk.remove_orphans();
         for row in self.disk.rows() {
             self.broker.restore(row);

@@ -288,7 +288,7 @@ fn rows_without_an_owner_are_passed_over() {
     world.subscribe(a, "$share/g/t", 1);
     world.publish(a, message(2, 1, "t", "m"));
     world.settle();
-    let mut broker = Broker::new(Settings::default(), 7, world.now);
+    let mut broker = Broker::new(Settings::default(), Chance::fixed(7), world.now);
     for row in world.disk.rows() {
         if !matches!(row, Write::PutSession(..) | Write::PutGroup(..)) {
             broker.restore(row);
@@ -309,7 +309,7 @@ fn the_restored_say_how_many_they_are() {
     world.publish(a, message(1, 1, "t", "m"));
     world.publish(a, retained(1, 2, "r", "m"));
     world.settle();
-    let mut broker = Broker::new(Settings::default(), 7, world.now);
+    let mut broker = Broker::new(Settings::default(), Chance::fixed(7), world.now);
     world
         .disk
         .rows()
