@@ -369,8 +369,8 @@ impl Broker {
                 self.sessions[index.0 as usize].replays.push_front(replay);
             }
         }
-        let session = &self.sessions[index.0 as usize];
-        if !session.replays.is_empty() {
+        let session = &mut self.sessions[index.0 as usize];
+        if !session.replays.is_empty() && !std::mem::replace(&mut session.replays_timed, true) {
             let at = self.now.uptime + REPLAY_MS;
             self.timers.set(at, Timer::Replay(index, session.key()));
         }
@@ -378,8 +378,12 @@ impl Broker {
 
     /// Goes on with the retained messages for a session whose client is gone; one that is back takes them itself.
     pub(super) fn check_replays(&mut self, index: SessionIndex, key: QueueKey) {
-        let session = self.sessions.get(index.0 as usize);
-        if session.is_some_and(|session| session.key() == key && session.connection.is_none()) {
+        let session = self.sessions.get_mut(index.0 as usize);
+        let Some(session) = session.filter(|session| session.key() == key) else {
+            return;
+        };
+        session.replays_timed = false;
+        if session.connection.is_none() {
             self.queue_replays(index);
         }
     }

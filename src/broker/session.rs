@@ -48,6 +48,8 @@ pub(super) struct Session {
     /// QoS 2 messages this client has published and not released.
     pub received: HashMap<PacketId, Received, FxBuildHasher>,
     /// Retained messages still to be sent for new subscriptions.
+    /// A timer will go on with them if its client is gone.
+    pub replays_timed: bool,
     pub replays: VecDeque<Replay>,
     /// It has ended: this only holds its place until no subscription leads here any more.
     pub is_ghost: bool,
@@ -92,6 +94,7 @@ impl Session {
             backlog: None,
             received: HashMap::default(),
             replays: VecDeque::new(),
+            replays_timed: false,
             is_ghost: false,
         }
     }

@@ -71,14 +71,21 @@ impl Timers {
         self.heap.len()
     }
 
+    /// How many there are of a kind.
+    #[cfg(test)]
+    pub fn count(&self, is_it: impl Fn(&Timer) -> bool) -> usize {
+        let all = self.heap.iter().map(|Reverse((_, timer))| timer);
+        all.filter(|timer| is_it(timer)).count()
+    }
+
     fn next(&self) -> Option<u64> {
         let Reverse((at, _)) = self.heap.peek()?;
         Some(self.rest_until.max(*at))
     }
 
-    fn due(&mut self, uptime: u64) -> Option<Timer> {
+    fn due(&mut self, uptime: u64) -> Option<(u64, Timer)> {
         self.heap.peek().filter(|Reverse((at, _))| *at <= uptime)?;
-        self.heap.pop().map(|Reverse((_, timer))| timer)
+        self.heap.pop().map(|Reverse(due)| due)
     }
 }
 
@@ -95,14 +102,14 @@ impl Broker {
     pub fn tick(&mut self, now: Now) {
         self.now = now;
         let end = self.work + TICK_WORK;
-        while let Some(timer) = self.timers.due(now.uptime) {
+        while let Some((at, timer)) = self.timers.due(now.uptime) {
             self.work += OPERATION;
             match timer {
                 Timer::Connect(id, serial) => self.check_connect(id, serial),
                 Timer::KeepAlive(id, serial) => self.check_keep_alive(id, serial),
                 Timer::TakeOver(id, serial) => self.check_take_over(id, serial),
                 Timer::Quota(id, serial) => self.check_quota(id, serial),
-                Timer::Session(session, key) => self.check_session(session, key),
+                Timer::Session(session, key) => self.check_session(session, key, at),
                 Timer::Replay(session, key) => self.check_replays(session, key),
                 Timer::Topics(session, key) => self.check_topics(session, key),
                 Timer::Bury => self.bury(),
@@ -189,7 +196,7 @@ impl Broker {
         }
     }
 
-    fn check_session(&mut self, index: SessionIndex, key: QueueKey) {
+    fn check_session(&mut self, index: SessionIndex, key: QueueKey, at: u64) {
         let Some(session) = self
             .sessions
             .get_mut(index.0 as usize)
@@ -197,6 +204,9 @@ impl Broker {
         else {
             return;
         };
+        if session.timer != Some(at) {
+            return; // An earlier one was set since, or this would be the second to go on from here.
+        }
         session.timer = None;
         if session.connection.is_some() {
             return;

@@ -86,6 +86,8 @@ struct Latest {
     /// The places in the order in which messages may wait whose topics are not known yet.
     unread: Range<Seq>,
     is_reading: bool,
+    /// A timer goes on with it.
+    is_timed: bool,
     /// Counts how often reading began anew: an answer of before is not one.
     round: u64,
 }
@@ -130,6 +132,7 @@ impl Broker {
                     unread_inflight: Vec::new(),
                     unread: Seq(0)..Seq(0),
                     is_reading: false,
+                    is_timed: false,
                     round: 0,
                 },
                 dropped: 0,
@@ -435,7 +438,7 @@ impl Broker {
                 serial,
                 seqs,
             });
-        } else if goes_on {
+        } else if goes_on && !std::mem::replace(&mut latest.is_timed, true) {
             let at = self.now.uptime + if waits { RETRY_MS } else { 0 };
             self.timers.set(at, Timer::Topics(index, key));
         }
@@ -444,8 +447,11 @@ impl Broker {
 
     /// Goes on reading topics.
     pub(in crate::broker) fn check_topics(&mut self, index: SessionIndex, key: QueueKey) {
-        let session = self.sessions.get(index.0 as usize);
-        if session.is_some_and(|session| session.key() == key) {
+        let session = self.sessions.get_mut(index.0 as usize);
+        if let Some(session) = session.filter(|session| session.key() == key) {
+            if let Some(backlog) = &mut session.backlog {
+                backlog.latest.is_timed = false;
+            }
             self.learn(index);
             self.touch_session(index);
         }

@@ -1,6 +1,7 @@
 //! What is counted goes back to nothing, whichever way a message ends.
 
 use super::super::end::{STEP, STEP_MS};
+use super::super::timer::Timer;
 use super::*;
 
 #[test]
@@ -151,6 +152,49 @@ fn a_reconnecting_client_leaves_no_growing_heap_of_timers() {
     // A connection's own timers last for a minute at most, a session has one.
     let timers = world.broker.timers.len();
     assert!(timers < 100, "{timers}");
+}
+
+/// Each connection leaves a will that is due soon; the session itself lives on for long.
+#[test]
+fn a_thousand_flaps_leave_one_timer_of_the_session() {
+    let mut world = World::new();
+    let flapping = client("a")
+        .with(Property::SessionExpiryInterval(3_600))
+        .will(0, "w", "gone")
+        .will_with(Property::WillDelayInterval(2));
+    for flap in 0..1_000 {
+        let peer = world.connect(&flapping);
+        world.lose(peer);
+        world.settle();
+        world.wait(if flap % 3 == 0 { 2_500 } else { 100 });
+        let is_session = |timer: &Timer| matches!(timer, Timer::Session(..));
+        let timers = world.broker.timers.count(is_session);
+        // One that goes on; those set before it are passed over when they come, within a minute.
+        assert!(timers < 30, "flap {flap}: {timers}");
+    }
+    world.wait(61_000);
+    let is_session = |timer: &Timer| matches!(timer, Timer::Session(..));
+    assert_eq!(world.broker.timers.count(is_session), 1);
+}
+
+/// Its client comes and goes while retained messages are on their way to its queue.
+#[test]
+fn flaps_leave_one_timer_of_retained_messages() {
+    let mut world = World::new();
+    let publisher = world.connect(&publisher());
+    for number in 0..3_000 {
+        world.publish(publisher, retained(0, 0, &format!("r/{number}"), "m"));
+    }
+    let peer = world.connect(&durable("a").with(Property::ReceiveMaximum(1)));
+    world.ask(peer, 1, &[("#", options(1))]);
+    world.settle_disk();
+    world.lose(peer);
+    for _ in 0..100 {
+        let peer = world.connect(&durable("a").with(Property::ReceiveMaximum(1)));
+        world.lose(peer);
+        let is_replay = |timer: &Timer| matches!(timer, Timer::Replay(..));
+        assert!(world.broker.timers.count(is_replay) <= 1);
+    }
 }
 
 #[test]
