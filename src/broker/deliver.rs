@@ -211,7 +211,10 @@ impl Broker {
         let write_row = item.is_stored() && (new || row != queue);
         let mut stamp = stamp;
         if write_row {
-            let record = item.record((row == own).then_some(packet_id), false);
+            let record = match row == own {
+                true => item.record(Some(packet_id), false),
+                false => item.record_as_published(),
+            };
             self.write(Write::PutDelivery(item.seq, row, record));
             if !new && row != queue {
                 self.write(Write::RemoveDelivery(item.seq, queue));

@@ -65,6 +65,15 @@ impl Queued {
             subscription_ids: self.ids.clone(),
         }
     }
+
+    /// The row of this delivery in the queue of a group: what is sent to one member may be given to another, who has subscribed otherwise.
+    pub fn record_as_published(&self) -> DeliveryRecord {
+        let mut record = self.record(None, false);
+        if let Some(body) = &self.body {
+            (record.qos, record.retain) = (body.qos(), body.retain());
+        }
+        record
+    }
 }
 
 /// At most this many live messages are sent before one of those that have waited longer.

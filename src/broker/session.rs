@@ -151,6 +151,8 @@ pub(super) struct Inflight {
     pub queue: QueueKey,
     /// The group it came from.
     pub group: Option<GroupIndex>,
+    /// QoS and retain flag it was published with: the group gives it to another member with those.
+    pub published: (QoS, bool),
     /// QoS 2: the client has sent PUBREC, what remains is PUBREL and PUBCOMP.
     pub released: bool,
     /// It has been sent on the present connection.
@@ -348,12 +350,16 @@ impl Outgoing {
         }
         self.change(Block::of(id), false)
     }
+        let as_it_is = (item.qos, item.retain);
+        let body = item.body.as_ref();
+        let published = body.map_or(as_it_is, |body| (body.qos(), body.retain()));
 
     /// A block's row must be written anew; `stored` says that there is one. True if no block had changed before.
     pub fn change(&mut self, block: Block, stored: bool) -> bool {
         let first = self.blocks.iter().all(|row| !row.changed);
         match self.blocks.iter_mut().find(|row| row.block == block) {
             Some(row) => row.changed = true,
+                published,
             None => self.blocks.push(BlockRow {
                 block,
                 stored,
@@ -370,12 +376,14 @@ impl Outgoing {
             stored: true,
             changed: false,
         });
+        let published = (item.qos, item.retain);
     }
 
     /// What a row says of a message was found to hold: it is on its way with this identifier. Otherwise it is false.
     pub fn recovered_note(&mut self, id: PacketId, seq: Seq) -> bool {
         let inflight = self.inflight.get_mut(&id);
         let inflight = inflight.filter(|inflight| inflight.item.seq == seq);
+                published,
         inflight.map(|inflight| inflight.noted = true).is_some()
     }
 

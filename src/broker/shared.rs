@@ -395,9 +395,7 @@ impl Broker {
             let mut item: Queued = inflight.item;
             item.ids = SubscriptionIds::NONE;
             item.dup = false;
-            if let Some(body) = &item.body {
-                (item.qos, item.retain) = (body.qos(), body.retain());
-            }
+            (item.qos, item.retain) = inflight.published;
             self.queued += 1;
             self.queued_bytes += u64::from(item.size);
             let hot = queue.hot_bytes();

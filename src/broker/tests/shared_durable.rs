@@ -302,3 +302,42 @@ fn a_member_that_comes_back_takes_what_another_that_is_away_has_not_acknowledged
     assert_eq!(world.drain(a), [""; 0]);
     world.assert_nothing_left();
 }
+
+/// What a member was sent with its own QoS and without the retain flag, another one gets as it was published.
+fn given_back_as_published(crash: bool) {
+    let mut world = World::new();
+    let a = member(&mut world, &durable("a"), 1);
+    let peer = world.connect(&publisher());
+    world.publish(peer, retained(2, 1, "t", "m"));
+    world.settle();
+    assert_eq!(world.all(a), ["PUBLISH #1 q1 t=m"]);
+    let b = world.connect(&durable("b"));
+    world.lose(a);
+    let as_published = SubscribeOptions {
+        retain_as_published: true,
+        ..options(2)
+    };
+    if crash {
+        world.flush();
+        world.crash();
+    }
+    let b = match crash {
+        true => world.connect(&durable("b")),
+        false => b,
+    };
+    world.ask(b, 1, &[(SHARED, as_published)]);
+    let got = world.drain(b);
+    assert_eq!(got, ["PUBLISH q2 retain t=m"]);
+    world.flush();
+    assert!(world.disk.deliveries.is_empty());
+}
+
+#[test]
+fn the_group_gets_back_what_was_published() {
+    given_back_as_published(false);
+}
+
+#[test]
+fn the_group_gets_back_what_was_published_after_a_crash() {
+    given_back_as_published(true);
+}
