@@ -42,7 +42,8 @@
 //!
 //! - An acknowledgement leaves after the fsync that makes it true: each packet that promises or reveals a write carries a stamp (broker/gate.rs).
 //!   The arrows are PUBACK, PUBREC, PUBREL, PUBCOMP, the outgoing QoS 2 PUBLISH to a durable session (its packet identifier must be known after a
-//!   crash), and SUBACK, UNSUBACK and CONNACK of durable sessions.
+//!   crash), and SUBACK, UNSUBACK and CONNACK of durable sessions. How far PUBACK and PUBREC wait is a matter of the topic; the others are about
+//!   sessions and packet identifiers, and always wait for the disk: the next message with an identifier may be of another topic.
 //! - Order per topic: one broker decides, every connection has one FIFO, queues are in the order of [`broker::record::Seq`].
 //! - Exactly once at QoS 2: both hand-shakes' states are rows of the store, changed in the same batch as the message they belong to.
 //! - Nothing a peer sends panics, hangs or takes memory without a limit: faults are values ([`wire::Fault`]), limits have names.
@@ -77,6 +78,9 @@
 //! - How long the lock is held and waited for is counted under the lock itself (net/visits.rs): figures tell what for (docs/proof.md). Not
 //!   only the lock makes others wait: where a visit has something for thousands of connections, they are woken 64 at a time.
 //! - QoS 1 packet identifiers are written only with rows that are written anyway; after a crash a message may go out again under a new one.
+//! - Identifiers of QoS 2 messages that have no row (durability `memory`) are set aside by blocks of 128: a row says that the client may hold any of
+//!   them. After a crash they are not used until the client releases them; nothing else could tell whether it holds one.
+//! - Removals that nobody waits for go with the next batch, or after 5 seconds: a message a second costs one commit, not two.
 //! - A bridge is a client of both sides: a relay hands packets from its durable session to the upstream under the same identifiers, and back. So the state
 //!   of its exchanges is that of sessions, and nothing else has to be remembered (broker/bridge), but of upstreams it has left for another address: there,
 //!   packet identifiers may mean something still (broker/bridge/addresses.rs).

@@ -1,6 +1,6 @@
 //! What clients answer to deliveries: PUBACK, PUBREC and PUBCOMP (MQTT 5 section 4.3).
 
-use super::gate::Arrow;
+use super::gate::{Arrow, SESSION, Stamp};
 use super::record::Block;
 use super::session::Inflight;
 use super::{Broker, ConnectionId, SessionIndex, ack};
@@ -43,7 +43,9 @@ impl Broker {
         let packet_id = pubrec.packet_id;
         let state = &mut self.sessions[session.0 as usize];
         let Some(inflight) = state.outgoing.get_mut(packet_id) else {
-            if !pubrec.reason.is_error() {
+            if pubrec.reason.is_error() {
+                self.release_held(session, packet_id);
+            } else {
                 let answer = ack(packet_id, ReasonCode::PacketIdentifierNotFound);
                 self.push(id, Default::default(), &Packet::PubRel(answer));
             }
@@ -62,7 +64,7 @@ impl Broker {
         if !std::mem::replace(&mut inflight.released, true) {
             inflight.item.body = None;
             if inflight.item.is_stored() && inflight.queue == state.queue.key {
-                stamp = self.gate.require(inflight.item.level);
+                stamp = self.gate.require(SESSION);
                 self.note(session, packet_id);
             }
         }
@@ -83,6 +85,7 @@ impl Broker {
     ) -> Result<(), Fault> {
         let outgoing = &self.sessions[session.0 as usize].outgoing;
         let Some(inflight) = outgoing.get(pubcomp.packet_id) else {
+            self.release_held(session, pubcomp.packet_id);
             return Ok(());
         };
         if !inflight.released {
@@ -92,6 +95,27 @@ impl Broker {
         }
         self.complete(id, session, pubcomp);
         Ok(())
+    }
+
+    /// The client does not hold this identifier any more, if it did.
+    fn release_held(&mut self, index: SessionIndex, packet_id: PacketId) {
+        let outgoing = &mut self.sessions[index.0 as usize].outgoing;
+        if outgoing.release_held(packet_id) && outgoing.change(Block::of(packet_id), true) {
+            self.note_changed(index);
+        }
+    }
+
+    /// A QoS 2 message that has no row is about to go to the client of a durable session. What it waits for: until a block of identifiers is known on
+    /// disk to be in use, and nothing from then on.
+    pub(super) fn open_block(&mut self, index: SessionIndex, packet_id: PacketId) -> Stamp {
+        let outgoing = &mut self.sessions[index.0 as usize].outgoing;
+        if outgoing.is_open(packet_id) {
+            return Stamp::NONE;
+        }
+        if outgoing.open(packet_id) {
+            self.note_changed(index);
+        }
+        self.gate.require(SESSION)
     }
 
     /// The delivery is over and its packet identifier free; the next message may go out.

@@ -4,9 +4,9 @@ use aws_lc_rs::hmac;
 
 use super::access::{Arrival, Identity};
 use super::connection::State;
-use super::gate::{Arrow, Stamp};
+use super::gate::{Arrow, SESSION, Stamp};
 use super::marks::BRIDGE;
-use super::record::{Durability, NEVER_EXPIRES, QueueKey, Write};
+use super::record::{NEVER_EXPIRES, QueueKey, Write};
 use super::session::Session;
 use super::{Broker, ConnectionId, SessionIndex};
 use crate::clock::Now;
@@ -256,7 +256,7 @@ impl Broker {
             let stored = self.sessions[index.0 as usize].stored;
             self.end_session(index); // [MQTT-3.1.2-4]
             if stored {
-                ended = self.gate.require(self.session_level);
+                ended = self.gate.require(SESSION);
             }
         }
         if self.session_count() >= self.settings.limits.max_sessions {
@@ -296,7 +296,7 @@ impl Broker {
         session.version = version;
         session.expiry = terms.expiry;
         // Once it has rows in the store a session keeps them until it ends, even if it now ends with its connection.
-        session.durable |= terms.expiry > 0 && self.session_level != Durability::Memory;
+        session.durable |= terms.expiry > 0 && self.keeps_sessions;
         for received in session.received.values_mut() {
             received.counted = false;
         }
@@ -339,8 +339,7 @@ impl Broker {
     /// Writes down that the session is connected, and its will. CONNACK waits for it where there is something to lose.
     fn remember_connected(&mut self, index: SessionIndex) -> Stamp {
         let session = &mut self.sessions[index.0 as usize];
-        let level = self.session_level;
-        if level == Durability::Memory || !(session.durable || session.will.is_some()) {
+        if !(session.durable || session.will.is_some() && self.keeps_sessions) {
             return Stamp::NONE;
         }
         session.stored = true;
@@ -351,7 +350,7 @@ impl Broker {
         if let Some(will) = will {
             self.write(Write::PutWill(key, will));
         }
-        let stamp = self.gate.require(level);
+        let stamp = self.gate.require(SESSION);
         self.gated(Arrow::ConnAck, stamp)
     }
 

@@ -2,7 +2,7 @@
 
 use super::connection::Alias;
 use super::delivery::Delivery;
-use super::gate::{Arrow, Stamp};
+use super::gate::{Arrow, SESSION, Stamp};
 use super::message::{Message, Parts};
 use super::queue::Queued;
 use super::record::{QueueKey, Seq, Write};
@@ -175,8 +175,7 @@ impl Broker {
         new: bool,
     ) -> bool {
         let session = &mut self.sessions[index.0 as usize];
-        let own = session.key();
-        let durable = session.durable;
+        let (own, durable) = (session.key(), session.durable);
         let ready = session
             .connection
             .zip(session.outgoing.free_id())
@@ -204,9 +203,10 @@ impl Broker {
             }
             return false;
         }
-        // A QoS 2 packet identifier must be known after a crash, or the message would go out under another one and arrive twice: its PUBLISH waits
-        // until that is written, with the row where it is written anyway, and otherwise with its block. One of QoS 1 is written with the row only.
-        let exact = item.qos == QoS::ExactlyOnce && durable && item.is_stored();
+        // A QoS 2 packet identifier must be known after a crash, or the message would go out under another one and arrive twice, or another under this
+        // one: its PUBLISH waits until that is written, with the row or with its block. One of QoS 1 is written with the row only.
+        let names = item.qos == QoS::ExactlyOnce && durable;
+        let exact = names && item.is_stored();
         let row = if exact { own } else { queue };
         let write_row = item.is_stored() && (new || row != queue);
         let mut stamp = stamp;
@@ -220,10 +220,13 @@ impl Broker {
                 self.write(Write::RemoveDelivery(item.seq, queue));
             }
         }
-        if write_row || exact {
-            stamp = stamp.max(self.gate.require(item.level));
-        }
-        if exact {
+        stamp = stamp.max(match (exact, names) {
+            (true, _) => self.gate.require(SESSION),
+            (_, true) => self.open_block(index, packet_id),
+            _ if write_row => self.gate.require(item.level),
+            _ => Stamp::NONE,
+        });
+        if names {
             stamp = self.gated(Arrow::Publish, stamp);
         }
         self.push_publish(id, &delivery, stamp);
@@ -477,7 +480,8 @@ impl Broker {
                 if session.outgoing.fetching {
                     return;
                 }
-                let seqs = cold_resends(session, |seq| gate.is_durable(seq));
+                let outgoing = &session.outgoing;
+                let seqs = outgoing.cold_resends(FETCH_MESSAGES, |seq| gate.is_durable(seq));
                 session.outgoing.fetching = !seqs.is_empty();
                 (session.key(), seqs)
             }
@@ -614,15 +618,4 @@ impl Broker {
             .and_then(|session| session.connection);
         connection.map_or(0, |id| self.connections[id.0 as usize].serial)
     }
-}
-
-fn cold_resends(session: &super::session::Session, readable: impl Fn(Seq) -> bool) -> Vec<Seq> {
-    let ids = session.outgoing.resends().take(FETCH_MESSAGES);
-    let inflight = ids.filter_map(|id| session.outgoing.get(id));
-    let cold = inflight.filter(|inflight| {
-        !inflight.released && inflight.item.body.is_none() && readable(inflight.item.seq)
-    });
-    let mut seqs: Vec<Seq> = cold.map(|inflight| inflight.item.seq).collect();
-    seqs.sort_unstable();
-    seqs
 }

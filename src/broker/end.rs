@@ -8,7 +8,7 @@ use hashbrown::hash_set;
 use super::connection::State;
 use super::message::Message;
 use super::queue::{Queue, Queued};
-use super::record::{Durability, QueueKey, Write};
+use super::record::{QueueKey, Write};
 use super::session::Session;
 use super::timer::Timer;
 use super::tree::NodeId;
@@ -180,7 +180,7 @@ impl Broker {
             nodes: session.subscriptions.into_iter(),
         });
         let received = session.received.into_iter();
-        let received = received.filter(|(_, it)| it.level != Durability::Memory);
+        let received = received.filter(|(_, it)| it.stored);
         let received: Vec<PacketId> = received.map(|(packet_id, _)| packet_id).collect();
         self.bury_soon(Remains::Received(key, received.into_iter()));
         for write in session.outgoing.end(key) {

@@ -21,6 +21,10 @@ const SPREAD_WEIGHT: usize = 9;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Stamp(u64);
 
+/// How far packets wait that tell of a session or of packet identifiers, where those are kept on disk: whatever the topic of the message. A later
+/// message may have another level and the same identifier, and below fsync a power cut could make an earlier state of the session come back.
+pub(super) const SESSION: Durability = Durability::Fsync;
+
 impl Stamp {
     /// Waits for nothing.
     pub const NONE: Stamp = Stamp(0);

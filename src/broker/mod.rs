@@ -191,8 +191,8 @@ pub struct Output {
 #[derive(Debug)]
 pub struct Broker {
     settings: Settings,
-    /// How far acknowledgements wait that belong to no topic: the furthest any topic waits.
-    session_level: Durability,
+    /// Sessions that outlast their connection are kept on disk: so are messages of some topic at least.
+    keeps_sessions: bool,
     seed: u64,
     now: Now,
     connections: Slab<Connection>,
@@ -262,9 +262,9 @@ impl Broker {
     pub fn new(settings: Settings, chance: Chance, now: Now) -> Broker {
         let seed = chance.seed;
         let levels = settings.durability.topics.iter().map(|(_, level)| *level);
-        let session_level = levels.fold(settings.durability.default, Durability::max);
+        let strictest = levels.fold(settings.durability.default, Durability::max);
         let mut broker = Broker {
-            session_level,
+            keeps_sessions: strictest != Durability::Memory,
             seed,
             now,
             connections: Slab::new(),

@@ -1,6 +1,6 @@
 //! PUBLISH from a client, and the rest of the exchange that brings it in (MQTT 5 sections 3.3 and 4.3).
 
-use super::gate::Arrow;
+use super::gate::{Arrow, SESSION};
 use super::marks::{self, Marks};
 use super::message::Parts;
 use super::record::{Durability, Write};
@@ -178,7 +178,7 @@ impl Broker {
     }
 
     /// \[MQTT-4.3.3-8, MQTT-4.3.3-10\]: PUBREC waits until message and packet identifier are kept; until PUBREL the same identifier is the same
-    /// message, and is answered without publishing it again.
+    /// message, and is answered without publishing it again. What is lost is lost together: so both wait as the topic does.
     fn receive_qos2(
         &mut self,
         id: ConnectionId,
@@ -245,7 +245,7 @@ impl Broker {
         }
         let received = Received {
             stamp,
-            level: kept,
+            stored: kept != Durability::Memory,
             counted: true,
         };
         self.sessions[session.0 as usize]
@@ -264,7 +264,7 @@ impl Broker {
     }
 
     /// PUBREL: the client will not send the message again, so its identifier is forgotten; PUBCOMP waits until that is on disk, or a crash would
-    /// make the identifier's next message look like this one \[MQTT-4.3.3-11\].
+    /// make the identifier's next message look like this one \[MQTT-4.3.3-11\]. That may be one of another topic.
     pub(super) fn receive_pubrel(
         &mut self,
         id: ConnectionId,
@@ -284,9 +284,9 @@ impl Broker {
             connection.unreleased = connection.unreleased.saturating_sub(1);
         }
         let mut stamp = received.stamp;
-        if received.level != Durability::Memory {
+        if received.stored {
             self.write(Write::RemoveReceived(key, packet_id));
-            stamp = self.gate.require(received.level);
+            stamp = self.gate.require(SESSION);
         }
         self.push_final_ack(
             id,

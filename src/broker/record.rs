@@ -21,7 +21,7 @@ pub struct BatchId(pub u64);
 pub enum Durability {
     /// Nothing is written; lost when the process ends.
     Memory,
-    /// The acknowledgement waits until the operating system has the data: survives the process, not a power cut.
+    /// The acknowledgement waits until the operating system has the data: the message survives the process, not a power cut.
     Os,
     /// The acknowledgement waits for the fsync.
     #[default]
@@ -85,15 +85,21 @@ pub struct DeliveryRecord {
     pub subscription_ids: SubscriptionIds,
 }
 
-/// A QoS 2 message on its way to a session's client whose delivery does not say so: it was sent from the queue, or released since.
+/// A QoS 2 message on its way to a session's client whose delivery does not say so: it was sent from the queue, or released since. Or one that has
+/// no row, or may have been given this identifier after this was written: the client may hold it as received when the message itself is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InflightRecord {
     /// The packet identifier it was sent with.
     pub packet_id: PacketId,
-    /// Which message it is.
+    /// Which message it is; [`InflightRecord::NO_ROW`] for one that the store does not have.
     pub seq: Seq,
     /// The client has sent PUBREC; what is left is PUBREL.
     pub released: bool,
+}
+
+impl InflightRecord {
+    /// In the place of a message that the store does not have.
+    pub const NO_ROW: Seq = Seq(0);
 }
 
 /// Packet identifiers whose states are kept together in a row, so that a run of messages costs a write and not one each.

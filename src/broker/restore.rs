@@ -72,11 +72,10 @@ impl Broker {
                 }
             }
             Write::PutReceived(key, packet_id) => {
-                let level = self.restored_level();
                 if let Some(index) = self.restored_session(key) {
                     let received = Received {
                         stamp: Default::default(),
-                        level,
+                        stored: true,
                         counted: false,
                     };
                     self.sessions[index.0 as usize]
@@ -95,9 +94,15 @@ impl Broker {
             }
             Write::PutInflight(key, block, records) => {
                 if let Some(index) = self.restored_session(key) {
-                    self.sessions[index.0 as usize].outgoing.recovered(block);
-                    let records = records.into_iter().map(|it| ((key, it.seq), it));
-                    self.restoring.inflight.extend(records);
+                    let outgoing = &mut self.sessions[index.0 as usize].outgoing;
+                    outgoing.recovered(block);
+                    for record in records {
+                        if record.seq == InflightRecord::NO_ROW {
+                            outgoing.hold(record.packet_id);
+                        } else {
+                            self.restoring.inflight.insert((key, record.seq), record);
+                        }
+                    }
                 }
             }
             Write::PutSpread(seq, part, record) => {
@@ -109,11 +114,6 @@ impl Broker {
             }
             _ => debug_assert!(false, "recovery hands back rows that were put"),
         }
-    }
-
-    /// How far acknowledgements wait for what has a row in the store: it has one to be removed even if nothing new is written any more.
-    fn restored_level(&self) -> Durability {
-        self.session_level.max(Durability::Os)
     }
 
     fn restored_session(&self, key: QueueKey) -> Option<SessionIndex> {
@@ -156,7 +156,7 @@ impl Broker {
             size: record.size,
             qos: record.qos,
             retain: record.retain,
-            level: self.restored_level(),
+            level: Durability::Fsync,
             reveals: Default::default(),
             dup: record.packet_id.is_some(),
         };
@@ -246,6 +246,7 @@ impl Broker {
         let mut died = Vec::new();
         for index in all {
             let session = &mut self.sessions[index.0 as usize];
+            session.outgoing.settle_held();
             session.outgoing.disconnected();
             if session.disconnected_at.is_none() {
                 session.disconnected_at = Some(now.unix);

@@ -12,8 +12,7 @@ use super::gate::Stamp;
 use super::message::Message;
 use super::queue::{Queue, Queued};
 use super::record::{
-    Block, Durability, InflightRecord, NEVER_EXPIRES, QueueKey, Seq, SessionRecord, WillRecord,
-    Write,
+    Block, InflightRecord, NEVER_EXPIRES, QueueKey, Seq, SessionRecord, WillRecord, Write,
 };
 use super::tree::{NodeId, Subscriber};
 use super::{ConnectionId, GroupIndex};
@@ -48,9 +47,9 @@ pub(super) struct Session {
     /// QoS 2 messages this client has published and not released.
     pub received: HashMap<PacketId, Received, FxBuildHasher>,
     /// Retained messages still to be sent for new subscriptions.
+    pub replays: VecDeque<Replay>,
     /// A timer will go on with them if its client is gone.
     pub replays_timed: bool,
-    pub replays: VecDeque<Replay>,
     /// It has ended: this only holds its place until no subscription leads here any more.
     pub is_ghost: bool,
 }
@@ -59,7 +58,8 @@ pub(super) struct Session {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Received {
     pub stamp: Stamp,
-    pub level: Durability,
+    /// It has a row in the store.
+    pub stored: bool,
     /// It counts against the receive maximum of the present connection.
     pub counted: bool,
 }
@@ -172,6 +172,9 @@ pub(super) struct Outgoing {
     last_id: Option<PacketId>,
     /// Identifiers that are not given to messages, because an address a bridge has left may hold them as received; in order.
     reserved: Vec<PacketId>,
+    /// Identifiers that are not given to messages, because the client may hold them as received: with messages of QoS 2 that had no row and are lost
+    /// with an earlier process. In order.
+    held: Vec<PacketId>,
     sent: u64,
     /// The youngest message sent.
     last_seq: Seq,
@@ -191,7 +194,12 @@ struct BlockRow {
     stored: bool,
     /// It has to be written anew.
     changed: bool,
+    /// Messages without rows have identifiers of it: all that are in no other record are written as such that the client may hold.
+    open: bool,
 }
+
+/// Identifiers of an earlier process that a client may hold, of one session; beyond it the oldest are let go.
+const MOST_HELD: usize = 32_768;
 
 impl Outgoing {
     /// PUBLISHes sent on the present connection that the client has not acknowledged completely: what its receive maximum bounds.
@@ -226,8 +234,15 @@ impl Outgoing {
         self.resend.pop_front();
     }
 
-    pub fn resends(&self) -> impl Iterator<Item = PacketId> {
-        self.resend.iter().copied()
+    /// The next messages to be sent again whose bodies are not in memory and are `readable`, `most` at most, in ascending order.
+    pub fn cold_resends(&self, most: usize, readable: impl Fn(Seq) -> bool) -> Vec<Seq> {
+        let inflight = self.resend.iter().take(most).filter_map(|id| self.get(*id));
+        let cold = inflight.filter(|inflight| {
+            !inflight.released && inflight.item.body.is_none() && readable(inflight.item.seq)
+        });
+        let mut seqs: Vec<Seq> = cold.map(|inflight| inflight.item.seq).collect();
+        seqs.sort_unstable();
+        seqs
     }
 
     pub fn get_mut(&mut self, id: PacketId) -> Option<&mut Inflight> {
@@ -261,15 +276,69 @@ impl Outgoing {
 
     /// A packet identifier that is not in use \[MQTT-2.2.1-3\]; `None` if all are.
     pub fn free_id(&mut self) -> Option<PacketId> {
-        if self.inflight.len() + self.reserved.len() >= usize::from(u16::MAX) {
+        let taken = self.inflight.len() + self.reserved.len() + self.held.len();
+        if taken >= usize::from(u16::MAX) {
             return None;
         }
         let mut id = self.last_id.map_or(PacketId::FIRST, PacketId::next);
-        while self.inflight.contains_key(&id) || self.is_reserved(id) {
+        while self.inflight.contains_key(&id) || self.is_reserved(id) || self.is_held(id) {
             id = id.next();
         }
         self.last_id = Some(id);
         Some(id)
+    }
+
+    /// Recovery has found an identifier that the client may hold.
+    pub fn hold(&mut self, id: PacketId) {
+        self.held.push(id);
+    }
+
+    /// Recovery has found all of them, and all messages that are on their way: whose identifiers they are is known.
+    pub fn settle_held(&mut self) {
+        let inflight = &self.inflight;
+        self.held.retain(|id| !inflight.contains_key(id));
+        self.held.sort_unstable();
+        self.held.dedup();
+        // Each process begins with the lowest that is free, so the lowest were held first.
+        let excess = self.held.len().saturating_sub(MOST_HELD);
+        self.held.drain(..excess);
+    }
+
+    /// Whether the client may hold an identifier as received, and no message of this process has it.
+    pub fn is_held(&self, id: PacketId) -> bool {
+        self.held.binary_search(&id).is_ok()
+    }
+
+    /// The client does not hold an identifier; whether it might have.
+    pub fn release_held(&mut self, id: PacketId) -> bool {
+        let at = self.held.binary_search(&id);
+        at.map(|at| self.held.remove(at)).is_ok()
+    }
+
+    /// Whether it is written that identifiers of this one's block may be held by the client, or will be with the open batch.
+    pub fn is_open(&self, id: PacketId) -> bool {
+        let block = Block::of(id);
+        self.blocks.iter().any(|row| row.open && row.block == block)
+    }
+
+    /// Opens the block of an identifier for messages without rows. What such messages still have in other blocks is written one by one. True if no
+    /// block had changed before.
+    pub fn open(&mut self, id: PacketId) -> bool {
+        let first = self.change(Block::of(id), false);
+        for row in &mut self.blocks {
+            let was_open = std::mem::replace(&mut row.open, row.block == Block::of(id));
+            if !was_open || row.open {
+                continue;
+            }
+            row.changed = true;
+            for id in row.block.ids() {
+                let inflight = self.inflight.get_mut(&id);
+                if let Some(inflight) = inflight.filter(|it| it.item.qos == QoS::ExactlyOnce) {
+                    inflight.noted |= !inflight.item.is_stored();
+                }
+            }
+        }
+        first
     }
 
     /// Notes a message that is being sent for the first time.
@@ -281,12 +350,16 @@ impl Outgoing {
         group: Option<GroupIndex>,
     ) {
         self.on_wire += 1;
+        let as_it_is = (item.qos, item.retain);
+        let body = item.body.as_ref();
+        let published = body.map_or(as_it_is, |body| (body.qos(), body.retain()));
         self.insert(
             id,
             Inflight {
                 item,
                 queue,
                 group,
+                published,
                 released: false,
                 on_wire: true,
                 noted: false,
@@ -303,12 +376,14 @@ impl Outgoing {
         queue: QueueKey,
         released: bool,
     ) {
+        let published = (item.qos, item.retain);
         self.insert(
             id,
             Inflight {
                 item,
                 queue,
                 group: None,
+                published,
                 released,
                 on_wire: false,
                 noted: false,
@@ -350,20 +425,17 @@ impl Outgoing {
         }
         self.change(Block::of(id), false)
     }
-        let as_it_is = (item.qos, item.retain);
-        let body = item.body.as_ref();
-        let published = body.map_or(as_it_is, |body| (body.qos(), body.retain()));
 
     /// A block's row must be written anew; `stored` says that there is one. True if no block had changed before.
     pub fn change(&mut self, block: Block, stored: bool) -> bool {
         let first = self.blocks.iter().all(|row| !row.changed);
         match self.blocks.iter_mut().find(|row| row.block == block) {
             Some(row) => row.changed = true,
-                published,
             None => self.blocks.push(BlockRow {
                 block,
                 stored,
                 changed: true,
+                open: false,
             }),
         }
         first
@@ -375,15 +447,14 @@ impl Outgoing {
             block,
             stored: true,
             changed: false,
+            open: false,
         });
-        let published = (item.qos, item.retain);
     }
 
     /// What a row says of a message was found to hold: it is on its way with this identifier. Otherwise it is false.
     pub fn recovered_note(&mut self, id: PacketId, seq: Seq) -> bool {
         let inflight = self.inflight.get_mut(&id);
         let inflight = inflight.filter(|inflight| inflight.item.seq == seq);
-                published,
         inflight.map(|inflight| inflight.noted = true).is_some()
     }
 
@@ -393,7 +464,7 @@ impl Outgoing {
         let mut blocks = std::mem::take(&mut self.blocks);
         blocks.retain_mut(|row| {
             if std::mem::take(&mut row.changed) {
-                let noted = self.noted(row.block);
+                let noted = self.noted(row);
                 let was_stored = std::mem::replace(&mut row.stored, !noted.is_empty());
                 if row.stored {
                     writes.push(Write::PutInflight(key, row.block, noted));
@@ -414,14 +485,30 @@ impl Outgoing {
         stored.map(move |row| Write::RemoveInflight(key, row.block))
     }
 
-    fn noted(&self, block: Block) -> Vec<InflightRecord> {
+    fn noted(&self, row: &BlockRow) -> Vec<InflightRecord> {
+        let block = row.block;
         let record = |(id, inflight): (PacketId, &Inflight)| {
             inflight.noted.then_some(InflightRecord {
                 packet_id: id,
-                seq: inflight.item.seq,
+                seq: match inflight.item.is_stored() {
+                    true => inflight.item.seq,
+                    false => InflightRecord::NO_ROW,
+                },
                 released: inflight.released,
             })
         };
+        if row.open || !self.held.is_empty() {
+            let all = block.ids().filter_map(|id| {
+                let known = self.get(id).and_then(|inflight| record((id, inflight)));
+                let held = || InflightRecord {
+                    packet_id: id,
+                    seq: InflightRecord::NO_ROW,
+                    released: false,
+                };
+                known.or_else(|| (row.open || self.is_held(id)).then(held))
+            });
+            return all.collect();
+        }
         if self.inflight.len() > usize::from(Block::IDS) {
             let known = block.ids().filter_map(|id| Some((id, self.get(id)?)));
             return known.filter_map(record).collect();

@@ -1,7 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE (MQTT 5 sections 3.8 to 3.11).
 
-use super::gate::{Arrow, Stamp};
-use super::record::{Durability, SubscriptionRecord, Write};
+use super::gate::{Arrow, SESSION, Stamp};
+use super::record::{SubscriptionRecord, Write};
 use super::route::lower;
 use super::tree::Subscriber;
 use super::{Broker, ConnectionId, SessionIndex};
@@ -209,11 +209,8 @@ impl Broker {
 
     /// What an acknowledgement waits for that promises a change of a session.
     fn require_session(&mut self, session: SessionIndex, changed: bool) -> Stamp {
-        if changed
-            && self.sessions[session.0 as usize].durable
-            && self.session_level != Durability::Memory
-        {
-            let stamp = self.gate.require(self.session_level);
+        if changed && self.sessions[session.0 as usize].durable {
+            let stamp = self.gate.require(SESSION);
             self.gated(Arrow::SubAck, stamp)
         } else {
             Stamp::NONE

@@ -264,6 +264,9 @@ impl Client {
             handled: Vec::new(),
             acknowledged: None,
             abandoned: false,
+            lost: false,
+            kept: false,
+            unfinished: false,
         });
         (number, delay)
     }
@@ -344,6 +347,26 @@ impl Client {
         for filter in filters {
             history.subscription(self.number, &filter, Subscribed::No);
         }
+    }
+
+    /// A crash has made older retained messages the last ones again.
+    pub(super) fn lower_floors(&mut self, now: &BTreeMap<String, usize>) {
+        let Some(floors) = &mut self.floors else {
+            return;
+        };
+        floors.retain(|topic, floor| match now.get(topic) {
+            Some(now) => {
+                *floor = (*now).min(*floor);
+                true
+            }
+            None => false,
+        });
+    }
+
+    /// Whether it waits for the rest of a message it has received. What its broker has lost is never released.
+    fn is_receiving(&self, history: &History) -> bool {
+        let mut numbers = self.incoming.values();
+        numbers.any(|number| number.is_none_or(|number| !history.messages[number].unfinished))
     }
 
     /// The message it is sending under this packet identifier.
@@ -481,6 +504,9 @@ impl Client {
             handled: Vec::new(),
             acknowledged: None,
             abandoned: false,
+            lost: false,
+            kept: false,
+            unfinished: false,
         };
         let number = history.add(message);
         self.published += 1;
@@ -567,7 +593,7 @@ impl Client {
         let subscriptions = 0..self.plan.subscriptions.len();
         self.up
             && self.outgoing.is_empty()
-            && self.incoming.is_empty()
+            && !self.is_receiving(history)
             && self.acks.is_empty()
             && self.request.is_none()
             && !subscriptions

@@ -33,6 +33,13 @@ impl World {
         }
         self.life += 1;
         self.process = None;
+        let plan = &self.plan;
+        self.history
+            .died(power_cut, self.safe, |topic| plan.level(topic));
+        let floors = self.history.retained_floors();
+        for client in &mut self.clients {
+            client.lower_floors(&floors);
+        }
         for link in 0..self.links.len() {
             if self.links[link].server.is_some() {
                 self.links[link].server_died(&mut self.rng);

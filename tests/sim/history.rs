@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::broker::record::Durability;
+
 /// A promise that was broken, and how.
 #[derive(Clone, Debug)]
 pub struct Violation {
@@ -38,13 +40,29 @@ pub struct Message {
     pub acknowledged: Option<Moment>,
     /// Its publisher has begun a new session and will not send it again.
     pub abandoned: bool,
+    /// A crash may have taken it, as its level allows, and the broker has not been handed it since.
+    pub lost: bool,
+    /// It was on disk at a crash.
+    pub kept: bool,
+    /// A crash may have left it with a client that has received it and will not be asked to release it.
+    pub unfinished: bool,
 }
 
-/// A place in the order of all that happens, and its time in milliseconds.
+impl Message {
+    /// In how many lives the broker was handed it.
+    pub fn lives(&self) -> usize {
+        let mut lives: Vec<u64> = self.handled.iter().map(|moment| moment.life).collect();
+        lives.dedup();
+        lives.len()
+    }
+}
+
+/// A place in the order of all that happens, its time in milliseconds, and the life of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment {
     pub order: u64,
     pub ms: u64,
+    pub life: u64,
 }
 
 /// A message as a client's application got it: a QoS 2 message that was sent again under its identifier is not here again.
@@ -101,6 +119,7 @@ pub struct History {
     pub retained: BTreeMap<String, Vec<RetainedWrite>>,
     now: u64,
     order: u64,
+    life: u64,
 }
 
 impl History {
@@ -115,6 +134,55 @@ impl History {
         Moment {
             order: self.order,
             ms: self.now,
+            life: self.life,
+        }
+    }
+
+    /// How far the order has come.
+    pub fn order(&self) -> u64 {
+        self.order
+    }
+
+    /// The broker is handed a message.
+    pub fn handle(&mut self, number: usize) -> Moment {
+        let moment = self.moment();
+        let message = &mut self.messages[number];
+        message.handled.push(moment);
+        message.lost = false;
+        moment
+    }
+
+    /// The broker has died. Everything that it was handed up to `safe` is on disk. `level` says how far acknowledgements of a topic wait.
+    pub fn died(&mut self, power_cut: bool, safe: u64, level: impl Fn(&str) -> Durability) {
+        let life = self.life;
+        self.life += 1;
+        // What clears a topic cannot be told by its payload when it is handed over.
+        let writes = self.retained.values().flatten();
+        let cleared: Vec<(usize, Moment)> = writes
+            .filter(|write| self.messages[write.message].empty)
+            .filter_map(|write| Some((write.message, write.handed?)))
+            .collect();
+        for (number, message) in self.messages.iter_mut().enumerate() {
+            let clear = cleared.iter().filter(|(cleared, _)| *cleared == number);
+            let clear = clear.map(|(_, moment)| *moment);
+            let handled = message.handled.iter().copied().chain(clear);
+            let of_life: Vec<u64> = handled
+                .filter(|moment| moment.life == life)
+                .map(|moment| moment.order)
+                .collect();
+            let stored = of_life.iter().any(|order| *order <= safe);
+            message.kept |= stored && level(&message.topic) != Durability::Memory;
+            message.lost |= match level(&message.topic) {
+                Durability::Fsync => false,
+                Durability::Os => power_cut && !message.kept && !of_life.is_empty(),
+                Durability::Memory => {
+                    message.unfinished = true;
+                    true
+                }
+            };
+        }
+        for write in self.retained.values_mut().flatten() {
+            write.known &= !self.messages[write.message].lost;
         }
     }
 
@@ -141,13 +209,15 @@ impl History {
 
     /// Somebody knows that it was accepted.
     pub fn know_retained(&mut self, number: usize) {
-        if let Some(write) = self.retained_write(number) {
+        let lost = self.messages[number].lost;
+        if let Some(write) = self.retained_write(number).filter(|_| !lost) {
             write.known = true;
         }
     }
 
     /// The broker is handed it.
     pub fn handed(&mut self, number: usize, moment: Moment) {
+        self.messages[number].lost = false;
         if let Some(write) = self.retained_write(number) {
             write.handed = Some(moment);
         }

@@ -1,16 +1,16 @@
 //! What a seed decides before a run begins: who takes part, how they behave, and what goes wrong how often.
 
 use super::rng::Rng;
-use crate::broker::record::Durability;
+use crate::broker::record::{Durability, DurabilityRules};
 use crate::limits::Limits;
-use crate::wire::ProtocolVersion;
+use crate::wire::{ProtocolVersion, topic};
 
 /// A run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub clients: Vec<ClientPlan>,
     pub limits: Limits,
-    pub durability: Durability,
+    pub durability: DurabilityRules,
     /// When everything heals, in milliseconds.
     pub heal_at: u64,
     /// Crashes, on average one in so many milliseconds; 0 for none.
@@ -119,11 +119,7 @@ impl Plan {
         let mut plan = Plan {
             clients: Vec::new(),
             limits,
-            durability: if rng.chance(10) {
-                Durability::Os
-            } else {
-                Durability::Fsync
-            },
+            durability: levels(rng),
             heal_at: rng.between(5_000, 40_000),
             crash_every: *rng.pick(&[0, 3_000, 8_000, 20_000]),
             power_cuts: *rng.pick(&[0, 50, 100]),
@@ -136,11 +132,6 @@ impl Plan {
         };
         if calm {
             plan.crash_every = 0;
-            plan.disk_faults_every = 0;
-        }
-        if plan.durability == Durability::Os {
-            // Promises no more than to survive the process.
-            plan.power_cuts = 0;
             plan.disk_faults_every = 0;
         }
         let mut witness = witness(rng);
@@ -166,6 +157,38 @@ impl Plan {
         plan.slice = *rng.pick(&[1, 4, 8, 8192]);
         plan
     }
+
+    /// How far acknowledgements wait for messages of a topic.
+    pub fn level(&self, name: &str) -> Durability {
+        let mut rules = self.durability.topics.iter();
+        let rule = rules.find(|(filter, _)| topic::matches(filter, name));
+        rule.map_or(self.durability.default, |(_, level)| *level)
+    }
+}
+
+/// One level for all topics, or several. What is retained and what are wills is always stored: so it can be told what must become of it.
+fn levels(rng: &mut Rng) -> DurabilityRules {
+    let mut rules = DurabilityRules::default();
+    match rng.below(10) {
+        0 => rules.default = Durability::Os,
+        1..=5 => {
+            let lowest = *rng.pick(&[Durability::Os, Durability::Memory, Durability::Memory]);
+            rules.default = *rng.pick(&[Durability::Fsync, Durability::Fsync, Durability::Os]);
+            for filter in ["q/0", "q/1", "q/deep/#", "s/x/0", "s/#"] {
+                let level = *rng.pick(&[Durability::Fsync, Durability::Os, lowest, lowest]);
+                if rng.chance(60) {
+                    rules.topics.push((filter.into(), level));
+                }
+            }
+            for filter in ["r/#", "w/#"] {
+                if rng.chance(30) {
+                    rules.topics.push((filter.into(), Durability::Os));
+                }
+            }
+        }
+        _ => {}
+    }
+    rules
 }
 
 fn base(rng: &mut Rng, name: String, role: Role) -> ClientPlan {

@@ -12,7 +12,7 @@ use super::lie::Lie;
 use super::link::decode_next;
 use super::plan::Role;
 use super::world::{Event, World};
-use crate::broker::record::{Batch, BatchId, DurabilityRules, Seq};
+use crate::broker::record::{Batch, BatchId, Seq};
 use crate::broker::{Access, Broker, Chance, ConnectionId, Fetch, Message, Settings};
 use crate::store::{Store, StoreOptions};
 use crate::wire::{Packet, PropertiesBuf, ProtocolVersion, ReasonCode};
@@ -77,10 +77,7 @@ impl World {
         let settings = Settings {
             identity: IDENTITY,
             limits: self.plan.limits.clone(),
-            durability: DurabilityRules {
-                default: self.plan.durability,
-                topics: Vec::new(),
-            },
+            durability: self.plan.durability.clone(),
             sys_interval_ms: 0,
             acl: None,
         };
@@ -256,9 +253,10 @@ impl World {
             Packet::Publish(publish) if honest => {
                 let moment = self.history.moment();
                 let number = number_of(publish.payload);
-                if let Some(number) = number {
-                    self.history.messages[number].handled.push(moment);
-                }
+                let moment = match number {
+                    Some(number) => self.history.handle(number),
+                    None => self.history.moment(),
+                };
                 // What clears a topic has no number in it, but its identifier tells.
                 let clears = || self.clients[client].sent_as(publish.packet_id);
                 if let Some(number) = number.or_else(clears) {
@@ -557,6 +555,10 @@ impl World {
             return;
         };
         process.batch = process.broker.take_batch(now);
+        self.taken_at = self.history.order();
+        let Some(process) = self.process.as_ref() else {
+            return;
+        };
         process.committing = process.batch.is_some();
         if process.committing {
             self.soon(self.plan.commit_us, Event::Apply(life));
@@ -565,7 +567,7 @@ impl World {
 
     /// The batch goes to disk. That nobody is told at once is the same as if the disk were slow.
     pub fn apply(&mut self) -> Result<(), Violation> {
-        let (life, lie) = (self.life, self.lie());
+        let (life, lie, disk) = (self.life, self.lie(), self.disk.clone());
         let Some((process, _)) = self.process() else {
             return Ok(());
         };
@@ -576,7 +578,8 @@ impl World {
         if let Some(lie) = lie {
             batch.writes.retain(|write| !lie.withholds(write));
         }
-        match process.store.apply(&batch, &|| ()) {
+        // The sync begins when all is written, and is done when the broker is told so.
+        match process.store.apply(&batch, &|| disk.slow_down()) {
             Ok(_) => {
                 self.stats.commits += 1;
                 self.say(format_args!(
@@ -605,6 +608,8 @@ impl World {
         self.soon(most, Event::Durable(life));
     }
 
+        self.disk.settle();
+        self.safe = self.taken_at;
     pub fn durable(&mut self) {
         if let Some((process, now)) = self.process() {
             process.broker.set_room(process.store.room());

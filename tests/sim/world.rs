@@ -93,6 +93,9 @@ pub struct World {
     time: u64,
     next_event: u64,
     quiet_since: u64,
+    /// How far the history had come when the last batch was taken, and what of it is on disk.
+    pub taken_at: u64,
+    pub safe: u64,
     /// The witness has subscribed.
     admitted: bool,
     finished: bool,
@@ -118,6 +121,8 @@ impl World {
             time: 0,
             next_event: 0,
             quiet_since: 0,
+            taken_at: 0,
+            safe: 0,
             admitted: false,
             finished: false,
             plan,

@@ -6,7 +6,8 @@
 //! broker waits for, and nothing is said to the upstream before that: what is on disk is never behind what an upstream has seen.
 
 use super::Bridge;
-use crate::broker::record::{BridgeRecord, Durability, LeftAddress, Write};
+use crate::broker::gate::SESSION;
+use crate::broker::record::{BridgeRecord, LeftAddress, Write};
 use crate::broker::session::Received;
 use crate::broker::{Broker, ConnectionId};
 use crate::wire::PacketId;
@@ -156,15 +157,15 @@ impl Broker {
     fn replace_received(&mut self, at: usize, ids: &[PacketId]) {
         let key = self.sessions[at].key();
         for (packet_id, received) in std::mem::take(&mut self.sessions[at].received) {
-            if received.level != Durability::Memory && !ids.contains(&packet_id) {
+            if received.stored && !ids.contains(&packet_id) {
                 self.write(Write::RemoveReceived(key, packet_id));
             }
         }
         for packet_id in ids {
             self.write(Write::PutReceived(key, *packet_id));
             let received = Received {
-                stamp: self.gate.require(Durability::Fsync),
-                level: Durability::Fsync,
+                stamp: self.gate.require(SESSION),
+                stored: true,
                 counted: false,
             };
             self.sessions[at].received.insert(*packet_id, received);

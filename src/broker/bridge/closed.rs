@@ -1,8 +1,7 @@
 //! Bridges that are configured no more: their queues are kept until they are dropped by name.
 
 use super::CLIENT_PREFIX;
-use crate::broker::gate::Stamp;
-use crate::broker::record::Durability;
+use crate::broker::gate::{SESSION, Stamp};
 use crate::broker::{Broker, SessionIndex};
 use crate::clock::Now;
 
@@ -91,7 +90,7 @@ impl Broker {
         };
         let messages = self.waiting(index);
         self.end_session(index);
-        let stamp = self.gate.require(Durability::Fsync);
+        let stamp = self.gate.require(SESSION);
         Ok(Dropped { messages, stamp })
     }
 

@@ -18,6 +18,7 @@ mod disk;
 mod ends;
 mod fetch;
 mod gate;
+mod levels;
 mod limits;
 mod malice;
 mod mount;
