@@ -349,9 +349,15 @@ async fn serve(
     if timeout(FAREWELL, gone).await.is_err() {
         tracing::warn!("some clients did not take their leave in time");
     }
-    core.enter(Purpose::Other, None).broker().flush();
     let settled = async {
-        while !core.enter(Purpose::Other, None).broker().is_settled() {
+        loop {
+            // Over and over: what clients say that have not taken their leave is not waited for.
+            let mut entered = core.enter(Purpose::Other, None);
+            entered.broker().flush();
+            if entered.broker().is_settled() {
+                return;
+            }
+            drop(entered);
             sleep(Duration::from_millis(1)).await;
         }
     };

@@ -150,6 +150,7 @@ impl Broker {
 
     /// A session has blocks that have changed. If they are very many, those of the first are written now: a batch is taken in one go.
     fn note_changed(&mut self, index: SessionIndex) {
+        self.gate.expect_removal(self.now.uptime);
         self.changed.push_back(index);
         if self.changed.len() > MOST_CHANGED
             && let Some(first) = self.changed.pop_front()

@@ -7,23 +7,28 @@ use std::collections::VecDeque;
 
 use super::record::{Batch, BatchId, Durability, Seq, Write};
 
-/// How long removals may wait for company before they are committed on their own, in milliseconds.
+/// How long writes that nobody waits for may wait for company before they are committed on their own, in milliseconds.
 const LAZY_MS: u64 = 100;
+/// The same if they only say that messages are done with: at one message a second they go with the next one, and flash memory wears half as fast.
+/// So much may be sent once more after a crash.
+const REMOVALS_MS: u64 = 5_000;
 /// How many writes may wait before they are committed on their own.
 const LAZY_WRITES: usize = 4096;
+/// The part of `max_pending_write_bytes` that may wait before it is committed on its own.
+const LAZY_PART: usize = 4;
 /// What a write weighs beyond the message body it carries, in bytes; an estimate.
 const WRITE_WEIGHT: usize = 96;
 /// What each session weighs that a message is still to be given to.
 const SPREAD_WEIGHT: usize = 9;
 
+/// How far packets wait that tell of a session or of packet identifiers, where those are kept on disk: whatever the topic of the message. A later
+/// message may have another level and the same identifier, and below fsync a power cut could make an earlier state of the session come back.
+pub(super) const SESSION: Durability = Durability::Fsync;
+
 /// A point in the order of commits that a packet waits for. Batch `n` is written at `2n` and durable at `2n + 1`: the committer is done with
 /// one batch before it begins the next, so the points of all batches are in one order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Stamp(u64);
-
-/// How far packets wait that tell of a session or of packet identifiers, where those are kept on disk: whatever the topic of the message. A later
-/// message may have another level and the same identifier, and below fsync a power cut could make an earlier state of the session come back.
-pub(super) const SESSION: Durability = Durability::Fsync;
 
 impl Stamp {
     /// Waits for nothing.
@@ -64,7 +69,11 @@ pub(super) struct Gate {
     open_bytes: usize,
     open_last_seq: Seq,
     urgent: bool,
+    /// There are only removals in it.
+    #[cfg(test)]
+    only_removals: bool,
     lazy_deadline: Option<u64>,
+    lazy_bytes: usize,
     committing: Option<Committing>,
     passed: Stamp,
     durable_seq: Seq,
@@ -78,7 +87,8 @@ struct Committing {
 }
 
 impl Gate {
-    pub fn new() -> Gate {
+    /// Nothing to write. `most_bytes` is how much may wait before nothing more is read.
+    pub fn new(most_bytes: usize) -> Gate {
         Gate {
             open: Batch {
                 id: BatchId(1),
@@ -87,11 +97,19 @@ impl Gate {
             open_bytes: 0,
             open_last_seq: Seq(0),
             urgent: false,
+            #[cfg(test)]
+            only_removals: true,
             lazy_deadline: None,
+            lazy_bytes: most_bytes / LAZY_PART,
             committing: None,
             passed: Stamp::NONE,
             durable_seq: Seq(0),
         }
+    }
+
+    /// How much may wait before nothing more is read.
+    pub fn set_most_bytes(&mut self, most_bytes: usize) {
+        self.lazy_bytes = most_bytes / LAZY_PART;
     }
 
     /// Adds a write to the open batch. Nobody waits for it yet: it commits with the next batch, or alone after a short while.
@@ -108,8 +126,27 @@ impl Gate {
             Write::PutMessageId(seq, _) => self.open_last_seq = self.open_last_seq.max(*seq),
             _ => {}
         }
-        self.lazy_deadline.get_or_insert(uptime + LAZY_MS);
+        if is_removal(&write) {
+            self.expect(uptime + REMOVALS_MS);
+        } else {
+            self.expect(uptime + LAZY_MS);
+            #[cfg(test)]
+            {
+                self.only_removals = false;
+            }
+        }
         self.open.writes.push(write);
+    }
+
+    /// Rows of messages that are done with will be written anew when the open batch is taken; nobody waits for that.
+    pub fn expect_removal(&mut self, uptime: u64) {
+        self.expect(uptime + REMOVALS_MS);
+    }
+
+    /// The open batch is to be committed at this time, if not before.
+    fn expect(&mut self, at: u64) {
+        let sooner = self.lazy_deadline.map_or(at, |deadline| deadline.min(at));
+        self.lazy_deadline = Some(sooner);
     }
 
     /// The stamp of the open batch, for a packet that waits for what was just written; the batch commits as soon as the disk is free.
@@ -157,6 +194,10 @@ impl Gate {
         });
         self.open_bytes = 0;
         self.urgent = false;
+        #[cfg(test)]
+        {
+            self.only_removals = true;
+        }
         self.lazy_deadline = None;
         Some(batch)
     }
@@ -166,6 +207,7 @@ impl Gate {
         // A batch somebody waits for commits even if it is empty: the writes its stamp was given for may not have been made (a full queue).
         self.urgent
             || self.open.writes.len() >= LAZY_WRITES
+            || self.open_bytes > self.lazy_bytes
             || self
                 .lazy_deadline
                 .is_some_and(|deadline| deadline <= uptime)
@@ -185,6 +227,12 @@ impl Gate {
     /// Whether all writes are durable.
     pub fn is_idle(&self) -> bool {
         self.open.writes.is_empty() && self.committing.is_none()
+    }
+
+    /// Whether nothing waits but removals that nobody needs.
+    #[cfg(test)]
+    pub fn only_removals_wait(&self) -> bool {
+        self.only_removals && !self.urgent && self.committing.is_none()
     }
 
     /// The operating system has all of the batch.
@@ -214,6 +262,18 @@ impl Gate {
                 .as_ref()
                 .map_or(0, |committing| committing.bytes)
     }
+}
+
+/// Whether a write says no more than that a message is done with: without it, the message is sent once more after a crash, as DUP, or PUBREL is.
+fn is_removal(write: &Write) -> bool {
+    matches!(
+        write,
+        Write::RemoveDelivery(..)
+            | Write::RemoveMessage(_)
+            | Write::RemoveMessageId(_)
+            | Write::PutInflight(..)
+            | Write::RemoveInflight(..)
+    )
 }
 
 /// What waits to be written to one connection: one FIFO, in which a packet waits for its stamp and for all that stands before it.

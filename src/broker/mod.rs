@@ -277,7 +277,7 @@ impl Broker {
             group_names: HashMap::with_hasher(FixedState::with_seed(seed)),
             tree: Tree::new(seed),
             retained: Retained::default(),
-            gate: Gate::new(),
+            gate: Gate::new(settings.limits.max_pending_write_bytes),
             shares: Table::default(),
             next_seq: 1,
             next_key: 1,
@@ -450,9 +450,13 @@ impl Broker {
         self.room = bytes;
     }
 
-    /// Whether the store can take more messages.
-    fn has_room(&self) -> bool {
-        (self.gate.pending_bytes() as u64) < self.room
+    /// Whether the store can take more messages. If not, what waits to be removed is: it may make room.
+    fn has_room(&mut self) -> bool {
+        let room = (self.gate.pending_bytes() as u64) < self.room;
+        if !room {
+            self.gate.flush();
+        }
+        room
     }
 
     /// The batch that should be committed now, if there is one. The one taken before must be durable.
@@ -531,6 +535,12 @@ impl Broker {
     /// Whether all that was written is durable.
     pub fn is_settled(&self) -> bool {
         self.gate.is_idle() && !self.has_changed()
+    }
+
+    /// Whether all that was written is durable, but for messages that are done with.
+    #[cfg(test)]
+    pub(crate) fn only_removals_wait(&self) -> bool {
+        self.gate.only_removals_wait()
     }
 
     /// What was counted.

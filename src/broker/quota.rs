@@ -222,6 +222,7 @@ impl Broker {
         self.now = now;
         let old = std::mem::replace(&mut self.settings.limits, limits);
         let limits = &self.settings.limits;
+        self.gate.set_most_bytes(limits.max_pending_write_bytes);
         if (old.rates_in(), old.rates_out()) == (limits.rates_in(), limits.rates_out()) {
             return;
         }

@@ -251,7 +251,6 @@ impl World {
                 };
             }
             Packet::Publish(publish) if honest => {
-                let moment = self.history.moment();
                 let number = number_of(publish.payload);
                 let moment = match number {
                     Some(number) => self.history.handle(number),
@@ -509,7 +508,7 @@ impl World {
         if earlier {
             process.tick_at = due;
         }
-        let settled = process.broker.is_settled();
+        let settled = process.broker.only_removals_wait();
         for link in links {
             self.soon(20, Event::Service(link));
         }
@@ -555,11 +554,11 @@ impl World {
             return;
         };
         process.batch = process.broker.take_batch(now);
+        process.committing = process.batch.is_some();
         self.taken_at = self.history.order();
         let Some(process) = self.process.as_ref() else {
             return;
         };
-        process.committing = process.batch.is_some();
         if process.committing {
             self.soon(self.plan.commit_us, Event::Apply(life));
         }
@@ -608,9 +607,9 @@ impl World {
         self.soon(most, Event::Durable(life));
     }
 
+    pub fn durable(&mut self) {
         self.disk.settle();
         self.safe = self.taken_at;
-    pub fn durable(&mut self) {
         if let Some((process, now)) = self.process() {
             process.broker.set_room(process.store.room());
             process.broker.durable(process.taken, now);

@@ -332,9 +332,7 @@ fn what_is_of_a_session_waits_for_the_disk_whatever_the_topics() {
     let peer = world.open(&durable("a"));
     held_until_durable(&mut world, peer, &["CONNACK Success"]);
     world.ask(peer, 1, &[("#", options(1))]);
-    assert!(world.take());
-    world.written();
-    assert_eq!(world.got(peer), ["SUBACK [GrantedQos1]"]);
+    held_until_durable(&mut world, peer, &["SUBACK [GrantedQos1]"]);
 }
 
 #[test]
@@ -386,7 +384,7 @@ fn pubrec_of_an_os_topic_leaves_when_written_and_pubcomp_when_durable() {
 }
 
 #[test]
-fn removals_after_an_acknowledgement_force_no_commit_and_follow_within_100_ms() {
+fn removals_after_an_acknowledgement_force_no_commit_and_follow_within_5_s() {
     let mut world = World::new();
     let subscriber = subscribed_durably(&mut world, 1);
     let peer = world.connect(&client("pub"));
@@ -396,8 +394,7 @@ fn removals_after_an_acknowledgement_force_no_commit_and_follow_within_100_ms() 
     world.writes();
     world.puback(subscriber, 1);
     assert!(!world.take(), "nobody waits for it");
-    assert_eq!(world.broker.next_timeout(), world.now.uptime + 100);
-    world.jump(99);
+    world.jump(4_999);
     assert!(!world.take());
     world.jump(1);
     assert!(world.take());
@@ -423,6 +420,112 @@ fn removals_join_the_next_batch() {
     assert_eq!(world.writes(), [removed, put].concat());
 }
 
+/// A message a second, at QoS 1 and 2: what says that it is done with joins the next one's batch.
+#[test]
+fn a_message_a_second_costs_one_commit_at_qos_1_and_three_at_qos_2() {
+    for (qos, commits) in [(1, 1), (2, 3)] {
+        let mut world = World::new();
+        let subscriber = subscribed_durably(&mut world, qos);
+        let peer = world.connect(&durable("pub"));
+        world.flush();
+        let before = world.broker.counters().commits;
+        for second in 0..20 {
+            world.publish(peer, message(qos, 1, "t", "m"));
+            world.settle();
+            if qos == 2 {
+                world.pubrel(peer, 1);
+                world.settle();
+            }
+            world.drain(subscriber);
+            world.got(peer);
+            world.wait(1_000);
+            let made = world.broker.counters().commits - before;
+            assert_eq!(made, (second + 1) * commits, "QoS {qos}, second {second}");
+        }
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn other_writes_that_nobody_waits_for_follow_within_100_ms_and_take_removals_along() {
+    let mut world = World::new();
+    let subscriber = subscribed_durably(&mut world, 1);
+    let peer = world.connect(&client("pub"));
+    world.publish(peer, message(1, 1, "t", "m"));
+    world.settle();
+    world.got(subscriber);
+    world.puback(subscriber, 1);
+    world.writes();
+    world.lose(subscriber); // Since when it waits for its client.
+    assert!(!world.take());
+    world.jump(100);
+    assert!(world.take());
+    assert_eq!(world.writes().len(), 3);
+}
+
+#[test]
+fn removals_are_committed_before_they_count_as_too_much_that_waits() {
+    let limits = Limits {
+        max_pending_write_bytes: 2_000,
+        ..Limits::default()
+    };
+    let mut world = World::with(limited(limits));
+    let subscriber = subscribed_durably(&mut world, 1);
+    let peer = world.connect(&publisher());
+    world.flush();
+    for id in 1..=8 {
+        world.publish(peer, message(1, id, "t", "m"));
+        world.settle();
+        world.got(subscriber);
+    }
+    world.writes();
+    for id in 1..=8 {
+        let audit = world.broker.audit().expect("the accounts agree");
+        assert!(audit.pending_bytes < 1_000);
+        world.puback(subscriber, id);
+        world.settle_disk();
+    }
+    assert!(world.writes().len() >= 10);
+}
+
+#[test]
+fn removals_are_committed_when_there_is_no_room() {
+    let mut world = World::new();
+    let subscriber = subscribed_durably(&mut world, 1);
+    let peer = world.connect(&client("pub"));
+    world.publish(peer, message(1, 1, "t", "m"));
+    world.settle();
+    world.got(subscriber);
+    world.puback(subscriber, 1);
+    world.broker.set_room(0);
+    assert!(!world.take());
+    world.publish(peer, message(1, 2, "t", "n"));
+    assert!(world.take(), "what it was refused for may be gone then");
+    world.durable();
+    assert_eq!(world.disk.messages.len(), 0);
+}
+
+/// What was acknowledged in the last seconds is sent once more after a crash, in order, and as a repetition.
+#[test]
+fn what_was_acknowledged_just_before_a_crash_comes_once_more_and_in_order() {
+    let mut world = World::new();
+    let subscriber = subscribed_durably(&mut world, 1);
+    let peer = world.connect(&publisher());
+    for id in 1..=4 {
+        world.publish(peer, message(1, id, "t", &id.to_string()));
+    }
+    world.settle();
+    assert_eq!(world.got(subscriber).len(), 4);
+    for id in 1..=3 {
+        world.puback(subscriber, id);
+    }
+    world.crash();
+    let subscriber = world.connect(&durable("sub"));
+    let again = [1, 2, 3, 4].map(|id| format!("PUBLISH q1 dup t={id}"));
+    assert_eq!(world.drain(subscriber), again);
+    world.assert_nothing_left();
+}
+
 #[test]
 fn a_slow_disk_is_not_asked_for_the_next_batch_over_and_over() {
     let mut world = World::new();
@@ -435,7 +538,7 @@ fn a_slow_disk_is_not_asked_for_the_next_batch_over_and_over() {
     world.publish(peer, message(1, 3, "t", "o"));
     assert!(world.take());
     world.puback(subscriber, 1);
-    world.jump(500);
+    world.jump(6_000);
     world.broker.tick(world.now);
     // The removals are overdue, but nothing can be done for them before the disk is free.
     assert!(world.broker.next_timeout() > world.now.uptime);
