@@ -98,7 +98,7 @@ impl Default for Limits {
             max_queued_bytes_total: 10_000_000_000,
             max_queued_memory_bytes: 256_000_000,
             max_hot_bytes: 32_000_000,
-            max_packet_size: 1_048_576,
+            max_packet_size: 2_000_000,
             max_outgoing_bytes: 1_048_576,
             max_outgoing_bytes_total: 256_000_000,
             max_incoming_bytes: 64_000_000,

@@ -172,7 +172,9 @@ fn explain(dir: &Path, clients: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::tls::{CertificateFiles, ClientCertificates, Tls, TlsSettings, TlsVersion};
+    use crate::net::tls::{
+        CertificateFiles, ClientCertificates, CrlExpired, Tls, TlsSettings, TlsVersion,
+    };
     use std::os::unix::fs::PermissionsExt;
 
     fn flags(dir: &Path) -> CertsFlags {
@@ -205,6 +207,7 @@ mod tests {
             clients: ClientCertificates::Required,
             cafile: Some(file("ca.pem")),
             crlfile: None,
+            crl_expired: CrlExpired::default(),
             minimum: TlsVersion::default(),
             ciphers: None,
             ciphers_tls13: None,

@@ -7,8 +7,9 @@ use clap::Args;
 
 use super::exit::{self, Failure};
 use super::run::{RunFlags, describe_durability, ignored_variables, load};
+use crate::clock;
 use crate::config::{Config, ConfigError, Listener, show_size};
-use crate::net::tls::{ClientCertificates, TlsVersion};
+use crate::net::tls::{ClientCertificates, Tls, TlsVersion};
 use crate::server::{self, load_authenticator, load_tls};
 
 /// The flags of `tidegate check`.
@@ -32,7 +33,8 @@ pub fn run(flags: CheckFlags) -> Result<String, Failure> {
     let config = load(&flags).map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
     // As the start would do: files that cannot be used are found now.
     let wrong = |error: server::Error| Failure::new(exit::WRONG, error.to_string());
-    load_tls(&config).map_err(|problems| wrong(server::Error::Tls(problems)))?;
+    let tls = load_tls(&config).map_err(|problems| wrong(server::Error::Tls(problems)))?;
+    let warnings = warnings(tls.iter().flatten(), clock::wall_seconds());
     load_authenticator(&config)
         .map_err(|problems| wrong(server::Error::Authentication(problems)))?;
     let wrong = |error: ConfigError| Failure::new(exit::WRONG, error.to_string());
@@ -41,7 +43,40 @@ pub fn run(flags: CheckFlags) -> Result<String, Failure> {
     let name = name.unwrap_or_else(|| "the configuration".to_owned());
     let ignored = ignored_variables();
     let ignored = ignored.map_or(String::new(), |names| format!("ignored    {names}\n"));
-    Ok(format!("{name} is good\n{}{ignored}", summary(&config)))
+    Ok(format!(
+        "{name} is good\n{}{ignored}{warnings}",
+        summary(&config)
+    ))
+}
+
+/// What keeps no broker from starting and should be mended all the same.
+fn warnings<'a>(all: impl Iterator<Item = &'a Tls>, now: i64) -> String {
+    let mut text = String::new();
+    for tls in all {
+        for (file, days) in tls.expiring(now) {
+            let file = file.display();
+            let _ = match days {
+                ..0 => writeln!(
+                    text,
+                    "warning    {file}: the certificate has expired {} days ago",
+                    -days
+                ),
+                _ => writeln!(
+                    text,
+                    "warning    {file}: the certificate expires in {days} days"
+                ),
+            };
+        }
+        let past = tls.next_update().filter(|(_, next)| *next < now);
+        if let Some((file, next)) = past {
+            let (file, days) = (file.display(), (now - next) / 86_400);
+            let _ = writeln!(
+                text,
+                "warning    {file}: the revocation list has expired {days} days ago"
+            );
+        }
+    }
+    text
 }
 
 fn summary(config: &Config) -> String {
@@ -124,7 +159,7 @@ mod tests {
             text.contains("every acknowledgement waits for fsync"),
             "{text}"
         );
-        assert!(text.contains("packets of 1MiB"), "{text}");
+        assert!(text.contains("packets of 2MB"), "{text}");
     }
 
     #[test]

@@ -6,9 +6,12 @@ use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroU32;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::process;
+use std::thread;
 
 use clap::Args;
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::{self, Failure};
 use super::tell;
@@ -195,22 +198,59 @@ fn ask() -> Result<String, String> {
     if !io::stdin().is_terminal() {
         return line();
     }
-    let password = ask_once("Password: ")?;
-    if ask_once("Reenter password: ")? != password {
+    let shown = tcgetattr(io::stdin()).map_err(|error| error.to_string())?;
+    restore_on_signal(shown.clone()).map_err(|error| error.to_string())?;
+    let password = ask_once("Password: ", &shown)?;
+    if ask_once("Reenter password: ", &shown)? != password {
         return Err("the passwords are not the same".to_owned());
     }
     Ok(password)
 }
 
-fn ask_once(prompt: &str) -> Result<String, String> {
+/// From now on a signal that ends the process (Ctrl-C) leaves the terminal as it was, and not without
+/// echo.
+///
+/// # Errors
+/// The operating system gives no thread, or no signals.
+fn restore_on_signal(shown: Termios) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (mut hangup, mut interrupt, mut quit, mut terminate) = {
+        let _context = runtime.enter();
+        (
+            signal(SignalKind::hangup())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::quit())?,
+            signal(SignalKind::terminate())?,
+        )
+    };
+    let wait = async move {
+        tokio::select! {
+            _ = hangup.recv() => SignalKind::hangup(),
+            _ = interrupt.recv() => SignalKind::interrupt(),
+            _ = quit.recv() => SignalKind::quit(),
+            _ = terminate.recv() => SignalKind::terminate(),
+        }
+    };
+    // The other thread waits for a line, which cannot be interrupted.
+    thread::Builder::new().spawn(move || {
+        let kind = runtime.block_on(wait);
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &shown);
+        tell::err("");
+        process::exit(128 + kind.as_raw_value());
+    })?;
+    Ok(())
+}
+
+fn ask_once(prompt: &str, shown: &Termios) -> Result<String, String> {
     let stdin = io::stdin();
-    let shown = tcgetattr(&stdin).map_err(|error| error.to_string())?;
     let mut hidden = shown.clone();
     hidden.local_modes.remove(LocalModes::ECHO);
     let _ = write!(io::stderr(), "{prompt}");
     tcsetattr(&stdin, OptionalActions::Flush, &hidden).map_err(|error| error.to_string())?;
     let line = line();
-    let restored = tcsetattr(&stdin, OptionalActions::Now, &shown);
+    let restored = tcsetattr(&stdin, OptionalActions::Now, shown);
     tell::err("");
     restored.map_err(|error| error.to_string())?;
     line

@@ -15,7 +15,7 @@ use crate::broker::{Access, IdentityKind};
 use crate::net::listener::{AddressRange, ListenerSettings, Protocol};
 use crate::net::socket::SocketFile;
 use crate::net::tls::cipher::{self, Ciphers};
-use crate::net::tls::{CertificateFiles, ClientCertificates, TlsSettings, TlsVersion};
+use crate::net::tls::{CertificateFiles, ClientCertificates, CrlExpired, TlsSettings, TlsVersion};
 use crate::wire::{ProtocolVersion, QoS, topic};
 
 pub(super) const BIND_EXPECTED: &str =
@@ -221,6 +221,14 @@ fn tls(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<TlsSettings> {
     });
     let cafile = path(s, "cafile");
     let crlfile = path(s, "crlfile");
+    let crl_expired = s.optional("crl_expired", "\"refuse\" or \"accept\"", |value| {
+        Some(match value.as_text()? {
+            "refuse" => CrlExpired::Refuse,
+            "accept" => CrlExpired::Accept,
+            _ => return None,
+        })
+    });
+    let crl_expired = crl_expired.ok().flatten();
     let expected = "\"none\", \"optional\" or \"required\" (false and true mean none and required)";
     let clients = s.optional("require_certificate", expected, |value| {
         Some(match (value.as_text(), value.as_bool()) {
@@ -245,7 +253,8 @@ fn tls(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<TlsSettings> {
         Protocol::Mqtt | Protocol::Ws => {
             let files = [&first.0, &first.1, &cafile, &crlfile];
             let any = files.iter().any(|file| file.is_some()) || !more.is_empty();
-            if any || clients.is_some() || minimum.is_some() || has_ciphers {
+            if any || crl_expired.is_some() || clients.is_some() || minimum.is_some() || has_ciphers
+            {
                 let what = "has no TLS, but there are keys for TLS; expected \"mqtts\" or \"wss\"";
                 s.reject("protocol", format!("{protocol:?} {what}").to_lowercase());
             }
@@ -274,6 +283,9 @@ fn tls(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<TlsSettings> {
             "a cafile, and require_certificate = \"required\" or \"optional\", need each other",
         );
     }
+    if crl_expired.is_some() && crlfile.is_none() {
+        s.reject("crl_expired", "has no use without a crlfile");
+    }
     if crlfile.is_some() && cafile.is_none() {
         s.reject("crlfile", "a crlfile needs a cafile");
     }
@@ -282,6 +294,7 @@ fn tls(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<TlsSettings> {
         clients,
         cafile,
         crlfile,
+        crl_expired: crl_expired.unwrap_or_default(),
         minimum: minimum.unwrap_or_default(),
         ciphers: tls12,
         ciphers_tls13,
@@ -471,7 +484,7 @@ mod tests {
     #[test]
     fn a_listener_has_settings_of_its_own() {
         let listener = one(&format!(
-            "{TLS}cafile = 'ca'\ncrlfile = 'crl'\nrequire_certificate = true\ntls_version = 'tlsv1.3'\n\
+            "{TLS}cafile = 'ca'\ncrlfile = 'crl'\ncrl_expired = 'accept'\nrequire_certificate = true\ntls_version = 'tlsv1.3'\n\
              certificates = [{{ certfile = 'c2', keyfile = 'k2' }}]\n\
              use_identity_as_username = true\nuse_identity_as_clientid = true\ncertificate_identity = 'uri'\n\
              protocol_versions = ['3.1.1', '5']\nmaximum_qos = 1\nmax_packet_size = '1KB'\nmax_connections = 7\n\
@@ -486,6 +499,7 @@ mod tests {
         assert_eq!(tls.clients, ClientCertificates::Required);
         assert_eq!(tls.minimum, TlsVersion::Tls13);
         assert_eq!(tls.alpn, "mqtt");
+        assert_eq!(tls.crl_expired, CrlExpired::Accept);
         assert_eq!(tls.ciphers_tls13.map(|suites| suites.len()), Some(2));
         let access = settings.access;
         assert!(!access.allow_anonymous && access.use_identity_as_username);

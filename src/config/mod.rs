@@ -5,6 +5,7 @@
 //! entry of a list (`TIDEGATE_LISTENERS__0__BIND`). A key that is not known is refused, wherever it stands.
 
 mod acl;
+mod advice;
 mod authentication;
 mod bridge;
 mod environment;
@@ -295,6 +296,41 @@ mod tests {
             one_problem(&format!("{listener}allow_anonimous = 1")),
             "f.toml:4:1: listeners[0].allow_anonimous: unknown key; did you mean listeners[0].allow_anonymous?"
         );
+    }
+
+    #[test]
+    fn a_key_of_another_broker_and_its_whole_file_get_an_answer_that_helps() {
+        for (text, needle) in [
+            (
+                "[log]\nfile = '/var/log/t.log'",
+                "2:1: log.file: unknown key; the log goes to standard error",
+            ),
+            (
+                "[log]\nlevel = 'info'\npath = 'x'",
+                "log.path: unknown key; the log goes to standard error",
+            ),
+            (
+                "log_dest = 'file x'",
+                "log_dest: unknown key; the log goes to standard error",
+            ),
+            ("[log]\njson = true", "lines of the log have one format"),
+            (
+                "port = 1883",
+                "port: unknown key; where to listen is a [[listeners]] table",
+            ),
+            ("persistence = true", "in data_dir"),
+            (
+                "listener 1883\nallow_anonymous true\n",
+                "f.toml:1:1: this is a configuration of Mosquitto",
+            ),
+            (
+                "# Mosquitto\n\npid_file /run/m.pid\nconnection c\naddress h:1\ntopic # out 1",
+                "f.toml:3:1: this is",
+            ),
+        ] {
+            let problem = one_problem(text);
+            assert!(problem.contains(needle), "{text}: {problem}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::advice;
 use super::environment::ENVIRONMENT_PREFIX;
 use super::value::{exact_duration, parse_duration, parse_size, show_size};
 
@@ -125,7 +126,9 @@ impl<'a> Report<'a> {
     pub fn finish(mut self) -> Vec<Problem> {
         for (at, table, key) in std::mem::take(&mut self.unknown) {
             let mut what = "unknown key".to_owned();
-            if let Some(nearest) = self.nearest(&table, &key) {
+            if let Some(advice) = advice::for_key(&table, &key) {
+                what += &format!("; {advice}");
+            } else if let Some(nearest) = self.nearest(&table, &key) {
                 let nearest = match at {
                     Origin::Variable(_) => variable_of(&nearest),
                     _ => nearest,
@@ -169,6 +172,12 @@ impl<'a> Report<'a> {
 /// Parses TOML; what is wrong with it is reported, and what can be read of it is read.
 pub(super) fn parse(report: &mut Report<'_>) -> Table {
     let (root, errors) = DeTable::parse_recoverable(report.text);
+    if !errors.is_empty()
+        && let Some(at) = advice::mosquitto_conf(report.text)
+    {
+        report.add(&Origin::File(at), "", advice::OF_MOSQUITTO);
+        return Table::new();
+    }
     for error in &errors {
         let at = Origin::File(error.span().map_or(0, |span| span.start));
         report.add(&at, "", format!("not TOML: {}", error.message()));

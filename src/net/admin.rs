@@ -32,6 +32,7 @@ use super::seldom::Seldom;
 use super::tls::TlsListeners;
 use super::visits::{Purpose, Visits};
 use crate::broker::bridge::Standing;
+use crate::clock;
 use crate::store::Store;
 
 /// Connections at once. Reached: others wait until they are accepted.
@@ -229,6 +230,7 @@ impl Sources {
             }
         }
         // Prometheus' way of a moment: seconds since 1970, so that what is left is a subtraction there.
+        let now = clock::wall_seconds();
         for (listener, tls) in self.tls.all() {
             for (file, not_after) in tls.expiries() {
                 let labels = [
@@ -236,6 +238,15 @@ impl Sources {
                     ("file", file.display().to_string()),
                 ];
                 gauge!("tidegate_certificate_not_after_seconds", &labels).set(not_after as f64);
+                gauge!("tidegate_certificate_expired", &labels).set(f64::from(not_after < now));
+            }
+            if let Some((file, next_update)) = tls.next_update() {
+                let labels = [
+                    ("listener", listener.clone()),
+                    ("file", file.display().to_string()),
+                ];
+                gauge!("tidegate_crl_next_update_seconds", &labels).set(next_update as f64);
+                gauge!("tidegate_crl_expired", &labels).set(f64::from(next_update < now));
             }
         }
         gauge!("tidegate_store_last_commit_seconds").set(usage.last_commit.as_secs_f64());

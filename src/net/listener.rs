@@ -446,6 +446,11 @@ impl Entrance {
         }
         let stream = TlsAcceptor::from(tls.config()).accept(socket).await?;
         if let Some(shown) = stream.get_ref().1.peer_certificates() {
+            if tls.refuses_certificates(clock::wall_seconds()) {
+                return Err(io::Error::other(
+                    "the revocation list has expired, and crl_expired = \"refuse\"",
+                ));
+            }
             peer.certificate = Some(Box::new(names_of(&shown[0])?));
         }
         self.open::<Box<TlsStream<Socket>>>(Box::new(stream)).await

@@ -1,5 +1,6 @@
 //! The listeners of a configuration: opened, replaced by those of another one, and kept fresh in their certificates.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +21,7 @@ use crate::net::connection::Door;
 use crate::net::core::Core;
 use crate::net::listener::{Census, Entrance, ListenerSettings, Protocol};
 use crate::net::socket::{ListenAddress, ListeningSocket, SocketFile, bind_tcp, bind_tcp_beside};
-use crate::net::tls::{Tls, TlsError, TlsListeners};
+use crate::net::tls::{CrlExpired, Tls, TlsError, TlsListeners};
 use crate::net::visits::Purpose;
 
 /// Connections that wait for what is no listener for MQTT.
@@ -495,12 +496,21 @@ pub(super) fn bind_plain(binds: &[Bind]) -> Result<Vec<TcpListener>, Error> {
 /// Reads files again when they have changed, and warns of certificates that expire soon, for ever.
 pub(super) async fn watch(listeners: Arc<TlsListeners>) {
     let mut since_warned = EXPIRY_INTERVAL;
+    let mut known = HashSet::new();
     loop {
-        if since_warned >= EXPIRY_INTERVAL {
-            since_warned = Duration::ZERO;
-            let all = listeners.all();
-            all.iter().for_each(|(_, tls)| warn_of_expiry(tls));
+        let (all, now) = (listeners.all(), clock::wall_seconds());
+        let expired = |tls: &Arc<Tls>| tls.expired(now);
+        let is_due = since_warned >= EXPIRY_INTERVAL;
+        for (_, tls) in &all {
+            // What has just expired is said at once.
+            if is_due || expired(tls).iter().any(|file| !known.contains(file)) {
+                warn_of_expiry(tls);
+            }
         }
+        if is_due {
+            since_warned = Duration::ZERO;
+        }
+        known = all.iter().flat_map(|(_, tls)| expired(tls)).collect();
         sleep(FILE_INTERVAL).await;
         since_warned += FILE_INTERVAL;
         for (_, tls) in listeners.all() {
@@ -530,9 +540,22 @@ fn reload(tls: &Tls) {
 fn warn_of_expiry(tls: &Tls) {
     for (file, days) in tls.expiring(clock::wall_seconds()) {
         if days < 0 {
-            tracing::error!(file = %file.display(), "the certificate has expired");
+            tracing::error!(file = %file.display(), days = -days, "the certificate has expired: it is served all the same, and clients that check it do not connect");
         } else {
             tracing::warn!(file = %file.display(), days, "the certificate expires soon");
+        }
+    }
+    let now = clock::wall_seconds();
+    let past = tls.next_update().filter(|(_, next)| *next < now);
+    if let Some((file, next)) = past {
+        let (file, days) = (file.display(), (now - next) / 86_400);
+        match tls.settings().crl_expired {
+            CrlExpired::Refuse => {
+                tracing::error!(%file, days, "the revocation list has expired: clients that show a certificate are refused (crl_expired)");
+            }
+            CrlExpired::Accept => {
+                tracing::warn!(%file, days, "the revocation list has expired: what has been revoked since is not known (crl_expired)");
+            }
         }
     }
 }

@@ -69,6 +69,11 @@ impl Authority {
 
     /// Makes `ca.crl`, which revokes the certificates with these serial numbers.
     pub fn revoke(&self, serials: &[u64]) {
+        self.revoke_until(serials, 2090);
+    }
+
+    /// The same; the next list is due at the beginning of that year.
+    pub fn revoke_until(&self, serials: &[u64], year: i32) {
         let revoked = serials.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2024, 1, 1),
@@ -77,7 +82,7 @@ impl Authority {
         });
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(2090, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(serials.len() as u64 + 1),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),

@@ -197,13 +197,11 @@ fn only_clients_with_a_good_certificate_get_in_and_it_tells_who_they_are() {
 fn a_bad_file_ends_the_start_and_the_check_with_its_name() {
     let authority = Authority::new();
     authority.issue("server", &["localhost"], 1, 2090);
-    authority.issue("old", &["localhost"], 1, 2020);
     authority.issue("other", &["localhost"], 1, 2090);
     std::fs::copy(authority.file("other.key"), authority.file("mixed.key")).expect("copied");
     std::fs::copy(authority.file("server.pem"), authority.file("mixed.pem")).expect("copied");
     for (name, needle) in [
         ("none", "none.pem: cannot be read"),
-        ("old", "old.pem: the certificate has expired"),
         ("mixed", "mixed.key: the key does not belong to"),
     ] {
         let file = authority.file("bad.toml");
@@ -298,6 +296,85 @@ fn rotation_under_load_drops_nothing_and_new_connections_see_the_new_certificate
         broker.log().contains("has no private key in PEM")
     });
     assert_eq!(serial_shown(&broker, &authority), newest);
+}
+
+#[test]
+fn an_expired_certificate_is_served_and_said_everywhere() {
+    let authority = Authority::new();
+    authority.issue("old", &["localhost"], 1, 2020);
+    let metrics = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        free.local_addr().expect("bound")
+    };
+    let broker = broker(&format!(
+        "[metrics]\nbind = \"{metrics}\"\n{}",
+        authority.listener("mqtts", "old", OPEN)
+    ));
+    // The plain listener is there, and so is the other for those who do not check.
+    Wire(dial(place(&broker, "mqtt")))
+        .connect("plain")
+        .expect("accepted");
+    let port = place(&broker, "mqtts").port().to_string();
+    let flags = ["pub", "--tls", "--insecure", "-h", "127.0.0.1", "-p", &port];
+    let output = run(&[&flags[..], &["-t", "a", "-m", "b", "-q", "1"]].concat());
+    assert!(output.status.success(), "{output:?}");
+    let config = Arc::new(authority.client(None, &[&TLS13]));
+    assert!(tls(place(&broker, "mqtts"), &config, "c").is_err());
+    wait_until("the log says so", || {
+        let log = broker.log();
+        let line = log
+            .lines()
+            .find(|line| line.contains("the certificate has expired"));
+        line.is_some_and(|line| line.contains("ERROR") && line.contains("old.pem"))
+    });
+    let mut stream = dial(metrics);
+    stream
+        .write_all(b"GET /metrics HTTP/1.0\r\n\r\n")
+        .expect("written");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("answered");
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("tidegate_certificate_expired{"));
+    assert!(line.is_some_and(|line| line.ends_with(" 1")), "{text}");
+    let file = broker.config_file();
+    let output = run(&["check", "--config", file.to_str().expect("text")]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        told.contains("old.pem: the certificate has expired"),
+        "{told}"
+    );
+}
+
+#[test]
+fn an_expired_revocation_list_refuses_certificates_unless_it_may_go_on() {
+    for (keys, accepts) in [
+        ("", false),
+        ("crl_expired = \"refuse\"", false),
+        ("crl_expired = \"accept\"", true),
+    ] {
+        let authority = Authority::new();
+        authority.revoke(&[7]);
+        let crl = format!("crlfile = {:?}\n{keys}\n{OPEN}", authority.file("ca.crl"));
+        let broker = strict(&authority, &crl);
+        authority.issue("revoked", &[], 7, 2090);
+        let address = place(&broker, "mqtts");
+        let config = Arc::new(authority.client(Some("device"), &[&TLS13]));
+        tls(address, &config, "before").expect("the list is good");
+        authority.revoke_until(&[7], 2025);
+        broker.signal("HUP");
+        wait_until("the log says so", || {
+            broker.log().contains("the revocation list has expired")
+        });
+        let config = Arc::new(authority.client(Some("device"), &[&TLS13]));
+        assert_eq!(tls(address, &config, "after").is_ok(), accepts, "{keys}");
+        let config = Arc::new(authority.client(Some("revoked"), &[&TLS13]));
+        assert!(tls(address, &config, "revoked").is_err(), "{keys}");
+        Wire(dial(place(&broker, "mqtt")))
+            .connect("plain")
+            .expect("accepted");
+    }
 }
 
 #[test]

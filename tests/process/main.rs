@@ -6,6 +6,7 @@ mod environment;
 mod figures;
 mod log;
 mod signals;
+mod terminal;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -329,7 +329,7 @@ fn a_length_that_never_ends_is_closed() {
 fn a_giant_connect_is_closed_when_its_length_is_known() {
     let broker = Broker::with("");
     let Some(broker) = broker else { return };
-    // 268,435,455 bytes are announced; the default limit is 1 MiB.
+    // 268,435,455 bytes are announced; the default limit is 2 MB.
     refused_or_closed(
         &broker,
         "giant",

@@ -4,6 +4,7 @@
 
 use crate::broker::{CertificateName, CertificateNames};
 
+const INTEGER: u8 = 0x02;
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const OID: u8 = 0x06;
@@ -59,6 +60,19 @@ impl Certificate {
             names,
         })
     }
+}
+
+/// When a revocation list in DER should have been replaced, in seconds since 1970; `None` if it does not
+/// say or is none.
+pub fn next_update(der: &[u8]) -> Option<i64> {
+    let mut list = Reader(Reader(der).expect(SEQUENCE)?);
+    let mut fields = Reader(list.expect(SEQUENCE)?);
+    fields.skip_if(INTEGER);
+    // Signature algorithm, issuer, and when this list was made.
+    for _ in 0..3 {
+        fields.next()?;
+    }
+    time(fields.next()?)
 }
 
 /// The last common name counts: it is the most specific one.
@@ -226,6 +240,30 @@ mod tests {
                 CertificateName::Email("d@example".into())
             ]
         );
+    }
+
+    #[test]
+    fn a_revocation_list_tells_when_the_next_one_is_due() {
+        use rcgen::{
+            CertificateRevocationListParams, Issuer, KeyIdMethod, KeyUsagePurpose, SerialNumber,
+        };
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.key_usages = vec![KeyUsagePurpose::CrlSign];
+        let issuer = Issuer::new(params, KeyPair::generate().expect("a key"));
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(1999, 12, 30),
+            next_update: date_time_ymd(1999, 12, 31),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&issuer).expect("signed");
+        assert_eq!(next_update(list.der()), Some(946_598_400));
+        for end in 0..list.der().len() {
+            assert_eq!(next_update(&list.der()[..end]), None, "{end}");
+        }
+        assert_eq!(next_update(&der()), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateRevocationListDer;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{
@@ -36,8 +37,10 @@ pub struct TlsSettings {
     pub clients: ClientCertificates,
     /// Certificates of the authorities that sign client certificates; there unless `clients` is `None`.
     pub cafile: Option<PathBuf>,
-    /// Revocation lists of these authorities. A list that is past its next update goes on counting.
+    /// Revocation lists of these authorities.
     pub crlfile: Option<PathBuf>,
+    /// What happens to clients that show a certificate when a list is past its next update.
+    pub crl_expired: CrlExpired,
     /// The oldest version spoken.
     pub minimum: TlsVersion,
     /// The cipher suites of TLS 1.2; `None` for all there are.
@@ -67,6 +70,16 @@ pub enum ClientCertificates {
     Optional,
     /// They must.
     Required,
+}
+
+/// What happens to clients that show a certificate when a revocation list is past its next update.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CrlExpired {
+    /// They are refused: nobody knows what has been revoked since.
+    #[default]
+    Refuse,
+    /// The list goes on counting as it is.
+    Accept,
 }
 
 /// A version of TLS.
@@ -122,6 +135,8 @@ struct Loaded {
     config: Arc<ServerConfig>,
     /// The last second each certificate is valid.
     expiries: Vec<(PathBuf, i64)>,
+    /// When the first of the revocation lists should have been replaced.
+    next_update: Option<i64>,
 }
 
 /// The TLS of all listeners at present.
@@ -163,7 +178,8 @@ impl Tls {
     /// Reads all files. `now` is in seconds since 1970.
     ///
     /// # Errors
-    /// The first file that is missing, cannot be read, does not hold what it should or does not fit the others, or whose certificate has expired.
+    /// The first file that is missing, cannot be read, does not hold what it should or does not fit the others. A certificate that has expired is
+    /// served: it keeps neither the broker nor clients that do not check it from working.
     pub fn load(settings: TlsSettings, now: i64) -> Result<Tls, TlsError> {
         let read = stamps(&settings);
         let loaded = load(&settings, now)?;
@@ -223,6 +239,29 @@ impl Tls {
         settled && changed
     }
 
+    /// The file of the revocation lists, and the second since 1970 by which the first of them should
+    /// have been replaced.
+    pub fn next_update(&self) -> Option<(PathBuf, i64)> {
+        let next = self.state().loaded.next_update?;
+        Some((self.settings.crlfile.clone()?, next))
+    }
+
+    /// Whether clients that show a certificate are refused at this second because a revocation list
+    /// is past its next update. A session that is resumed is not verified again.
+    pub fn refuses_certificates(&self, now: i64) -> bool {
+        let past = self.next_update().is_some_and(|(_, next)| next < now);
+        past && self.settings.crl_expired == CrlExpired::Refuse
+    }
+
+    /// The files that are out of date at this second: certificates and revocation lists.
+    pub fn expired(&self, now: i64) -> Vec<PathBuf> {
+        let files = self.expiries().into_iter().chain(self.next_update());
+        files
+            .filter(|(_, at)| *at < now)
+            .map(|(file, _)| file)
+            .collect()
+    }
+
     /// The certificates that expire within [`EXPIRY_WARNING`], and the days they have left.
     pub fn expiring(&self, now: i64) -> Vec<(PathBuf, i64)> {
         let state = self.state();
@@ -275,9 +314,17 @@ fn load(settings: &TlsSettings, now: i64) -> Result<Loaded, TlsError> {
         shown.push((certificate, Arc::new(key)));
     }
     let first = &settings.certificates[0].certfile;
+    let crls = match &settings.crlfile {
+        Some(file) => file::read_crls(file)?,
+        None => Vec::new(),
+    };
+    let next_update = crls
+        .iter()
+        .filter_map(|crl| certificate::next_update(crl))
+        .min();
     let verifier = match settings.clients {
         ClientCertificates::None => WebPkiClientVerifier::no_client_auth(),
-        asked => client_verifier(settings, asked, &provider)?,
+        asked => client_verifier(settings, asked, crls, &provider)?,
     };
     let mut provider = CryptoProvider::clone(&provider);
     provider.cipher_suites.retain(|it| settings.allows(it));
@@ -292,6 +339,7 @@ fn load(settings: &TlsSettings, now: i64) -> Result<Loaded, TlsError> {
     Ok(Loaded {
         config: Arc::new(config),
         expiries,
+        next_update,
     })
 }
 
@@ -304,13 +352,6 @@ fn load_pair(
     let chain = read_certificates(certfile)?;
     let certificate = Certificate::parse(&chain[0])
         .ok_or_else(|| TlsError::new(certfile, "its first certificate cannot be read"))?;
-    if certificate.not_after < now {
-        let days = (now - certificate.not_after) / 86_400;
-        return Err(TlsError::new(
-            certfile,
-            format!("the certificate has expired {days} days ago"),
-        ));
-    }
     if certificate.not_before > now {
         // Refusing it would keep a gateway from starting that does not know the time yet.
         tracing::warn!(file = %certfile.display(), "the certificate is not valid yet, or this machine's clock is wrong");
@@ -335,6 +376,7 @@ fn load_pair(
 fn client_verifier(
     settings: &TlsSettings,
     asked: ClientCertificates,
+    crls: Vec<CertificateRevocationListDer<'static>>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
     let none = Path::new("cafile");
@@ -344,11 +386,12 @@ fn client_verifier(
     if asked == ClientCertificates::Optional {
         builder = builder.allow_unauthenticated();
     }
-    if let Some(crlfile) = &settings.crlfile {
+    if !crls.is_empty() {
         // A list of the authority that signs devices says nothing of the authority above it.
-        builder = builder
-            .with_crls(file::read_crls(crlfile)?)
-            .only_check_end_entity_revocation();
+        builder = builder.with_crls(crls).only_check_end_entity_revocation();
+        if settings.crl_expired == CrlExpired::Refuse {
+            builder = builder.enforce_revocation_expiration();
+        }
     }
     let wrong = settings.crlfile.as_deref().unwrap_or(cafile);
     builder
@@ -465,6 +508,7 @@ mod tests {
                 clients: ClientCertificates::None,
                 cafile: None,
                 crlfile: None,
+                crl_expired: CrlExpired::default(),
                 minimum: TlsVersion::default(),
                 ciphers: None,
                 ciphers_tls13: None,
@@ -483,7 +527,6 @@ mod tests {
     fn each_bad_file_is_named_with_what_is_wrong() {
         let files = Files::new();
         files.make("other", 2090);
-        files.make("old", 2020);
         files.write("text", "hello");
         files.write("empty.pem", "");
         let cut = fs::read_to_string(files.path("server.pem")).expect("text");
@@ -517,11 +560,6 @@ mod tests {
                 "garbage.pem",
                 "server.key",
                 "garbage.pem: its first certificate cannot be read",
-            ),
-            (
-                "old.pem",
-                "old.key",
-                "old.pem: the certificate has expired 2571 days ago",
             ),
             ("server.pem", "none.key", "none.key: cannot be read"),
             (
@@ -588,7 +626,18 @@ mod tests {
         let end = tls.state().loaded.expiries[0].1;
         let file = files.path("server.pem");
         assert_eq!(tls.expiring(end - 9 * 86_400), [(file.clone(), 9)]);
-        assert_eq!(tls.expiring(end + 1), [(file, -1)]);
+        assert_eq!(tls.expiring(end + 1), [(file.clone(), -1)]);
+        assert_eq!(tls.expired(end), [] as [PathBuf; 0]);
+        assert_eq!(tls.expired(end + 1), [file]);
+    }
+
+    #[test]
+    fn a_certificate_that_has_expired_is_served_all_the_same() {
+        let files = Files::new();
+        files.make("server", 2020);
+        let tls = Tls::load(files.settings(), NOW).expect("it is served");
+        assert_eq!(tls.expired(NOW), [files.path("server.pem")]);
+        assert!(!tls.refuses_certificates(NOW), "there is no list");
     }
 
     #[test]
