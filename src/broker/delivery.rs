@@ -1,7 +1,7 @@
 //! What becomes of a message in a PUBLISH for one client.
 
 use super::connection::Alias;
-use super::marks::Mark;
+use super::marks::{self, Mark};
 use super::message::Parts;
 use crate::wire::packet::Publish;
 use crate::wire::{PacketId, PropertiesBuf, Property, QoS};
@@ -38,8 +38,10 @@ impl Delivery<'_> {
     ) -> Publish<'b> {
         let mut topic = self.topic;
         let mut properties = self.parts.properties;
+        let stripped = self.mark.is_none() && marks::leads(properties);
         if v5
-            && (self.parts.expires.is_some()
+            && (stripped
+                || self.parts.expires.is_some()
                 || !self.ids.is_empty()
                 || alias != Alias::None
                 || self.mark.is_some())
@@ -63,6 +65,7 @@ impl Delivery<'_> {
             }
             match self.mark {
                 Some(mark) => mark.put(properties, scratch),
+                None if stripped => marks::strip(properties, scratch),
                 None => scratch.extend(properties),
             }
             properties = scratch.as_properties();

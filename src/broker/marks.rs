@@ -1,4 +1,8 @@
 //! Marks: what brokers of this kind tell each other of a message over MQTT 5, in user properties, so that none is taken twice and none goes in circles.
+//!
+//! They are for bridges: believed from clients that say in their CONNECT that they are one, and shown to these only. From any other client they are taken
+//! off, because an application that copies the user properties of a request into its answer must not lose the answer. One that does so at a broker of
+//! another make is not seen here; so a hop stands for a broker and a payload, and means nothing on a message with another payload.
 
 use std::fmt::Write as _;
 use std::num::NonZeroU64;
@@ -16,8 +20,11 @@ pub(super) const BRIDGE: &str = "tidegate-bridge";
 pub(super) const PREFIX: &str = "tidegate-";
 /// The identity of a message, in 16 hexadecimal digits: it has the same on every way and however often it is sent.
 const ID: &str = "tidegate-id";
-/// The brokers a message has come through, the first one first, each in 16 hexadecimal digits.
+/// The brokers a message has come through, the first one first, each with the payload made into one number of 16 hexadecimal digits ([`hop`]).
 const PATH: &str = "tidegate-path";
+
+/// The message has been set aside by a bridge: it is not set aside again.
+const DEAD_LETTER: &str = "tidegate-dead-letter";
 
 /// Brokers a message may have come through. One that has come through more goes in a circle in which some do not know marks, or not their own.
 const MAX_HOPS: usize = 16;
@@ -30,27 +37,30 @@ pub(super) struct Marks {
     hops: usize,
     /// This broker is one of them.
     seen: bool,
-    /// There is something to be taken off.
-    stale: bool,
+    /// There are marks among its properties.
+    any: bool,
 }
 
 impl Marks {
-    /// Takes note of a user property. `own` is the identity of this broker.
-    pub fn read(&mut self, name: &str, value: &str, own: u64) {
+    /// Takes note of a user property of a message that comes from a bridge. `own` is this broker's hop.
+    pub fn read(&mut self, name: &str, value: &str, own: impl FnOnce() -> u64) {
+        self.any |= is_mark(name);
         match name {
-            ID => {
-                self.stale = true;
-                self.id = number(value).and_then(NonZeroU64::new).or(self.id);
-            }
-            PATH => match hops(value) {
-                Some(hops) => {
+            ID => self.id = number(value).and_then(NonZeroU64::new).or(self.id),
+            PATH => {
+                if let Some(hops) = hops(value) {
+                    let own = own();
                     self.seen |= hops.clone().any(|hop| hop == own);
                     self.hops += hops.count();
                 }
-                None => self.stale = true,
-            },
+            }
             _ => {}
         }
+    }
+
+    /// Takes note of a user property of a message that does not come from a bridge: marks mean nothing there.
+    pub fn ignore(&mut self, name: &str) {
+        self.any |= is_mark(name);
     }
 
     /// Whether the message has come over a bridge of a broker of this kind.
@@ -63,27 +73,66 @@ impl Marks {
         self.seen || self.hops > MAX_HOPS
     }
 
-    /// The properties that stay with the message: without its identity, which stands beside them, and without paths that are none. `copy` is used as
-    /// in [`Properties::forwardable`].
+    /// The properties that stay with the message: of the marks, those that a bridge has told (`believed`), and these first, so that [`strip`] finds them
+    /// there; never its identity, which stands beside them. `copy` is used as in [`Properties::forwardable`].
     pub fn take_off<'b>(
         &self,
         properties: Properties<'b>,
+        believed: bool,
         copy: &'b mut PropertiesBuf,
     ) -> Properties<'b> {
-        if !self.stale {
+        if !self.any {
             return properties;
         }
-        keep(properties, copy, |name, value| {
-            name != ID && (name != PATH || hops(value).is_some())
-        });
+        if believed {
+            for (name, value) in properties.user_properties() {
+                if name == DEAD_LETTER || (name == PATH && hops(value).is_some()) {
+                    copy.push(Property::UserProperty(name, value));
+                }
+            }
+        }
+        keep(properties, copy, |name, _| !is_mark(name));
         copy.as_properties()
     }
+}
+
+fn is_mark(name: &str) -> bool {
+    matches!(name, ID | PATH | DEAD_LETTER)
+}
+
+/// What stands in the path of a message with this payload for the broker with this identity.
+pub(super) fn hop(broker: u64, payload: &[u8]) -> u64 {
+    digest(broker, &[payload])
+}
+
+/// Whether a message is marked as one that a bridge has set aside.
+pub(super) fn is_dead_letter(properties: Properties<'_>) -> bool {
+    let mut user = properties.user_properties();
+    user.any(|(name, _)| name == DEAD_LETTER)
+}
+
+/// Begins the properties of a message that a bridge sets aside.
+pub(super) fn put_dead_letter(out: &mut PropertiesBuf) {
+    out.push(Property::UserProperty(DEAD_LETTER, "1"));
+}
+
+/// Whether the properties of a message the broker has taken in begin with marks, which only bridges are shown.
+pub(super) fn leads(properties: Properties<'_>) -> bool {
+    // A user property, the length of its name, and the name.
+    let rest = properties.as_bytes().get(3..);
+    rest.is_some_and(|rest| properties.as_bytes()[0] == 0x26 && rest.starts_with(PREFIX.as_bytes()))
+}
+
+/// Appends the properties of a message to `out`, without marks.
+pub(super) fn strip(properties: Properties<'_>, out: &mut PropertiesBuf) {
+    keep(properties, out, |name, _| !is_mark(name));
 }
 
 /// What is added to a message for a client that is a bridge.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
-    broker: u64,
+    /// This broker's hop.
+    hop: u64,
     /// Its identity, which a message of QoS 0 has not.
     id: Option<NonZeroU64>,
 }
@@ -97,7 +146,7 @@ impl Mark {
                 hops.for_each(|hop| put_number(&mut path, hop));
             }
         }
-        put_number(&mut path, self.broker);
+        put_number(&mut path, self.hop);
         keep(properties, out, |name, _| name != ID && name != PATH);
         if let Some(id) = self.id {
             let mut text = String::new();
@@ -113,7 +162,7 @@ pub(super) fn without<'b>(
     properties: Properties<'_>,
     copy: &'b mut PropertiesBuf,
 ) -> Properties<'b> {
-    keep(properties, copy, |name, _| name != ID && name != PATH);
+    strip(properties, copy);
     copy.as_properties()
 }
 
@@ -137,7 +186,8 @@ impl Broker {
             ];
             parts.id.or_else(|| NonZeroU64::new(digest(broker, &named)))
         });
-        Some(Mark { broker, id })
+        let hop = hop(broker, parts.payload);
+        Some(Mark { hop, id })
     }
 }
 
@@ -202,7 +252,7 @@ mod tests {
     fn read(user: &[(&str, &str)]) -> Marks {
         let mut marks = Marks::default();
         for (name, value) in user {
-            marks.read(name, value, 0xA);
+            marks.read(name, value, || 0xA);
         }
         marks
     }
@@ -223,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_mark_of_the_message_itself_is_taken_off() {
+    fn marks_are_taken_off_and_those_believed_are_put_first() {
         let user = [
             ("k", "v"),
             (ID, "0000000000000007"),
@@ -233,8 +283,16 @@ mod tests {
         let marks = read(&user);
         assert_eq!(marks.id, NonZeroU64::new(7));
         let (all, mut copy) = (block(&user), PropertiesBuf::new());
-        let left = marks.take_off(all.as_properties(), &mut copy);
-        assert_eq!(left, block(&[user[0], user[2]]).as_properties());
+        let left = marks.take_off(all.as_properties(), true, &mut copy);
+        let mut expected = PropertiesBuf::new();
+        expected.push(Property::UserProperty(PATH, user[2].1));
+        expected.extend(block(&[user[0]]).as_properties());
+        assert_eq!(left, expected.as_properties());
+        assert!(leads(left));
+        let mut copy = PropertiesBuf::new();
+        let left = marks.take_off(all.as_properties(), false, &mut copy);
+        assert_eq!(left, block(&[user[0]]).as_properties());
+        assert!(!leads(left) && !leads(Properties::EMPTY));
         assert_eq!(read(&[(ID, "0000000000000000")]).id, None);
         assert_eq!(read(&[(ID, "7")]).id, None);
     }
@@ -242,7 +300,7 @@ mod tests {
     #[test]
     fn a_mark_replaces_the_marks_of_before_and_lengthens_the_path() {
         let mark = Mark {
-            broker: 0xC,
+            hop: 0xC,
             id: NonZeroU64::new(7),
         };
         let before = block(&[

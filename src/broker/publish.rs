@@ -33,7 +33,9 @@ impl Broker {
         let properties = publish.properties.as_bytes().len();
         self.count_received(id, publish.topic.len() + properties + publish.payload.len());
         let mut instructions = Instructions::default();
-        let is_bridge = self.connections[id.0 as usize].arrival.bridge;
+        let connection = &self.connections[id.0 as usize];
+        let is_bridge = connection.arrival.bridge;
+        let believed = is_bridge || connection.marked;
         for property in publish.properties.iter() {
             if !is_bridge {
                 property.check_text()?;
@@ -48,8 +50,11 @@ impl Broker {
                     )); // [MQTT-3.3.4-6]
                 }
                 Property::UserProperty(name, value) if name.starts_with(marks::PREFIX) => {
-                    let own = self.settings.identity;
-                    instructions.marks.read(name, value, own);
+                    let own = || marks::hop(self.settings.identity, publish.payload);
+                    match believed {
+                        true => instructions.marks.read(name, value, own),
+                        false => instructions.marks.ignore(name),
+                    }
                 }
                 _ => {}
             }
@@ -82,7 +87,7 @@ impl Broker {
         let properties = publish.properties.forwardable(&mut forwarded);
         let parts = Parts {
             topic,
-            properties: marks.take_off(properties, &mut unmarked),
+            properties: marks.take_off(properties, believed, &mut unmarked),
             payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,

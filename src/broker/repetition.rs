@@ -19,6 +19,8 @@ use crate::wire::{QoS, ReasonCode};
 
 /// What a client counts beside its messages in `max_message_ids_total`.
 const WINDOW: usize = 16;
+/// How often the log is told of messages that go in circles, in milliseconds.
+const CIRCLES_MS: u64 = 60_000;
 
 /// The messages that were accepted last of each client that tells their identities.
 #[derive(Debug)]
@@ -29,6 +31,16 @@ pub(super) struct MessageIds {
     /// The publishers, the one that is idle longest first.
     by_use: BTreeMap<u64, u64>,
     uses: u64,
+    circles: Circles,
+}
+
+/// Messages that go in circles, as far as the log goes.
+#[derive(Debug, Default)]
+struct Circles {
+    /// When the log was told last, in milliseconds of uptime.
+    said: Option<u64>,
+    /// How many there were since.
+    unsaid: u64,
 }
 
 /// The messages of one publisher, the oldest first.
@@ -46,6 +58,7 @@ impl MessageIds {
             windows: HashMap::with_hasher(FixedState::with_seed(seed)),
             by_use: BTreeMap::new(),
             uses: 0,
+            circles: Circles::default(),
         }
     }
 
@@ -127,12 +140,7 @@ impl Broker {
         marks: &Marks,
     ) -> Published {
         if marks.is_circling() {
-            self.counters.bridge_loops_dropped += 1;
-            tracing::debug!(
-                client = &*self.sessions[from.0 as usize].client_id,
-                topic = parts.topic,
-                "a message that goes in a circle is dropped"
-            );
+            self.drop_circling(parts.topic, from);
             return Published::nothing(ReasonCode::Success);
         }
         // At QoS 0 nothing is sent again.
@@ -167,6 +175,32 @@ impl Broker {
             self.remember_message(MessageId { publisher, id }, published.seq);
         }
         published
+    }
+
+    /// Counts a message that goes in a circle, and says so once a minute.
+    fn drop_circling(&mut self, topic: &str, from: SessionIndex) {
+        self.counters.bridge_loops_dropped += 1;
+        let session = &mut self.sessions[from.0 as usize];
+        if let Some(backlog) = &mut session.backlog {
+            backlog.loops += 1;
+        }
+        let circles = &mut self.message_ids.circles;
+        circles.unsaid += 1;
+        if circles
+            .said
+            .is_some_and(|said| self.now.uptime < said + CIRCLES_MS)
+        {
+            return;
+        }
+        circles.said = Some(self.now.uptime);
+        let count = std::mem::take(&mut circles.unsaid);
+        tracing::warn!(
+            client = &*session.client_id,
+            topic,
+            count,
+            "a message that has come through this broker before is acknowledged and dropped: bridges lead in a circle, or another broker has this one's \
+             identity; said once a minute, with how many there were"
+        );
     }
 
     /// Remembers that a message was accepted: it has a row if it has a `Seq` here.

@@ -1,6 +1,7 @@
 //! Wills: published on every end of a connection but a clean one (MQTT 5 sections 3.1.2.5 and 3.1.3.2).
 
 use super::acl::Rights;
+use super::marks;
 use super::message::{Message, Parts};
 use super::record::{WillRecord, Write};
 use super::route::SYS_PREFIX;
@@ -49,10 +50,11 @@ impl Broker {
                 what: "the will's payload is not UTF-8",
             });
         }
-        let mut properties = PropertiesBuf::new();
+        let (mut properties, mut unmarked) = (PropertiesBuf::new(), PropertiesBuf::new());
+        let forwarded = will.properties.forwardable(&mut properties);
         let message = Message::new(&Parts {
             topic,
-            properties: will.properties.forwardable(&mut properties),
+            properties: marks::without(forwarded, &mut unmarked),
             payload: will.payload,
             qos: will.qos,
             retain: will.retain,

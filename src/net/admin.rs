@@ -218,6 +218,9 @@ impl Sources {
             counter!("tidegate_bridge_refused_messages", &label()).absolute(bridge.refused);
             counter!("tidegate_bridge_superseded_messages", &label()).absolute(bridge.superseded);
             counter!("tidegate_bridge_expired_messages", &label()).absolute(bridge.expired);
+            counter!("tidegate_bridge_loops_dropped_messages", &label())
+                .absolute(bridge.loops_dropped);
+            counter!("tidegate_bridge_set_aside_messages", &label()).absolute(bridge.set_aside);
             for (address, standing) in &bridge.addresses {
                 let labels = [
                     ("bridge", bridge.name.to_string()),

@@ -114,3 +114,31 @@ fn the_bridge_bit_keeps_retain_flags_and_sends_nothing_back() {
     here.expect_nothing();
     there.expect_nothing();
 }
+
+/// Over MQTT 3.1.1 Mosquitto cannot say how large a packet it takes, and closes the connection of who sends a larger one.
+#[test]
+fn a_message_on_which_mosquitto_closes_the_connection_is_set_aside() {
+    let config = "allow_anonymous true\nmax_packet_size 1000\n";
+    let Some(mosquitto) = Broker::mosquitto(config) else {
+        return;
+    };
+    let more = "protocol_version = \"3.1.1\"\ndead_letter_topic = \"dead\"";
+    let edge = edge(mosquitto.addr(), more);
+    wait_for_state(edge.addr(), "connected");
+    expect_at(mosquitto.addr(), Version::V5, "consumer", "site/up/#");
+    let mut operator = Connect::new(Version::V5, "operator").open(edge.addr());
+    operator.subscribe("dead", 1);
+    publish(edge.addr(), "up/a", 1, 0..10);
+    let large = Message::new("up/large", "x".repeat(2000), 1);
+    let mut device = Connect::new(Version::V5, "large").open(edge.addr());
+    device.publish(&large);
+    publish(edge.addr(), "up/a", 1, 10..20);
+    let addr = mosquitto.addr();
+    let up = collect(addr, Version::V5, "consumer", "site/up/a", 20, LONG);
+    assert_at_least_once(&up, 20, "around the large one");
+    let dead = operator.take();
+    assert_eq!(dead.topic, "dead");
+    let why = dead.properties.users();
+    assert!(why.contains(&("bridge-topic", "up/large")), "{why:?}");
+    operator.expect_nothing();
+}

@@ -72,6 +72,10 @@ pub(in crate::broker) struct Backlog {
     pub superseded: u64,
     /// Messages that have expired.
     pub expired: u64,
+    /// Messages of the upstream that go in a circle.
+    pub loops: u64,
+    /// Messages set aside.
+    pub set_aside: u64,
 }
 
 /// The newest waiting message of each topic of which only that is kept.
@@ -139,6 +143,8 @@ impl Broker {
                 refused: 0,
                 superseded: 0,
                 expired: 0,
+                loops: 0,
+                set_aside: 0,
             })
         });
         backlog.policy = bridge.queue.clone();

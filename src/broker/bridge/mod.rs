@@ -14,6 +14,7 @@ mod retained;
 mod rules;
 mod standing;
 mod state;
+mod suspect;
 mod upstream;
 
 pub use super::quota::Rates;
@@ -26,10 +27,11 @@ pub use rules::{Direction, Rule, SendRetained};
 pub use standing::Standing;
 pub use state::BridgeFigures;
 pub(super) use state::{Moments, State as BridgeState};
+pub use suspect::End;
 pub use upstream::{Login, Speech, Upstream, told};
 
-use super::marks::BRIDGE;
-use super::message::Parts;
+use super::marks::{self, BRIDGE};
+use super::message::{Message, Parts};
 use super::record::{BridgeRecord, QueueKey, Write};
 use super::route::SYS_PREFIX;
 use super::{Arrival, Broker, ConnectionId, SessionIndex, ack};
@@ -98,6 +100,9 @@ impl Broker {
         self.now = now;
         let state = self.bridges.entry(bridge.name.clone()).or_default();
         state.disconnect();
+        state
+            .dead_letter_topic
+            .clone_from(&bridge.dead_letter_topic);
         let state = state.clone();
         self.publish_bridge_state(&bridge.name, &state);
         let client_id = bridge.local_clientid();
@@ -209,7 +214,7 @@ impl Broker {
     }
 
     /// Takes a message that is on its way to a bridge out of its queue, because the upstream will never take it: it goes to the dead-letter topic, with
-    /// where it came from and the reason as user properties. False if that cannot be stored now: then it stays where it is.
+    /// where it came from and the reason as user properties, unless it is a dead letter already: then it is dropped. False if that cannot be stored now: then it stays where it is.
     fn set_aside(
         &mut self,
         id: ConnectionId,
@@ -233,8 +238,10 @@ impl Broker {
                 "the upstream will not take a message: it is set aside"
             );
         }
-        if let (Some(topic), Some(body)) = (&bridge.dead_letter_topic, &body) {
+        let again = body.as_ref().is_some_and(|it| self.is_dead_letter(it));
+        if let (Some(topic), Some(body), false) = (&bridge.dead_letter_topic, &body, again) {
             let mut properties = PropertiesBuf::new();
+            marks::put_dead_letter(&mut properties);
             properties.extend(body.properties());
             properties.push(Property::UserProperty("bridge-topic", body.topic()));
             properties.push(Property::UserProperty("bridge-reason", reason));
@@ -252,12 +259,24 @@ impl Broker {
             }
         }
         self.counters.bridge_messages_set_aside += 1;
+        if let Some(backlog) = &mut self.sessions[session.0 as usize].backlog {
+            backlog.set_aside += 1;
+        }
         let packet = match qos {
             QoS::ExactlyOnce => Packet::PubRec(ack(packet_id, ReasonCode::UnspecifiedError)),
             _ => Packet::PubAck(ack(packet_id, ReasonCode::Success)),
         };
         self.receive(id, packet, now);
         true
+    }
+
+    /// Whether a message has been set aside before, by this broker or one it is bridged with: it is not set aside again, or two bridges that take everything
+    /// out would hand it to each other for ever, larger each time. It is known by its mark, which no client but a bridge can give, and, where it has been
+    /// through MQTT 3.1.1, by its topic.
+    fn is_dead_letter(&self, message: &Message) -> bool {
+        let mut topics = self.bridges.values().map(|it| &it.dead_letter_topic);
+        marks::is_dead_letter(message.properties())
+            || topics.any(|topic| topic.as_deref() == Some(message.topic()))
     }
 
     /// A message of the upstream that this broker does not take is answered and counted, and the bridge goes on: closing the connection would make it

@@ -1,6 +1,7 @@
 //! One connection of a bridge: packets of the broker handed to the upstream, and packets of the upstream handed to the broker.
 
 mod send;
+mod trial;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::wire::packet::{Ack, Publish, SubAck};
 use crate::wire::{
     Fault, Packet, PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
 };
+use trial::Trial;
 
 /// A bridge while it is connected. The driver hands it every packet of the upstream ([`Relay::receive`]), writes what [`Relay::take_output`] gives, calls
 /// [`Relay::tick`] in time, and at the end [`Relay::close`].
@@ -32,7 +34,7 @@ pub struct Relay {
     /// packet identifier be used for two things.
     subscribes: HashMap<PacketId, Vec<String>>,
     /// The subscriptions the upstream has refused, each with its filter and the reason.
-    refused: Vec<String>,
+    refused: Vec<(String, String)>,
     /// The upstream need not be subscribed to: it has been, by this process and for the session it still has.
     subscribed: bool,
     /// QoS 1 and 2 messages sent to the upstream that it has not acknowledged completely.
@@ -52,6 +54,9 @@ pub struct Relay {
     pings: u32,
     /// What is under way is finished, and nothing more begun.
     finishing: bool,
+    /// Messages that may be under way at once.
+    window: u16,
+    trial: Trial,
     /// How topics may be named to the upstream, on this connection.
     aliases: OutboundAliases,
     /// What is added to the properties of each message; empty below MQTT 5.
@@ -90,7 +95,7 @@ impl Relay {
                 "user_properties are not sent: the upstream does not speak MQTT 5"
             );
         }
-        Some(Relay {
+        let mut relay = Relay {
             subscribed: subscribed && upstream.session_present,
             bridge,
             upstream,
@@ -109,11 +114,15 @@ impl Relay {
             ping_sent: None,
             pings: 0,
             finishing: false,
+            window,
+            trial: Trial::default(),
             aliases: OutboundAliases::new(most, broker.seed),
             stamp,
             name: String::new(),
             scratch: PropertiesBuf::new(),
-        })
+        };
+        relay.begin_trials(broker);
+        Some(relay)
     }
 
     /// The connection that stands for the bridge at the broker.
@@ -128,7 +137,7 @@ impl Relay {
 
     /// Whether the upstream has answered all SUBSCRIBEs, or none was needed.
     pub fn is_subscribed(&self) -> bool {
-        self.subscribed && self.subscribes.is_empty()
+        self.subscribed && self.subscribes.is_empty() && !self.is_trying_filters()
     }
 
     /// Whether the upstream has taken all subscriptions, so that they need not be asked for again while it keeps the session.
@@ -262,6 +271,7 @@ impl Relay {
     ) -> Result<(), Leave> {
         let packet_id = puback.packet_id;
         self.progress = now.uptime;
+        self.answered(packet_id, broker);
         if puback.reason.is_error() {
             self.receive_refusal(puback, broker, now)?;
         } else if self.lowered.contains(&packet_id) {
@@ -293,6 +303,7 @@ impl Relay {
     ) -> Result<(), Leave> {
         let packet_id = pubrec.packet_id;
         self.progress = now.uptime;
+        self.answered(packet_id, broker);
         if pubrec.reason.is_error() {
             self.receive_refusal(pubrec, broker, now)?;
             self.awaiting.remove(&packet_id);
@@ -341,6 +352,8 @@ impl Relay {
         let asked = asked.ok_or(Fault::protocol("SUBACK that fits no SUBSCRIBE"))?;
         self.progress = now.uptime;
         for (filter, reason) in asked.iter().zip(suback.codes.iter()) {
+            self.answered_filter(filter, broker);
+            self.refused.retain(|(refused, _)| refused != filter);
             if reason.is_error() {
                 self.miss(filter, &told(*reason, &suback.properties));
             }
@@ -352,13 +365,16 @@ impl Relay {
     fn miss(&mut self, filter: &str, why: &str) {
         let bridge = &*self.bridge.name;
         tracing::error!(bridge, filter, why, "the upstream refuses a subscription");
-        self.refused.push(format!("{filter:?} ({why})"));
+        self.refused.push((filter.to_owned(), why.to_owned()));
     }
 
     fn tell_what_is_missed(&self, broker: &mut Broker) {
         if !self.refused.is_empty() {
-            let all = self.refused.join(", ");
-            let error = format!("the upstream refuses to subscribe {all}");
+            let all = self.refused.iter();
+            let all: Vec<String> = all
+                .map(|(filter, why)| format!("{filter:?} ({why})"))
+                .collect();
+            let error = format!("the upstream refuses to subscribe {}", all.join(", "));
             broker.set_bridge_error(&self.bridge.name, &error);
         }
     }
@@ -402,7 +418,7 @@ impl Relay {
             None if keep_alive > 0 => next = next.min(self.quiet_since() + keep_alive),
             None => {}
         }
-        next
+        next.min(self.next_trial())
     }
 
     /// Does what is due: appends a PINGREQ to `out`.

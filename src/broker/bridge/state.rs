@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::standing::{Standing, address_topic};
+use super::suspect::Suspicion;
 use super::{Backlog, Bridge, CLIENT_PREFIX};
 use crate::broker::record::Seq;
 use crate::broker::{Broker, SessionIndex};
@@ -12,7 +13,7 @@ use crate::clock::Now;
 const MOMENTS: usize = 1024;
 
 /// What is published of each bridge's figures, in this order.
-const FIGURES: [&str; 8] = [
+const FIGURES: [&str; 10] = [
     "queued",
     "queued_bytes",
     "oldest_seconds",
@@ -21,6 +22,8 @@ const FIGURES: [&str; 8] = [
     "refused",
     "superseded",
     "expired",
+    "loops_dropped",
+    "set_aside",
 ];
 
 /// A bridge's state.
@@ -30,6 +33,9 @@ pub(in crate::broker) struct State {
     last_error: String,
     connects: u64,
     pub(super) addresses: Vec<(String, Standing)>,
+    /// Where what it sets aside goes.
+    pub(super) dead_letter_topic: Option<Box<str>>,
+    pub(super) suspicion: Suspicion,
 }
 
 impl State {
@@ -92,6 +98,10 @@ pub struct BridgeFigures {
     pub superseded: u64,
     /// Messages that have expired while they waited.
     pub expired: u64,
+    /// Messages of the upstream that went in a circle.
+    pub loops_dropped: u64,
+    /// Messages the upstream will never take, that were set aside.
+    pub set_aside: u64,
 }
 
 impl Broker {
@@ -174,6 +184,8 @@ impl Broker {
                 refused: counted(|it| it.refused),
                 superseded: counted(|it| it.superseded),
                 expired: counted(|it| it.expired),
+                loops_dropped: counted(|it| it.loops),
+                set_aside: counted(|it| it.set_aside),
             }
         });
         figures.collect()
@@ -194,6 +206,8 @@ impl Broker {
                 figures.refused,
                 figures.superseded,
                 figures.expired,
+                figures.loops_dropped,
+                figures.set_aside,
             ];
             for (key, value) in FIGURES.into_iter().zip(values) {
                 let topic = format!("$SYS/bridge/{}/{key}", figures.name);

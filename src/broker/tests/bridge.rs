@@ -52,7 +52,7 @@ pub(super) struct Bridged {
     pub world: World,
     pub bridge: Arc<Bridge>,
     pub relay: Option<Relay>,
-    version: ProtocolVersion,
+    pub version: ProtocolVersion,
 }
 
 impl Bridged {
@@ -360,6 +360,7 @@ fn what_the_upstream_never_takes_is_set_aside() {
         let properties = message.properties();
         let told = properties
             .user_properties()
+            .filter(|(name, _)| *name != "tidegate-dead-letter")
             .map(|(name, value)| format!("{name}: {value}"));
         told.collect::<Vec<_>>()
     };

@@ -1,6 +1,7 @@
 //! Messages that come over bridges: their marks, and what is known when they come again.
 
 use super::*;
+use crate::broker::marks::hop;
 
 /// This broker, and others that it hears of.
 const OWN: u64 = 0xA;
@@ -10,6 +11,16 @@ const ID: &str = "00000000000000ff";
 /// A client that is a bridge.
 fn bridge_client(id: &'static str) -> Client {
     durable(id).with(Property::UserProperty("tidegate-bridge", "1"))
+}
+
+/// The same, with a session that ends with its connection.
+fn said_bridge(id: &'static str) -> Client {
+    client(id).with(Property::UserProperty("tidegate-bridge", "1"))
+}
+
+/// What stands for this broker in the path of a message with this payload.
+fn own_hop(payload: &str) -> String {
+    hex(hop(OWN, payload.as_bytes()))
 }
 
 fn id_property(id: &str) -> Property<'_> {
@@ -49,7 +60,7 @@ impl World {
     }
 
     /// The user properties of each PUBLISH that a client gets now.
-    fn marks(&mut self, peer: Peer) -> Vec<Vec<(String, String)>> {
+    pub(super) fn marks(&mut self, peer: Peer) -> Vec<Vec<(String, String)>> {
         let mut out = Vec::new();
         loop {
             self.settle();
@@ -96,13 +107,13 @@ fn a_bridge_is_told_the_identity_and_the_path_of_each_message_and_nobody_else_is
     world.subscribe(other, "#", 2);
     let device = world.connect(&publisher());
     world.publish(device, message(0, 0, "t", "zero"));
-    assert_eq!(world.mark(bridge), (None, "000000000000000a".to_owned()));
+    assert_eq!(world.mark(bridge), (None, own_hop("zero")));
     let mut ids = Vec::new();
     for qos in [1, 1, 2] {
         // The same topic and payload, and yet another message.
         world.publish(device, message(qos, 7, "t", "same"));
         let (id, path) = world.mark(bridge);
-        assert_eq!(path, "000000000000000a");
+        assert_eq!(path, own_hop("same"));
         let id = id.expect("an identity");
         assert!(id.len() == 16 && !ids.contains(&id), "{id} {ids:?}");
         ids.push(id);
@@ -132,16 +143,15 @@ fn a_message_that_has_come_over_a_bridge_goes_on_under_its_identity() {
     world.subscribe(bridge, "#", 2);
     let other = world.connect(&client("other"));
     world.subscribe(other, "#", 2);
-    let up = world.connect(&client("up"));
+    let up = world.connect(&said_bridge("up"));
     let user = Property::UserProperty("k", "v");
     let marks = [id_property(ID), user, path_property(PATH_OF_B)];
     world.publish_with(up, message(1, 1, "t", "x"), &marks);
-    let path = "000000000000000b 000000000000000a".to_owned();
+    let path = format!("{PATH_OF_B} {}", own_hop("x"));
     assert_eq!(world.mark(bridge), (Some(ID.to_owned()), path.clone()));
     let seen = world.marks(other).remove(0);
     let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
-    let expected = [pair("k", "v"), pair("tidegate-path", PATH_OF_B)];
-    assert_eq!(seen, expected, "the identity stands beside");
+    assert_eq!(seen, [pair("k", "v")], "marks are for bridges");
     world.crash();
     let bridge = world.connect(&bridge_client("bridge"));
     assert_eq!(world.mark(bridge), (Some(ID.to_owned()), path));
@@ -162,7 +172,7 @@ fn a_mark_that_would_make_a_message_too_large_is_left_out() {
 
 /// Publishes with this identity, on a connection and a session of its own.
 fn publish_marked(world: &mut World, client: &'static str, publish: Publish<'_>, id: &str) -> Peer {
-    let peer = world.connect(&super::client(client).clean());
+    let peer = world.connect(&said_bridge(client).clean());
     world.publish_with(peer, publish, &[id_property(id)]);
     peer
 }
@@ -203,7 +213,7 @@ fn the_acknowledgement_of_a_repetition_waits_for_the_first_one_to_be_durable() {
     let first = publish_marked(&mut world, "up", message(1, 1, "t", "one"), ID);
     assert!(world.take());
     // The next batch is open; the repetition must not wait for that one, but it must wait.
-    let again = world.connect_now(&client("up").clean());
+    let again = world.connect_now(&said_bridge("up").clean());
     world.publish_with(again, message(1, 2, "t", "one"), &[id_property(ID)]);
     assert_eq!(world.got(again), [""; 0]);
     world.written();
@@ -257,7 +267,7 @@ fn a_message_that_comes_on_two_ways_is_published_once() {
         ("around", "000000000000000b 000000000000000c"),
     ];
     for (client, path) in ways {
-        let peer = world.connect(&super::client(client));
+        let peer = world.connect(&said_bridge(client));
         let marks = [id_property(ID), path_property(path)];
         world.publish_with(peer, message(2, 1, "t", "one"), &marks);
         world.publish_with(peer, message(2, 2, "t", "other"), &marks);
@@ -364,11 +374,12 @@ fn the_client_that_is_idle_longest_is_forgotten_when_there_are_too_many() {
 #[test]
 fn what_goes_in_a_circle_is_acknowledged_and_not_published() {
     let mut world = listening();
-    let peer = world.connect(&client("up"));
-    let circle = [path_property("000000000000000b,000000000000000A")];
-    world.publish_with(peer, message(0, 0, "t", "zero"), &circle);
-    world.publish_with(peer, message(1, 1, "t", "one"), &circle);
-    world.publish_with(peer, message(2, 2, "t", "two"), &circle);
+    let peer = world.connect(&said_bridge("up"));
+    for (qos, payload) in [(0, "zero"), (1, "one"), (2, "two")] {
+        let path = format!("{PATH_OF_B},{}", own_hop(payload).to_uppercase());
+        let circle = [path_property(&path)];
+        world.publish_with(peer, message(qos, qos.into(), "t", payload), &circle);
+    }
     assert_eq!(world.got(peer), ["PUBACK #1", "PUBREC #2"]);
     world.pubrel(peer, 2);
     assert_eq!(world.got(peer), ["PUBCOMP #2"]);
@@ -379,4 +390,40 @@ fn what_goes_in_a_circle_is_acknowledged_and_not_published() {
     world.publish_with(peer, message(1, 3, "t", "three"), &nonsense);
     world.settle();
     assert_eq!(world.consumed(), ["t=three"]);
+}
+
+#[test]
+fn an_answer_with_the_user_properties_of_the_request_is_not_lost() {
+    let mut world = listening();
+    let up = world.connect(&said_bridge("up"));
+    let path: &str = format!("{PATH_OF_B} {}", own_hop("request")).leak();
+    let marks = [
+        id_property(ID),
+        path_property(path),
+        Property::UserProperty("tidegate-dead-letter", "1"),
+    ];
+    // A client that is no bridge copies what it has seen elsewhere, also in its will: it means nothing.
+    let app = world.connect(
+        &client("app")
+            .will(1, "t/will", "request")
+            .will_with(marks[1]),
+    );
+    let bridge = world.connect(&bridge_client("bridge"));
+    world.subscribe(bridge, "t/#", 1);
+    for id in 1..=20 {
+        world.publish_with(app, message(1, id, "t", "request"), &marks);
+    }
+    world.settle();
+    assert_eq!(world.got(app).len(), 20);
+    let mine = |user: &Vec<(String, String)>| user[1].1 == own_hop("request");
+    let told = world.marks(bridge);
+    assert!(told.len() == 20 && told.iter().all(mine), "{told:?}");
+    world.lose(app);
+    assert_eq!(world.marks(bridge)[0][1].1, own_hop("request"), "the will");
+    // One that does so at a broker of another make, behind a bridge: the path is that of another payload.
+    world.publish_with(up, message(1, 1, "u", "answer"), &marks);
+    world.publish_with(up, message(1, 2, "u", "request"), &marks);
+    world.settle();
+    assert_eq!(world.broker.counters().bridge_loops_dropped, 1);
+    assert_eq!(world.consumed()[21..], ["u=answer"]);
 }

@@ -169,6 +169,9 @@ impl Caller {
         let (ended, better) = self
             .serve_until_better(at, addresses, &mut link, &mut reader, &mut writer)
             .await;
+        if let (Some(ended), None) = (&ended, &better) {
+            link.note_end(ended);
+        }
         self.subscribed[at] = link.relay.has_all_subscriptions();
         if ended.as_ref().is_none_or(Result::is_ok) {
             link.take_leave(&mut writer).await;
@@ -427,10 +430,13 @@ impl Caller {
     }
 }
 
-fn is_closed(error: &io::Error) -> bool {
+pub(super) fn is_closed(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
     )
 }
 

@@ -10,8 +10,9 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::FAREWELL;
+use super::call::is_closed;
 use super::input::{Input, Next};
-use crate::broker::bridge::{Bridge, Leave, Relay};
+use crate::broker::bridge::{Bridge, End, Leave, Relay};
 use crate::net::connection::Stream;
 use crate::net::core::{Core, Until};
 use crate::net::visits::Purpose;
@@ -168,6 +169,20 @@ impl Link {
             .enter(Purpose::Other, Some(self.relay.connection()));
         let now = entered.now();
         self.relay.finish(entered.broker(), &mut self.out, now);
+    }
+
+    /// Notes how the connection has ended, so that the next one knows what this one may have died on.
+    pub fn note_end(&mut self, ended: &io::Result<Leave>) {
+        let end = match ended {
+            Ok(leave) => End::from(leave),
+            Err(error) if is_closed(error) => End::Closed,
+            Err(_) => End::Other,
+        };
+        let mut entered = self
+            .core
+            .enter(Purpose::Other, Some(self.relay.connection()));
+        let now = entered.now();
+        self.relay.ended(&end, entered.broker(), now);
     }
 
     /// Writes what was begun, and DISCONNECT, if the upstream takes it soon.

@@ -2,7 +2,7 @@
 
 use super::Relay;
 use crate::broker::bridge::rules::{SendRetained, remote_topic};
-use crate::broker::bridge::{Leave, Upstream};
+use crate::broker::bridge::{Bridge, Leave, Upstream};
 use crate::broker::connection::Alias;
 use crate::broker::route::lower;
 use crate::broker::{Broker, ack, marks};
@@ -31,6 +31,7 @@ impl Relay {
         out: &mut Vec<u8>,
         now: Now,
     ) -> Result<bool, Leave> {
+        self.go_on_trying(broker, out, now)?;
         loop {
             if self.inbox.is_empty() {
                 let output = broker.take_output(self.id, &mut self.inbox, now);
@@ -60,7 +61,7 @@ impl Relay {
 
     /// Whether what the broker has must wait for the upstream to answer SUBSCRIBEs.
     fn is_held_back(&self) -> bool {
-        !self.subscribes.is_empty() && !self.closing
+        (!self.subscribes.is_empty() || self.is_trying_filters()) && !self.closing
     }
 
     /// Hands packets of the broker on, which are always whole; how many bytes they were.
@@ -73,9 +74,14 @@ impl Relay {
     ) -> Result<usize, Leave> {
         let mut used = 0;
         while let Some(length) = codec::frame_len(&bytes[used..], codec::MAX_PACKET_SIZE)? {
-            let packet = codec::decode(&bytes[used..used + length], ProtocolVersion::V5)?;
-            self.send(packet, broker, out, now)?;
+            let frame = &bytes[used..used + length];
             used += length;
+            match codec::decode(frame, ProtocolVersion::V5)? {
+                Packet::Publish(publish) if self.trial.careful => {
+                    self.hold(&publish, frame, broker, out, now)?;
+                }
+                packet => self.send(packet, broker, out, now)?,
+            }
             if self.is_held_back() {
                 break;
             }
@@ -104,7 +110,7 @@ impl Relay {
         Ok(())
     }
 
-    fn send_publish(
+    pub(super) fn send_publish(
         &mut self,
         publish: &Publish<'_>,
         broker: &mut Broker,
@@ -233,14 +239,35 @@ impl Relay {
         broker.replay_to_bridge(self.id, &self.bridge);
         let subscribed = std::mem::replace(&mut self.subscribed, true);
         let bridge = std::sync::Arc::clone(&self.bridge);
+        let mut filters = self.filters_of(&bridge);
+        let always = |filter: &str| {
+            let mut rules = bridge.rules.iter().filter(|rule| rule.goes_in());
+            rules.any(|it| {
+                it.remote_filter() == filter && it.send_retained() == SendRetained::Always
+            })
+        };
+        filters.retain(|(filter, _)| !subscribed || always(filter));
+        let filters = self.sort_out_filters(filters, broker, now);
+        self.tell_what_is_missed(broker);
+        for filters in filters.chunks(SUBSCRIBE_FILTERS) {
+            self.subscribe(filters, broker, out, now);
+        }
+        self.progress = now.uptime;
+        Ok(())
+    }
+
+    /// What is to be subscribed to at the upstream, as far as it takes that.
+    pub(super) fn filters_of<'r>(
+        &mut self,
+        bridge: &'r Bridge,
+    ) -> Vec<(&'r str, SubscribeOptions)> {
         let mut filters: Vec<(&str, SubscribeOptions)> = Vec::new();
         for rule in bridge.rules.iter().filter(|rule| rule.goes_in()) {
-            if subscribed && rule.send_retained() != SendRetained::Always {
-                continue;
-            }
             let filter = rule.remote_filter();
             if !self.upstream.wildcards && filter.contains(['+', '#']) {
-                self.miss(filter, "it takes no wildcards");
+                if self.refused.iter().all(|(refused, _)| refused != filter) {
+                    self.miss(filter, "it takes no wildcards");
+                }
                 continue;
             }
             let options = SubscribeOptions {
@@ -255,27 +282,32 @@ impl Relay {
             };
             filters.push((filter, options));
         }
-        self.tell_what_is_missed(broker);
-        let mut number = u16::MAX;
-        for filters in filters.chunks(SUBSCRIBE_FILTERS) {
-            // The broker counts the identifiers of deliveries upwards from 1.
-            let free = (1..=number)
-                .rev()
-                .filter_map(PacketId::new)
-                .find(|id| !broker.is_used(self.id, *id));
-            let Some(packet_id) = free else { break };
-            number = packet_id.get() - 1;
-            let subscribe = Subscribe {
-                packet_id,
-                properties: Properties::EMPTY,
-                filters: filters.to_vec(),
-            };
-            let names = filters.iter().map(|(filter, _)| (*filter).to_owned());
-            self.subscribes.insert(packet_id, names.collect());
-            codec::encode(&Packet::Subscribe(subscribe), self.upstream.version, out);
-        }
+        filters
+    }
+
+    /// Sends a SUBSCRIBE.
+    pub(super) fn subscribe(
+        &mut self,
+        filters: &[(&str, SubscribeOptions)],
+        broker: &Broker,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) {
+        // The broker counts the identifiers of deliveries upwards from 1.
+        let free = (1..=u16::MAX)
+            .rev()
+            .filter_map(PacketId::new)
+            .find(|id| !self.subscribes.contains_key(id) && !broker.is_used(self.id, *id));
+        let Some(packet_id) = free else { return };
+        let subscribe = Subscribe {
+            packet_id,
+            properties: Properties::EMPTY,
+            filters: filters.to_vec(),
+        };
+        let names = filters.iter().map(|(filter, _)| (*filter).to_owned());
+        self.subscribes.insert(packet_id, names.collect());
         self.progress = now.uptime;
-        Ok(())
+        codec::encode(&Packet::Subscribe(subscribe), self.upstream.version, out);
     }
 
     /// What the upstream may hold as received since an earlier stay is released: before that, nothing new has these identifiers. Nobody waits for it, so an
