@@ -33,6 +33,14 @@ pub struct Access {
     pub mount_point: Box<str>,
     /// The identity is the client identifier: a client may leave its own empty, and another one is refused: 0x85 (MQTT 3: identifier rejected).
     pub use_identity_as_clientid: bool,
+    /// The user name is the client identifier, whatever the client calls itself: so nobody takes over a connection of another user. A client without a
+    /// user name is refused: 0x87 (MQTT 3: not authorized).
+    pub use_username_as_clientid: bool,
+    /// What client identifiers may begin with; empty allows all. `%u` stands for the user name: a client without one, or in whose name is what follows
+    /// `%u`, has no such identifier. Another one is refused: 0x85 (MQTT 3: identifier rejected), and so is an empty one.
+    pub clientid_prefixes: Vec<Box<str>>,
+    /// A client may leave its client identifier empty, and is given one. If not: 0x85 (MQTT 3: identifier rejected).
+    pub allow_zero_length_clientid: bool,
 }
 
 /// Which name in a certificate is the identity; the first one of its kind.
@@ -86,6 +94,9 @@ impl CertificateNames {
             })
     }
 }
+
+/// Why a client may not use some client identifiers.
+const OWN_CLIENT_IDS: &str = "client identifiers that begin with $bridge/ are the broker's own";
 
 /// What is known of a peer before it has said anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -161,6 +172,9 @@ impl Default for Access {
             mount_point: "".into(),
             use_identity_as_username: false,
             use_identity_as_clientid: false,
+            use_username_as_clientid: false,
+            clientid_prefixes: Vec::new(),
+            allow_zero_length_clientid: true,
         }
     }
 }
@@ -181,7 +195,7 @@ pub struct Identity {
 pub(super) struct Admitted {
     /// Who it has proved to be.
     pub identity: Identity,
-    /// The client identifier its certificate gives it.
+    /// The client identifier that its certificate or its user name gives it.
     pub client_id: Option<Box<str>>,
 }
 
@@ -240,10 +254,7 @@ impl Broker {
             });
         }
         if connect.client_id.starts_with(CLIENT_PREFIX) {
-            return refuse(
-                ReasonCode::ClientIdentifierNotValid,
-                "client identifiers that begin with $bridge/ are the broker's own",
-            );
+            return refuse(ReasonCode::ClientIdentifierNotValid, OWN_CLIENT_IDS);
         }
         if !access.versions.is_empty() && !access.versions.contains(&connect.version) {
             return refuse(
@@ -280,9 +291,36 @@ impl Broker {
                 "the client identifier is not the certificate's identity",
             );
         }
+        let client_id = match &identity.user {
+            Some(user) if access.use_username_as_clientid => Some(&**user),
+            None if access.use_username_as_clientid => {
+                return refuse(
+                    ReasonCode::NotAuthorized,
+                    "the user name is the client identifier here, and there is none",
+                );
+            }
+            _ => client_id,
+        };
+        let shown = client_id.unwrap_or(connect.client_id);
+        if shown.starts_with(CLIENT_PREFIX) {
+            return refuse(ReasonCode::ClientIdentifierNotValid, OWN_CLIENT_IDS);
+        }
+        if shown.is_empty() && !access.allow_zero_length_clientid {
+            return refuse(
+                ReasonCode::ClientIdentifierNotValid,
+                "an empty client identifier is not allowed on this listener",
+            );
+        }
+        if !access.lets_begin(shown, identity.user.as_deref()) {
+            return refuse(
+                ReasonCode::ClientIdentifierNotValid,
+                "the client identifier does not begin as this listener wants it",
+            );
+        }
+        let client_id = client_id.map(Into::into);
         Ok(Admitted {
             identity,
-            client_id: client_id.map(Into::into),
+            client_id,
         })
     }
 
@@ -302,6 +340,22 @@ impl Broker {
 }
 
 impl Access {
+    /// Whether a client identifier begins as it should, for this user.
+    fn lets_begin(&self, client_id: &str, user: Option<&str>) -> bool {
+        let begins = |prefix: &str| match prefix.split_once("%u") {
+            None => client_id.starts_with(prefix),
+            Some((before, behind)) => {
+                // Where the name goes on behind itself, it would be the beginning of another user's.
+                let user = user.filter(|user| !user.contains(behind));
+                let rest = client_id.strip_prefix(before).zip(user);
+                let rest = rest.and_then(|(rest, user)| rest.strip_prefix(user));
+                rest.is_some_and(|rest| rest.starts_with(behind))
+            }
+        };
+        let prefixes = &self.clientid_prefixes;
+        prefixes.is_empty() || prefixes.iter().any(|prefix| begins(prefix))
+    }
+
     /// Whether the identity of a client's certificate decides anything.
     pub fn uses_identity(&self) -> bool {
         self.use_identity_as_username || self.use_identity_as_clientid

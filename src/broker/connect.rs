@@ -11,7 +11,9 @@ use super::session::Session;
 use super::{Broker, ConnectionId, SessionIndex};
 use crate::clock::Now;
 use crate::wire::packet::{ConnAck, Connect};
-use crate::wire::{Fault, Packet, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode};
+use crate::wire::{
+    Fault, Packet, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
+};
 
 /// The largest packet there can be, in bytes: five of header, and a remaining length of four groups of seven bits.
 const LARGEST_PACKET: u32 = 5 + 0x0FFF_FFFF;
@@ -133,6 +135,7 @@ impl Broker {
             .map(|will| self.will_record(id, will, rights.as_deref_mut()))
             .transpose()?;
         self.check_user(&admitted.identity, &terms.client_id)?;
+        self.check_connack(id, &terms)?;
         // A bridge has no socket of its own, so its older connection holds nothing unread.
         if !bridge && self.must_wait(id, &terms.client_id) {
             return Ok(());
@@ -221,10 +224,36 @@ impl Broker {
                     "an empty client identifier needs a clean session",
                 );
             }
-            terms.client_id = own_id.unwrap_or_else(|| self.assign_client_id());
+            terms.client_id = match &own_id {
+                Some(own) => own.clone(),
+                None => self.assign_client_id(),
+            };
             terms.assigned = true;
+        } else if let Some(own) = own_id {
+            terms.client_id = own;
         }
         Ok(terms)
+    }
+
+    /// A client that cannot take its CONNACK would wait for it for ever \[MQTT-3.2.0-1, MQTT-3.1.2-24\].
+    fn check_connack(&self, id: ConnectionId, terms: &Terms) -> Result<(), Fault> {
+        let largest = self.connections[id.0 as usize].maximum_packet_size;
+        if largest == u32::MAX {
+            return Ok(());
+        }
+        let properties = self.capabilities(id, terms);
+        let packet = Packet::ConnAck(ConnAck {
+            session_present: false,
+            reason: ReasonCode::Success,
+            properties: properties.as_properties(),
+        });
+        match codec::encode_within(&packet, ProtocolVersion::V5, largest, &mut Vec::new()) {
+            true => Ok(()),
+            false => Err(Fault::new(
+                ReasonCode::PacketTooLarge,
+                "Maximum Packet Size is less than CONNACK needs",
+            )),
+        }
     }
 
     /// A client identifier nobody uses.

@@ -7,7 +7,7 @@ use super::tree::Subscriber;
 use super::{Broker, ConnectionId, SessionIndex};
 use crate::wire::packet::{RetainHandling, SubAck, Subscribe, SubscribeOptions, Unsubscribe};
 use crate::wire::topic::Filter;
-use crate::wire::{Fault, Packet, Properties, QoS, ReasonCode};
+use crate::wire::{Fault, Packet, Properties, ProtocolVersion, QoS, ReasonCode};
 
 impl Broker {
     /// Each filter is answered by one code, in order \[MQTT-3.8.4-6\]; SUBACK waits until the subscriptions of a durable session are on disk.
@@ -149,6 +149,14 @@ impl Broker {
     ) -> Result<(), Fault> {
         if !self.connections[id.0 as usize].arrival.bridge {
             unsubscribe.check_texts()?;
+        }
+        // In MQTT 3, UNSUBACK cannot say that a filter is none [MQTT-4.7.3-1].
+        let is_old = self.connections[id.0 as usize].version != ProtocolVersion::V5;
+        let mut filters = unsubscribe.filters.iter();
+        if is_old && filters.any(|text| Filter::parse(text).is_none()) {
+            return Err(Fault::malformed(
+                "UNSUBSCRIBE: a topic filter is not well formed",
+            ));
         }
         // What was published before is not new to it [MQTT-3.10.4-2].
         self.catch_up(session);

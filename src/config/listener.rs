@@ -6,6 +6,8 @@ use std::time::Duration;
 use rustls::CipherSuite;
 
 use super::authentication::{Authentication, admission};
+use super::balancer::proxy_requirement;
+use super::client_id::client_ids;
 use super::read::{LARGEST_PACKET, maximum_qos};
 use super::tree::{Origin, Report, Section, Value};
 use super::value::Bind;
@@ -107,8 +109,10 @@ fn listener(s: &mut Section<'_, '_>, authentication: &Authentication) -> Option<
     let socket = socket(s);
     let tls = tls(s, protocol);
     let proxy_protocol_from = ranges(s, "proxy_protocol_from");
+    let proxy_protocol_require = proxy_requirement(s, proxy_protocol_from.is_some());
     let methods = authentication.chain_of(s);
     let access = access(s, tls.as_ref(), proxy_protocol_from.is_some());
+    let access = client_ids(s, access);
     let access = admission(
         s,
         access,
@@ -125,6 +129,7 @@ fn listener(s: &mut Section<'_, '_>, authentication: &Authentication) -> Option<
         tls,
         websocket,
         proxy_protocol_from,
+        proxy_protocol_require,
         allow: ranges(s, "allow").unwrap_or_default(),
         deny: ranges(s, "deny").unwrap_or_default(),
         max_connections: s.number("max_connections", d.max_connections, 1..=u64::MAX),
@@ -355,6 +360,7 @@ fn access(s: &mut Section<'_, '_>, tls: Option<&TlsSettings>, proxied: bool) -> 
         mount_point: mount_point(s),
         use_identity_as_username: s.flag("use_identity_as_username", false),
         use_identity_as_clientid: s.flag("use_identity_as_clientid", false),
+        ..d
     };
     let has_identity = proxied || tls.is_some_and(|tls| tls.clients != ClientCertificates::None);
     if access.uses_identity() && !has_identity {
@@ -438,6 +444,7 @@ pub(super) fn texts(value: &Value) -> Option<Vec<&str>> {
 mod tests {
     use super::*;
     use crate::config::{Config, Overrides};
+    use crate::net::proxy::Required;
     use std::path::Path;
 
     fn parse(text: &str) -> Result<Vec<Listener>, Vec<String>> {
@@ -490,7 +497,8 @@ mod tests {
              protocol_versions = ['3.1.1', '5']\nmaximum_qos = 1\nmax_packet_size = '1KB'\nmax_connections = 7\n\
              max_connection_rate = 50\nallow = ['10.0.0.0/8']\ndeny = ['10.9.0.0/16']\nproxy_protocol_from = '10.1.1.1'\n\
              backlog = 9\nhandshake_timeout = '3s'\nmount_point = 'a/b/'\nbind_interface = 'eth0'\n\
-             ciphers_tls13 = 'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384'"
+             ciphers_tls13 = 'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384'\nproxy_protocol_require = 'certificate'\n\
+             clientid_prefixes = ['a-', '%u/']\nallow_zero_length_clientid = false"
         ));
         assert_eq!(listener.interface.as_deref(), Some("eth0"));
         let settings = listener.settings;
@@ -520,6 +528,9 @@ mod tests {
         assert_eq!(settings.backlog, 9);
         assert_eq!(settings.handshake_timeout, Duration::from_secs(3));
         assert_eq!(settings.proxy_protocol_from.map(|it| it.len()), Some(1));
+        assert_eq!(settings.proxy_protocol_require, Required::Certificate);
+        assert_eq!(access.clientid_prefixes, ["a-".into(), "%u/".into()]);
+        assert!(!access.allow_zero_length_clientid);
     }
 
     #[test]
@@ -593,6 +604,28 @@ mod tests {
                 "mqtt has no tls",
             ),
             (&format!("{plain}mount_point = 'a'"), "ends with /"),
+            (
+                &format!("{plain}proxy_protocol_require = 'tls'"),
+                "has no use without proxy_protocol_from",
+            ),
+            (
+                &format!("{plain}proxy_protocol_from = '::1'\nproxy_protocol_require = 'yes'"),
+                "\"tls\", or \"certificate\"",
+            ),
+            (
+                &format!("{plain}clientid_prefixes = ['%u']"),
+                "behind %u, the user name, something else stands",
+            ),
+            (&format!("{plain}clientid_prefixes = []"), "found a list"),
+            (
+                &format!("{plain}use_username_as_clientid = true\nclientid_prefixes = 'a'"),
+                "has no use with use_username_as_clientid",
+            ),
+            (
+                "bind = '::1'\nproxy_protocol_from = '::1'\nuse_identity_as_username = true\n\
+                 use_identity_as_clientid = true\nuse_username_as_clientid = true",
+                "use_identity_as_clientid says something else",
+            ),
             (&format!("{plain}mount_point = '$a/'"), "ends with /"),
             (&format!("{plain}mount_point = '+/'"), "ends with /"),
             (

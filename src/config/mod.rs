@@ -7,7 +7,9 @@
 mod acl;
 mod advice;
 mod authentication;
+mod balancer;
 mod bridge;
+mod client_id;
 mod environment;
 mod listener;
 mod proxy;

@@ -43,6 +43,8 @@ pub struct ListenerSettings {
     /// Every connection begins with a header of the PROXY protocol and comes from one of these addresses, or through a Unix socket; others are closed.
     /// `None` if no connection has a header.
     pub proxy_protocol_from: Option<Vec<AddressRange>>,
+    /// What these headers must say of how a client has come; others are closed.
+    pub proxy_protocol_require: proxy::Required,
     /// Addresses that may connect; empty for all.
     pub allow: Vec<AddressRange>,
     /// Addresses that may not, even if `allow` has them.
@@ -117,6 +119,7 @@ impl Default for ListenerSettings {
             tls: None,
             websocket: None,
             proxy_protocol_from: None,
+            proxy_protocol_require: proxy::Required::default(),
             allow: Vec::new(),
             deny: Vec::new(),
             max_connections: usize::MAX,
@@ -428,9 +431,11 @@ impl Entrance {
         let settings = &self.settings;
         if settings.proxy_protocol_from.is_some() {
             // What the balancer does not tell stays its own.
-            if let Some(told) = proxy::read_header(&mut socket).await? {
-                peer.address = told.address.or(peer.address);
-                peer.certificate = told.certificate;
+            let told = proxy::read_header(&mut socket).await?;
+            settings.proxy_protocol_require.check(told.as_ref())?;
+            if let Some(told) = told {
+                peer.address = told.peer.address.or(peer.address);
+                peer.certificate = told.peer.certificate;
             }
             if !settings.lets_in(peer.address) {
                 return Err(io::Error::other("its address is not allowed here"));

@@ -18,14 +18,59 @@ const MAX_BLOCK: usize = 4096;
 
 const TLV_SSL: u8 = 0x20;
 const TLV_SSL_CN: u8 = 0x22;
-/// Bit in the first byte of [`TLV_SSL`]: the client has shown a certificate on this connection.
-const CERTIFICATE_SHOWN: u8 = 0x02;
+/// Bits in the first byte of [`TLV_SSL`]: the client has come over TLS; it has shown a certificate on this connection, or on one before whose TLS session it
+/// has resumed.
+const TLS: u8 = 0x01;
+const CERTIFICATE_SHOWN: u8 = 0x02 | 0x04;
+
+/// What a balancer tells of its client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Where the client comes from, and whom its verified certificate names.
+    pub peer: Peer,
+    /// It has come to the balancer over TLS.
+    pub tls: bool,
+    /// The balancer has verified its certificate.
+    pub verified: bool,
+}
+
+/// What a header must say of how the client has come to the balancer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Required {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Over TLS.
+    Tls,
+    /// Over TLS, with a certificate that the balancer has verified.
+    Certificate,
+}
+
+impl Required {
+    /// Whether what was told is enough; a header that tells nothing (version 1, or of a connection of the balancer's own) is not where anything is required.
+    ///
+    /// # Errors
+    /// It is not, and why.
+    pub fn check(self, told: Option<&Told>) -> io::Result<()> {
+        match self {
+            Required::Tls if !told.is_some_and(|told| told.tls) => Err(wrong(
+                "the PROXY protocol header does not say that the client uses TLS",
+            )),
+            Required::Certificate if !told.is_some_and(|told| told.tls && told.verified) => {
+                Err(wrong(
+                    "the PROXY protocol header does not say that the client has a verified certificate",
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+}
 
 /// Reads a header, and nothing beyond it; `None` for a connection the balancer itself has made, to see whether the broker is there.
 ///
 /// # Errors
 /// There is no header, or it is wrong, or the connection failed.
-pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Peer>> {
+pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Told>> {
     let mut start = [0; MIN_LINE];
     stream.read_exact(&mut start).await?;
     if start.starts_with(b"PROXY ") {
@@ -51,7 +96,7 @@ pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
 async fn read_line(
     stream: &mut (impl AsyncRead + Unpin),
     mut line: Vec<u8>,
-) -> io::Result<Option<Peer>> {
+) -> io::Result<Option<Told>> {
     while !line.ends_with(b"\r\n") {
         if line.len() == MAX_LINE {
             return Err(wrong("the PROXY protocol line has no end"));
@@ -60,24 +105,44 @@ async fn read_line(
     }
     let line = std::str::from_utf8(&line[..line.len() - 2])
         .map_err(|_| wrong("the PROXY protocol line is not text"))?;
-    let mut words = line.split(' ').skip(1);
-    let family = words.next();
-    if family == Some("UNKNOWN") {
+    let words: Vec<&str> = line.split(' ').skip(1).collect();
+    if words[0] == "UNKNOWN" {
         return Ok(None);
     }
-    let source: Option<IpAddr> = words.next().and_then(|word| word.parse().ok());
-    let port = words.nth(1).and_then(|word| word.parse().ok());
-    match (family, source, port) {
-        (Some("TCP4"), Some(ip @ IpAddr::V4(_)), Some(port))
-        | (Some("TCP6"), Some(ip @ IpAddr::V6(_)), Some(port)) => Ok(Some(Peer {
-            address: Some(SocketAddr::new(ip, port)),
+    let source = parse_line(&words).ok_or_else(|| wrong("the PROXY protocol line is wrong"))?;
+    Ok(Some(Told {
+        peer: Peer {
+            address: Some(source),
             certificate: None,
-        })),
-        _ => Err(wrong("the PROXY protocol line is wrong")),
-    }
+        },
+        ..Told::default()
+    }))
 }
 
-fn parse_block(family: u8, block: &[u8]) -> io::Result<Peer> {
+/// The source of a line: family, addresses of source and destination, their ports, and nothing else. Both ends are looked at: who writes one of them wrong
+/// is not to be believed the other.
+fn parse_line(words: &[&str]) -> Option<SocketAddr> {
+    let [family, source, destination, source_port, destination_port] = words else {
+        return None;
+    };
+    let ip = |text: &str| -> Option<IpAddr> {
+        match *family {
+            "TCP4" => text.parse().ok().map(IpAddr::V4),
+            "TCP6" => text.parse().ok().map(IpAddr::V6),
+            _ => None,
+        }
+    };
+    let port = |text: &str| -> Option<u16> {
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+        let is_plain = is_plain && (text == "0" || !text.starts_with('0'));
+        text.parse().ok().filter(|_| is_plain)
+    };
+    ip(destination)?;
+    port(destination_port)?;
+    Some(SocketAddr::new(ip(source)?, port(source_port)?))
+}
+
+fn parse_block(family: u8, block: &[u8]) -> io::Result<Told> {
     let short = || wrong("the PROXY protocol header is too short");
     // Addresses of source and destination, then their ports.
     let (source, length) = match family >> 4 {
@@ -98,22 +163,31 @@ fn parse_block(family: u8, block: &[u8]) -> io::Result<Peer> {
         let port = [addresses[length - 4], addresses[length - 3]];
         SocketAddr::new(ip, u16::from_be_bytes(port))
     });
-    Ok(Peer {
-        address,
-        certificate: certificate(extensions).map(Box::new),
-    })
+    let mut told = Told {
+        peer: Peer {
+            address,
+            certificate: None,
+        },
+        ..Told::default()
+    };
+    let Some(ssl) = find(extensions, TLV_SSL)? else {
+        return Ok(told);
+    };
+    let (head, inner) = ssl.split_at_checked(5).ok_or_else(short)?;
+    // What stands in it is looked at even where it does not count.
+    let name = find(inner, TLV_SSL_CN)?;
+    told.tls = head[0] & TLS != 0;
+    // A result of 0 says that the certificate is good, or that there is none.
+    told.verified = head[0] & CERTIFICATE_SHOWN != 0 && head[1..] == [0; 4];
+    if told.verified {
+        told.peer.certificate = name.and_then(named).map(Box::new);
+    }
+    Ok(told)
 }
 
-/// The common name of the client's certificate, if the balancer has verified one.
-fn certificate(extensions: &[u8]) -> Option<CertificateNames> {
-    let ssl = tlv(extensions, TLV_SSL)?;
-    let (head, inner) = ssl.split_at_checked(5)?;
-    let verified = head[1..] == [0; 4];
-    let shown = head[0] & CERTIFICATE_SHOWN != 0;
-    if !shown || !verified {
-        return None;
-    }
-    let name = std::str::from_utf8(tlv(inner, TLV_SSL_CN)?).ok()?;
+/// Whom a certificate with this common name names.
+fn named(name: &[u8]) -> Option<CertificateNames> {
+    let name = std::str::from_utf8(name).ok()?;
     let is_good = !name.is_empty() && !name.chars().any(char::is_control);
     is_good.then(|| CertificateNames {
         common_name: Some(name.into()),
@@ -121,16 +195,20 @@ fn certificate(extensions: &[u8]) -> Option<CertificateNames> {
     })
 }
 
-/// The value of the first entry of this type.
-fn tlv(mut block: &[u8], wanted: u8) -> Option<&[u8]> {
-    loop {
-        let (&[kind, high, low], rest) = block.split_first_chunk()?;
-        let (value, rest) = rest.split_at_checked(u16::from_be_bytes([high, low]).into())?;
-        if kind == wanted {
-            return Some(value);
+/// The value of the first entry of this type; all of them must be whole.
+fn find(mut block: &[u8], wanted: u8) -> io::Result<Option<&[u8]>> {
+    let cut = || wrong("an entry of the PROXY protocol header is longer than the header");
+    let mut found = None;
+    while !block.is_empty() {
+        let (&[kind, high, low], rest) = block.split_first_chunk().ok_or_else(cut)?;
+        let length = u16::from_be_bytes([high, low]).into();
+        let (value, rest) = rest.split_at_checked(length).ok_or_else(cut)?;
+        if kind == wanted && found.is_none() {
+            found = Some(value);
         }
         block = rest;
     }
+    Ok(found)
 }
 
 fn wrong(what: &'static str) -> io::Error {
@@ -141,20 +219,20 @@ fn wrong(what: &'static str) -> io::Error {
 mod tests {
     use super::*;
 
-    fn read(bytes: &[u8]) -> Result<(Option<Peer>, usize), String> {
+    fn read(bytes: &[u8]) -> Result<(Option<Told>, usize), String> {
         let mut rest = bytes;
-        let peer = tokio::runtime::Builder::new_current_thread()
+        let told = tokio::runtime::Builder::new_current_thread()
             .build()
             .expect("a runtime")
             .block_on(read_header(&mut rest))
             .map_err(|error| error.to_string())?;
-        Ok((peer, rest.len()))
+        Ok((told, rest.len()))
     }
 
     fn address(bytes: &[u8]) -> String {
-        let (peer, rest) = read(bytes).expect("a header");
+        let (told, rest) = read(bytes).expect("a header");
         assert_eq!(rest, 4, "nothing beyond the header is read");
-        peer.map_or("the balancer".to_owned(), |peer| peer.to_string())
+        told.map_or("the balancer".to_owned(), |told| told.peer.to_string())
     }
 
     fn v2(command: u8, family: u8, block: &[u8]) -> Vec<u8> {
@@ -176,26 +254,46 @@ mod tests {
 
     #[test]
     fn version_2_tells_the_address_and_the_name_in_the_certificate() {
-        let mut block = vec![192, 0, 2, 7, 198, 51, 100, 1, 0x12, 0x67, 0x07, 0x5B];
+        let block = vec![192, 0, 2, 7, 198, 51, 100, 1, 0x12, 0x67, 0x07, 0x5B];
         let plain = [v2(0x21, 0x11, &block), b"MQTT".to_vec()].concat();
         assert_eq!(address(&plain), "192.0.2.7:4711");
         let local = [v2(0x20, 0x00, &[]), b"MQTT".to_vec()].concat();
         assert_eq!(address(&local), "the balancer");
-        let ssl = [
-            &[CERTIFICATE_SHOWN | 1, 0, 0, 0, 0, TLV_SSL_CN, 0, 3][..],
-            b"dev",
-        ]
-        .concat();
-        block.extend([0x05, 0, 1, 9, TLV_SSL, 0, ssl.len() as u8]);
-        block.extend(&ssl);
-        let (peer, _) = read(&v2(0x21, 0x11, &block)).expect("a header");
-        let names = peer.and_then(|peer| peer.certificate).expect("names");
-        assert_eq!(names.common_name.as_deref(), Some("dev"));
-        // Not verified by the balancer.
-        let at = block.len() - ssl.len() + 4;
-        block[at] = 1;
-        let (peer, _) = read(&v2(0x21, 0x11, &block)).expect("a header");
-        assert_eq!(peer.and_then(|peer| peer.certificate), None);
+        let addresses = block;
+        let with = |flags: u8, result: u8| {
+            let ssl = [&[flags, 0, 0, 0, result, TLV_SSL_CN, 0, 3][..], b"dev"].concat();
+            let mut block = addresses.clone();
+            block.extend([0x05, 0, 1, 9, TLV_SSL, 0, ssl.len() as u8]);
+            block.extend(&ssl);
+            let (told, _) = read(&v2(0x21, 0x11, &block)).expect("a header");
+            told.expect("told")
+        };
+        let name = |told: &Told| {
+            let names = told.peer.certificate.as_deref();
+            names.and_then(|names| names.common_name.clone())
+        };
+        let allowed = |told: &Told| {
+            [Required::Nothing, Required::Tls, Required::Certificate]
+                .map(|required| required.check(Some(told)).is_ok())
+        };
+        // Shown on this connection, or in the TLS session that it has resumed.
+        for flags in [0b011, 0b101, 0b111] {
+            let told = with(flags, 0);
+            assert_eq!(name(&told).as_deref(), Some("dev"), "{flags:b}");
+            assert_eq!(allowed(&told), [true; 3]);
+        }
+        // Not shown, or not verified by the balancer; or not by TLS at all.
+        for (flags, result, expected) in [
+            (0b001, 0, [true, true, false]),
+            (0b011, 1, [true, true, false]),
+            (0b101, 1, [true, true, false]),
+            (0b000, 0, [true, false, false]),
+        ] {
+            let told = with(flags, result);
+            assert_eq!(name(&told), None, "{flags:b}");
+            assert_eq!(allowed(&told), expected, "{flags:b}");
+        }
+        assert!(Required::Tls.check(None).is_err() && Required::Nothing.check(None).is_ok());
     }
 
     #[test]
@@ -206,6 +304,33 @@ mod tests {
             b"PROXY TCP4 2001:db8::7 2001:db8::1 4711 1883\r\n",
             b"PROXY TCP5 192.0.2.7 198.51.100.1 4711 1883\r\n",
             &[&b"PROXY TCP4 "[..], &[b'1'; 200]].concat(),
+            // Ports and addresses that are missing or impossible, at either end; and what stands behind them.
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 4711\r\n",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 \r\n",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 65536\r\n",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 65536 1883\r\n",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 +1883\r\n",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 04711 1883\r\n",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 -1 1883\r\n",
+            b"PROXY TCP4 192.0.2.7 198.51.100.999 4711 1883\r\n",
+            b"PROXY TCP4 192.0.2.7 2001:db8::1 4711 1883\r\n",
+            b"PROXY TCP4 192.0.2.256 198.51.100.1 4711 1883\r\n",
+            b"PROXY TCP4 192.0.2.7  198.51.100.1 4711 1883\r\n",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 1883 1\r\n",
+            b"PROXY TCP6 2001:db8::7 192.0.2.1 4711 1883\r\n",
+            // Entries that are longer than the header, or than the entry that they stand in.
+            &v2(0x21, 0x11, &[&[0; 12][..], &[0x05, 0, 9, 1]].concat()),
+            &v2(0x21, 0x11, &[&[0; 12][..], &[0x05, 0]].concat()),
+            &v2(0x21, 0x11, &[&[0; 12][..], &[TLV_SSL, 0, 2, 1, 0]].concat()),
+            &v2(
+                0x21,
+                0x11,
+                &[
+                    &[0; 12][..],
+                    &[TLV_SSL, 0, 8, 3, 0, 0, 0, 0, TLV_SSL_CN, 0, 9],
+                ]
+                .concat(),
+            ),
             &v2(0x31, 0x11, &[0; 12]),
             &v2(0x22, 0x11, &[0; 12]),
             &v2(0x21, 0x51, &[0; 12]),

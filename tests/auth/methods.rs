@@ -9,7 +9,7 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use support::{Connect, Message, Properties, Subscription, Version, wait_until};
+use support::{Client, Connect, Message, Properties, Subscription, Version, wait_until};
 
 use super::{WRONG, broker, login, password_file, refused};
 
@@ -160,4 +160,18 @@ fn a_token_says_what_its_client_may_do() {
     let wanted = [Subscription::new("b", 1), Subscription::new("a/b", 1)];
     let granted = client.subscribe_to(&wanted, &Properties::new());
     assert_eq!(granted, [1, 0x87]);
+}
+
+#[test]
+fn a_packet_before_a_connect_with_a_login_ends_the_connection() {
+    // [MQTT-3.1.0-1]: both in one read; the CONNECT was lost and the connection stayed.
+    let (_dir, file) = password_file(&[("ann", "secret")], "argon2id");
+    let broker = broker(&format!("password_file = {file:?}"));
+    for v in Version::ALL {
+        let connect = Connect::new(v, "a").login("ann", Some(b"secret"));
+        let mut client = Client::dial(broker.addr(), v);
+        client.send(&[vec![0xc0, 0], connect.bytes()].concat());
+        client.expect_closed();
+        connect.open(broker.addr()).ping();
+    }
 }

@@ -147,6 +147,129 @@ fn an_assigned_identifier_tells_nothing_of_others_or_of_the_hash_seed() {
     }
 }
 
+/// A connection of a user to a listener with this access.
+fn by(name: Option<&str>, access: Access) -> Arrival {
+    let mut arrival = user(name.unwrap_or_default());
+    if name.is_none() {
+        arrival.peer.certificate = None;
+    }
+    arrival.access = std::sync::Arc::new(Access {
+        use_identity_as_username: true,
+        allow_anonymous: true,
+        ..access
+    });
+    arrival
+}
+
+/// What a client of a user is answered, and the client identifier it has got.
+fn answer(arrival: &Arrival, client: &Client) -> (String, String) {
+    let mut world = World::new();
+    world.arrival = arrival.clone();
+    let peer = world.open(client);
+    world.settle();
+    let got = world.got(peer);
+    let session = world.broker.connections[peer.id.0 as usize].session;
+    let id = session.map(|it| world.broker.sessions[it.0 as usize].client_id.to_string());
+    (got[0].clone(), id.unwrap_or_default())
+}
+
+#[test]
+fn an_empty_identifier_may_not_be_allowed() {
+    let arrival = by(
+        None,
+        Access {
+            allow_zero_length_clientid: false,
+            ..Access::default()
+        },
+    );
+    for version in [ProtocolVersion::V5, ProtocolVersion::V311] {
+        let empty = client("").version(version).clean();
+        let (got, id) = answer(&arrival, &empty);
+        assert!(got.starts_with("CONNACK ClientIdentifierNotValid"), "{got}");
+        assert_eq!(id, "");
+    }
+    let (got, id) = answer(&arrival, &client("a"));
+    assert_eq!((got.as_str(), id.as_str()), ("CONNACK Success", "a"));
+}
+
+#[test]
+fn a_user_name_may_be_the_client_identifier() {
+    let access = || Access {
+        use_username_as_clientid: true,
+        ..Access::default()
+    };
+    for named in ["a", "ann", ""] {
+        let client = client(named).version(ProtocolVersion::V311).clean();
+        let (got, id) = answer(&by(Some("ann"), access()), &client);
+        assert_eq!((got.as_str(), id.as_str()), ("CONNACK Success", "ann"));
+    }
+    let (got, _) = answer(&by(None, access()), &client("a"));
+    assert!(got.starts_with("CONNACK NotAuthorized"), "{got}");
+    let (got, _) = answer(&by(Some("$bridge/x"), access()), &client("a"));
+    assert!(got.starts_with("CONNACK ClientIdentifierNotValid"), "{got}");
+    // Nobody is taken over by another user.
+    let mut world = World::new();
+    world.arrival = by(Some("ann"), access());
+    let ann = world.connect(&client("x"));
+    world.arrival = by(Some("bob"), access());
+    world.connect(&client("x"));
+    world.connect(&client("ann"));
+    assert!(!world.closes(ann));
+    assert_eq!(world.broker.counters().takeovers, 1, "bob, by himself");
+}
+
+#[test]
+fn an_identifier_may_have_to_begin_as_the_user_name_says() {
+    let access = || Access {
+        clientid_prefixes: vec!["%u-".into(), "gw/".into()],
+        ..Access::default()
+    };
+    for (name, id, is_good) in [
+        (Some("ann"), "ann-1", true),
+        (Some("ann"), "ann", false),
+        (Some("ann"), "anna-1", false),
+        (Some("ann"), "bob-1", false),
+        (Some("ann"), "gw/ann", true),
+        (Some("ann"), "", false),
+        (None, "gw/1", true),
+        (None, "-1", false),
+        (None, "%u-1", false),
+        // It would be an identifier of "ann", too.
+        (Some("ann-1"), "ann-1-x", false),
+        (Some("ann-1"), "gw/ann-1", true),
+    ] {
+        let (got, _) = answer(&by(name, access()), &client(id));
+        let expected = match is_good {
+            true => "CONNACK Success",
+            false => "CONNACK ClientIdentifierNotValid",
+        };
+        assert!(got.starts_with(expected), "{name:?} {id}: {got}");
+    }
+}
+
+#[test]
+fn a_client_that_cannot_take_its_connack_is_not_connected() {
+    // [MQTT-3.2.0-1], [MQTT-3.1.2-24]
+    for (largest, expected) in [
+        (4, None),
+        (5, Some("PacketTooLarge")),
+        (200, Some("Success")),
+    ] {
+        let mut world = World::new();
+        let client = client("a").with(Property::MaximumPacketSize(largest));
+        let peer = world.open(&client.will(0, "w", "gone"));
+        world.settle();
+        let got = world.got(peer);
+        let told = got
+            .first()
+            .map(|line| line.contains(expected.unwrap_or("nothing")));
+        assert_eq!(told, expected.map(|_| true), "{largest}: {got:?}");
+        let is_in = expected == Some("Success");
+        assert_eq!(world.closes(peer), !is_in);
+        assert_eq!(world.broker.gauges().sessions, u64::from(is_in));
+    }
+}
+
 #[test]
 fn an_authentication_method_is_not_offered() {
     let mut world = World::new();

@@ -193,3 +193,23 @@ fn dollar_topics_are_hidden_from_leading_wildcards() {
     world.publish(peer, message(0, 0, "$own/x", "m"));
     assert_eq!(world.got(subscriber), ["PUBLISH $own/x=m"]);
 }
+
+#[test]
+fn an_unsubscribe_from_what_is_no_filter_ends_an_old_clients_connection() {
+    // [MQTT-4.7.3-1]: MQTT 3 has no reason code for it.
+    for filter in ["", "a/#/b", "a+"] {
+        for version in [ProtocolVersion::V31, ProtocolVersion::V311] {
+            let mut world = World::new();
+            let peer = world.connect(&client("a").version(version).clean());
+            world.unsubscribe(peer, filter);
+            assert_eq!(world.got(peer), [""; 0], "{filter:?}");
+            assert!(world.closes(peer), "{filter:?}");
+        }
+        let mut world = World::new();
+        let peer = world.connect(&client("a"));
+        world.unsubscribe(peer, filter);
+        let got = world.got(peer);
+        assert!(got[0].contains("TopicFilterInvalid"), "{filter:?}: {got:?}");
+        assert!(!world.closes(peer));
+    }
+}
