@@ -85,6 +85,9 @@ pub struct Limits {
     pub max_message_ids_total: usize,
     /// Milliseconds a new connection has for its CONNECT. Exceeded: it is closed.
     pub connect_timeout_ms: u64,
+    /// Milliseconds in which a client without keep alive must take something of what is sent to it, 0 for no limit; one with a keep alive has 1.5 times
+    /// that. Exceeded: it is closed, and its will published.
+    pub write_timeout_ms: u64,
 }
 
 impl Default for Limits {
@@ -124,6 +127,7 @@ impl Default for Limits {
             max_message_ids: 2000,
             max_message_ids_total: 1_000_000,
             connect_timeout_ms: 10_000,
+            write_timeout_ms: 60_000,
         }
     }
 }

@@ -158,7 +158,7 @@ impl Broker {
         let shown = &self.sessions[session.0 as usize];
         let user = shown.identity.as_ref().and_then(|it| it.user.as_deref());
         tracing::info!(client = &*shown.client_id, %peer, user, version = ?connect.version, present, expiry = shown.expiry, "connected");
-        self.set_keep_alive(id);
+        self.set_patience(id);
         self.member_connected(session);
         self.give_way(id, &terms.client_id);
         Ok(())

@@ -3,10 +3,10 @@
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use super::SessionIndex;
 use super::access::Arrival;
 use super::gate::Outbox;
 use super::quota::Quota;
+use super::{Broker, ConnectionId, SessionIndex};
 use crate::wire::ProtocolVersion;
 
 #[derive(Debug)]
@@ -28,8 +28,10 @@ pub(super) struct Connection {
     pub counted: usize,
     /// 1.5 times the keep alive, in milliseconds; 0 for none \[MQTT-3.1.2-22\].
     pub keep_alive: u64,
-    /// When a packet last came in, in milliseconds of uptime.
+    /// When a packet last came in, or bytes of one, in milliseconds of uptime.
     pub last_received: u64,
+    /// Whether the client takes what it is sent.
+    pub taking: Taking,
     /// QoS 1 and 2 messages the client takes at once.
     pub receive_maximum: u16,
     /// Bytes of a packet the client takes.
@@ -52,6 +54,19 @@ pub(super) struct Connection {
     pub goes_on: bool,
     pub holding: bool,
     pub paused: bool,
+}
+
+/// Whether a client takes what it is sent.
+#[derive(Debug, Default)]
+pub(super) struct Taking {
+    /// It was sent something that it may not have taken.
+    pub waits: bool,
+    /// When it last took something, or something was first sent, in milliseconds of uptime.
+    pub last: u64,
+    /// The driver should look whether it has taken something.
+    pub look: bool,
+    /// A timer runs that will have the driver look.
+    pub timer: bool,
 }
 
 /// How far a connection has come.
@@ -127,6 +142,7 @@ impl Connection {
             counted: 0,
             keep_alive: 0,
             last_received: uptime,
+            taking: Taking::default(),
             receive_maximum: u16::MAX,
             maximum_packet_size: u32::MAX,
             unreleased: 0,
@@ -197,5 +213,36 @@ impl Connection {
     pub fn alias_for(&mut self, topic: &str) -> Alias {
         let aliases = self.aliases.as_mut();
         aliases.map_or(Alias::None, |aliases| aliases.outbound.name(topic))
+    }
+}
+
+/// What [`Broker::take_output`] says beside the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Nothing more will come: write what there is, then close the connection.
+    pub close: bool,
+    /// Nothing more should be read for now; the connection is touched when that changes.
+    pub pause: bool,
+    /// Its CONNECT waits for an older connection of the same client: when that has changed, for which it is touched, the CONNECT is presented again.
+    /// Until then nothing else is handed over.
+    pub waits: bool,
+    /// Another connection waits to take the place of this one: what the peer has already sent is read, unless [`Output::pause`] says no, and handed
+    /// over; then comes [`Broker::drained`].
+    pub yields: bool,
+    /// It is asked whether the peer takes what was written: answer with [`Broker::looked`].
+    pub look: bool,
+}
+
+impl Broker {
+    /// What [`Broker::take_output`] says beside the bytes, while none can be taken: [`Output::close`] means that what there is still to take does not
+    /// matter.
+    pub fn output(&mut self, id: ConnectionId) -> Output {
+        Output {
+            close: self.is_closing(id),
+            pause: self.should_pause(id),
+            waits: self.is_waiting(id),
+            yields: self.is_yielding(id),
+            look: self.wants_look(id),
+        }
     }
 }

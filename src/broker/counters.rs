@@ -36,6 +36,8 @@ counters! {
     takeovers,
     /// Connections closed because nothing was heard for 1.5 times the keep alive.
     keep_alive_timeouts,
+    /// Connections closed because the client took nothing of what was sent to it (`write_timeout`).
+    write_timeouts,
     /// Connections closed because the peer broke the protocol.
     protocol_faults,
     /// Sessions that have ended because they expired.

@@ -9,6 +9,8 @@
 //! | [`Broker::receive`], [`Broker::fault`] | a packet was decoded, or could not be |
 //! | [`Broker::connect`] | a CONNECT was decoded whose user name and password the driver has looked at; again when it had to wait ([`Output::waits`]) |
 //! | [`Broker::drained`] | what the peer of a yielding connection ([`Output::yields`]) had sent is handed over |
+//! | [`Broker::heard`] | a part of a packet came, and it is a while since that was last said |
+//! | [`Broker::looked`] | [`Output::look`] asked whether the peer takes what was written |
 //! | [`Broker::lost`] | the connection is gone, whoever closed it; always, and last |
 //! | [`Broker::written`], [`Broker::durable`] | the store has come so far with a batch |
 //! | [`Broker::fetched`] | message bodies were read from the store |
@@ -36,6 +38,7 @@ mod end;
 mod gate;
 mod marks;
 pub mod message;
+mod patience;
 mod publish;
 mod queue;
 mod quota;
@@ -83,6 +86,7 @@ use crate::wire::{
     codec,
 };
 use connect::ClientIds;
+pub use connection::Output;
 use connection::{Connection, State};
 pub(crate) use gate::Arrow;
 use gate::{Gate, Stamp};
@@ -172,21 +176,6 @@ enum Owner {
     Group(GroupIndex),
 }
 
-/// What [`Broker::take_output`] says beside the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Output {
-    /// Nothing more will come: write what there is, then close the connection.
-    pub close: bool,
-    /// Nothing more should be read for now; the connection is touched when that changes.
-    pub pause: bool,
-    /// Its CONNECT waits for an older connection of the same client: when that has changed, for which it is touched, the CONNECT is presented again.
-    /// Until then nothing else is handed over.
-    pub waits: bool,
-    /// Another connection waits to take the place of this one: what the peer has already sent is read, unless [`Output::pause`] says no, and handed
-    /// over; then comes [`Broker::drained`].
-    pub yields: bool,
-}
-
 /// The broker.
 #[derive(Debug)]
 pub struct Broker {
@@ -214,6 +203,8 @@ pub struct Broker {
     next_seq: u64,
     next_key: u64,
     next_serial: u64,
+    /// A tick came late: nobody is given up before this moment, in milliseconds of uptime.
+    grace_until: u64,
     client_ids: ClientIds,
     /// Clients connected.
     connected: u64,
@@ -282,6 +273,7 @@ impl Broker {
             next_seq: 1,
             next_key: 1,
             next_serial: 1,
+            grace_until: 0,
             client_ids: ClientIds::new(&chance.client_ids),
             connected: 0,
             subscriptions: 0,
@@ -499,18 +491,10 @@ impl Broker {
         connection.outbox.take(out);
         connection.taken = out.len();
         self.count_outgoing(id);
-        self.output(id)
-    }
-
-    /// What [`Broker::take_output`] says beside the bytes, while none can be taken: [`Output::close`] means that what there is still to take does not
-    /// matter.
-    pub fn output(&mut self, id: ConnectionId) -> Output {
-        Output {
-            close: self.is_closing(id),
-            pause: self.should_pause(id),
-            waits: self.is_waiting(id),
-            yields: self.is_yielding(id),
+        if !out.is_empty() {
+            self.sent(id);
         }
+        self.output(id)
     }
 
     /// Tells all clients that the server shuts down, and lets no new ones in. When their connections are lost, [`Broker::flush`] and

@@ -3,11 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::connection::State;
 use super::record::QueueKey;
 use super::{Broker, ConnectionId, OPERATION, SessionIndex};
 use crate::clock::Now;
-use crate::wire::ReasonCode;
 
 /// How often expired messages are looked for, in milliseconds.
 pub(super) const SWEEP_MS: u64 = 1000;
@@ -31,6 +29,8 @@ pub(super) enum Timer {
     KeepAlive(ConnectionId, u64),
     /// A CONNECT has waited long enough for older connections of its client.
     TakeOver(ConnectionId, u64),
+    /// A client should have taken something of what it was sent.
+    Taking(ConnectionId, u64),
     /// A client that was slowed down may go on.
     Quota(ConnectionId, u64),
     /// A session may have expired, or its will may be due.
@@ -51,6 +51,13 @@ pub(super) enum Timer {
     Sweep,
     /// `$SYS` topics are published.
     Sys,
+}
+
+impl Timer {
+    /// Whether a connection may be given up then that was not heard of. (Of sessions, [`Broker::check_session`] sees to that.)
+    fn gives_up(self) -> bool {
+        matches!(self, Timer::Connect(..) | Timer::KeepAlive(..))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +85,8 @@ impl Timers {
         all.filter(|timer| is_it(timer)).count()
     }
 
-    fn next(&self) -> Option<u64> {
+    /// When the next one is due, in milliseconds of uptime.
+    pub fn next(&self) -> Option<u64> {
         let Reverse((at, _)) = self.heap.peek()?;
         Some(self.rest_until.max(*at))
     }
@@ -101,13 +109,19 @@ impl Broker {
     /// Does what is due. If that is very much, it does a part of it, and the next time-out comes at once.
     pub fn tick(&mut self, now: Now) {
         self.now = now;
+        self.forgive_late_tick();
         let end = self.work + TICK_WORK;
         while let Some((at, timer)) = self.timers.due(now.uptime) {
             self.work += OPERATION;
+            if timer.gives_up() && now.uptime < self.grace_until {
+                self.timers.set(self.grace_until, timer);
+                continue;
+            }
             match timer {
                 Timer::Connect(id, serial) => self.check_connect(id, serial),
                 Timer::KeepAlive(id, serial) => self.check_keep_alive(id, serial),
                 Timer::TakeOver(id, serial) => self.check_take_over(id, serial),
+                Timer::Taking(id, serial) => self.check_taking(id, serial),
                 Timer::Quota(id, serial) => self.check_quota(id, serial),
                 Timer::Session(session, key) => self.check_session(session, key, at),
                 Timer::Replay(session, key) => self.check_replays(session, key),
@@ -131,54 +145,6 @@ impl Broker {
                 self.timers.rest_until = now.uptime + 1;
                 return;
             }
-        }
-    }
-
-    fn check_connect(&mut self, id: ConnectionId, serial: u64) {
-        if self
-            .connections
-            .get(id.0 as usize)
-            .is_some_and(|connection| connection.serial == serial && connection.state == State::New)
-        {
-            self.counters.connect_timeouts += 1;
-            self.connections[id.0 as usize].state = State::Closing;
-            self.touch(id);
-        }
-    }
-
-    /// \[MQTT-3.1.2-22\]: a client that is silent for 1.5 times its keep alive is taken for lost.
-    fn check_keep_alive(&mut self, id: ConnectionId, serial: u64) {
-        let Some(connection) = self.connections.get_mut(id.0 as usize) else {
-            return;
-        };
-        if connection.serial != serial || connection.state != State::Open {
-            return;
-        }
-        if connection.paused
-            || connection.outbox.len() > self.settings.limits.max_outgoing_bytes
-            || connection.has_sent_too_much(self.now.uptime)
-        {
-            // The broker itself does not read from it at present.
-            connection.last_received = self.now.uptime;
-        }
-        let deadline = connection.last_received + connection.keep_alive;
-        if self.now.uptime < deadline {
-            return self.timers.set(
-                deadline.min(self.now.uptime + LONGEST_MS),
-                Timer::KeepAlive(id, serial),
-            );
-        }
-        self.counters.keep_alive_timeouts += 1;
-        tracing::info!(client = self.client_name(id), "keep alive timeout");
-        self.disconnect(id, ReasonCode::KeepAliveTimeout, None);
-    }
-
-    /// Starts watching a connection's keep alive.
-    pub(super) fn set_keep_alive(&mut self, id: ConnectionId) {
-        let connection = &self.connections[id.0 as usize];
-        if connection.keep_alive > 0 {
-            let at = self.now.uptime + connection.keep_alive.min(LONGEST_MS);
-            self.timers.set(at, Timer::KeepAlive(id, connection.serial));
         }
     }
 
@@ -210,6 +176,11 @@ impl Broker {
         session.timer = None;
         if session.connection.is_some() {
             return;
+        }
+        if self.now.uptime < self.grace_until {
+            session.timer = Some(self.grace_until);
+            let timer = Timer::Session(index, key);
+            return self.timers.set(self.grace_until, timer);
         }
         let expired = session.expires_at().is_some_and(|at| at <= self.now.unix);
         if session

@@ -234,6 +234,15 @@ fn limits(mut s: Section<'_, '_>) -> Limits {
             .as_millis(),
         )
         .unwrap_or(d.connect_timeout_ms),
+        write_timeout_ms: u64::try_from(
+            s.duration(
+                "write_timeout",
+                Duration::from_millis(d.write_timeout_ms),
+                Duration::ZERO..=DAY,
+            )
+            .as_millis(),
+        )
+        .unwrap_or(d.write_timeout_ms),
     };
     s.close();
     limits
@@ -370,7 +379,7 @@ mod tests {
         let config = parse(
             "data_dir = '/data'\ndurability = 'os'\nworker_threads = 3\nsys_interval = '0s'\n\
              [limits]\nmax_queued_bytes = '64MiB'\nmax_packet_size = 2048\nmaximum_qos = 1\nmax_keepalive = '2m'\n\
-             persistent_client_expiration = '7d'\nconnect_timeout = '100ms'\n\
+             persistent_client_expiration = '7d'\nconnect_timeout = '100ms'\nwrite_timeout = '5s'\n\
              [store]\ncommit_delay = '20ms'\nmove_corrupt_aside = true\n\
              [log]\nlevel = 'warn,tidegate::net=debug'\n\
              [[listeners]]\nbind = ['127.0.0.1:1', '[::1]:2']\nallow_anonymous = true\n\

@@ -9,19 +9,21 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::auth::{Authentication, Credentials, Method};
 use super::core::{Core, Entered, Until};
+use super::socket::{Flow, Seen, Stream};
 use super::spoken::Spoken;
 use super::unfinished::Held;
 use super::visits::Purpose;
 use crate::broker::{ConnectionId, Identity, Output};
+use crate::clock::Stopwatch;
 use crate::wire::packet::Connect;
 use crate::wire::{Fault, Packet, ProtocolVersion, codec};
 
@@ -38,21 +40,20 @@ const TURN_WORK: u64 = 64 * 1024;
 const ROUNDS: usize = 16;
 /// Bytes that are read of a peer whose connection gives way to a newer one of its client: more than a socket holds.
 const LAST_BYTES: usize = 8 * 1024 * 1024;
-/// How long a peer has to read what it was told last, once the connection is closed from this side; and how long it has to close its own.
+/// How long a peer has to read what it was told last, once the connection is closed from this side, and how long it has to close its own; it
+/// begins anew while the peer takes something, this many times at most.
 const LINGER: Duration = Duration::from_secs(2);
+const LINGERS: u32 = 15;
 /// Bytes that are read of a peer that goes on sending after its connection was closed.
 const DRAIN_BYTES: usize = 1024 * 1024;
 /// Bytes by which an unfinished packet may grow before they are counted; smaller growth is counted with the next visit to the broker.
 const GRAIN: usize = 4096;
+/// How often the broker hears, at most, that the client is there while one packet comes in.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(250);
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
-
-/// A stream of bytes to a client.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// What all connections of a listener share.
 #[derive(Clone, Debug)]
@@ -103,7 +104,12 @@ pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
             pause: false,
             waits: false,
             yields: false,
+            look: false,
         },
+        flow: Flow::default(),
+        heard: None,
+        over: false,
+        owed: false,
     };
     let ended = poll_fn(|cx| connection.poll(cx)).await;
     connection.partial = Vec::new();
@@ -113,10 +119,17 @@ pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
         let now = entered.now();
         entered.hold(&mut connection.held, id, 0, true, true);
         entered.broker().lost(id, now);
+        entered.forget_waker(id);
     }
     if let Ok(()) = ended {
         // Closed from this side: bytes of the peer that nobody reads would make the operating system take back what was just written.
-        let _ = timeout(LINGER, connection.drain()).await;
+        let mut left = DRAIN_BYTES;
+        for _ in 0..LINGERS {
+            let drained = timeout(LINGER, connection.drain(&mut left)).await;
+            if drained.is_ok() || !connection.has_taken().moved {
+                break;
+            }
+        }
     }
 }
 
@@ -134,8 +147,8 @@ struct Connection<S> {
     held: Held,
     /// It is another packet than the one that was counted.
     began: bool,
-    /// Runs from when the connection is to be closed and the peer does not take what was sent.
-    patience: Option<Pin<Box<Sleep>>>,
+    /// Runs from when the connection is to be closed and the peer does not take what was sent; how often it has.
+    patience: Option<(Pin<Box<Sleep>>, u32)>,
     /// Work done in this turn.
     work: u64,
     /// `partial` may begin with whole packets, for which the turn was too short.
@@ -152,6 +165,14 @@ struct Connection<S> {
     /// Nothing can be written any more; what the peer had sent before it went is still read.
     broken: Option<io::Error>,
     output: Output,
+    /// Whether the peer takes what is written.
+    flow: Flow,
+    /// When the broker last heard that a part of a packet had come.
+    heard: Option<Stopwatch>,
+    /// The peer will send nothing more.
+    over: bool,
+    /// ... and is still owed what waits for the disk.
+    owed: bool,
 }
 
 impl<S: Stream> Connection<S> {
@@ -170,6 +191,15 @@ impl<S: Stream> Connection<S> {
                     (None, false) => self.poll_patience(cx),
                 };
             }
+            if self.over && !self.owed && all_written {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            if self.over && !all_written {
+                return self.poll_patience(cx);
+            }
+            if self.output.look {
+                self.answer_look(cx);
+            }
             if !self.output.yields {
                 self.last_bytes = 0;
             }
@@ -184,6 +214,7 @@ impl<S: Stream> Connection<S> {
                     self.present(cx, proved)
                 }
                 None if self.output.pause => false,
+                None if self.over => self.output.yields && self.end_reading(cx),
                 None if std::mem::take(&mut self.unhandled) => {
                     self.handle(cx, &[]);
                     true
@@ -223,7 +254,10 @@ impl<S: Stream> Connection<S> {
         while self.written < self.writing.len() {
             match Pin::new(&mut self.stream).poll_write(cx, &self.writing[self.written..]) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(written)) => self.written += written,
+                Poll::Ready(Ok(written)) => {
+                    self.written += written;
+                    self.flow.wrote(written);
+                }
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => return Ok(false),
             }
@@ -249,7 +283,8 @@ impl<S: Stream> Connection<S> {
             let mut buffer = ReadBuf::new(&mut scratch[..self.appetite]);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
-                    Err(io::ErrorKind::UnexpectedEof.into())
+                    self.end_of_input(cx);
+                    Ok(true)
                 }
                 Poll::Ready(Ok(())) => {
                     if self.output.yields {
@@ -283,9 +318,44 @@ impl<S: Stream> Connection<S> {
                 used => self.keep(&bytes[used..]),
             }
         }
-        if self.partial.capacity() > self.held.bytes() + GRAIN {
-            self.visit(cx, Purpose::Packets, |_, _| ());
+        let is_partial = !self.partial.is_empty() && self.waiting.is_none();
+        let is_news = is_partial
+            && self.version.is_some()
+            && self
+                .heard
+                .is_none_or(|heard| heard.elapsed() >= SIGN_OF_LIFE);
+        if is_news || self.partial.capacity() > self.held.bytes() + GRAIN {
+            self.heard = Some(Stopwatch::start());
+            self.visit(cx, Purpose::Packets, |entered, id| {
+                let now = entered.now();
+                entered.broker().heard(id, now);
+            });
         }
+    }
+
+    /// The peer has closed its sending side, if not the whole connection: it is still told what becomes of what it has sent.
+    fn end_of_input(&mut self, cx: &mut Context<'_>) {
+        self.over = true;
+        self.visit(cx, Purpose::Lost, |entered, id| {
+            let now = entered.now();
+            entered.broker().half_closed(id, now);
+        });
+    }
+
+    /// Tells the broker whether the peer takes what is written.
+    fn answer_look(&mut self, cx: &mut Context<'_>) {
+        self.output.look = false;
+        let seen = self.has_taken();
+        self.visit(cx, Purpose::Output, |entered, id| {
+            let now = entered.now();
+            entered.broker().looked(id, seen.waits, seen.moved, now);
+        });
+    }
+
+    /// What the peer has taken since this was last asked.
+    fn has_taken(&mut self) -> Seen {
+        let held = !self.writing.is_empty() || self.unflushed;
+        self.flow.look(&self.stream, held)
     }
 
     /// Keeps the beginning of a packet.
@@ -434,6 +504,13 @@ impl<S: Stream> Connection<S> {
             self.version = codec::version_of_connect(frame);
         }
         let packet = codec::decode(frame, self.version.unwrap_or(ProtocolVersion::V5))?;
+        if let Packet::Connect(connect) = &packet
+            && connect.keep_alive == 0
+            && let Some(socket) = self.stream.socket()
+        {
+            // It may vanish without a word, and nobody would notice.
+            socket.watch();
+        }
         Ok(Some((packet, length)))
     }
 
@@ -481,6 +558,9 @@ impl<S: Stream> Connection<S> {
         } else {
             self.output = broker.output(self.id);
         }
+        if self.over {
+            self.owed = entered.broker().is_owed(self.id);
+        }
         done
     }
 
@@ -495,6 +575,9 @@ impl<S: Stream> Connection<S> {
             .broker()
             .take_output(self.id, &mut self.writing, now);
         entered.set_waker(self.id, cx.waker(), Until::Touched);
+        if self.over {
+            self.owed = entered.broker().is_owed(self.id);
+        }
         !self.writing.is_empty() || self.output != before
     }
 
@@ -527,18 +610,28 @@ impl<S: Stream> Connection<S> {
 
     /// Waits a little longer for a peer that does not take what was sent before the end.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(LINGER)));
-        patience
-            .as_mut()
-            .poll(cx)
-            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+        loop {
+            let (patience, lingers) = match &mut self.patience {
+                Some(patience) => patience,
+                None => {
+                    self.has_taken();
+                    self.patience.insert((Box::pin(sleep(LINGER)), 1))
+                }
+            };
+            ready!(patience.as_mut().poll(cx));
+            *lingers += 1;
+            let enough = *lingers > LINGERS;
+            patience.set(sleep(LINGER));
+            if enough || !self.has_taken().moved {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
     }
 
-    /// Closes the sending side and reads until the peer does the same.
-    async fn drain(&mut self) -> io::Result<()> {
+    /// Closes the sending side and reads until the peer does the same, this much at most.
+    async fn drain(&mut self, left: &mut usize) -> io::Result<()> {
         poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await?;
-        let mut left = DRAIN_BYTES;
-        while left > 0 {
+        while *left > 0 {
             let read = poll_fn(|cx| {
                 SCRATCH.with_borrow_mut(|scratch| {
                     let mut buffer = ReadBuf::new(scratch);
@@ -548,7 +641,7 @@ impl<S: Stream> Connection<S> {
             });
             match read.await? {
                 0 => break,
-                read => left = left.saturating_sub(read),
+                read => *left = left.saturating_sub(read),
             }
         }
         Ok(())

@@ -73,7 +73,7 @@ struct Waiting {
 pub enum Until {
     /// Anything the broker has for the connection.
     Touched,
-    /// The connection is to be closed, or yields its place: its task can take nothing before the peer has taken what was sent.
+    /// The connection is to be closed, or looked at, or yields its place: its task can take nothing before the peer has taken what was sent.
     Leaving,
 }
 
@@ -313,6 +313,13 @@ impl Entered<'_> {
         }
     }
 
+    /// Wakes nobody any more for a connection that is lost: a waker keeps all memory of its task.
+    pub fn forget_waker(&mut self, id: ConnectionId) {
+        if let Some(place) = self.state_mut().wakers.get_mut(id.0 as usize) {
+            *place = None;
+        }
+    }
+
     /// A connection holds this many bytes of an unfinished packet: connections that must make room are closed. See [`Unfinished::hold`].
     pub fn hold(
         &mut self,
@@ -356,6 +363,7 @@ impl Drop for Entered<'_> {
                 waiting.until == Until::Touched
                     || state.broker.is_closing(id)
                     || state.broker.is_yielding(id)
+                    || state.broker.wants_look(id)
             };
             wake.extend(waiting.take_if(ripe).map(|waiting| waiting.waker));
         }
@@ -451,6 +459,24 @@ mod tests {
         // The other thread has had all the time to come.
         let waited = figure(&core, "tidegate_core_waited_longest_seconds");
         assert!(waited > 0.0 && waited < 2.0 * held, "{waited}");
+    }
+
+    #[test]
+    fn a_connection_that_is_lost_keeps_no_task_in_memory() {
+        let core = core();
+        let task = Arc::new(Count::default());
+        let mut entered = core.enter(Purpose::Other, None);
+        let now = entered.now();
+        let arrival = Arrival::from(Access::default());
+        let id = entered.broker().accept(arrival, now);
+        let id = id.expect("there is room");
+        entered.set_waker(id, &Waker::from(Arc::clone(&task)), Until::Touched);
+        assert_eq!(Arc::strong_count(&task), 2);
+        entered.broker().lost(id, now);
+        entered.forget_waker(id);
+        drop(entered);
+        assert_eq!(Arc::strong_count(&task), 1);
+        assert_eq!(task.0.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -13,11 +13,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::auth::Method;
-use super::connection::{Door, Stream, serve};
+use super::connection::{Door, serve};
 use super::core::Core;
 use super::proxy;
 use super::seldom::Seldom;
-use super::socket::{ListeningSocket, Socket};
+use super::socket::{ListeningSocket, Socket, Stream};
 use super::spoken::Spoken;
 use super::tls::certificate::Certificate;
 use super::tls::{Tls, TlsSettings};

@@ -7,10 +7,14 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use nix::sys::socket::getsockopt;
+use nix::{getsockopt_impl, libc, sockopt_impl};
 use rustix::net::sockopt::set_socket_reuseport;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -54,13 +58,138 @@ pub enum ListeningSocket {
     Unix(UnixListener, PathBuf, u64),
 }
 
-/// A connection to a client.
+/// A connection to a peer.
 #[derive(Debug)]
 pub enum Socket {
     /// TCP.
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+}
+
+/// A stream of bytes to a peer.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// The socket at the bottom, below TLS and WebSocket; `None` if there is none.
+    fn socket(&self) -> Option<&Socket>;
+}
+
+impl Stream for Socket {
+    fn socket(&self) -> Option<&Socket> {
+        Some(self)
+    }
+}
+
+impl<S: Stream + ?Sized> Stream for Box<S> {
+    fn socket(&self) -> Option<&Socket> {
+        (**self).socket()
+    }
+}
+
+impl<S: Stream> Stream for tokio_rustls::server::TlsStream<S> {
+    fn socket(&self) -> Option<&Socket> {
+        self.get_ref().0.socket()
+    }
+}
+
+impl<S: Stream> Stream for tokio_rustls::client::TlsStream<S> {
+    fn socket(&self) -> Option<&Socket> {
+        self.get_ref().0.socket()
+    }
+}
+
+/// Tells whether a peer goes on taking what is written to it. What the operating system holds until the peer's has acknowledged it counts as not taken.
+#[derive(Debug, Default)]
+pub struct Flow {
+    /// Bytes that were handed to the stream.
+    written: u64,
+    /// What was seen last, if something waited then: it grows with every byte that gets further.
+    seen: Option<u64>,
+}
+
+/// What [`Flow::look`] finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Something waits to be taken by the peer.
+    pub waits: bool,
+    /// Something that waited at the last look has got further.
+    pub moved: bool,
+}
+
+impl Flow {
+    /// Counts bytes that were handed to the stream.
+    pub fn wrote(&mut self, count: usize) {
+        self.written += count as u64;
+    }
+
+    /// Looks at the stream; `held` says that its owner has bytes the stream did not take. Costs a system call.
+    pub fn look(&mut self, stream: &dyn Stream, held: bool) -> Seen {
+        let mark = match stream.socket().and_then(Socket::acknowledged) {
+            Some((acknowledged, all)) => (held || !all).then_some(acknowledged),
+            // What the operating system has taken is the best that is known.
+            None => held.then_some(self.written),
+        };
+        let moved = self.seen.is_some() && self.seen != mark;
+        self.seen = mark;
+        Seen {
+            waits: mark.is_some(),
+            moved,
+        }
+    }
+}
+
+// The beginning of what Linux tells of a TCP connection (`struct tcp_info` in linux/tcp.h), since version 4.6.
+sockopt_impl!(
+    /// See tcp(7), TCP_INFO.
+    TcpInfo,
+    GetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_INFO,
+    [u32; 40]
+);
+
+/// Whether the operating system tells all that is asked for of a TCP connection.
+fn tells_tcp_info() -> bool {
+    static TELLS: OnceLock<bool> = OnceLock::new();
+    *TELLS.get_or_init(|| {
+        let name = rustix::system::uname();
+        let release = name.release().to_string_lossy();
+        let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
+        let version = (numbers.next(), numbers.next());
+        matches!(version, (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (4, 6))
+    })
+}
+
+impl Socket {
+    /// How many bytes the peer's operating system has acknowledged so far, and whether these are all; `None` if nobody knows: Unix sockets, Linux before 4.6.
+    fn acknowledged(&self) -> Option<(u64, bool)> {
+        // Their places in the structure, in words of four bytes; the last is the lower half of a number of eight.
+        const UNACKED: usize = 6;
+        const NOT_SENT: usize = 36;
+        const ACKED: usize = if cfg!(target_endian = "big") { 31 } else { 30 };
+        let Socket::Tcp(stream) = self else {
+            return None;
+        };
+        let info = tells_tcp_info()
+            .then(|| getsockopt(stream, TcpInfo))?
+            .ok()?;
+        let all = info[UNACKED] == 0 && info[NOT_SENT] == 0;
+        let acknowledged = u64::from(info[ACKED]) | u64::from(info[ACKED ^ 1]) << 32;
+        Some((acknowledged, all))
+    }
+
+    /// Has the operating system find out, while nothing is sent, whether the peer is still there; after about two minutes without it, the connection is lost.
+    pub fn watch(&self) {
+        let Socket::Tcp(stream) = self else {
+            return;
+        };
+        let often = TcpKeepalive::new()
+            .with_time(Duration::from_secs(60))
+            .with_interval(Duration::from_secs(15))
+            .with_retries(4);
+        if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&often) {
+            tracing::debug!(%error, "a connection cannot be watched");
+        }
+    }
 }
 
 /// Listens on a TCP port; `backlog` connections wait until they are accepted. With an `interface`, only what comes in through that network
@@ -355,6 +484,55 @@ impl AsyncWrite for Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_takes_bytes_is_told_from_one_that_does_not() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = bind_tcp(SocketAddr::from(([127, 0, 0, 1], 0)), None, 5).expect("bound");
+        SockRef::from(&listener)
+            .set_recv_buffer_size(4096)
+            .expect("a socket option");
+        let to = listener.local_addr().expect("bound");
+        let mut near = Socket::Tcp(TcpStream::connect(to).await.expect("connected"));
+        let (mut far, _) = listener.accept().await.expect("accepted");
+        let mut flow = Flow::default();
+        let nothing = Seen {
+            waits: false,
+            moved: false,
+        };
+        assert_eq!(flow.look(&near, false), nothing);
+        near.write_all(&[0; 100_000]).await.expect("written");
+        flow.wrote(100_000);
+        let waits = Seen {
+            waits: true,
+            moved: false,
+        };
+        assert_eq!(flow.look(&near, false), waits);
+        // What the other side has room for arrives without being read; after that, more that is written changes nothing.
+        loop {
+            near.write_all(&[0]).await.expect("written");
+            flow.wrote(1);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            if flow.look(&near, false) == waits {
+                break;
+            }
+        }
+        far.read_exact(&mut [0; 20_000]).await.expect("read");
+        while !flow.look(&near, false).moved {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let mut rest = vec![0; 100_000];
+        while flow.look(&near, false).waits {
+            let _ = tokio::time::timeout(Duration::from_millis(50), far.read(&mut rest)).await;
+        }
+        while flow.look(&near, false).waits {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(flow.look(&near, false), nothing);
+        // What its owner still holds back waits as well.
+        assert_eq!(flow.look(&near, true), waits);
+        assert!(flow.look(&near, false).moved);
+    }
 
     fn in_runtime<T>(what: impl FnOnce(&Path) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,11 +1,14 @@
 //! Links that fail.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use support::{Random, Version, wait_until};
+use support::{Broker, Connect, Message, Random, Version, wait_until};
 
 use super::LONG;
+use super::mosquitto::mosquitto;
 use super::proxy::{Mode, Proxy};
+use super::secure::{certificates, place};
 use super::side::*;
 
 #[test]
@@ -168,4 +171,121 @@ fn another_address_is_taken_and_left_again_without_a_loss() {
         (0..sent).collect::<Vec<_>>(),
         "at the one or the other"
     );
+}
+
+/// A message that takes several times as long as anybody waits passes a narrow link, out and in, at once.
+fn a_large_message_passes(upstream: &Broker, listener: SocketAddr, more: &str) {
+    // 5 s for 100 KB.
+    let proxy = Proxy::narrow(listener, 20_000);
+    let edge = edge(proxy.addr(), more);
+    wait_for_state(edge.addr(), "connected");
+    let ways = [
+        (edge.addr(), upstream.addr(), "up/large", "site/up/large"),
+        (
+            upstream.addr(),
+            edge.addr(),
+            "site/down/large",
+            "down/large",
+        ),
+    ];
+    for (from, to, sent, got) in ways {
+        let mut consumer = Connect::new(Version::V5, "consumer").open(to);
+        consumer.subscribe(got, 1);
+        let mut device = Connect::new(Version::V5, "device").open(from);
+        for (payload, qos) in [(vec![b'x'; 100_000], 1), (b"behind".to_vec(), 0)] {
+            device.publish(&Message::new(sent, &payload, qos));
+            let publish = consumer.take();
+            assert_eq!(publish.payload, payload);
+            assert!(!publish.dup);
+        }
+    }
+    // One connection was enough for both.
+    assert_eq!(proxy.accepted(), 1, "{}", edge.log());
+}
+
+const IMPATIENT: &str = "response_timeout = \"1s\"\nkeepalive_interval = \"1s\"";
+
+#[test]
+fn what_is_on_its_way_is_waited_for() {
+    let cloud = cloud("");
+    a_large_message_passes(&cloud, cloud.addr(), IMPATIENT);
+}
+
+#[test]
+fn what_is_on_its_way_to_mosquitto_is_waited_for() {
+    if let Some(mosquitto) = mosquitto() {
+        a_large_message_passes(&mosquitto, mosquitto.addr(), IMPATIENT);
+    }
+}
+
+#[test]
+fn what_is_on_its_way_under_tls_and_websocket_is_waited_for() {
+    let dir = tempfile::TempDir::new().expect("a directory");
+    certificates(dir.path());
+    let file = |name: &str| dir.path().join(name);
+    let listener = format!(
+        "[[listeners]]\nprotocol = \"wss\"\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\ncertfile = {:?}\nkeyfile = {:?}\n",
+        file("server.pem"),
+        file("server.key")
+    );
+    let cloud = cloud(&listener);
+    let more = format!(
+        "{IMPATIENT}\nprotocol = \"wss\"\nserver_name = \"localhost\"\ncafile = {:?}",
+        file("ca.pem")
+    );
+    a_large_message_passes(&cloud, place(&cloud, "wss"), &more);
+}
+
+#[test]
+fn a_link_on_which_nothing_moves_is_left() {
+    let cloud = cloud("");
+    let proxy = Proxy::narrow(cloud.addr(), 20_000);
+    let edge = edge(proxy.addr(), "response_timeout = \"1s\"");
+    wait_for_state(edge.addr(), "connected");
+    let mut device = Connect::new(Version::V5, "device").open(edge.addr());
+    device.publish(&Message::new("up/large", vec![b'x'; 200_000], 1));
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(proxy.accepted(), 1, "{}", edge.log());
+    let stuck = Instant::now();
+    proxy.set_mode(Mode::Stuck);
+    wait_for_state(edge.addr(), "disconnected");
+    assert!(
+        stuck.elapsed() > Duration::from_millis(500),
+        "{}",
+        edge.log()
+    );
+    assert!(edge.log().contains("no acknowledgement"), "{}", edge.log());
+    proxy.set_mode(Mode::Pass);
+    wait_for_state(edge.addr(), "connected");
+}
+
+#[test]
+fn an_edge_that_was_stopped_looks_for_answers_before_it_gives_up() {
+    let cloud = cloud("");
+    let proxy = Proxy::to(cloud.addr());
+    proxy.set_latency(Duration::from_millis(300));
+    let edge = edge(proxy.addr(), "response_timeout = \"2s\"");
+    wait_for_state(edge.addr(), "connected");
+    for round in 0..3 {
+        publish(edge.addr(), "up/a", 1, round..round + 1);
+        edge.signal("STOP");
+        std::thread::sleep(Duration::from_millis(2500));
+        edge.signal("CONT");
+        std::thread::sleep(Duration::from_millis(1000));
+    }
+    assert_eq!(proxy.accepted(), 1, "{}", edge.log());
+}
+
+/// PINGREQs that go nowhere are no progress either.
+#[test]
+fn a_link_that_is_silent_is_left_however_often_it_is_asked() {
+    let cloud = cloud("");
+    let more = "response_timeout = \"3s\"\nkeepalive_interval = \"1s\"";
+    let edge = edge(cloud.addr(), more);
+    wait_for_state(edge.addr(), "connected");
+    // Its operating system goes on.
+    cloud.signal("STOP");
+    wait_for_state(edge.addr(), "disconnected");
+    cloud.signal("CONT");
+    assert!(edge.log().contains("no PINGRESP"), "{}", edge.log());
 }

@@ -11,7 +11,7 @@ use super::proxy::Proxy;
 use super::side::*;
 
 /// A Mosquitto that keeps sessions while it runs; `None` if it is not installed.
-fn mosquitto() -> Option<Broker> {
+pub fn mosquitto() -> Option<Broker> {
     Broker::mosquitto(
         "allow_anonymous true\nmax_queued_messages 0\nset_tcp_nodelay true\nlog_type all\nlog_dest stderr\n",
     )

@@ -7,6 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, SockRef, Socket, Type};
+
+/// Bytes that a socket of a narrow proxy holds for its reader.
+const NARROW: usize = 4096;
+
 /// What happens to bytes and to new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -18,6 +23,8 @@ pub enum Mode {
     Reset,
     /// Nobody listens.
     Refused,
+    /// Nothing is read from connections, old or new: what is sent on them waits.
+    Stuck,
     /// Somebody listens who accepts nothing, and there is no room for more that wait: a SYN is not answered.
     Deaf,
 }
@@ -37,6 +44,8 @@ struct State {
     mode: Mode,
     latency: Duration,
     bytes_per_second: Option<u64>,
+    /// Its sockets hold little.
+    narrow: bool,
     /// Bytes that may still pass on a connection, both ways together, before it is cut.
     budget: Option<u64>,
     open: Vec<TcpStream>,
@@ -56,13 +65,27 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy that lets everything pass to this address.
     pub fn to(target: SocketAddr) -> Proxy {
+        Proxy::with(target, None)
+    }
+
+    /// A proxy that lets so much pass each way, and holds next to nothing itself: what is sent faster waits with its sender.
+    pub fn narrow(target: SocketAddr, bytes_per_second: u64) -> Proxy {
+        Proxy::with(target, Some(bytes_per_second))
+    }
+
+    fn with(target: SocketAddr, narrow: Option<u64>) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        if narrow.is_some() {
+            let set = SockRef::from(&listener).set_recv_buffer_size(NARROW);
+            set.expect("a socket option");
+        }
         let addr = listener.local_addr().expect("it is bound");
         let state = Arc::new(Mutex::new(State {
             target,
             mode: Mode::Pass,
             latency: Duration::ZERO,
-            bytes_per_second: None,
+            bytes_per_second: narrow,
+            narrow: narrow.is_some(),
             budget: None,
             open: Vec::new(),
             accepted: 0,
@@ -179,7 +202,7 @@ fn listen(listener: TcpListener, addr: SocketAddr, state: &Arc<Mutex<State>>) {
         while let Ok((stream, _)) = open.accept() {
             stream.set_nonblocking(false).expect("a socket option");
             if mode == Mode::Reset {
-                let socket = socket2::SockRef::from(&stream);
+                let socket = SockRef::from(&stream);
                 socket
                     .set_linger(Some(Duration::ZERO))
                     .expect("a socket option");
@@ -191,12 +214,8 @@ fn listen(listener: TcpListener, addr: SocketAddr, state: &Arc<Mutex<State>>) {
 }
 
 /// A listener with as many connections as it has room for, which it will not accept.
-fn full(addr: SocketAddr) -> (socket2::Socket, Vec<TcpStream>) {
-    let listener = socket2::Socket::new(
-        socket2::Domain::for_address(addr),
-        socket2::Type::STREAM,
-        None,
-    );
+fn full(addr: SocketAddr) -> (Socket, Vec<TcpStream>) {
+    let listener = Socket::new(Domain::for_address(addr), Type::STREAM, None);
     let listener = listener.expect("a socket");
     listener.set_reuse_address(true).expect("a socket option");
     listener.bind(&addr.into()).expect("the port is free again");
@@ -213,7 +232,7 @@ fn carry(near: TcpStream, state: &Arc<Mutex<State>>) {
     locked.accepted += 1;
     let life = locked.lives.len();
     locked.lives.push(Life::default());
-    let Ok(far) = TcpStream::connect(locked.target) else {
+    let Ok(far) = connect(locked.target, locked.narrow) else {
         return;
     };
     for stream in [&near, &far] {
@@ -252,6 +271,15 @@ fn carry(near: TcpStream, state: &Arc<Mutex<State>>) {
     }
 }
 
+fn connect(target: SocketAddr, narrow: bool) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+    if narrow {
+        socket.set_recv_buffer_size(NARROW)?;
+    }
+    socket.connect(&target.into())?;
+    Ok(socket.into())
+}
+
 fn read(
     mut from: TcpStream,
     sender: &Sender<(Instant, Vec<u8>)>,
@@ -259,11 +287,27 @@ fn read(
     heard: impl Fn(),
 ) {
     let mut chunk = [0; 16 * 1024];
-    while let Ok(count) = from.read(&mut chunk) {
-        if count == 0 {
-            break;
+    loop {
+        let (rate, stuck) = {
+            let state = state.lock().expect("no thread panics with it");
+            let stuck = state.mode == Mode::Stuck && !state.ended;
+            (state.bytes_per_second, stuck)
+        };
+        if stuck {
+            thread::sleep(Duration::from_millis(5));
+            continue;
         }
+        // A twentieth of a second's worth at once.
+        let most = rate.map_or(chunk.len(), |rate| {
+            (rate as usize / 20).clamp(1, chunk.len())
+        });
+        let Ok(count @ 1..) = from.read(&mut chunk[..most]) else {
+            break;
+        };
         heard();
+        if let Some(rate) = rate {
+            thread::sleep(Duration::from_secs_f64(count as f64 / rate as f64));
+        }
         let latency = state.lock().expect("no thread panics with it").latency;
         let due = Instant::now() + latency;
         if sender.send((due, chunk[..count].to_vec())).is_err() {
@@ -280,10 +324,7 @@ fn write(
 ) {
     for (due, bytes) in receiver {
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        let (mode, rate) = {
-            let state = state.lock().expect("no thread panics with it");
-            (state.mode, state.bytes_per_second)
-        };
+        let mode = state.lock().expect("no thread panics with it").mode;
         if mode == Mode::BlackHole {
             continue;
         }
@@ -296,9 +337,6 @@ fn write(
         drop(left);
         if into.write_all(&bytes[..allowed]).is_err() || cut {
             break;
-        }
-        if let Some(rate) = rate {
-            thread::sleep(Duration::from_secs_f64(allowed as f64 / rate as f64));
         }
     }
     let _ = into.shutdown(Shutdown::Both);

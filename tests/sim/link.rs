@@ -76,6 +76,7 @@ impl Link {
                     pause: false,
                     waits: false,
                     yields: false,
+                    look: false,
                 },
                 connect_waits: false,
                 answered: false,

@@ -49,7 +49,12 @@ pub struct Relay {
     progress: u64,
     last_sent: u64,
     last_received: u64,
+    /// Since when the upstream owes a sign of life for a PINGREQ.
     ping_sent: Option<u64>,
+    /// When the last PINGREQ was sent.
+    pinged: u64,
+    /// Something is to be written that the stream does not take yet.
+    writing: bool,
     /// PINGREQs the upstream has not answered.
     pings: u32,
     /// What is under way is finished, and nothing more begun.
@@ -112,6 +117,8 @@ impl Relay {
             last_sent: now.uptime,
             last_received: now.uptime,
             ping_sent: None,
+            pinged: 0,
+            writing: false,
             pings: 0,
             finishing: false,
             window,
@@ -257,10 +264,7 @@ impl Relay {
     /// Notes that the upstream is there although no packet of it was handled: bytes of a long one have come, or it is not being listened to.
     pub fn heard(&mut self, now: Now) {
         self.last_received = now.uptime;
-        self.progress = now.uptime;
-        if self.ping_sent.is_some() {
-            self.ping_sent = Some(now.uptime);
-        }
+        self.excuse(now);
     }
 
     fn receive_puback(
@@ -389,34 +393,58 @@ impl Relay {
 
     /// Whether nothing more need be read from the upstream: what it sends now it will send again when the bridge comes back.
     pub fn has_heard_all(&self, broker: &Broker) -> bool {
-        self.finishing && self.pings == 0 && !self.is_waiting() && broker.has_finished(self.id)
+        self.finishing && self.pings == 0 && !self.is_owed() && broker.has_finished(self.id)
     }
 
     fn ping(&mut self, out: &mut Vec<u8>, now: Now) {
         codec::encode(&Packet::PingReq, self.upstream.version, out);
         self.pings += 1;
-        self.ping_sent = Some(now.uptime);
+        self.ping_sent.get_or_insert(now.uptime);
+        self.pinged = now.uptime;
         self.last_sent = now.uptime;
     }
 
-    /// Notes that bytes have been written to the upstream: a slow link that goes on is not a silent one.
+    /// Notes that bytes were handed to the stream.
     pub fn wrote(&mut self, now: Now) {
         self.last_sent = now.uptime;
+    }
+
+    /// Notes that bytes have got further on their way to the upstream: a slow link that goes on is not a silent one.
+    pub fn moved(&mut self, now: Now) {
+        self.last_sent = now.uptime;
+        self.excuse(now);
+    }
+
+    /// Notes whether something is to be written that the stream does not take yet.
+    pub fn set_writing(&mut self, writing: bool, now: Now) {
+        if writing && !self.writing && !self.is_owed() {
+            self.progress = now.uptime;
+        }
+        self.writing = writing;
+    }
+
+    /// Gives the upstream all its time anew: it was not to blame.
+    pub fn excuse(&mut self, now: Now) {
         self.progress = now.uptime;
+        if self.ping_sent.is_some() {
+            self.ping_sent = Some(now.uptime);
+        }
+    }
+
+    /// How long the upstream may leave this side waiting, in milliseconds.
+    pub fn patience(&self) -> u64 {
+        self.bridge.response_timeout_ms
     }
 
     /// When [`Relay::tick`] should be called next, in milliseconds of uptime.
     pub fn next_timeout(&self) -> u64 {
         let patience = self.bridge.response_timeout_ms;
-        let keep_alive = u64::from(self.upstream.keep_alive) * 1000;
-        let mut next = u64::MAX;
-        if self.is_waiting() {
+        let mut next = self.ping_due();
+        if self.is_owed() || self.writing {
             next = next.min(self.progress + patience);
         }
-        match self.ping_sent {
-            Some(sent) => next = next.min(sent + patience),
-            None if keep_alive > 0 => next = next.min(self.quiet_since() + keep_alive),
-            None => {}
+        if let Some(sent) = self.ping_sent {
+            next = next.min(sent + patience);
         }
         next.min(self.next_trial())
     }
@@ -427,8 +455,13 @@ impl Relay {
     /// The upstream has not answered in time.
     pub fn tick(&mut self, out: &mut Vec<u8>, now: Now) -> Result<(), Leave> {
         let patience = self.bridge.response_timeout_ms;
-        if self.is_waiting() && now.uptime >= self.progress + patience {
-            return Err(Leave::Silent("no acknowledgement"));
+        if now.uptime >= self.progress + patience {
+            if self.is_owed() {
+                return Err(Leave::Silent("no acknowledgement"));
+            }
+            if self.writing {
+                return Err(Leave::Silent("nothing that is sent to it is taken"));
+            }
         }
         if self
             .ping_sent
@@ -436,20 +469,32 @@ impl Relay {
         {
             return Err(Leave::Silent("no PINGRESP"));
         }
-        let keep_alive = u64::from(self.upstream.keep_alive) * 1000;
-        let due = now.uptime >= self.quiet_since() + keep_alive;
-        if keep_alive > 0 && self.ping_sent.is_none() && due {
+        if now.uptime >= self.ping_due() {
             self.ping(out, now);
         }
         Ok(())
     }
 
-    /// Since when one direction has been quiet. Asking for a sign of life when nothing comes in, too, finds a connection that only takes.
-    fn quiet_since(&self) -> u64 {
-        self.last_sent.min(self.last_received)
+    /// When the next PINGREQ is due: the upstream must hear something in time whatever it owes \[MQTT-3.1.2-20\]. Asking for a sign of life when nothing comes
+    /// in, too, finds a connection that only takes; once is enough for that.
+    fn ping_due(&self) -> u64 {
+        let quiet_since = match self.ping_sent {
+            None => self.last_sent.min(self.last_received),
+            Some(_) => self.last_sent,
+        };
+        match u64::from(self.upstream.keep_alive) * 1000 {
+            0 => u64::MAX,
+            keep_alive => quiet_since.max(self.pinged) + keep_alive,
+        }
     }
 
-    fn is_waiting(&self) -> bool {
+    /// Whether the upstream is to do something: to answer, or to take what it is sent.
+    pub fn is_waiting(&self) -> bool {
+        self.is_owed() || self.writing || self.ping_sent.is_some()
+    }
+
+    /// Whether the upstream owes an acknowledgement.
+    fn is_owed(&self) -> bool {
         !self.awaiting.is_empty() || !self.subscribes.is_empty()
     }
 

@@ -220,8 +220,7 @@ fn reading_stops_while_the_disk_is_far_behind() {
     assert!(!world.broker.should_pause(peer.id));
     world.settle();
     assert_eq!(world.got(peer).len(), 2);
-    world.jump(20_000);
-    world.broker.tick(world.now);
+    world.wait(20_000);
     assert!(world.closes(peer), "and now it is silent");
 }
 

@@ -22,6 +22,7 @@ mod levels;
 mod limits;
 mod malice;
 mod mount;
+mod patience;
 mod publish;
 mod quota;
 mod repetition;

@@ -1,21 +1,23 @@
 //! How a bridge stays connected: it calls one address after the other, and goes back to a better one without letting the present one go before that.
 
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
-use tokio::time::{sleep, timeout};
+use tokio::io::AsyncWriteExt;
+use tokio::time::sleep;
 
 use super::addresses::Addresses;
 use super::backoff::Backoff;
+use super::exchange::converse;
 use super::link::{Link, put_disconnect};
 use super::{BridgeSettings, Password};
 use crate::broker::bridge::{Leave, Login, Relay, Speech, Standing, Upstream, told};
 use crate::clock::{self, Stopwatch};
-use crate::net::connection::Stream;
 use crate::net::core::Core;
+use crate::net::socket::Stream;
 use crate::net::visits::Purpose;
 use crate::wire::{Packet, ProtocolVersion, ReasonCode, codec};
 
@@ -33,8 +35,7 @@ pub(super) struct Caller {
 
 /// An upstream that has accepted.
 struct Accepted {
-    reader: ReadHalf<Box<dyn Stream>>,
-    writer: WriteHalf<Box<dyn Stream>>,
+    stream: Box<dyn Stream>,
     upstream: Upstream,
     /// What came behind its CONNACK.
     input: Vec<u8>,
@@ -73,6 +74,26 @@ struct Beside {
     calling: AtomicBool,
     /// The connection is gone.
     alone: AtomicBool,
+}
+
+impl Accepted {
+    /// Sends a PINGREQ in time, again and again, while nothing else is said on it. Returns only if it is lost.
+    async fn keep_alive(&mut self) {
+        // Half of it: what is sent first when this ends is not late either.
+        let interval = match self.upstream.keep_alive {
+            0 => return pending().await,
+            seconds => Duration::from_millis(u64::from(seconds) * 500),
+        };
+        let mut ping = Vec::new();
+        codec::encode(&Packet::PingReq, self.upstream.version, &mut ping);
+        loop {
+            sleep(interval).await;
+            // What answers it is read when the connection is served.
+            if self.stream.write_all(&ping).await.is_err() || self.stream.flush().await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 impl Caller {
@@ -142,6 +163,11 @@ impl Caller {
     async fn serve(&mut self, at: usize, accepted: Accepted, addresses: &Addresses) -> Served {
         let address = self.settings.addresses[at].clone();
         let upstream = accepted.upstream;
+        if upstream.keep_alive == 0
+            && let Some(socket) = accepted.stream.socket()
+        {
+            socket.watch();
+        }
         tracing::info!(bridge = &*self.settings.bridge.name, %address, version = ?upstream.version, present = upstream.session_present, "bridge connected");
         let relay = {
             let mut entered = self.core.enter(Purpose::Other, None);
@@ -165,16 +191,16 @@ impl Caller {
         let largest = self.settings.max_packet_size;
         let core = Arc::clone(&self.core);
         let mut link = Link::new(core, bridge, relay, largest, accepted.input);
-        let (mut reader, mut writer) = (accepted.reader, accepted.writer);
+        let mut stream = accepted.stream;
         let (ended, better) = self
-            .serve_until_better(at, addresses, &mut link, &mut reader, &mut writer)
+            .serve_until_better(at, addresses, &mut link, &mut stream)
             .await;
         if let (Some(ended), None) = (&ended, &better) {
             link.note_end(ended);
         }
         self.subscribed[at] = link.relay.has_all_subscriptions();
         if ended.as_ref().is_none_or(Result::is_ok) {
-            link.take_leave(&mut writer).await;
+            link.take_leave(&mut stream).await;
         }
         drop(link);
         match better {
@@ -202,15 +228,14 @@ impl Caller {
         at: usize,
         addresses: &Addresses,
         link: &mut Link,
-        reader: &mut ReadHalf<Box<dyn Stream>>,
-        writer: &mut WriteHalf<Box<dyn Stream>>,
+        stream: &mut Box<dyn Stream>,
     ) -> (Option<io::Result<Leave>>, Option<(usize, Accepted)>) {
         let beside = Beside::default();
-        let (mut ended, better) = {
+        let (mut ended, mut better) = {
             let better = self.find_better(at, addresses, &beside);
             tokio::pin!(better);
             tokio::select! {
-                ended = link.serve(reader, writer) => {
+                ended = link.serve(stream) => {
                     beside.alone.store(true, Ordering::Relaxed);
                     // If the addresses share sessions, the one that is being called has ended this connection.
                     let wait = beside.calling.load(Ordering::Relaxed) && !matches!(ended, Ok(Leave::ShuttingDown));
@@ -220,16 +245,13 @@ impl Caller {
                 better = &mut better => (None, better),
             }
         };
-        if let (Some((_, next)), None) = (&better, &ended) {
+        if let (Some((_, next)), None) = (&mut better, &ended) {
             link.finish();
-            let patience = Duration::from_millis(self.settings.bridge.response_timeout_ms);
-            // Nothing is said on the new connection before this one is left.
-            let patience = match next.upstream.keep_alive {
-                0 => patience,
-                seconds => patience.min(Duration::from_secs(seconds.into())),
-            };
-            let finishing = link.serve(reader, writer);
-            ended = timeout(patience, finishing).await.ok();
+            // It ends by itself when nothing gets further for `response_timeout`.
+            tokio::select! {
+                finished = link.serve(stream) => ended = Some(finished),
+                () = next.keep_alive() => {}
+            }
         }
         (ended, better)
     }
@@ -245,8 +267,7 @@ impl Caller {
             Some(Ok(Leave::Disconnected(ReasonCode::SessionTakenOver, _))) => Some(false),
             // It has answered although another connection had been accepted.
             Some(Ok(Leave::Finished)) => Some(true),
-            Some(_) => None,
-            None => {
+            Some(Ok(Leave::Silent(_))) | None => {
                 let bridge = &*self.settings.bridge.name;
                 tracing::warn!(
                     bridge,
@@ -254,6 +275,7 @@ impl Caller {
                 );
                 None
             }
+            Some(_) => None,
         };
         let (bridge, address) = (&self.settings.bridge, &self.settings.addresses[at]);
         let begins_anew = {
@@ -344,11 +366,10 @@ impl Caller {
         let address = &settings.addresses[at];
         let version = self.speech.version();
         let password = settings.password.as_ref().map(Password::read).transpose()?;
-        let stream = settings
+        let mut stream = settings
             .transport
             .dial(address, version, settings.connect_timeout)
             .await?;
-        let (mut reader, mut writer) = split(stream);
         let mut out = Vec::new();
         let login = Login {
             username: settings.username.as_deref(),
@@ -359,18 +380,22 @@ impl Caller {
             .bridge
             .encode_connect(self.speech, login, clean, largest, &mut out);
         let mut input = Vec::new();
-        let handshake = async {
-            writer.write_all(&out).await?;
-            writer.flush().await?;
-            read_frame(&mut reader, &mut input, largest).await
+        let frame = |input: &[u8]| {
+            let length = codec::frame_len(input, largest);
+            length.map_err(|fault| io::Error::other(fault.to_string()))
         };
-        let length = match timeout(settings.connect_timeout, handshake).await {
-            Ok(Ok(length)) => length,
-            Ok(Err(error)) if is_closed(&error) && self.try_other_speech() => {
+        let patience = settings.connect_timeout;
+        let length = match converse(&mut stream, &out, &mut input, patience, frame).await {
+            Ok(Some(length)) => length,
+            Err(error) if is_closed(&error) && self.try_other_speech() => {
                 return Ok(Answer::Again);
             }
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(io::Error::other("no CONNACK in time")),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                let what = "the upstream closed the connection before CONNACK";
+                return Err(io::Error::new(error.kind(), what));
+            }
+            Err(error) => return Err(error),
+            Ok(None) => return Err(io::Error::other("no CONNACK in time")),
         };
         // A broker that knows MQTT 3 only answers a CONNECT of MQTT 5 in its own words.
         let refused_version = matches!(input[..length], [0x20, 2, _, 1]);
@@ -396,14 +421,13 @@ impl Caller {
         if clean && version != ProtocolVersion::V5 {
             let mut out = Vec::new();
             put_disconnect(version, &mut out);
-            writer.write_all(&out).await?;
-            writer.flush().await?;
+            stream.write_all(&out).await?;
+            stream.flush().await?;
             return Ok(Answer::Begun);
         }
         input.drain(..length);
         Ok(Answer::Accepted(Accepted {
-            reader,
-            writer,
+            stream,
             upstream,
             input,
         }))
@@ -438,23 +462,4 @@ pub(super) fn is_closed(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe
     )
-}
-
-/// Reads until `input` begins with a whole frame; its length.
-async fn read_frame(
-    reader: &mut ReadHalf<Box<dyn Stream>>,
-    input: &mut Vec<u8>,
-    largest: u32,
-) -> io::Result<usize> {
-    loop {
-        let length = codec::frame_len(input, largest)
-            .map_err(|fault| io::Error::other(fault.to_string()))?;
-        if let Some(length) = length {
-            return Ok(length);
-        }
-        if reader.read_buf(input).await? == 0 {
-            let what = "the upstream closed the connection before CONNACK";
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
-        }
-    }
 }

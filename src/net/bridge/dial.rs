@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::through::Proxy;
-use crate::net::connection::Stream;
+use crate::net::socket::{Socket, Stream};
 use crate::net::tls::client::ClientTls;
 use crate::net::websocket;
 use crate::wire::ProtocolVersion;
@@ -71,7 +71,7 @@ impl Transport {
                 if let Some(proxy) = &self.proxy {
                     proxy.reach(&mut stream, address).await?;
                 }
-                self.wrap(stream, address, version).await
+                self.wrap(Socket::Tcp(stream), address, version).await
             };
             match timeout(patience, attempt).await {
                 Ok(Ok(stream)) => return Ok(stream),
@@ -84,7 +84,7 @@ impl Transport {
 
     async fn wrap(
         &self,
-        stream: TcpStream,
+        stream: Socket,
         address: &Address,
         version: ProtocolVersion,
     ) -> io::Result<Box<dyn Stream>> {

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::FAREWELL;
 use super::call::is_closed;
+use super::exchange::{LATE, LOOKS, exchange, take_leave};
 use super::input::{Input, Next};
 use crate::broker::bridge::{Bridge, End, Leave, Relay};
-use crate::net::connection::Stream;
+use crate::clock::Now;
 use crate::net::core::{Core, Until};
+use crate::net::socket::{Flow, Stream};
 use crate::net::visits::Purpose;
 use crate::wire::packet::Disconnect;
 use crate::wire::{Packet, Properties, ProtocolVersion, ReasonCode, codec};
@@ -47,6 +48,11 @@ pub(super) struct Link {
     written: usize,
     /// The stream may still hold what was written to it.
     unflushed: bool,
+    /// Whether the upstream takes what is written, and when to look next, in milliseconds of uptime.
+    flow: Flow,
+    look_at: u64,
+    /// When the next visit is due, whatever happens.
+    due: u64,
 }
 
 impl Link {
@@ -69,34 +75,36 @@ impl Link {
             out: Vec::new(),
             written: 0,
             unflushed: false,
+            flow: Flow::default(),
+            look_at: 0,
+            due: u64::MAX,
         }
     }
 
     /// Moves bytes until the relay wants to leave (`Ok`), or the connection is lost.
-    pub async fn serve(
-        &mut self,
-        reader: &mut ReadHalf<Box<dyn Stream>>,
-        writer: &mut WriteHalf<Box<dyn Stream>>,
-    ) -> io::Result<Leave> {
+    pub async fn serve(&mut self, stream: &mut Box<dyn Stream>) -> io::Result<Leave> {
         loop {
-            let (pause, wait) = match self.visit() {
+            let (pause, wait) = match self.visit(&*stream) {
                 Ok(visited) => visited,
                 Err(leave) => return Ok(leave),
             };
             let within = self.input.is_within_packet();
             self.input.bytes.reserve(READ_BYTES);
+            let input = (!pause).then_some(&mut self.input.bytes);
+            let out = (!self.out.is_empty() || self.unflushed).then(|| &self.out[self.written..]);
             tokio::select! {
-                read = reader.read_buf(&mut self.input.bytes), if !pause => {
-                    if read? == 0 {
+                moved = exchange(stream, input, out) => {
+                    let moved = moved?;
+                    if moved.read == Some(0) {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
                     // In the middle of a packet nothing else can come.
-                    if within {
+                    if moved.read.is_some() && within {
                         self.relay.heard(self.core.now());
                     }
-                }
-                put = put(writer, &self.out[self.written..]), if !self.out.is_empty() || self.unflushed => {
-                    self.wrote(put?);
+                    if let Some(count) = moved.wrote {
+                        self.wrote(count);
+                    }
                 }
                 () = self.wakeup.0.notified() => {}
                 () = sleep(wait) => {}
@@ -106,7 +114,12 @@ impl Link {
 
     /// One visit to the broker: hands over all whole packets that have come, and takes what there is. Whether to pause reading, and how long until
     /// something is due.
-    fn visit(&mut self) -> Result<(bool, Duration), Leave> {
+    fn visit(&mut self, stream: &dyn Stream) -> Result<(bool, Duration), Leave> {
+        let now = self.core.now();
+        if now.uptime >= self.due.saturating_add(LATE.as_millis() as u64) {
+            self.relay.excuse(now);
+        }
+        self.look(stream, now);
         let Link {
             relay, out, input, ..
         } = self;
@@ -144,8 +157,28 @@ impl Link {
         let pause = pause || relay.has_heard_all(entered.broker());
         let waker = Waker::from(Arc::clone(&self.wakeup));
         entered.set_waker(relay.connection(), &waker, Until::Touched);
-        let wait = relay.next_timeout().saturating_sub(now.uptime);
-        Ok((pause, Duration::from_millis(wait.min(3_600_000))))
+        let mut next = relay.next_timeout();
+        if relay.is_waiting() {
+            next = next.min(self.look_at.max(now.uptime + 1));
+        }
+        let wait = next.saturating_sub(now.uptime).min(3_600_000);
+        self.due = now.uptime + wait;
+        Ok((pause, Duration::from_millis(wait)))
+    }
+
+    /// Tells the relay whether the upstream takes what it is sent, while it waits for that or for an answer: an answer to what lies behind something large
+    /// cannot come before that has arrived.
+    fn look(&mut self, stream: &dyn Stream, now: Now) {
+        let held = !self.out.is_empty() || self.unflushed;
+        self.relay.set_writing(held, now);
+        let is_time = now.uptime >= self.look_at.min(self.relay.next_timeout());
+        if !self.relay.is_waiting() || !is_time {
+            return;
+        }
+        if self.flow.look(stream, held).moved {
+            self.relay.moved(now);
+        }
+        self.look_at = now.uptime + (self.relay.patience() / u64::from(LOOKS)).max(1);
     }
 
     fn wrote(&mut self, count: usize) {
@@ -154,6 +187,7 @@ impl Link {
             return;
         }
         self.written += count;
+        self.flow.wrote(count);
         if self.written == self.out.len() {
             self.out = Vec::new();
             self.written = 0;
@@ -186,15 +220,9 @@ impl Link {
     }
 
     /// Writes what was begun, and DISCONNECT, if the upstream takes it soon.
-    pub async fn take_leave(&mut self, writer: &mut WriteHalf<Box<dyn Stream>>) {
+    pub async fn take_leave(&mut self, stream: &mut Box<dyn Stream>) {
         put_disconnect(self.relay.version(), &mut self.out);
-        let farewell = async {
-            writer.write_all(&self.out[self.written..]).await?;
-            writer.flush().await?;
-            writer.shutdown().await
-        };
-        // It has nothing to say to that.
-        let _: Result<io::Result<()>, _> = timeout(FAREWELL, farewell).await;
+        take_leave(stream, &self.out[self.written..], &mut self.flow, FAREWELL).await;
     }
 }
 
@@ -206,18 +234,7 @@ impl Drop for Link {
             .enter(Purpose::Lost, Some(self.relay.connection()));
         let now = entered.now();
         self.relay.close(entered.broker(), now);
-    }
-}
-
-/// Writes some of these bytes; if there are none, makes sure that the stream holds none back. How many were written.
-async fn put(writer: &mut WriteHalf<Box<dyn Stream>>, bytes: &[u8]) -> io::Result<usize> {
-    if bytes.is_empty() {
-        writer.flush().await?;
-        return Ok(0);
-    }
-    match writer.write(bytes).await? {
-        0 => Err(io::ErrorKind::WriteZero.into()),
-        count => Ok(count),
+        entered.forget_waker(self.relay.connection());
     }
 }
 

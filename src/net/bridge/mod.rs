@@ -4,6 +4,7 @@ mod addresses;
 mod backoff;
 mod call;
 mod dial;
+mod exchange;
 mod input;
 mod link;
 mod through;

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(in crate::net) use handshake::{MAX_HEADERS, read_head};
 pub use handshake::{Origins, WebSocketSettings, accept, connect};
 
+use super::socket::{Socket, Stream};
 use crate::clock;
 use frame::{Decoder, End, MAX_HEADER, Role};
 
@@ -37,6 +38,12 @@ pub struct WebSocket<S> {
     pending: Vec<u8>,
     pending_at: usize,
     close_sent: bool,
+}
+
+impl<S: Stream> Stream for WebSocket<S> {
+    fn socket(&self) -> Option<&Socket> {
+        self.inner.socket()
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
