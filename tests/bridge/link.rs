@@ -229,8 +229,9 @@ fn what_is_on_its_way_under_tls_and_websocket_is_waited_for() {
         file("server.key")
     );
     let cloud = cloud(&listener);
+    // Nobody sees a record of TLS before all of it has come: 16 KB, nearly a second.
     let more = format!(
-        "{IMPATIENT}\nprotocol = \"wss\"\nserver_name = \"localhost\"\ncafile = {:?}",
+        "response_timeout = \"3s\"\nkeepalive_interval = \"3s\"\nprotocol = \"wss\"\nserver_name = \"localhost\"\ncafile = {:?}",
         file("ca.pem")
     );
     a_large_message_passes(&cloud, place(&cloud, "wss"), &more);
