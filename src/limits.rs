@@ -11,6 +11,9 @@ pub struct Limits {
     pub max_connections: usize,
     /// Outgoing QoS 1 and 2 messages on their way to one client; the client's receive maximum applies as well. Reached: messages wait in the queue.
     pub max_inflight_messages: u16,
+    /// Bytes (topic, properties and payload) of outgoing QoS 1 and 2 messages on their way to one client; the message that reaches it is still sent, so one that
+    /// is larger goes alone. 0 for no limit. Reached: as `max_inflight_messages`.
+    pub max_inflight_bytes: u64,
     /// Incoming QoS 1 and 2 messages of one client that are not acknowledged yet; sent as Receive Maximum. Exceeded: disconnect 0x93.
     pub receive_maximum: u16,
     /// QoS 1 and 2 messages waiting in one session's queue. Reached: the newest message is dropped for that session and counted; if nothing
@@ -95,6 +98,7 @@ impl Default for Limits {
         Limits {
             max_connections: 1_000_000,
             max_inflight_messages: 100,
+            max_inflight_bytes: 0,
             receive_maximum: 1000,
             max_queued_messages: 1_000_000,
             max_queued_bytes: 1_000_000_000,

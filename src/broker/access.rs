@@ -55,6 +55,8 @@ pub enum IdentityKind {
     Email,
     /// A URI among them.
     Uri,
+    /// The whole subject.
+    Subject,
 }
 
 /// One of a certificate's subject alternative names.
@@ -75,6 +77,8 @@ pub struct CertificateNames {
     pub common_name: Option<Box<str>>,
     /// The subject's alternative names, in order.
     pub alternatives: Vec<CertificateName>,
+    /// The whole subject, as RFC 2253 writes it: `CN=sensor 7,O=Example`.
+    pub subject: Option<Box<str>>,
 }
 
 impl CertificateNames {
@@ -88,9 +92,10 @@ impl CertificateNames {
                 | (IdentityKind::Uri, CertificateName::Uri(name)) => Some(&**name),
                 _ => None,
             })
-            .or_else(|| {
-                let common = (kind == IdentityKind::CommonName).then_some(&self.common_name)?;
-                common.as_deref()
+            .or(match kind {
+                IdentityKind::CommonName => self.common_name.as_deref(),
+                IdentityKind::Subject => self.subject.as_deref(),
+                _ => None,
             })
     }
 }

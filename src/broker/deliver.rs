@@ -47,11 +47,15 @@ impl Broker {
         let Some(id) = session.connection else {
             return false;
         };
-        let most = usize::from(self.settings.limits.max_inflight_messages);
+        let limits = &self.settings.limits;
+        let most = usize::from(limits.max_inflight_messages);
+        let bytes = limits.max_inflight_bytes;
+        let outgoing = &session.outgoing;
+        let fits = outgoing.len() < most && (bytes == 0 || outgoing.bytes() < bytes);
         let connection = &self.connections[id.0 as usize];
         self.client_has_window(index)
             && !connection.finishing
-            && (session.outgoing.len() < most || connection.arrival.bridge)
+            && (fits || connection.arrival.bridge)
             && !self.is_outgoing_full(id, FILL_BYTES)
             && !connection.has_had_enough(self.now.uptime)
     }

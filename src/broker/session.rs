@@ -179,6 +179,8 @@ pub(super) struct Outgoing {
     /// The youngest message sent.
     last_seq: Seq,
     on_wire: usize,
+    /// Bytes of all these messages.
+    bytes: u64,
     blocks: Vec<BlockRow>,
     /// A read of bodies to resend is under way.
     pub fetching: bool,
@@ -216,6 +218,11 @@ impl Outgoing {
     /// How many messages are not acknowledged completely.
     pub fn len(&self) -> usize {
         self.inflight.len()
+    }
+
+    /// Bytes of the messages that are not acknowledged completely.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The oldest message that is not acknowledged completely. Looks at all of them.
@@ -404,13 +411,16 @@ impl Outgoing {
         };
         self.sent += 1;
         inflight.order = (place, self.sent);
+        self.bytes += u64::from(inflight.item.size);
         if let Some(replaced) = self.inflight.insert(id, inflight) {
+            self.bytes -= u64::from(replaced.item.size);
             self.on_wire -= usize::from(replaced.on_wire);
         }
     }
 
     pub fn remove(&mut self, id: PacketId) -> Option<Inflight> {
         let inflight = self.inflight.remove(&id)?;
+        self.bytes -= u64::from(inflight.item.size);
         self.on_wire -= usize::from(inflight.on_wire);
         if self.inflight.is_empty() && self.inflight.capacity() > 256 {
             self.inflight = HashMap::default();

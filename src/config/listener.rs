@@ -9,13 +9,13 @@ use super::authentication::{Authentication, admission};
 use super::balancer::proxy_requirement;
 use super::client_id::client_ids;
 use super::read::{LARGEST_PACKET, maximum_qos};
+use super::socket::socket;
 use super::tree::{Origin, Report, Section, Value};
 use super::value::Bind;
 use super::websocket::websocket;
 use super::{DEFAULT_PORT, Listener};
 use crate::broker::{Access, IdentityKind};
 use crate::net::listener::{AddressRange, ListenerSettings, Protocol};
-use crate::net::socket::SocketFile;
 use crate::net::tls::cipher::{self, Ciphers};
 use crate::net::tls::{CertificateFiles, ClientCertificates, CrlExpired, TlsSettings, TlsVersion};
 use crate::wire::{ProtocolVersion, QoS, topic};
@@ -190,27 +190,6 @@ fn interface(s: &mut Section<'_, '_>) -> Option<String> {
     read.ok().flatten()
 }
 
-fn socket(s: &mut Section<'_, '_>) -> Option<SocketFile> {
-    let path = path(s, "socket");
-    let expected = "permissions in octal such as \"0660\"";
-    let mode = s.optional("socket_mode", expected, |value| {
-        let mode = u32::from_str_radix(value.as_text()?, 8).ok()?;
-        (mode <= 0o777).then_some(mode)
-    });
-    let mode = mode.ok().flatten();
-    let owner = text(s, "socket_owner", "the name or number of a user");
-    let group = text(s, "socket_group", "the name or number of a group");
-    if path.is_none() && (mode.is_some() || owner.is_some() || group.is_some()) {
-        s.reject("socket", "missing: there is a socket_mode, socket_owner or socket_group, expected the path of a Unix socket");
-    }
-    Some(SocketFile {
-        path: path?,
-        mode: mode.unwrap_or(0o660),
-        owner,
-        group,
-    })
-}
-
 fn tls(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<TlsSettings> {
     let first = (path(s, "certfile"), path(s, "keyfile"));
     let more = s.each("certificates", |mut pair| {
@@ -340,10 +319,11 @@ fn access(s: &mut Section<'_, '_>, tls: Option<&TlsSettings>, proxied: bool) -> 
         let versions: Option<Vec<_>> = texts(value)?.into_iter().map(version).collect();
         versions.filter(|versions| !versions.is_empty())
     });
-    let expected = "\"cn\", or \"dns\", \"email\" or \"uri\" for a subject alternative name";
+    let expected = "\"cn\", \"subject\" for the whole subject, or \"dns\", \"email\" or \"uri\" for a subject alternative name";
     let identity = s.optional("certificate_identity", expected, |value| {
         Some(match value.as_text()? {
             "cn" => IdentityKind::CommonName,
+            "subject" => IdentityKind::Subject,
             "dns" => IdentityKind::Dns,
             "email" => IdentityKind::Email,
             "uri" => IdentityKind::Uri,

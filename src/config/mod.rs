@@ -14,6 +14,7 @@ mod environment;
 mod listener;
 mod proxy;
 mod read;
+mod socket;
 mod tree;
 mod value;
 mod websocket;

@@ -158,6 +158,7 @@ fn limits(mut s: Section<'_, '_>) -> Limits {
             d.max_inflight_messages,
             1..=65_535,
         ),
+        max_inflight_bytes: s.size("max_inflight_bytes", d.max_inflight_bytes, 0..=u64::MAX),
         receive_maximum: s.number("receive_maximum", d.receive_maximum, 1..=65_535),
         max_queued_messages: s.number("max_queued_messages", d.max_queued_messages, 1..=u64::MAX),
         max_queued_bytes: s.size("max_queued_bytes", d.max_queued_bytes, bytes.clone()),

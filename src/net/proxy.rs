@@ -191,7 +191,7 @@ fn named(name: &[u8]) -> Option<CertificateNames> {
     let is_good = !name.is_empty() && !name.chars().any(char::is_control);
     is_good.then(|| CertificateNames {
         common_name: Some(name.into()),
-        alternatives: Vec::new(),
+        ..CertificateNames::default()
     })
 }
 

@@ -224,7 +224,7 @@ fn user(name: &str) -> Arrival {
     });
     arrival.peer.certificate = Some(Box::new(CertificateNames {
         common_name: Some(name.into()),
-        alternatives: Vec::new(),
+        ..CertificateNames::default()
     }));
     arrival
 }

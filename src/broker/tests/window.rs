@@ -334,3 +334,36 @@ fn topic_aliases_are_set_once_and_used_on_each_connection_anew() {
     world.settle();
     assert_eq!(world.got(subscriber), ["PUBLISH #1 q1 dup a=n alias 1"]);
 }
+
+#[test]
+fn bytes_on_their_way_are_limited_and_a_message_that_is_larger_goes_alone() {
+    let mut world = World::with(limited(Limits {
+        max_inflight_bytes: 100,
+        ..Limits::default()
+    }));
+    let subscriber = world.connect(&durable("sub"));
+    world.subscribe(subscriber, "t", 2);
+    let peer = world.connect(&publisher());
+    let payload = "x".repeat(60);
+    for id in 1..=4 {
+        world.publish(peer, message(1, id, "t", &payload));
+    }
+    world.publish(peer, message(2, 5, "t", &"y".repeat(1000)));
+    world.publish(peer, message(1, 6, "t", "z"));
+    world.settle();
+    assert_eq!(world.all(subscriber).len(), 2, "the second one reaches it");
+    world.puback(subscriber, 1);
+    assert_eq!(world.all(subscriber).len(), 1);
+    world.puback(subscriber, 2);
+    assert_eq!(world.all(subscriber).len(), 1);
+    world.puback(subscriber, 3);
+    // 61 bytes are on their way: the large one may follow, and nothing after it.
+    assert_eq!(world.all(subscriber).len(), 1);
+    world.puback(subscriber, 4);
+    assert_eq!(world.all(subscriber), [""; 0]);
+    world.pubrec(subscriber, 5);
+    assert_eq!(world.all(subscriber).len(), 1, "PUBREL");
+    world.pubcomp(subscriber, 5);
+    assert_eq!(world.all(subscriber), ["PUBLISH #6 q1 t=z"]);
+    assert_eq!(world.session(subscriber).outgoing.bytes(), 2);
+}

@@ -17,6 +17,35 @@ const EXTENSIONS: u8 = 0xA3;
 
 /// 2.5.4.3
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+/// Attributes of a name, and what OpenSSL calls them.
+const ATTRIBUTES: &[(&[u8], &str)] = &[
+    (COMMON_NAME, "CN"),
+    (&[0x55, 0x04, 0x04], "SN"),
+    (&[0x55, 0x04, 0x05], "serialNumber"),
+    (&[0x55, 0x04, 0x06], "C"),
+    (&[0x55, 0x04, 0x07], "L"),
+    (&[0x55, 0x04, 0x08], "ST"),
+    (&[0x55, 0x04, 0x09], "street"),
+    (&[0x55, 0x04, 0x0A], "O"),
+    (&[0x55, 0x04, 0x0B], "OU"),
+    (&[0x55, 0x04, 0x0C], "title"),
+    (&[0x55, 0x04, 0x2A], "GN"),
+    (&[0x55, 0x04, 0x2B], "initials"),
+    (&[0x55, 0x04, 0x2E], "dnQualifier"),
+    (
+        &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x09, 0x01],
+        "emailAddress",
+    ),
+    (
+        &[0x09, 0x92, 0x26, 0x89, 0x93, 0xF2, 0x2C, 0x64, 0x01, 0x01],
+        "UID",
+    ),
+    (
+        &[0x09, 0x92, 0x26, 0x89, 0x93, 0xF2, 0x2C, 0x64, 0x01, 0x19],
+        "DC",
+    ),
+];
+
 /// 2.5.29.17
 const SUBJECT_ALTERNATIVE_NAME: &[u8] = &[0x55, 0x1D, 0x11];
 
@@ -48,7 +77,9 @@ impl Certificate {
         let not_before = time(validity.next()?)?;
         let not_after = time(validity.next()?)?;
         let mut names = CertificateNames::default();
-        common_names(Reader(fields.expect(SEQUENCE)?), &mut names)?;
+        let subject = fields.expect(SEQUENCE)?;
+        common_names(Reader(subject), &mut names)?;
+        names.subject = distinguished_name(Reader(subject))?;
         while let Some((tag, content)) = fields.next() {
             if tag == EXTENSIONS {
                 extensions(Reader(Reader(content).expect(SEQUENCE)?), &mut names)?;
@@ -88,6 +119,87 @@ fn common_names(mut subject: Reader<'_>, names: &mut CertificateNames) -> Option
         }
     }
     Some(())
+}
+
+/// A name as RFC 2253 writes it, and OpenSSL and Mosquitto do: the last part comes first. `Some(None)` for an empty one.
+fn distinguished_name(mut parts: Reader<'_>) -> Option<Option<Box<str>>> {
+    let mut text = String::new();
+    while let Some((tag, content)) = parts.next() {
+        let mut set = Reader((tag == SET).then_some(content)?);
+        let mut part = String::new();
+        while let Some((_, attribute)) = set.next() {
+            let mut attribute = Reader(attribute);
+            let kind = attribute.expect(OID)?;
+            let start = attribute.0;
+            let (tag, value) = attribute.next()?;
+            let der = &start[..start.len() - attribute.0.len()];
+            let known = ATTRIBUTES.iter().find(|(oid, _)| *oid == kind);
+            let written = match known {
+                Some((_, name)) => match plain(tag, value) {
+                    Some(value) => format!("{name}={}", escaped(value)),
+                    None => format!("{name}=#{}", hex(der)),
+                },
+                None => format!("{}=#{}", dotted(kind), hex(der)),
+            };
+            let join = if part.is_empty() { "" } else { "+" };
+            part = written + join + &part;
+        }
+        let join = if text.is_empty() { "" } else { "," };
+        text = part + join + &text;
+    }
+    Some((!text.is_empty()).then(|| text.into()))
+}
+
+/// The text of a string of one of the types that are used.
+fn plain(tag: u8, bytes: &[u8]) -> Option<&str> {
+    let is_text = matches!(tag, 0x0C | 0x13 | 0x16);
+    std::str::from_utf8(bytes).ok().filter(|_| is_text)
+}
+
+/// A value within a name: what has a meaning there, and what is not ASCII or not printable, is escaped.
+fn escaped(value: &str) -> String {
+    let mut text = String::new();
+    let last = value.len().saturating_sub(1);
+    for (at, byte) in value.bytes().enumerate() {
+        let is_edge = byte == b' ' && (at == 0 || at == last) || byte == b'#' && at == 0;
+        match byte {
+            b',' | b'+' | b'"' | b'\\' | b'<' | b'>' | b';' => {
+                text.push('\\');
+                text.push(char::from(byte));
+            }
+            _ if is_edge => {
+                text.push('\\');
+                text.push(char::from(byte));
+            }
+            b' '..=b'~' => text.push(char::from(byte)),
+            _ => text += &format!("\\{byte:02X}"),
+        }
+    }
+    text
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+/// An object identifier in numbers.
+fn dotted(oid: &[u8]) -> String {
+    let mut numbers: Vec<u64> = Vec::new();
+    let mut number = 0u64;
+    for byte in oid {
+        number = number.wrapping_mul(128) + u64::from(byte & 0x7F);
+        if byte & 0x80 == 0 {
+            if numbers.is_empty() {
+                let first = (number / 40).min(2);
+                numbers.push(first);
+                number -= first * 40;
+            }
+            numbers.push(number);
+            number = 0;
+        }
+    }
+    let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    numbers.join(".")
 }
 
 fn extensions(mut all: Reader<'_>, names: &mut CertificateNames) -> Option<()> {
@@ -264,6 +376,41 @@ mod tests {
             assert_eq!(next_update(&list.der()[..end]), None, "{end}");
         }
         assert_eq!(next_update(&der()), None);
+    }
+
+    #[test]
+    fn the_subject_is_written_as_openssl_does() {
+        let certificate = Certificate::parse(&der()).expect("a certificate");
+        let subject = certificate.names.subject.expect("a subject");
+        assert_eq!(&*subject, "O=Org,CN=ger\\C3\\A4t-7");
+        let sequence = |parts: &[&[u8]]| {
+            parts
+                .iter()
+                .flat_map(|part| part.iter().copied())
+                .collect::<Vec<u8>>()
+        };
+        let name = |bytes: &[u8]| {
+            let read = distinguished_name(Reader(bytes)).expect("whole");
+            read.map(String::from).unwrap_or_default()
+        };
+        // C=DE, then O and OU in one part, then a CN that has everything in it.
+        let country: &[u8] = b"\x31\x0b\x30\x09\x06\x03\x55\x04\x06\x13\x02DE";
+        let pair: &[u8] =
+            b"\x31\x14\x30\x08\x06\x03\x55\x04\x0a\x0c\x01o\x30\x08\x06\x03\x55\x04\x0b\x0c\x01u";
+        let odd: &[u8] = b"\x31\x11\x30\x0f\x06\x03\x55\x04\x03\x0c\x08 #a,\\\n\" ";
+        assert_eq!(
+            name(&sequence(&[country, pair, odd])),
+            "CN=\\ #a\\,\\\\\\0A\\\"\\ ,OU=u+O=o,C=DE"
+        );
+        // An attribute nobody knows (1.2.840.3), and a string of a type that is not used.
+        let unknown: &[u8] = b"\x31\x0b\x30\x09\x06\x04\x2a\x86\x48\x03\x0c\x01x";
+        assert_eq!(name(unknown), "1.2.840.3=#0C0178");
+        let wide: &[u8] = b"\x31\x0b\x30\x09\x06\x03\x55\x04\x03\x1e\x02\0x";
+        assert_eq!(name(wide), "CN=#1E020078");
+        assert_eq!(name(b""), "");
+        for end in 1..odd.len() {
+            assert_eq!(distinguished_name(Reader(&odd[..end])).flatten(), None);
+        }
     }
 
     #[test]
