@@ -12,7 +12,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::seldom::Seldom;
 use super::socket::{ListeningSocket, Socket, SocketFile};
+use crate::clock::Stopwatch;
 
 const RELOAD: &str = "reload";
 const DROP_BRIDGE: &str = "drop-bridge ";
@@ -127,13 +129,16 @@ pub fn bind(data_dir: &Path) -> io::Result<ListeningSocket> {
 
 /// Takes commands and hands them on, for ever.
 pub async fn serve(listening: ListeningSocket, requests: mpsc::Sender<Request>) {
+    let (seldom, watch) = (Seldom::new(1), Stopwatch::start());
     loop {
         match listening.accept().await {
             Ok((socket, _)) => {
                 tokio::spawn(serve_one(socket, requests.clone()));
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection to the control socket");
+                if let Some(unlogged) = seldom.admit(watch.elapsed().as_millis() as u64) {
+                    tracing::warn!(%error, unlogged, "cannot accept a connection to the control socket");
+                }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
