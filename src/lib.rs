@@ -80,6 +80,8 @@
 //! - QoS 1 packet identifiers are written only with rows that are written anyway; after a crash a message may go out again under a new one.
 //! - Identifiers of QoS 2 messages that have no row (durability `memory`) are set aside by blocks of 128: a row says that the client may hold any of
 //!   them. After a crash they are not used until the client releases them; nothing else could tell whether it holds one.
+//! - That retained messages are still to be sent for a subscription is in its row; how far that has come is not. After a crash they are sent from
+//!   the first again: SUBACK has promised them, and none is missing.
 //! - Removals that nobody waits for go with the next batch, or after 5 seconds: a message a second costs one commit, not two.
 //! - A bridge is a client of both sides: a relay hands packets from its durable session to the upstream under the same identifiers, and back. So the state
 //!   of its exchanges is that of sessions, and nothing else has to be remembered (broker/bridge), but of upstreams it has left for another address: there,

@@ -51,6 +51,8 @@ pub struct SubscriptionRecord {
     pub options: SubscribeOptions,
     /// Subscription identifier, where there is one.
     pub id: Option<u32>,
+    /// Retained messages are still to be sent for it: all of them again, if the process ends.
+    pub replaying: bool,
 }
 
 /// A will, kept until the session's connection ends well or the will has been published.

@@ -10,7 +10,7 @@ use super::record::{
     Block, DeliveryRecord, Durability, InflightRecord, QueueKey, Seq, SpreadRecord,
     SubscriptionRecord, Write,
 };
-use super::session::{Received, Session};
+use super::session::{Received, Replay, Session};
 use super::tree::Subscriber;
 use super::{Broker, Owner, SessionIndex};
 use crate::clock::Now;
@@ -127,12 +127,16 @@ impl Broker {
         let Some((index, filter)) = self.restored_session(key).zip(Filter::parse(text)) else {
             return;
         };
-        self.insert_subscription(
-            index,
-            text,
-            &filter,
-            Subscriber::new(index, record.options, record.id),
-        );
+        let subscriber = Subscriber::new(index, record.options, record.id);
+        self.insert_subscription(index, text, &filter, subscriber);
+        if record.replaying {
+            self.sessions[index.0 as usize].replays.push_back(Replay {
+                filter: filter.filter.into(),
+                subscriber,
+                record,
+                after: None,
+            });
+        }
     }
 
     fn restore_delivery(&mut self, seq: Seq, key: QueueKey, mut record: DeliveryRecord) {
@@ -255,6 +259,7 @@ impl Broker {
                 died.push(index);
             }
             self.set_session_timer(index);
+            self.watch_replays(index);
         }
         for index in died {
             self.start_will(index);

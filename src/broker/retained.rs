@@ -7,7 +7,7 @@ use std::ops::Bound;
 
 use super::gate::Stamp;
 use super::message::{Message, Parts};
-use super::record::{Durability, QueueKey, Seq, SubscriptionIds, Write};
+use super::record::{Durability, QueueKey, Seq, SubscriptionIds, SubscriptionRecord, Write};
 use super::route::{Offer, SYS_PREFIX, lower};
 use super::session::Replay;
 use super::timer::Timer;
@@ -183,12 +183,63 @@ impl Broker {
         ReasonCode::Success
     }
 
+    /// Whether there may be retained messages that a filter matches: there are some that begin as it does.
+    pub(super) fn may_be_retained(&self, filter: &str) -> bool {
+        self.retained.candidates(filter, None).next().is_some()
+    }
+
+    /// A subscription is made anew. Whether retained messages that were to be sent for it still are, and are lost with the process if that is not
+    /// written with it.
+    pub(super) fn goes_on_replaying(
+        &mut self,
+        index: SessionIndex,
+        filter: &str,
+        record: SubscriptionRecord,
+    ) -> bool {
+        let replays = self.sessions[index.0 as usize].replays.iter_mut();
+        let mut goes_on = false;
+        for replay in replays.filter(|it| it.record.replaying && *it.filter == *filter) {
+            replay.record = SubscriptionRecord {
+                replaying: true,
+                ..record
+            };
+            goes_on = true;
+        }
+        goes_on
+    }
+
+    /// All retained messages of a replay have been sent or are in the queue: its subscription says so from now on, unless there is another one for it.
+    fn end_replay(&mut self, index: SessionIndex, replay: Replay) {
+        let session = &self.sessions[index.0 as usize];
+        let mut others = session.replays.iter();
+        if replay.record.replaying
+            && !others.any(|other| other.record.replaying && other.filter == replay.filter)
+        {
+            let record = SubscriptionRecord {
+                replaying: false,
+                ..replay.record
+            };
+            let key = session.key();
+            self.write(Write::PutSubscription(key, replay.filter, record));
+        }
+    }
+
+    /// Sees to it that retained messages for a session whose client is gone go to its queue.
+    pub(super) fn watch_replays(&mut self, index: SessionIndex) {
+        let session = &mut self.sessions[index.0 as usize];
+        if !session.replays.is_empty() && !std::mem::replace(&mut session.replays_timed, true) {
+            let at = self.now.uptime + REPLAY_MS;
+            self.timers.set(at, Timer::Replay(index, session.key()));
+        }
+    }
+
     /// Begins to send the retained messages a new subscription matches.
     pub(super) fn begin_replay(
         &mut self,
         index: SessionIndex,
         filter: &str,
         subscriber: Subscriber,
+        record: SubscriptionRecord,
     ) {
         if self.retained.messages.is_empty() {
             return;
@@ -196,6 +247,7 @@ impl Broker {
         let replay = Replay {
             filter: filter.into(),
             subscriber,
+            record,
             after: None,
         };
         let session = &mut self.sessions[index.0 as usize];
@@ -249,6 +301,7 @@ impl Broker {
                 self.sessions[index.0 as usize].replays.push_front(replay);
                 break;
             }
+            self.end_replay(index, replay);
         }
         if looked == SLICE {
             self.go_on(id);
@@ -275,6 +328,8 @@ impl Broker {
         if found.is_some() || seen == SLICE {
             replay.after = last.or(replay.after);
             self.sessions[index.0 as usize].replays.push_front(replay);
+        } else {
+            self.end_replay(index, replay);
         }
     }
 
@@ -367,13 +422,11 @@ impl Broker {
             if found.is_some() || looked == SLICE {
                 replay.after = last.or(replay.after);
                 self.sessions[index.0 as usize].replays.push_front(replay);
+            } else {
+                self.end_replay(index, replay);
             }
         }
-        let session = &mut self.sessions[index.0 as usize];
-        if !session.replays.is_empty() && !std::mem::replace(&mut session.replays_timed, true) {
-            let at = self.now.uptime + REPLAY_MS;
-            self.timers.set(at, Timer::Replay(index, session.key()));
-        }
+        self.watch_replays(index);
     }
 
     /// Goes on with the retained messages for a session whose client is gone; one that is back takes them itself.

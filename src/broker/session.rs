@@ -12,7 +12,8 @@ use super::gate::Stamp;
 use super::message::Message;
 use super::queue::{Queue, Queued};
 use super::record::{
-    Block, InflightRecord, NEVER_EXPIRES, QueueKey, Seq, SessionRecord, WillRecord, Write,
+    Block, InflightRecord, NEVER_EXPIRES, QueueKey, Seq, SessionRecord, SubscriptionRecord,
+    WillRecord, Write,
 };
 use super::tree::{NodeId, Subscriber};
 use super::{ConnectionId, GroupIndex};
@@ -69,6 +70,8 @@ pub(super) struct Received {
 pub(super) struct Replay {
     pub filter: Box<str>,
     pub subscriber: Subscriber,
+    /// What is kept of the subscription.
+    pub record: SubscriptionRecord,
     /// The last topic that was looked at.
     pub after: Option<Message>,
 }

@@ -35,20 +35,10 @@ impl Broker {
                 ..*options
             };
             match self.subscribe(session, text, granted, subscription_id) {
-                Ok(new) => {
-                    let wanted = match options.retain_handling {
-                        RetainHandling::OnSubscribe => true,
-                        RetainHandling::IfNew => new,
-                        RetainHandling::Never => false,
-                    };
-                    // Retained messages are not sent for shared subscriptions (section 4.8.2).
-                    if let Some(filter) =
-                        Filter::parse(text).filter(|filter| wanted && filter.share.is_none())
-                    {
-                        replays.push((
-                            Box::<str>::from(filter.filter),
-                            Subscriber::new(session, granted, subscription_id),
-                        ));
+                Ok((record, wanted)) => {
+                    if wanted {
+                        let subscriber = Subscriber::new(session, granted, subscription_id);
+                        replays.push((Box::<str>::from(text), subscriber, record));
                     }
                     codes.push(granted_code(granted.qos));
                 }
@@ -62,20 +52,20 @@ impl Broker {
             codes,
         };
         self.push(id, stamp, &Packet::SubAck(suback));
-        for (filter, subscriber) in replays {
-            self.begin_replay(session, &filter, subscriber);
+        for (filter, subscriber, record) in replays {
+            self.begin_replay(session, &filter, subscriber, record);
         }
         Ok(())
     }
 
-    /// Adds or replaces one subscription; whether it is new.
+    /// Adds or replaces one subscription. Returns what is kept of it, and whether retained messages are to be sent for it.
     fn subscribe(
         &mut self,
         session: SessionIndex,
         text: &str,
         options: SubscribeOptions,
         subscription_id: Option<u32>,
-    ) -> Result<bool, ReasonCode> {
+    ) -> Result<(SubscriptionRecord, bool), ReasonCode> {
         let filter = Filter::parse(text).ok_or(ReasonCode::TopicFilterInvalid)?;
         if !self.fits(filter.filter) {
             self.counters.topics_refused += 1;
@@ -98,16 +88,26 @@ impl Broker {
             &filter,
             Subscriber::new(session, options, subscription_id),
         );
+        let wanted = match options.retain_handling {
+            RetainHandling::OnSubscribe => true,
+            RetainHandling::IfNew => new,
+            RetainHandling::Never => false,
+        };
+        // Retained messages are not sent for shared subscriptions (section 4.8.2).
+        let wanted = wanted && filter.share.is_none();
         let state = &self.sessions[session.0 as usize];
+        let mut record = SubscriptionRecord {
+            options,
+            id: subscription_id,
+            replaying: false,
+        };
         if state.durable {
             let key = state.key();
-            let record = SubscriptionRecord {
-                options,
-                id: subscription_id,
-            };
+            let begins = wanted && options.qos != QoS::AtMostOnce && self.may_be_retained(text);
+            record.replaying = self.goes_on_replaying(session, text, record) || begins;
             self.write(Write::PutSubscription(key, text.into(), record));
         }
-        Ok(new)
+        Ok((record, wanted))
     }
 
     fn is_subscribed(&self, session: SessionIndex, text: &str, filter: &Filter<'_>) -> bool {

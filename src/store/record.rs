@@ -140,7 +140,8 @@ pub(super) fn put_subscription(out: &mut Vec<u8>, subscription: &SubscriptionRec
     let bits = options.qos as u8
         | u8::from(options.no_local) << 2
         | u8::from(options.retain_as_published) << 3
-        | handling << 4;
+        | handling << 4
+        | u8::from(subscription.replaying) << 6;
     out.extend_from_slice(&[VERSION, bits]);
     // Zero is not a subscription identifier, so it stands for none [MQTT-3.8.2.1.2].
     out.extend_from_slice(&subscription.id.unwrap_or(0).to_le_bytes());
@@ -149,7 +150,7 @@ pub(super) fn put_subscription(out: &mut Vec<u8>, subscription: &SubscriptionRec
 /// Reads a subscription.
 pub(super) fn subscription(bytes: &[u8]) -> Result<SubscriptionRecord, What> {
     let mut input = Input::versioned(bytes)?;
-    let bits = input.flags(0b0011_1111)?;
+    let bits = input.flags(0b0111_1111)?;
     let id = input.u32()?;
     input.end()?;
     Ok(SubscriptionRecord {
@@ -157,7 +158,7 @@ pub(super) fn subscription(bytes: &[u8]) -> Result<SubscriptionRecord, What> {
             qos: qos(bits)?,
             no_local: bits & 1 << 2 != 0,
             retain_as_published: bits & 1 << 3 != 0,
-            retain_handling: match bits >> 4 {
+            retain_handling: match bits >> 4 & 3 {
                 0 => RetainHandling::OnSubscribe,
                 1 => RetainHandling::IfNew,
                 2 => RetainHandling::Never,
@@ -165,6 +166,7 @@ pub(super) fn subscription(bytes: &[u8]) -> Result<SubscriptionRecord, What> {
             },
         },
         id: (id != 0).then_some(id),
+        replaying: bits & 1 << 6 != 0,
     })
 }
 

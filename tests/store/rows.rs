@@ -111,6 +111,7 @@ pub fn samples() -> Vec<Write> {
             SubscriptionRecord {
                 options: SubscribeOptions::with_qos(QoS::AtMostOnce),
                 id: None,
+                replaying: false,
             },
         ),
         Write::PutSubscription(
@@ -119,6 +120,7 @@ pub fn samples() -> Vec<Write> {
             SubscriptionRecord {
                 options,
                 id: Some(268_435_455),
+                replaying: true,
             },
         ),
         Write::PutWill(QueueKey(1), will(&full)),

@@ -1,6 +1,7 @@
 //! Retained messages of this broker towards the upstream: which there are beside those that are published, and when.
 
 use super::{Bridge, Rule, SendRetained};
+use crate::broker::record::SubscriptionRecord;
 use crate::broker::{Broker, ConnectionId};
 use crate::wire::QoS;
 use crate::wire::packet::{RetainHandling, SubscribeOptions};
@@ -53,7 +54,14 @@ impl Broker {
             let node = self.tree.find(filter);
             let subscriber = node.and_then(|node| self.tree.subscriber(node, session));
             if let Some(subscriber) = subscriber {
-                self.begin_replay(session, filter, subscriber);
+                // The next connection begins it anew, whatever ends this one.
+                let options = SubscribeOptions::with_qos(subscriber.qos());
+                let record = SubscriptionRecord {
+                    options,
+                    id: None,
+                    replaying: false,
+                };
+                self.begin_replay(session, filter, subscriber, record);
             }
         }
     }

@@ -389,3 +389,53 @@ fn a_client_that_leaves_in_the_middle_of_a_large_replay_holds_nobody_up() {
     assert!(got[1..].is_sorted());
     world.assert_nothing_left();
 }
+
+/// The process dies before all of a large replay could be sent: what was promised with SUBACK comes from the next one.
+#[test]
+fn a_replay_to_a_durable_session_goes_on_after_a_crash() {
+    let (mut world, _) = with_retained(3_000, 1);
+    let subscriber = world.connect(&durable("sub").with(Property::ReceiveMaximum(1)));
+    world.ask(subscriber, 1, &[("r/#", options(1)), ("gone", options(1))]);
+    assert_eq!(world.all(subscriber).len(), 2);
+    world.crash();
+    world.wait(1_000);
+    let subscriber = world.connect(&durable("sub"));
+    let got = world.drain(subscriber);
+    let topics: std::collections::BTreeSet<&str> = got
+        .iter()
+        .filter_map(|line| line.rsplit(' ').next())
+        .collect();
+    assert_eq!(topics.len(), 3_000);
+    // It is over, and nothing comes again.
+    world.lose(subscriber);
+    world.flush();
+    world.crash();
+    world.wait(1_000);
+    let subscriber = world.connect(&durable("sub"));
+    assert_eq!(world.drain(subscriber), [""; 0]);
+    world.assert_nothing_left();
+}
+
+/// A subscription is made anew without a wish for retained messages, while those wished for before are on their way.
+#[test]
+fn a_replay_that_goes_on_is_known_after_a_crash_whatever_the_subscription_says_now() {
+    let (mut world, _) = with_retained(50, 1);
+    let subscriber = world.connect(&durable("sub").with(Property::ReceiveMaximum(1)));
+    world.ask(subscriber, 1, &[("r/#", options(1))]);
+    world.settle();
+    let never = SubscribeOptions {
+        retain_handling: RetainHandling::Never,
+        ..options(2)
+    };
+    world.ask(subscriber, 2, &[("r/#", never)]);
+    world.settle();
+    world.crash();
+    world.wait(1_000);
+    let subscriber = world.connect(&durable("sub"));
+    let got = world.drain(subscriber);
+    assert!(got.len() >= 50, "{}", got.len());
+    world.flush();
+    let (_, record) = world.disk.subscriptions.first_key_value().expect("one");
+    assert!(!record.replaying);
+    assert_eq!(record.options.retain_handling, RetainHandling::Never);
+}
