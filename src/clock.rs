@@ -8,9 +8,66 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub struct Now {
     /// Milliseconds since the process started, monotonic: keep alive, delays and time-outs are measured with it.
     pub uptime: u64,
-    /// Milliseconds since 1970: what goes on counting across a restart is written with it. Within a process it advances with `uptime`, so
-    /// a wall clock that jumps (a gateway without a battery clock, once its NTP answers) expires nothing.
+    /// Broker time, in milliseconds since 1970: what goes on counting across a restart is written
+    /// with it. Within a process it advances with `uptime`, so a wall clock that jumps (a gateway
+    /// without a battery clock, once its NTP answers) expires nothing. It began as the wall clock's
+    /// time when the store was made; from then on [`Reading::resume`] says how it goes on.
     pub unix: u64,
+}
+
+/// What broker time and the wall clock showed at one moment. The store keeps the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Broker time, in milliseconds.
+    pub unix: u64,
+    /// The wall clock, in milliseconds since 1970.
+    pub wall: u64,
+}
+
+/// A stop that seems longer is not believed, in milliseconds: 400 days. A wall clock that is further
+/// ahead of the last reading was wrong then (1970, 2000), or is wrong now.
+pub const LONGEST_STOP_MS: u64 = 400 * 24 * 3_600_000;
+
+/// A wall clock that is behind by less than this counts as the same moment, in milliseconds.
+const SAME_MS: u64 = 2000;
+
+/// How often a running broker stores a [`Reading`], while it stores anything, in milliseconds. So
+/// what it stores is never older than this compared with the last reading.
+pub const READING_MS: u64 = 10_000;
+
+/// How broker time goes on at a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resumed {
+    /// There was no reading: it begins with the wall clock's time.
+    Begun,
+    /// The wall clock is believed: so many milliseconds have passed since the last reading.
+    Passed(u64),
+    /// The wall clock stands so many milliseconds before the last reading: it is not believed.
+    Behind(u64),
+    /// So many milliseconds would have passed, which is more than [`LONGEST_STOP_MS`]: it is not
+    /// believed.
+    FarAhead(u64),
+}
+
+impl Reading {
+    /// Says how broker time goes on when a broker starts and the wall clock shows `wall`. Returns
+    /// the time it starts with, in milliseconds.
+    ///
+    /// A wall clock that is believed counts the time the broker was stopped. One that is not counts
+    /// nothing, and broker time goes on behind all that was stored: so what remains of an interval
+    /// is never more than was asked for.
+    pub fn resume(last: Option<Reading>, wall: u64) -> (u64, Resumed) {
+        let Some(last) = last else {
+            return (wall, Resumed::Begun);
+        };
+        let after_all = last.unix.saturating_add(READING_MS);
+        match wall.checked_sub(last.wall) {
+            None if last.wall - wall < SAME_MS => (last.unix, Resumed::Passed(0)),
+            None => (after_all, Resumed::Behind(last.wall - wall)),
+            Some(passed) if passed > LONGEST_STOP_MS => (after_all, Resumed::FarAhead(passed)),
+            Some(passed) => (last.unix.saturating_add(passed), Resumed::Passed(passed)),
+        }
+    }
 }
 
 /// The clock of a running process.
@@ -23,13 +80,17 @@ pub struct Clock {
 impl Clock {
     /// Starts the clock at the wall clock's time.
     pub fn start() -> Clock {
-        let started_unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as u64);
-        Clock {
+        Clock::resume(None).0
+    }
+
+    /// Starts the clock of a broker whose store has this reading; also says what became of it.
+    pub fn resume(last: Option<Reading>) -> (Clock, Resumed) {
+        let (started_unix, resumed) = Reading::resume(last, wall_ms());
+        let clock = Clock {
             started: Stopwatch::start(),
             started_unix,
-        }
+        };
+        (clock, resumed)
     }
 
     /// The moment it is now.
@@ -42,16 +103,21 @@ impl Clock {
         let uptime = watch.since(self.started).as_millis() as u64;
         Now {
             uptime,
-            unix: self.started_unix + uptime,
+            unix: self.started_unix.saturating_add(uptime),
         }
     }
 }
 
-/// Seconds since 1970 on the wall clock, which may jump: for certificates, which are compared with the world's time.
-pub fn wall_seconds() -> i64 {
+/// Milliseconds since 1970 on the wall clock, which may jump.
+pub fn wall_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs() as i64)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Seconds since 1970 on the wall clock, which may jump: for certificates, which are compared with the world's time.
+pub fn wall_seconds() -> i64 {
+    (wall_ms() / 1000) as i64
 }
 
 /// A seed that differs from process to process, drawn from the operating system's randomness through the standard library's hasher keys.
@@ -85,5 +151,118 @@ impl Stopwatch {
     /// How much later it was started than another one; nothing, if it was not.
     pub fn since(&self, earlier: Stopwatch) -> Duration {
         self.0.saturating_duration_since(earlier.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3_600_000;
+    const YEAR: u64 = 365 * 24 * HOUR;
+    /// A day of 2026.
+    const TODAY: u64 = 1_780_000_000_000;
+
+    /// A broker that runs: broker time, and by how much the wall clock is wrong.
+    struct Line {
+        unix: u64,
+        stored: Option<Reading>,
+    }
+
+    impl Line {
+        /// Starts with this wall clock, runs for an hour, and stores a reading at the end.
+        fn run(&mut self, wall: u64) -> Resumed {
+            let (start, resumed) = Reading::resume(self.stored, wall);
+            self.unix = start + HOUR;
+            self.stored = Some(Reading {
+                unix: self.unix,
+                wall: wall + HOUR,
+            });
+            resumed
+        }
+
+        /// The wall clock is set while it runs, and that is stored.
+        fn set(&mut self, wall: u64) {
+            let unix = self.unix;
+            self.stored = Some(Reading { unix, wall });
+        }
+    }
+
+    fn begun(wall: u64) -> Line {
+        let mut line = Line {
+            unix: 0,
+            stored: None,
+        };
+        assert_eq!(line.run(wall), Resumed::Begun);
+        assert_eq!(line.unix, wall + HOUR);
+        line
+    }
+
+    #[test]
+    fn with_a_good_clock_the_time_of_a_stop_counts() {
+        let mut line = begun(TODAY);
+        assert_eq!(line.run(TODAY + 4 * HOUR), Resumed::Passed(3 * HOUR));
+        assert_eq!(line.unix, TODAY + 5 * HOUR);
+        assert_eq!(line.run(TODAY + YEAR), Resumed::Passed(YEAR - 5 * HOUR));
+        assert_eq!(line.unix, TODAY + YEAR + HOUR);
+    }
+
+    #[test]
+    fn a_start_in_1970_and_the_right_time_at_the_next_lets_nothing_pass() {
+        let mut line = begun(20_000);
+        let before = line.unix;
+        assert!(matches!(line.run(TODAY), Resumed::FarAhead(_)));
+        assert_eq!(line.unix, before + READING_MS + HOUR);
+        // From then on the clock is right, and believed.
+        assert_eq!(line.run(TODAY + 2 * HOUR), Resumed::Passed(HOUR));
+        assert_eq!(line.unix, before + READING_MS + 3 * HOUR);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_while_it_runs_is_right_at_the_next_start() {
+        for first in [0, TODAY - 3 * HOUR, TODAY + 24 * YEAR] {
+            let mut line = begun(first);
+            let before = line.unix;
+            line.set(TODAY);
+            assert_eq!(line.run(TODAY + HOUR), Resumed::Passed(HOUR));
+            assert_eq!(line.unix, before + 2 * HOUR, "booted at {first}");
+        }
+    }
+
+    #[test]
+    fn a_clock_before_the_last_reading_is_not_believed() {
+        for wrong in [0, TODAY, TODAY - YEAR] {
+            let mut line = begun(TODAY);
+            let before = line.unix;
+            assert!(matches!(line.run(wrong), Resumed::Behind(_)));
+            assert_eq!(line.unix, before + READING_MS + HOUR);
+        }
+        // Clocks are not exact, and starts are fast.
+        let mut line = begun(TODAY);
+        assert_eq!(line.run(TODAY + HOUR - 100), Resumed::Passed(0));
+    }
+
+    #[test]
+    fn a_start_in_2050_by_mistake_lets_nothing_pass_either() {
+        let mut line = begun(TODAY);
+        let before = line.unix;
+        assert!(matches!(line.run(TODAY + 24 * YEAR), Resumed::FarAhead(_)));
+        assert!(matches!(line.run(TODAY + 2 * HOUR), Resumed::Behind(_)));
+        assert_eq!(line.unix, before + 2 * (READING_MS + HOUR));
+    }
+
+    #[test]
+    fn whatever_clocks_show_broker_time_never_goes_back_and_nothing_overflows() {
+        let walls = [0, 1, TODAY - YEAR, TODAY, TODAY + 24 * YEAR, u64::MAX];
+        for unix in [0, TODAY, u64::MAX] {
+            for stored in walls {
+                for wall in walls {
+                    let last = Reading { unix, wall: stored };
+                    let (start, _) = Reading::resume(Some(last), wall);
+                    assert!(start >= unix);
+                    assert!(start - unix <= LONGEST_STOP_MS);
+                }
+            }
+        }
     }
 }

@@ -66,6 +66,9 @@
 //!   message waits. A mount point is part of it: topics are whole within the broker, and change at its edges only.
 //! - A reload (server/reload.rs) prepares everything that can fail, and then puts it in force in one visit to the broker.
 //! - Within a process, time only goes on with the monotonic clock: a gateway whose wall clock jumps at its first NTP answer expires nothing.
+//!   Deadlines on disk are in this broker time, and the store keeps what it and the wall clock showed last ([`clock::Reading`]): the difference tells
+//!   the next start how long the broker was stopped. A wall clock that is behind that, or 400 days ahead, is not believed and nothing is counted: what
+//!   remains of an interval may stop passing for a while, but never is more than was asked for (broker/wall.rs).
 //! - What is known of QoS 2 messages on their way to a client is one row for 128 packet identifiers, made when a batch is taken: a run of messages from
 //!   a queue costs a write, not one each. A message leaves that row in the batch that removes its delivery, or it would be sent again.
 //! - A message for thousands is handed out in slices, a millisecond apart (broker/spread.rs). At QoS 1 and 2, whom it is still to be given to is

@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::broker::record::{DurabilityRules, Seq};
 use crate::broker::{Acl, Broker, Chance, Restored, Settings};
-use crate::clock::{self, Clock, Stopwatch};
+use crate::clock::{self, Clock, Resumed, Stopwatch};
 use crate::config::{Config, ConfigError};
 use crate::net::auth::{self, Authentication};
 use crate::net::control::{Command, Request};
@@ -94,7 +94,6 @@ pub fn run(
     on_ready: impl FnOnce(&Ready) + Send + 'static,
 ) -> Result<(), Error> {
     let watch = Stopwatch::start();
-    let clock = Clock::start();
     let signals = Signals::listen(Arc::clone(&log)).map_err(Error::Start)?;
     descriptors.tell(&config);
     let chance = draw_chance().map_err(Error::Start)?;
@@ -106,6 +105,7 @@ pub fn run(
         Authentication::start(authenticator, config.throttle).map_err(Error::Start)?;
     let (store, opened) = Store::open(&config.store)?;
     let store = Arc::new(store);
+    let clock = resume_clock(&store);
     let (mut broker, restored, orphans) = recover(&config, &store, &clock, acl, chance)?;
     let recovered = describe(&opened, restored, orphans);
     let opened_bridges = Change::at_start(&config.bridges, &mut broker, clock.now());
@@ -189,6 +189,25 @@ fn draw_chance() -> io::Result<Chance> {
     })
 }
 
+/// Starts broker time where the store says that it stood, and logs it if the wall clock is not believed.
+fn resume_clock(store: &Store) -> Clock {
+    let (clock, resumed) = Clock::resume(store.clock());
+    match resumed {
+        Resumed::Begun | Resumed::Passed(_) => {}
+        Resumed::Behind(ms) => tracing::warn!(
+            behind_seconds = ms / 1000,
+            "the system's clock stands before the last time this broker has seen, and is not believed: \
+             the time it was stopped is not counted for what expires"
+        ),
+        Resumed::FarAhead(ms) => tracing::warn!(
+            ahead_days = ms / 86_400_000,
+            "the system's clock is more than 400 days ahead of the last time this broker has seen, and is not believed: \
+             the time it was stopped is not counted for what expires"
+        ),
+    }
+    clock
+}
+
 /// Builds the broker from what the store remembers.
 fn recover(
     config: &Config,
@@ -212,7 +231,9 @@ fn recover(
     // The identity of a message is made of its number; if this store is an older copy of itself, the next numbers have been used already.
     let skipped = clock::seed() >> 32;
     let next_seq = Seq(recovery.next_seq.0 + skipped);
-    let restored = broker.finish_restore(next_seq, recovery.next_queue, clock.now());
+    let now = clock.now();
+    let restored = broker.finish_restore(next_seq, recovery.next_queue, now);
+    broker.set_wall(clock::wall_ms(), now);
     Ok((broker, restored, recovery.orphans))
 }
 

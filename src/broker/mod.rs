@@ -17,6 +17,7 @@
 //! | [`Broker::tick`] | the time of [`Broker::next_timeout`] has come |
 //! | [`Broker::take_touched`] | after each of these: the connections to serve with [`Broker::take_output`] |
 //! | [`Broker::set_acl`] | the configuration was read again |
+//! | [`Broker::set_wall`] | now and then, about once a second |
 //! | [`Broker::take_batch`], [`Broker::take_fetches`] | the store is free, or reads were asked for |
 //!
 //! A peer's faults are values with an MQTT 5 reason code; a panic here is a bug. The way of a PUBLISH: [`Broker::receive`], `receive_publish`
@@ -58,6 +59,7 @@ mod takeover;
 mod timer;
 mod tree;
 mod walk;
+mod wall;
 mod will;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -230,6 +232,7 @@ pub struct Broker {
     work: u64,
     graveyard: end::Graveyard,
     walks: walk::Walks,
+    wall: wall::Wall,
     sweep: (usize, usize),
     sys: sys::Sys,
     bridges: BTreeMap<Box<str>, bridge::BridgeState>,
@@ -293,6 +296,7 @@ impl Broker {
             work: 0,
             graveyard: end::Graveyard::default(),
             walks: walk::Walks::default(),
+            wall: wall::Wall::default(),
             sweep: (0, 0),
             sys: sys::Sys::new(now),
             bridges: BTreeMap::new(),
@@ -454,7 +458,9 @@ impl Broker {
     /// The batch that should be committed now, if there is one. The one taken before must be durable.
     pub fn take_batch(&mut self, now: Now) -> Option<Batch> {
         if self.gate.wants_commit(now.uptime) {
+            self.now = now;
             self.write_changed();
+            self.write_reading_if_due();
         }
         self.gate.take_batch(now.uptime)
     }
@@ -513,6 +519,7 @@ impl Broker {
     /// Makes everything commit that was written, whether somebody waits for it or not.
     pub fn flush(&mut self) {
         self.write_changed();
+        self.write_reading();
         self.gate.flush();
     }
 

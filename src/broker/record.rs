@@ -1,6 +1,7 @@
 //! What the broker remembers on disk, as plain data. How it is laid out in bytes is the store's affair.
 
 use super::message::Message;
+use crate::clock::Reading;
 use crate::wire::packet::SubscribeOptions;
 use crate::wire::{PacketId, ProtocolVersion, QoS};
 
@@ -40,7 +41,7 @@ pub struct SessionRecord {
     pub version: ProtocolVersion,
     /// Session expiry interval in seconds; [`NEVER_EXPIRES`] for no end. 0 for a session that is only here because it has a will.
     pub expiry: u32,
-    /// When its last connection ended, in milliseconds since 1970; `None` while it is connected.
+    /// When its last connection ended, in broker time ([`crate::clock::Now::unix`]); `None` while it is connected.
     pub disconnected_at: Option<u64>,
 }
 
@@ -64,7 +65,7 @@ pub struct WillRecord {
     pub expiry: Option<u32>,
     /// Will delay interval in seconds.
     pub delay: u32,
-    /// When to publish it, in milliseconds since 1970; `None` while the client is connected.
+    /// When to publish it, in broker time; `None` while the client is connected.
     pub due: Option<u64>,
 }
 
@@ -81,7 +82,7 @@ pub struct DeliveryRecord {
     pub packet_id: Option<PacketId>,
     /// Bytes of the message that count in the queue.
     pub size: u32,
-    /// When the message expires, in milliseconds since 1970.
+    /// When the message expires, in broker time.
     pub expires: Option<u64>,
     /// Identifiers of the subscriptions that matched.
     pub subscription_ids: SubscriptionIds,
@@ -129,7 +130,7 @@ impl Block {
 pub struct SpreadRecord {
     /// Bytes of the message that count in a queue.
     pub size: u32,
-    /// When the message expires, in milliseconds since 1970.
+    /// When the message expires, in broker time.
     pub expires: Option<u64>,
     /// The sessions.
     pub receivers: Vec<SpreadReceiver>,
@@ -264,6 +265,8 @@ pub enum Write {
     PutRetained(Message),
     /// The retained message of this topic.
     RemoveRetained(Box<str>),
+    /// What the clocks show.
+    PutClock(Reading),
 }
 
 /// Writes that commit together.

@@ -41,7 +41,7 @@ pub struct Restored {
 }
 
 impl Broker {
-    /// Takes one row of the store. Rows come in this order: sessions, groups, subscriptions, wills, received identifiers, bridges, retained
+    /// Takes one row of the store. Rows come in this order: the reading of the clocks, sessions, groups, subscriptions, wills, received identifiers, bridges, retained
     /// messages, identities of messages by [`Seq`], blocks of messages on their way, whom messages are still to be given to and deliveries, both by [`Seq`]. Rows without an owner are passed over.
     pub fn restore(&mut self, row: Write) {
         match row {
@@ -112,6 +112,7 @@ impl Broker {
                 self.restore_spreads(Some(seq));
                 self.restore_delivery(seq, key, record);
             }
+            Write::PutClock(reading) => self.wall.restored(reading),
             _ => debug_assert!(false, "recovery hands back rows that were put"),
         }
     }
@@ -249,6 +250,7 @@ impl Broker {
             .collect();
         let mut died = Vec::new();
         for index in all {
+            self.limit_waits(index);
             let session = &mut self.sessions[index.0 as usize];
             session.outgoing.settle_held();
             session.outgoing.disconnected();

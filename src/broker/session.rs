@@ -137,7 +137,7 @@ impl Session {
         }
     }
 
-    /// When it ends if its client does not come back, in milliseconds since 1970.
+    /// When it ends if its client does not come back, in broker time.
     pub fn expires_at(&self) -> Option<u64> {
         match (self.disconnected_at, self.expiry) {
             (None, _) | (_, NEVER_EXPIRES) => None,

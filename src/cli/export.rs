@@ -18,6 +18,7 @@ use crate::broker::record::{
     BridgeRecord, DeliveryRecord, InflightRecord, QueueKey, Seq, SessionRecord, SubscriptionRecord,
     WillRecord, Write,
 };
+use crate::clock::Reading;
 use crate::store::{Age, Export, TableReport};
 use crate::wire::packet::RetainHandling;
 use crate::wire::{PacketId, Property, ProtocolVersion};
@@ -27,7 +28,7 @@ use crate::wire::{PacketId, Property, ProtocolVersion};
 #[command(after_help = "\
 Each line is a JSON object; \"table\" says what it is: sessions, groups, subscriptions, wills, received (packet identifiers), retained, deliveries, \
 messages (those whose deliveries cannot be read), bridges, or message_ids (of what has come over bridges). What is not UTF-8 is in base64, and its key says so: \"payload_base64\". Moments are in \
-milliseconds since 1970, intervals in seconds.
+milliseconds since 1970 by the system's clock as the broker saw it last, intervals in seconds.
 
 The store is only read, and not while a broker runs on it. Standard error tells for each table how many rows were read, and whether that is all. \
 Exit code: 0 if that is all; 4 if a part cannot be read; 1 if nothing can, or the output cannot be written; 2 if the configuration is wrong.
@@ -70,7 +71,10 @@ pub fn run(flags: ExportFlags, tell: &mut dyn FnMut(&str)) -> Result<(), Failure
         None => "standard output".to_owned(),
     };
     let mut buffered = BufWriter::with_capacity(1 << 16, &mut out);
-    let mut seen = Seen::default();
+    let mut seen = Seen {
+        clock: export.clock(),
+        ..Seen::default()
+    };
     let reports = export
         .read(&mut |write, message| {
             if let Some(row) = row(&write, message.as_ref(), &mut seen) {
@@ -143,6 +147,7 @@ enum Owner {
 /// What rows before said of those that come.
 #[derive(Default)]
 struct Seen {
+    clock: Option<Reading>,
     owners: HashMap<QueueKey, Owner>,
     inflight: HashMap<(QueueKey, Seq), InflightRecord>,
 }
@@ -150,11 +155,16 @@ struct Seen {
 /// A row as JSON; sessions and groups are remembered by their queue, to name them in the rows that belong to them. What is known of messages on
 /// their way is told with their deliveries.
 fn row(write: &Write, message: Option<&Message>, seen: &mut Seen) -> Option<Value> {
-    let Seen { owners, inflight } = seen;
+    let Seen {
+        clock,
+        owners,
+        inflight,
+    } = seen;
+    let clock = *clock;
     let (table, queue, mut row) = match write {
         Write::PutSession(queue, session) => {
             owners.insert(*queue, Owner::Client(session.client_id.clone()));
-            ("sessions", Some(queue), of_session(session))
+            ("sessions", Some(queue), of_session(session, clock))
         }
         Write::PutGroup(queue, filter) => {
             owners.insert(*queue, Owner::Group(filter.clone()));
@@ -165,15 +175,17 @@ fn row(write: &Write, message: Option<&Message>, seen: &mut Seen) -> Option<Valu
             Some(queue),
             of_subscription(filter, subscription),
         ),
-        Write::PutWill(queue, will) => ("wills", Some(queue), of_will(will)),
+        Write::PutWill(queue, will) => ("wills", Some(queue), of_will(will, clock)),
         Write::PutReceived(queue, id) => {
             ("received", Some(queue), json!({ "packet_id": id.get() }))
         }
-        Write::PutRetained(message) => {
-            ("retained", None, json!({ "message": of_message(message) }))
-        }
+        Write::PutRetained(message) => (
+            "retained",
+            None,
+            json!({ "message": of_message(message, clock) }),
+        ),
         Write::PutDelivery(seq, queue, delivery) => {
-            let mut row = of_delivery(delivery, message);
+            let mut row = of_delivery(delivery, message, clock);
             row["seq"] = json!(seq.0);
             if let Some(record) = inflight.remove(&(*queue, *seq)) {
                 row["packet_id"] = json!(record.packet_id.get());
@@ -184,7 +196,7 @@ fn row(write: &Write, message: Option<&Message>, seen: &mut Seen) -> Option<Valu
         Write::PutMessage(seq, message) => (
             "messages",
             None,
-            json!({ "seq": seq.0, "message": of_message(message) }),
+            json!({ "seq": seq.0, "message": of_message(message, clock) }),
         ),
         Write::PutBridge(queue, bridge) => ("bridges", Some(queue), of_bridge(bridge)),
         Write::PutMessageId(seq, id) => {
@@ -223,7 +235,8 @@ fn row(write: &Write, message: Option<&Message>, seen: &mut Seen) -> Option<Valu
         | Write::RemoveBridge(_)
         | Write::RemoveMessageId(_)
         | Write::RemoveSpread(..)
-        | Write::RemoveRetained(_) => return None,
+        | Write::RemoveRetained(_)
+        | Write::PutClock(_) => return None,
     };
     row["table"] = json!(table);
     if let Some(queue) = queue {
@@ -242,7 +255,16 @@ fn name(row: &mut Value, owner: Option<&Owner>) {
     }
 }
 
-fn of_session(session: &SessionRecord) -> Value {
+/// A moment of broker time by the wall clock.
+fn moment(unix: Option<u64>, clock: Option<Reading>) -> Option<u64> {
+    let unix = unix?;
+    Some(match clock {
+        Some(clock) => (unix.saturating_add(clock.wall)).saturating_sub(clock.unix),
+        None => unix,
+    })
+}
+
+fn of_session(session: &SessionRecord, clock: Option<Reading>) -> Value {
     json!({
         "protocol": match session.version {
             ProtocolVersion::V31 => "3.1",
@@ -250,7 +272,7 @@ fn of_session(session: &SessionRecord) -> Value {
             ProtocolVersion::V5 => "5.0",
         },
         "session_expiry_interval": session.expiry,
-        "disconnected_at": session.disconnected_at,
+        "disconnected_at": moment(session.disconnected_at, clock),
     })
 }
 
@@ -270,12 +292,12 @@ fn of_subscription(filter: &str, subscription: &SubscriptionRecord) -> Value {
     })
 }
 
-fn of_will(will: &WillRecord) -> Value {
+fn of_will(will: &WillRecord, clock: Option<Reading>) -> Value {
     json!({
-        "message": of_message(&will.message),
+        "message": of_message(&will.message, clock),
         "message_expiry_interval": will.expiry,
         "will_delay_interval": will.delay,
-        "due": will.due,
+        "due": moment(will.due, clock),
     })
 }
 
@@ -296,24 +318,28 @@ fn of_bridge(bridge: &BridgeRecord) -> Value {
     })
 }
 
-fn of_delivery(delivery: &DeliveryRecord, message: Option<&Message>) -> Value {
+fn of_delivery(
+    delivery: &DeliveryRecord,
+    message: Option<&Message>,
+    clock: Option<Reading>,
+) -> Value {
     json!({
         "qos": delivery.qos as u8,
         "retain": delivery.retain,
         "released": delivery.released,
         "packet_id": delivery.packet_id.map(|id| id.get()),
-        "expires": delivery.expires,
+        "expires": moment(delivery.expires, clock),
         "subscription_identifiers": delivery.subscription_ids.as_slice(),
-        "message": message.map(of_message),
+        "message": message.map(|message| of_message(message, clock)),
     })
 }
 
-fn of_message(message: &Message) -> Value {
+fn of_message(message: &Message, clock: Option<Reading>) -> Value {
     let mut object = Map::new();
     object.insert("topic".to_owned(), json!(message.topic()));
     object.insert("qos".to_owned(), json!(message.qos() as u8));
     object.insert("retain".to_owned(), json!(message.retain()));
-    if let Some(expires) = message.expires() {
+    if let Some(expires) = moment(message.expires(), clock) {
         object.insert("expires".to_owned(), json!(expires));
     }
     insert_bytes(&mut object, "payload", message.payload());

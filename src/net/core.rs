@@ -16,7 +16,7 @@ use super::unfinished::{Held, Unfinished};
 use super::visits::{Purpose, Visits};
 use crate::broker::record::Batch;
 use crate::broker::{Broker, ConnectionId, Fetch};
-use crate::clock::{Clock, Now, Stopwatch};
+use crate::clock::{self, Clock, Now, Stopwatch};
 use crate::store::{Notifier, Progress, Store};
 
 /// No visit should hold the lock for longer: nobody else is served meanwhile.
@@ -220,6 +220,7 @@ impl Core {
                 let mut entered = self.enter(Purpose::Tick, None);
                 let now = entered.now;
                 entered.broker().tick(now);
+                entered.broker().set_wall(clock::wall_ms(), now);
                 let state = entered.state_mut();
                 state.armed = state.broker.next_timeout();
                 state.armed.saturating_sub(now.uptime)

@@ -10,14 +10,16 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use super::error::{Doing, StoreError};
 use super::record::{self, PART};
 use super::tables::{
-    BRIDGES, DELIVERIES, Definition, GROUPS, INFLIGHT, MESSAGE_IDS, MESSAGES, META, META_QUEUE,
-    META_SEQ, PARTS, RECEIVED, RETAINED, RowKey, SESSIONS, SPREADS, SUBSCRIPTIONS, WILLS, part_key,
+    BRIDGES, DELIVERIES, Definition, GROUPS, INFLIGHT, MESSAGE_IDS, MESSAGES, META, META_CLOCK,
+    META_QUEUE, META_SEQ, PARTS, RECEIVED, RETAINED, RowKey, SESSIONS, SPREADS, SUBSCRIPTIONS,
+    WILLS, part_key,
 };
 use crate::broker::Message;
 use crate::broker::record::{
     Batch, BridgeRecord, DeliveryRecord, InflightRecord, MessageId, QueueKey, Seq, SessionRecord,
     SpreadRecord, SubscriptionRecord, WillRecord, Write,
 };
+use crate::clock::Reading;
 
 /// Numbers are set aside on disk by this many, so that most batches do not write how far they have come.
 const SEQ_BLOCK: u64 = 1 << 16;
@@ -53,6 +55,7 @@ pub(super) struct Sorted<'a> {
     retained: Rows<&'a str, &'a Message>,
     messages: Rows<u64, &'a Message>,
     deliveries: Rows<(u64, u64), &'a DeliveryRecord>,
+    clock: Option<Reading>,
     used: Unused,
 }
 
@@ -139,6 +142,7 @@ impl<'a> Sorted<'a> {
                 self.retained.push((message.topic(), Some(message)));
             }
             Write::RemoveRetained(topic) => self.retained.push((&**topic, None)),
+            Write::PutClock(reading) => self.clock = Some(*reading),
         }
     }
 
@@ -202,6 +206,12 @@ impl<'a> Sorted<'a> {
         })?;
         let live = rows.live;
         drop(rows);
+        if let Some(reading) = self.clock {
+            let mut record = Vec::new();
+            record::put_reading(&mut record, reading);
+            let mut meta = transaction.open_table(META).doing(APPLY)?;
+            meta.insert(META_CLOCK, record.as_slice()).doing(APPLY)?;
+        }
         let unused = set_aside(transaction, self.used, unused)?;
         Ok((live, unused))
     }

@@ -15,11 +15,13 @@ use super::pages::{Commit, Damaged, Pages, Root};
 use super::record::{self, PART, What};
 use super::recover::read_row;
 use super::tables::{
-    BRIDGES, DELIVERIES, Definition, GROUPS, INFLIGHT, MESSAGE_IDS, MESSAGES, META, META_FORMAT,
-    PARTS, RECEIVED, RETAINED, SESSIONS, SPREADS, SUBSCRIPTIONS, WILLS, key_u64, part_key,
+    BRIDGES, DELIVERIES, Definition, GROUPS, INFLIGHT, MESSAGE_IDS, MESSAGES, META, META_CLOCK,
+    META_FORMAT, PARTS, RECEIVED, RETAINED, SESSIONS, SPREADS, SUBSCRIPTIONS, WILLS, key_u64,
+    part_key,
 };
 use crate::broker::Message;
 use crate::broker::record::{Seq, Write};
+use crate::clock::Reading;
 
 /// The tables whose rows are handed out, in this order. Bodies come with their deliveries; those that no delivery wants come last.
 const TABLES: [Definition; 12] = [
@@ -133,6 +135,12 @@ impl Export {
             }
             _ => Ok(Export { pages, tables, age }),
         }
+    }
+
+    /// What the clocks showed last; `None` if that cannot be read, or nobody has written it.
+    pub fn clock(&self) -> Option<Reading> {
+        let record = record(&self.pages, &self.tables, META, META_CLOCK)?;
+        record::reading(&record).ok()
     }
 
     /// Which commit is read.

@@ -43,7 +43,7 @@ use self::room::{Advice, Room};
 use self::tables::{MESSAGES, READ, bad, key_u64, whole};
 use crate::broker::Message;
 use crate::broker::record::{Batch, Seq};
-use crate::clock::Stopwatch;
+use crate::clock::{Reading, Stopwatch};
 
 /// Where the store is and how large it may get.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +64,8 @@ pub struct StoreOptions {
 pub struct Store {
     path: PathBuf,
     identity: u64,
+    /// What the clocks showed last, before it was opened.
+    clock: Option<Reading>,
     cache_bytes: usize,
     /// `None` after it was closed, or an attempt to reopen it has failed.
     database: RwLock<Option<Database>>,
@@ -253,6 +255,11 @@ impl Store {
     /// What names this store among all that there are: drawn by lot when it was made, and never 0. A copy of a store has the same.
     pub fn identity(&self) -> u64 {
         self.identity
+    }
+
+    /// What the clocks showed last before the store was opened; `None` if nobody has written that.
+    pub fn clock(&self) -> Option<Reading> {
+        self.clock
     }
 
     /// The database file.

@@ -16,9 +16,9 @@ use super::backend::{Disk, FileDisk, Handle, PAGE};
 use super::error::{Doing, StoreError};
 use super::recover::Totals;
 use super::room::Room;
-use super::tables::{META, META_FORMAT, META_IDENTITY, META_QUEUE, META_SEQ};
+use super::tables::{META, META_CLOCK, META_FORMAT, META_IDENTITY, META_QUEUE, META_SEQ};
 use super::{Gauges, Ledger, Store, StoreOptions, record, tables};
-use crate::clock::{Clock, Stopwatch, seed};
+use crate::clock::{Reading, Stopwatch, seed, wall_ms};
 
 /// The layout that this program writes: tables, keys and records.
 pub(super) const FORMAT: u64 = 3;
@@ -131,6 +131,7 @@ fn start(
         start = Start::Created;
     }
     let identity = identity_of(&database).map_err(|error| unusable(error, path))?;
+    let clock = clock_of(&database).map_err(|error| unusable(error, path))?;
     let totals = Totals::of(&database).map_err(|error| unusable(error, path))?;
     let compacted_from = compact(&mut database, &disk, totals.live)?;
     let unused = unused(&database).map_err(|error| unusable(error, path))?;
@@ -149,6 +150,7 @@ fn start(
     let store = Store {
         path: path.clone(),
         identity,
+        clock,
         cache_bytes: options.cache_bytes,
         database: RwLock::new(Some(database)),
         disk,
@@ -196,7 +198,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 /// Renames the file; the time keeps names apart.
 fn move_aside(path: &Path) -> Result<PathBuf, StoreError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".unusable-{}", Clock::start().now().unix));
+    name.push(format!(".unusable-{}", wall_ms()));
     let aside = path.with_file_name(name);
     fs::rename(path, &aside).map_err(io_error("move aside", path))?;
     Ok(aside)
@@ -312,6 +314,14 @@ fn identity_of(database: &Database) -> Result<u64, StoreError> {
         identity => Ok(identity),
     });
     identity.map_err(|what| tables::bad(META, META_IDENTITY)(what))
+}
+
+fn clock_of(database: &Database) -> Result<Option<Reading>, StoreError> {
+    let transaction = database.begin_read().doing(tables::READ)?;
+    let meta = transaction.open_table(META).doing(tables::READ)?;
+    let row = meta.get(META_CLOCK).doing(tables::READ)?;
+    let reading = row.map(|row| record::reading(row.value())).transpose();
+    reading.map_err(|what| tables::bad(META, META_CLOCK)(what))
 }
 
 fn unused(database: &Database) -> Result<Unused, StoreError> {

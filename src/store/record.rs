@@ -15,6 +15,7 @@ use crate::broker::record::{
     BridgeRecord, DeliveryRecord, InflightRecord, LeftAddress, MessageId, QueueKey, Seq,
     SessionRecord, SpreadReceiver, SpreadRecord, SubscriptionIds, SubscriptionRecord, WillRecord,
 };
+use crate::clock::Reading;
 use crate::wire::packet::{RetainHandling, SubscribeOptions};
 use crate::wire::property::Place;
 use crate::wire::{PacketId, Properties, ProtocolVersion, QoS, topic};
@@ -420,6 +421,21 @@ pub(super) fn number(bytes: &[u8]) -> Result<u64, What> {
     let number = input.u64()?;
     input.end()?;
     Ok(number)
+}
+
+/// Appends the reading of the clocks in the meta table.
+pub(super) fn put_reading(out: &mut Vec<u8>, reading: Reading) {
+    out.push(VERSION);
+    out.extend_from_slice(&reading.unix.to_le_bytes());
+    out.extend_from_slice(&reading.wall.to_le_bytes());
+}
+
+/// Reads the reading of the clocks in the meta table.
+pub(super) fn reading(bytes: &[u8]) -> Result<Reading, What> {
+    let mut input = Input::versioned(bytes)?;
+    let (unix, wall) = (input.u64()?, input.u64()?);
+    input.end()?;
+    Ok(Reading { unix, wall })
 }
 
 fn qos(flags: u8) -> Result<QoS, What> {

@@ -51,7 +51,7 @@ pub struct Recovery {
 }
 
 impl Store {
-    /// Hands every row back as the write that would put it there: sessions, groups, subscriptions, wills, received identifiers, bridges, retained
+    /// Hands every row back as the write that would put it there: the last reading of the clocks from before the store was opened, sessions, groups, subscriptions, wills, received identifiers, bridges, retained
     /// messages, identities of messages, what is known of messages on their way, whom messages are still to be given to, and deliveries, both in the order of their `Seq`. Message bodies are not read.
     ///
     /// # Errors
@@ -62,6 +62,9 @@ impl Store {
         let database = database.as_ref().ok_or(StoreError::Stopped)?;
         let transaction = database.begin_read().doing(READ)?;
         let mut rows = 0;
+        if let Some(reading) = self.clock {
+            each(Write::PutClock(reading));
+        }
         for (table, read) in TABLES {
             every(&transaction, table, |key, record| {
                 each(read(key, record).map_err(|what| bad(table, key)(what))?);

@@ -70,6 +70,9 @@ pub(super) const META_QUEUE: &[u8] = b"queue";
 /// Key in [`META`]: what names this store among all. Since version 2.
 pub(super) const META_IDENTITY: &[u8] = b"identity";
 
+/// Key in [`META`]: the last reading of the clocks. Programs that do not know it leave it alone.
+pub(super) const META_CLOCK: &[u8] = b"clock";
+
 /// Makes the tables that are not there, so that no reader finds one missing.
 pub(super) fn create(transaction: &WriteTransaction) -> Result<(), StoreError> {
     for definition in ALL {

@@ -6,6 +6,7 @@
 
 mod backlog;
 mod check;
+mod clock;
 mod damage;
 mod export;
 mod fan_out;

@@ -17,7 +17,7 @@ pub struct Evidence<'a> {
     pub history: &'a History,
     pub clients: &'a [Client],
     pub expected: &'a [Expected],
-    /// When it ended, in milliseconds.
+    /// When it ended, in broker time.
     pub ms: u64,
     /// Deliveries the broker says it dropped because a queue was full; counted since its last start.
     pub dropped: u64,

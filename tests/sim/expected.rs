@@ -1,6 +1,6 @@
 //! What must become of sessions and wills, told from what the broker was handed and when. After a crash it knows everything that was settled
 //! (durable before the crash, or promised by a CONNACK), and as much of what came after that as had reached the disk: any of the states since may
-//! be the one that is there. What that leaves open is left open here.
+//! be the one that is there. What that leaves open is left open here. All times are broker time.
 
 use std::collections::BTreeMap;
 
@@ -236,14 +236,15 @@ impl Expected {
         self.fresh = true;
     }
 
-    /// The start before this one had not been written down: what it began with its own time may begin with this one's.
+    /// The start before this one had not been written down: what it began with its own time, which may have been later, may begin with this one's.
     fn begin_again(&mut self, at: u64) {
         let state = &mut self.now;
         state.session.detached = state.session.detached.or(Span::at(at));
-        let expiry = state.session.expiry.high;
+        let expiry = state.session.expiry;
         for (fate, delay) in state.wills.values_mut() {
             if let Fate::Due(due) = fate {
-                due.high = due.high.max(at.saturating_add(expiry.min(*delay)));
+                due.low = due.low.min(at.saturating_add(expiry.low.min(*delay)));
+                due.high = due.high.max(at.saturating_add(expiry.high.min(*delay)));
             }
         }
     }

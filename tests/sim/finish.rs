@@ -19,6 +19,7 @@ impl World {
         self.stats.published = self.history.messages.len() as u64;
         let lives = self.history.lives.iter();
         self.stats.delivered = lives.map(|life| life.deliveries.len() as u64).sum();
+        let ms = self.unix();
         let process = self.process.as_ref();
         let counters = process.map(|process| process.broker.counters());
         check::all(&Evidence {
@@ -26,7 +27,7 @@ impl World {
             history: &self.history,
             clients: &self.clients,
             expected: &self.expected,
-            ms: self.ms(),
+            ms,
             dropped: counters.map_or(0, |counters| counters.dropped_queue_full),
         })?;
         self.check_memory()?;
@@ -86,7 +87,8 @@ impl World {
 
     /// What leaves the broker has not expired, and says how long it still has [MQTT-3.3.2-5, MQTT-3.3.2-6]. A packet may have waited for the disk
     /// since it was made, and what was sent before is sent again in any case.
-    pub fn check_expiry(&self, link: usize, out: &[u8]) -> Result<(), Violation> {
+    pub fn check_expiry(&mut self, link: usize, out: &[u8]) -> Result<(), Violation> {
+        let now = self.unix();
         let state = &self.links[link];
         if state.was_full {
             return Ok(());
@@ -110,12 +112,12 @@ impl World {
             let (Some(first), Some(last)) = (first, last) else {
                 continue;
             };
-            let (now, interval) = (self.ms(), u64::from(interval));
+            let interval = u64::from(interval);
             let waited = self.longest_wait();
             let late = !publish.dup && now > last + interval * 1000 + waited;
             let left = publish.properties.message_expiry().map(u64::from);
             let most = interval.saturating_sub(now.saturating_sub(last + waited) / 1000);
-            let least = interval.saturating_sub((now - first).div_ceil(1000));
+            let least = interval.saturating_sub(now.saturating_sub(first).div_ceil(1000));
             let wrong = left.is_some_and(|left| left > most || left < least);
             if late || wrong {
                 let what = format!(

@@ -57,7 +57,7 @@ impl Message {
     }
 }
 
-/// A place in the order of all that happens, its time in milliseconds, and the life of the broker.
+/// A place in the order of all that happens, its broker time in milliseconds, and the life of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment {
     pub order: u64,
@@ -123,7 +123,7 @@ pub struct History {
 }
 
 impl History {
-    /// The time is now this, in milliseconds.
+    /// Broker time is now this, in milliseconds.
     pub fn set_now(&mut self, ms: u64) {
         self.now = ms;
     }

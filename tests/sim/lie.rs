@@ -53,6 +53,8 @@ pub enum Lie {
     UnremovedDelivery,
     /// The wall clock stands still.
     StoppedClock,
+    /// The wall clock is believed at each start.
+    TrustedClock,
     /// The disk says that it has synced and has not.
     Unsynced,
     /// The broker counts a byte too much.

@@ -19,6 +19,8 @@ pub struct Plan {
     pub power_cuts: u64,
     /// Disk faults, on average one in so many milliseconds; 0 for none.
     pub disk_faults_every: u64,
+    /// The wall clock is set, right or wrong, on average one in so many milliseconds, and at each start; 0 for never.
+    pub clock_set_every: u64,
     /// The longest a commit takes mostly, in microseconds.
     pub commit_us: u64,
     /// One commit in so many takes seconds.
@@ -124,6 +126,7 @@ impl Plan {
             crash_every: *rng.pick(&[0, 3_000, 8_000, 20_000]),
             power_cuts: *rng.pick(&[0, 50, 100]),
             disk_faults_every: *rng.pick(&[0, 0, 0, 15_000]),
+            clock_set_every: 0,
             commit_us: *rng.pick(&[300, 5_000, 50_000]),
             slow_sync_once_in: *rng.pick(&[0, 30, 200]),
             latency_us: *rng.pick(&[300, 5_000, 100_000]),
@@ -155,6 +158,9 @@ impl Plan {
             plan.clients.push(breaker(rng));
         }
         plan.slice = *rng.pick(&[1, 4, 8, 8192]);
+        if !calm {
+            plan.clock_set_every = *rng.pick(&[0, 3_000, 15_000]);
+        }
         plan
     }
 

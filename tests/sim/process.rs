@@ -14,6 +14,7 @@ use super::plan::Role;
 use super::world::{Event, World};
 use crate::broker::record::{Batch, BatchId, Seq};
 use crate::broker::{Access, Broker, Chance, ConnectionId, Fetch, Message, Settings};
+use crate::clock::Reading;
 use crate::store::{Store, StoreOptions};
 use crate::wire::{Packet, PropertiesBuf, ProtocolVersion, ReasonCode};
 
@@ -27,6 +28,8 @@ pub struct Process {
     pub store: Store,
     /// When it started, in microseconds.
     pub started: u64,
+    /// Broker time at its start, in milliseconds.
+    pub unix: u64,
     committing: bool,
     batch: Option<Batch>,
     taken: BatchId,
@@ -73,7 +76,15 @@ impl World {
             let after = self.rng.below(30);
             self.disk.inject(Fault::StopAfter(after));
         }
+        if self.plan.clock_set_every > 0 && !self.healed {
+            self.set_clock();
+        }
         let opened = Store::open_with_backend(mounted, &store_options(), IDENTITY);
+        let stored = opened.as_ref().map_or(None, |(store, _)| store.clock());
+        let unix = match self.planted {
+            Planted::Told(Lie::TrustedClock) => self.wall(),
+            _ => Reading::resume(stored, self.wall()).0,
+        };
         let settings = Settings {
             identity: IDENTITY,
             limits: self.plan.limits.clone(),
@@ -82,7 +93,7 @@ impl World {
             acl: None,
         };
         let started = self.ms() * 1000;
-        let now = self.now(started);
+        let now = self.now(started, unix);
         let mut broker = Broker::new(settings, Chance::fixed(7), now);
         broker.set_slice(self.plan.slice);
         broker.set_release(self.plan.slice);
@@ -110,8 +121,10 @@ impl World {
                 ));
             }
         };
+        self.check_clock(unix, stored)?;
         broker.set_room(store.room());
         let restored = broker.finish_restore(recovery.next_seq, recovery.next_queue, now);
+        broker.set_wall(self.wall(), now);
         self.say(format_args!(
             "started: {:?}, {} rows, {} orphans, {restored:?}",
             opened.start, recovery.rows, recovery.orphans
@@ -120,6 +133,7 @@ impl World {
             broker,
             store,
             started,
+            unix,
             committing: false,
             batch: None,
             taken: BatchId(0),
@@ -129,7 +143,7 @@ impl World {
             fetches: VecDeque::new(),
             bodies: None,
         });
-        let ms = self.ms();
+        let ms = self.unix();
         for expected in &mut self.expected {
             expected.recovered(ms);
         }
@@ -138,8 +152,8 @@ impl World {
 
     /// The process, and where it stands in time.
     fn process(&mut self) -> Option<(&mut Process, crate::clock::Now)> {
-        let started = self.process.as_ref()?.started;
-        let now = self.now(started);
+        let process = self.process.as_ref()?;
+        let now = self.now(process.started, process.unix);
         self.process.as_mut().map(|process| (process, now))
     }
 
@@ -244,10 +258,11 @@ impl World {
         match &packet {
             Packet::Connect(_) if honest => {
                 asked = self.links[link].asked;
+                let ms = self.unix();
                 let clean = asked.is_some_and(|asked| asked.clean_start);
                 present = match clean {
                     true => Some(false),
-                    false => self.expected[client].session_present(self.ms()),
+                    false => self.expected[client].session_present(ms),
                 };
             }
             Packet::Publish(publish) if honest => {
@@ -288,7 +303,7 @@ impl World {
             if present != Some(true) && self.history.lives[client].session().is_some() {
                 self.clients[client].must_clean = true;
             }
-            let ms = self.ms();
+            let ms = self.unix();
             let process = self.process.as_mut();
             let Some(process) = process.filter(|process| process.broker.is_attached(id)) else {
                 return Err(Violation::new(
@@ -304,7 +319,7 @@ impl World {
 
     /// Notes which sessions have lost their connection.
     fn observe(&mut self) {
-        let ms = self.ms();
+        let ms = self.unix();
         let Some(process) = self.process.as_mut() else {
             return;
         };
@@ -540,7 +555,9 @@ impl World {
     }
 
     pub fn tick(&mut self) {
+        let wall = self.wall();
         if let Some((process, now)) = self.process() {
+            process.broker.set_wall(wall, now);
             if now.uptime >= process.broker.next_timeout() {
                 process.broker.tick(now);
             }
@@ -578,7 +595,9 @@ impl World {
             batch.writes.retain(|write| !lie.withholds(write));
         }
         // The sync begins when all is written, and is done when the broker is told so.
-        match process.store.apply(&batch, &|| disk.slow_down()) {
+        let applied = process.store.apply(&batch, &|| disk.slow_down());
+        self.clock_written(&batch);
+        match applied {
             Ok(_) => {
                 self.stats.commits += 1;
                 self.say(format_args!(
@@ -609,6 +628,7 @@ impl World {
 
     pub fn durable(&mut self) {
         self.disk.settle();
+        self.clock_durable();
         self.safe = self.taken_at;
         if let Some((process, now)) = self.process() {
             process.broker.set_room(process.store.room());

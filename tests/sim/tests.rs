@@ -91,6 +91,7 @@ struct Sums {
     failed_starts: u64,
     disk_faults: u64,
     cuts: u64,
+    clocks_set: u64,
     published: u64,
     delivered: u64,
     commits: u64,
@@ -106,6 +107,7 @@ impl Sums {
         self.failed_starts += stats.failed_starts;
         self.disk_faults += stats.disk_faults;
         self.cuts += stats.cuts;
+        self.clocks_set += stats.clocks_set;
         self.published += stats.published;
         self.delivered += stats.delivered;
         self.commits += stats.commits;
@@ -184,7 +186,7 @@ const ARROWS: [Arrow; 7] = [
 ];
 
 /// What is wrong on purpose, and the promises whose checkers must each find out.
-const LIES: [(Lie, &[&str]); 21] = [
+const LIES: [(Lie, &[&str]); 22] = [
     (
         Lie::Astray,
         &["QoS 1: at least once", "what is dropped is counted"],
@@ -218,6 +220,10 @@ const LIES: [(Lie, &[&str]); 21] = [
             "nothing expired is sent",
             "sessions are kept and expire on time",
         ],
+    ),
+    (
+        Lie::TrustedClock,
+        &["broker time never goes back, and a wrong clock does not move it"],
     ),
     (Lie::Unsynced, &["the store opens after any crash"]),
     (Lie::Miscounted, &["memory is accounted for"]),

@@ -6,6 +6,7 @@ use super::Planted;
 use super::breaker;
 use super::brief::Brief;
 use super::client::{Client, Move};
+use super::clocks::Clocks;
 use super::disk::SimDisk;
 use super::expected::Expected;
 use super::history::{History, Life, Violation};
@@ -19,7 +20,7 @@ use crate::clock::Now;
 use crate::wire::{Packet, codec};
 
 /// Milliseconds since 1970 when a run begins.
-const EPOCH: u64 = 1_700_000_000_000;
+pub const EPOCH: u64 = 1_700_000_000_000;
 /// How long after healing all must be done, in milliseconds.
 const DRAIN_MS: u64 = 120_000;
 /// How long nothing may come any more before a run is judged, in microseconds.
@@ -46,6 +47,7 @@ pub enum Event {
     DiskFault,
     DiskHeals,
     Cut,
+    ClockSet,
     Heal,
     Check,
 }
@@ -65,6 +67,7 @@ pub struct Stats {
     pub failed_starts: u64,
     pub disk_faults: u64,
     pub cuts: u64,
+    pub clocks_set: u64,
     pub published: u64,
     pub delivered: u64,
     pub commits: u64,
@@ -89,6 +92,7 @@ pub struct World {
     pub healed: bool,
     pub stats: Stats,
     pub planted: Planted,
+    pub clocks: Clocks,
     events: BTreeMap<(u64, u64), Event>,
     time: u64,
     next_event: u64,
@@ -117,6 +121,7 @@ impl World {
             healed: false,
             stats: Stats::default(),
             planted,
+            clocks: Clocks::default(),
             events: BTreeMap::new(),
             time: 0,
             next_event: 0,
@@ -139,6 +144,7 @@ impl World {
         world.at(heal_at, Event::Heal);
         world.plan_next(Event::Crash, world.plan.crash_every);
         world.plan_next(Event::DiskFault, world.plan.disk_faults_every);
+        world.plan_next(Event::ClockSet, world.plan.clock_set_every);
         if !world.plan.calm {
             world.plan_next(Event::Cut, 5_000);
         }
@@ -152,7 +158,8 @@ impl World {
                 break;
             };
             self.time = time;
-            self.history.set_now(self.ms());
+            let now = self.unix();
+            self.history.set_now(now);
             self.happen(event)?;
             if event.reaches_broker() {
                 self.after_event()?;
@@ -169,12 +176,13 @@ impl World {
         self.time
     }
 
-    /// The moment as a broker that was started at a time in microseconds sees it.
-    pub fn now(&self, started: u64) -> Now {
+    /// The moment as a broker sees it that was started at a time in microseconds with a broker time in milliseconds.
+    pub fn now(&self, started: u64, unix: u64) -> Now {
         let stands = self.planted == Planted::Told(Lie::StoppedClock);
+        let uptime = (self.time - started) / 1000;
         Now {
-            uptime: (self.time - started) / 1000,
-            unix: EPOCH + if stands { 0 } else { self.ms() },
+            uptime,
+            unix: if stands { EPOCH } else { unix + uptime },
         }
     }
 
@@ -231,6 +239,10 @@ impl World {
             Event::Cut if !self.healed => {
                 self.cut_some_link();
                 self.plan_next(Event::Cut, 5_000);
+            }
+            Event::ClockSet if !self.healed => {
+                self.set_clock();
+                self.plan_next(Event::ClockSet, self.plan.clock_set_every);
             }
             Event::Heal => self.heal(),
             Event::Check => self.check_drained()?,
@@ -488,6 +500,7 @@ impl World {
     fn heal(&mut self) {
         self.trace.say(self.time, format_args!("everything heals"));
         self.healed = true;
+        self.clocks.error = 0;
         self.disk.heal();
         self.disk_is_bad = false;
         for client in &mut self.clients {

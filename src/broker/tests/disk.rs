@@ -7,6 +7,7 @@ use super::super::record::{
     WillRecord,
 };
 use super::*;
+use crate::clock::Reading;
 
 pub(super) struct Disk {
     pub sessions: BTreeMap<u64, SessionRecord>,
@@ -21,6 +22,7 @@ pub(super) struct Disk {
     pub deliveries: BTreeMap<(u64, u64), DeliveryRecord>,
     pub messages: BTreeMap<u64, Message>,
     pub spreads: BTreeMap<(u64, u16), SpreadRecord>,
+    pub clock: Option<Reading>,
     /// Whether it takes more messages.
     pub room: u64,
     last_seq: u64,
@@ -42,6 +44,7 @@ impl Default for Disk {
             deliveries: BTreeMap::new(),
             messages: BTreeMap::new(),
             spreads: BTreeMap::new(),
+            clock: None,
             room: u64::MAX,
             last_seq: 0,
             last_key: 0,
@@ -100,6 +103,7 @@ impl Disk {
                 self.retained.insert(message.topic().into(), message);
             }
             Write::RemoveRetained(topic) => _ = self.retained.remove(&topic),
+            Write::PutClock(reading) => self.clock = Some(reading),
         }
     }
 
@@ -149,6 +153,7 @@ impl Disk {
             assert!(self.messages.contains_key(seq), "spread {seq} has no body");
         }
         let mut rows = Vec::new();
+        rows.extend(self.clock.map(Write::PutClock));
         let sessions = self.sessions.iter();
         rows.extend(
             sessions.map(|(key, record)| Write::PutSession(QueueKey(*key), record.clone())),

@@ -12,6 +12,7 @@ mod bridge_queue;
 mod bridge_queue_random;
 mod bridge_random;
 mod bridge_suspect;
+mod clock;
 mod connect;
 mod crash;
 mod disk;

@@ -21,6 +21,7 @@ fn decode_all(bytes: &[u8]) {
     let _ = spread(bytes);
     let _ = spread_size(bytes);
     let _ = number(bytes);
+    let _ = reading(bytes);
 }
 
 proptest! {
@@ -48,6 +49,11 @@ proptest! {
         again.clear();
         if let Ok(number) = number(&bytes) {
             put_number(&mut again, number);
+            prop_assert_eq!(&again, &bytes);
+        }
+        again.clear();
+        if let Ok(reading) = reading(&bytes) {
+            put_reading(&mut again, reading);
             prop_assert_eq!(&again, &bytes);
         }
     }
