@@ -266,13 +266,12 @@ impl Broker {
         }
     }
 
-    /// The client's session, old or new; whether it is an old one; and what CONNACK waits for if an old one was ended.
+    /// The client's session, old or new; whether it is an old one; and what CONNACK waits for if an old one has just ended.
     fn open_session(
         &mut self,
         terms: &Terms,
         connect: &Connect<'_>,
     ) -> Result<(SessionIndex, bool, Stamp), Fault> {
-        let mut ended = Stamp::NONE;
         let known = self.by_client.get(&terms.client_id);
         if let Some(other) = known.and_then(|index| self.sessions[index.0 as usize].connection) {
             self.take_over(other);
@@ -282,12 +281,9 @@ impl Broker {
             if !connect.clean_start {
                 return Ok((index, true, Stamp::NONE));
             }
-            let stored = self.sessions[index.0 as usize].stored;
             self.end_session(index); // [MQTT-3.1.2-4]
-            if stored {
-                ended = self.gate.require(SESSION);
-            }
         }
+        let ended = self.stamp_of_end(&terms.client_id);
         if self.session_count() >= self.settings.limits.max_sessions {
             self.counters.sessions_refused += 1;
             return Err(Fault {

@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::vec;
 
-use hashbrown::hash_set;
+use foldhash::fast::FixedState;
+use hashbrown::{HashSet, hash_set};
 
 use super::connection::State;
+use super::gate::{SESSION, Stamp};
 use super::message::Message;
 use super::queue::{Queue, Queued};
 use super::record::{QueueKey, Write};
@@ -94,7 +96,48 @@ impl Graveyard {
     }
 }
 
+/// Sessions that have ended and whose rows a crash might bring back. Whoever is told that there is no session waits until it cannot.
+#[derive(Debug)]
+pub(super) struct Ends {
+    /// Those that end with the open batch, by client identifier.
+    open: HashSet<Box<str>, FixedState>,
+    /// Those that end with the batch on its way to the disk.
+    committing: HashSet<Box<str>, FixedState>,
+}
+
+impl Ends {
+    pub fn new(seed: u64) -> Ends {
+        let none = || HashSet::with_hasher(FixedState::with_seed(seed));
+        Ends {
+            open: none(),
+            committing: none(),
+        }
+    }
+
+    /// The open batch is taken; the one before it is durable.
+    pub fn taken(&mut self) {
+        std::mem::swap(&mut self.open, &mut self.committing);
+        self.open.clear();
+    }
+
+    /// The batch that was taken is durable.
+    pub fn durable(&mut self) {
+        self.committing.clear();
+    }
+}
+
 impl Broker {
+    /// What a CONNACK waits for that says there is no session with this client identifier.
+    pub(super) fn stamp_of_end(&mut self, client_id: &str) -> Stamp {
+        if self.ends.open.contains(client_id) {
+            return self.gate.require(SESSION);
+        }
+        match self.ends.committing.contains(client_id) {
+            true => self.gate.stamp_of_committing(SESSION),
+            false => Stamp::NONE,
+        }
+    }
+
     /// DISCONNECT from the client.
     pub(super) fn receive_disconnect(
         &mut self,
@@ -200,6 +243,7 @@ impl Broker {
         }
         if session.stored {
             self.write(Write::RemoveSession(key));
+            self.ends.open.insert(session.client_id);
         }
     }
 

@@ -155,6 +155,12 @@ impl Gate {
         Stamp::of(self.open.id, level)
     }
 
+    /// The stamp of the batch that is on its way to the disk; none if there is none.
+    pub fn stamp_of_committing(&self, level: Durability) -> Stamp {
+        let committing = self.committing.as_ref();
+        committing.map_or(Stamp::NONE, |batch| Stamp::of(batch.id, level))
+    }
+
     /// The stamp for a packet that reveals a stored message: none if its body is durable already.
     pub fn stamp_of(&self, seq: Seq, level: Durability) -> Stamp {
         if seq <= self.durable_seq {

@@ -231,6 +231,7 @@ pub struct Broker {
     spreads: spread::Spreads,
     work: u64,
     graveyard: end::Graveyard,
+    ends: end::Ends,
     walks: walk::Walks,
     wall: wall::Wall,
     sweep: (usize, usize),
@@ -295,6 +296,7 @@ impl Broker {
             spreads: spread::Spreads::default(),
             work: 0,
             graveyard: end::Graveyard::default(),
+            ends: end::Ends::new(seed),
             walks: walk::Walks::default(),
             wall: wall::Wall::default(),
             sweep: (0, 0),
@@ -462,7 +464,9 @@ impl Broker {
             self.write_changed();
             self.write_reading_if_due();
         }
-        self.gate.take_batch(now.uptime)
+        let batch = self.gate.take_batch(now.uptime)?;
+        self.ends.taken();
+        Some(batch)
     }
 
     /// Whether [`Broker::take_batch`] has something.

@@ -71,6 +71,7 @@ impl Broker {
         self.now = now;
         self.counters.commits += 1;
         self.gate.durable(batch);
+        self.ends.durable();
         let Waiting { starved, fed, .. } = &mut self.waiting;
         if fed.is_empty() {
             std::mem::swap(starved, fed);

@@ -420,3 +420,71 @@ fn a_proof_that_comes_too_late_is_of_no_use() {
     assert_eq!(world.broker.gauges().connected, 0);
     assert_eq!(world.broker.counters().connect_timeouts, 1);
 }
+
+/// Whether a CONNACK waits for the disk that says there is no session, and comes after it.
+fn waits_for_an_end(world: &mut World) {
+    let peer = world.open(&client("a").clean());
+    assert_eq!(world.got(peer), [""; 0], "the end may not be on disk");
+    assert!(world.take());
+    assert_eq!(world.got(peer), [""; 0]);
+    // One more that comes while the disk is at it.
+    let again = world.open(&client("a"));
+    assert_eq!(world.got(again), [""; 0]);
+    world.durable();
+    world.settle();
+    let got = world.got(again);
+    assert!(got.len() == 1 && got[0].starts_with("CONNACK") && !got[0].contains("present"));
+    world.crash();
+    let peer = world.connect(&durable("a"));
+    assert_eq!(world.session(peer).subscriptions.len(), 0);
+}
+
+/// A session on disk, and its client's connection.
+fn stored(world: &mut World) -> Peer {
+    let peer = world.connect(&durable("a"));
+    world.subscribe(peer, "t", 1);
+    world.flush();
+    peer
+}
+
+#[test]
+fn a_client_is_not_told_that_it_has_no_session_before_its_end_is_on_disk() {
+    let mut world = World::new();
+    let peer = stored(&mut world);
+    let now = [Property::SessionExpiryInterval(0)];
+    world.leave_with(peer, ReasonCode::Success, &now);
+    world.lose(peer);
+    waits_for_an_end(&mut world);
+
+    // By a clean start.
+    let mut world = World::new();
+    let peer = stored(&mut world);
+    world.lose(peer);
+    world.flush();
+    waits_for_an_end(&mut world);
+
+    // By its expiry.
+    let mut world = World::new();
+    let peer = world.connect(&client("a").with(Property::SessionExpiryInterval(1)));
+    world.subscribe(peer, "t", 1);
+    world.lose(peer);
+    world.flush();
+    world.jump(1100);
+    world.broker.tick(world.now);
+    assert_eq!(world.broker.session_count(), 0);
+    waits_for_an_end(&mut world);
+}
+
+#[test]
+fn who_has_no_session_that_ends_does_not_wait() {
+    let mut world = World::new();
+    let peer = stored(&mut world);
+    let now = [Property::SessionExpiryInterval(0)];
+    world.leave_with(peer, ReasonCode::Success, &now);
+    world.lose(peer);
+    let other = world.open(&client("b").clean());
+    assert_eq!(world.got(other).len(), 1);
+    world.flush();
+    let peer = world.open(&client("a"));
+    assert_eq!(world.got(peer).len(), 1);
+}
