@@ -7,7 +7,7 @@
 //! - `record`, `tables`: the layout, version 3.
 //! - `backend`: the disk beneath redb, which counts and holds back a commit's fsync until its writes have been announced.
 //! - `room`: the disk budget.
-//! - `open`, `recover`: starting, after a good or a bad end.
+//! - `open`, `recover`, `orphans`: starting, after a good or a bad end.
 //! - `export`, `pages`: reading a file without opening it, also a damaged one.
 
 mod apply;
@@ -16,6 +16,7 @@ mod committer;
 mod error;
 mod export;
 mod open;
+mod orphans;
 mod pages;
 mod record;
 mod recover;

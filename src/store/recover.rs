@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableHandle};
+use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableHandle};
 
 use super::apply::ROW;
 use super::error::{Doing, StoreError};
+use super::orphans::Search;
 use super::record::{self, What};
 use super::tables::{
     BRIDGES, DELIVERIES, Definition, GROUPS, INFLIGHT, MESSAGE_IDS, MESSAGES, READ, RECEIVED,
@@ -31,11 +32,8 @@ const TABLES: [(Definition, Read); 11] = [
     (DELIVERIES, delivery),
 ];
 
-/// Orphans are removed by this many in a transaction.
-const ORPHANS: usize = 10_000;
-
 /// Makes the write that puts a row of its key and its record.
-type Read = fn(&[u8], &[u8]) -> Result<Write, What>;
+pub(super) type Read = fn(&[u8], &[u8]) -> Result<Write, What>;
 
 /// What recovery found, beside the rows it handed back.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -83,20 +81,26 @@ impl Store {
 
     /// Removes rows that belong to nothing, if opening has seen signs of any. Returns how many there were.
     fn remove_orphans(&self) -> Result<u64, StoreError> {
+        if !self.suspects_orphans() {
+            return Ok(0);
+        }
+        let mut search = {
+            let database = self.database();
+            Search::new(database.as_ref().ok_or(StoreError::Stopped)?)?
+        };
         let mut removed = 0;
-        while self.suspects_orphans() {
+        loop {
             let writes = {
                 let database = self.database();
-                find_orphans(database.as_ref().ok_or(StoreError::Stopped)?)?
+                search.some(database.as_ref().ok_or(StoreError::Stopped)?)?
             };
             if writes.is_empty() {
-                break;
+                return Ok(removed);
             }
             removed += writes.len() as u64;
             let id = BatchId::default();
             self.apply(&Batch { id, writes }, &|| ())?;
         }
-        Ok(removed)
     }
 }
 
@@ -125,7 +129,7 @@ fn group(key: &[u8], record: &[u8]) -> Result<Write, What> {
     Ok(Write::PutGroup(key, record::group(record)?))
 }
 
-fn subscription(key: &[u8], record: &[u8]) -> Result<Write, What> {
+pub(super) fn subscription(key: &[u8], record: &[u8]) -> Result<Write, What> {
     let (key, filter) = key_u64_and(key)?;
     let filter = key_text(filter)?.into();
     Ok(Write::PutSubscription(
@@ -135,19 +139,19 @@ fn subscription(key: &[u8], record: &[u8]) -> Result<Write, What> {
     ))
 }
 
-fn will(key: &[u8], record: &[u8]) -> Result<Write, What> {
+pub(super) fn will(key: &[u8], record: &[u8]) -> Result<Write, What> {
     let key = QueueKey(key_u64(key)?);
     Ok(Write::PutWill(key, record::will(record)?))
 }
 
-fn received(key: &[u8], record: &[u8]) -> Result<Write, What> {
+pub(super) fn received(key: &[u8], record: &[u8]) -> Result<Write, What> {
     record::received(record)?;
     let (key, id) = key_short_pair(key)?;
     let id = PacketId::new(id).ok_or("no packet identifier")?;
     Ok(Write::PutReceived(QueueKey(key), id))
 }
 
-fn inflight(key: &[u8], record: &[u8]) -> Result<Write, What> {
+pub(super) fn inflight(key: &[u8], record: &[u8]) -> Result<Write, What> {
     let (key, block) = key_short_pair(key)?;
     Ok(Write::PutInflight(
         QueueKey(key),
@@ -161,7 +165,7 @@ fn spread(key: &[u8], record: &[u8]) -> Result<Write, What> {
     Ok(Write::PutSpread(Seq(seq), part, record::spread(record)?))
 }
 
-fn bridge(key: &[u8], record: &[u8]) -> Result<Write, What> {
+pub(super) fn bridge(key: &[u8], record: &[u8]) -> Result<Write, What> {
     let key = QueueKey(key_u64(key)?);
     Ok(Write::PutBridge(key, record::bridge(record)?))
 }
@@ -260,97 +264,4 @@ impl Totals {
     fn add(&mut self, bytes: usize) {
         self.live += bytes as u64 + ROW as u64;
     }
-}
-
-/// The removals of some rows that belong to nothing: bodies that nobody waits for, deliveries and spreads without a body or a queue, and what is left of sessions
-/// that are gone.
-fn find_orphans(database: &Database) -> Result<Vec<Write>, StoreError> {
-    let transaction = database.begin_read().doing(READ)?;
-    let mut queues = HashSet::new();
-    for table in [SESSIONS, GROUPS] {
-        every(&transaction, table, |key, _| {
-            queues.insert(key_u64(key).map_err(|what| bad(table, key)(what))?);
-            Ok(())
-        })?;
-    }
-    let mut found = Vec::new();
-    let tables: [(Definition, Read); 5] = [
-        (SUBSCRIPTIONS, subscription),
-        (WILLS, will),
-        (RECEIVED, received),
-        (BRIDGES, bridge),
-        (INFLIGHT, inflight),
-    ];
-    for (table, read) in tables {
-        every(&transaction, table, |key, record| {
-            let row = read(key, record).map_err(|what| bad(table, key)(what))?;
-            found.extend(removal(row).filter(|(queue, _)| !queues.contains(&queue.0)));
-            found.truncate(ORPHANS);
-            Ok(())
-        })?;
-    }
-    let mut found: Vec<Write> = found.into_iter().map(|(_, write)| write).collect();
-
-    let mut spread: BTreeMap<u64, Vec<u16>> = BTreeMap::new();
-    every(&transaction, SPREADS, |key, _| {
-        let (seq, part) = key_short_pair(key).map_err(|what| bad(SPREADS, key)(what))?;
-        spread.entry(seq).or_default().push(part);
-        Ok(())
-    })?;
-    // Bodies and deliveries are both in the order of their Seq: walk them side by side.
-    let bodies = transaction.open_table(MESSAGES).doing(READ)?;
-    let mut bodies = bodies.iter().doing(READ)?;
-    let mut next_body = || -> Result<Option<u64>, StoreError> {
-        let Some(row) = bodies.next() else {
-            return Ok(None);
-        };
-        let (key, _) = row.doing(READ)?;
-        let seq = key_u64(key.value()).map_err(|what| bad(MESSAGES, key.value())(what))?;
-        Ok(Some(seq))
-    };
-    let mut body = next_body()?;
-    let mut wanted = false;
-    let mut pass = |at: u64, wanted: &mut bool, found: &mut Vec<Write>| {
-        let spread = spread.remove(&at).is_some();
-        if !std::mem::take(wanted) && !spread && found.len() < ORPHANS {
-            found.push(Write::RemoveMessage(Seq(at)));
-        }
-    };
-    every(&transaction, DELIVERIES, |key, _| {
-        let (seq, queue) = key_pair(key).map_err(|what| bad(DELIVERIES, key)(what))?;
-        while let Some(at) = body.filter(|at| *at < seq) {
-            pass(at, &mut wanted, &mut found);
-            body = next_body()?;
-        }
-        if body == Some(seq) && queues.contains(&queue) {
-            wanted = true;
-        } else if found.len() < ORPHANS {
-            found.push(Write::RemoveDelivery(Seq(seq), QueueKey(queue)));
-        }
-        Ok(())
-    })?;
-    while let Some(at) = body {
-        pass(at, &mut wanted, &mut found);
-        body = next_body()?;
-    }
-    for (seq, parts) in spread {
-        found.extend(
-            parts
-                .iter()
-                .map(|part| Write::RemoveSpread(Seq(seq), *part)),
-        );
-    }
-    Ok(found)
-}
-
-/// The write that takes away what this one puts, and whose it is.
-fn removal(put: Write) -> Option<(QueueKey, Write)> {
-    Some(match put {
-        Write::PutSubscription(key, filter, _) => (key, Write::RemoveSubscription(key, filter)),
-        Write::PutWill(key, _) => (key, Write::RemoveWill(key)),
-        Write::PutReceived(key, id) => (key, Write::RemoveReceived(key, id)),
-        Write::PutBridge(key, _) => (key, Write::RemoveBridge(key)),
-        Write::PutInflight(key, block, _) => (key, Write::RemoveInflight(key, block)),
-        _ => return None,
-    })
 }

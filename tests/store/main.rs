@@ -6,12 +6,15 @@ mod room;
 mod rows;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::{fs, io};
 
 use redb::{Database, TableDefinition};
 use tidegate::broker::Message;
 use tidegate::broker::record::{BridgeRecord, DeliveryRecord, QueueKey, Seq, Write};
+use tidegate::clock::Reading;
 use tidegate::store::{Export, Start, Store, StoreError, StoreOptions, TableReport};
 use tidegate::wire::PacketId;
 
@@ -314,6 +317,127 @@ fn rows_that_belong_to_nothing_are_removed_and_counted() {
     assert_eq!(recovery.orphans, 6);
     assert_eq!(found, kept);
     assert_eq!(bodies(&store, &[4, 5, 6]), [None, Some(message), None]);
+}
+
+/// A disk in memory that counts what is read.
+#[derive(Debug, Default)]
+struct Counting(redb::backends::InMemoryBackend, Arc<AtomicU64>);
+
+impl redb::StorageBackend for Counting {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.1.fetch_add(out.len() as u64, Ordering::Relaxed);
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+}
+
+/// How many bytes it takes to read to find and remove what a session with so many messages has left, whose own row is gone.
+fn read_for_orphans(count: u64) -> u64 {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut options = options(folder.path());
+    options.max_bytes = 1 << 30;
+    options.cache_bytes = 64 << 10;
+    let disk = Counting::default();
+    let read = disk.1.clone();
+    // A store looks for orphans if opening has seen one; the others may come later.
+    let body = message("t", &[1; 100]);
+    let one = vec![
+        Write::PutMessage(Seq(0), body.clone()),
+        Write::PutReceived(QueueKey(9), PacketId::FIRST),
+    ];
+    let disk = Arc::new(disk);
+    let (store, _) = Store::open_with_backend(Shared(disk.clone()), &options, 1).expect("opens");
+    apply(&store, one);
+    drop(store);
+    let (store, _) = Store::open_with_backend(Shared(disk), &options, 1).expect("opens");
+    for from in (1..count).step_by(10_000) {
+        let rows = (from..count.min(from + 10_000)).flat_map(|seq| {
+            let put = Write::PutDelivery(Seq(seq), QueueKey(9), delivery(&body));
+            [Write::PutMessage(Seq(seq), body.clone()), put]
+        });
+        apply(&store, rows.collect());
+    }
+    read.store(0, Ordering::Relaxed);
+    let recovery = store.recover(&mut |_| ()).expect("recovers");
+    assert_eq!(recovery.orphans, 2 * count);
+    let all = read.load(Ordering::Relaxed);
+    assert_eq!(store.recover(&mut |_| ()).expect("recovers").rows, 0);
+    all
+}
+
+/// A disk that survives its store.
+#[derive(Debug)]
+struct Shared(Arc<Counting>);
+
+impl redb::StorageBackend for Shared {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+}
+
+#[test]
+fn finding_orphans_takes_as_long_as_there_are_many() {
+    let (few, many) = (read_for_orphans(20_000), read_for_orphans(160_000));
+    println!("{few} bytes for 20,000, {many} for 160,000");
+    assert!(
+        many < 12 * few,
+        "{few} bytes for 20,000, {many} for 160,000"
+    );
+}
+
+#[test]
+fn the_last_reading_of_the_clocks_is_there_at_the_next_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = options(folder.path());
+    let (store, _) = Store::open(&options).expect("opens");
+    assert_eq!(store.clock(), None);
+    let reading = |unix| Reading {
+        unix,
+        wall: u64::MAX,
+    };
+    apply(&store, vec![Write::PutClock(reading(0))]);
+    let two = [1, 2].map(|unix| Write::PutClock(reading(unix)));
+    apply(&store, two.to_vec());
+    drop(store);
+    let (store, _) = Store::open(&options).expect("opens");
+    assert_eq!(store.clock(), Some(reading(2)));
+    let mut found = Vec::new();
+    store.recover(&mut |row| found.push(row)).expect("recovers");
+    assert_eq!(found, [Write::PutClock(reading(2))]);
+    drop(store);
+    let export = Export::open(&options.path).expect("opens");
+    assert_eq!(export.clock(), Some(reading(2)));
 }
 
 #[test]
