@@ -2,6 +2,7 @@
 
 mod bridges;
 mod descriptors;
+mod full;
 mod listeners;
 mod reload;
 mod signals;
@@ -146,6 +147,8 @@ pub fn run(
         bridges.start(opened_bridges, &core);
         let ticking = Arc::clone(&core);
         tokio::spawn(async move { ticking.tick().await });
+        let watched = (core.clone(), store.clone(), config.store.clone());
+        tokio::spawn(full::watch(watched.0, watched.1, watched.2));
         let waking = Arc::clone(&core);
         tokio::spawn(async move { waking.wake_crowds().await });
         let requests = open_control(&config);

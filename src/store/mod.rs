@@ -25,7 +25,7 @@ mod tables;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -40,7 +40,8 @@ pub use recover::{Recovery, read_row};
 use self::apply::{Sorted, Unused};
 use self::backend::{Disk, Handle};
 use self::error::Doing;
-use self::room::{Advice, Room};
+use self::open::COMPACT;
+use self::room::{Advice, DiskSpace, Room, Space};
 use self::tables::{MESSAGES, READ, bad, key_u64, whole};
 use crate::broker::Message;
 use crate::broker::record::{Batch, Seq};
@@ -92,6 +93,7 @@ struct Ledger {
 struct Gauges {
     room: AtomicU64,
     live: AtomicU64,
+    limited_by_disk: AtomicBool,
     commits: AtomicU64,
     last_commit: AtomicU64,
     longest_commit: AtomicU64,
@@ -119,6 +121,8 @@ pub struct Usage {
     pub room_bytes: u64,
     /// Free space of the file system; `None` if it cannot be told.
     pub free_disk_bytes: Option<u64>,
+    /// It is the disk that limits how large the file can become, and not its cap.
+    pub is_limited_by_disk: bool,
     /// Bytes written to the file since it was opened.
     pub written_bytes: u64,
     /// Syncs since it was opened.
@@ -227,7 +231,8 @@ impl Store {
             file_bytes: self.disk.file_len(),
             live_bytes: gauges.live.load(Ordering::Relaxed),
             room_bytes: gauges.room.load(Ordering::Relaxed),
-            free_disk_bytes: self.free_disk(),
+            free_disk_bytes: self.disk_space().map(|disk| disk.free),
+            is_limited_by_disk: gauges.limited_by_disk.load(Ordering::Relaxed),
             written_bytes: self.disk.written(),
             syncs: self.disk.syncs(),
             commits: gauges.commits.load(Ordering::Relaxed),
@@ -312,22 +317,54 @@ impl Store {
 
     /// Looks after room once a commit is over.
     fn keep_room(&self, ledger: &mut Ledger) -> Result<(), StoreError> {
-        let file = self.disk.file_len();
-        if ledger.room.advice(file, ledger.live) == Advice::Prove {
-            let mut proved = self.prove(ledger.room.proof)?;
-            if !proved && ledger.room.can_extend(file) {
-                self.extend(ledger.room.max())?;
-                ledger.room.resized(file, self.disk.file_len());
-                proved = self.prove(ledger.room.proof)?;
+        let space = self.space(ledger.live);
+        match ledger.room.advice(&space) {
+            Advice::Nothing => {}
+            Advice::Prove => {
+                let mut proved = self.prove(ledger.room.proof)?;
+                if !proved && ledger.room.can_extend(&space) {
+                    self.extend(ledger.room.cap(&space))?;
+                    ledger.room.resized(space.file, self.disk.file_len());
+                    proved = self.prove(ledger.room.proof)?;
+                }
+                ledger.room.proved(proved, ledger.live);
             }
-            ledger.room.proved(proved, ledger.live);
+            Advice::Compact => {
+                self.compact()?;
+                ledger.room.resized(space.file, self.disk.file_len());
+                let given = self.space(ledger.live).disk.map_or(0, |disk| disk.given);
+                ledger.room.compacted(given);
+            }
         }
-        let left = ledger
+        let space = self.space(ledger.live);
+        let limited = ledger.room.cap(&space) < ledger.room.max();
+        self.gauges
             .room
-            .left(self.disk.file_len(), ledger.live, self.free_disk());
-        self.gauges.room.store(left, Ordering::Relaxed);
+            .store(ledger.room.left(&space), Ordering::Relaxed);
         self.gauges.live.store(ledger.live, Ordering::Relaxed);
+        self.gauges
+            .limited_by_disk
+            .store(limited, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Gives the disk back what is free. Takes as long as moving the live rows of the file's end to its beginning.
+    fn compact(&self) -> Result<(), StoreError> {
+        let mut database = self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let database = database.as_mut().ok_or(StoreError::Stopped)?;
+        database.compact().doing(COMPACT)?;
+        Ok(())
+    }
+
+    fn space(&self, live: u64) -> Space {
+        Space {
+            file: self.disk.file_len(),
+            live,
+            disk: self.disk_space(),
+        }
     }
 
     /// Whether `bytes` are free within the file: allocates them a page at a time in a transaction that is undone.
@@ -396,9 +433,16 @@ impl Store {
         self.database.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn free_disk(&self) -> Option<u64> {
-        let space = rustix::fs::fstatvfs(self.file.as_ref()?).ok()?;
-        Some(space.f_bavail.saturating_mul(space.f_frsize))
+    fn disk_space(&self) -> Option<DiskSpace> {
+        /// What a block of [`rustix::fs::Stat`] is, whatever the file system's are.
+        const BLOCK: u64 = 512;
+        let file = self.file.as_ref()?;
+        let space = rustix::fs::fstatvfs(file).ok()?;
+        let stat = rustix::fs::fstat(file).ok()?;
+        Some(DiskSpace {
+            free: space.f_bavail.saturating_mul(space.f_frsize),
+            given: (stat.st_blocks as u64).saturating_mul(BLOCK),
+        })
     }
 }
 

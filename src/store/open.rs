@@ -28,6 +28,8 @@ pub(super) const OLDEST_FORMAT: u64 = 1;
 /// A file is compacted when it is opened if more of it is free than this, and more than half of it.
 const WORTH_COMPACTING: u64 = 64 << 20;
 
+pub(super) const COMPACT: &str = "compact its file";
+
 /// How a store was opened.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Opened {
@@ -345,7 +347,6 @@ fn compact(
     disk: &Arc<Disk>,
     live: u64,
 ) -> Result<Option<u64>, StoreError> {
-    const COMPACT: &str = "compact its file";
     let before = disk.file_len();
     let worth = |free: u64| free > WORTH_COMPACTING && free > before / 2;
     if !worth(before.saturating_sub(live)) {

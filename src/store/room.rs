@@ -9,6 +9,12 @@
 //!
 //! A reserve is taken off, so that removals, session changes and batches already accepted always fit. Where a doubling would break the cap,
 //! the database is reopened once over a file extended to exactly the cap.
+//!
+//! What the disk beneath has left limits what the file can grow by, not what is free inside it. A file has holes, though: pages that were never
+//! written and that the file system has not given it yet, and nobody can tell whether redb takes one of those. So the file does not grow by more
+//! than the disk can give, and free pages are room on a full disk if they are proven and the disk could fill all holes. Where it cannot, because
+//! others have filled it, and most of the file is free, compaction gives the disk its space back; it writes less than the disk has, even if it
+//! wrote into holes only.
 
 use super::backend::PAGE;
 
@@ -27,6 +33,28 @@ pub(super) struct Room {
     proven: u64,
     /// Live bytes when a proof last failed: another is worth its time when enough has been removed.
     live_at_failure: Option<u64>,
+    /// What the file took of the disk after it was last compacted: less than that and a little it will not become.
+    compacted_to: u64,
+}
+
+/// What a file and the disk beneath it show. All figures are bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Space {
+    /// Length of the file.
+    pub(super) file: u64,
+    /// Estimate of what rows take.
+    pub(super) live: u64,
+    /// The disk; `None` if it is endless.
+    pub(super) disk: Option<DiskSpace>,
+}
+
+/// What a file system tells.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DiskSpace {
+    /// What is free on it.
+    pub(super) free: u64,
+    /// What it has given to the file, whose length may be more.
+    pub(super) given: u64,
 }
 
 /// What to do about room.
@@ -36,6 +64,8 @@ pub(super) enum Advice {
     Nothing,
     /// Find out whether [`Room::proof`] bytes are free, and say so to [`Room::proved`].
     Prove,
+    /// Compact the file, and say so to [`Room::compacted`].
+    Compact,
 }
 
 impl Room {
@@ -50,6 +80,7 @@ impl Room {
             proof: 2 * reserve,
             proven: 0,
             live_at_failure: None,
+            compacted_to: 0,
         }
     }
 
@@ -58,9 +89,22 @@ impl Room {
         self.max
     }
 
-    /// Whether the file can be extended to the cap by reopening, though not by doubling.
-    pub(super) fn can_extend(&self, file: u64) -> bool {
-        file < self.max && doublings(file, self.max) == 0
+    /// How long the file may become, a whole number of pages: as long as it may be, and no longer than the disk can fill.
+    pub(super) fn cap(&self, space: &Space) -> u64 {
+        let outside = self.outside(space);
+        let most = |disk: DiskSpace| disk.given.saturating_add(outside) / PAGE * PAGE;
+        space.disk.map_or(u64::MAX, most).min(self.max)
+    }
+
+    /// Whether the file can be extended to the cap by reopening, though not by doubling. Where the disk is the cap, which changes all the time, by
+    /// so much that it pays.
+    pub(super) fn can_extend(&self, space: &Space) -> bool {
+        let (file, cap) = (space.file, self.cap(space));
+        let least = match cap == self.max {
+            true => file.saturating_add(1),
+            false => file.saturating_add(2 * self.reserve),
+        };
+        least <= cap && doublings(file, cap) == 0
     }
 
     /// A commit wrote this much: it may have used as much of what was free.
@@ -85,28 +129,77 @@ impl Room {
         self.live_at_failure = (!there).then_some(live);
     }
 
-    /// Whether a proof is called for.
-    pub(super) fn advice(&self, file: u64, live: u64) -> Advice {
-        let enough = self.reserve + self.reserve / 4;
-        if self.inside(file, live) >= enough {
+    /// The file has been compacted, after which it takes so much of the disk.
+    pub(super) fn compacted(&mut self, given: u64) {
+        self.compacted_to = given;
+        self.live_at_failure = None;
+    }
+
+    /// Whether a proof or a compaction is called for.
+    pub(super) fn advice(&self, space: &Space) -> Advice {
+        if self.usable(space) >= self.enough() {
+            return Advice::Nothing;
+        }
+        if self.pays_to_compact(space) {
+            return Advice::Compact;
+        }
+        if self.is_disk_short(space) && !self.could_fill_holes(space) {
             return Advice::Nothing;
         }
         match self.live_at_failure {
-            Some(then) if live.saturating_add(self.reserve / 2) > then => Advice::Nothing,
+            Some(then) if space.live.saturating_add(self.reserve / 2) > then => Advice::Nothing,
             _ => Advice::Prove,
         }
     }
 
-    /// Bytes that may still be accepted; 0 when durable messages are to be refused. `disk` is the free space of the file system.
-    pub(super) fn left(&self, file: u64, live: u64, disk: Option<u64>) -> u64 {
-        let inside = self.inside(file, live);
-        let outside = disk.map_or(u64::MAX, |disk| disk.saturating_sub(self.min_free));
-        inside.min(outside).saturating_sub(self.reserve)
+    /// Bytes that may still be accepted; 0 when durable messages are to be refused.
+    pub(super) fn left(&self, space: &Space) -> u64 {
+        self.usable(space).saturating_sub(self.reserve)
     }
 
-    fn inside(&self, file: u64, live: u64) -> u64 {
+    /// Whether it is the disk that has no room, and not the file.
+    fn is_disk_short(&self, space: &Space) -> bool {
+        self.outside(space) < self.enough()
+    }
+
+    /// Bytes that can be written for certain.
+    fn usable(&self, space: &Space) -> u64 {
+        let Space { file, live, .. } = *space;
         let sparse = file.min(self.max).saturating_sub(live.saturating_mul(4));
-        doublings(file, self.max).max(self.proven).max(sparse)
+        let doubled = doublings(file, self.cap(space));
+        let inside = doubled.max(self.proven).max(sparse);
+        let proven = match self.could_fill_holes(space) {
+            true => self.proven,
+            false => 0,
+        };
+        inside.min(self.outside(space)).max(proven)
+    }
+
+    /// From which on there is no need to look for more.
+    fn enough(&self) -> u64 {
+        self.reserve + self.reserve / 4
+    }
+
+    /// What the disk can give.
+    fn outside(&self, space: &Space) -> u64 {
+        let free = |disk: DiskSpace| disk.free.saturating_sub(self.min_free);
+        space.disk.map_or(u64::MAX, free)
+    }
+
+    fn could_fill_holes(&self, space: &Space) -> bool {
+        let holes = |disk: DiskSpace| space.file.saturating_sub(disk.given);
+        space.disk.map_or(0, holes) <= self.outside(space)
+    }
+
+    /// Whether the disk is short, most of what the file has of it is free, and what compaction moves fits on the disk twice.
+    fn pays_to_compact(&self, space: &Space) -> bool {
+        let worth = 2 * self.reserve;
+        space.disk.is_some_and(|disk| {
+            self.is_disk_short(space)
+                && disk.given.saturating_sub(space.live.saturating_mul(4)) > worth
+                && disk.given > self.compacted_to.saturating_add(worth)
+                && space.live.saturating_mul(2) <= disk.free
+        })
     }
 }
 
@@ -134,17 +227,32 @@ mod tests {
 
     const MB: u64 = 1 << 20;
 
+    /// A file on an endless disk.
+    fn endless(file: u64, live: u64) -> Space {
+        let disk = None;
+        Space { file, live, disk }
+    }
+
+    /// A file of which the disk has this much, and this much free.
+    fn on_disk(file: u64, live: u64, given: u64, free: u64) -> Space {
+        let disk = Some(DiskSpace { free, given });
+        Space { file, live, disk }
+    }
+
     #[test]
     fn a_young_file_has_what_doublings_under_the_cap_would_add() {
         let room = Room::new(100 * MB + PAGE, 0, 8 * MB);
-        assert_eq!(room.left(MB + PAGE, MB, None), 63 * MB - room.reserve);
-        assert_eq!(room.advice(MB + PAGE, MB), Advice::Nothing);
+        assert_eq!(room.left(&endless(MB + PAGE, MB)), 63 * MB - room.reserve);
+        assert_eq!(room.advice(&endless(MB + PAGE, MB)), Advice::Nothing);
         // From 64 MB a doubling would break the cap; reopening can still add 36 MB.
-        assert_eq!(room.left(64 * MB + PAGE, 60 * MB, None), 0);
-        assert_eq!(room.advice(64 * MB + PAGE, 60 * MB), Advice::Prove);
-        assert!(room.can_extend(64 * MB + PAGE));
-        assert!(!room.can_extend(MB + PAGE));
-        assert!(!room.can_extend(100 * MB + PAGE));
+        assert_eq!(room.left(&endless(64 * MB + PAGE, 60 * MB)), 0);
+        assert_eq!(
+            room.advice(&endless(64 * MB + PAGE, 60 * MB)),
+            Advice::Prove
+        );
+        assert!(room.can_extend(&endless(64 * MB + PAGE, 0)));
+        assert!(!room.can_extend(&endless(MB + PAGE, 0)));
+        assert!(!room.can_extend(&endless(100 * MB + PAGE, 0)));
     }
 
     #[test]
@@ -152,21 +260,73 @@ mod tests {
         let mut room = Room::new(100 * MB, 0, 64 * MB);
         let (file, live) = (100 * MB, 90 * MB);
         room.proved(true, live);
-        assert_eq!(room.left(file, live, None), room.proof - room.reserve);
+        assert_eq!(room.left(&endless(file, live)), room.proof - room.reserve);
         room.wrote(room.proof);
-        assert_eq!(room.left(file, live, None), 0);
-        assert_eq!(room.advice(file, live), Advice::Prove);
+        assert_eq!(room.left(&endless(file, live)), 0);
+        assert_eq!(room.advice(&endless(file, live)), Advice::Prove);
         room.proved(false, live);
-        assert_eq!(room.advice(file, live), Advice::Nothing);
-        assert_eq!(room.advice(file, live - room.reserve), Advice::Prove);
+        assert_eq!(room.advice(&endless(file, live)), Advice::Nothing);
+        assert_eq!(
+            room.advice(&endless(file, live - room.reserve)),
+            Advice::Prove
+        );
     }
 
     #[test]
     fn the_disk_beneath_counts_too() {
         let room = Room::new(100 * MB, 50 * MB, 8 * MB);
-        assert!(room.left(MB, 0, Some(500 * MB)) > 0);
-        assert_eq!(room.left(MB, 0, Some(50 * MB + room.reserve)), 0);
-        assert_eq!(room.left(MB, 0, Some(0)), 0);
+        assert!(room.left(&on_disk(MB, 0, MB, 500 * MB)) > 0);
+        assert_eq!(room.left(&on_disk(MB, 0, MB, 50 * MB + room.reserve)), 0);
+        assert_eq!(room.left(&on_disk(MB, 0, MB, 0)), 0);
+    }
+
+    #[test]
+    fn pages_inside_the_file_are_room_on_a_full_disk_if_it_could_fill_all_holes() {
+        let mut room = Room::new(1000 * MB, 50 * MB, 64 * MB);
+        let (file, live) = (100 * MB, 40 * MB);
+        let full = 50 * MB + room.reserve;
+        let tight = on_disk(file, live, file - room.reserve, full);
+        assert_eq!(room.left(&tight), 0);
+        assert_eq!(room.advice(&tight), Advice::Prove);
+        assert!(!room.can_extend(&tight));
+        room.proved(true, live);
+        assert_eq!(room.left(&tight), room.proof - room.reserve);
+        // It is not made longer than the disk can fill, and not for a little.
+        let extended = on_disk(file, live, file, full + 3 * room.reserve);
+        assert_eq!(room.cap(&extended), file + 4 * room.reserve);
+        assert!(room.can_extend(&extended));
+        assert!(!room.can_extend(&on_disk(file, live, file, full + room.reserve / 2)));
+        // With more holes than that, a proof says nothing.
+        let holed = on_disk(file, live, file - room.reserve - PAGE, full);
+        assert_eq!(room.left(&holed), 0);
+        assert_eq!(room.advice(&holed), Advice::Nothing);
+    }
+
+    #[test]
+    fn a_file_that_is_mostly_free_is_compacted_when_the_disk_is_full_and_only_then() {
+        let mut room = Room::new(1000 * MB, 50 * MB, 64 * MB);
+        let short = 50 * MB + room.reserve;
+        let (file, given) = (128 * MB, 100 * MB);
+        assert_eq!(
+            room.advice(&on_disk(file, 20 * MB, given, 500 * MB)),
+            Advice::Nothing
+        );
+        let drained = on_disk(file, 20 * MB, given, short);
+        assert_eq!(room.advice(&drained), Advice::Compact);
+        assert_ne!(
+            room.advice(&on_disk(file, 30 * MB, given, short)),
+            Advice::Compact
+        );
+        // What it moves might not fit.
+        assert_ne!(
+            room.advice(&on_disk(file, 20 * MB, given, 39 * MB)),
+            Advice::Compact
+        );
+        // If it was of no use, it is not done again and again.
+        room.compacted(given - MB);
+        assert_ne!(room.advice(&drained), Advice::Compact);
+        room.compacted(20 * MB);
+        assert_eq!(room.advice(&drained), Advice::Compact);
     }
 
     #[test]
@@ -176,8 +336,9 @@ mod tests {
             for file in [0, PAGE, 1 << 33, u64::MAX] {
                 room.resized(file, max);
                 room.wrote(file);
-                room.left(file, u64::MAX, Some(u64::MAX));
-                room.advice(file, u64::MAX);
+                room.left(&on_disk(file, u64::MAX, file, u64::MAX));
+                room.compacted(u64::MAX);
+                room.advice(&on_disk(file, u64::MAX, 0, u64::MAX));
             }
         }
     }

@@ -89,8 +89,16 @@ fn on_a_full_disk_it_refuses_and_resumes_when_there_is_space_again() {
     std::fs::write(&other, vec![0; 8 << 20]).expect("the disk takes it");
     fill(&broker, &mut backlog);
     let before = backlog.acknowledged();
+    wait_until("it says that it is full", || {
+        broker.log().contains("the store is full")
+    });
+    assert!(broker.log().contains("make room on the disk"));
     std::fs::remove_file(&other).expect("it is there");
     resumes(&broker, &mut backlog);
+    wait_until("it says that it is no longer full", || {
+        broker.log().contains("the store is no longer full")
+    });
+    assert_eq!(broker.log().matches("the store is full").count(), 1);
     let taken = backlog.take_in(broker.addr());
     println!("{before} acknowledged before the disk was full, {taken} taken in all");
 }

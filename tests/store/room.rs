@@ -1,5 +1,8 @@
 //! The disk budget.
 
+use std::path::PathBuf;
+use std::process::Command;
+
 use tidegate::broker::record::{QueueKey, Seq, Write};
 use tidegate::store::Store;
 
@@ -128,4 +131,93 @@ fn a_file_that_is_mostly_free_is_compacted_when_it_is_opened() {
     drop(store);
     let (_, opened) = Store::open(&options).expect("opens");
     assert_eq!(opened.compacted_from, None);
+}
+
+/// Where the small disk is, in the process that has one.
+const SMALL_DISK: &str = "TIDEGATE_TEST_SMALL_DISK";
+
+/// Runs a test of this file once more in a process with a file system of its own, of 24 MB. Returns where it is in that process, and `None` in
+/// this one, and where that cannot be done.
+fn on_a_small_disk(test: &str) -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os(SMALL_DISK) {
+        return Some(folder.into());
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = "mount -t tmpfs -o size=24M tidegate-test \"$0\" && echo mounted && exec \"$@\" --nocapture";
+    let own = std::env::current_exe().expect("a process knows its binary");
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-c", script])
+        .arg(folder.path())
+        .arg(own)
+        .args(["--exact", test])
+        .env(SMALL_DISK, folder.path())
+        .output();
+    let output = output.ok().filter(|it| it.stdout.starts_with(b"mounted"));
+    let Some(output) = output else {
+        println!("skipped: this process may not mount a file system in a namespace of its own");
+        return None;
+    };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}{errors}");
+    println!("{text}");
+    None
+}
+
+#[test]
+fn a_disk_that_was_full_takes_the_same_again_each_time_it_was_emptied() {
+    let Some(folder) =
+        on_a_small_disk("room::a_disk_that_was_full_takes_the_same_again_each_time_it_was_emptied")
+    else {
+        return;
+    };
+    let mut options = options(&folder);
+    options.max_bytes = 1 << 30;
+    options.min_free_bytes = 2 << 20;
+    let (store, _) = Store::open(&options).expect("opens");
+    apply(&store, vec![Write::PutSession(QueueKey(1), session("a"))]);
+    let (mut next, mut taken) = (0, Vec::new());
+    for _ in 0..10 {
+        let full = fill(&store, next, options.max_bytes, 2000);
+        let usage = store.usage();
+        assert!(usage.is_limited_by_disk, "{usage:?}");
+        taken.push(full - next);
+        remove(&store, &(next..full).collect::<Vec<_>>(), options.max_bytes);
+        next = full;
+    }
+    println!("{taken:?}");
+    let (least, most) = (taken.iter().min(), taken.iter().max());
+    let (Some(least), Some(most)) = (least, most) else {
+        return;
+    };
+    assert!(*least > 3000 && least * 10 >= most * 8, "{taken:?}");
+}
+
+#[test]
+fn half_of_a_full_disk_that_is_emptied_can_be_filled_again() {
+    let Some(folder) =
+        on_a_small_disk("room::half_of_a_full_disk_that_is_emptied_can_be_filled_again")
+    else {
+        return;
+    };
+    let mut options = options(&folder);
+    options.max_bytes = 1 << 30;
+    options.min_free_bytes = 2 << 20;
+    let (store, _) = Store::open(&options).expect("opens");
+    apply(&store, vec![Write::PutSession(QueueKey(1), session("a"))]);
+    let mut waiting: Vec<u64> = Vec::new();
+    let (mut next, mut taken) = (0, Vec::new());
+    for _ in 0..10 {
+        let full = fill(&store, next, options.max_bytes, 2000);
+        taken.push(full - next);
+        waiting.extend(next..full);
+        next = full;
+        let gone: Vec<u64> = waiting.drain(..waiting.len() / 2).collect();
+        remove(&store, &gone, options.max_bytes);
+    }
+    println!("{taken:?}");
+    assert!(
+        taken[1..].iter().all(|count| *count > taken[0] / 4),
+        "{taken:?}"
+    );
 }

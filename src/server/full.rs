@@ -1,0 +1,138 @@
+//! Says in the log when the store is full, and when it is no longer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::clock::Stopwatch;
+use crate::net::core::Core;
+use crate::net::visits::Purpose;
+use crate::store::{Store, StoreOptions, Usage};
+
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// A store that has room, and has refused nothing for so long, is no longer full. So there are two
+/// lines in this time at most.
+const CALM: Duration = Duration::from_secs(5);
+
+/// Looks after the store for ever.
+pub(super) async fn watch(core: Arc<Core>, store: Arc<Store>, options: StoreOptions) {
+    let mut fullness = Fullness::default();
+    let started = Stopwatch::start();
+    loop {
+        let refused = {
+            let mut entered = core.enter(Purpose::Other, None);
+            entered.broker().counters().refused_store_full
+        };
+        match fullness.look(store.has_room(), refused, started.elapsed()) {
+            None => {}
+            Some(Turn::Full) => tell(&store.usage(), &options),
+            Some(Turn::Over { took, refused }) => tracing::warn!(
+                full_seconds = took.as_secs(),
+                refused_messages = refused,
+                "the store is no longer full: messages are stored again"
+            ),
+        }
+        sleep(LOOK).await;
+    }
+}
+
+fn tell(usage: &Usage, options: &StoreOptions) {
+    let advice = match usage.is_limited_by_disk {
+        true => {
+            "make room on the disk, or lower store.min_free_disk; the queues of clients that do not come back take room, too (tidegate export shows them)"
+        }
+        false => {
+            "raise store.max_size, or see to it that clients take what waits for them (tidegate export shows whose it is)"
+        }
+    };
+    tracing::warn!(
+        file_bytes = usage.file_bytes,
+        max_size = options.max_bytes,
+        live_bytes = usage.live_bytes,
+        free_disk_bytes = usage.free_disk_bytes,
+        min_free_disk = options.min_free_bytes,
+        advice,
+        "the store is full: messages that have to be stored are refused (MQTT 5: 0x97, MQTT 3: the connection is closed)"
+    );
+}
+
+/// Whether the store is full, as far as it has been told.
+#[derive(Debug, Default)]
+struct Fullness {
+    /// Since when, and how many messages had been refused before.
+    full: Option<(Duration, u64)>,
+    /// When there last was no room, or something was refused.
+    last: Duration,
+    /// Messages refused at the last look.
+    refused: u64,
+}
+
+/// What has changed.
+#[derive(Debug, PartialEq)]
+enum Turn {
+    /// The store has become full.
+    Full,
+    /// It is no longer.
+    Over {
+        /// How long it was.
+        took: Duration,
+        /// Messages refused meanwhile.
+        refused: u64,
+    },
+}
+
+impl Fullness {
+    /// Looks at a moment: whether there is room, and how many messages have been refused ever.
+    fn look(&mut self, has_room: bool, refused: u64, now: Duration) -> Option<Turn> {
+        let before = std::mem::replace(&mut self.refused, refused);
+        if !has_room || refused > before {
+            self.last = now;
+            return match self.full {
+                Some(_) => None,
+                None => {
+                    self.full = Some((now, before));
+                    Some(Turn::Full)
+                }
+            };
+        }
+        if now < self.last + CALM {
+            return None;
+        }
+        let (since, before) = self.full.take()?;
+        Some(Turn::Over {
+            took: self.last - since,
+            refused: refused - before,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_store_is_told_once_at_its_beginning_and_once_at_its_end() {
+        let mut fullness = Fullness::default();
+        let mut told = Vec::new();
+        let mut look = |second: u64, has_room, refused| {
+            let turn = fullness.look(has_room, refused, Duration::from_secs(second));
+            told.extend(turn.map(|turn| (second, turn)));
+        };
+        look(0, true, 0);
+        look(20, false, 3);
+        // Room comes and goes.
+        for second in 21..60 {
+            look(second, second % 5 != 0, second);
+        }
+        for second in 60..200 {
+            look(second, true, 59);
+        }
+        let over = Turn::Over {
+            took: Duration::from_secs(39),
+            refused: 59,
+        };
+        assert_eq!(told, [(20, Turn::Full), (64, over)]);
+    }
+}
