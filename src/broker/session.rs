@@ -218,6 +218,11 @@ impl Outgoing {
         seqs.collect()
     }
 
+    /// The messages that are not acknowledged completely, in no order.
+    pub fn items(&self) -> impl Iterator<Item = &Queued> {
+        self.inflight.values().map(|inflight| &inflight.item)
+    }
+
     /// How many messages are not acknowledged completely.
     pub fn len(&self) -> usize {
         self.inflight.len()

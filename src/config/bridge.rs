@@ -60,6 +60,7 @@ impl Config {
 /// The bridges of the file.
 pub(super) fn bridges(root: &mut Section<'_, '_>, limits: &Limits) -> Vec<BridgeSettings> {
     let mut names: Vec<Box<str>> = Vec::new();
+    let mut clients: Vec<(Box<str>, Vec<Address>)> = Vec::new();
     root.each("bridges", |mut section| {
         let settings = bridge(&mut section, limits);
         if let Some(settings) = &settings {
@@ -67,6 +68,17 @@ pub(super) fn bridges(root: &mut Section<'_, '_>, limits: &Limits) -> Vec<Bridge
             if names.contains(&name) {
                 section.reject("name", format!("there are two bridges named {name:?}"));
             }
+            let client = settings.bridge.remote_clientid.clone();
+            let same = clients.iter().zip(&names).find(|((it, addresses), _)| {
+                *it == client && addresses.iter().any(|at| settings.addresses.contains(at))
+            });
+            if let Some((_, other)) = same {
+                let what = format!(
+                    "the bridge {other:?} has the same, and an address in common: the upstream would end one for the other, for ever; expected one for each"
+                );
+                section.reject("remote_clientid", what);
+            }
+            clients.push((client, settings.addresses.clone()));
             names.push(name);
         }
         section.close();
@@ -545,6 +557,10 @@ mod tests {
         assert!(parse(empty).expect_err("no rule")[0].contains("nothing would cross"));
         let twice = format!("{empty}{TOPIC}{empty}{TOPIC}");
         assert!(parse(&twice).expect_err("one name")[0].contains("two bridges named"));
+        let other = twice.replacen("name = 'b'", "name = 'a'", 1);
+        let one_client = &parse(&other).expect_err("one client")[0];
+        assert!(one_client.contains("bridges[1].remote_clientid: the bridge \"a\" has"));
+        parse(&other.replacen("address = 'u'", "address = 'v'", 1)).expect("two upstreams");
         let wild = format!("{empty}{TOPIC}local_prefix = '+/'\n");
         assert!(parse(&wild).expect_err("no rule")[0].contains("has a wildcard"));
     }

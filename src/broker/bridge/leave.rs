@@ -29,7 +29,13 @@ impl std::fmt::Display for Leave {
             Leave::ShuttingDown => f.write_str("this broker shuts down"),
             Leave::Finished => f.write_str("what was under way is finished"),
             Leave::Ended(reason) => write!(f, "this broker has ended the connection: {reason}"),
-            Leave::Disconnected(_, why) => write!(f, "the upstream has disconnected: {why}"),
+            Leave::Disconnected(reason, why) => {
+                write!(
+                    f,
+                    "the upstream has disconnected: {why}{}",
+                    super::hint(*reason)
+                )
+            }
             Leave::Fault(fault) => write!(f, "the upstream broke the protocol: {fault}"),
             Leave::Refused(why) => write!(f, "the upstream takes no messages for now: {why}"),
             Leave::Silent(what) => write!(f, "the upstream has not answered in time: {what}"),

@@ -28,7 +28,7 @@ pub use standing::Standing;
 pub use state::BridgeFigures;
 pub(super) use state::{Moments, State as BridgeState};
 pub use suspect::End;
-pub use upstream::{Login, Speech, Upstream, told};
+pub use upstream::{Login, Speech, Upstream, hint, told};
 
 use super::marks::{self, BRIDGE};
 use super::message::{Message, Parts};

@@ -1,15 +1,17 @@
 //! One connection of a bridge: packets of the broker handed to the upstream, and packets of the upstream handed to the broker.
 
+mod backlog;
 mod send;
 mod trial;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::rules::local_topic;
 use super::upstream::told;
 use super::{Bridge, Leave, Upstream};
 use crate::broker::connection::OutboundAliases;
+use crate::broker::marks::digest;
 use crate::broker::{Broker, ConnectionId, ack};
 use crate::clock::Now;
 use crate::wire::codec::PublishHead;
@@ -17,7 +19,18 @@ use crate::wire::packet::{Ack, Publish, SubAck};
 use crate::wire::{
     Fault, Packet, PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
 };
+use backlog::Behind;
 use trial::Trial;
+
+/// What was sent last to an upstream that speaks MQTT 3.1.1, by rules whose topics come in as well.
+#[derive(Debug, Default)]
+struct Echo {
+    sent: VecDeque<u64>,
+    told: bool,
+}
+
+/// Messages remembered to find out whether the upstream returns them.
+const ECHOES: usize = 64;
 
 /// A bridge while it is connected. The driver hands it every packet of the upstream ([`Relay::receive`]), writes what [`Relay::take_output`] gives, calls
 /// [`Relay::tick`] in time, and at the end [`Relay::close`].
@@ -62,6 +75,10 @@ pub struct Relay {
     /// Messages that may be under way at once.
     window: u16,
     trial: Trial,
+    behind: Behind,
+    /// The upstream has acknowledged, sent or answered something.
+    worked: bool,
+    echo: Echo,
     /// How topics may be named to the upstream, on this connection.
     aliases: OutboundAliases,
     /// What is added to the properties of each message; empty below MQTT 5.
@@ -123,6 +140,9 @@ impl Relay {
             finishing: false,
             window,
             trial: Trial::default(),
+            behind: Behind::default(),
+            worked: false,
+            echo: Echo::default(),
             aliases: OutboundAliases::new(most, broker.seed),
             stamp,
             name: String::new(),
@@ -149,7 +169,28 @@ impl Relay {
 
     /// Whether the upstream has taken all subscriptions, so that they need not be asked for again while it keeps the session.
     pub fn has_all_subscriptions(&self) -> bool {
-        self.is_subscribed() && self.refused.is_empty()
+        self.is_subscribed() && self.refused.is_empty() && self.has_followed_backlog()
+    }
+
+    /// Whether the connection was good for something: the upstream has sent a message, or acknowledged one, or answered a PINGREQ.
+    pub fn has_worked(&self) -> bool {
+        self.worked
+    }
+
+    /// Warns of an upstream that takes the bridge's bit of MQTT 3.1.1 and returns messages all the same.
+    fn look_for_echo(&mut self, publish: &Publish<'_>) {
+        if !self.echo.sent.is_empty() && !self.echo.told {
+            let digest = digest(0, &[publish.topic.as_bytes(), publish.payload]);
+            if self.echo.sent.contains(&digest) {
+                self.echo.told = true;
+                tracing::warn!(
+                    bridge = &*self.bridge.name,
+                    topic = publish.topic,
+                    "the upstream returns what it gets from this bridge: it does not know bridges in MQTT 3.1.1, and by rules for both directions messages \
+                     arrive twice here; use protocol_version \"5\", or different topics for \"out\" and \"in\""
+                );
+            }
+        }
     }
 
     /// Handles a packet of the upstream. What must be answered without the broker is appended to `out`.
@@ -165,6 +206,14 @@ impl Relay {
     ) -> Result<(), Leave> {
         self.last_received = now.uptime;
         self.ping_sent = None;
+        self.worked |= matches!(
+            packet,
+            Packet::Publish(_)
+                | Packet::PubAck(_)
+                | Packet::PubRec(_)
+                | Packet::PubComp(_)
+                | Packet::PingResp
+        );
         match packet {
             Packet::Publish(publish) => {
                 self.receive_publish(&publish, broker, out, now);
@@ -204,8 +253,19 @@ impl Relay {
         out: &mut Vec<u8>,
         now: Now,
     ) {
-        let rule = local_topic(&self.bridge.rules, publish.topic, &mut self.name);
+        let bridge = Arc::clone(&self.bridge);
+        self.look_for_echo(publish);
+        let rule = local_topic(&bridge.rules, publish.topic, &mut self.name);
         if let Some(rule) = rule {
+            if publish.retain && self.is_overtaken(rule, broker) {
+                tracing::debug!(
+                    bridge = &*bridge.name,
+                    topic = &*self.name,
+                    "a retained message of the upstream is not taken: a newer one waits to go there"
+                );
+                self.answer(publish.qos, publish.packet_id, ReasonCode::Success, out);
+                return;
+            }
             let publish = Publish {
                 topic: &self.name,
                 retain: publish.retain && rule.keeps_retain(),
@@ -372,7 +432,8 @@ impl Relay {
         self.refused.push((filter.to_owned(), why.to_owned()));
     }
 
-    fn tell_what_is_missed(&self, broker: &mut Broker) {
+    /// Publishes which subscriptions the upstream has refused, if any.
+    pub fn tell_what_is_missed(&self, broker: &mut Broker) {
         if !self.refused.is_empty() {
             let all = self.refused.iter();
             let all: Vec<String> = all

@@ -145,6 +145,32 @@ impl Rule {
     }
 }
 
+impl Rule {
+    /// Whether topics that come in by this rule may go out by one of these.
+    pub fn meets_what_goes_out(&self, rules: &[Rule]) -> bool {
+        let mut out = rules.iter().filter(|rule| rule.goes_out());
+        out.any(|rule| overlap(&rule.local_filter, &self.local_filter))
+    }
+
+    /// Whether topics that go out by this rule may come in by one of these.
+    pub fn meets_what_comes_in(&self, rules: &[Rule]) -> bool {
+        let mut within = rules.iter().filter(|rule| rule.goes_in());
+        within.any(|rule| overlap(&rule.local_filter, &self.local_filter))
+    }
+}
+
+/// Whether a topic can match both filters.
+fn overlap(one: &str, other: &str) -> bool {
+    let (mut one, mut other) = (one.split('/'), other.split('/'));
+    loop {
+        match (one.next(), other.next()) {
+            (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
+            (Some(a), Some(b)) if a == b || a == "+" || b == "+" => {}
+            _ => return false,
+        }
+    }
+}
+
 /// The first rule by which a topic of this broker goes out; the upstream's name of it is put into `name`. `None` if there is none, or if the name is
 /// too long to be one.
 pub fn remote_topic<'r>(rules: &'r [Rule], topic: &str, name: &mut String) -> Option<&'r Rule> {
@@ -223,6 +249,22 @@ mod tests {
         assert_eq!(out(&rules, "cmd/x").as_deref(), Some("rest/cmd/x"));
         assert_eq!(into(&rules, "down/cmd/x").as_deref(), Some("cmd/x"));
         assert_eq!(into(&rules, "first/a/b"), None);
+    }
+
+    #[test]
+    fn filters_that_have_a_topic_in_common_overlap() {
+        for (one, other, expected) in [
+            ("#", "a/b", true),
+            ("a/#", "a", true),
+            ("a/+", "+/b", true),
+            ("a/b", "a/b", true),
+            ("a/b", "a/c", false),
+            ("a/+", "a", false),
+            ("a/b/#", "a/c", false),
+        ] {
+            assert_eq!(overlap(one, other), expected, "{one} {other}");
+            assert_eq!(overlap(other, one), expected, "{other} {one}");
+        }
     }
 
     #[test]

@@ -111,17 +111,17 @@ impl Broker {
         let state = self.bridges.entry(bridge.name.clone()).or_default();
         state.connected = error.is_none();
         state.connects += u64::from(error.is_none());
-        if let Some(error) = error {
-            state.last_error = error.to_owned();
-        }
+        // What is over is not the present state.
+        state.last_error = error.map_or_else(String::new, |error| at(now, error));
         let state = state.clone();
         self.publish_bridge_state(&bridge.name, &state);
     }
 
     /// Notes what is wrong with a bridge that stays connected all the same, and publishes that at once.
     pub(super) fn set_bridge_error(&mut self, name: &str, error: &str) {
+        let error = at(self.now, error);
         let state = self.bridges.entry(name.into()).or_default();
-        state.last_error = error.to_owned();
+        state.last_error = error;
         let state = state.clone();
         self.publish_bridge_state(name, &state);
     }
@@ -147,10 +147,8 @@ impl Broker {
         };
         self.publish_sys_topic(&format!("$SYS/bridge/{name}/state"), word);
         self.publish_sys_topic(&format!("$SYS/broker/connection/{name}/state"), digit);
-        if !state.last_error.is_empty() {
-            let topic = format!("$SYS/bridge/{name}/last_error");
-            self.publish_sys_topic(&topic, &state.last_error);
-        }
+        let topic = format!("$SYS/bridge/{name}/last_error");
+        self.publish_or_withdraw(&topic, &state.last_error);
     }
 
     /// How the bridges are doing. Looks at every message under way.
@@ -218,6 +216,34 @@ impl Broker {
     }
 }
 
+/// An error behind the time at which it happened, as in RFC 3339.
+fn at(now: Now, error: &str) -> String {
+    let seconds = now.unix / 1000;
+    let (mut year, mut days) = (1970, seconds / 86_400);
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
+    let days_of = |year| 365 + u64::from(is_leap(year));
+    while days >= days_of(year) {
+        days -= days_of(year);
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!(
+        "{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z {error}",
+        days + 1
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +259,18 @@ mod tests {
         assert_eq!(moments.before(Seq(10)), 2000);
         assert_eq!(moments.before(Seq(19)), 2000);
         assert_eq!(moments.before(Seq(20)), 3000);
+    }
+
+    #[test]
+    fn an_error_tells_its_time() {
+        for (unix, expected) in [
+            (0, "1970-01-01T00:00:00Z x"),
+            (951_782_400_000, "2000-02-29T00:00:00Z x"),
+            (1_735_689_599_999, "2024-12-31T23:59:59Z x"),
+            (4_107_542_400_000, "2100-03-01T00:00:00Z x"),
+        ] {
+            assert_eq!(at(Now { uptime: 0, unix }, "x"), expected);
+        }
     }
 
     #[test]

@@ -50,6 +50,21 @@ pub fn told(reason: ReasonCode, properties: &Properties<'_>) -> String {
     text
 }
 
+/// What may help with a reason the upstream has given for not having the bridge; begins with a separator, if there is anything.
+pub fn hint(reason: ReasonCode) -> &'static str {
+    match reason {
+        ReasonCode::SessionTakenOver => {
+            "; another client uses this remote_clientid at the upstream: each needs its own"
+        }
+        ReasonCode::NotAuthorized => {
+            "; see remote_username, remote_password and certfile, and what the upstream lets remote_clientid do (its topics included)"
+        }
+        ReasonCode::BadUserNameOrPassword => "; see remote_username and remote_password",
+        ReasonCode::ClientIdentifierNotValid => "; see remote_clientid",
+        _ => "",
+    }
+}
+
 /// What the upstream allows, as its CONNACK says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {

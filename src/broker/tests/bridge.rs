@@ -578,7 +578,7 @@ fn the_state_is_published_when_it_changes() {
     for wanted in [
         "$SYS/bridge/cloud/state=disconnected",
         "$SYS/broker/connection/cloud/state=0",
-        "$SYS/bridge/cloud/last_error=no route",
+        "$SYS/bridge/cloud/last_error=2023-11-14T22:13:20Z no route",
     ] {
         assert!(got.iter().any(|line| line.ends_with(wanted)), "{got:?}");
     }
@@ -616,6 +616,7 @@ fn a_subscription_that_is_refused_shows_and_is_asked_for_again() {
     let (relay, broker, now) = b.relay();
     assert!(relay.is_subscribed() && !relay.has_all_subscriptions());
     broker.set_bridge_state(&bridge(Vec::new()), None, now);
+    relay.tell_what_is_missed(broker);
     let told = |key: &str| {
         let retained = &b.world.broker.retained;
         let message = retained.get(&format!("$SYS/bridge/cloud/{key}"));
@@ -623,7 +624,8 @@ fn a_subscription_that_is_refused_shows_and_is_asked_for_again() {
         String::from_utf8_lossy(payload).into_owned()
     };
     assert_eq!(told("state"), "connected");
-    let refused = "the upstream refuses to subscribe \"bad\" (NotAuthorized (0x87))";
+    let refused =
+        "2023-11-14T22:13:20Z the upstream refuses to subscribe \"bad\" (NotAuthorized (0x87))";
     assert_eq!(told("last_error"), refused);
     // The driver makes the next connection ask again.
     b.lose();

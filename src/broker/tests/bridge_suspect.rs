@@ -113,7 +113,7 @@ impl Picky<'_> {
 
 impl Bridged {
     /// As a process connects that has not subscribed before.
-    pub fn connect_anew(&mut self, upstream: Upstream) {
+    pub(super) fn connect_anew(&mut self, upstream: Upstream) {
         self.version = upstream.version;
         let bridge = Arc::clone(&self.bridge);
         let now = self.world.now;

@@ -7,6 +7,7 @@ mod accounting;
 mod acl;
 mod bridge;
 mod bridge_addresses;
+mod bridge_both;
 mod bridge_link;
 mod bridge_queue;
 mod bridge_queue_random;

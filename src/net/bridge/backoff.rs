@@ -29,9 +29,9 @@ impl Backoff {
         wait
     }
 
-    /// Begins anew if the connection has lasted longer than the longest wait.
-    pub fn connected_for(&mut self, lasted: Duration) {
-        if lasted > self.cap {
+    /// Begins anew if the connection has worked, or lasted longer than the longest wait.
+    pub fn connected_for(&mut self, lasted: Duration, worked: bool) {
+        if worked || lasted > self.cap {
             self.last = self.base;
         }
     }
@@ -68,9 +68,12 @@ mod tests {
         assert_eq!(next(&mut backoff), 300 * MS);
         assert_eq!(next(&mut backoff), 900 * MS);
         assert_eq!(next(&mut backoff), 1_000 * MS);
-        backoff.connected_for(500 * MS);
+        backoff.connected_for(500 * MS, false);
         assert_eq!(next(&mut backoff), 1_000 * MS);
-        backoff.connected_for(1_001 * MS);
+        backoff.connected_for(1_001 * MS, false);
+        assert_eq!(next(&mut backoff), 300 * MS);
+        assert_eq!(next(&mut backoff), 900 * MS);
+        backoff.connected_for(MS, true);
         assert_eq!(next(&mut backoff), 300 * MS);
     }
 

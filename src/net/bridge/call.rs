@@ -14,7 +14,7 @@ use super::backoff::Backoff;
 use super::exchange::converse;
 use super::link::{Link, put_disconnect};
 use super::{BridgeSettings, Password};
-use crate::broker::bridge::{Leave, Login, Relay, Speech, Standing, Upstream, told};
+use crate::broker::bridge::{Leave, Login, Relay, Speech, Standing, Upstream, hint, told};
 use crate::clock::{self, Stopwatch};
 use crate::net::core::Core;
 use crate::net::socket::Stream;
@@ -29,6 +29,8 @@ pub(super) struct Caller {
     speech: Speech,
     /// How often the upstream closed the connection during this call instead of answering CONNECT.
     closed: u32,
+    /// The last connection was good for something, and no other client has taken its session.
+    worked: bool,
     /// The addresses at which all subscriptions have been taken.
     subscribed: Vec<bool>,
 }
@@ -108,6 +110,7 @@ impl Caller {
                 Some(ProtocolVersion::V5) | None => Speech::V5,
             },
             closed: 0,
+            worked: false,
             subscribed: vec![false; names.len()],
             core,
             settings,
@@ -128,7 +131,7 @@ impl Caller {
                     Ended::Disconnected(why) => {
                         tracing::warn!(bridge = &**name, why, "bridge disconnected");
                         self.tell(&why);
-                        backoff.connected_for(called.elapsed());
+                        backoff.connected_for(called.elapsed(), std::mem::take(&mut self.worked));
                         break;
                     }
                     Ended::NotConnected(why) => {
@@ -198,6 +201,11 @@ impl Caller {
         if let (Some(ended), None) = (&ended, &better) {
             link.note_end(ended);
         }
+        let taken_over = matches!(
+            ended,
+            Some(Ok(Leave::Disconnected(ReasonCode::SessionTakenOver, _)))
+        );
+        self.worked = link.relay.has_worked() && !taken_over;
         self.subscribed[at] = link.relay.has_all_subscriptions();
         if ended.as_ref().is_none_or(Result::is_ok) {
             link.take_leave(&mut stream).await;
@@ -416,7 +424,10 @@ impl Caller {
             Err((ReasonCode::UnsupportedProtocolVersion, _)) if self.lower_speech() => {
                 return Ok(Answer::Again);
             }
-            Err((_, why)) => return Err(io::Error::other(format!("refused: {why}"))),
+            Err((reason, why)) => {
+                let hint = hint(reason);
+                return Err(io::Error::other(format!("refused: {why}{hint}")));
+            }
         };
         if clean && version != ProtocolVersion::V5 {
             let mut out = Vec::new();

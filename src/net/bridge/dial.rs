@@ -97,7 +97,7 @@ impl Transport {
                 let name = ServerName::try_from(name)
                     .map_err(|_| io::Error::other("the host is neither name nor address"))?;
                 let connector = TlsConnector::from(Arc::new(config));
-                Box::new(connector.connect(name, stream).await?)
+                Box::new(connector.connect(name, stream).await.map_err(explained)?)
             }
         };
         let Some(path) = &self.websocket else {
@@ -110,4 +110,14 @@ impl Transport {
         let stream = websocket::connect(secured, &address.to_string(), path, subprotocol).await?;
         Ok(Box::new(stream))
     }
+}
+
+/// An error of TLS, with what helps where that is known.
+fn explained(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    if !text.contains("UnknownIssuer") {
+        return error;
+    }
+    let hint = "no authority in cafile (without one, of the system) has issued the upstream's certificate; write the certificate of the one that has into cafile";
+    io::Error::new(error.kind(), format!("{text}: {hint}"))
 }

@@ -153,6 +153,7 @@ impl Link {
         if relay.is_subscribed() && !std::mem::replace(&mut self.told, true) {
             let bridge = &self.bridge;
             entered.broker().set_bridge_state(bridge, None, now);
+            relay.tell_what_is_missed(entered.broker());
         }
         let pause = pause || relay.has_heard_all(entered.broker());
         let waker = Waker::from(Arc::clone(&self.wakeup));

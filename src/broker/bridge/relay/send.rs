@@ -1,9 +1,10 @@
 //! From the broker to the upstream.
 
-use super::Relay;
+use super::{ECHOES, Relay};
 use crate::broker::bridge::rules::{SendRetained, remote_topic};
 use crate::broker::bridge::{Bridge, Leave, Upstream};
 use crate::broker::connection::Alias;
+use crate::broker::marks::digest;
 use crate::broker::route::lower;
 use crate::broker::{Broker, ack, marks};
 use crate::clock::Now;
@@ -32,6 +33,7 @@ impl Relay {
         now: Now,
     ) -> Result<bool, Leave> {
         self.go_on_trying(broker, out, now)?;
+        self.follow_backlog(broker, out, now);
         loop {
             if self.inbox.is_empty() {
                 let output = broker.take_output(self.id, &mut self.inbox, now);
@@ -124,6 +126,8 @@ impl Relay {
             ..
         } = self.upstream;
         let rule = remote_topic(&self.bridge.rules, publish.topic, &mut self.name);
+        let may_return = self.upstream.version != ProtocolVersion::V5
+            && rule.is_some_and(|rule| rule.meets_what_comes_in(&self.bridge.rules));
         let qos = rule.map_or(publish.qos, |rule| lower(publish.qos, rule.qos()));
         let qos = lower(qos, maximum_qos);
         let keeps = rule.is_none_or(|rule| rule.keeps_retain());
@@ -142,6 +146,13 @@ impl Relay {
         } else {
             None
         };
+        if may_return {
+            let named = [self.name.as_bytes(), publish.payload];
+            self.echo.sent.push_back(digest(0, &named));
+            if self.echo.sent.len() > ECHOES {
+                self.echo.sent.pop_front();
+            }
+        }
         let Some(packet_id) = publish.packet_id else {
             broker.counters.bridge_messages_set_aside += u64::from(refusal.is_some());
             return Ok(());
@@ -248,12 +259,24 @@ impl Relay {
         };
         filters.retain(|(filter, _)| !subscribed || always(filter));
         let filters = self.sort_out_filters(filters, broker, now);
+        let filters = self.keep_behind_backlog(filters, broker);
         self.tell_what_is_missed(broker);
+        self.subscribe_all(&filters, broker, out, now);
+        self.progress = now.uptime;
+        Ok(())
+    }
+
+    /// Sends as many SUBSCRIBEs as it takes.
+    pub(super) fn subscribe_all(
+        &mut self,
+        filters: &[(&str, SubscribeOptions)],
+        broker: &Broker,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) {
         for filters in filters.chunks(SUBSCRIBE_FILTERS) {
             self.subscribe(filters, broker, out, now);
         }
-        self.progress = now.uptime;
-        Ok(())
     }
 
     /// What is to be subscribed to at the upstream, as far as it takes that.
