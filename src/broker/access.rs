@@ -193,6 +193,8 @@ pub struct Identity {
     pub rules: Option<Arc<Rules>>,
     /// A number of what it has proved that with, if that can be withdrawn while it is connected: see [`Broker::withdraw_logins`].
     pub credential: Option<u64>,
+    /// For how long what it has proved that with is good, from its CONNECT on, in milliseconds: then the connection ends (0xA0). `None` for ever.
+    pub expires_in: Option<u64>,
 }
 
 /// Who a client is, once its CONNECT has been admitted.
@@ -280,6 +282,7 @@ impl Broker {
                 user: Some(name.into()),
                 rules: None,
                 credential: None,
+                expires_in: None,
             },
             None => proved?,
         };

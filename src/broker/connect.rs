@@ -142,6 +142,11 @@ impl Broker {
         }
         let (session, present, ended) = self.open_session(&terms, connect)?;
         let accepted = self.attach(id, session, &terms, connect.version);
+        let expires_at = admitted
+            .identity
+            .expires_in
+            .map(|left| self.now.uptime.saturating_add(left));
+        self.connections[id.0 as usize].expires_at = expires_at.unwrap_or(u64::MAX);
         if !bridge {
             self.give_rights(session, admitted.identity, rights);
         }
@@ -159,6 +164,7 @@ impl Broker {
         let user = shown.identity.as_ref().and_then(|it| it.user.as_deref());
         tracing::info!(client = &*shown.client_id, %peer, user, version = ?connect.version, present, expiry = shown.expiry, "connected");
         self.set_patience(id);
+        self.set_credential_timer(id);
         self.member_connected(session);
         self.give_way(id, &terms.client_id);
         Ok(())

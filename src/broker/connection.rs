@@ -28,6 +28,8 @@ pub(super) struct Connection {
     pub counted: usize,
     /// 1.5 times the keep alive, in milliseconds; 0 for none \[MQTT-3.1.2-22\].
     pub keep_alive: u64,
+    /// When what the client has proved itself with is good no more, in milliseconds of uptime; `u64::MAX` for never.
+    pub expires_at: u64,
     /// When a packet last came in, or bytes of one, in milliseconds of uptime.
     pub last_received: u64,
     /// Whether the client takes what it is sent.
@@ -141,6 +143,7 @@ impl Connection {
             taken: 0,
             counted: 0,
             keep_alive: 0,
+            expires_at: u64::MAX,
             last_received: uptime,
             taking: Taking::default(),
             receive_maximum: u16::MAX,

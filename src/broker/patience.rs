@@ -165,6 +165,32 @@ impl Broker {
         self.disconnect(id, ReasonCode::KeepAliveTimeout, None);
     }
 
+    /// Sends a client away whose credential has expired.
+    pub(super) fn end_credential(&mut self, id: ConnectionId, serial: u64) {
+        let connection = self.connections.get(id.0 as usize);
+        let Some(connection) =
+            connection.filter(|it| it.serial == serial && it.state == State::Open)
+        else {
+            return;
+        };
+        if self.now.uptime < connection.expires_at {
+            return self.set_credential_timer(id);
+        }
+        let what = "the token of this connection has expired";
+        tracing::info!(client = self.client_name(id), what, "connection closed");
+        self.disconnect(id, ReasonCode::MaximumConnectTime, Some(what));
+    }
+
+    /// Starts watching for the end of what a client has proved itself with.
+    pub(super) fn set_credential_timer(&mut self, id: ConnectionId) {
+        let connection = &self.connections[id.0 as usize];
+        if connection.expires_at < u64::MAX {
+            let at = connection.expires_at.min(self.now.uptime + LONGEST_MS);
+            self.timers
+                .set(at, Timer::Credential(id, connection.serial));
+        }
+    }
+
     /// Starts waiting for signs of life of a connection.
     pub(super) fn set_patience(&mut self, id: ConnectionId) {
         let connection = &self.connections[id.0 as usize];

@@ -31,6 +31,8 @@ pub(super) enum Timer {
     TakeOver(ConnectionId, u64),
     /// A client should have taken something of what it was sent.
     Taking(ConnectionId, u64),
+    /// What a client has proved itself with is good no more.
+    Credential(ConnectionId, u64),
     /// A client that was slowed down may go on.
     Quota(ConnectionId, u64),
     /// A session may have expired, or its will may be due.
@@ -122,6 +124,7 @@ impl Broker {
                 Timer::KeepAlive(id, serial) => self.check_keep_alive(id, serial),
                 Timer::TakeOver(id, serial) => self.check_take_over(id, serial),
                 Timer::Taking(id, serial) => self.check_taking(id, serial),
+                Timer::Credential(id, serial) => self.end_credential(id, serial),
                 Timer::Quota(id, serial) => self.check_quota(id, serial),
                 Timer::Session(session, key) => self.check_session(session, key, at),
                 Timer::Replay(session, key) => self.check_replays(session, key),

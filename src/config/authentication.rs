@@ -53,6 +53,11 @@ pub(super) fn authentication(mut s: Section<'_, '_>) -> Authentication {
         allow_anonymous: anonymous.ok().flatten(),
         throttle: ThrottleSettings {
             max_failed_logins: s.number("max_failed_logins", d.max_failed_logins, 0..=1_000_000),
+            max_failed_logins_per_address: s.number(
+                "max_failed_logins_per_address",
+                d.max_failed_logins_per_address,
+                0..=1_000_000,
+            ),
             interval: s.duration(
                 "failed_logins_interval",
                 d.interval,
@@ -171,6 +176,7 @@ fn jwt(s: &mut Section<'_, '_>) -> Option<Arc<[JwtSettings]>> {
         );
         let username_claim = text(&mut key, "username_claim", "the name of a claim");
         let leeway = key.duration("leeway", Duration::ZERO, Duration::ZERO..=HOUR);
+        let disconnect_at_expiry = key.flag("disconnect_at_expiry", true);
         key.close();
         Some(JwtSettings {
             algorithm: algorithm?,
@@ -180,6 +186,7 @@ fn jwt(s: &mut Section<'_, '_>) -> Option<Arc<[JwtSettings]>> {
             audience,
             username_claim: username_claim.unwrap_or_else(|| "sub".to_owned()),
             leeway,
+            disconnect_at_expiry,
         })
     });
     (!all.is_empty()).then(|| all.into())

@@ -16,13 +16,13 @@ use tokio::io::ReadBuf;
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::auth::{Authentication, Credentials, Method};
+use super::auth::{Authentication, Credentials, Method, Proved};
 use super::core::{Core, Entered, Until};
 use super::socket::{Flow, Seen, Stream};
 use super::spoken::Spoken;
 use super::unfinished::Held;
 use super::visits::Purpose;
-use crate::broker::{ConnectionId, Identity, Output};
+use crate::broker::{ConnectionId, Output};
 use crate::clock::Stopwatch;
 use crate::wire::packet::Connect;
 use crate::wire::{Fault, Packet, ProtocolVersion, codec};
@@ -69,14 +69,14 @@ pub struct Door {
 }
 
 /// What a CONNECT was found to prove, once that is known.
-type Proof = Pin<Box<dyn Future<Output = Result<Identity, Fault>> + Send>>;
+type Proof = Pin<Box<dyn Future<Output = Proved> + Send>>;
 
 /// What a CONNECT waits for.
 enum Waiting {
     /// It is being found out what it proves.
     Proof(Proof),
     /// An older connection of its client is to end first; this is what it was found to prove.
-    Turn(Box<Result<Identity, Fault>>),
+    Turn(Box<Proved>),
 }
 
 /// Serves a connection the broker has accepted, until either side closes it.
@@ -210,7 +210,7 @@ impl<S: Stream> Connection<S> {
                 },
                 Some(Waiting::Turn(_)) if self.output.waits => false,
                 Some(Waiting::Turn(proved)) => {
-                    let proved = Result::clone(proved);
+                    let proved = Proved::clone(proved);
                     self.present(cx, proved)
                 }
                 None if self.output.pause => false,
@@ -378,18 +378,26 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Hands over the CONNECT that has waited, with what it has been found to prove, and what came after it; that is always something.
-    fn present(&mut self, cx: &mut Context<'_>, proved: Result<Identity, Fault>) -> bool {
+    fn present(&mut self, cx: &mut Context<'_>, proved: Proved) -> bool {
         self.waiting = None;
         let bytes = std::mem::take(&mut self.partial);
         let Ok(Some((Packet::Connect(connect), length))) = self.decode_next(&bytes) else {
             return true;
         };
-        self.visit(cx, Purpose::Connect, |entered, id| {
-            let now = entered.now();
-            let proved = proved.clone();
-            entered.broker().connect(id, &connect, proved, now)
+        let door = Arc::clone(&self.door);
+        let stands = self.visit(cx, Purpose::Connect, |entered, id| {
+            let stands = door.authentication.stands(&proved);
+            if stands {
+                let (now, outcome) = (entered.now(), proved.outcome.clone());
+                entered.broker().connect(id, &connect, outcome, now);
+            }
+            stands
         });
-        if self.output.waits {
+        if !stands {
+            // The configuration has changed meanwhile: it is asked again.
+            self.must_prove(&connect);
+            self.partial = bytes;
+        } else if self.output.waits {
             self.waiting = Some(Waiting::Turn(Box::new(proved)));
             self.partial = bytes;
         } else if !self.output.close {
@@ -434,7 +442,7 @@ impl<S: Stream> Connection<S> {
                 return bytes.len();
             }
             if self.output.waits {
-                self.waiting = Some(Waiting::Turn(Box::new(Ok(Identity::default()))));
+                self.waiting = Some(Waiting::Turn(Box::default()));
                 return used;
             }
             if self.work >= TURN_WORK {

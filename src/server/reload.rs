@@ -79,13 +79,14 @@ impl Running {
         }
         let max_connections = self.descriptors.connections(&config);
         self.listeners.set_max_connections(max_connections);
-        self.authentication.replace(authenticator, config.throttle);
+        let throttle = config.throttle;
         let logins = &self.authentication;
         // While a bridge changes, its messages wait.
         let change = self.bridges.stop(&config.bridges).await;
         let mut bridges = Vec::new();
         told.extend(self.listeners.put_in_force(prepared, |broker, now| {
             bridges = change.open(broker, now);
+            logins.replace(authenticator, throttle);
             broker.set_limits(limits, now);
             broker.set_acl(acl, now);
             broker.withdraw_logins(|user, credential| logins.vouches(user, credential), now);

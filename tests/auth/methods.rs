@@ -3,7 +3,9 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -11,15 +13,18 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use support::{Client, Connect, Message, Properties, Subscription, Version, wait_until};
 
-use super::{WRONG, broker, login, password_file, refused};
+use super::{THROTTLED, WRONG, broker, login, password_file, refused};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// Somebody who is asked about logins: knows `web` with the password `page`, refuses `bad`, breaks down for `odd`, and does not know others.
+/// Somebody who is asked about logins: knows `web` with the password `page`, refuses `bad`, breaks down for `odd`, says yes to `slow` once it may, and
+/// does not know others.
 struct Callout {
     url: String,
     asked: Arc<AtomicUsize>,
     last: Arc<Mutex<Value>>,
+    /// Lets the answer to `slow` go.
+    release: Sender<()>,
 }
 
 impl Callout {
@@ -30,7 +35,9 @@ impl Callout {
             Arc::new(AtomicUsize::new(0)),
             Arc::new(Mutex::new(Value::Null)),
         );
+        let (release, released) = channel();
         let callout = Callout {
+            release,
             url,
             asked: Arc::clone(&asked),
             last: Arc::clone(&last),
@@ -43,6 +50,11 @@ impl Callout {
                     (Some("web"), Some("page")) => "204 No Content",
                     (Some("web" | "bad"), _) => "403 Forbidden",
                     (Some("odd"), _) => "500 Internal Server Error",
+                    (Some("slow"), _) => {
+                        let patience = Duration::from_secs(60);
+                        released.recv_timeout(patience).expect("it is released");
+                        "204 No Content"
+                    }
                     _ => "404 Not Found",
                 };
                 *last.lock().expect("no thread panics with it") = question;
@@ -174,4 +186,63 @@ fn a_packet_before_a_connect_with_a_login_ends_the_connection() {
         client.expect_closed();
         connect.open(broker.addr()).ping();
     }
+}
+
+#[test]
+fn a_login_that_is_checked_while_a_reload_withdraws_it_fails() {
+    let (old, new) = (Callout::start(), Callout::start());
+    let config = |callout: &Callout| {
+        format!(
+            "[limits]\nconnect_timeout = \"60s\"\n[authentication.http]\nurl = {:?}\ntimeout = \"60s\"\n[[listeners]]\nbind = \"127.0.0.1:0\"\n",
+            callout.url
+        )
+    };
+    let mut broker = support::Broker::with(&config(&old)).expect("Tidegate");
+    let web = Connect::new(Version::V5, "web").login("web", Some(b"page"));
+    let mut web = web.open(broker.addr());
+    let slow = Connect::new(Version::V5, "slow").login("slow", Some(b"x"));
+    let mut client = support::Client::dial(broker.addr(), Version::V5);
+    client.send(&slow.bytes());
+    wait_until("it is asked about", || {
+        old.asked.load(Ordering::SeqCst) == 2
+    });
+    broker.configure(&config(&new));
+    broker.signal("HUP");
+    // Who came in by the callout that is asked no more has to come in again.
+    web.expect_disconnect(&[0x98]);
+    old.release.send(()).expect("it waits");
+    match client.receive() {
+        support::Packet::ConnAck(connack) => assert_eq!(connack.code, WRONG.0),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn guesses_at_the_same_time_are_no_more_than_guesses_one_after_the_other() {
+    let callout = Callout::start();
+    let broker = broker(&format!(
+        "max_failed_logins = 5\nfailed_logins_interval = \"1h\"\n[authentication.http]\nurl = {:?}\nmax_requests = 2\ncache_time = \"0s\"\ntimeout = \"30s\"",
+        callout.url
+    ));
+    let addr = broker.addr();
+    let codes: Vec<u8> = std::thread::scope(|scope| {
+        let guess = |n: usize| {
+            move || {
+                let password = format!("guess {n}");
+                let connect = Connect::new(Version::V5, &format!("c{n}"))
+                    .login("bad", Some(password.as_bytes()));
+                connect.try_open(addr).1.code
+            }
+        };
+        let guesses: Vec<_> = (0..60).map(|n| scope.spawn(guess(n))).collect();
+        let codes = guesses.into_iter().map(|it| it.join().expect("an answer"));
+        codes.collect()
+    });
+    let asked = callout.asked.load(Ordering::SeqCst);
+    // Those under way when the last failure is counted may be more.
+    assert!((5..=6).contains(&asked), "{asked}");
+    let count = |code: u8| codes.iter().filter(|it| **it == code).count();
+    assert_eq!((count(WRONG.0), count(THROTTLED.0)), (asked, 60 - asked));
+    // A neighbour comes in.
+    assert_eq!(login(&broker, Version::V5, "web", "page"), 0);
 }

@@ -103,15 +103,20 @@ fn what_comes_with_the_connect_is_handled_after_it() {
 }
 
 #[test]
-fn after_too_many_failures_an_address_has_to_wait_even_with_the_right_password() {
-    let (_dir, file) = password_file(&[("ann", "secret")], "sha512");
+fn after_too_many_failures_a_user_has_to_wait_even_with_the_right_password_and_nobody_else_does() {
+    let (_dir, file) = password_file(&[("ann", "secret"), ("joe", "other")], "sha512");
     let broker = broker(&format!(
         "password_file = {file:?}\nmax_failed_logins = 3\nfailed_logins_interval = \"1h\"\nallow_anonymous = true"
     ));
     refused(&broker, "ann", "wrong", WRONG); // three logins
     refused(&broker, "ann", "secret", THROTTLED);
-    // Who does not log in is not concerned.
+    // Neither are others at the same address concerned, nor who does not log in.
+    assert_eq!(login(&broker, Version::V5, "joe", "other"), 0);
     Connect::new(Version::V5, "c").open(broker.addr());
+    // Who was let in lately is, with the same password.
+    refused(&broker, "joe", "wrong", WRONG); // three logins
+    refused(&broker, "joe", "wrong", THROTTLED);
+    assert_eq!(login(&broker, Version::V5, "joe", "other"), 0);
 }
 
 #[test]

@@ -270,6 +270,7 @@ fn rules_that_came_with_the_credentials_stand_instead_of_the_list() {
         user: Some("alice".into()),
         rules: Some(Arc::new(rules)),
         credential: None,
+        expires_in: None,
     };
     let list = acl(&["alice readwrite #"]);
     let mut rights = Rights::new(list.as_deref(), &identity, "c", "").expect("it may not do all");

@@ -346,6 +346,7 @@ fn a_client_is_who_it_has_proved_to_be() {
         user: Some("ann".into()),
         rules: Some(Arc::default()),
         credential: None,
+        expires_in: None,
     };
     let connect = plain_connect("a");
     let now = world.now;
@@ -401,6 +402,37 @@ fn a_certificate_alone_is_proof_enough() {
 }
 
 #[test]
+fn a_connection_ends_when_what_it_was_proved_with_expires() {
+    let mut world = World::new();
+    let identity = |expires_in| Identity {
+        user: Some("ann".into()),
+        expires_in,
+        ..Identity::default()
+    };
+    let open = |world: &mut World, id, expires_in| {
+        let peer = accept_known(world, None);
+        let (connect, now) = (plain_connect(id), world.now);
+        world
+            .broker
+            .connect(peer.id, &connect, Ok(identity(expires_in)), now);
+        world.settle();
+        assert_eq!(world.got(peer), ["CONNACK Success"]);
+        peer
+    };
+    // Longer than a timer is set for at once.
+    let short = open(&mut world, "a", Some(150_000));
+    let long = open(&mut world, "b", Some(u64::MAX));
+    let lasting = open(&mut world, "c", None);
+    world.wait(149_999);
+    assert_eq!(world.got(short), [""; 0]);
+    world.wait(1);
+    assert_eq!(world.got(short), ["DISCONNECT MaximumConnectTime"]);
+    assert!(world.closes(short));
+    world.wait(1_000_000);
+    assert!(!world.closes(long) && !world.closes(lasting));
+}
+
+#[test]
 fn a_proof_that_comes_too_late_is_of_no_use() {
     let mut world = World::new();
     let peer = accept_known(&mut world, None);
@@ -411,6 +443,7 @@ fn a_proof_that_comes_too_late_is_of_no_use() {
         user: Some("ann".into()),
         rules: None,
         credential: None,
+        expires_in: None,
     };
     let now = world.now;
     world

@@ -5,7 +5,8 @@
 //!
 //! | status | means |
 //! |---|---|
-//! | 200, 204 | accepted; a 200 with the type `application/json` may have `username`, which is then the user name, and `publish` and `subscribe`, lists of topic filters, which are then what the client may do |
+//! | 204 | accepted |
+//! | 200 | accepted, if it has no body or one of the type `application/json`: an object that may have `username`, which is then the user name, and `publish` and `subscribe`, lists of topic filters, which are then what the client may do. Any other body has failed: it might be meant as a refusal |
 //! | 401, 403 | refused |
 //! | 404 | not known: the next method is asked |
 //! | any other, none in time | failed: see [`OnError`] |
@@ -26,12 +27,12 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
-use serde_json::{Map, Value, json};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
-use super::jwt::rules;
-use super::{Answer, Credentials, Problem, accepted, read_secret};
+use super::{Answer, Credentials, Problem, accepted, credential_of, read_secret, rules_of};
 use crate::broker::Identity;
 use crate::clock;
 use crate::net::tls::{authorities, provider};
@@ -86,8 +87,14 @@ pub struct Http {
     settings: Arc<HttpSettings>,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     authorization: Option<HeaderValue>,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     cache: Mutex<Cache>,
+}
+
+/// The right to ask, until the time for the answer is over.
+pub(super) struct Turn {
+    _permit: OwnedSemaphorePermit,
+    ends: Instant,
 }
 
 /// Answers by what was asked, which is not kept: passwords stand here as keyed hashes only.
@@ -128,14 +135,34 @@ impl Http {
         Ok(Http {
             client,
             authorization,
-            turns: Semaphore::new(settings.max_requests),
+            turns: Arc::new(Semaphore::new(settings.max_requests)),
             cache: Mutex::new(cache),
             settings: Arc::clone(settings),
         })
     }
 
+    /// What whoever logs in by this callout is known by: see [`Identity::credential`].
+    pub(super) fn credential(&self) -> u64 {
+        credential_of(&self.settings.url)
+    }
+
+    /// Waits for a turn to ask, in the order of asking.
+    ///
+    /// # Errors
+    /// The answer, if there is no turn in time.
+    pub(super) async fn turn(&self) -> Result<Turn, Answer> {
+        let ends = Instant::now() + self.settings.timeout;
+        match timeout_at(ends, Arc::clone(&self.turns).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(Turn {
+                _permit: permit,
+                ends,
+            }),
+            _ => Err(self.failed("no turn in time: see max_requests")),
+        }
+    }
+
     /// Asks. `uptime` is in milliseconds.
-    pub(super) async fn ask(&self, credentials: &Credentials, uptime: u64) -> Answer {
+    pub(super) async fn ask(&self, credentials: &Credentials, uptime: u64, turn: &Turn) -> Answer {
         let password = credentials.password.as_deref().map(std::str::from_utf8);
         let Ok(password) = password.transpose() else {
             return Answer::Refused(
@@ -147,7 +174,7 @@ impl Http {
         if let Some(decision) = key.and_then(|key| self.cache().get(&key, uptime)) {
             return decision.into();
         }
-        let outcome = timeout(self.settings.timeout, self.request(credentials, password)).await;
+        let outcome = timeout_at(turn.ends, self.request(credentials, password)).await;
         match outcome.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
             Ok(decision) => {
                 if let Some(key) = key {
@@ -159,13 +186,16 @@ impl Http {
                 }
                 decision.into()
             }
-            Err(error) => {
-                tracing::error!(url = %self.settings.url, error, "authentication callout failed");
-                match self.settings.on_error {
-                    OnError::Deny => Answer::Failed("the authentication callout failed"),
-                    OnError::Next => Answer::Unknown,
-                }
-            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Says that there is no answer, and why; the answer that stands for it.
+    fn failed(&self, error: &str) -> Answer {
+        tracing::error!(url = %self.settings.url, error, "authentication callout failed");
+        match self.settings.on_error {
+            OnError::Deny => Answer::Failed("the authentication callout failed"),
+            OnError::Next => Answer::Unknown,
         }
     }
 
@@ -174,27 +204,21 @@ impl Http {
         credentials: &Credentials,
         password: Option<&str>,
     ) -> Result<Decision, String> {
-        let closed = |_| "the callout is closed".to_owned();
-        let _turn = self.turns.acquire().await.map_err(closed)?;
         let request = self.build(credentials, password)?;
         let answered = self.client.request(request).await;
         let response = answered.map_err(|error| with_cause(&error))?;
-        match response.status() {
-            StatusCode::OK | StatusCode::NO_CONTENT => {}
+        let told = match response.status() {
+            StatusCode::OK => read_told(response).await?,
+            StatusCode::NO_CONTENT => Told::default(),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(Decision::Refused),
             StatusCode::NOT_FOUND => return Ok(Decision::Unknown),
             other => return Err(format!("the answer is {other}")),
-        }
-        let told = read_object(response).await?;
-        let named = match told.get("username") {
-            None | Some(Value::Null) => credentials.username.as_deref(),
-            Some(name) => Some(name.as_str().ok_or("its username is not text")?),
         };
-        let user = named.ok_or("neither the client nor the answer has a user name")?;
-        match accepted(user, rules(&told)?)? {
-            Answer::Accepted(identity) => Ok(Decision::Accepted(identity)),
-            _ => Err("the answer cannot be used".to_owned()),
-        }
+        let user = told.username.as_deref().or(credentials.username.as_deref());
+        let user = user.ok_or("neither the client nor the answer has a user name")?;
+        let rules = rules_of(told.publish, told.subscribe)?;
+        let identity = accepted(user, rules, self.credential())?;
+        Ok(Decision::Accepted(identity))
     }
 
     fn build(
@@ -279,18 +303,37 @@ impl From<Decision> for Answer {
     }
 }
 
-/// The JSON object of an answer; empty if it has none.
-async fn read_object(response: Response<Incoming>) -> Result<Map<String, Value>, String> {
+/// What an answer with status 200 says beside yes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Told {
+    username: Option<String>,
+    publish: Option<Vec<String>>,
+    subscribe: Option<Vec<String>>,
+}
+
+/// Reads what an answer says; nothing if it has no body.
+async fn read_told(response: Response<Incoming>) -> Result<Told, String> {
     let kind = response.headers().get(CONTENT_TYPE);
-    let is_json = kind
-        .and_then(|kind| kind.to_str().ok())
-        .is_some_and(|kind| kind.starts_with("application/json"));
-    if !is_json {
-        return Ok(Map::new());
-    }
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim().to_owned();
+    let is_json = essence.eq_ignore_ascii_case("application/json");
     let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect();
     let body = body.await.map_err(|error| error.to_string())?.to_bytes();
-    serde_json::from_slice(&body).map_err(|error| format!("the answer is no JSON object: {error}"))
+    if body.is_empty() {
+        return Ok(Told::default());
+    }
+    if !is_json {
+        return Err(format!(
+            "the answer is 200 with a body of type {essence:?}; expected none, or a JSON object of type application/json"
+        ));
+    }
+    serde_json::from_slice(&body).map_err(|error| {
+        format!(
+            "the answer is 200 with a body that is not understood ({error}); expected a JSON object with username, publish and subscribe, or \
+             some of them"
+        )
+    })
 }
 
 fn read_authorization(secret: &Secret) -> Result<HeaderValue, Problem> {
@@ -351,6 +394,7 @@ mod tests {
     use axum::http::HeaderMap;
     use axum::response::IntoResponse;
     use axum::routing::post;
+    use serde_json::Value;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -382,7 +426,21 @@ mod tests {
         match (body["username"].as_str(), body["password"].as_str()) {
             (Some("ann"), Some("secret")) => StatusCode::NO_CONTENT.into_response(),
             (Some("ann"), _) => StatusCode::FORBIDDEN.into_response(),
-            (Some("plain"), _) => "ok".into_response(),
+            (Some("empty"), _) => StatusCode::OK.into_response(),
+            (Some("odd"), _) => {
+                let kind = [(CONTENT_TYPE, "Application/JSON; charset=utf-8")];
+                (StatusCode::OK, kind, r#"{"username":"kim"}"#).into_response()
+            }
+            (Some("none"), _) => {
+                let kind = [(CONTENT_TYPE, "application/json")];
+                (StatusCode::NO_CONTENT, kind).into_response()
+            }
+            (Some("deny"), _) => json(r#"{"result":"deny"}"#),
+            (Some("list"), _) => json(r#"["username"]"#),
+            (Some("plain"), _) => "denied".into_response(),
+            (Some("elsewhere"), _) => {
+                ([(CONTENT_TYPE, "text/json")], r#"{"publish":[]}"#).into_response()
+            }
             (Some("named"), _) => json(r#"{"username":"bob","publish":["a"],"subscribe":["b"]}"#),
             (Some("broken"), _) => json("{"),
             (Some("moved"), _) => (StatusCode::FOUND, [("location", "/login")]).into_response(),
@@ -420,6 +478,13 @@ mod tests {
         }
     }
 
+    async fn ask(http: &Http, credentials: &Credentials, uptime: u64) -> Answer {
+        match http.turn().await {
+            Ok(turn) => http.ask(credentials, uptime, &turn).await,
+            Err(answer) => answer,
+        }
+    }
+
     fn user(answer: &Answer) -> Option<&str> {
         match answer {
             Answer::Accepted(identity) => identity.user.as_deref(),
@@ -432,9 +497,11 @@ mod tests {
         let (url, _) = server().await;
         let http = http(&url, |_| {});
         let ask =
-            async |user: &str, password: &[u8]| http.ask(&credentials(user, password), 0).await;
+            async |user: &str, password: &[u8]| ask(&http, &credentials(user, password), 0).await;
         assert_eq!(user(&ask("ann", b"secret").await), Some("ann"));
-        assert_eq!(user(&ask("plain", b"").await), Some("plain"));
+        assert_eq!(user(&ask("empty", b"").await), Some("empty"));
+        assert_eq!(user(&ask("none", b"").await), Some("none"));
+        assert_eq!(user(&ask("odd", b"").await), Some("kim"));
         assert!(matches!(ask("ann", b"wrong").await, Answer::Refused(_)));
         assert!(matches!(ask("ann", b"\xff").await, Answer::Refused(_)));
         assert!(matches!(ask("eve", b"").await, Answer::Unknown));
@@ -446,7 +513,7 @@ mod tests {
         rules.add_topic(Permission::Read, "b").expect("a filter");
         assert_eq!(named.user.as_deref(), Some("bob"));
         assert_eq!(named.rules.as_deref(), Some(&rules));
-        for nonsense in ["broken", "moved"] {
+        for nonsense in ["broken", "moved", "deny", "list", "plain", "elsewhere"] {
             assert!(
                 matches!(ask(nonsense, b"").await, Answer::Failed(_)),
                 "{nonsense}"
@@ -458,15 +525,13 @@ mod tests {
     async fn without_an_answer_nobody_comes_in() {
         let (url, _) = server().await;
         let slow = http(&url, |it| it.timeout = Duration::from_millis(50));
-        let answer = slow.ask(&credentials("slow", b""), 0).await;
+        let answer = ask(&slow, &credentials("slow", b""), 0).await;
         assert!(matches!(answer, Answer::Failed(_)));
         let nobody = "http://127.0.0.1:9/login";
-        let answer = http(nobody, |_| {})
-            .ask(&credentials("ann", b"secret"), 0)
-            .await;
+        let answer = ask(&http(nobody, |_| {}), &credentials("ann", b"secret"), 0).await;
         assert!(matches!(answer, Answer::Failed(_)));
         let next = http(nobody, |it| it.on_error = OnError::Next);
-        let answer = next.ask(&credentials("ann", b"secret"), 0).await;
+        let answer = ask(&next, &credentials("ann", b"secret"), 0).await;
         assert!(matches!(answer, Answer::Unknown));
     }
 
@@ -478,12 +543,12 @@ mod tests {
             it.max_requests = 1;
         });
         let ann = credentials("ann", b"secret");
-        let turn = http.turns.acquire().await.expect("a turn");
-        let answer = http.ask(&ann, 0).await;
+        let turn = http.turn().await.expect("a turn");
+        let answer = ask(&http, &ann, 0).await;
         assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
         assert_eq!(asked.load(Ordering::Relaxed), 0);
         drop(turn);
-        http.ask(&ann, 0).await;
+        ask(&http, &ann, 0).await;
         assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 
@@ -493,19 +558,19 @@ mod tests {
         let http = http(&url, |it| it.cache_time = Duration::from_secs(10));
         let (good, bad) = (credentials("ann", b"secret"), credentials("ann", b"wrong"));
         for uptime in [0, 9_999] {
-            assert_eq!(user(&http.ask(&good, uptime).await), Some("ann"));
-            assert!(matches!(http.ask(&bad, uptime).await, Answer::Refused(_)));
+            assert_eq!(user(&ask(&http, &good, uptime).await), Some("ann"));
+            assert!(matches!(ask(&http, &bad, uptime).await, Answer::Refused(_)));
             assert_eq!(asked.load(Ordering::Relaxed), 2);
         }
-        assert_eq!(user(&http.ask(&good, 10_000).await), Some("ann"));
+        assert_eq!(user(&ask(&http, &good, 10_000).await), Some("ann"));
         assert_eq!(asked.load(Ordering::Relaxed), 3);
         // Failures are asked about again; more than two answers are not kept.
         for _ in 0..2 {
-            http.ask(&credentials("broken", b""), 10_000).await;
+            ask(&http, &credentials("broken", b""), 10_000).await;
         }
         assert_eq!(asked.load(Ordering::Relaxed), 5);
         for name in ["p1", "p2", "p3"] {
-            http.ask(&credentials(name, b""), 10_000).await;
+            ask(&http, &credentials(name, b""), 10_000).await;
         }
         assert_eq!(http.cache().answers.len(), 2);
         // Where a client comes from is part of the question.
@@ -550,11 +615,11 @@ mod tests {
     async fn over_https_only_a_server_of_the_right_authority_is_believed() {
         let (url, cafile) = tls_server().await;
         let good = http(&url, |it| it.cafile = Some(cafile.path().to_owned()));
-        let answer = good.ask(&credentials("ann", b"secret"), 0).await;
+        let answer = ask(&good, &credentials("ann", b"secret"), 0).await;
         assert_eq!(user(&answer), Some("ann"), "{answer:?}");
         let (_, other) = tls_server().await;
         let bad = http(&url, |it| it.cafile = Some(other.path().to_owned()));
-        let answer = bad.ask(&credentials("ann", b"secret"), 0).await;
+        let answer = ask(&bad, &credentials("ann", b"secret"), 0).await;
         assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
     }
 

@@ -2,7 +2,7 @@
 //!
 //! | claim | means |
 //! |---|---|
-//! | `exp` | until when the token is good for a CONNECT, in seconds since 1970; it must be there |
+//! | `exp` | until when the token is good, in seconds since 1970; it must be there. A connection ends then, unless `disconnect_at_expiry` is off |
 //! | `nbf` | from when on, if it is there |
 //! | `sub`, or the configured claim | the user name; the one in the CONNECT is not looked at |
 //! | `iss`, `aud` | as configured |
@@ -17,14 +17,14 @@ use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Map, Value};
 
-use super::{Answer, Problem, accepted, read_secret};
-use crate::broker::{Permission, Rules};
+use super::{Answer, NO_FILTERS, Problem, accepted, credential_of, read_secret, rules_of};
+use crate::broker::{Identity, Rules};
 
 /// Bytes of a secret for HS256: as many as the hash has (RFC 7518, section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
 
 /// A key for tokens, and what is expected of those that it has signed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct JwtSettings {
     /// How they are signed.
     pub algorithm: JwtAlgorithm,
@@ -40,10 +40,12 @@ pub struct JwtSettings {
     pub username_claim: String,
     /// How far the clocks of those who sign may be off.
     pub leeway: Duration,
+    /// A connection ends when the token does that it was made with.
+    pub disconnect_at_expiry: bool,
 }
 
 /// How tokens are signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum JwtAlgorithm {
     /// HMAC with SHA-256 and a shared secret.
     Hs256,
@@ -54,7 +56,15 @@ pub enum JwtAlgorithm {
 }
 
 /// The keys, read.
-pub struct Jwt(Vec<(JwtSettings, DecodingKey)>);
+pub struct Jwt(Vec<Key>);
+
+/// A key, with what names it among all keys that there were: [`Identity::credential`](crate::broker::Identity::credential) of whoever
+/// logs in with a token of it.
+struct Key {
+    settings: JwtSettings,
+    key: DecodingKey,
+    credential: u64,
+}
 
 impl JwtAlgorithm {
     fn as_crate(self) -> Algorithm {
@@ -75,7 +85,11 @@ impl Jwt {
         let (mut keys, mut problems) = (Vec::new(), Vec::new());
         for settings in all {
             match load_key(settings) {
-                Ok(key) => keys.push((settings.clone(), key)),
+                Ok((key, bytes)) => keys.push(Key {
+                    settings: settings.clone(),
+                    key,
+                    credential: credential_of(&(settings, bytes)),
+                }),
                 Err(what) => problems.push(Problem::new(&settings.keyfile, None, what)),
             }
         }
@@ -86,13 +100,27 @@ impl Jwt {
         }
     }
 
+    /// Whether one of these keys has this name.
+    pub(super) fn has(&self, credential: u64) -> bool {
+        self.0.iter().any(|key| key.credential == credential)
+    }
+
     /// What a password says at this time, in seconds since 1970; one that does not look like a token says nothing.
     pub(super) fn ask(&self, password: &[u8], now: i64) -> Answer {
         let Ok(header) = decode_header(password) else {
             return Answer::Unknown;
         };
+        // RFC 7515, section 4.1.11: who does not know what is critical must refuse it, and no extension is known here.
+        if header.crit.is_some() {
+            return Answer::Refused("the token's header has crit: an extension that is not known");
+        }
         let mut why = "no key is known for the token's algorithm and kid";
-        for (settings, key) in &self.0 {
+        for Key {
+            settings,
+            key,
+            credential,
+        } in &self.0
+        {
             let is_meant = settings.algorithm.as_crate() == header.alg
                 && (settings.kid.is_none() || settings.kid == header.kid);
             if !is_meant {
@@ -100,8 +128,8 @@ impl Jwt {
             }
             match decode::<Map<String, Value>>(password, key, &settings.validation()) {
                 Ok(token) => {
-                    let judged = settings.judge(&token.claims, now);
-                    return judged.unwrap_or_else(Answer::Refused);
+                    let judged = settings.judge(&token.claims, *credential, now);
+                    return judged.map_or_else(Answer::Refused, Answer::Accepted);
                 }
                 Err(error) => why = words(error.kind()),
             }
@@ -129,15 +157,20 @@ impl JwtSettings {
         validation
     }
 
-    fn judge(&self, claims: &Map<String, Value>, now: i64) -> Result<Answer, &'static str> {
+    fn judge(
+        &self,
+        claims: &Map<String, Value>,
+        credential: u64,
+        now: i64,
+    ) -> Result<Identity, &'static str> {
         let leeway = self.leeway.as_secs_f64();
         let now = now as f64;
         let time = |name: &str| claims.get(name).map(Value::as_f64);
-        match time("exp") {
-            Some(Some(exp)) if now < exp + leeway => {}
+        let left = match time("exp") {
+            Some(Some(exp)) if now < exp + leeway => exp + leeway - now,
             Some(Some(_)) => return Err("the token has expired"),
             _ => return Err("the token has no time as exp"),
-        }
+        };
         match time("nbf") {
             Some(Some(nbf)) if now + leeway < nbf => return Err("the token is not good yet"),
             Some(None) => return Err("the token's nbf is not a time"),
@@ -147,35 +180,27 @@ impl JwtSettings {
         let user = user
             .and_then(Value::as_str)
             .ok_or("the token has no user name")?;
-        accepted(user, rules(claims)?)
+        Ok(Identity {
+            expires_in: self.disconnect_at_expiry.then_some((left * 1000.0) as u64),
+            ..accepted(user, rules(claims)?, credential)?
+        })
     }
 }
 
-/// The rules that stand in these claims, or in a callout's answer; `None` if none do.
+/// The rules that stand in these claims; `None` if none do.
 ///
 /// # Errors
 /// They are not lists of topic filters.
-pub(super) fn rules(claims: &Map<String, Value>) -> Result<Option<Rules>, &'static str> {
-    const EXPECTED: &str = "publish or subscribe is not a list of topic filters";
-    let mut rules = Rules::default();
-    let mut any = false;
-    for (name, permission) in [
-        ("publish", Permission::Write),
-        ("subscribe", Permission::Read),
-    ] {
-        let Some(list) = claims.get(name) else {
-            continue;
-        };
-        any = true;
-        for filter in list.as_array().ok_or(EXPECTED)? {
-            let filter = filter.as_str().ok_or(EXPECTED)?;
-            rules.add_topic(permission, filter).map_err(|_| EXPECTED)?;
-        }
-    }
-    Ok(any.then_some(rules))
+fn rules(claims: &Map<String, Value>) -> Result<Option<Rules>, &'static str> {
+    let list = |name: &str| -> Result<Option<Vec<String>>, &'static str> {
+        let list = claims.get(name).cloned().map(serde_json::from_value);
+        list.transpose().map_err(|_| NO_FILTERS)
+    };
+    rules_of(list("publish")?, list("subscribe")?)
 }
 
-fn load_key(settings: &JwtSettings) -> Result<DecodingKey, String> {
+/// The key, and the bytes it was made of.
+fn load_key(settings: &JwtSettings) -> Result<(DecodingKey, Vec<u8>), String> {
     match settings.algorithm {
         JwtAlgorithm::Hs256 => {
             let secret = read_secret(&settings.keyfile)?;
@@ -185,7 +210,7 @@ fn load_key(settings: &JwtSettings) -> Result<DecodingKey, String> {
                     secret.len()
                 ));
             }
-            Ok(DecodingKey::from_secret(&secret))
+            Ok((DecodingKey::from_secret(&secret), secret))
         }
         JwtAlgorithm::Rs256 => {
             let der = public_key(&settings.keyfile)?;
@@ -194,7 +219,7 @@ fn load_key(settings: &JwtSettings) -> Result<DecodingKey, String> {
                 &der,
                 "RS256",
             )?;
-            Ok(DecodingKey::from_rsa_der(&der))
+            Ok((DecodingKey::from_rsa_der(&der), der))
         }
         JwtAlgorithm::Es256 => {
             let der = public_key(&settings.keyfile)?;
@@ -203,7 +228,7 @@ fn load_key(settings: &JwtSettings) -> Result<DecodingKey, String> {
                 &der,
                 "ES256",
             )?;
-            Ok(DecodingKey::from_ec_der(&der))
+            Ok((DecodingKey::from_ec_der(&der), der))
         }
     }
 }
@@ -239,7 +264,7 @@ fn words(error: &ErrorKind) -> &'static str {
 /// Nothing of the keys.
 impl std::fmt::Debug for Jwt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let settings = self.0.iter().map(|(settings, _)| settings);
+        let settings = self.0.iter().map(|key| &key.settings);
         f.debug_list().entries(settings).finish()
     }
 }
@@ -247,6 +272,7 @@ impl std::fmt::Debug for Jwt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::Permission;
     use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
     use aws_lc_rs::signature::KeyPair;
     use aws_lc_rs::{hmac, rand, rsa, signature};
@@ -269,6 +295,7 @@ mod tests {
             audience: None,
             username_claim: "sub".to_owned(),
             leeway: Duration::ZERO,
+            disconnect_at_expiry: true,
         };
         (file, settings)
     }
@@ -307,6 +334,50 @@ mod tests {
             Answer::Failed(why) => panic!("{why}"),
             Answer::Unknown => None,
         }
+    }
+
+    #[test]
+    fn a_header_with_something_critical_is_refused() {
+        let (_file, settings) = settings(JwtAlgorithm::Hs256, SECRET);
+        let claims = json!({"sub": "ann", "exp": NOW + 60});
+        for crit in [json!(["b64"]), json!(["exp"]), json!([])] {
+            let token = hs256(&json!({"alg": "HS256", "crit": crit, "exp": 1}), &claims);
+            let why = ask(std::slice::from_ref(&settings), &token).expect("an answer");
+            assert!(why.expect_err("refused").contains("crit"), "{token}");
+        }
+    }
+
+    #[test]
+    fn a_login_lasts_as_long_as_its_token_and_its_key() {
+        let (file, one) = settings(JwtAlgorithm::Hs256, SECRET);
+        let token = hs256(
+            &json!({"alg": "HS256"}),
+            &json!({"sub": "ann", "exp": NOW + 60}),
+        );
+        let login = |settings: &JwtSettings| {
+            let jwt = Jwt::load(std::slice::from_ref(settings)).expect("a good key");
+            match jwt.ask(token.as_bytes(), NOW) {
+                Answer::Accepted(identity) => (jwt, identity),
+                other => panic!("{other:?}"),
+            }
+        };
+        let (jwt, identity) = login(&one);
+        assert_eq!(identity.expires_in, Some(60_000));
+        let credential = identity.credential.expect("it can be withdrawn");
+        assert!(jwt.has(credential) && !jwt.has(credential ^ 1));
+        let lasting = JwtSettings {
+            leeway: Duration::from_secs(5),
+            disconnect_at_expiry: false,
+            ..one.clone()
+        };
+        assert_eq!(login(&lasting).1.expires_in, None);
+        let late = JwtSettings {
+            disconnect_at_expiry: true,
+            ..lasting
+        };
+        assert_eq!(login(&late).1.expires_in, Some(65_000));
+        std::fs::write(file.path(), b"another secret of 32 bytes or more").expect("written");
+        assert!(!Jwt::load(&[one]).expect("a good key").has(credential));
     }
 
     #[test]

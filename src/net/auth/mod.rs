@@ -22,15 +22,16 @@ mod throttle;
 
 use std::fmt;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 pub use throttle::ThrottleSettings;
 
 use super::tls::TlsError;
-use crate::broker::{Identity, Peer, Rules};
+use crate::broker::{Identity, Peer, Permission, Rules};
 use crate::clock::{self, Clock};
 use crate::wire::packet::Connect;
 use crate::wire::{Fault, ReasonCode};
@@ -38,16 +39,20 @@ use http::{Http, HttpSettings, Secret};
 use jwt::{Jwt, JwtSettings};
 use password_file::PasswordFile;
 use threads::{HashThreads, Turn};
-use throttle::Throttle;
+use throttle::{Reached, Throttle};
 
 /// What a client hears whose user name or password is wrong; which of both, only the log says.
 const WRONG: Fault = Fault::new(
     ReasonCode::BadUserNameOrPassword,
     "the user name or the password is wrong",
 );
-const THROTTLED: Fault = Fault::new(
+const USER_THROTTLED: Fault = Fault::new(
     ReasonCode::ConnectionRateExceeded,
-    "too many failed logins from this address",
+    "too many logins of this user from this address have failed: try again later",
+);
+const ADDRESS_THROTTLED: Fault = Fault::new(
+    ReasonCode::ConnectionRateExceeded,
+    "too many logins from this address have failed: try again later",
 );
 
 /// Bytes of a file with a key or a secret that are read.
@@ -108,6 +113,23 @@ enum Answer {
     /// It could not be found out, which has nothing to do with the client.
     Failed(&'static str),
     Unknown,
+}
+
+/// What credentials were found to prove, and by what was read of the configuration then. `Default` is a client that has none.
+#[derive(Clone, Debug)]
+pub struct Proved {
+    /// What they prove; or why they are refused.
+    pub outcome: Result<Identity, Fault>,
+    by: Option<Arc<Authenticator>>,
+}
+
+impl Default for Proved {
+    fn default() -> Proved {
+        Proved {
+            outcome: Ok(Identity::default()),
+            by: None,
+        }
+    }
 }
 
 /// Authentication as it runs: what was read, which can be replaced, and what goes on when it is.
@@ -208,7 +230,7 @@ impl Authentication {
     /// Begins with what was read.
     ///
     /// # Errors
-    /// The operating system gives no threads.
+    /// The operating system gives no threads, or no randomness.
     pub fn start(
         authenticator: Authenticator,
         throttle: ThrottleSettings,
@@ -216,66 +238,91 @@ impl Authentication {
         Ok(Arc::new(Authentication {
             current: RwLock::new(Arc::new(authenticator)),
             threads: HashThreads::start()?,
-            throttle: Mutex::new(Throttle::new(throttle)),
+            throttle: Mutex::new(Throttle::new(throttle).map_err(io::Error::other)?),
             clock: Clock::start(),
         }))
     }
 
-    /// Goes on with what was read now, for CONNECTs from now on.
+    /// Goes on with what was read now, for CONNECTs from now on. To be called in the visit to the broker that puts the rest of the
+    /// configuration in force: with [`Authentication::stands`], no login is then judged by one configuration and admitted by another.
     pub fn replace(&self, authenticator: Authenticator, throttle: ThrottleSettings) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         *current = Arc::new(authenticator);
-        let mut failures = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.set(throttle);
+        self.throttle().set(throttle);
+    }
+
+    /// Whether what was proved was so by what is in force now. A login that was not has to be judged again. To be called in the visit to the
+    /// broker that admits the client.
+    pub fn stands(&self, proved: &Proved) -> bool {
+        let is_current = |by: &Arc<Authenticator>| Arc::ptr_eq(by, &self.current());
+        proved.outcome.is_err() || proved.by.as_ref().is_none_or(is_current)
     }
 
     /// Whether a user who has logged in with this credential could do so now.
     pub fn vouches(&self, user: &str, credential: u64) -> bool {
-        self.current()
-            .loaded
-            .iter()
-            .any(|(_, loaded)| match loaded {
-                Loaded::PasswordFile(file) => file.credential(user) == Some(credential),
-                _ => false,
-            })
+        let current = self.current();
+        let mut loaded = current.loaded.iter().map(|(_, loaded)| loaded);
+        loaded.any(|loaded| match loaded {
+            Loaded::PasswordFile(file) => file.credential(user) == Some(credential),
+            Loaded::Jwt(jwt) => jwt.has(credential),
+            Loaded::Http(http) => http.credential() == credential,
+        })
     }
 
-    /// What these credentials prove by the first of these methods that knows; or why they are refused, which has been logged.
-    ///
-    /// # Errors
-    /// 0x86: they are wrong; 0x88: that could not be found out; 0x9F: too many were wrong from this address.
-    pub async fn authenticate(
-        &self,
-        methods: &[Method],
-        credentials: Credentials,
-    ) -> Result<Identity, Fault> {
-        if self.is_throttled(&credentials) {
-            return Err(THROTTLED);
-        }
+    /// What these credentials prove by the first of these methods that knows; or why they are refused, which has been logged: 0x86: they are
+    /// wrong; 0x88: that could not be found out; 0x9F: too many were wrong.
+    pub async fn authenticate(&self, methods: &[Method], credentials: Credentials) -> Proved {
         let current = self.current();
         let credentials = Arc::new(credentials);
+        let outcome = self.judge(&current, methods, &credentials).await;
+        if outcome.is_ok() {
+            let uptime = self.clock.now().uptime;
+            self.throttle().succeeded(&credentials, uptime);
+        }
+        Proved {
+            outcome,
+            by: Some(current),
+        }
+    }
+
+    async fn judge(
+        &self,
+        current: &Authenticator,
+        methods: &[Method],
+        credentials: &Arc<Credentials>,
+    ) -> Result<Identity, Fault> {
+        self.check_throttle(credentials)?;
         let mut why = "no method knows the user";
         // Held until a failure has been counted: so many more cannot be under way at the same time.
-        let mut turn = None;
+        let mut hash_turn = None;
+        let mut http_turn = None;
         for method in current.chain(methods) {
             let answer = match method {
                 Loaded::PasswordFile(file) => {
-                    if turn.is_none() {
-                        turn = self.threads.turn().await;
+                    http_turn = None;
+                    if hash_turn.is_none() {
+                        hash_turn = self.threads.turn().await;
                     }
                     // Others may have failed meanwhile.
-                    if self.is_throttled(&credentials) {
-                        return Err(THROTTLED);
-                    }
-                    self.ask_password_file(file, &credentials, &mut turn).await
+                    self.check_throttle(credentials)?;
+                    self.ask_password_file(file, credentials, &mut hash_turn)
+                        .await
                 }
                 Loaded::Jwt(jwt) => match &credentials.password {
                     Some(password) => jwt.ask(password, clock::wall_seconds()),
                     None => Answer::Unknown,
                 },
                 Loaded::Http(http) => {
-                    turn = None;
-                    http.ask(&credentials, self.clock.now().uptime).await
+                    hash_turn = None;
+                    match http.turn().await {
+                        Ok(turn) => {
+                            self.check_throttle(credentials)?;
+                            let uptime = self.clock.now().uptime;
+                            let turn = http_turn.insert(turn);
+                            http.ask(credentials, uptime, turn).await
+                        }
+                        Err(answer) => answer,
+                    }
                 }
             };
             match answer {
@@ -290,17 +337,21 @@ impl Authentication {
                 Answer::Unknown => {}
             }
         }
-        if let Some(address) = credentials.address {
-            let uptime = self.clock.now().uptime;
-            let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
-            throttle.failed(address, uptime);
-        }
         let (user, client, address) = (
             credentials.username.as_deref(),
             &*credentials.client_id,
             credentials.address,
         );
         tracing::warn!(user, client, ?address, why, "login failed");
+        let reached = self.throttle().failed(credentials, self.clock.now().uptime);
+        if let Some(reached) = reached {
+            let user = user.filter(|_| reached == Reached::User);
+            tracing::warn!(
+                user,
+                ?address,
+                "too many logins have failed: more are refused unseen for a while"
+            );
+        }
         Err(WRONG)
     }
 
@@ -330,19 +381,27 @@ impl Authentication {
             (true, true) => Answer::Accepted(Identity {
                 credential: file.credential(&user),
                 user: Some(user),
-                rules: None,
+                ..Identity::default()
             }),
             (true, false) => Answer::Refused("the password is wrong"),
         }
     }
 
-    fn is_throttled(&self, credentials: &Credentials) -> bool {
-        let Some(address) = credentials.address else {
-            return false;
-        };
-        let uptime = self.clock.now().uptime;
-        let throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
-        throttle.is_reached(address, uptime)
+    /// # Errors
+    /// A limit keeps these credentials from being looked at.
+    fn check_throttle(&self, credentials: &Credentials) -> Result<(), Fault> {
+        match self
+            .throttle()
+            .reached(credentials, self.clock.now().uptime)
+        {
+            None => Ok(()),
+            Some(Reached::User) => Err(USER_THROTTLED),
+            Some(Reached::Address) => Err(ADDRESS_THROTTLED),
+        }
+    }
+
+    fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn current(&self) -> Arc<Authenticator> {
@@ -350,19 +409,52 @@ impl Authentication {
     }
 }
 
-/// A user that comes with rules of its own.
+/// A user that comes with rules of its own, and what its credential is known by.
 ///
 /// # Errors
 /// The name cannot be a user name.
-fn accepted(user: &str, rules: Option<Rules>) -> Result<Answer, &'static str> {
+fn accepted(user: &str, rules: Option<Rules>, credential: u64) -> Result<Identity, &'static str> {
     if user.is_empty() || user.len() > usize::from(u16::MAX) || user.contains(char::is_control) {
         return Err("the user name is empty, too long or has control characters");
     }
-    Ok(Answer::Accepted(Identity {
+    Ok(Identity {
         user: Some(user.into()),
         rules: rules.map(Arc::new),
-        credential: None,
-    }))
+        credential: Some(credential),
+        expires_in: None,
+    })
+}
+
+/// What is wrong with lists of topic filters that are none.
+const NO_FILTERS: &str = "publish or subscribe is not a list of topic filters";
+
+/// The rules that these lists of topic filters are; `None` if there are none.
+///
+/// # Errors
+/// One is no topic filter.
+fn rules_of(
+    publish: Option<Vec<String>>,
+    subscribe: Option<Vec<String>>,
+) -> Result<Option<Rules>, &'static str> {
+    if publish.is_none() && subscribe.is_none() {
+        return Ok(None);
+    }
+    let mut rules = Rules::default();
+    for (filters, permission) in [(publish, Permission::Write), (subscribe, Permission::Read)] {
+        for filter in filters.unwrap_or_default() {
+            rules
+                .add_topic(permission, &filter)
+                .map_err(|_| NO_FILTERS)?;
+        }
+    }
+    Ok(Some(rules))
+}
+
+/// A number that what a login was proved with is known by as long as it is the same.
+fn credential_of(what: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A key or a secret, without the line feed that an editor has left at the end.

@@ -1,18 +1,33 @@
-//! Addresses from which too many logins have failed. It is driven with the time, and reads no clock.
+//! Logins that fail too often. It is driven with the time, and reads no clock.
+//!
+//! Failures are counted for each user at each address, so that one device that guesses does not keep out its neighbours behind the same
+//! address, and for each address as a whole, so that guessing many names has an end, too. Whoever has logged in lately with the very same
+//! user name and password is never kept out: a guesser gains nothing by that.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Addresses remembered at once. Reached: the one that has the fewest failures left is forgotten.
-const MAX_ADDRESSES: usize = 16_384;
+use aws_lc_rs::hmac;
+use foldhash::quality::FixedState;
 
-/// How many logins may fail from an address. Everybody behind one address shares its failures: IPv6 addresses with the same first 64 bits are one.
+use super::Credentials;
+use crate::clock;
+
+/// Counts kept at once, and successes remembered. Reached: the one that matters least is forgotten.
+const MAX_ENTRIES: usize = 16_384;
+/// How long a login that succeeded is remembered, in milliseconds: a day.
+const REMEMBERED_MS: u64 = 86_400_000;
+
+/// How many logins may fail. IPv6 addresses with the same first 64 bits are one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThrottleSettings {
-    /// Failed logins in [`ThrottleSettings::interval`], and at once after a pause; 0 for no limit. Reached: CONNECTs with a user name or password are
-    /// refused unseen (0x9F, MQTT 3: server unavailable) until the interval has forgotten one.
+    /// Failed logins of one user name from one address in [`ThrottleSettings::interval`], and at once after a pause; 0 for no limit.
+    /// Reached: its CONNECTs from there are refused unseen (0x9F, MQTT 3: server unavailable) until the interval has forgotten one.
     pub max_failed_logins: u32,
+    /// The same for all user names from one address.
+    pub max_failed_logins_per_address: u32,
     /// How long it takes until that many are forgotten.
     pub interval: Duration,
 }
@@ -21,26 +36,56 @@ impl Default for ThrottleSettings {
     fn default() -> ThrottleSettings {
         ThrottleSettings {
             max_failed_logins: 20,
+            max_failed_logins_per_address: 1000,
             interval: Duration::from_secs(60),
         }
     }
 }
 
-/// The failures of each address.
-#[derive(Debug)]
+/// Which limit is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// That of a user at an address.
+    User,
+    /// That of an address.
+    Address,
+}
+
+/// Where failures are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Counted {
+    Address(IpAddr),
+    /// With a hash of the user name, which may be long.
+    User(IpAddr, u64),
+}
+
+/// What has failed and what has succeeded lately.
 pub struct Throttle {
     settings: ThrottleSettings,
-    /// When the last failure of each address will be forgotten, in milliseconds of uptime: each failure puts it off by one share of the interval.
-    forgotten_at: HashMap<IpAddr, u64>,
+    hasher: FixedState,
+    /// When the last failure will be forgotten, in milliseconds of uptime: each failure puts it off by one share of the interval.
+    forgotten_at: HashMap<Counted, u64>,
+    /// The key for the hashes in `succeeded`.
+    key: hmac::Key,
+    /// Until when logins that succeeded are remembered, by hashes of what they were made with.
+    succeeded: HashMap<[u8; 32], u64>,
 }
 
 impl Throttle {
     /// No failures yet.
-    pub fn new(settings: ThrottleSettings) -> Throttle {
-        Throttle {
+    ///
+    /// # Errors
+    /// The operating system gives no randomness.
+    pub fn new(settings: ThrottleSettings) -> Result<Throttle, &'static str> {
+        let mut secret = [0; 32];
+        clock::fill_unguessable(&mut secret)?;
+        Ok(Throttle {
             settings,
+            hasher: FixedState::with_seed(clock::seed()),
             forgotten_at: HashMap::new(),
-        }
+            key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
+            succeeded: HashMap::new(),
+        })
     }
 
     /// Goes on with other settings; failures so far are forgotten when they would have been.
@@ -48,44 +93,109 @@ impl Throttle {
         self.settings = settings;
     }
 
-    /// Whether an address has used up its failures. `uptime` is in milliseconds.
-    pub fn is_reached(&self, address: IpAddr, uptime: u64) -> bool {
-        let until = self.forgotten_at.get(&of(address)).copied().unwrap_or(0);
-        // One more would have to fit in.
-        self.settings.max_failed_logins > 0
-            && until.saturating_sub(uptime) + self.share() > self.interval()
+    /// The limit that keeps these credentials from being looked at, if one does. `uptime` is in milliseconds.
+    pub fn reached(&self, credentials: &Credentials, uptime: u64) -> Option<Reached> {
+        let counted = self.counted(credentials)?;
+        let reached = counted
+            .into_iter()
+            .find(|counted| self.is_reached(counted, uptime));
+        let reached = reached.filter(|_| !self.has_succeeded(credentials, uptime))?;
+        Some(match reached {
+            Counted::User(..) => Reached::User,
+            Counted::Address(_) => Reached::Address,
+        })
     }
 
-    /// Counts a failure.
-    pub fn failed(&mut self, address: IpAddr, uptime: u64) {
-        if self.settings.max_failed_logins == 0 {
-            return;
-        }
-        let (address, share) = (of(address), self.share());
-        if self.forgotten_at.len() >= MAX_ADDRESSES && !self.forgotten_at.contains_key(&address) {
-            self.make_room(uptime);
-        }
-        let until = self.forgotten_at.entry(address).or_insert(uptime);
-        *until = (*until).max(uptime) + share;
-    }
-
-    fn make_room(&mut self, uptime: u64) {
-        self.forgotten_at.retain(|_, until| *until > uptime);
-        if self.forgotten_at.len() >= MAX_ADDRESSES {
-            let first = self.forgotten_at.iter().min_by_key(|(_, until)| **until);
-            if let Some(address) = first.map(|(address, _)| *address) {
-                self.forgotten_at.remove(&address);
+    /// Counts a failure. The limits that it has reached just now.
+    pub fn failed(&mut self, credentials: &Credentials, uptime: u64) -> Option<Reached> {
+        let mut now_reached = None;
+        for counted in self.counted(credentials)? {
+            let Some(share) = self.share(&counted) else {
+                continue;
+            };
+            let before = self.is_reached(&counted, uptime);
+            if self.forgotten_at.len() >= MAX_ENTRIES && !self.forgotten_at.contains_key(&counted) {
+                forget_one(&mut self.forgotten_at, uptime);
+            }
+            let until = self.forgotten_at.entry(counted).or_insert(uptime);
+            *until = (*until).max(uptime) + share;
+            if !before && self.is_reached(&counted, uptime) {
+                now_reached = Some(match counted {
+                    Counted::User(..) => Reached::User,
+                    Counted::Address(_) => Reached::Address,
+                });
             }
         }
+        now_reached
     }
 
-    /// In thousandths of milliseconds a share would be exact; a millisecond is near enough and never zero.
-    fn share(&self) -> u64 {
-        (self.interval() / u64::from(self.settings.max_failed_logins.max(1))).max(1)
+    /// Remembers credentials that were found to be good.
+    pub fn succeeded(&mut self, credentials: &Credentials, uptime: u64) {
+        let settings = &self.settings;
+        let is_off = settings.max_failed_logins == 0 && settings.max_failed_logins_per_address == 0;
+        if is_off || credentials.address.is_none() {
+            return;
+        }
+        let digest = self.digest(credentials);
+        if self.succeeded.len() >= MAX_ENTRIES && !self.succeeded.contains_key(&digest) {
+            forget_one(&mut self.succeeded, uptime);
+        }
+        self.succeeded.insert(digest, uptime + REMEMBERED_MS);
+    }
+
+    fn has_succeeded(&self, credentials: &Credentials, uptime: u64) -> bool {
+        let until = self.succeeded.get(&self.digest(credentials));
+        until.is_some_and(|until| uptime < *until)
+    }
+
+    /// User name and password as one value that tells nothing of them.
+    fn digest(&self, credentials: &Credentials) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.key);
+        let user = credentials.username.as_deref().unwrap_or_default();
+        context.update(&(user.len() as u64).to_be_bytes());
+        context.update(user.as_bytes());
+        context.update(credentials.password.as_deref().unwrap_or_default());
+        let mut digest = [0; 32];
+        digest.copy_from_slice(context.sign().as_ref());
+        digest
+    }
+
+    /// Where a login counts; `None` on a Unix socket, which has no address.
+    fn counted(&self, credentials: &Credentials) -> Option<[Counted; 2]> {
+        let address = of(credentials.address?);
+        let user = self.hasher.hash_one(credentials.username.as_deref());
+        Some([Counted::User(address, user), Counted::Address(address)])
+    }
+
+    fn is_reached(&self, counted: &Counted, uptime: u64) -> bool {
+        let until = self.forgotten_at.get(counted).copied().unwrap_or(0);
+        // One more would have to fit in.
+        self.share(counted)
+            .is_some_and(|share| until.saturating_sub(uptime) + share > self.interval())
+    }
+
+    /// In thousandths of milliseconds a share would be exact; a millisecond is near enough and never zero. `None` if there is no limit.
+    fn share(&self, counted: &Counted) -> Option<u64> {
+        let most = match counted {
+            Counted::User(..) => self.settings.max_failed_logins,
+            Counted::Address(_) => self.settings.max_failed_logins_per_address,
+        };
+        (most > 0).then(|| (self.interval() / u64::from(most)).max(1))
     }
 
     fn interval(&self) -> u64 {
         u64::try_from(self.settings.interval.as_millis()).unwrap_or(u64::MAX / 2)
+    }
+}
+
+/// Removes what is over, or else the entry that is over first.
+fn forget_one<K: Copy + Eq + Hash>(entries: &mut HashMap<K, u64>, uptime: u64) {
+    entries.retain(|_, until| *until > uptime);
+    if entries.len() >= MAX_ENTRIES {
+        let first = entries.iter().min_by_key(|(_, until)| **until);
+        if let Some(key) = first.map(|(key, _)| *key) {
+            entries.remove(&key);
+        }
     }
 }
 
@@ -97,76 +207,132 @@ fn of(address: IpAddr) -> IpAddr {
     }
 }
 
+/// Nothing of the key.
+impl std::fmt::Debug for Throttle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Throttle")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn throttle(max_failed_logins: u32) -> Throttle {
-        Throttle::new(ThrottleSettings {
+    fn throttle(max_failed_logins: u32, per_address: u32) -> Throttle {
+        let settings = ThrottleSettings {
             max_failed_logins,
+            max_failed_logins_per_address: per_address,
             interval: Duration::from_secs(60),
-        })
+        };
+        Throttle::new(settings).expect("randomness")
     }
 
-    fn address(text: &str) -> IpAddr {
-        text.parse().expect(text)
+    fn login(address: &str, user: &str, password: &str) -> Credentials {
+        Credentials {
+            username: Some(user.into()),
+            password: Some(password.as_bytes().into()),
+            client_id: "".into(),
+            address: Some(address.parse().expect(address)),
+        }
     }
 
     #[test]
-    fn after_the_last_failure_allowed_an_address_waits_until_one_is_forgotten() {
-        let mut throttle = throttle(3);
-        let (one, other) = (address("192.0.2.1"), address("192.0.2.2"));
+    fn after_the_last_failure_allowed_a_user_waits_until_one_is_forgotten() {
+        let mut throttle = throttle(3, 0);
+        let one = login("192.0.2.1", "ann", "x");
         for _ in 0..3 {
-            assert!(!throttle.is_reached(one, 1000));
-            throttle.failed(one, 1000);
+            assert_eq!(throttle.reached(&one, 1000), None);
+            throttle.failed(&one, 1000);
         }
-        assert!(throttle.is_reached(one, 1000));
-        assert!(throttle.is_reached(one, 20_999));
-        assert!(!throttle.is_reached(other, 1000));
-        assert!(!throttle.is_reached(one, 21_000));
-        throttle.failed(one, 21_000);
-        assert!(throttle.is_reached(one, 40_999));
-        assert!(!throttle.is_reached(one, 41_000));
+        let reached = Some(Reached::User);
+        assert_eq!(throttle.reached(&one, 1000), reached);
+        assert_eq!(throttle.reached(&one, 20_999), reached);
+        assert_eq!(throttle.reached(&one, 21_000), None);
+        throttle.failed(&one, 21_000);
+        assert_eq!(throttle.reached(&one, 40_999), reached);
+        assert_eq!(throttle.reached(&one, 41_000), None);
         // After a pause all of them are forgotten.
         for _ in 0..3 {
-            assert!(!throttle.is_reached(one, 500_000));
-            throttle.failed(one, 500_000);
+            assert_eq!(throttle.reached(&one, 500_000), None);
+            throttle.failed(&one, 500_000);
         }
-        assert!(throttle.is_reached(one, 500_000));
+        assert_eq!(throttle.reached(&one, 500_000), reached);
+    }
+
+    #[test]
+    fn neighbours_are_not_kept_out_before_the_limit_of_their_address() {
+        let mut throttle = throttle(2, 5);
+        let (ann, bob) = (
+            login("192.0.2.1", "ann", "x"),
+            login("192.0.2.1", "bob", "y"),
+        );
+        assert_eq!(throttle.failed(&ann, 0), None);
+        assert_eq!(throttle.failed(&ann, 0), Some(Reached::User));
+        assert_eq!(throttle.reached(&ann, 0), Some(Reached::User));
+        assert_eq!(throttle.reached(&bob, 0), None);
+        assert_eq!(throttle.reached(&login("192.0.2.2", "ann", "x"), 0), None);
+        throttle.succeeded(&bob, 0);
+        for (n, reached) in [(0, None), (1, None), (2, Some(Reached::Address))] {
+            let guess = login("192.0.2.1", &format!("user{n}"), "x");
+            assert_eq!(throttle.failed(&guess, 0), reached);
+        }
+        let guess = login("192.0.2.1", "another", "x");
+        assert_eq!(throttle.reached(&guess, 0), Some(Reached::Address));
+        // Bob has logged in with this password before; nobody else has, nor has he with another.
+        assert_eq!(throttle.reached(&bob, 0), None);
+        let wrong = login("192.0.2.1", "bob", "z");
+        assert_eq!(throttle.reached(&wrong, 0), Some(Reached::Address));
+        throttle.failed(&wrong, 0);
+        throttle.failed(&wrong, 0);
+        assert_eq!(throttle.reached(&wrong, 0), Some(Reached::User));
+        assert_eq!(throttle.reached(&bob, 0), None);
+        assert!(!throttle.has_succeeded(&bob, REMEMBERED_MS));
     }
 
     #[test]
     fn a_host_has_many_addresses_in_ipv6_and_one_in_ipv4() {
-        let mut throttle = throttle(1);
-        throttle.failed(address("2001:db8::1"), 0);
-        assert!(throttle.is_reached(address("2001:db8::ffff:2"), 0));
-        assert!(!throttle.is_reached(address("2001:db8:0:1::1"), 0));
-        throttle.failed(address("::ffff:192.0.2.1"), 0);
-        assert!(throttle.is_reached(address("192.0.2.1"), 0));
-        assert!(!throttle.is_reached(address("192.0.2.2"), 0));
+        let mut throttle = throttle(1, 0);
+        let reached = |throttle: &Throttle, address: &str| {
+            throttle.reached(&login(address, "ann", "x"), 0).is_some()
+        };
+        throttle.failed(&login("2001:db8::1", "ann", "x"), 0);
+        assert!(reached(&throttle, "2001:db8::ffff:2"));
+        assert!(!reached(&throttle, "2001:db8:0:1::1"));
+        throttle.failed(&login("::ffff:192.0.2.1", "ann", "x"), 0);
+        assert!(reached(&throttle, "192.0.2.1"));
+        assert!(!reached(&throttle, "192.0.2.2"));
     }
 
     #[test]
-    fn zero_is_no_limit() {
-        let mut throttle = throttle(0);
+    fn zero_is_no_limit_and_a_unix_socket_has_none() {
+        let mut none = throttle(0, 0);
+        let ann = login("192.0.2.1", "ann", "x");
+        let local = Credentials {
+            address: None,
+            ..login("192.0.2.1", "ann", "x")
+        };
+        let mut tight = throttle(1, 1);
         for _ in 0..1000 {
-            throttle.failed(address("192.0.2.1"), 0);
+            none.failed(&ann, 0);
+            tight.failed(&local, 0);
         }
-        assert!(!throttle.is_reached(address("192.0.2.1"), 0));
-        assert!(throttle.forgotten_at.is_empty());
+        assert_eq!(none.reached(&ann, 0), None);
+        assert!(none.forgotten_at.is_empty());
+        assert_eq!(tight.reached(&local, 0), None);
     }
 
     #[test]
-    fn addresses_beyond_the_limit_replace_those_with_the_fewest_failures() {
-        let mut throttle = throttle(2);
-        let worst = address("192.0.2.1");
-        throttle.failed(worst, 0);
-        throttle.failed(worst, 0);
-        let many = u32::try_from(MAX_ADDRESSES).expect("not so many");
-        for n in 0..many + 10 {
-            throttle.failed(IpAddr::V4((0x0A00_0000 + n).into()), 0);
+    fn counts_beyond_the_limit_replace_those_with_the_fewest_failures() {
+        let mut throttle = throttle(2, 0);
+        let worst = login("192.0.2.1", "ann", "x");
+        throttle.failed(&worst, 0);
+        throttle.failed(&worst, 0);
+        for n in 0..MAX_ENTRIES + 10 {
+            throttle.failed(&login("192.0.2.1", &n.to_string(), "x"), 0);
         }
-        assert_eq!(throttle.forgotten_at.len(), MAX_ADDRESSES);
-        assert!(throttle.is_reached(worst, 0));
+        assert_eq!(throttle.forgotten_at.len(), MAX_ENTRIES);
+        assert_eq!(throttle.reached(&worst, 0), Some(Reached::User));
     }
 }
