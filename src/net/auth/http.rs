@@ -30,11 +30,11 @@ use rustls::ClientConfig;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use super::{Answer, Credentials, Problem, accepted, credential_of, read_secret, rules_of};
 use crate::broker::Identity;
-use crate::clock;
+use crate::clock::{self, Stopwatch};
 use crate::net::tls::{authorities, provider};
 
 /// Bytes of an answer that are read; a longer one is a failure.
@@ -91,10 +91,10 @@ pub struct Http {
     cache: Mutex<Cache>,
 }
 
-/// The right to ask, until the time for the answer is over.
+/// The right to ask. The time for the answer runs since it was asked for.
 pub(super) struct Turn {
     _permit: OwnedSemaphorePermit,
-    ends: Instant,
+    asked: Stopwatch,
 }
 
 /// Answers by what was asked, which is not kept: passwords stand here as keyed hashes only.
@@ -151,11 +151,12 @@ impl Http {
     /// # Errors
     /// The answer, if there is no turn in time.
     pub(super) async fn turn(&self) -> Result<Turn, Answer> {
-        let ends = Instant::now() + self.settings.timeout;
-        match timeout_at(ends, Arc::clone(&self.turns).acquire_owned()).await {
+        let asked = Stopwatch::start();
+        let permit = Arc::clone(&self.turns).acquire_owned();
+        match timeout(self.settings.timeout, permit).await {
             Ok(Ok(permit)) => Ok(Turn {
                 _permit: permit,
-                ends,
+                asked,
             }),
             _ => Err(self.failed("no turn in time: see max_requests")),
         }
@@ -174,7 +175,8 @@ impl Http {
         if let Some(decision) = key.and_then(|key| self.cache().get(&key, uptime)) {
             return decision.into();
         }
-        let outcome = timeout_at(turn.ends, self.request(credentials, password)).await;
+        let left = self.settings.timeout.saturating_sub(turn.asked.elapsed());
+        let outcome = timeout(left, self.request(credentials, password)).await;
         match outcome.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
             Ok(decision) => {
                 if let Some(key) = key {
