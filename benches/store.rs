@@ -80,6 +80,7 @@ fn sessions() -> Batch {
         version: ProtocolVersion::V5,
         expiry: 3600,
         disconnected_at: Some(1),
+        user: None,
     };
     Batch {
         id: BatchId(0),

@@ -10,6 +10,7 @@ pub struct Limits {
     /// Connections at once, those that have not sent CONNECT included. Reached: a new one is closed at once.
     pub max_connections: usize,
     /// Outgoing QoS 1 and 2 messages on their way to one client; the client's receive maximum applies as well. Reached: messages wait in the queue.
+    /// As many again are held whose client may not have them sent again at present. Reached: more are dropped and counted.
     pub max_inflight_messages: u16,
     /// Bytes (topic, properties and payload) of outgoing QoS 1 and 2 messages on their way to one client; the message that reaches it is still sent, so one that
     /// is larger goes alone. 0 for no limit. Reached: as `max_inflight_messages`.

@@ -224,6 +224,7 @@ fn recover(
         limits: config.limits.clone(),
         durability: config.durability.clone(),
         acl,
+        allow_other_users: config.allow_other_users,
         sys_interval_ms: config
             .sys_interval
             .map_or(0, |interval| interval.as_millis() as u64),

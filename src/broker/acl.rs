@@ -17,8 +17,8 @@ use super::session::Session;
 use super::walk::Walk;
 use super::{Broker, ConnectionId, SessionIndex};
 use crate::clock::Now;
-use crate::wire::ReasonCode;
 use crate::wire::topic::{self, Filter};
+use crate::wire::{Fault, ReasonCode};
 
 /// Answers of [`Rights`] that are remembered, for each client.
 const CACHE_PLACES: usize = 32;
@@ -299,8 +299,8 @@ impl Broker {
         rights
     }
 
-    /// Gives a session that is being connected the rights of its client. What it had subscribed to as somebody else, or when that was allowed, it
-    /// keeps only if it may subscribe to it now.
+    /// Gives a session that is being connected the rights of its client. Its subscriptions stay, whatever they are: what its client may not have is held
+    /// back, and comes when it may.
     pub(super) fn give_rights(
         &mut self,
         index: SessionIndex,
@@ -312,13 +312,13 @@ impl Broker {
             self.by_user.add(user.clone());
         }
         session.identity = Some(identity);
+        session.restored_user = None;
         session.rights = rights;
-        self.withdraw_subscriptions(index);
+        self.release_held(index);
     }
 
     /// Replaces the list of what clients may do, for all of them: at once for those who connect, and a slice at a time, within moments, for those who
-    /// have. A subscription that is not allowed any more is gone, and a connected
-    /// client that loses one is sent away with 0x98: it would wait for messages in vain. What waits for a client is checked when it is sent.
+    /// have. Subscriptions stay: what is not allowed any more is not delivered while that is so. What waits for a client is checked when it is sent.
     pub fn set_acl(&mut self, acl: Option<Arc<Acl>>, now: Now) {
         self.now = now;
         self.settings.acl = acl;
@@ -338,20 +338,33 @@ impl Broker {
         let acl = self.settings.acl.as_deref();
         session.rights = Rights::new(acl, identity, &session.client_id, mount_point);
         self.restricted |= session.rights.is_some();
-        let connection = session.connection;
-        if self.withdraw_subscriptions(index)
-            && let Some(id) = connection
-        {
-            tracing::info!(
-                client = self.client_name(id),
-                "connection closed: it may not subscribe any more to what it has subscribed to"
-            );
-            self.disconnect(
-                id,
-                ReasonCode::AdministrativeAction,
-                Some("a subscription is not allowed any more"),
-            );
+        self.release_held(index);
+    }
+
+    /// Whether a client may have the session of its client identifier: one that a user has had is that user's. One without a user name is nobody's.
+    pub(super) fn check_owner(
+        &mut self,
+        identity: &Identity,
+        client_id: &str,
+    ) -> Result<(), Fault> {
+        let Some(index) = self.by_client.get(client_id) else {
+            return Ok(());
+        };
+        let owner = self.sessions[index.0 as usize].user();
+        let is_own = owner.is_none() || owner == identity.user.as_deref();
+        if is_own || self.settings.allow_other_users {
+            return Ok(());
         }
+        self.counters.connects_not_owner += 1;
+        Err(Fault {
+            reason: ReasonCode::NotAuthorized,
+            what: "the session of this client identifier is another user's",
+        })
+    }
+
+    /// Sets whether clients may have sessions of other users, as [`super::Settings::allow_other_users`] says at the start.
+    pub fn allow_other_users(&mut self, allowed: bool) {
+        self.settings.allow_other_users = allowed;
     }
 
     /// Sends away all clients whose credential `stands` no more, by user name and [`Identity::credential`].
@@ -375,32 +388,6 @@ impl Broker {
         }
     }
 
-    /// Takes from a session the subscriptions its client may not have; whether there were any.
-    fn withdraw_subscriptions(&mut self, index: SessionIndex) -> bool {
-        let session = &self.sessions[index.0 as usize];
-        let Some(rights) = &session.rights else {
-            return false;
-        };
-        let nodes = session
-            .subscriptions
-            .iter()
-            .map(|node| self.tree.filter(*node));
-        let groups = session.groups.iter();
-        let groups = groups.map(|group| self.groups[group.0 as usize].name.to_string());
-        let refused =
-            |text: &String| Filter::parse(text).is_some_and(|parsed| !rights.grants(parsed.filter));
-        let gone: Vec<String> = nodes.chain(groups).filter(refused).collect();
-        for text in &gone {
-            self.counters.subscriptions_not_authorized += 1;
-            if let Some((group, _)) = self.membership(text, index) {
-                // Others of the group get what the client has not acknowledged.
-                self.take_back(&[group], index);
-            }
-            self.unsubscribe(index, text);
-        }
-        !gone.is_empty()
-    }
-
     /// Whether a session's client may be given messages of a topic; counts it if not.
     pub(super) fn may_read(&mut self, index: SessionIndex, topic: &str) -> bool {
         let may = self.is_readable(index, topic);
@@ -414,10 +401,10 @@ impl Broker {
         rights.is_none_or(|rights| rights.may_read(topic))
     }
 
-    /// As [`Broker::may_read`], for a message that has waited. Without its body it is not going to be sent yet.
+    /// As [`Broker::is_readable`], for a message that has waited. Without its body it is not going to be sent yet.
     pub(super) fn may_have(&mut self, index: SessionIndex, item: &Queued) -> bool {
         match &item.body {
-            Some(body) if self.restricted => self.may_read(index, body.topic()),
+            Some(body) if self.restricted => self.is_readable(index, body.topic()),
             _ => true,
         }
     }

@@ -134,6 +134,9 @@ impl Broker {
             .as_ref()
             .map(|will| self.will_record(id, will, rights.as_deref_mut()))
             .transpose()?;
+        if !bridge {
+            self.check_owner(&admitted.identity, &terms.client_id)?;
+        }
         self.check_user(&admitted.identity, &terms.client_id)?;
         self.check_connack(id, &terms)?;
         // A bridge has no socket of its own, so its older connection holds nothing unread.

@@ -32,6 +32,8 @@ counters! {
     bad_user_names_or_passwords,
     /// CONNECTs refused unseen, after too many with a wrong user name or password from the same address (`max_failed_logins`).
     logins_throttled,
+    /// CONNECTs refused because the session of the client identifier is another user's (`allow_other_users`).
+    connects_not_owner,
     /// Sessions taken over by another connection with the same client identifier.
     takeovers,
     /// Connections closed because nothing was heard for 1.5 times the keep alive.
@@ -82,10 +84,12 @@ counters! {
     subscriptions_refused,
     /// Publishes refused because the client may not publish to the topic, and wills not published for that.
     publishes_not_authorized,
-    /// Subscriptions refused, or taken away, because the client may not subscribe to the filter.
+    /// Subscriptions refused because the client may not subscribe to the filter.
     subscriptions_not_authorized,
     /// Deliveries dropped because the client may not have messages of the topic.
     dropped_not_authorized,
+    /// Times a message that waited was held back because its client may not have it at present.
+    held_not_authorized,
     /// Publishes and subscriptions refused because the topic is longer or deeper than allowed.
     topics_refused,
     /// Wills published.

@@ -51,7 +51,7 @@ impl Broker {
         let most = usize::from(limits.max_inflight_messages);
         let bytes = limits.max_inflight_bytes;
         let outgoing = &session.outgoing;
-        let fits = outgoing.len() < most && (bytes == 0 || outgoing.bytes() < bytes);
+        let fits = outgoing.has_room(most) && (bytes == 0 || outgoing.bytes() < bytes);
         let connection = &self.connections[id.0 as usize];
         self.client_has_window(index)
             && !connection.finishing
@@ -364,7 +364,7 @@ impl Broker {
                 let stamp = self.stamp_of(&item);
                 self.send(index, item, key, None, stamp, false);
             } else {
-                self.forget(&item, key);
+                self.hold(Owner::Session(index), item);
             }
         }
         self.fetch_ahead(Owner::Session(index));
@@ -439,7 +439,9 @@ impl Broker {
             mark: self.mark(id, &body.parts(), Some(item.seq)),
         };
         let stamp = self.stamp_of(&item);
-        if self.may_have(index, &item) && self.fits_client(id, &mut delivery) {
+        if !self.may_have(index, &item) {
+            self.hold_inflight(index, packet_id);
+        } else if self.fits_client(id, &mut delivery) {
             self.push_publish(id, &delivery, stamp);
             self.sessions[index.0 as usize]
                 .outgoing
@@ -599,7 +601,7 @@ impl Broker {
         }
     }
 
-    fn queue_mut(&mut self, owner: Owner) -> Option<&mut super::queue::Queue> {
+    pub(super) fn queue_mut(&mut self, owner: Owner) -> Option<&mut super::queue::Queue> {
         match owner {
             Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => self
                 .sessions

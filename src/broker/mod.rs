@@ -37,6 +37,7 @@ mod deliver;
 mod delivery;
 mod end;
 mod gate;
+mod hold;
 mod marks;
 pub mod message;
 mod patience;
@@ -153,6 +154,8 @@ pub struct Settings {
     pub sys_interval_ms: u64,
     /// What clients may do; `None` allows everything. [`Broker::set_acl`] replaces it.
     pub acl: Option<Arc<Acl>>,
+    /// Clients may have sessions that other users have had, and connections with them. [`Broker::allow_other_users`] replaces it.
+    pub allow_other_users: bool,
 }
 
 /// Bodies to be read from the store: the answer goes to [`Broker::fetched`].

@@ -3,6 +3,9 @@
 //!
 //! A queue has two lanes. What is inserted goes to the first one. What a bridge with `live_first` gets while it is connected goes to the second,
 //! which is sent before the first, save for every [`LIVE_RUN`]th message; when the connection ends, it joins the first.
+//!
+//! Beside them, messages are held that nobody there may have at present (broker/hold.rs): they count in the queue's limits, expire as others do, and
+//! stand in nobody's way.
 
 use std::collections::VecDeque;
 
@@ -86,6 +89,8 @@ pub(super) struct Queue {
     backlog: Lane,
     /// All of them younger than those of the backlog.
     live: Lane,
+    /// Messages that wait for rights, not for their turn.
+    held: Lane,
     /// Live messages sent since one of the backlog was.
     run: u8,
     bytes: u64,
@@ -188,6 +193,7 @@ impl Queue {
             key,
             backlog: Lane::default(),
             live: Lane::default(),
+            held: Lane::default(),
             run: 0,
             bytes: 0,
             hot_bytes: 0,
@@ -195,10 +201,12 @@ impl Queue {
         }
     }
 
+    /// How many messages there are, those included that are held.
     pub fn len(&self) -> usize {
-        self.backlog.len() + self.live.len()
+        self.backlog.len() + self.live.len() + self.held.len()
     }
 
+    /// Whether no message waits for its turn.
     pub fn is_empty(&self) -> bool {
         self.backlog.items.is_empty() && self.live.items.is_empty()
     }
@@ -236,7 +244,8 @@ impl Queue {
     /// All messages, the oldest first.
     #[cfg(test)]
     pub fn messages(&self) -> impl Iterator<Item = &Queued> {
-        self.backlog.messages().chain(self.live.messages())
+        let waiting = self.backlog.messages().chain(self.live.messages());
+        waiting.chain(self.held.messages())
     }
 
     /// The messages from one on.
@@ -249,7 +258,7 @@ impl Queue {
 
     /// A message that waits.
     pub fn find(&self, seq: Seq) -> Option<&Queued> {
-        let lanes = [&self.backlog, &self.live].into_iter();
+        let lanes = [&self.backlog, &self.live, &self.held].into_iter();
         lanes
             .filter_map(|lane| lane.items.get(lane.find(seq)?))
             .next()
@@ -257,7 +266,7 @@ impl Queue {
 
     /// Takes out a message, wherever it stands.
     pub fn remove(&mut self, seq: Seq) -> Option<Queued> {
-        let lanes = [&mut self.backlog, &mut self.live].into_iter();
+        let lanes = [&mut self.backlog, &mut self.live, &mut self.held].into_iter();
         let taken = lanes.filter_map(|lane| {
             let item = lane.hollow(lane.find(seq)?);
             lane.tidy();
@@ -341,9 +350,45 @@ impl Queue {
         Some(item)
     }
 
+    /// Sets a message aside until [`Queue::release_held`].
+    pub fn hold(&mut self, item: Queued) {
+        self.count(&item);
+        self.held.insert(item);
+    }
+
+    /// Messages that were held wait for their turn again, each at its place in the order; whether there were any.
+    pub fn release_held(&mut self) -> bool {
+        let held = std::mem::take(&mut self.held);
+        let Some(last) = held.items.back().map(|item| item.seq) else {
+            return false;
+        };
+        let backlog = &mut self.backlog;
+        let messages = held.items.into_iter().filter(|item| !item.is_hole());
+        // What was held was first in the queue, so mostly all of it goes before the others.
+        if backlog.items.front().is_none_or(|first| last < first.seq) {
+            messages
+                .rev()
+                .for_each(|item| backlog.items.push_front(item));
+            return true;
+        }
+        backlog.items.extend(messages);
+        backlog.close_holes();
+        // Two runs, each of them in order: that is sorted in one pass.
+        let items = backlog.items.make_contiguous();
+        items.sort_by_key(|item| item.seq);
+        true
+    }
+
+    /// Takes out the oldest of the messages that are held.
+    pub fn take_oldest_held(&mut self) -> Option<Queued> {
+        let item = self.held.take(0)?;
+        self.discount(&item);
+        Some(item)
+    }
+
     /// Takes out the oldest message.
     pub fn take_oldest(&mut self) -> Option<Queued> {
-        let lanes = [&mut self.backlog, &mut self.live].into_iter();
+        let lanes = [&mut self.backlog, &mut self.live, &mut self.held].into_iter();
         let item = lanes.filter_map(|lane| lane.take(0)).next()?;
         self.discount(&item);
         Some(item)
@@ -355,6 +400,8 @@ impl Queue {
         self.hot_bytes = 0;
         self.end_live();
         self.backlog.holes = 0;
+        let held = std::mem::take(&mut self.held);
+        self.backlog.items.extend(held.items);
         std::mem::take(&mut self.backlog.items)
     }
 
@@ -363,7 +410,7 @@ impl Queue {
         let mut expired = Vec::new();
         let mut offset = 0;
         let end = start.saturating_add(count);
-        for lane in [&mut self.backlog, &mut self.live] {
+        for lane in [&mut self.backlog, &mut self.live, &mut self.held] {
             let places = lane.items.len();
             for at in start.saturating_sub(offset)..places.min(end.saturating_sub(offset)) {
                 if !lane.items[at].is_hole() && lane.items[at].is_expired(unix) {
@@ -375,23 +422,33 @@ impl Queue {
         let next = self.get_from(end);
         self.backlog.tidy();
         self.live.tidy();
+        self.held.tidy();
         expired.iter().for_each(|item| self.discount(item));
         (expired, next.map(|seq| self.place_of(seq)))
     }
 
     /// The first message at a place or behind it.
     fn get_from(&self, at: usize) -> Option<Seq> {
-        let backlog = self.backlog.items.iter().skip(at);
-        let live = at.saturating_sub(self.backlog.items.len());
-        let mut all = backlog.chain(self.live.items.iter().skip(live));
-        all.find(|item| !item.is_hole()).map(|item| item.seq)
+        let mut before = 0;
+        for lane in [&self.backlog, &self.live, &self.held] {
+            let mut items = lane.items.iter().skip(at.saturating_sub(before));
+            if let Some(item) = items.find(|item| !item.is_hole()) {
+                return Some(item.seq);
+            }
+            before += lane.items.len();
+        }
+        None
     }
 
     fn place_of(&self, seq: Seq) -> usize {
-        match self.backlog.find(seq) {
-            Some(at) => at,
-            None => self.backlog.items.len() + self.live.find(seq).unwrap_or(0),
+        let mut before = 0;
+        for lane in [&self.backlog, &self.live, &self.held] {
+            if let Some(at) = lane.find(seq) {
+                return before + at;
+            }
+            before += lane.items.len();
         }
+        0
     }
 
     /// The stored messages without a body among the first ones of each lane, up to a number and a sum of bytes (always one).
@@ -462,7 +519,8 @@ impl Queue {
     /// Drops the bodies that the store has as well; returns how many bytes that were.
     pub fn cool(&mut self) -> u64 {
         let before = self.hot_bytes;
-        for item in self.backlog.items.iter_mut().chain(&mut self.live.items) {
+        let waiting = self.backlog.items.iter_mut().chain(&mut self.live.items);
+        for item in waiting.chain(&mut self.held.items) {
             if self.hot_bytes == 0 {
                 break;
             }
@@ -531,18 +589,38 @@ mod tests {
         let mut queue = Queue::new(QueueKey(1));
         let mut model: Vec<Seq> = Vec::new();
         let mut live: Vec<Seq> = Vec::new();
+        let mut held: Vec<Seq> = Vec::new();
         let mut swept = 0;
         for seq in 0..50_000 {
             let grows = (seq / 5000) % 2 == 0;
             for _ in 0..if grows { 1 } else { 2 } {
-                let all: Vec<Seq> = model.iter().chain(&live).copied().collect();
-                match below(12) {
+                let all: Vec<Seq> = model.iter().chain(&live).chain(&held).copied().collect();
+                match below(16) {
                     0..=2 if !all.is_empty() => {
                         let gone = all[below(all.len() as u64) as usize];
                         assert_eq!(queue.remove(gone).map(|item| item.seq), Some(gone));
                         assert!(queue.find(gone).is_none() && queue.remove(gone).is_none());
                         model.retain(|seq| *seq != gone);
                         live.retain(|seq| *seq != gone);
+                        held.retain(|seq| *seq != gone);
+                    }
+                    12..=13 => {
+                        if let Some(item) = queue.next().and_then(|at| queue.take(at)) {
+                            model.retain(|seq| *seq != item.seq);
+                            live.retain(|seq| *seq != item.seq);
+                            held.push(item.seq);
+                            held.sort_unstable();
+                            queue.hold(item);
+                        }
+                    }
+                    14 if below(200) == 0 => {
+                        assert_eq!(queue.release_held(), !held.is_empty());
+                        model.append(&mut held);
+                        model.sort_unstable();
+                    }
+                    15 => {
+                        let oldest = (!held.is_empty()).then(|| held.remove(0));
+                        assert_eq!(queue.take_oldest_held().map(|item| item.seq), oldest);
                     }
                     3..=5 => {
                         let next = queue.next().and_then(|at| queue.take(at));
@@ -558,7 +636,12 @@ mod tests {
                     6 => assert_eq!(
                         queue.take_oldest().map(|item| item.seq),
                         if model.is_empty() {
-                            (!live.is_empty()).then(|| live.remove(0))
+                            let lane = if live.is_empty() {
+                                &mut held
+                            } else {
+                                &mut live
+                            };
+                            (!lane.is_empty()).then(|| lane.remove(0))
                         } else {
                             Some(model.remove(0))
                         }
@@ -574,6 +657,7 @@ mod tests {
                             assert!(item.is_expired(seq));
                             model.retain(|seq| *seq != item.seq);
                             live.retain(|seq| *seq != item.seq);
+                            held.retain(|seq| *seq != item.seq);
                         }
                     }
                     _ => {}
@@ -587,17 +671,16 @@ mod tests {
                 queue.insert_live(item(seq, expires));
                 live.push(Seq(seq));
             }
-            let all = model.iter().chain(&live);
-            assert_eq!(queue.len(), model.len() + live.len());
+            let all = model.iter().chain(&live).chain(&held);
+            assert_eq!(queue.len(), model.len() + live.len() + held.len());
             assert_eq!(queue.bytes(), all.clone().map(|seq| seq.0 % 7).sum::<u64>());
-            assert_eq!(
-                queue.front().map(|item| item.seq),
-                all.clone().next().copied()
-            );
+            let first = model.first().or_else(|| live.first());
+            assert_eq!(queue.front().map(|item| item.seq), first.copied());
+            assert_eq!(queue.is_empty(), first.is_none());
             if seq % 100 == 0 {
                 assert!(queue.messages().map(|item| item.seq).eq(all.copied()));
-                let holes = queue.backlog.holes + queue.live.holes;
-                assert!(holes <= queue.len() + 64, "{holes}");
+                let holes = queue.backlog.holes + queue.live.holes + queue.held.holes;
+                assert!(holes <= queue.len() + 96, "{holes}");
             }
         }
     }

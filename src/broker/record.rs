@@ -43,6 +43,8 @@ pub struct SessionRecord {
     pub expiry: u32,
     /// When its last connection ended, in broker time ([`crate::clock::Now::unix`]); `None` while it is connected.
     pub disconnected_at: Option<u64>,
+    /// Whose it is: the user name its client has proved; `None` for a client without one.
+    pub user: Option<Box<str>>,
 }
 
 /// A subscription of a session.

@@ -52,6 +52,7 @@ impl Broker {
                 session.stored = true;
                 session.expiry = record.expiry;
                 session.disconnected_at = record.disconnected_at;
+                session.restored_user = record.user;
                 let client_id = session.client_id.clone();
                 let index = SessionIndex(self.sessions.insert(session) as u32);
                 self.by_client.insert(client_id, index);

@@ -32,6 +32,8 @@ pub(super) struct Session {
     pub connection: Option<ConnectionId>,
     /// Who its client was when it last connected; `None` if that was to a process before this one.
     pub identity: Option<Identity>,
+    /// The user name of its client if that was to a process before this one.
+    pub restored_user: Option<Box<str>>,
     /// What that client may do; `None` for everything.
     pub rights: Option<Box<Rights>>,
     /// When its last connection ended, in milliseconds since 1970; `None` while it is connected.
@@ -86,6 +88,7 @@ impl Session {
             expiry: 0,
             connection: None,
             identity: None,
+            restored_user: None,
             rights: None,
             disconnected_at: None,
             will: None,
@@ -108,6 +111,14 @@ impl Session {
             durable,
             is_ghost: true,
             ..Session::new(QueueKey(0), "".into(), ProtocolVersion::V5)
+        }
+    }
+
+    /// Whose it is: the user name of the client that had it last. `None` if that had none: then it is nobody's.
+    pub fn user(&self) -> Option<&str> {
+        match &self.identity {
+            Some(identity) => identity.user.as_deref(),
+            None => self.restored_user.as_deref(),
         }
     }
 
@@ -134,6 +145,7 @@ impl Session {
             version: self.version,
             expiry: self.expiry,
             disconnected_at: self.disconnected_at,
+            user: self.user().map(Into::into),
         }
     }
 
@@ -160,6 +172,8 @@ pub(super) struct Inflight {
     pub released: bool,
     /// It has been sent on the present connection.
     pub on_wire: bool,
+    /// It is not sent again while its client may not have it.
+    withheld: bool,
     /// Its state is in the row of its block.
     pub noted: bool,
     /// Its place in the order of sending: that of the message, and a count.
@@ -182,8 +196,10 @@ pub(super) struct Outgoing {
     /// The youngest message sent.
     last_seq: Seq,
     on_wire: usize,
-    /// Bytes of all these messages.
+    /// Bytes of all these messages, without those that are withheld.
     bytes: u64,
+    /// Messages that are withheld.
+    withheld: usize,
     blocks: Vec<BlockRow>,
     /// A read of bodies to resend is under way.
     pub fetching: bool,
@@ -228,9 +244,51 @@ impl Outgoing {
         self.inflight.len()
     }
 
-    /// Bytes of the messages that are not acknowledged completely.
+    /// Bytes of the messages that are not acknowledged completely, without those that are withheld.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Whether a message may be sent beside those that are not acknowledged completely, where that is allowed to `most` at once. Those that are withheld
+    /// keep no others back.
+    pub fn has_room(&self, most: usize) -> bool {
+        self.inflight.len() - self.withheld < most && self.has_free_id()
+    }
+
+    /// How many messages are withheld.
+    pub fn withheld(&self) -> usize {
+        self.withheld
+    }
+
+    /// Withholds a message until [`Outgoing::release_withheld`], or until its session is connected again.
+    pub fn withhold(&mut self, id: PacketId) {
+        if let Some(inflight) = self.inflight.get_mut(&id) {
+            if !std::mem::replace(&mut inflight.withheld, true) {
+                self.withheld += 1;
+                self.bytes -= u64::from(inflight.item.size);
+            }
+        }
+    }
+
+    /// Messages that were withheld must be sent again, in the original order; whether there were any.
+    pub fn release_withheld(&mut self) -> bool {
+        if std::mem::take(&mut self.withheld) == 0 {
+            return false;
+        }
+        for id in self.in_order(|inflight| inflight.withheld) {
+            if let Some(inflight) = self.inflight.get_mut(&id) {
+                inflight.withheld = false;
+                self.bytes += u64::from(inflight.item.size);
+                self.resend.push_back(id);
+            }
+        }
+        true
+    }
+
+    /// Whether there is a packet identifier that is not in use.
+    pub fn has_free_id(&self) -> bool {
+        let taken = self.inflight.len() + self.reserved.len() + self.held.len();
+        taken < usize::from(u16::MAX)
     }
 
     /// The oldest message that is not acknowledged completely. Looks at all of them.
@@ -291,8 +349,7 @@ impl Outgoing {
 
     /// A packet identifier that is not in use \[MQTT-2.2.1-3\]; `None` if all are.
     pub fn free_id(&mut self) -> Option<PacketId> {
-        let taken = self.inflight.len() + self.reserved.len() + self.held.len();
-        if taken >= usize::from(u16::MAX) {
+        if !self.has_free_id() {
             return None;
         }
         let mut id = self.last_id.map_or(PacketId::FIRST, PacketId::next);
@@ -377,6 +434,7 @@ impl Outgoing {
                 published,
                 released: false,
                 on_wire: true,
+                withheld: false,
                 noted: false,
                 order: (Seq(0), 0),
             },
@@ -401,6 +459,7 @@ impl Outgoing {
                 published,
                 released,
                 on_wire: false,
+                withheld: false,
                 noted: false,
                 order: (Seq(0), 0),
             },
@@ -421,15 +480,22 @@ impl Outgoing {
         inflight.order = (place, self.sent);
         self.bytes += u64::from(inflight.item.size);
         if let Some(replaced) = self.inflight.insert(id, inflight) {
-            self.bytes -= u64::from(replaced.item.size);
-            self.on_wire -= usize::from(replaced.on_wire);
+            self.discount(&replaced);
+        }
+    }
+
+    /// A message was taken out.
+    fn discount(&mut self, gone: &Inflight) {
+        self.on_wire -= usize::from(gone.on_wire);
+        match gone.withheld {
+            true => self.withheld -= 1,
+            false => self.bytes -= u64::from(gone.item.size),
         }
     }
 
     pub fn remove(&mut self, id: PacketId) -> Option<Inflight> {
         let inflight = self.inflight.remove(&id)?;
-        self.bytes -= u64::from(inflight.item.size);
-        self.on_wire -= usize::from(inflight.on_wire);
+        self.discount(&inflight);
         if self.inflight.is_empty() && self.inflight.capacity() > 256 {
             self.inflight = HashMap::default();
         }
@@ -554,11 +620,15 @@ impl Outgoing {
     /// has: they are let go.
     pub fn disconnected(&mut self) -> Vec<Message> {
         self.on_wire = 0;
+        self.withheld = 0;
         self.fetching = false;
         self.resend = self.in_order(|_| true).into();
         let mut bodies = Vec::new();
         for inflight in self.inflight.values_mut() {
             inflight.on_wire = false;
+            if std::mem::take(&mut inflight.withheld) {
+                self.bytes += u64::from(inflight.item.size);
+            }
             inflight.item.dup = true;
             if inflight.item.is_stored() {
                 bodies.extend(inflight.item.body.take());

@@ -7,7 +7,7 @@
 //! \[MQTT-4.8.2-4, MQTT-4.8.2-5\].
 
 use super::message::Parts;
-use super::queue::{Queue, Queued};
+use super::queue::Queue;
 use super::record::{QueueKey, SubscriptionIds, Write};
 use super::route::{HOT_MESSAGES, Offer, lower};
 use super::tree::{NodeId, Subscriber};
@@ -68,6 +68,7 @@ impl Broker {
             let key = group.queue.key;
             self.write(Write::PutGroup(key, name.into()));
         }
+        self.groups[index.0 as usize].queue.release_held();
         self.sessions[session.0 as usize].groups.push(index);
         self.reclaim(index);
         self.touch_session(session);
@@ -162,6 +163,10 @@ impl Broker {
             return;
         }
         let waits = self.any_member_may_read(index, offer.parts.topic, QoS::AtLeastOnce);
+        if offer.parts.qos != QoS::AtMostOnce && !waits && self.restricted {
+            self.counters.dropped_not_authorized += 1;
+            return;
+        }
         if offer.parts.qos == QoS::AtMostOnce || !waits {
             // QoS 0 does not wait, and there is nobody to take it now.
             let full = self.any_connected(&self.groups[index.0 as usize].members);
@@ -174,13 +179,15 @@ impl Broker {
             SubscriptionIds::NONE,
             durable,
         );
-        if self.is_full(&self.groups[index.0 as usize].queue, &item) {
-            self.counters.dropped_queue_full += 1;
-            offer.dropped = true;
-            return;
+        while self.is_full(&self.groups[index.0 as usize].queue, &item) {
+            if !self.drop_held(Owner::Group(index)) {
+                self.counters.dropped_queue_full += 1;
+                offer.dropped = true;
+                return;
+            }
         }
         let group = &self.groups[index.0 as usize];
-        let soon = group.queue.len() < HOT_MESSAGES && self.any_connected(&group.members);
+        let soon = group.queue.lane_len(false) < HOT_MESSAGES && self.any_connected(&group.members);
         self.prepare_to_wait(&mut item, key, soon, offer);
         self.groups[index.0 as usize].queue.insert(item);
         if waiting {
@@ -213,8 +220,20 @@ impl Broker {
         false
     }
 
-    /// Where in a group's queue the first message is that a member may read. What stands before it waits for others who may, and what nobody in
-    /// the group may read is dropped. `None` if there is none among those that could be in memory.
+    /// Whether a group has a member that is connected and may read a topic.
+    fn any_present_may_read(&mut self, index: GroupIndex, topic: &str) -> bool {
+        for at in 0..self.groups[index.0 as usize].members.len() {
+            let session = self.groups[index.0 as usize].members[at].session;
+            let is_present = self.sessions[session.0 as usize].connection.is_some();
+            if is_present && self.is_readable(session, topic) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Where in a group's queue the first message is that a member may read. What stands before it waits for others who are there and may, and what
+    /// nobody who is there may read is held. `None` if there is none among those that could be in memory.
     fn first_readable(&mut self, index: GroupIndex, session: SessionIndex) -> Option<usize> {
         let mut at = 0;
         while at < HOT_MESSAGES.min(self.groups[index.0 as usize].queue.places()) {
@@ -228,11 +247,10 @@ impl Broker {
             if item.is_expired(self.now.unix) || self.is_readable(session, body.topic()) {
                 return Some(at);
             }
-            if self.any_member_may_read(index, body.topic(), QoS::AtMostOnce) {
+            if self.any_present_may_read(index, body.topic()) {
                 at += 1;
             } else if let Some(item) = self.pop(Owner::Group(index), at) {
-                self.counters.dropped_not_authorized += 1;
-                self.forget(&item, self.groups[index.0 as usize].queue.key);
+                self.hold(Owner::Group(index), item);
             }
         }
         None
@@ -391,16 +409,7 @@ impl Broker {
             let Some(index) = inflight.group else {
                 continue;
             };
-            let queue = &mut self.groups[index.0 as usize].queue;
-            let mut item: Queued = inflight.item;
-            item.ids = SubscriptionIds::NONE;
-            item.dup = false;
-            (item.qos, item.retain) = inflight.published;
-            self.queued += 1;
-            self.queued_bytes += u64::from(item.size);
-            let hot = queue.hot_bytes();
-            queue.insert(item);
-            self.hot_bytes += queue.hot_bytes() - hot;
+            self.give_back(index, inflight);
         }
     }
 

@@ -314,9 +314,7 @@ impl Broker {
             return self.count_expired(Some(session)); // [MQTT-3.3.2-5]
         }
         // Rights may have changed meanwhile.
-        if self.restricted && !self.may_read(session, parts.topic) {
-            return;
-        }
+        let may = !self.restricted || self.is_readable(session, parts.topic);
         let mut offer = Offer {
             parts: &parts,
             body: Some(spread.message.clone()),
@@ -329,7 +327,10 @@ impl Broker {
             dropped: false,
             from: spread.from,
         };
-        self.hand_out(receiver, &mut offer, &mut spread.frames);
+        match may {
+            true => self.hand_out(receiver, &mut offer, &mut spread.frames),
+            false => self.hold_offer(receiver, &mut offer),
+        }
         self.share_body(spread.seq, offer.stored);
     }
 

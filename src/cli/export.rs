@@ -273,6 +273,7 @@ fn of_session(session: &SessionRecord, clock: Option<Reading>) -> Value {
         },
         "session_expiry_interval": session.expiry,
         "disconnected_at": moment(session.disconnected_at, clock),
+        "user": session.user,
     })
 }
 

@@ -20,6 +20,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub(super) struct Authentication {
     /// Whether anonymous clients may connect to listeners that do not say it themselves.
     pub allow_anonymous: Option<bool>,
+    /// Whether a client may have the session of another user.
+    pub allow_other_users: bool,
     /// How many logins may fail.
     pub throttle: ThrottleSettings,
     password_file: Option<PathBuf>,
@@ -51,6 +53,7 @@ pub(super) fn authentication(mut s: Section<'_, '_>) -> Authentication {
     let anonymous = s.optional("allow_anonymous", "true or false", Value::as_bool);
     let authentication = Authentication {
         allow_anonymous: anonymous.ok().flatten(),
+        allow_other_users: s.flag("allow_other_users", false),
         throttle: ThrottleSettings {
             max_failed_logins: s.number("max_failed_logins", d.max_failed_logins, 0..=1_000_000),
             max_failed_logins_per_address: s.number(
@@ -342,11 +345,12 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let text = "[authentication]\nmax_failed_logins = 5\nfailed_logins_interval = '1h'\n\
+        let text = "[authentication]\nallow_other_users = true\nmax_failed_logins = 5\nfailed_logins_interval = '1h'\n\
             [[authentication.jwt]]\nalgorithm = 'ES256'\nkeyfile = 'k'\nkid = 'a'\nissuer = 'b'\naudience = 'c'\nusername_claim = 'd'\nleeway = '5s'\n\
             [authentication.http]\nurl = 'https://example.org/x'\ncafile = 'ca'\nauthorization = 'env:NAME'\ntimeout = '1s'\n\
             max_requests = 2\ncache_time = '0s'\ncache_size = 3\non_error = 'next'\n";
         let config = parse(text).expect("good");
+        assert!(config.allow_other_users);
         assert_eq!(config.throttle.max_failed_logins, 5);
         let [Method::Jwt(keys), Method::Http(http)] =
             &config.listeners[0].settings.authentication[..]

@@ -62,6 +62,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// What clients may do.
     pub acl: AclSettings,
+    /// Clients may have sessions that other users have had.
+    pub allow_other_users: bool,
     /// How many logins may fail from an address; how clients log in is in the settings of each listener.
     pub throttle: ThrottleSettings,
     /// How far acknowledgements wait.

@@ -77,6 +77,7 @@ pub(super) fn read(
         limits,
         listeners: of_flags.unwrap_or(configured),
         acl,
+        allow_other_users: authentication.allow_other_users,
         throttle: authentication.throttle,
         durability,
         store,

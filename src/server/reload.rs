@@ -71,6 +71,9 @@ impl Running {
         if self.config.limits != limits {
             told.push("[limits]: changed".to_owned());
         }
+        if self.config.allow_other_users != config.allow_other_users {
+            told.push("authentication.allow_other_users: changed".to_owned());
+        }
         for file in authenticator.files() {
             told.push(format!("logins: {} was read again", file.display()));
         }
@@ -88,6 +91,7 @@ impl Running {
             bridges = change.open(broker, now);
             logins.replace(authenticator, throttle);
             broker.set_limits(limits, now);
+            broker.allow_other_users(config.allow_other_users);
             broker.set_acl(acl, now);
             broker.withdraw_logins(|user, credential| logins.vouches(user, credential), now);
         }));

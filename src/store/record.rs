@@ -96,6 +96,9 @@ pub(super) fn message(bytes: &[u8], key_topic: Option<&str>) -> Result<Message, 
     }))
 }
 
+/// A session's row names its user. Without this flag, as in rows of older programs, it has none.
+const USER: u8 = 1 << 1;
+
 /// Appends a session.
 pub(super) fn put_session(out: &mut Vec<u8>, session: &SessionRecord) {
     let version = match session.version {
@@ -104,9 +107,13 @@ pub(super) fn put_session(out: &mut Vec<u8>, session: &SessionRecord) {
         ProtocolVersion::V5 => 5,
     };
     out.extend_from_slice(&[VERSION, version]);
-    out.push(u8::from(session.disconnected_at.is_some()));
+    let named = if session.user.is_some() { USER } else { 0 };
+    out.push(u8::from(session.disconnected_at.is_some()) | named);
     out.extend_from_slice(&session.expiry.to_le_bytes());
     out.extend_from_slice(&session.disconnected_at.unwrap_or(0).to_le_bytes());
+    if let Some(user) = &session.user {
+        put_text(out, user);
+    }
     out.extend_from_slice(session.client_id.as_bytes());
 }
 
@@ -119,14 +126,19 @@ pub(super) fn session(bytes: &[u8]) -> Result<SessionRecord, What> {
         5 => ProtocolVersion::V5,
         _ => return Err("no such protocol version"),
     };
-    let disconnected = input.flags(1)? != 0;
+    let flags = input.flags(1 | USER)?;
     let expiry = input.u32()?;
     let disconnected_at = input.u64()?;
+    let user = match flags & USER {
+        0 => None,
+        _ => Some(input.long_text()?.into()),
+    };
     Ok(SessionRecord {
+        user,
         client_id: input.rest_text()?.into(),
         version,
         expiry,
-        disconnected_at: optional(disconnected, disconnected_at)?,
+        disconnected_at: optional(flags & 1 != 0, disconnected_at)?,
     })
 }
 

@@ -91,6 +91,7 @@ impl World {
             durability: self.plan.durability.clone(),
             sys_interval_ms: 0,
             acl: None,
+            allow_other_users: false,
         };
         let started = self.ms() * 1000;
         let now = self.now(started, unix);

@@ -59,6 +59,7 @@ pub fn session(client_id: &str) -> SessionRecord {
         version: ProtocolVersion::V311,
         expiry: NEVER_EXPIRES,
         disconnected_at: None,
+        user: None,
     }
 }
 
@@ -102,6 +103,7 @@ pub fn samples() -> Vec<Write> {
                 version: ProtocolVersion::V5,
                 expiry: 3600,
                 disconnected_at: Some(1_800_000_000_000),
+                user: Some("Zoë".into()),
             },
         ),
         Write::PutGroup(QueueKey(3), "$share/workers/jobs/#".into()),

@@ -234,6 +234,10 @@ impl Broker {
         mut older: Option<Older>,
     ) -> bool {
         while self.is_queue_full(index, size, stored, older) {
+            // What is held may never be allowed again.
+            if !self.never_fits(index, size, stored) && self.drop_held(Owner::Session(index)) {
+                continue;
+            }
             let queue = &mut self.sessions[index.0 as usize].queue;
             let expired = queue.front().filter(|it| it.is_expired(self.now.unix));
             let Some(seq) = expired.map(|item| item.seq) else {

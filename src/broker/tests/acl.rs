@@ -1,4 +1,4 @@
-//! Access rules: what is refused, what is not delivered, and what a client loses when they change.
+//! Access rules: what is refused, and what is not delivered.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::super::{Acl, Permission, Rules};
 use super::*;
 
 /// A list from lines as `alice read a/#`; `-` is the clients without a user name, `*` stands before a pattern.
-fn acl(lines: &[&str]) -> Option<Arc<Acl>> {
+pub(super) fn acl(lines: &[&str]) -> Option<Arc<Acl>> {
     let mut acl = Acl::default();
     for line in lines {
         let words: Vec<&str> = line.split(' ').collect();
@@ -21,7 +21,7 @@ fn acl(lines: &[&str]) -> Option<Arc<Acl>> {
     Some(Arc::new(acl))
 }
 
-fn world(lines: &[&str]) -> World {
+pub(super) fn world(lines: &[&str]) -> World {
     World::with(Settings {
         acl: acl(lines),
         ..Settings::default()
@@ -29,13 +29,13 @@ fn world(lines: &[&str]) -> World {
 }
 
 /// Connects a client as a user.
-fn connect_as(world: &mut World, name: &str, client: &Client) -> Peer {
+pub(super) fn connect_as(world: &mut World, name: &str, client: &Client) -> Peer {
     world.arrival = user(name);
     world.connect(client)
 }
 
 /// Whether a client may publish to a topic: what PUBACK says.
-fn may_write(world: &mut World, peer: Peer, topic: &str) -> bool {
+pub(super) fn may_write(world: &mut World, peer: Peer, topic: &str) -> bool {
     world.publish(peer, message(1, 1, topic, "x"));
     let got = world.all(peer);
     let acks: Vec<&String> = got
@@ -47,7 +47,7 @@ fn may_write(world: &mut World, peer: Peer, topic: &str) -> bool {
 }
 
 /// Whether a client may subscribe to a filter: what SUBACK says.
-fn may_subscribe(world: &mut World, peer: Peer, filter: &str) -> bool {
+pub(super) fn may_subscribe(world: &mut World, peer: Peer, filter: &str) -> bool {
     let got = world.subscribe(peer, filter, 1);
     !got[0].contains("NotAuthorized")
 }
@@ -76,9 +76,9 @@ fn what_no_rule_allows_is_refused() {
     }
     assert_eq!(world.broker.counters().subscriptions_not_authorized, 2);
     // Nobody else is alice.
-    for arrival in [user("bob"), anonymous()] {
+    for (id, arrival) in [("o", user("bob")), ("p", anonymous())] {
         world.arrival = arrival;
-        let other = world.connect(&client("o"));
+        let other = world.connect(&client(id));
         assert!(!may_write(&mut world, other, "b"));
         assert!(!may_subscribe(&mut world, other, "b"));
     }
@@ -222,8 +222,8 @@ fn a_pattern_holds_for_everybody_with_their_own_names() {
     assert!(may_subscribe(&mut world, alice, "home/alice/c1/+"));
     assert!(may_subscribe(&mut world, alice, "news"));
     world.arrival = anonymous();
-    let nobody = world.connect(&client("c1"));
-    assert!(!may_write(&mut world, nobody, "home//c1"));
+    let nobody = world.connect(&client("c2"));
+    assert!(!may_write(&mut world, nobody, "home//c2"));
     assert!(may_subscribe(&mut world, nobody, "news"));
 }
 
@@ -314,82 +314,6 @@ fn retained_messages_are_checked() {
 }
 
 #[test]
-fn what_waited_is_checked_when_it_is_sent() {
-    let mut world = world(&["- write #", "alice read #"]);
-    let alice = connect_as(&mut world, "alice", &durable("a"));
-    world.subscribe(alice, "#", 2);
-    world.lose(alice);
-    world.arrival = anonymous();
-    let peer = world.connect(&publisher());
-    for (id, topic) in [(1, "open"), (2, "secret"), (3, "open")] {
-        world.publish(peer, message(2, id, topic, "x"));
-    }
-    world.flush();
-    world.broker.set_acl(
-        acl(&["- write #", "alice read #", "alice deny secret"]),
-        world.now,
-    );
-    let alice = connect_as(&mut world, "alice", &durable("a"));
-    assert_eq!(world.drain(alice), ["PUBLISH q2 open=x"; 2]);
-    for id in 1..=3 {
-        world.pubrel(peer, id);
-    }
-    world.assert_nothing_left();
-}
-
-#[test]
-fn what_was_under_way_is_checked_when_it_is_sent_again() {
-    let mut world = world(&["- write #", "alice read #"]);
-    let alice = connect_as(&mut world, "alice", &durable("a"));
-    world.subscribe(alice, "#", 1);
-    world.arrival = anonymous();
-    let peer = world.connect(&publisher());
-    for topic in ["secret", "open"] {
-        world.publish(peer, message(1, 1, topic, "x"));
-    }
-    world.settle();
-    assert_eq!(world.got(alice).len(), 2);
-    world.lose(alice);
-    world
-        .broker
-        .set_acl(acl(&["alice read #", "alice deny secret"]), world.now);
-    let alice = connect_as(&mut world, "alice", &durable("a"));
-    assert_eq!(world.drain(alice), ["PUBLISH q1 dup open=x"]);
-    world.assert_nothing_left();
-}
-
-#[test]
-fn a_session_keeps_no_subscription_its_new_user_may_not_have() {
-    let mut world = world(&[
-        "- write #",
-        "alice read a/#",
-        "bob read b/#",
-        "alice read $SYS/#",
-    ]);
-    let alice = connect_as(&mut world, "alice", &durable("shared-id"));
-    world.subscribe(alice, "a/#", 1);
-    world.subscribe(alice, "$share/g/a/1", 1);
-    world.lose(alice);
-    world.arrival = anonymous();
-    let peer = world.connect(&publisher());
-    world.publish(peer, message(1, 1, "a/0", "before"));
-    world.settle();
-    world.writes();
-    let bob = connect_as(&mut world, "bob", &durable("shared-id"));
-    world.publish(peer, message(1, 1, "a/1", "after"));
-    assert_eq!(world.drain(bob), [""; 0]);
-    world.flush();
-    let writes = world.writes();
-    for gone in [
-        "RemoveSubscription k1 a/#",
-        "RemoveSubscription k1 $share/g/a/1",
-    ] {
-        assert!(writes.iter().any(|write| write == gone), "{writes:?}");
-    }
-    world.assert_nothing_left();
-}
-
-#[test]
 fn after_a_restart_a_session_has_its_rights_when_its_client_is_back() {
     let lines = ["- write #", "alice read #", "alice deny secret"];
     let mut world = world(&lines);
@@ -406,7 +330,7 @@ fn after_a_restart_a_session_has_its_rights_when_its_client_is_back() {
     world.flush();
     let alice = connect_as(&mut world, "alice", &durable("a"));
     assert_eq!(world.drain(alice), ["PUBLISH q1 open=x"]);
-    world.assert_nothing_left();
+    assert_eq!(world.broker.queued, 1, "held");
 }
 
 #[test]
@@ -435,41 +359,6 @@ fn a_shared_message_goes_only_to_a_member_that_may_read_it() {
 }
 
 #[test]
-fn what_waits_in_a_group_for_others_holds_no_member_back() {
-    let mut world = world(&[
-        "- write #",
-        "alice read t/#",
-        "bob read t/#",
-        "bob deny t/secret",
-    ]);
-    let alice = connect_as(&mut world, "alice", &durable("a"));
-    world.subscribe(alice, "$share/g/t/#", 1);
-    let bob = connect_as(&mut world, "bob", &durable("b"));
-    world.subscribe(bob, "$share/g/t/#", 1);
-    world.lose(alice);
-    world.lose(bob);
-    world.arrival = anonymous();
-    let peer = world.connect(&publisher());
-    for topic in ["t/secret", "t/1", "t/secret", "t/2"] {
-        world.publish(peer, message(1, 1, topic, "x"));
-    }
-    world.flush();
-    let bob = connect_as(&mut world, "bob", &durable("b"));
-    assert_eq!(world.drain(bob), ["PUBLISH q1 t/1=x", "PUBLISH q1 t/2=x"]);
-    // Nobody is left who may have the others.
-    world
-        .broker
-        .set_acl(acl(&["bob read t/#", "* deny t/secret"]), world.now);
-    assert_eq!(world.drain(bob), [""; 0]);
-    let alice = connect_as(&mut world, "alice", &durable("a"));
-    assert_eq!(world.drain(alice), [""; 0]);
-    world.publish(bob, message(1, 1, "x", "x"));
-    assert_eq!(world.drain(bob), [""; 0]);
-    world.assert_nothing_left();
-    assert!(world.broker.counters().dropped_not_authorized >= 2);
-}
-
-#[test]
 fn a_will_is_checked_when_it_is_given_and_when_it_is_published() {
     let mut world = world(&["- write w", "heir read #"]);
     let heir = connect_as(&mut world, "heir", &client("heir"));
@@ -488,50 +377,6 @@ fn a_will_is_checked_when_it_is_given_and_when_it_is_published() {
     assert_eq!(world.drain(heir), [""; 0]);
     assert_eq!(world.broker.counters().wills_published, 1);
     assert_eq!(world.broker.counters().publishes_not_authorized, 2);
-}
-
-#[test]
-fn a_client_loses_what_is_withdrawn_at_once_and_no_other_notices() {
-    let mut world = world(&[
-        "alice readwrite a/#",
-        "bob readwrite b/#",
-        "carol readwrite #",
-    ]);
-    let peers = ["alice", "bob", "carol"].map(|name| {
-        let peer = connect_as(&mut world, name, &durable(name));
-        world.subscribe(peer, if name == "bob" { "b/#" } else { "a/#" }, 1);
-        peer
-    });
-    let [alice, bob, carol] = peers;
-    world.broker.set_acl(
-        acl(&["bob readwrite b/#", "carol read #", "alice read b"]),
-        world.now,
-    );
-    assert_eq!(world.got(alice), ["DISCONNECT AdministrativeAction"]);
-    assert!(world.closes(alice));
-    world.lose(alice);
-    for peer in [bob, carol] {
-        assert_eq!(world.got(peer), [""; 0]);
-        assert!(!world.closes(peer));
-    }
-    // A right to publish is gone without a word until it is used.
-    assert!(may_write(&mut world, bob, "b/1"));
-    assert!(!may_write(&mut world, carol, "a/1"));
-    let alice = connect_as(&mut world, "alice", &durable("alice"));
-    assert_eq!(
-        world.broker.sessions[world.broker.connections[alice.id.0 as usize]
-            .session
-            .expect("one")
-            .0 as usize]
-            .subscriptions
-            .len(),
-        0
-    );
-    assert!(!may_subscribe(&mut world, alice, "a/#"));
-    // Without a list, everything is allowed again.
-    world.broker.set_acl(None, world.now);
-    assert!(may_subscribe(&mut world, alice, "a/#"));
-    assert!(may_write(&mut world, carol, "a/1"));
 }
 
 #[test]

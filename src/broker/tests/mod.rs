@@ -30,6 +30,7 @@ mod quota;
 mod repetition;
 mod restore;
 mod retained;
+mod rights;
 mod shared;
 mod shared_durable;
 mod show;

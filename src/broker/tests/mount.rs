@@ -154,7 +154,7 @@ fn rules_see_the_whole_topic() {
 }
 
 #[test]
-fn a_session_does_not_take_its_subscriptions_through_another_mount_point() {
+fn a_sessions_subscriptions_wait_for_their_own_mount_point() {
     let mut world = World::new();
     let peer = connect_at(&mut world, "one/", &durable("a"));
     world.subscribe(peer, "#", 1);
@@ -165,6 +165,11 @@ fn a_session_does_not_take_its_subscriptions_through_another_mount_point() {
     let peer = connect_at(&mut world, "two/", &durable("a"));
     world.publish(all, message(1, 1, "one/t", "after"));
     assert_eq!(world.drain(peer), [""; 0]);
+    world.lose(peer);
+    let peer = connect_at(&mut world, "one/", &durable("a"));
+    world.publish(all, message(1, 1, "one/t", "again"));
+    let expected = ["PUBLISH q1 t=before", "PUBLISH q1 t=again"];
+    assert_eq!(world.drain(peer), expected);
     world.assert_nothing_left();
 }
 

@@ -304,19 +304,26 @@ fn new_rights_reach_everybody_and_the_last_ones_count() {
     let all = acl.patterns().add_topic(Permission::ReadWrite, "#");
     all.expect("a filter");
     let nothing = Some(Arc::new(Acl::default()));
+    world.arrival = anonymous();
+    let reader = world.connect(&publisher());
     world.broker.set_acl(Some(Arc::new(acl)), world.now);
     world.broker.set_acl(nothing, world.now);
-    let attached = |world: &World| {
-        let attached = peers.iter();
-        attached
-            .filter(|it| world.broker.is_attached(it.id))
-            .count()
+    let able = |world: &mut World| {
+        let able = peers.iter().filter(|it| {
+            let session = world.broker.connections[it.id.0 as usize].session;
+            world
+                .broker
+                .is_readable(session.expect("it is connected"), "t")
+        });
+        able.count()
     };
-    let left = attached(&world);
+    let left = able(&mut world);
     assert!(left > 0 && left < peers.len(), "{left}");
     world.wait(10);
-    assert_eq!(attached(&world), 0);
-    assert_eq!(world.broker.gauges().subscriptions, 0);
+    assert_eq!(able(&mut world), 0);
+    let subscriptions = world.broker.gauges().subscriptions;
+    assert_eq!(subscriptions, peers.len() as u64, "they stay");
+    world.leave(reader);
 }
 
 #[test]
