@@ -17,7 +17,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
 use crate::broker::record::{DurabilityRules, Seq};
-use crate::broker::{Acl, Broker, Chance, Restored, Settings};
+use crate::broker::{Acls, Broker, Chance, Restored, Settings};
 use crate::clock::{self, Clock, Resumed, Stopwatch};
 use crate::config::{Config, ConfigError};
 use crate::net::auth::{self, Authentication};
@@ -99,7 +99,8 @@ pub fn run(
     descriptors.tell(&config);
     let chance = draw_chance().map_err(Error::Start)?;
     let tls = load_tls(&config).map_err(Error::Tls)?;
-    let acl = config.acl.load()?;
+    let acls = config.load_acls()?;
+    warn(&config, &acls);
     config.try_bridge_passwords()?;
     let authenticator = load_authenticator(&config).map_err(Error::Authentication)?;
     let authentication =
@@ -107,7 +108,7 @@ pub fn run(
     let (store, opened) = Store::open(&config.store)?;
     let store = Arc::new(store);
     let clock = resume_clock(&store);
-    let (mut broker, restored, orphans) = recover(&config, &store, &clock, acl, chance)?;
+    let (mut broker, restored, orphans) = recover(&config, &store, &clock, acls, chance)?;
     let recovered = describe(&opened, restored, orphans);
     let opened_bridges = Change::at_start(&config.bridges, &mut broker, clock.now());
 
@@ -211,12 +212,19 @@ fn resume_clock(store: &Store) -> Clock {
     clock
 }
 
+/// Says what is allowed and most likely not meant.
+fn warn(config: &Config, acls: &Acls) {
+    for warning in config.warnings(acls) {
+        tracing::warn!("{warning}");
+    }
+}
+
 /// Builds the broker from what the store remembers.
 fn recover(
     config: &Config,
     store: &Store,
     clock: &Clock,
-    acl: Option<Arc<Acl>>,
+    acl: Acls,
     chance: Chance,
 ) -> Result<(Broker, Restored, u64), StoreError> {
     let settings = Settings {

@@ -31,6 +31,8 @@ pub struct Access {
     pub use_identity_as_username: bool,
     /// What stands before all topics of clients that come this way, and is taken off what they get; empty for nothing, otherwise it ends with `/`.
     pub mount_point: Box<str>,
+    /// Names the list of what clients that come this way may do, among those of [`super::Acls::own`]; `None` for the common one.
+    pub acl: Option<Box<str>>,
     /// The identity is the client identifier: a client may leave its own empty, and another one is refused: 0x85 (MQTT 3: identifier rejected).
     pub use_identity_as_clientid: bool,
     /// The user name is the client identifier, whatever the client calls itself: so nobody takes over a connection of another user. A client without a
@@ -102,6 +104,26 @@ impl CertificateNames {
 
 /// Why a client may not use some client identifiers.
 const OWN_CLIENT_IDS: &str = "client identifiers that begin with $bridge/ are the broker's own";
+
+/// Which addresses a listener lets in, as its driver knows.
+pub struct Admission(Box<dyn Fn(Option<SocketAddr>) -> bool + Send>);
+
+impl Admission {
+    /// Asks this; `None` is a Unix socket.
+    pub fn new(lets_in: impl Fn(Option<SocketAddr>) -> bool + Send + 'static) -> Admission {
+        Admission(Box::new(lets_in))
+    }
+
+    pub(super) fn lets_in(&self, address: Option<SocketAddr>) -> bool {
+        (self.0)(address)
+    }
+}
+
+impl std::fmt::Debug for Admission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Admission")
+    }
+}
 
 /// What is known of a peer before it has said anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -175,6 +197,7 @@ impl Default for Access {
             max_packet_size: u32::MAX,
             identity: IdentityKind::default(),
             mount_point: "".into(),
+            acl: None,
             use_identity_as_username: false,
             use_identity_as_clientid: false,
             use_username_as_clientid: false,

@@ -2,7 +2,7 @@
 //!
 //! [`Rules`] are written for a user, come with credentials, or stand for everybody as patterns; an [`Acl`] is a whole list of them. For each client
 //! they become [`Rights`], with the names put in, which are asked before a message is taken, before it is delivered and before a subscription is
-//! granted. Whatever no rule allows is refused, and a rule that denies wins over all that allow.
+//! granted. A listener may have a list of its own: [`Acls`]. Whatever no rule allows is refused, and a rule that denies wins over all that allow.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -74,6 +74,53 @@ pub struct Acl {
     patterns: Rules,
 }
 
+/// The lists of what clients may do. `Default` has none: everything is allowed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Acls {
+    /// For clients of listeners that have no list of their own; `None` allows everything.
+    pub common: Option<Arc<Acl>>,
+    /// Those of listeners, by [`super::Access::acl`]. One that is not here allows nothing.
+    pub own: BTreeMap<Box<str>, Arc<Acl>>,
+    /// Which filters may be subscribed to.
+    pub subscribing: Subscribing,
+}
+
+/// Which filters a client may subscribe to. What it is given is checked message by message all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Subscribing {
+    /// Those of which it may read everything they match, by one rule; but for what a rule denies.
+    #[default]
+    Strict,
+    /// Those of which it may read anything they match.
+    Filter,
+}
+
+/// What stands for a list that is not there.
+static NOTHING: Acl = Acl {
+    users: BTreeMap::new(),
+    patterns: Rules(Vec::new()),
+};
+
+impl Acls {
+    /// The list of this name, or the common one.
+    fn list(&self, name: Option<&str>) -> Option<&Acl> {
+        match name {
+            Some(name) => Some(self.own.get(name).map_or(&NOTHING, |list| list)),
+            None => self.common.as_deref(),
+        }
+    }
+}
+
+impl From<Option<Arc<Acl>>> for Acls {
+    /// One list for all listeners.
+    fn from(common: Option<Arc<Acl>>) -> Acls {
+        Acls {
+            common,
+            ..Acls::default()
+        }
+    }
+}
+
 impl Rules {
     /// Adds a rule on a topic filter, in which `%` has no meaning.
     ///
@@ -129,6 +176,11 @@ impl Acl {
         self.users.entry(name.map(Into::into)).or_default()
     }
 
+    /// The user names that have rules of their own.
+    pub fn users(&self) -> impl Iterator<Item = &str> {
+        self.users.keys().filter_map(Option::as_deref)
+    }
+
     /// The rules for everybody.
     pub fn patterns(&mut self) -> &mut Rules {
         &mut self.patterns
@@ -140,6 +192,9 @@ impl Acl {
 pub(super) struct Rights {
     /// What the listener puts before all topics of its clients; empty for nothing.
     pub mount_point: Box<str>,
+    /// The name of the listener's list, if it has one.
+    list: Option<Box<str>>,
+    subscribing: Subscribing,
     /// `None` allows everything under the mount point.
     rules: Option<Compiled>,
 }
@@ -162,16 +217,18 @@ struct Answer {
 }
 
 impl Rights {
-    /// The rights of a client; `None` if it may do everything. Rules that came with its credentials stand instead of the list.
+    /// The rights of a client of a listener with this list and mount point; `None` if it may do everything. Rules that came with its credentials stand
+    /// instead of the list.
     pub fn new(
-        acl: Option<&Acl>,
+        acls: &Acls,
+        list: Option<&str>,
         identity: &Identity,
         client_id: &str,
         mount_point: &str,
     ) -> Option<Box<Rights>> {
         let user = identity.user.as_deref();
         let mut compiled = Compiled::default();
-        let rules = match (&identity.rules, acl) {
+        let rules = match (&identity.rules, acls.list(list)) {
             (Some(own), _) => {
                 compiled.add(own, user, client_id);
                 Some(compiled)
@@ -188,6 +245,8 @@ impl Rights {
         (rules.is_some() || !mount_point.is_empty()).then(|| {
             Box::new(Rights {
                 mount_point: mount_point.into(),
+                list: list.map(Into::into),
+                subscribing: acls.subscribing,
                 rules,
             })
         })
@@ -209,15 +268,22 @@ impl Rights {
         self.ask(topic).1
     }
 
-    /// Whether the client may subscribe to a filter (without share name, with the mount point before it): if one rule that allows to read matches
-    /// everything the filter does, and no rule that denies does so, too. What a rule denies of the rest is not delivered.
+    /// Whether the client may subscribe to a filter (without share name, with the mount point before it). Strictly: if one rule that allows to read
+    /// matches everything the filter does, and no rule that denies does so, too. Otherwise, if a rule that allows to read matches anything the filter does,
+    /// and no rule that denies matches all of that. What may not be read of the rest is not delivered.
     pub fn grants(&self, filter: &str) -> bool {
-        let covered = |rules: &[Box<str>]| rules.iter().any(|rule| covers(rule, filter));
-        filter.starts_with(&*self.mount_point)
-            && self
-                .rules
-                .as_ref()
-                .is_none_or(|rules| covered(&rules.read) && !covered(&rules.deny))
+        let Some(rules) = &self.rules else {
+            return filter.starts_with(&*self.mount_point);
+        };
+        let covered = |by: &[Box<str>], filter: &str| by.iter().any(|rule| covers(rule, filter));
+        let granted = match self.subscribing {
+            Subscribing::Strict => covered(&rules.read, filter) && !covered(&rules.deny, filter),
+            Subscribing::Filter => rules.read.iter().any(|rule| {
+                let common = overlap(rule, filter);
+                common.is_some_and(|common| !covered(&rules.deny, &common))
+            }),
+        };
+        granted && filter.starts_with(&*self.mount_point)
     }
 
     fn ask(&mut self, topic: &str) -> (bool, bool) {
@@ -292,9 +358,9 @@ impl Broker {
         identity: &Identity,
         client_id: &str,
     ) -> Option<Box<Rights>> {
-        let mount_point = &self.connections[id.0 as usize].arrival.access.mount_point;
-        let acl = self.settings.acl.as_deref();
-        let rights = Rights::new(acl, identity, client_id, mount_point);
+        let access = &self.connections[id.0 as usize].arrival.access;
+        let (list, mount_point) = (access.acl.as_deref(), &*access.mount_point);
+        let rights = Rights::new(&self.settings.acl, list, identity, client_id, mount_point);
         self.restricted |= rights.is_some();
         rights
     }
@@ -314,14 +380,14 @@ impl Broker {
         session.identity = Some(identity);
         session.restored_user = None;
         session.rights = rights;
-        self.release_held(index);
+        self.look_again(index);
     }
 
-    /// Replaces the list of what clients may do, for all of them: at once for those who connect, and a slice at a time, within moments, for those who
+    /// Replaces the lists of what clients may do, for all of them: at once for those who connect, and a slice at a time, within moments, for those who
     /// have. Subscriptions stay: what is not allowed any more is not delivered while that is so. What waits for a client is checked when it is sent.
-    pub fn set_acl(&mut self, acl: Option<Arc<Acl>>, now: Now) {
+    pub fn set_acl(&mut self, acls: impl Into<Acls>, now: Now) {
         self.now = now;
-        self.settings.acl = acl;
+        self.settings.acl = acls.into();
         self.begin_walk(Walk::Rights);
     }
 
@@ -334,11 +400,13 @@ impl Broker {
         let Some(identity) = &session.identity else {
             return;
         };
-        let mount_point = session.rights.as_ref().map_or("", |it| &it.mount_point);
-        let acl = self.settings.acl.as_deref();
-        session.rights = Rights::new(acl, identity, &session.client_id, mount_point);
+        let old = session.rights.as_ref();
+        let mount_point = old.map_or("", |it| &it.mount_point);
+        let list = old.and_then(|it| it.list.as_deref());
+        let acls = &self.settings.acl;
+        session.rights = Rights::new(acls, list, identity, &session.client_id, mount_point);
         self.restricted |= session.rights.is_some();
-        self.release_held(index);
+        self.look_again(index);
     }
 
     /// Whether a client may have the session of its client identifier: one that a user has had is that user's. One without a user name is nobody's.
@@ -383,7 +451,6 @@ impl Broker {
             .collect();
         for id in ids {
             let what = "the login is not valid any more";
-            tracing::info!(client = self.client_name(id), what, "connection closed");
             self.disconnect(id, ReasonCode::AdministrativeAction, Some(what));
         }
     }
@@ -487,4 +554,33 @@ fn covers(rule: &str, filter: &str) -> bool {
             }
         }
     }
+}
+
+/// The filter that matches what both of these do; `None` if there is no such topic.
+fn overlap(a: &str, b: &str) -> Option<String> {
+    let is_broad = |filter: &str| filter.starts_with(['+', '#']);
+    if a.starts_with('$') && is_broad(b) || b.starts_with('$') && is_broad(a) {
+        return None;
+    }
+    let mut common = Vec::new();
+    let (mut a, mut b) = (a.split('/'), b.split('/'));
+    loop {
+        match (a.next(), b.next()) {
+            (None, None) | (Some("#"), None) | (None, Some("#")) => break,
+            (Some("#"), Some(level)) => {
+                common.push(level);
+                common.extend(b);
+                break;
+            }
+            (Some(level), Some("#")) => {
+                common.push(level);
+                common.extend(a);
+                break;
+            }
+            (Some("+"), Some(level)) | (Some(level), Some("+")) => common.push(level),
+            (Some(one), Some(other)) if one == other => common.push(one),
+            _ => return None,
+        }
+    }
+    Some(common.join("/"))
 }

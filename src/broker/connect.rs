@@ -6,6 +6,7 @@ use super::access::{Arrival, Identity};
 use super::connection::State;
 use super::gate::{Arrow, SESSION, Stamp};
 use super::marks::BRIDGE;
+use super::notice::Notice;
 use super::record::{NEVER_EXPIRES, QueueKey, Write};
 use super::session::Session;
 use super::{Broker, ConnectionId, SessionIndex};
@@ -33,6 +34,8 @@ struct Terms {
     /// The keep alive is not what the client asked for.
     server_keep_alive: bool,
     expiry: u32,
+    /// The client has asked for a session that outlasts its connection, so its DISCONNECT may change how long \[MQTT-3.14.2-2\].
+    may_set_expiry: bool,
     /// The session expiry interval is not what the client asked for.
     server_expiry: bool,
     receive_maximum: u16,
@@ -111,6 +114,8 @@ impl Broker {
             connect.check_texts()?;
         }
         self.connections[id.0 as usize].is_bridge = connect.bridge;
+        let problems = connect.properties.request_problem_information();
+        self.connections[id.0 as usize].wants_reasons = problems != Some(0);
         let mut said = connect.properties.user_properties();
         let marked = connect.version == ProtocolVersion::V5 && said.any(|(name, _)| name == BRIDGE);
         self.connections[id.0 as usize].marked = marked;
@@ -129,11 +134,12 @@ impl Broker {
             true => None,
             false => self.rights_of(id, &admitted.identity, &terms.client_id),
         };
-        let will = connect
-            .will
-            .as_ref()
+        let will = connect.will.as_ref();
+        let will = will
             .map(|will| self.will_record(id, will, rights.as_deref_mut()))
-            .transpose()?;
+            .transpose()?
+            .flatten();
+        let will_denied = connect.will.as_ref().filter(|_| will.is_none());
         if !bridge {
             self.check_owner(&admitted.identity, &terms.client_id)?;
         }
@@ -162,6 +168,10 @@ impl Broker {
         };
         self.push(id, stamp, &Packet::ConnAck(packet));
         self.counters.connects += 1;
+        if let Some(will) = will_denied {
+            self.counters.wills_not_authorized += 1;
+            self.notice(session, Notice::WillDenied, will.topic);
+        }
         let peer = &self.connections[id.0 as usize].arrival.peer;
         let shown = &self.sessions[session.0 as usize];
         let user = shown.identity.as_ref().and_then(|it| it.user.as_deref());
@@ -197,12 +207,14 @@ impl Broker {
         } else {
             NEVER_EXPIRES
         };
+        let expiry = asked.session_expiry().unwrap_or(forever);
         let mut terms = Terms {
             client_id: connect.client_id.into(),
             assigned: false,
             keep_alive: connect.keep_alive,
             server_keep_alive: false,
-            expiry: asked.session_expiry().unwrap_or(forever),
+            expiry,
+            may_set_expiry: expiry > 0,
             server_expiry: false,
             receive_maximum: asked.receive_maximum().unwrap_or(u16::MAX),
             topic_alias_maximum: asked
@@ -322,12 +334,14 @@ impl Broker {
         connection.keep_alive = u64::from(terms.keep_alive) * 1500;
         connection.receive_maximum = terms.receive_maximum;
         connection.allow_aliases(terms.topic_alias_maximum, self.seed);
-        connection.may_set_expiry = terms.expiry > 0;
+        let is_bridge = connection.is_bridge || connection.arrival.bridge;
+        connection.may_set_expiry = terms.may_set_expiry;
         let session = &mut self.sessions[index.0 as usize];
         session.connection = Some(id);
         self.connected += 1;
         session.disconnected_at = None;
         session.version = version;
+        session.has_options = version == ProtocolVersion::V5 || is_bridge;
         session.expiry = terms.expiry;
         // Once it has rows in the store a session keeps them until it ends, even if it now ends with its connection.
         session.durable |= terms.expiry > 0 && self.keeps_sessions;

@@ -3,10 +3,13 @@
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use std::fmt;
+
 use super::access::Arrival;
 use super::gate::Outbox;
 use super::quota::Quota;
 use super::{Broker, ConnectionId, SessionIndex};
+use crate::clock::Now;
 use crate::wire::ProtocolVersion;
 
 #[derive(Debug)]
@@ -18,6 +21,8 @@ pub(super) struct Connection {
     pub version: ProtocolVersion,
     /// Its client has said that it is a bridge, in MQTT 3: it is sent nothing of its own, and retain flags as they were published.
     pub is_bridge: bool,
+    /// Its client wants reasons with acknowledgements \[MQTT-3.1.2-29\].
+    pub wants_reasons: bool,
     /// Its client has said that it is a bridge, in MQTT 5: messages to it are marked.
     pub marked: bool,
     pub session: Option<SessionIndex>,
@@ -30,6 +35,10 @@ pub(super) struct Connection {
     pub keep_alive: u64,
     /// When what the client has proved itself with is good no more, in milliseconds of uptime; `u64::MAX` for never.
     pub expires_at: u64,
+    /// When it came in, in milliseconds of uptime.
+    pub since: u64,
+    /// How it ended, once it has.
+    pub end: Option<Box<End>>,
     /// When a packet last came in, or bytes of one, in milliseconds of uptime.
     pub last_received: u64,
     /// Whether the client takes what it is sent.
@@ -69,6 +78,76 @@ pub(super) struct Taking {
     pub look: bool,
     /// A timer runs that will have the driver look.
     pub timer: bool,
+}
+
+/// How a client's connection ended.
+#[derive(Debug, Default)]
+pub(super) struct End {
+    /// The client identifier; empty if its CONNECT was not accepted.
+    pub client: Box<str>,
+    /// Why; empty if the broker has not ended it, and its client has not taken its leave.
+    pub why: Box<str>,
+}
+
+/// What went through a connection, for the log.
+#[derive(Clone, Debug, Default)]
+pub struct Traffic {
+    /// Bytes received.
+    pub received: u64,
+    /// Bytes sent.
+    pub sent: u64,
+    /// What the operating system said when it was lost.
+    pub error: Option<Box<str>>,
+}
+
+impl Broker {
+    /// Forgets a connection that is gone. If its client did not take its leave, its will is on its way.
+    pub fn lost(&mut self, id: ConnectionId, now: Now) {
+        self.lost_after(id, &Traffic::default(), now);
+    }
+
+    /// As [`Broker::lost`], for a driver that knows how much went through the connection and how it ended: that is logged.
+    pub fn lost_after(&mut self, id: ConnectionId, traffic: &Traffic, now: Now) {
+        self.now = now;
+        self.detach(id);
+        self.leave_line(id);
+        let gone = self.connections.remove(id.0 as usize);
+        log_end(&gone, traffic, now);
+        self.outgoing_bytes -= gone.counted;
+        if let Some(address) = gone.arrival.peer.ip() {
+            self.by_address.remove(&address);
+        }
+    }
+
+    /// Notes why a client's connection ends. Of several reasons the first one counts.
+    pub(super) fn say_end(&mut self, id: ConnectionId, why: impl fmt::Display) {
+        let connection = &mut self.connections[id.0 as usize];
+        if connection.session.is_some() {
+            let end = connection.end.get_or_insert_default();
+            if end.why.is_empty() {
+                end.why = why.to_string().into();
+            }
+        }
+    }
+}
+
+/// Logs the end of a connection whose CONNECT was accepted: a line each. Bridges log their own.
+fn log_end(gone: &Connection, traffic: &Traffic, now: Now) {
+    let Some(end) = &gone.end else { return };
+    if gone.arrival.bridge {
+        return;
+    }
+    let error = traffic.error.as_deref();
+    let why = match (&*end.why, error) {
+        ("", Some(error)) => error,
+        ("", None) => "the connection was lost",
+        (why, _) => why,
+    };
+    let ms = now.uptime.saturating_sub(gone.since);
+    let (client, peer) = (&*end.client, &gone.arrival.peer);
+    let Traffic { received, sent, .. } = *traffic;
+    let seconds = format_args!("{}.{:03}", ms / 1000, ms % 1000);
+    tracing::info!(client, %peer, why, %seconds, received, sent, "connection ended");
 }
 
 /// How far a connection has come.
@@ -137,6 +216,7 @@ impl Connection {
             arrival,
             version: ProtocolVersion::V5,
             is_bridge: false,
+            wants_reasons: true,
             marked: false,
             session: None,
             outbox: Outbox::default(),
@@ -144,6 +224,8 @@ impl Connection {
             counted: 0,
             keep_alive: 0,
             expires_at: u64::MAX,
+            since: uptime,
+            end: None,
             last_received: uptime,
             taking: Taking::default(),
             receive_maximum: u16::MAX,

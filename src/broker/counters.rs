@@ -82,8 +82,12 @@ counters! {
     refused_retained,
     /// Subscriptions refused because `max_subscriptions` was reached.
     subscriptions_refused,
-    /// Publishes refused because the client may not publish to the topic, and wills not published for that.
+    /// Publishes refused because the client may not publish to the topic.
     publishes_not_authorized,
+    /// Those of them that were acknowledged all the same: a MQTT 3 client cannot be told.
+    publishes_not_authorized_acknowledged,
+    /// Wills not taken, or not published, because the client may not publish to the topic.
+    wills_not_authorized,
     /// Subscriptions refused because the client may not subscribe to the filter.
     subscriptions_not_authorized,
     /// Deliveries dropped because the client may not have messages of the topic.

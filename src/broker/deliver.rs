@@ -4,6 +4,7 @@ use super::connection::Alias;
 use super::delivery::Delivery;
 use super::gate::{Arrow, SESSION, Stamp};
 use super::message::{Message, Parts};
+use super::notice::Notice;
 use super::queue::Queued;
 use super::record::{QueueKey, Seq, Write};
 use super::route::{Frames, Offer};
@@ -75,12 +76,14 @@ impl Broker {
         };
         if self.is_outgoing_full(id, self.settings.limits.max_outgoing_bytes) {
             self.counters.dropped_outgoing_full += 1;
+            self.notice(index, Notice::OutgoingFull, offer.parts.topic);
             return;
         }
         let mark = self.mark(id, offer.parts, None);
         let connection = &mut self.connections[id.0 as usize];
         if connection.has_had_enough(self.now.uptime) {
             self.counters.dropped_quota += 1;
+            self.notice(index, Notice::TooFast, offer.parts.topic);
             return;
         }
         let mut delivery = Delivery {
@@ -137,11 +140,13 @@ impl Broker {
         };
         if self.is_outgoing_full(id, self.settings.limits.max_outgoing_bytes) {
             self.counters.dropped_outgoing_full += 1;
+            self.notice(index, Notice::OutgoingFull, parts.topic);
             return false;
         }
         let connection = &self.connections[id.0 as usize];
         if connection.has_had_enough(self.now.uptime) {
             self.counters.dropped_quota += 1;
+            self.notice(index, Notice::TooFast, parts.topic);
             return false;
         }
         let ids = if subscription == 0 {

@@ -157,7 +157,7 @@ impl Broker {
         if disconnect.reason == ReasonCode::Success {
             self.discard_will(index);
         }
-        tracing::info!(client = self.client_name(id), reason = %disconnect.reason, "disconnected");
+        self.say_end(id, format_args!("DISCONNECT: {}", disconnect.reason));
         self.detach(id);
         let connection = &mut self.connections[id.0 as usize];
         connection.state = State::Closing;
@@ -175,6 +175,8 @@ impl Broker {
         self.connections[id.0 as usize].yields = false;
         let session = &mut self.sessions[index.0 as usize];
         session.connection = None;
+        let end = self.connections[id.0 as usize].end.get_or_insert_default();
+        end.client = session.client_id.clone();
         if let Some(user) = session.identity.as_ref().and_then(|it| it.user.as_ref()) {
             self.by_user.remove(user);
         }

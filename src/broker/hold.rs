@@ -4,6 +4,7 @@
 //! the queue's order, so that what stands behind it goes on, and waits until the rights of the session are given anew (its client connects, or the
 //! rules are read again) or until it expires. What is held counts in the limits of the queue, and gives way when there is no room for a new message.
 
+use super::notice::Notice;
 use super::queue::Queued;
 use super::record::SubscriptionIds;
 use super::route::{Offer, Receiver, lower};
@@ -39,13 +40,15 @@ impl Broker {
         let index = subscriber.session;
         let session = &self.sessions[index.0 as usize];
         let (key, durable) = (session.key(), session.durable);
-        let retain = offer.parts.retain && subscriber.retain_as_published();
+        let retain = offer.parts.retain && self.keeps_retain(&subscriber);
         let mut item = offer.queued(qos, retain, ids, durable);
-        if self.make_room(index, &item, None, offer.admitted) {
-            self.prepare_to_wait(&mut item, key, false, offer);
-            self.sessions[index.0 as usize].queue.hold(item);
-            self.counters.held_not_authorized += 1;
+        if !self.make_room(index, &item, None, offer.admitted) {
+            offer.dropped = true;
+            return;
         }
+        self.prepare_to_wait(&mut item, key, false, offer);
+        self.sessions[index.0 as usize].queue.hold(item);
+        self.counters.held_not_authorized += 1;
     }
 
     /// Does not send a message again that its client may not have any more. At QoS 1, one of a shared group goes back to it, for others. Any other is
@@ -96,7 +99,7 @@ impl Broker {
     }
 
     /// The rights of a session were given anew: what is held for it, and in its groups, waits for its turn again and is looked at then.
-    pub(super) fn release_held(&mut self, index: SessionIndex) {
+    pub(super) fn look_again(&mut self, index: SessionIndex) {
         let session = &mut self.sessions[index.0 as usize];
         let mut any = session.queue.release_held();
         any |= session.outgoing.release_withheld();
@@ -123,6 +126,12 @@ impl Broker {
             self.hot_bytes -= u64::from(item.size);
         }
         self.counters.dropped_queue_full += 1;
+        match owner {
+            Owner::Group(group) => self.notice_dropped(group, ""),
+            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
+                self.notice(index, Notice::QueueFull, "")
+            }
+        }
         self.forget(&item, key);
         true
     }

@@ -40,6 +40,7 @@ mod gate;
 mod hold;
 mod marks;
 pub mod message;
+mod notice;
 mod patience;
 mod publish;
 mod queue;
@@ -65,7 +66,6 @@ mod will;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -73,9 +73,10 @@ use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
 pub use access::{
-    Access, Arrival, CertificateName, CertificateNames, Identity, IdentityKind, Peer,
+    Access, Admission, Arrival, CertificateName, CertificateNames, Identity, IdentityKind, Peer,
 };
-pub use acl::{Acl, Permission, Rules};
+pub use acl::{Acl, Acls, Permission, Rules, Subscribing};
+pub use connection::Traffic;
 pub use counters::Counters;
 pub use message::Message;
 pub use restore::Restored;
@@ -152,8 +153,8 @@ pub struct Settings {
     pub durability: DurabilityRules,
     /// How often `$SYS` topics are published, in milliseconds; 0 for never.
     pub sys_interval_ms: u64,
-    /// What clients may do; `None` allows everything. [`Broker::set_acl`] replaces it.
-    pub acl: Option<Arc<Acl>>,
+    /// What clients may do. [`Broker::set_acl`] replaces it.
+    pub acl: Acls,
     /// Clients may have sessions that other users have had, and connections with them. [`Broker::allow_other_users`] replaces it.
     pub allow_other_users: bool,
 }
@@ -244,6 +245,7 @@ pub struct Broker {
     bridge_records: BTreeMap<QueueKey, BridgeRecord>,
     moments: bridge::Moments,
     message_ids: MessageIds,
+    notices: notice::Notices,
     /// There is, or was, a session that may not do everything: until then no delivery asks.
     restricted: bool,
     /// A bridge refuses messages when its queue is full: otherwise no message asks.
@@ -308,6 +310,7 @@ impl Broker {
             bridge_records: BTreeMap::new(),
             moments: bridge::Moments::default(),
             message_ids: MessageIds::new(seed),
+            notices: notice::Notices::default(),
             restricted: false,
             refusing: false,
             restoring: restore::Restoring::default(),
@@ -406,7 +409,7 @@ impl Broker {
                 self.refuse_connect(id, fault, version);
             }
             State::Open => {
-                tracing::info!(client = self.client_name(id), peer = %connection.arrival.peer, %fault, "connection closed");
+                self.say_end(id, fault);
                 self.disconnect(id, fault.reason, Some(fault.what));
             }
         }
@@ -426,23 +429,10 @@ impl Broker {
                 self.refuse_connect(id, Fault::new(ReasonCode::QuotaExceeded, what), None);
             }
             State::Open => {
-                tracing::info!(client = self.client_name(id), %peer, what, "connection closed");
                 self.disconnect(id, ReasonCode::QuotaExceeded, Some(what));
             }
         }
         self.counters.connections_shed += 1;
-    }
-
-    /// Forgets a connection that is gone. If its client did not take its leave, its will is on its way.
-    pub fn lost(&mut self, id: ConnectionId, now: Now) {
-        self.now = now;
-        self.detach(id);
-        self.leave_line(id);
-        let gone = self.connections.remove(id.0 as usize);
-        self.outgoing_bytes -= gone.counted;
-        if let Some(address) = gone.arrival.peer.ip() {
-            self.by_address.remove(&address);
-        }
     }
 
     /// Says how many bytes of messages the store can still take, those included that wait to be committed. Beyond it, messages that must be
@@ -671,6 +661,10 @@ impl Broker {
     /// Ends a connection from this side: says why to a client that can be told, and closes once that has been written. What still waits for the
     /// disk is not sent.
     fn disconnect(&mut self, id: ConnectionId, reason: ReasonCode, what: Option<&str>) {
+        match what {
+            Some(what) => self.say_end(id, what),
+            None => self.say_end(id, reason),
+        }
         self.detach(id);
         let connection = &mut self.connections[id.0 as usize];
         connection.outbox.drop_held();

@@ -161,7 +161,6 @@ impl Broker {
             );
         }
         self.counters.keep_alive_timeouts += 1;
-        tracing::info!(client = self.client_name(id), "keep alive timeout");
         self.disconnect(id, ReasonCode::KeepAliveTimeout, None);
     }
 

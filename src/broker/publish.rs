@@ -3,6 +3,7 @@
 use super::gate::{Arrow, SESSION};
 use super::marks::{self, Marks};
 use super::message::Parts;
+use super::notice::Notice;
 use super::record::{Durability, Write};
 use super::route::SYS_PREFIX;
 use super::session::Received;
@@ -69,7 +70,7 @@ impl Broker {
             })?;
         }
         if topic.starts_with(SYS_PREFIX) {
-            self.refuse_publish(id, publish, ReasonCode::NotAuthorized);
+            self.deny_publish(id, session, publish, topic);
             return Ok(());
         }
         let mounted = self.mounted_topic(session, topic);
@@ -77,8 +78,7 @@ impl Broker {
         self.check_message(id, topic, publish.qos, publish.retain)?;
         self.check_receive_maximum(id, session, publish)?;
         if !self.may_write(session, topic) && !self.has_received(session, publish) {
-            self.counters.publishes_not_authorized += 1;
-            self.refuse_publish(id, publish, ReasonCode::NotAuthorized);
+            self.deny_publish(id, session, publish, topic);
             return Ok(());
         }
 
@@ -120,6 +120,21 @@ impl Broker {
             .packet_id
             .filter(|_| publish.qos == QoS::ExactlyOnce);
         id.is_some_and(|id| received.contains_key(&id))
+    }
+
+    /// Refuses what a client may not publish, counts it and says so.
+    fn deny_publish(
+        &mut self,
+        id: ConnectionId,
+        session: SessionIndex,
+        publish: &Publish<'_>,
+        topic: &str,
+    ) {
+        let in_silence = publish.packet_id.is_some() && !self.is_told(id);
+        self.counters.publishes_not_authorized += 1;
+        self.counters.publishes_not_authorized_acknowledged += u64::from(in_silence);
+        self.notice(session, Notice::PublishDenied, topic);
+        self.refuse_publish(id, publish, ReasonCode::NotAuthorized);
     }
 
     /// What a client may not publish goes nowhere, and neither does what it sends to `$SYS`, where only the broker publishes (section 4.7.2). A MQTT
@@ -177,7 +192,11 @@ impl Broker {
         self.push_final_ack(
             id,
             self.gated(Arrow::PubAck, published.stamp),
-            &Packet::PubAck(ack(packet_id, reason)),
+            &Packet::PubAck(Ack {
+                packet_id,
+                reason,
+                properties: self.explained(id, published.why).as_properties(),
+            }),
         );
         Ok(())
     }
@@ -264,8 +283,24 @@ impl Broker {
         } else {
             ReasonCode::Success
         };
-        self.push(id, stamp, &Packet::PubRec(ack(packet_id, reason)));
+        let why = self.explained(id, published.why);
+        let answer = Ack {
+            packet_id,
+            reason,
+            properties: why.as_properties(),
+        };
+        self.push(id, stamp, &Packet::PubRec(answer));
         Ok(())
+    }
+
+    /// What explains an acknowledgement, if its client wants to know.
+    fn explained(&self, id: ConnectionId, why: Option<&str>) -> PropertiesBuf {
+        let mut properties = PropertiesBuf::new();
+        let wanted = why.filter(|_| self.connections[id.0 as usize].wants_reasons);
+        if let Some(why) = wanted {
+            properties.push(Property::ReasonString(why));
+        }
+        properties
     }
 
     /// PUBREL: the client will not send the message again, so its identifier is forgotten; PUBCOMP waits until that is on disk, or a crash would

@@ -165,6 +165,10 @@ impl Broker {
         let no_room = level != Durability::Memory && !self.has_room();
         if full || no_room {
             self.counters.refused_retained += u64::from(full);
+            // What is older than a message that was published must not stand in its place.
+            if self.retained.remove(parts.topic) {
+                self.write(Write::RemoveRetained(parts.topic.into()));
+            }
             return ReasonCode::QuotaExceeded;
         }
         // Whenever it is sent for a new subscription it is a message of its own.

@@ -52,8 +52,10 @@ impl Frames {
 pub(super) struct Published {
     /// What its acknowledgement waits for.
     pub stamp: Stamp,
-    /// Success; 0x10 if nobody subscribes; 0x97 if it was refused or not retained, or if nothing took it because queues are full.
+    /// Success; 0x10 if nobody subscribes; 0x97 if it was refused, or if nothing took it: queues are full, or nobody subscribes and it was not retained.
     pub reason: ReasonCode,
+    /// What else there is to say.
+    pub why: Option<&'static str>,
     /// Nobody was given it, and whoever publishes it is to come again.
     pub refused: bool,
     /// Its place in the order, if anything of it is stored.
@@ -64,6 +66,7 @@ impl Published {
     const REFUSED: Published = Published {
         stamp: Stamp::NONE,
         reason: ReasonCode::QuotaExceeded,
+        why: None,
         refused: true,
         seq: None,
     };
@@ -73,6 +76,7 @@ impl Published {
         Published {
             stamp: Stamp::NONE,
             reason,
+            why: None,
             refused: false,
             seq: None,
         }
@@ -236,13 +240,17 @@ impl Broker {
         self.store_body(&mut offer);
         let reason = match retained {
             _ if offer.dropped && !offer.taken => ReasonCode::QuotaExceeded,
-            Some(reason) if reason.is_error() => reason,
+            Some(reason) if reason.is_error() && !matched => reason,
             _ if matched => ReasonCode::Success,
             _ => ReasonCode::NoMatchingSubscribers,
         };
+        // An error would have its publisher send it again, and subscribers get it again.
+        let not_retained = retained.is_some_and(ReasonCode::is_error) && !reason.is_error();
         Published {
             stamp,
             reason,
+            why: not_retained
+                .then_some("the message was delivered, but not retained: there is no room"),
             refused: false,
             seq: (needs_store && acknowledged).then_some(seq),
         }
@@ -257,7 +265,7 @@ impl Broker {
         frames: &mut Frames,
     ) {
         let Receiver { subscriber, ids } = receiver;
-        let retain = offer.parts.retain && subscriber.retain_as_published(); // [MQTT-3.3.1-12, MQTT-3.3.1-13]
+        let retain = offer.parts.retain && self.keeps_retain(&subscriber); // [MQTT-3.3.1-12, MQTT-3.3.1-13]
         let qos = lower(offer.parts.qos, subscriber.qos()); // [MQTT-3.8.4-8]
         self.work += cost(qos) as u64;
         if qos == QoS::AtMostOnce {
@@ -297,7 +305,10 @@ impl Broker {
         }
         for subscriber in &routes.subscribers {
             if subscriber.no_local() && from == Some(subscriber.session) {
-                continue; // [MQTT-3.8.3-3]
+                let session = &self.sessions[subscriber.session.0 as usize];
+                if session.has_options {
+                    continue; // [MQTT-3.8.3-3]
+                }
             }
             match routes.receivers.last_mut() {
                 Some(last) if last.subscriber.session == subscriber.session => {
@@ -322,6 +333,12 @@ impl Broker {
                 .receivers
                 .retain(|receiver| self.may_read(receiver.subscriber.session, parts.topic));
         }
+    }
+
+    /// Whether a delivery keeps its message's retain flag. A MQTT 3 client gets it with what was retained before it subscribed only, also in a session
+    /// in which a MQTT 5 client has asked for more (MQTT 3.1.1, MQTT-3.3.1-9).
+    pub(super) fn keeps_retain(&self, subscriber: &Subscriber) -> bool {
+        subscriber.retain_as_published() && self.sessions[subscriber.session.0 as usize].has_options
     }
 
     fn any_durable(&self, routes: &Routes) -> bool {

@@ -23,6 +23,8 @@ use crate::wire::{PacketId, ProtocolVersion, QoS};
 pub(super) struct Session {
     pub client_id: Box<str>,
     pub version: ProtocolVersion,
+    /// Its client knows of the options that subscriptions have: it speaks MQTT 5, or is a bridge. Those that were given in MQTT 5 wait otherwise.
+    pub has_options: bool,
     /// Its state is kept on disk.
     pub durable: bool,
     /// It has a row in the store: a durable session, or one that has or had a will.
@@ -83,6 +85,7 @@ impl Session {
         Session {
             client_id,
             version,
+            has_options: true,
             durable: false,
             stored: false,
             expiry: 0,
@@ -262,11 +265,11 @@ impl Outgoing {
 
     /// Withholds a message until [`Outgoing::release_withheld`], or until its session is connected again.
     pub fn withhold(&mut self, id: PacketId) {
-        if let Some(inflight) = self.inflight.get_mut(&id) {
-            if !std::mem::replace(&mut inflight.withheld, true) {
-                self.withheld += 1;
-                self.bytes -= u64::from(inflight.item.size);
-            }
+        if let Some(inflight) = self.inflight.get_mut(&id)
+            && !std::mem::replace(&mut inflight.withheld, true)
+        {
+            self.withheld += 1;
+            self.bytes -= u64::from(inflight.item.size);
         }
     }
 

@@ -7,6 +7,7 @@
 //! \[MQTT-4.8.2-4, MQTT-4.8.2-5\].
 
 use super::message::Parts;
+use super::notice::Notice;
 use super::queue::Queue;
 use super::record::{QueueKey, SubscriptionIds, Write};
 use super::route::{HOT_MESSAGES, Offer, lower};
@@ -148,7 +149,7 @@ impl Broker {
         // QoS 0 waits for nobody, so it overtakes what does.
         let at_once = !waiting || offer.parts.qos == QoS::AtMostOnce;
         if at_once && let Some(member) = self.next_member(index, offer.parts) {
-            let retain = offer.parts.retain && member.retain_as_published();
+            let retain = offer.parts.retain && self.keeps_retain(&member);
             let qos = lower(offer.parts.qos, member.qos());
             if qos == QoS::AtMostOnce {
                 let (parts, stamp) = (offer.parts, offer.stamp);
@@ -182,6 +183,7 @@ impl Broker {
         while self.is_full(&self.groups[index.0 as usize].queue, &item) {
             if !self.drop_held(Owner::Group(index)) {
                 self.counters.dropped_queue_full += 1;
+                self.notice_dropped(index, offer.parts.topic);
                 offer.dropped = true;
                 return;
             }
@@ -193,6 +195,16 @@ impl Broker {
         if waiting {
             self.wake_members(index);
         }
+    }
+
+    /// Says that the queue of a group is full.
+    pub(super) fn notice_dropped(&mut self, index: GroupIndex, topic: &str) {
+        let group = &self.groups[index.0 as usize];
+        let (key, name) = (group.queue.key, &group.name);
+        let uptime = self.now.uptime;
+        let notices = &mut self.notices;
+        notices.note(key, name, Notice::QueueFull, topic, uptime);
+        self.watch_notices();
     }
 
     /// The member whose turn it is among those that can take a message now.
@@ -319,7 +331,7 @@ impl Broker {
         }
         if let Some(mut item) = self.pop(Owner::Group(index), at) {
             let stamp = self.stamp_of(&item);
-            item.retain &= member.retain_as_published();
+            item.retain &= self.keeps_retain(&member);
             match (lower(item.qos, member.qos()), &item.body) {
                 (QoS::AtMostOnce, Some(body)) => {
                     self.deliver_now(session, &body.parts(), item.retain, member.id, stamp);

@@ -133,7 +133,7 @@ impl Spread {
             session.durable.then(|| SpreadReceiver {
                 queue: session.key(),
                 qos,
-                retain: parts.retain && subscriber.retain_as_published(),
+                retain: parts.retain && subscriber.retain_as_published() && session.has_options,
                 subscription_ids: ids.clone(),
             })
         });

@@ -1,6 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE (MQTT 5 sections 3.8 to 3.11).
 
 use super::gate::{Arrow, SESSION, Stamp};
+use super::notice::Notice;
 use super::record::{SubscriptionRecord, Write};
 use super::route::lower;
 use super::tree::Subscriber;
@@ -73,6 +74,7 @@ impl Broker {
         }
         if !self.grants(session, filter.filter) {
             self.counters.subscriptions_not_authorized += 1;
+            self.notice(session, Notice::SubscribeDenied, text);
             return Err(ReasonCode::NotAuthorized);
         }
         let state = &self.sessions[session.0 as usize];

@@ -107,6 +107,14 @@ impl Broker {
     /// Ends a connection because another one has its client identifier \[MQTT-3.1.4-3\].
     pub(super) fn take_over(&mut self, older: ConnectionId) {
         self.counters.takeovers += 1;
+        let newer = self.lines.first(self.client_name(older));
+        match newer.map(|id| &self.connections[id.0 as usize].arrival.peer) {
+            Some(peer) => {
+                let why = format!("session taken over from {peer}");
+                self.say_end(older, why);
+            }
+            None => self.say_end(older, "session taken over"),
+        }
         self.disconnect(older, ReasonCode::SessionTakenOver, None);
     }
 

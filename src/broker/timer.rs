@@ -49,6 +49,8 @@ pub(super) enum Timer {
     Walk,
     /// More receivers of a message that is for very many get it.
     Spread,
+    /// What happened to clients is said in the log.
+    Notices,
     /// Expired messages are looked for.
     Sweep,
     /// `$SYS` topics are published.
@@ -133,6 +135,7 @@ impl Broker {
                 Timer::Release => self.release_more(),
                 Timer::Walk => self.walk_on(),
                 Timer::Spread => self.spread_slice(),
+                Timer::Notices => self.say_notices(),
                 Timer::Sweep => {
                     let all = self.sweep();
                     let ms = if all { SWEEP_MS } else { LONG_SWEEP_MS };

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::access::Access;
+use super::access::{Access, Admission};
 use super::connection::State;
 use super::timer::Timer;
 use super::{Broker, ConnectionId, OPERATION, SessionIndex};
@@ -22,6 +22,8 @@ pub(super) enum Walk {
     Rights,
     /// Connections that have come through a listener are ended.
     SendAway(Arc<Access>),
+    /// Connections that have come through a listener are ended, but for those it would take in now.
+    Admit(Arc<Access>, Admission),
     /// All connections are ended.
     ShutDown,
 }
@@ -39,6 +41,12 @@ impl Broker {
     pub fn send_away(&mut self, access: &Arc<Access>, now: Now) {
         self.now = now;
         self.begin_walk(Walk::SendAway(Arc::clone(access)));
+    }
+
+    /// Sends away who has come through a listener that would not let it in now.
+    pub fn send_away_unless(&mut self, access: &Arc<Access>, admission: Admission, now: Now) {
+        self.now = now;
+        self.begin_walk(Walk::Admit(Arc::clone(access), admission));
     }
 
     /// Begins a walk: few places are passed at once.
@@ -65,7 +73,7 @@ impl Broker {
         {
             let places = match walk {
                 Walk::Rights => self.sessions.capacity(),
-                Walk::SendAway(_) | Walk::ShutDown => self.connections.capacity(),
+                Walk::SendAway(_) | Walk::Admit(..) | Walk::ShutDown => self.connections.capacity(),
             };
             let to = places.min(from + left);
             left -= to - from;
@@ -91,6 +99,16 @@ impl Broker {
             Walk::SendAway(access) => {
                 if connection.is_some_and(|it| Arc::ptr_eq(&it.arrival.access, access)) {
                     let what = Some("the listener was changed");
+                    self.dismiss(id, ReasonCode::AdministrativeAction, what);
+                }
+            }
+            Walk::Admit(access, admission) => {
+                let gone = connection.is_some_and(|it| {
+                    Arc::ptr_eq(&it.arrival.access, access)
+                        && !admission.lets_in(it.arrival.peer.address)
+                });
+                if gone {
+                    let what = Some("its address is not allowed here any more");
                     self.dismiss(id, ReasonCode::AdministrativeAction, what);
                 }
             }

@@ -3,6 +3,7 @@
 use super::acl::Rights;
 use super::marks;
 use super::message::{Message, Parts};
+use super::notice::Notice;
 use super::record::{WillRecord, Write};
 use super::route::SYS_PREFIX;
 use super::{Broker, ConnectionId, SessionIndex};
@@ -10,13 +11,13 @@ use crate::wire::packet::Will;
 use crate::wire::{Fault, PropertiesBuf, Property, ReasonCode};
 
 impl Broker {
-    /// Checks a will as a PUBLISH would be, and takes it.
+    /// Checks a will as a PUBLISH would be, and takes it. `None` if the client may not publish to its topic: then it has none.
     pub(super) fn will_record(
         &mut self,
         id: ConnectionId,
         will: &Will<'_>,
         rights: Option<&mut Rights>,
-    ) -> Result<WillRecord, Fault> {
+    ) -> Result<Option<WillRecord>, Fault> {
         if will.topic.starts_with(SYS_PREFIX) {
             return Err(Fault {
                 reason: ReasonCode::NotAuthorized,
@@ -29,11 +30,7 @@ impl Broker {
         let topic = mounted.as_deref().unwrap_or(will.topic);
         self.check_message(id, topic, will.qos, will.retain)?;
         if rights.is_some_and(|rights| !rights.may_write(topic)) {
-            self.counters.publishes_not_authorized += 1;
-            return Err(Fault {
-                reason: ReasonCode::NotAuthorized,
-                what: "the client may not publish to the will's topic",
-            });
+            return Ok(None);
         }
         let (mut delay, mut expiry, mut utf8) = (0, None, false);
         for property in will.properties.iter() {
@@ -61,12 +58,12 @@ impl Broker {
             expires: None,
             id: None,
         });
-        Ok(WillRecord {
+        Ok(Some(WillRecord {
             message,
             expiry,
             delay,
             due: None,
-        })
+        }))
     }
 
     /// Gives a session that is being connected the will of its new connection. One that was still to be published is not any more \[MQTT-3.1.3-9\].
@@ -113,7 +110,8 @@ impl Broker {
         self.remove_will_row(index);
         // It could when it gave its will; the list may have changed since.
         if !self.may_write(index, will.message.topic()) {
-            self.counters.publishes_not_authorized += 1;
+            self.counters.wills_not_authorized += 1;
+            self.notice(index, Notice::WillDenied, will.message.topic());
             return;
         }
         self.counters.wills_published += 1;

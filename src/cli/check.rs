@@ -38,15 +38,16 @@ pub fn run(flags: CheckFlags) -> Result<String, Failure> {
     load_authenticator(&config)
         .map_err(|problems| wrong(server::Error::Authentication(problems)))?;
     let wrong = |error: ConfigError| Failure::new(exit::WRONG, error.to_string());
-    config.acl.load().map_err(wrong)?;
+    let acls = config.load_acls().map_err(wrong)?;
     config.try_bridge_passwords().map_err(wrong)?;
     let name = name.unwrap_or_else(|| "the configuration".to_owned());
     let ignored = ignored_variables();
     let ignored = ignored.map_or(String::new(), |names| format!("ignored    {names}\n"));
-    Ok(format!(
-        "{name} is good\n{}{ignored}{warnings}",
-        summary(&config)
-    ))
+    let mut text = format!("{name} is good\n{}{ignored}{warnings}", summary(&config));
+    for warning in config.warnings(&acls) {
+        let _ = writeln!(text, "warning    {warning}");
+    }
+    Ok(text)
 }
 
 /// What keeps no broker from starting and should be mended all the same.

@@ -1,11 +1,12 @@
 //! What clients may do: an ACL file in Mosquitto's format, rules in the configuration, or both.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::tree::{Section, Value};
-use super::{ConfigError, Problem, read_text};
-use crate::broker::{Acl, Permission, Rules};
+use super::{Config, ConfigError, Listener, Problem, read_text};
+use crate::broker::{Acl, Acls, Permission, Rules, Subscribing};
 
 /// Bytes of an ACL file that are read; a longer one is refused.
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -18,21 +19,83 @@ pub struct AclSettings {
     pub file: Option<PathBuf>,
     /// The rules in the configuration, if there are any.
     pub rules: Option<Acl>,
+    /// Which filters may be subscribed to; `None` is [`Subscribing::Filter`] if there is a file, also one of a listener.
+    pub subscribing: Option<Subscribing>,
 }
 
-impl AclSettings {
-    /// Reads the file, and puts it together with the rules; `None` if there is neither.
+impl Config {
+    /// Reads the files with rules: the common one, which goes together with the rules of the configuration, and those of listeners, which stand alone.
     ///
     /// # Errors
-    /// Every problem of the file, each with its line.
-    pub fn load(&self) -> Result<Option<Arc<Acl>>, ConfigError> {
-        let mut acl = self.rules.clone();
-        if let Some(file) = &self.file {
-            let text = read_text(file, MAX_FILE_BYTES)?;
-            parse(file, &text, acl.get_or_insert_default())?;
+    /// Every problem of all files, each with its line.
+    pub fn load_acls(&self) -> Result<Acls, ConfigError> {
+        let mut problems = Vec::new();
+        let mut read = |file: &Path, acl: &mut Acl| {
+            let read = read_text(file, MAX_FILE_BYTES).and_then(|text| parse(file, &text, acl));
+            problems.extend(read.err().into_iter().flat_map(|error| error.problems));
+        };
+        let settings = &self.acl;
+        let mut common = settings.rules.clone();
+        if let Some(file) = &settings.file {
+            read(file, common.get_or_insert_default());
         }
-        Ok(acl.map(Arc::new))
+        let mut own = BTreeMap::new();
+        let names = self.listeners.iter();
+        for name in names.filter_map(|listener| listener.settings.access.acl.as_deref()) {
+            let mut acl = Acl::default();
+            if !own.contains_key(name) {
+                read(Path::new(name), &mut acl);
+                own.insert(Box::from(name), Arc::new(acl));
+            }
+        }
+        if !problems.is_empty() {
+            return Err(ConfigError { problems });
+        }
+        let has_file = settings.file.is_some() || !own.is_empty();
+        let by_default = match has_file {
+            true => Subscribing::Filter,
+            false => Subscribing::Strict,
+        };
+        Ok(Acls {
+            common: common.map(Arc::new),
+            own,
+            subscribing: settings.subscribing.unwrap_or(by_default),
+        })
     }
+
+    /// What is allowed and most likely not meant, a sentence each.
+    pub fn warnings(&self, acls: &Acls) -> Vec<String> {
+        let own = acls.own.iter();
+        let own = own.map(|(name, acl)| (Some(&**name), acl));
+        let lists = acls.common.iter().map(|acl| (None, acl)).chain(own);
+        let mut warnings = Vec::new();
+        for (name, acl) in lists {
+            let users: Vec<&str> = acl.users().collect();
+            let listeners = self.listeners.iter();
+            let mut listeners = listeners.filter(|it| it.settings.access.acl.as_deref() == name);
+            if let Some(first) = users.first()
+                && !listeners.any(proves_names)
+            {
+                let place = match (name, &self.acl.file) {
+                    (Some(name), _) => name.to_owned(),
+                    (None, Some(file)) => file.display().to_string(),
+                    (None, None) => "acl_rules".to_owned(),
+                };
+                warnings.push(format!(
+                    "{place}: the rules of {} users, such as {first:?}, can never hold: no listener they are for has a method of authentication, or takes \
+                     user names from certificates, so every client is one without a user name",
+                    users.len()
+                ));
+            }
+        }
+        warnings
+    }
+}
+
+/// Whether clients of a listener can have user names.
+fn proves_names(listener: &Listener) -> bool {
+    let settings = &listener.settings;
+    !settings.authentication.is_empty() || settings.access.use_identity_as_username
 }
 
 /// Reads the keys.
@@ -48,9 +111,18 @@ pub(super) fn acl(root: &mut Section<'_, '_>) -> AclSettings {
         section.close();
         Some(())
     });
+    let mut section = root.section("acl");
+    let expected = "\"strict\" or \"filter\"";
+    let subscribing = section.optional("subscribe", expected, |value| match value.as_text()? {
+        "strict" => Some(Subscribing::Strict),
+        "filter" => Some(Subscribing::Filter),
+        _ => None,
+    });
+    section.close();
     AclSettings {
         file: file.ok().flatten(),
         rules: (!rules.is_empty()).then_some(acl),
+        subscribing: subscribing.ok().flatten(),
     }
 }
 
@@ -181,7 +253,7 @@ mod tests {
         let settings = configured(rules).expect("good rules");
         assert_eq!(settings.rules, Some(read(file).expect("a good file")));
         assert_eq!(configured(""), Ok(AclSettings::default()));
-        assert_eq!(AclSettings::default().load(), Ok(None));
+        assert_eq!(Config::default().load_acls(), Ok(Acls::default()));
     }
 
     #[test]
@@ -219,19 +291,86 @@ mod tests {
                 "topic = 'a'\naccess = 'rw'",
                 "acl_rules[0].access: found \"rw\"",
             ),
+            (
+                "topic = 'a'\n[acl]\nsubscribe = 'all'",
+                "acl.subscribe: found \"all\", expected \"strict\" or \"filter\"",
+            ),
         ] {
             let problems = configured(&format!("[[acl_rules]]\n{text}")).expect_err(text);
             assert!(problems[0].contains(needle), "{text}: {problems:?}");
         }
     }
 
+    fn config(text: &str) -> Config {
+        Config::parse(text, Path::new("f.toml"), [], &Overrides::default()).expect("good")
+    }
+
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        let settings = AclSettings {
-            file: Some("/nowhere/acl".into()),
-            rules: None,
-        };
-        let error = settings.load().expect_err("no file").to_string();
+        let listener = "[[listeners]]\nbind = '::1'\nallow_anonymous = true\n";
+        let text = format!("acl_file = '/nowhere/acl'\n{listener}acl_file = '/nowhere/own'\n");
+        let error = config(&text).load_acls().expect_err("no files").to_string();
         assert!(error.starts_with("/nowhere/acl: cannot be read"), "{error}");
+        assert!(error.contains("\n/nowhere/own: cannot be read"), "{error}");
+    }
+
+    #[test]
+    fn a_file_makes_filters_be_granted_that_match_more_than_may_be_read() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let path = file.path().display();
+        let listener = "[[listeners]]\nbind = '::1'\nallow_anonymous = true\n";
+        let rules = "[[acl_rules]]\ntopic = 'a'\n";
+        for (text, expected) in [
+            (String::new(), Subscribing::Strict),
+            (rules.to_owned(), Subscribing::Strict),
+            (format!("acl_file = '{path}'"), Subscribing::Filter),
+            (
+                format!("acl_file = '{path}'\n[acl]\nsubscribe = 'strict'"),
+                Subscribing::Strict,
+            ),
+            (
+                format!("{listener}acl_file = '{path}'"),
+                Subscribing::Filter,
+            ),
+            (
+                format!("{rules}[acl]\nsubscribe = 'filter'"),
+                Subscribing::Filter,
+            ),
+        ] {
+            let acls = config(&text).load_acls().expect("good");
+            assert_eq!(acls.subscribing, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn rules_of_users_that_nobody_can_be_are_warned_about() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("acl");
+        std::fs::write(&path, "user ann\ntopic a\nuser bob\ntopic b\n").expect("written");
+        let own = format!("acl_file = {path:?}\n");
+        let named = "[authentication]\npassword_file = 'p'\n";
+        let listener = "[[listeners]]\nbind = '::1'\nallow_anonymous = true\n";
+        let rule = "[[acl_rules]]\nuser = 'ann'\ntopic = 'a'\n";
+        let at = path.display().to_string();
+        for (text, place) in [
+            (own.clone(), Some(at.as_str())),
+            (rule.to_owned(), Some("acl_rules")),
+            (format!("{own}{named}"), None),
+            (format!("{listener}{own}"), Some(&at)),
+            (format!("{named}{listener}{own}"), None),
+            (
+                format!("{named}{listener}{own}authentication_methods = []\n{listener}"),
+                Some(&at),
+            ),
+            ("[[acl_rules]]\ntopic = 'a'\n".to_owned(), None),
+        ] {
+            let config = config(&text);
+            let warnings = config.warnings(&config.load_acls().expect("good"));
+            let places: Vec<&str> = warnings
+                .iter()
+                .filter_map(|text| Some(text.split_once(':')?.0))
+                .collect();
+            assert_eq!(places, Vec::from_iter(place), "{text}");
+        }
     }
 }

@@ -338,6 +338,7 @@ fn access(s: &mut Section<'_, '_>, tls: Option<&TlsSettings>, proxied: bool) -> 
         max_packet_size: s.size("max_packet_size", d.max_packet_size, 64..=LARGEST_PACKET),
         identity: identity.unwrap_or_default(),
         mount_point: mount_point(s),
+        acl: text(s, "acl_file", "the path of a file").map(Into::into),
         use_identity_as_username: s.flag("use_identity_as_username", false),
         use_identity_as_clientid: s.flag("use_identity_as_clientid", false),
         ..d

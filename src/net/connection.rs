@@ -22,7 +22,7 @@ use super::socket::{Flow, Seen, Stream};
 use super::spoken::Spoken;
 use super::unfinished::Held;
 use super::visits::Purpose;
-use crate::broker::{ConnectionId, Output};
+use crate::broker::{ConnectionId, Output, Traffic};
 use crate::clock::Stopwatch;
 use crate::wire::packet::Connect;
 use crate::wire::{Fault, Packet, ProtocolVersion, codec};
@@ -97,6 +97,7 @@ pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
         last_bytes: 0,
         writing: Vec::new(),
         written: 0,
+        traffic: Traffic::default(),
         unflushed: false,
         broken: None,
         output: Output {
@@ -114,11 +115,16 @@ pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
     let ended = poll_fn(|cx| connection.poll(cx)).await;
     connection.partial = Vec::new();
     connection.writing = Vec::new();
+    let mut traffic = std::mem::take(&mut connection.traffic);
+    traffic.error = ended.as_ref().err().map(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => "closed by the client without DISCONNECT".into(),
+        _ => error.to_string().into(),
+    });
     {
         let mut entered = connection.door.core.enter(Purpose::Lost, Some(id));
         let now = entered.now();
         entered.hold(&mut connection.held, id, 0, true, true);
-        entered.broker().lost(id, now);
+        entered.broker().lost_after(id, &traffic, now);
         entered.forget_waker(id);
     }
     if let Ok(()) = ended {
@@ -160,6 +166,8 @@ struct Connection<S> {
     /// What is being written, and how far that is.
     writing: Vec<u8>,
     written: usize,
+    /// What has come and gone so far.
+    traffic: Traffic,
     /// The stream may still hold what was written to it: TLS and WebSocket do.
     unflushed: bool,
     /// Nothing can be written any more; what the peer had sent before it went is still read.
@@ -257,6 +265,7 @@ impl<S: Stream> Connection<S> {
                 Poll::Ready(Ok(written)) => {
                     self.written += written;
                     self.flow.wrote(written);
+                    self.traffic.sent += written as u64;
                 }
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => return Ok(false),
@@ -290,6 +299,7 @@ impl<S: Stream> Connection<S> {
                     if self.output.yields {
                         self.last_bytes += buffer.filled().len();
                     }
+                    self.traffic.received += buffer.filled().len() as u64;
                     self.handle(cx, buffer.filled());
                     // What is read takes memory until it is handled, and is handled whatever the broker says: of a client that is slowed down, or
                     // makes much work, it should be little.
@@ -532,7 +542,7 @@ impl<S: Stream> Connection<S> {
             let arrival = entered.broker().arrival(self.id);
             match arrival.certified_user() {
                 Some(_) => None,
-                None => Credentials::of(connect, &arrival.peer),
+                None => Credentials::of(connect, arrival),
             }
         };
         let Some(credentials) = credentials else {

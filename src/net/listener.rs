@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -23,7 +23,7 @@ use super::tls::certificate::Certificate;
 use super::tls::{Tls, TlsSettings};
 use super::visits::Purpose;
 use super::websocket::{self, WebSocketSettings};
-use crate::broker::{Access, Arrival, Broker, Peer};
+use crate::broker::{Access, Admission, Arrival, Broker, Peer};
 use crate::clock::{self, Now};
 
 /// Lines a minute for connections of a listener that are refused.
@@ -79,6 +79,13 @@ pub struct AddressRange {
     bits: u8,
 }
 
+/// Addresses that may connect, and those that may not.
+#[derive(Clone, Debug)]
+struct Addresses {
+    allow: Vec<AddressRange>,
+    deny: Vec<AddressRange>,
+}
+
 /// Connections there may be, and are, through all listeners: those in their handshake included.
 #[derive(Debug)]
 pub struct Census {
@@ -98,6 +105,8 @@ pub struct Entrance {
     /// What is logged of connections that are refused, and of those that cannot be accepted.
     refusals: Arc<Seldom>,
     failures: Arc<Seldom>,
+    /// Who may come this way, or by one that has followed: a handshake that is under way ends by what is in force then.
+    addresses: Arc<RwLock<Addresses>>,
     /// It is not the way in any more: a handshake that is under way leads nowhere.
     closed: AtomicBool,
 }
@@ -141,7 +150,7 @@ impl ListenerSettings {
         }
     }
 
-    /// Whether other settings differ from these only in how many come in, how fast, and how they prove who they are.
+    /// Whether other settings differ from these only in how many come in, how fast, from where, and how they prove who they are.
     pub fn differs_in_admission(&self, other: &ListenerSettings) -> bool {
         let ListenerSettings {
             max_connections,
@@ -152,6 +161,8 @@ impl ListenerSettings {
         } = *other;
         let alike = ListenerSettings {
             authentication: other.authentication.clone(),
+            allow: other.allow.clone(),
+            deny: other.deny.clone(),
             max_connections,
             max_connection_rate,
             handshake_timeout,
@@ -161,6 +172,20 @@ impl ListenerSettings {
         alike == *other
     }
 
+    /// Whether others let in the same addresses.
+    pub fn lets_in_as(&self, other: &ListenerSettings) -> bool {
+        self.allow == other.allow && self.deny == other.deny
+    }
+
+    fn addresses(&self) -> Addresses {
+        Addresses {
+            allow: self.allow.clone(),
+            deny: self.deny.clone(),
+        }
+    }
+}
+
+impl Addresses {
     /// Whether an address may connect.
     fn lets_in(&self, address: Option<SocketAddr>) -> bool {
         let Some(ip) = address.map(|address| address.ip()) else {
@@ -268,6 +293,7 @@ impl Entrance {
             door: Arc::new(door),
             access: Arc::new(settings.access.clone()),
             here: Census::new(settings.max_connections),
+            addresses: Arc::new(RwLock::new(settings.addresses())),
             settings,
             tls,
             all,
@@ -280,6 +306,12 @@ impl Entrance {
     /// The way in that follows this one: those who have come this way stay, and are counted with those who will.
     pub fn successor(&self, settings: ListenerSettings, tls: Option<Arc<Tls>>) -> Arc<Entrance> {
         self.here.set_max(settings.max_connections);
+        let mut addresses = self
+            .addresses
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *addresses = settings.addresses();
+        drop(addresses);
         Arc::new(Entrance {
             door: Arc::new(Door {
                 methods: settings.authentication.clone(),
@@ -287,6 +319,7 @@ impl Entrance {
             }),
             access: Arc::clone(&self.access),
             here: Arc::clone(&self.here),
+            addresses: Arc::clone(&self.addresses),
             settings,
             tls,
             all: Arc::clone(&self.all),
@@ -317,6 +350,21 @@ impl Entrance {
         broker.send_away(&self.access, now);
     }
 
+    /// Sends away who has come this way from an address that one that follows it does not let in.
+    pub fn hand_over(&self, next: &Entrance, broker: &mut Broker, now: Now) {
+        if !self.settings.lets_in_as(&next.settings) {
+            let addresses = next.settings.addresses();
+            let admission = Admission::new(move |address| addresses.lets_in(address));
+            broker.send_away_unless(&self.access, admission, now);
+        }
+    }
+
+    fn lets_in(&self, address: Option<SocketAddr>) -> bool {
+        let addresses = self.addresses.read();
+        let addresses = addresses.unwrap_or_else(PoisonError::into_inner);
+        addresses.lets_in(address)
+    }
+
     /// Accepts connections for ever.
     pub async fn accept(self: Arc<Entrance>, listening: Arc<ListeningSocket>) {
         let mut rate = self.settings.max_connection_rate.map(Rate::new);
@@ -344,7 +392,7 @@ impl Entrance {
         };
         let settings = &self.settings;
         let trusted = match (&settings.proxy_protocol_from, address) {
-            (None, _) => settings.lets_in(address),
+            (None, _) => self.lets_in(address),
             (Some(trusted), Some(address)) => {
                 trusted.iter().any(|range| range.contains(address.ip()))
             }
@@ -386,7 +434,8 @@ impl Entrance {
         let access = Arc::clone(&self.access);
         let mut entered = self.door.core.enter(Purpose::Connect, None);
         let now = entered.now();
-        if self.closed.load(Ordering::Relaxed) {
+        // Both may have changed since it was accepted.
+        if self.closed.load(Ordering::Relaxed) || !self.lets_in(peer.address) {
             return;
         }
         let arrival = Arrival {
@@ -437,7 +486,7 @@ impl Entrance {
                 peer.address = told.peer.address.or(peer.address);
                 peer.certificate = told.peer.certificate;
             }
-            if !settings.lets_in(peer.address) {
+            if !self.lets_in(peer.address) {
                 return Err(io::Error::other("its address is not allowed here"));
             }
         }
@@ -559,7 +608,8 @@ mod tests {
                 deny: deny.iter().map(|text| range(text)).collect(),
                 ..ListenerSettings::default()
             };
-            settings.lets_in(Some(SocketAddr::new(address.parse().expect("good"), 1)))
+            let addresses = settings.addresses();
+            addresses.lets_in(Some(SocketAddr::new(address.parse().expect("good"), 1)))
         };
         assert!(lets_in(&[], &[], "192.0.2.1"));
         assert!(lets_in(&["192.0.2.0/24"], &[], "192.0.2.1"));

@@ -266,8 +266,12 @@ impl Listeners {
         }
         for next in next {
             let before = next.before.as_ref().map(|open| &open.entrance);
-            if let Some(before) = before.filter(|before| !before.is_followed_by(&next.entrance)) {
-                before.close(entered.broker(), now);
+            match before {
+                Some(before) if before.is_followed_by(&next.entrance) => {
+                    before.hand_over(&next.entrance, entered.broker(), now);
+                }
+                Some(before) => before.close(entered.broker(), now),
+                None => {}
             }
         }
         also(entered.broker(), now);
@@ -291,7 +295,11 @@ impl Listeners {
         if let Some(way) = before.filter(|way| way.settings().differs_in_admission(&settings)) {
             take_over(way, tls);
             let next = way.successor(settings, way.tls().cloned());
-            return (next, Some("changed; its connections stay"));
+            let what = match next.settings().lets_in_as(way.settings()) {
+                true => "changed; its connections stay",
+                false => "changed; its connections stay, but for addresses it does not let in",
+            };
+            return (next, Some(what));
         }
         let what = match before {
             Some(_) => "changed; its clients have to connect again",

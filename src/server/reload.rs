@@ -9,7 +9,7 @@ use super::Error;
 use super::bridges::Bridges;
 use super::descriptors::Descriptors;
 use super::listeners::{Listeners, load_authenticator, load_tls};
-use crate::broker::Acl;
+use crate::broker::Acls;
 use crate::config::{AclSettings, Config, ConfigError};
 use crate::net::auth::{Authentication, Authenticator};
 use crate::net::control::{Answer, Outcome};
@@ -33,7 +33,7 @@ pub(super) struct Running {
 struct Read {
     config: Config,
     tls: Vec<Option<Tls>>,
-    acl: Option<Arc<Acl>>,
+    acls: Acls,
     authenticator: Authenticator,
 }
 
@@ -60,7 +60,7 @@ impl Running {
         let Read {
             config,
             tls,
-            acl,
+            acls,
             authenticator,
         } = read.map_err(|panic| Error::Start(std::io::Error::other(panic)))??;
         let prepared = self.listeners.prepare(&config, tls)?;
@@ -77,9 +77,13 @@ impl Running {
         for file in authenticator.files() {
             told.push(format!("logins: {} was read again", file.display()));
         }
-        if acl.is_some() || self.config.acl != config.acl {
+        if acls.common.is_some() || self.config.acl != config.acl {
             told.push(describe(&config.acl));
         }
+        for file in acls.own.keys() {
+            told.push(format!("access rules: {file} was read again"));
+        }
+        super::warn(&config, &acls);
         let max_connections = self.descriptors.connections(&config);
         self.listeners.set_max_connections(max_connections);
         let throttle = config.throttle;
@@ -92,7 +96,7 @@ impl Running {
             logins.replace(authenticator, throttle);
             broker.set_limits(limits, now);
             broker.allow_other_users(config.allow_other_users);
-            broker.set_acl(acl, now);
+            broker.set_acl(acls, now);
             broker.withdraw_logins(|user, credential| logins.vouches(user, credential), now);
         }));
         self.bridges.start(change, &self.core);
@@ -105,13 +109,13 @@ impl Running {
 fn read(reread: &dyn Fn() -> Result<Config, ConfigError>) -> Result<Read, Error> {
     let config = reread()?;
     let tls = load_tls(&config).map_err(Error::Tls)?;
-    let acl = config.acl.load()?;
+    let acls = config.load_acls()?;
     config.try_bridge_passwords()?;
     let authenticator = load_authenticator(&config).map_err(Error::Authentication)?;
     Ok(Read {
         config,
         tls,
-        acl,
+        acls,
         authenticator,
     })
 }

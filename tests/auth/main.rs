@@ -52,7 +52,9 @@ fn broker_with(authentication: &str, listener: &str) -> Broker {
 
 /// The code of the CONNACK for this user name and password.
 fn login(broker: &Broker, version: Version, user: &str, password: &str) -> u8 {
-    let connect = Connect::new(version, "c").login(user, Some(password.as_bytes()));
+    // A client of its own for each user: a session is its user's until its connection is gone.
+    let id = format!("c-{user}");
+    let connect = Connect::new(version, &id).login(user, Some(password.as_bytes()));
     connect.try_open(broker.addr()).1.code
 }
 

@@ -189,3 +189,19 @@ fn check_and_run_name_the_line_that_is_wrong() {
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(told.contains("(who logs in may connect)"), "{told}");
 }
+
+#[test]
+fn an_empty_user_name_is_none_where_anonymous_clients_are_allowed() {
+    let (_dir, file) = password_file(&[("ann", "secret")], "sha512");
+    for (anonymous, expected) in [(true, (0, 0)), (false, WRONG)] {
+        let broker = broker(&format!(
+            "password_file = {file:?}\nallow_anonymous = {anonymous}"
+        ));
+        assert_eq!(login(&broker, Version::V5, "", ""), expected.0);
+        assert_eq!(login(&broker, Version::V311, "", ""), expected.1);
+        // A password is a claim to be somebody.
+        assert_eq!(login(&broker, Version::V5, "", "secret"), WRONG.0);
+        assert_eq!(login(&broker, Version::V5, "ann", ""), WRONG.0);
+        assert_eq!(login(&broker, Version::V5, "ann", "secret"), 0);
+    }
+}

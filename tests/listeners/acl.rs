@@ -141,6 +141,29 @@ fn decisions(addr: SocketAddr, by_balancer: bool) -> Decisions {
     all
 }
 
+/// What users are given who subscribe to more than they may read.
+fn given(addr: SocketAddr, by_balancer: bool) -> BTreeMap<String, Vec<String>> {
+    let mut all = BTreeMap::new();
+    let mut admin = open(addr, by_balancer, Some("admin"), "the admin");
+    for user in [None, Some("alice"), Some("bob"), Some("+")] {
+        for filter in ["#", "+/+", "+/shared/#", "sensors/#", "home/+/+/x"] {
+            let mut client = open(addr, by_balancer, user, "c1");
+            client.subscribe_to(&[Subscription::new(filter, 0)], &Properties::new());
+            for topic in TOPICS {
+                admin.publish(&Message::new(topic, "r", 1));
+            }
+            client.ping();
+            let mut topics = Vec::new();
+            while let Ok(Some(Packet::Publish(message))) = client.try_receive(Duration::ZERO) {
+                topics.push(message.topic);
+            }
+            all.insert(format!("{user:?} {filter}"), topics);
+            client.disconnect();
+        }
+    }
+    all
+}
+
 #[test]
 fn a_file_of_mosquitto_has_the_same_meaning() {
     let dir = TempDir::new().expect("a directory");
@@ -164,6 +187,45 @@ fn a_file_of_mosquitto_has_the_same_meaning() {
     assert!(differ.is_empty(), "{differ:#?}");
     assert!(expected.values().filter(|(read, _)| *read).count() > 30);
     assert!(expected.values().filter(|(_, write)| *write).count() > 30);
+    let (expected, found) = (
+        given(theirs.addr(), false),
+        given(place(&ours, "mqtt"), true),
+    );
+    assert_eq!(found, expected);
+    assert!(expected["Some(\"alice\") #"].len() > 5, "{expected:?}");
+}
+
+#[test]
+fn a_listener_has_rules_of_its_own_and_rules_nobody_can_have_are_warned_about() {
+    let dir = TempDir::new().expect("a directory");
+    let (common, own) = (dir.path().join("common"), dir.path().join("own"));
+    std::fs::write(&common, "topic readwrite a\n").expect("written");
+    std::fs::write(&own, "topic readwrite b\nuser ann\ntopic readwrite c\n").expect("written");
+    let mut broker = broker(&format!(
+        "acl_file = {common:?}\n[[listeners]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\nacl_file = {own:?}\n"
+    ));
+    let mut other = Connect::new(Version::V5, "other").open(place(&broker, "mqtt"));
+    let mut client = Connect::new(Version::V5, "c").open(plain(&broker));
+    let codes = |client: &mut Client| {
+        ["a", "b", "c"].map(|topic| client.publish(&Message::new(topic, "x", 1)) < 0x80)
+    };
+    assert_eq!(codes(&mut client), [true, false, false]);
+    assert_eq!(codes(&mut other), [false, true, false]);
+    let config = broker.config_file().to_str().expect("text").to_owned();
+    let told = run(&["check", "--config", &config]);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let warning = format!(
+        "warning    {}: the rules of 1 users, such as \"ann\"",
+        own.display()
+    );
+    assert!(told.contains(&warning), "{told}");
+    assert!(broker.log().contains("can never hold"), "{}", broker.log());
+    // Both files are read again, and nobody has to connect again.
+    std::fs::write(&own, "topic readwrite c\n").expect("written");
+    let told = run(&["reload", "--config", &config]);
+    assert!(told.status.success(), "{told:?}");
+    assert_eq!(codes(&mut other), [false, false, true]);
+    broker.stop();
 }
 
 #[test]
@@ -188,21 +250,22 @@ fn a_check_names_file_and_line_of_what_is_wrong() {
     assert!(check().status.success());
 }
 
+/// The listener that every test broker has beside those under test: the last one.
+fn plain(broker: &Broker) -> SocketAddr {
+    let banner = broker.banner().iter();
+    let words = banner.flat_map(|line| line.split_whitespace());
+    let plain = words.rev().find_map(|word| word.strip_prefix("mqtt://"));
+    let address = plain.and_then(|address| address.parse().ok());
+    address.expect("an address")
+}
+
 #[test]
 fn a_listener_has_a_mount_point() {
     let broker = broker(
         "[[listeners]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\nmount_point = \"one/\"\n",
     );
     let mut inside = Connect::new(Version::V5, "in").open(place(&broker, "mqtt"));
-    let plain = broker
-        .banner()
-        .iter()
-        .flat_map(|line| line.split_whitespace());
-    let plain = plain.rev().find_map(|word| word.strip_prefix("mqtt://"));
-    let plain = plain
-        .and_then(|address| address.parse().ok())
-        .expect("an address");
-    let mut outside = Connect::new(Version::V5, "out").open(plain);
+    let mut outside = Connect::new(Version::V5, "out").open(plain(&broker));
     inside.subscribe("#", 1);
     outside.subscribe("#", 1);
     inside.publish(&Message::new("a", "x", 1).retained());

@@ -3,7 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
-use support::{Broker, Client, Connect, Message, Properties, Subscription, Version, wait_until};
+use support::{
+    Broker, Client, Connect, Message, Packet, Properties, Subscription, Version, wait_until,
+};
 
 use super::authority::Authority;
 use super::wire::{dial, place};
@@ -43,15 +45,65 @@ fn rights_are_withdrawn_at_once_and_nobody_else_notices() {
     let (mut loser, mut keeper) = (connect(&broker, "loser"), connect(&broker, "keeper"));
     loser.subscribe("a/1", 1);
     keeper.subscribe("b/1", 1);
-    broker.configure(&rules(&[("b/#", "readwrite")]));
+    broker.configure(&rules(&[("b/#", "readwrite"), ("a/#", "write")]));
     let told = reload_with(&broker, 0);
     assert!(told.contains("access rules"), "{told}");
-    loser.expect_disconnect(&[0x98]);
+    assert_eq!(keeper.publish(&Message::new("a/1", "unseen", 1)), 0x10);
+    broker.configure(&rules(&[("a/#", "readwrite")]));
+    reload_with(&broker, 0);
+    // The subscription has stayed.
+    assert_eq!(keeper.publish(&Message::new("a/1", "seen", 1)), 0);
+    loser.expect("a/1", "seen", 1);
+    broker.configure(&rules(&[("b/#", "readwrite")]));
+    reload_with(&broker, 0);
     assert_eq!(keeper.publish(&Message::new("b/1", "x", 1)), 0);
     keeper.expect("b/1", "x", 1);
     assert_eq!(keeper.publish(&Message::new("a/1", "x", 1)), 0x87);
     let wanted = [Subscription::new("a/1", 1)];
     assert_eq!(keeper.subscribe_to(&wanted, &Properties::new()), [0x87]);
+    loser.ping();
+    loser.expect_nothing();
+}
+
+#[test]
+fn who_is_denied_is_sent_away_and_nobody_else() {
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        free.local_addr().expect("bound").port()
+    };
+    let listener = |keys: &str| {
+        format!(
+            "[[listeners]]\nbind = \"127.0.0.1:{port}\"\nallow_anonymous = true\n\
+             proxy_protocol_from = [\"127.0.0.1\"]\n{keys}\n"
+        )
+    };
+    let mut broker = broker(&listener(""));
+    let address = ([127, 0, 0, 1], port).into();
+    let from = |source: &str, id: &str| {
+        let mut client = Client::dial(address, Version::V5);
+        let header = format!("PROXY TCP4 {source} 198.51.100.1 4711 1883\r\n");
+        client.send(header.as_bytes());
+        client.send(&Connect::new(Version::V5, id).bytes());
+        assert!(matches!(client.receive(), Packet::ConnAck(connack) if connack.code == 0));
+        client
+    };
+    let (mut stays, mut goes) = (from("192.0.2.7", "stays"), from("192.0.2.66", "goes"));
+    stays.subscribe("t", 1);
+    broker.configure(&listener("deny = [\"192.0.2.66\"]"));
+    let told = reload_with(&broker, 0);
+    assert!(
+        told.contains("but for addresses it does not let in"),
+        "{told}"
+    );
+    goes.expect_disconnect(&[0x98]);
+    stays.publish(&Message::new("t", "1", 1));
+    stays.expect("t", "1", 1);
+    // Who is not on a list of those that may is denied as well.
+    let mut other = from("192.0.2.8", "other");
+    broker.configure(&listener("allow = [\"192.0.2.7\"]"));
+    reload_with(&broker, 0);
+    other.expect_disconnect(&[0x98]);
+    stays.ping();
 }
 
 #[test]

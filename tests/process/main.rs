@@ -2,6 +2,7 @@
 //! over HTTP, and what its commands do to a terminal.
 
 mod descriptors;
+mod ends;
 mod environment;
 mod figures;
 mod log;

@@ -90,7 +90,7 @@ impl World {
             limits: self.plan.limits.clone(),
             durability: self.plan.durability.clone(),
             sys_interval_ms: 0,
-            acl: None,
+            acl: Default::default(),
             allow_other_users: false,
         };
         let started = self.ms() * 1000;

@@ -103,7 +103,7 @@ pub fn samples() -> Vec<Write> {
                 version: ProtocolVersion::V5,
                 expiry: 3600,
                 disconnected_at: Some(1_800_000_000_000),
-                user: Some("Zoë".into()),
+                user: None,
             },
         ),
         Write::PutGroup(QueueKey(3), "$share/workers/jobs/#".into()),

@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 
 use super::Bridge;
 use crate::broker::message::Message;
+use crate::broker::notice::Notice;
 use crate::broker::queue::Queued;
 use crate::broker::record::{QueueKey, Seq};
 use crate::broker::timer::Timer;
@@ -321,6 +322,7 @@ impl Broker {
 
     fn count_dropped(&mut self, index: SessionIndex) {
         self.counters.dropped_queue_full += 1;
+        self.notice(index, Notice::QueueFull, "");
         if let Some(backlog) = &mut self.sessions[index.0 as usize].backlog {
             backlog.dropped += 1;
         }

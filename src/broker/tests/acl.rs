@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::{Acl, Permission, Rules};
+use super::super::{Acl, Acls, Permission, Rules, Subscribing};
 use super::*;
 
 /// A list from lines as `alice read a/#`; `-` is the clients without a user name, `*` stands before a pattern.
@@ -23,7 +23,7 @@ pub(super) fn acl(lines: &[&str]) -> Option<Arc<Acl>> {
 
 pub(super) fn world(lines: &[&str]) -> World {
     World::with(Settings {
-        acl: acl(lines),
+        acl: acl(lines).into(),
         ..Settings::default()
     })
 }
@@ -88,7 +88,7 @@ fn what_no_rule_allows_is_refused() {
 fn an_empty_list_allows_nothing_and_no_list_everything() {
     for (list, allowed) in [(acl(&[]), false), (None, true)] {
         let mut world = World::with(Settings {
-            acl: list,
+            acl: list.into(),
             ..Settings::default()
         });
         let peer = world.connect(&client("a"));
@@ -169,6 +169,101 @@ fn a_filter_is_granted_if_one_rule_covers_all_of_it() {
     ] {
         assert_eq!(may_subscribe(&mut world, peer, filter), granted, "{filter}");
     }
+}
+
+#[test]
+fn with_filter_a_filter_is_granted_if_anything_it_matches_may_be_read() {
+    let mut world = World::with(Settings {
+        acl: Acls {
+            subscribing: Subscribing::Filter,
+            ..acl(&[
+                "- write #",
+                "- read a/+/c",
+                "- read b/#",
+                "- read /x",
+                "- read $SYS/broker/#",
+                "- deny b/secret/#",
+                "- deny a/no/+",
+            ])
+            .into()
+        },
+        ..Settings::default()
+    });
+    let peer = world.connect(&client("a"));
+    for (filter, granted) in [
+        ("#", true),
+        ("+/#", true),
+        ("+", true),
+        ("a", false),
+        ("a/#", true),
+        ("a/+/+", true),
+        ("a/+/d", false),
+        ("a/+/c/#", true),
+        ("a/+/c/+", false),
+        ("a/no/#", false),
+        ("a/no/c", false),
+        ("b/#", true),
+        ("b/secret", false),
+        ("b/secret/#", false),
+        ("b/+", true),
+        ("+/x", true),
+        ("/#", true),
+        ("/+", true),
+        ("/y", false),
+        ("x", false),
+        ("$SYS/#", true),
+        ("$SYS/+", true),
+        ("$SYS/x", false),
+        ("$share/g/#", true),
+        ("$share/g/c/#", false),
+    ] {
+        assert_eq!(may_subscribe(&mut world, peer, filter), granted, "{filter}");
+    }
+    world.leave(peer);
+    let explorer = world.connect(&client("b"));
+    world.subscribe(explorer, "#", 1);
+    let publisher = world.connect(&publisher());
+    for topic in ["a/1/c", "a/no/c", "b", "b/secret/1", "c", "/x"] {
+        world.publish(publisher, message(1, 1, topic, "x"));
+    }
+    let got = ["a/1/c", "b", "/x"].map(|topic| format!("PUBLISH q1 {topic}=x"));
+    assert_eq!(world.drain(explorer), got);
+}
+
+#[test]
+fn a_listener_has_rules_of_its_own() {
+    let mut world = World::new();
+    let at = |list: Option<&str>| {
+        Arrival::from(Access {
+            allow_anonymous: true,
+            acl: list.map(Into::into),
+            ..Access::default()
+        })
+    };
+    let acls = |own: &[&str]| Acls {
+        own: [("own".into(), acl(own).expect("a list"))].into(),
+        ..acl(&["- readwrite common"]).into()
+    };
+    world.broker.set_acl(acls(&["- readwrite own"]), world.now);
+    let expected = [
+        (None, [true, false]),
+        (Some("own"), [false, true]),
+        (Some("gone"), [false, false]),
+    ];
+    let peers = expected.map(|(list, rights)| {
+        world.arrival = at(list);
+        let peer = world.connect(&client(list.unwrap_or("common")));
+        for (topic, may) in ["common", "own"].into_iter().zip(rights) {
+            assert_eq!(may_write(&mut world, peer, topic), may, "{list:?} {topic}");
+        }
+        peer
+    });
+    world
+        .broker
+        .set_acl(acls(&["- readwrite other"]), world.now);
+    assert!(may_write(&mut world, peers[0], "common"));
+    assert!(may_write(&mut world, peers[1], "other"));
+    assert!(!may_write(&mut world, peers[1], "own"));
 }
 
 #[test]
@@ -272,13 +367,14 @@ fn rules_that_came_with_the_credentials_stand_instead_of_the_list() {
         credential: None,
         expires_in: None,
     };
-    let list = acl(&["alice readwrite #"]);
-    let mut rights = Rights::new(list.as_deref(), &identity, "c", "").expect("it may not do all");
+    let list = acl(&["alice readwrite #"]).into();
+    let mut rights = Rights::new(&list, None, &identity, "c", "").expect("it may not do all");
     assert!(rights.may_write("own/alice"));
     assert!(!rights.may_write("other"));
     assert!(!rights.may_read("own/alice"));
-    assert!(Rights::new(None, &identity, "c", "").is_some());
-    assert!(Rights::new(None, &Identity::default(), "c", "").is_none());
+    let none = Acls::default();
+    assert!(Rights::new(&none, None, &identity, "c", "").is_some());
+    assert!(Rights::new(&none, None, &Identity::default(), "c", "").is_none());
 }
 
 #[test]
@@ -364,10 +460,20 @@ fn a_will_is_checked_when_it_is_given_and_when_it_is_published() {
     let heir = connect_as(&mut world, "heir", &client("heir"));
     world.subscribe(heir, "#", 1);
     world.arrival = anonymous();
-    let peer = world.open(&client("a").will(0, "other", "x"));
-    assert_eq!(world.got(peer), ["CONNACK NotAuthorized"]);
-    assert!(world.closes(peer));
+    let peer = world.connect(&client("a").will(0, "other", "x"));
     world.lose(peer);
+    assert_eq!(world.drain(heir), [""; 0]);
+    // Of an earlier connection, none is left.
+    let late = durable("late")
+        .will(0, "w", "before")
+        .will_with(Property::WillDelayInterval(60));
+    let peer = world.connect(&late);
+    world.lose(peer);
+    let peer = world.connect(&durable("late").will(0, "other", "x"));
+    world.lose(peer);
+    world.wait(100_000);
+    assert_eq!(world.drain(heir), [""; 0]);
+    assert_eq!(world.broker.counters().wills_not_authorized, 2);
     let peer = world.connect(&client("a").will(0, "w", "1"));
     world.lose(peer);
     assert_eq!(world.drain(heir), ["PUBLISH w=1"]);
@@ -376,7 +482,7 @@ fn a_will_is_checked_when_it_is_given_and_when_it_is_published() {
     world.lose(peer);
     assert_eq!(world.drain(heir), [""; 0]);
     assert_eq!(world.broker.counters().wills_published, 1);
-    assert_eq!(world.broker.counters().publishes_not_authorized, 2);
+    assert_eq!(world.broker.counters().wills_not_authorized, 3);
 }
 
 #[test]

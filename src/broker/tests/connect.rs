@@ -49,6 +49,24 @@ fn a_session_goes_from_one_protocol_version_to_another() {
 }
 
 #[test]
+fn a_disconnect_may_set_an_expiry_if_connect_asked_for_one_whatever_was_granted() {
+    for (asked, ends) in [(Some(100), false), (Some(0), true), (None, true)] {
+        let mut world = World::with(limited(Limits {
+            persistent_client_expiration: 0,
+            ..Limits::default()
+        }));
+        let mut five = client("a");
+        five.properties
+            .extend(asked.map(Property::SessionExpiryInterval));
+        let peer = world.connect(&five);
+        let expiry = [Property::SessionExpiryInterval(50)];
+        world.leave_with(peer, ReasonCode::Success, &expiry);
+        let told = world.got(peer) == ["DISCONNECT ProtocolError"];
+        assert_eq!(told, ends, "{asked:?}"); // [MQTT-3.14.2-2]
+    }
+}
+
+#[test]
 fn a_client_identifier_names_one_client() {
     let mut world = World::new();
     let first = world.connect(&durable("a"));

@@ -24,6 +24,7 @@ mod levels;
 mod limits;
 mod malice;
 mod mount;
+mod notice;
 mod patience;
 mod publish;
 mod quota;

@@ -2,6 +2,9 @@
 
 use super::*;
 
+const NOT_RETAINED: &str =
+    "PUBACK #1 (the message was delivered, but not retained: there is no room)";
+
 fn with_retained(count: usize, qos: u8) -> (World, Peer) {
     let mut world = World::new();
     let peer = world.connect(&publisher());
@@ -343,9 +346,9 @@ fn a_full_store_of_retained_messages_takes_no_new_ones_and_goes_on_replacing() {
         [
             "PUBACK #1",
             "PUBACK #1",
-            "PUBACK #1 QuotaExceeded",
+            NOT_RETAINED,
             "PUBACK #1",
-            "PUBACK #1 QuotaExceeded",
+            NOT_RETAINED,
         ]
     );
     assert_eq!(
@@ -354,6 +357,16 @@ fn a_full_store_of_retained_messages_takes_no_new_ones_and_goes_on_replacing() {
         "they are delivered all the same"
     );
     assert_eq!(world.broker.counters().refused_retained, 2);
+    // What is older than a message that was published does not stand in its place.
+    let late = world.connect(&client("late"));
+    let expected = ["SUBACK [Success]", "PUBLISH retain a=nnn"];
+    assert_eq!(world.subscribe(late, "#", 0), expected);
+    world.leave(late);
+    world.flush();
+    assert_eq!(world.disk.retained.len(), 1);
+    world.publish(peer, retained(1, 1, "b", "m"));
+    world.all(peer);
+    world.all(subscriber);
     // A client that cannot be told is not sent away: it would come back with the same message for ever.
     world.publish(old, retained(1, 1, "c", "m"));
     world.publish(old, retained(2, 2, "c", "m"));
@@ -362,6 +375,26 @@ fn a_full_store_of_retained_messages_takes_no_new_ones_and_goes_on_replacing() {
     world.settle();
     assert_eq!(world.got(old), ["PUBACK #1", "PUBREC #2", "PUBCOMP #2"]);
     assert_eq!(world.got(subscriber).len(), 3);
+}
+
+#[test]
+fn what_nobody_gets_and_is_not_retained_is_refused_and_reasons_are_for_those_who_want_them() {
+    let mut world = World::with(limited(Limits {
+        max_retained_messages: 0,
+        ..Limits::default()
+    }));
+    let peer = world.connect(&client("pub5"));
+    let quiet = world.connect(&client("quiet").with(Property::RequestProblemInformation(0)));
+    world.publish(peer, retained(1, 1, "t", "m"));
+    assert_eq!(world.all(peer), ["PUBACK #1 QuotaExceeded"]);
+    let subscriber = world.connect(&client("sub"));
+    world.subscribe(subscriber, "#", 0);
+    for peer in [peer, quiet] {
+        world.publish(peer, retained(2, 1, "t", "m"));
+    }
+    assert_eq!(world.all(peer), [NOT_RETAINED.replace("PUBACK", "PUBREC")]);
+    assert_eq!(world.all(quiet), ["PUBREC #1"]);
+    assert_eq!(world.all(subscriber).len(), 2);
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn what_is_held_counts_in_the_limits_and_gives_way() {
         ..Limits::default()
     };
     let mut world = World::with(Settings {
-        acl: acl(&["- write #", ALICE]),
+        acl: acl(&["- write #", ALICE]).into(),
         ..limited(limits)
     });
     let alice = connect_as(&mut world, "alice", &durable("a"));
@@ -161,7 +161,7 @@ fn what_is_held_counts_in_the_limits_and_gives_way() {
 fn what_was_under_way_keeps_its_identifier_until_the_right_is_back() {
     for qos in 1..=2 {
         let mut world = World::with(Settings {
-            acl: acl(&["- write #", ALICE]),
+            acl: acl(&["- write #", ALICE]).into(),
             ..limited(Limits {
                 max_inflight_messages: 2,
                 ..Limits::default()
@@ -212,7 +212,7 @@ fn what_was_under_way_keeps_its_identifier_until_the_right_is_back() {
 #[test]
 fn no_more_are_held_under_way_than_may_be_under_way() {
     let mut world = World::with(Settings {
-        acl: acl(&["- write #", ALICE]),
+        acl: acl(&["- write #", ALICE]).into(),
         ..limited(Limits {
             max_inflight_messages: 2,
             ..Limits::default()

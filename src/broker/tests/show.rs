@@ -61,10 +61,14 @@ fn show_subscribe(subscribe: &Subscribe<'_>) -> String {
 }
 
 fn show_ack(name: &str, ack: &Ack<'_>) -> String {
-    match ack.reason {
-        ReasonCode::Success => format!("{name} #{}", ack.packet_id),
-        reason => format!("{name} #{} {reason:?}", ack.packet_id),
+    let mut line = format!("{name} #{}", ack.packet_id);
+    if ack.reason != ReasonCode::Success {
+        line += &format!(" {:?}", ack.reason);
     }
+    if let Some(why) = ack.properties.reason_string() {
+        line += &format!(" ({why})");
+    }
+    line
 }
 
 /// `PUBLISH #id qN dup retain topic=payload`, and what is special: alias, what is left of the expiry interval, subscription identifiers.

@@ -81,6 +81,38 @@ fn no_local_keeps_a_clients_own_messages_from_it() {
 }
 
 #[test]
+fn options_of_mqtt_5_wait_while_a_client_of_mqtt_3_has_the_session() {
+    let mut world = World::new();
+    let peer = world.connect(&durable("a"));
+    let all = SubscribeOptions {
+        retain_as_published: true,
+        no_local: true,
+        ..options(1)
+    };
+    world.ask(peer, 1, &[("t", all), ("$share/g/s", all)]);
+    world.all(peer);
+    world.lose(peer);
+    let other = world.connect(&publisher());
+    let old = client("a").version(ProtocolVersion::V311);
+    let peer = world.connect(&old);
+    for topic in ["t", "s"] {
+        world.publish(other, retained(1, 1, topic, "m"));
+    }
+    world.publish(peer, retained(0, 0, "t", "own"));
+    // [MQTT-3.3.1-9] of MQTT 3.1.1, which has no No Local either.
+    let expected = ["PUBLISH q1 t=m", "PUBLISH q1 s=m", "PUBLISH t=own"];
+    assert_eq!(world.drain(peer), expected);
+    world.lose(peer);
+    let peer = world.connect(&durable("a"));
+    for topic in ["t", "s"] {
+        world.publish(other, retained(1, 1, topic, "m"));
+    }
+    world.publish(peer, retained(0, 0, "t", "own"));
+    let expected = ["PUBLISH q1 retain t=m", "PUBLISH q1 retain s=m"];
+    assert_eq!(world.drain(peer), expected);
+}
+
+#[test]
 fn the_retain_flag_is_kept_only_where_that_was_asked_for() {
     let mut world = World::new();
     let plain = world.connect(&client("a"));

@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 pub use throttle::ThrottleSettings;
 
 use super::tls::TlsError;
-use crate::broker::{Identity, Peer, Permission, Rules};
+use crate::broker::{Arrival, Identity, Permission, Rules};
 use crate::clock::{self, Clock};
 use crate::wire::packet::Connect;
 use crate::wire::{Fault, ReasonCode};
@@ -142,16 +142,20 @@ pub struct Authentication {
 }
 
 impl Credentials {
-    /// Those of a CONNECT; `None` if it has neither a user name nor a password.
-    pub fn of(connect: &Connect<'_>, peer: &Peer) -> Option<Credentials> {
-        if connect.username.is_none() && connect.password.is_none() {
+    /// Those of a CONNECT; `None` if it has neither a user name nor a password. Where anonymous clients are allowed, an empty one is none.
+    pub fn of(connect: &Connect<'_>, arrival: &Arrival) -> Option<Credentials> {
+        let lenient = arrival.access.allow_anonymous;
+        let is_name = |name: &&str| !lenient || !name.is_empty();
+        let is_password = |password: &&[u8]| !lenient || !password.is_empty();
+        let name = connect.username.filter(is_name);
+        if name.is_none() && connect.password.filter(is_password).is_none() {
             return None;
         }
         Some(Credentials {
             username: connect.username.map(Into::into),
             password: connect.password.map(Into::into),
             client_id: connect.client_id.into(),
-            address: peer.address.map(|address| address.ip()),
+            address: arrival.peer.address.map(|address| address.ip()),
         })
     }
 }

@@ -198,3 +198,22 @@ fn a_message_that_is_not_one_is_refused() {
         assert!(message(&good[..len], None).is_err(), "{len}");
     }
 }
+
+/// A session of an older program has no user; one with a user names it before its client.
+#[test]
+fn a_session_names_its_user_if_it_has_one() {
+    for user in [None, Some("Zoë"), Some("")] {
+        let record = SessionRecord {
+            client_id: "pump-1".into(),
+            version: ProtocolVersion::V311,
+            expiry: 7,
+            disconnected_at: Some(1_800_000_000_000),
+            user: user.map(Into::into),
+        };
+        let mut bytes = Vec::new();
+        put_session(&mut bytes, &record);
+        assert_eq!(bytes.len(), 21 + user.map_or(0, |user| 4 + user.len()));
+        assert_eq!(session(&bytes), Ok(record));
+        assert_eq!(session(&bytes[..14]), Err("it is cut short"));
+    }
+}
