@@ -80,7 +80,9 @@ impl Run {
         world.publish(device, message(qos, 1, &name, &n.to_string()));
         // Its acknowledgement is what a crash must not undo.
         world.settle_disk();
-        let refused = world.got(device).iter().any(|line| line.contains("Quota"));
+        let told = world.got(device).iter().any(|line| line.contains("Quota"));
+        // What is dropped counts as that, and its publisher is told as well.
+        let refused = told && self.way.queue_full == QueueFull::Refuse;
         if !refused {
             self.published.insert(n, (topic, qos));
         }

@@ -308,7 +308,7 @@ fn a_message_whose_body_every_queue_refuses_is_not_stored() {
     world.writes();
     world.publish(peer, message(1, 1, "t", "m"));
     world.settle();
-    assert_eq!(world.got(peer), ["PUBACK #1"]);
+    assert_eq!(world.got(peer), ["PUBACK #1 QuotaExceeded"]);
     assert_eq!(world.writes(), [""; 0]);
     assert_eq!(world.broker.counters().dropped_queue_full, 1);
 }
