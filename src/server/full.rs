@@ -1,8 +1,9 @@
-//! Says in the log when the store is full, and when it is no longer.
+//! Says in the log when the store is full, and when it is no longer; and finds out when the disk has room again, for a full store commits nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::clock::Stopwatch;
@@ -33,6 +34,15 @@ pub(super) async fn watch(core: Arc<Core>, store: Arc<Store>, options: StoreOpti
                 refused_messages = refused,
                 "the store is no longer full: messages are stored again"
             ),
+        }
+        if !store.has_room() {
+            let full = Arc::clone(&store);
+            if let Ok(Err(error)) = spawn_blocking(move || full.look_at_room()).await {
+                // The next commit fails, and ends the process with that.
+                return tracing::error!(%error, "the store's room cannot be told");
+            }
+            let mut entered = core.enter(Purpose::Other, None);
+            entered.broker().set_room(store.room());
         }
         sleep(LOOK).await;
     }

@@ -216,7 +216,7 @@ impl Store {
     }
 
     /// Bytes of messages that may still be accepted, those included that wait to be committed. It is 0 before a commit could fail for lack of
-    /// room, and grows again when enough has been removed; updated after each commit. Removals, session changes and what has been accepted
+    /// room, and grows again when enough has been removed; updated after each commit and by [`Store::look_at_room`]. Removals, session changes and what has been accepted
     /// already commit in any case.
     pub fn room(&self) -> u64 {
         // A row in a page that is not full takes up to twice its size.
@@ -407,8 +407,21 @@ impl Store {
         Ok(())
     }
 
-    fn first_look_at_room(&self) -> Result<(), StoreError> {
-        self.keep_room(&mut self.ledger())
+    /// Finds out again how much room there is: the disk may have got some since the last commit, which a store that is full does not make. Takes as
+    /// long as a commit, or as a compaction.
+    ///
+    /// # Errors
+    /// If the database or the disk fails; the store then takes no batch until it is opened again.
+    pub fn look_at_room(&self) -> Result<(), StoreError> {
+        let mut ledger = self.ledger();
+        if ledger.stopped {
+            return Err(StoreError::Stopped);
+        }
+        let looked = self.keep_room(&mut ledger);
+        if looked.is_err() {
+            self.stop(&mut ledger);
+        }
+        looked
     }
 
     fn suspects_orphans(&self) -> bool {

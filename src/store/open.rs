@@ -166,7 +166,7 @@ fn start(
         }),
         gauges: Gauges::default(),
     };
-    store.first_look_at_room()?;
+    store.look_at_room()?;
     Ok((store, opened))
 }
 

@@ -102,7 +102,7 @@ impl Room {
         let (file, cap) = (space.file, self.cap(space));
         let least = match cap == self.max {
             true => file.saturating_add(1),
-            false => file.saturating_add(2 * self.reserve),
+            false => file.saturating_add(self.reserve / 4),
         };
         least <= cap && doublings(file, cap) == 0
     }
@@ -146,8 +146,10 @@ impl Room {
         if self.is_disk_short(space) && !self.could_fill_holes(space) {
             return Advice::Nothing;
         }
+        let removed = |then| space.live.saturating_add(self.reserve / 2) <= then;
         match self.live_at_failure {
-            Some(then) if space.live.saturating_add(self.reserve / 2) > then => Advice::Nothing,
+            // The disk may have got room since.
+            Some(then) if !removed(then) && !self.can_extend(space) => Advice::Nothing,
             _ => Advice::Prove,
         }
     }
@@ -295,7 +297,19 @@ mod tests {
         let extended = on_disk(file, live, file, full + 3 * room.reserve);
         assert_eq!(room.cap(&extended), file + 4 * room.reserve);
         assert!(room.can_extend(&extended));
-        assert!(!room.can_extend(&on_disk(file, live, file, full + room.reserve / 2)));
+        assert!(!room.can_extend(&on_disk(file, live, file - room.reserve, full + PAGE)));
+        // Nor does a proof that failed keep it short when the disk has got room again.
+        let mut failed = room.clone();
+        failed.proved(false, live);
+        failed.wrote(u64::MAX);
+        assert_eq!(
+            failed.advice(&on_disk(file, live, file, full)),
+            Advice::Prove
+        );
+        assert_eq!(
+            failed.advice(&on_disk(file, live, file - room.reserve, full)),
+            Advice::Nothing
+        );
         // With more holes than that, a proof says nothing.
         let holed = on_disk(file, live, file - room.reserve - PAGE, full);
         assert_eq!(room.left(&holed), 0);

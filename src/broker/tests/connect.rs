@@ -520,8 +520,7 @@ fn a_client_is_not_told_that_it_has_no_session_before_its_end_is_on_disk() {
     world.subscribe(peer, "t", 1);
     world.lose(peer);
     world.flush();
-    world.jump(1100);
-    world.broker.tick(world.now);
+    world.wait(1001);
     assert_eq!(world.broker.session_count(), 0);
     waits_for_an_end(&mut world);
 }
