@@ -35,10 +35,11 @@ pub struct Limits {
     /// Bytes waiting to be written to one connection. Reached: QoS 0 messages for it are dropped and counted, QoS 1 and 2 wait in the queue,
     /// and nothing more is read from it.
     pub max_outgoing_bytes: usize,
-    /// Bytes waiting to be written to all connections together. Reached: as `max_outgoing_bytes` for each connection for which 4 KiB wait; so those
-    /// that take what they are sent go on.
+    /// Bytes waiting to be written to all connections together, those included for which nothing waits yet. Reached: QoS 0 messages are dropped and counted, QoS 1
+    /// and 2 wait in the queue until there is room. So that those go on who take what they are sent, each connection may have 4 KiB more, and one after the
+    /// other is sent one message beyond it.
     pub max_outgoing_bytes_total: usize,
-    /// Bytes of packets that have begun and not ended, of all connections together. Exceeded: the connection whose packet has been unfinished
+    /// Bytes of packets that have begun and not ended, or whose login is being checked, of all connections together. Exceeded: the connection whose packet has been unfinished
     /// longest is closed with 0x97, those that have not sent CONNECT (which get no answer) before all others; never the last one left.
     pub max_incoming_bytes: usize,
     /// Bytes of writes waiting for the disk. Reached: nothing is read from publishers until the disk has caught up.
@@ -63,8 +64,24 @@ pub struct Limits {
     pub persistent_client_expiration: u32,
     /// Sessions, connected or not. Reached: a CONNECT that needs a new one is refused with 0x97 (MQTT 3: server unavailable).
     pub max_sessions: usize,
+    /// Bytes that one session takes beside its messages: client identifier and user name (twice), will, subscriptions (text, 64 bytes, and 64 for each
+    /// level) and topic aliases. One account rather than a limit for each: what a client does not need for one it may use for another. Reached: a CONNECT
+    /// that brings more than its session has is refused with 0x97 (MQTT 3: server unavailable), a SUBSCRIBE with 0x97 (MQTT 3: 0x80), a client that sets a topic alias is
+    /// disconnected with 0x97; the broker sets no more aliases towards it.
+    pub max_session_bytes: u64,
+    /// The same of all sessions, connected or not. Reached: as `max_session_bytes`.
+    pub max_session_bytes_total: u64,
     /// Subscriptions of one session. Reached: the SUBACK code is 0x97 (MQTT 3: 0x80).
     pub max_subscriptions: usize,
+    /// Filters of one SUBSCRIBE or UNSUBSCRIBE, which is handled in one go. Exceeded: disconnect 0x97 (MQTT 3: closed).
+    pub max_filters_per_packet: usize,
+    /// Shared groups, which a message may all have to be offered to: pairs of share name and filter, of all sessions. Reached: the SUBACK code for a new one is
+    /// 0x97 (MQTT 3: 0x80).
+    pub max_shared_groups: usize,
+    /// Members of a shared group, who may all have to be looked at for a message. Reached: as `max_shared_groups`, for a new member.
+    pub max_group_members: usize,
+    /// Subscription identifiers that one delivery carries. Reached: the others that match are left out and counted.
+    pub max_subscription_ids: usize,
     /// Levels of a topic name or filter. Exceeded: 0x90 for a name (MQTT 3: the connection is closed), 0x8F for a filter.
     pub max_topic_levels: usize,
     /// Bytes of a topic name or filter. Exceeded: as `max_topic_levels`.
@@ -120,7 +137,13 @@ impl Default for Limits {
             max_retained_bytes: 500_000_000,
             persistent_client_expiration: u32::MAX,
             max_sessions: 1_000_000,
+            max_session_bytes: 128_000_000,
+            max_session_bytes_total: 512_000_000,
             max_subscriptions: 1_000_000,
+            max_filters_per_packet: 10_000,
+            max_shared_groups: 10_000,
+            max_group_members: 10_000,
+            max_subscription_ids: 100,
             max_topic_levels: 200,
             max_topic_length: 65_535,
             max_message_rate_in: 0,

@@ -631,10 +631,56 @@ fn grow() -> Prepared {
     })
 }
 
+/// A client with all filters of `a` and `+` over 16 levels, each with an identifier of its own.
+fn wildcards() -> (Watched, ConnectionId) {
+    let mut watched = Watched::new(in_memory());
+    let id = watched.connect(&durable("client"));
+    for bits in 0..1_u32 << 16 {
+        let level = |at: u32| if bits >> at & 1 == 0 { "a" } else { "+" };
+        let filter = (0..16).map(level).collect::<Vec<&str>>().join("/");
+        let mut properties = PropertiesBuf::new();
+        properties.push(Property::SubscriptionIdentifier(bits + 1));
+        let packet = Packet::Subscribe(Subscribe {
+            packet_id: PacketId::FIRST,
+            properties: properties.as_properties(),
+            filters: vec![(&filter, SubscribeOptions::with_qos(QoS::AtMostOnce))],
+        });
+        watched.receive(id, packet);
+        watched.serve_once();
+    }
+    watched.serve();
+    let publisher = watched.connect(&durable("publisher"));
+    (watched, publisher)
+}
+
+/// A message that walks past all of them.
+fn walk_past(levels: usize) -> Prepared {
+    let (watched, publisher) = wildcards();
+    prepared(watched, move |watched| {
+        let topic = vec!["a"; levels].join("/");
+        watched.publish(publisher, QoS::AtMostOnce, &topic, false, 0);
+    })
+}
+
+fn offer_to_groups() -> Prepared {
+    let mut watched = Watched::new(Settings::default());
+    let id = watched.connect(&durable("client"));
+    for n in 0..MANY / 10 {
+        watched.subscribe(id, &[format!("$share/{n}/t")], QoS::AtLeastOnce);
+        watched.serve_once();
+    }
+    watched.lose(id);
+    watched.serve();
+    let publisher = watched.connect(&durable("publisher"));
+    prepared(watched, move |watched| {
+        watched.publish(publisher, QoS::AtLeastOnce, "t", false, 0);
+    })
+}
+
 /// A name, and what prepares it.
 type Case = (&'static str, fn() -> Prepared);
 
-const CASES: [Case; 27] = [
+const CASES: [Case; 30] = [
     ("end of a session, 1,000,000 queued", || {
         end_queued(Settings::default())
     }),
@@ -672,6 +718,11 @@ const CASES: [Case; 27] = [
     ("new rights for 100,000 sessions", set_acl),
     ("100,000 connections sent away", send_away),
     ("1,000,000 sessions are made", grow),
+    ("PUBLISH past 65,536 filters of a and +", || walk_past(15)),
+    ("PUBLISH that 65,536 filters of one client match", || {
+        walk_past(16)
+    }),
+    ("PUBLISH to 10,000 shared groups", offer_to_groups),
 ];
 
 /// The longest call in each case.

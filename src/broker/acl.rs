@@ -377,9 +377,11 @@ impl Broker {
         if let Some(user) = &identity.user {
             self.by_user.add(user.clone());
         }
+        let before = session.own_bytes();
         session.identity = Some(identity);
         session.restored_user = None;
         session.rights = rights;
+        self.recount_session(index, before);
         self.look_again(index);
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::memory::subscription_bytes;
 use super::record::Seq;
 use super::{Broker, ConnectionId};
 
@@ -72,6 +73,8 @@ impl Broker {
                 *needed.entry(item.seq).or_default() += 1;
             }
         }
+        let connections = self.connections.iter();
+        let mut taken: u64 = connections.map(|(_, it)| it.alias_bytes).sum();
         for (_, session) in &self.sessions {
             let mut on_wire = 0;
             for inflight in session.outgoing.all() {
@@ -83,6 +86,19 @@ impl Broker {
             if on_wire != session.outgoing.on_wire() {
                 return Err(format!("{}: on the wire {on_wire}", session.client_id));
             }
+            let nodes = session.subscriptions.iter();
+            let filters = nodes.map(|node| subscription_bytes(&self.tree.filter(*node)));
+            let groups = session.groups.iter();
+            let groups =
+                groups.map(|group| subscription_bytes(&self.groups[group.0 as usize].name));
+            let subscribed = filters.chain(groups).sum::<u64>();
+            if !session.is_ghost && subscribed != session.subscription_bytes {
+                return Err(format!(
+                    "{}: subscriptions take {subscribed}, but accounted for {}",
+                    session.client_id, session.subscription_bytes
+                ));
+            }
+            taken += session.own_bytes() + session.subscription_bytes;
             let kept = Kept {
                 queued: session.queue.len(),
                 outgoing: session.outgoing.len(),
@@ -90,7 +106,21 @@ impl Broker {
             };
             audit.kept.insert(session.client_id.to_string(), kept);
         }
+        if taken != self.session_bytes {
+            return Err(format!(
+                "sessions take {taken}, but accounted for {}",
+                self.session_bytes
+            ));
+        }
         for (_, group) in &self.groups {
+            let members = group.members.iter();
+            let connected = members.filter(|member| {
+                let session = &self.sessions[member.session.0 as usize];
+                session.connection.is_some()
+            });
+            if connected.count() != group.connected {
+                return Err(format!("{}: {} connected", group.name, group.connected));
+            }
             let kept = Kept {
                 queued: group.queue.len(),
                 ..Kept::default()

@@ -144,6 +144,10 @@ impl Broker {
             self.check_owner(&admitted.identity, &terms.client_id)?;
         }
         self.check_user(&admitted.identity, &terms.client_id)?;
+        if !bridge {
+            self.check_memory(&terms.client_id, &admitted.identity, will.as_ref())?;
+            self.check_room(&terms, connect.clean_start, will.is_some())?;
+        }
         self.check_connack(id, &terms)?;
         // A bridge has no socket of its own, so its older connection holds nothing unread.
         if !bridge && self.must_wait(id, &terms.client_id) {
@@ -317,7 +321,29 @@ impl Broker {
         let session = Session::new(key, terms.client_id.clone(), connect.version);
         let index = SessionIndex(self.sessions.insert(session) as u32);
         self.by_client.insert(terms.client_id.clone(), index);
+        self.recount_session(index, 0);
         Ok((index, false, ended))
+    }
+
+    /// Whether the store can take what a CONNECT asks to be kept. Who comes back to a session that is kept may do so whatever room there is: how else should it
+    /// take what waits for it.
+    fn check_room(
+        &mut self,
+        terms: &Terms,
+        clean_start: bool,
+        with_will: bool,
+    ) -> Result<(), Fault> {
+        let known = self.by_client.get(&terms.client_id);
+        let kept = known.is_some_and(|index| self.sessions[index.0 as usize].stored);
+        let is_new = terms.expiry > 0 && (clean_start || !kept);
+        if !self.keeps_sessions || !(is_new || with_will) || self.has_session_room() {
+            return Ok(());
+        }
+        self.counters.refused_store_full += 1;
+        Err(Fault {
+            reason: ReasonCode::QuotaExceeded,
+            what: "the store has no room for the session or its will",
+        })
     }
 
     /// Ties connection and session together.
@@ -339,6 +365,9 @@ impl Broker {
         let session = &mut self.sessions[index.0 as usize];
         session.connection = Some(id);
         self.connected += 1;
+        for group in &session.groups {
+            self.groups[group.0 as usize].connected += 1;
+        }
         session.disconnected_at = None;
         session.version = version;
         session.has_options = version == ProtocolVersion::V5 || is_bridge;

@@ -52,6 +52,10 @@ pub(super) struct Connection {
     /// The CONNECT was accepted with a session expiry interval other than 0 (so a DISCONNECT may change it).
     pub may_set_expiry: bool,
     aliases: Option<Box<Aliases>>,
+    /// What they take.
+    pub alias_bytes: u64,
+    /// Its place among those that wait until less is to be written to all connections.
+    pub ticket: Option<u64>,
     /// What its client has sent and been sent of late, if that is limited.
     pub quota: Option<Box<Quota>>,
     /// A bridge is about to leave: what is under way is finished, and nothing more is begun.
@@ -113,7 +117,7 @@ impl Broker {
         self.leave_line(id);
         let gone = self.connections.remove(id.0 as usize);
         log_end(&gone, traffic, now);
-        self.outgoing_bytes -= gone.counted;
+        self.drop_outgoing(id, gone.counted, gone.ticket);
         if let Some(address) = gone.arrival.peer.ip() {
             self.by_address.remove(&address);
         }
@@ -183,6 +187,12 @@ impl OutboundAliases {
         OutboundAliases { names, max }
     }
 
+    /// How to name a topic if no alias is set for it.
+    fn known(&self, topic: &str) -> Alias {
+        let alias = self.names.get(topic);
+        alias.map_or(Alias::None, |alias| Alias::Use(*alias))
+    }
+
     /// How to name a topic.
     pub fn name(&mut self, topic: &str) -> Alias {
         if let Some(alias) = self.names.get(topic) {
@@ -233,6 +243,8 @@ impl Connection {
             unreleased: 0,
             may_set_expiry: false,
             aliases: None,
+            alias_bytes: 0,
+            ticket: None,
             quota: None,
             finishing: false,
             waits_for: None,
@@ -294,10 +306,18 @@ impl Connection {
             .as_deref()
     }
 
-    /// How to name a topic to the client.
-    pub fn alias_for(&mut self, topic: &str) -> Alias {
-        let aliases = self.aliases.as_mut();
-        aliases.map_or(Alias::None, |aliases| aliases.outbound.name(topic))
+    /// How to name a topic to the client; `may_set` says that it may get an alias.
+    pub fn alias_for(&mut self, topic: &str, may_set: bool) -> Alias {
+        match &mut self.aliases {
+            Some(aliases) if may_set => aliases.outbound.name(topic),
+            Some(aliases) => aliases.outbound.known(topic),
+            None => Alias::None,
+        }
+    }
+
+    /// The connection ends: nothing is named by an alias any more.
+    pub fn forget_aliases(&mut self) {
+        self.aliases = None;
     }
 }
 

@@ -46,6 +46,8 @@ counters! {
     sessions_expired,
     /// CONNECTs refused because `max_sessions` was reached.
     sessions_refused,
+    /// CONNECTs refused, and clients disconnected that set a topic alias, because `max_session_bytes` or `max_session_bytes_total` was reached.
+    refused_session_bytes,
     /// PUBLISH packets received.
     publishes_received,
     /// PUBLISH packets sent.
@@ -76,12 +78,17 @@ counters! {
     dropped_expired,
     /// Deliveries of a QoS 2 message of a shared group dropped because its receiver's session ended before it was complete [MQTT-4.8.2-5].
     dropped_shared_incomplete,
-    /// Publishes refused because the store has no room.
+    /// Publishes, CONNECTs that need a row, and subscriptions refused because the store has no room.
     refused_store_full,
     /// Messages not retained because `max_retained_messages` or `max_retained_bytes` was reached.
     refused_retained,
-    /// Subscriptions refused because `max_subscriptions` was reached.
+    /// Subscriptions refused because a limit was reached: `max_subscriptions`, `max_session_bytes`, `max_session_bytes_total`, `max_shared_groups` or
+    /// `max_group_members`.
     subscriptions_refused,
+    /// Clients disconnected because a SUBSCRIBE or UNSUBSCRIBE had more filters than `max_filters_per_packet`.
+    filters_refused,
+    /// Subscription identifiers that a delivery did not carry because it carried `max_subscription_ids` already.
+    subscription_ids_left_out,
     /// Publishes refused because the client may not publish to the topic.
     publishes_not_authorized,
     /// Those of them that were acknowledged all the same: a MQTT 3 client cannot be told.

@@ -8,6 +8,7 @@ use super::notice::Notice;
 use super::queue::Queued;
 use super::record::{QueueKey, Seq, Write};
 use super::route::{Frames, Offer};
+use super::session::Inflight;
 use super::{Broker, ConnectionId, Fetch, GroupIndex, Owner, SessionIndex, ack};
 use crate::clock::Now;
 use crate::wire::{Packet, PacketId, ProtocolVersion, QoS, ReasonCode, codec};
@@ -23,14 +24,14 @@ const FETCH_BYTES: u64 = 512 * 1024;
 const PUMP_MESSAGES: usize = if cfg!(test) { 64 } else { 2048 };
 
 impl Broker {
-    /// Whether a session's client may be sent a message now, ahead of nothing.
-    pub(super) fn may_send_at_once(&self, index: SessionIndex) -> bool {
+    /// Whether a session's client may be sent a message of this size now, ahead of nothing.
+    pub(super) fn may_send_at_once(&self, index: SessionIndex, size: usize) -> bool {
         let session = &self.sessions[index.0 as usize];
         let queue = &session.queue;
         let overtakes = || session.is_live_first() && queue.may_overtake() && !session.is_held();
         (queue.is_empty() || overtakes())
             && session.outgoing.resend().is_none()
-            && self.has_window(index)
+            && self.has_window(index, size)
     }
 
     /// Whether a session's client is connected and its receive maximum allows a message [MQTT-3.3.4-9].
@@ -42,8 +43,8 @@ impl Broker {
         })
     }
 
-    /// Whether a session's client is connected and can take a message.
-    pub(super) fn has_window(&self, index: SessionIndex) -> bool {
+    /// Whether a session's client is connected and can take a message of this size.
+    pub(super) fn has_window(&self, index: SessionIndex, size: usize) -> bool {
         let session = &self.sessions[index.0 as usize];
         let Some(id) = session.connection else {
             return false;
@@ -57,7 +58,7 @@ impl Broker {
         self.client_has_window(index)
             && !connection.finishing
             && (fits || connection.arrival.bridge)
-            && !self.is_outgoing_full(id, FILL_BYTES)
+            && !self.is_outgoing_full(id, FILL_BYTES, size)
             && !connection.has_had_enough(self.now.uptime)
     }
 
@@ -74,7 +75,8 @@ impl Broker {
         let Some(id) = self.sessions[index.0 as usize].connection else {
             return;
         };
-        if self.is_outgoing_full(id, self.settings.limits.max_outgoing_bytes) {
+        let most = self.settings.limits.max_outgoing_bytes;
+        if self.is_outgoing_full(id, most, offer.parts.size()) {
             self.counters.dropped_outgoing_full += 1;
             self.notice(index, Notice::OutgoingFull, offer.parts.topic);
             return;
@@ -138,7 +140,8 @@ impl Broker {
         let Some(id) = self.sessions[index.0 as usize].connection else {
             return false;
         };
-        if self.is_outgoing_full(id, self.settings.limits.max_outgoing_bytes) {
+        let most = self.settings.limits.max_outgoing_bytes;
+        if self.is_outgoing_full(id, most, parts.size()) {
             self.counters.dropped_outgoing_full += 1;
             self.notice(index, Notice::OutgoingFull, parts.topic);
             return false;
@@ -269,15 +272,18 @@ impl Broker {
 
     /// Pushes a PUBLISH.
     fn push_publish(&mut self, id: ConnectionId, delivery: &Delivery<'_>, stamp: Stamp) {
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &self.connections[id.0 as usize];
         let version = connection.version;
         let topic = delivery.topic;
         // Setting an alias makes the packet larger by up to six bytes: it must fit even then.
-        let alias = match connection.maximum_packet_size {
-            u32::MAX => connection.alias_for(topic),
-            size if delivery.len() + 1024 < size as usize => connection.alias_for(topic),
-            _ => Alias::None,
+        let largest = connection.maximum_packet_size;
+        let fits = largest == u32::MAX || delivery.len() + 1024 < largest as usize;
+        let alias = if fits {
+            self.alias_for(id, topic)
+        } else {
+            Alias::None
         };
+        let connection = &mut self.connections[id.0 as usize];
         let publish = delivery.publish(
             version == ProtocolVersion::V5,
             alias,
@@ -298,6 +304,10 @@ impl Broker {
     pub(super) fn pump(&mut self, id: ConnectionId, index: SessionIndex) {
         let mut left = PUMP_MESSAGES;
         self.pump_session(id, index, &mut left);
+        if self.has_turn(id) {
+            self.pump_session(id, index, &mut left);
+            self.use_turn(id);
+        }
         if left == 0 {
             self.go_on(id);
         }
@@ -305,8 +315,10 @@ impl Broker {
 
     fn pump_session(&mut self, id: ConnectionId, index: SessionIndex, left: &mut usize) {
         while let Some(packet_id) = self.sessions[index.0 as usize].outgoing.resend() {
-            if *left == 0 || self.is_outgoing_full(id, FILL_BYTES) {
-                return;
+            let outgoing = &self.sessions[index.0 as usize].outgoing;
+            let size = outgoing.get(packet_id).map_or(0, Inflight::len);
+            if *left == 0 || self.is_outgoing_full(id, FILL_BYTES, size) {
+                return self.await_turn(id, size);
             }
             *left -= 1;
             if self.has_older_queued(index, packet_id) {
@@ -321,7 +333,11 @@ impl Broker {
             }
             self.sessions[index.0 as usize].outgoing.resent();
         }
-        while !self.sessions[index.0 as usize].queue.is_empty() && self.has_window(index) {
+        while let Some(size) = self.sessions[index.0 as usize].queue.next_len() {
+            if !self.has_window(index, size) {
+                self.await_turn(id, size);
+                break;
+            }
             if *left == 0 || !self.send_next(index) {
                 return;
             }
@@ -588,7 +604,7 @@ impl Broker {
             }
             Owner::Group(GroupIndex(at)) => {
                 let group = self.groups.get(at as usize);
-                group.is_some_and(|group| self.any_connected(&group.members))
+                group.is_some_and(|group| group.connected > 0)
             }
         };
         if let Some(queue) = self.queue_mut(owner).filter(|_| !wanted) {

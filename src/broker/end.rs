@@ -173,10 +173,14 @@ impl Broker {
             return;
         };
         self.connections[id.0 as usize].yields = false;
+        self.drop_aliases(id);
         let session = &mut self.sessions[index.0 as usize];
         session.connection = None;
         let end = self.connections[id.0 as usize].end.get_or_insert_default();
         end.client = session.client_id.clone();
+        for group in &session.groups {
+            self.groups[group.0 as usize].connected -= 1;
+        }
         if let Some(user) = session.identity.as_ref().and_then(|it| it.user.as_ref()) {
             self.by_user.remove(user);
         }
@@ -213,8 +217,10 @@ impl Broker {
         self.publish_will(index);
         self.end_spreads(index);
         let place = &mut self.sessions[index.0 as usize];
-        let ghost = Session::ghost(place.durable);
+        let mut ghost = Session::ghost(place.durable);
+        ghost.subscription_bytes = place.subscription_bytes;
         let mut session = std::mem::replace(place, ghost);
+        self.session_bytes -= session.own_bytes();
         self.by_client.remove(&session.client_id);
         self.graveyard.ghosts += 1;
         let key = session.key();
@@ -339,7 +345,8 @@ impl Broker {
                     self.end_subscription(node, *place, *key);
                 }
                 if groups.len() + nodes.len() == 0 {
-                    self.sessions.remove(place.0 as usize);
+                    let gone = self.sessions.remove(place.0 as usize);
+                    self.session_bytes -= gone.subscription_bytes;
                     self.graveyard.ghosts -= 1;
                 }
             }

@@ -17,7 +17,7 @@ const LAZY_WRITES: usize = 4096;
 /// The part of `max_pending_write_bytes` that may wait before it is committed on its own.
 const LAZY_PART: usize = 4;
 /// What a write weighs beyond the message body it carries, in bytes; an estimate.
-const WRITE_WEIGHT: usize = 96;
+pub(super) const WRITE_WEIGHT: usize = 96;
 /// What each session weighs that a message is still to be given to.
 const SPREAD_WEIGHT: usize = 9;
 

@@ -40,6 +40,13 @@ pub struct Parts<'a> {
     pub id: Option<NonZeroU64>,
 }
 
+impl Parts<'_> {
+    /// Bytes that count: topic, properties and payload.
+    pub fn size(&self) -> usize {
+        self.topic.len() + self.properties.as_bytes().len() + self.payload.len()
+    }
+}
+
 impl Message {
     /// A message of these parts, which are copied.
     pub fn new(parts: &Parts<'_>) -> Message {

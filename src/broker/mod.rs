@@ -39,8 +39,10 @@ mod end;
 mod gate;
 mod hold;
 mod marks;
+mod memory;
 pub mod message;
 mod notice;
+mod outgoing;
 mod patience;
 mod publish;
 mod queue;
@@ -106,8 +108,6 @@ use timer::{Timer, Timers};
 use tree::Tree;
 use walk::Walk;
 
-/// Bytes that may wait for a connection when `max_outgoing_bytes_total` is reached: whoever takes what it is sent goes on.
-const OUTGOING_SHARE: usize = 4096;
 /// What a packet costs, in the measure of [`Broker::work`].
 const PACKET: u64 = 64;
 /// What a timer, or the removal of a row or a subscription, costs in that measure.
@@ -222,6 +222,10 @@ pub struct Broker {
     hot_bytes: u64,
     /// Bytes that wait to be written to all connections, those included that are being written.
     outgoing_bytes: usize,
+    /// Who waits until that is less.
+    turns: outgoing::Turns,
+    /// Bytes that sessions take, messages aside.
+    session_bytes: u64,
     /// Bytes of messages the store can still take.
     room: u64,
     shutting_down: bool,
@@ -290,6 +294,8 @@ impl Broker {
             queued_bytes: 0,
             hot_bytes: 0,
             outgoing_bytes: 0,
+            turns: outgoing::Turns::default(),
+            session_bytes: 0,
             room: u64::MAX,
             shutting_down: false,
             timers: Timers::default(),
@@ -441,15 +447,6 @@ impl Broker {
         self.room = bytes;
     }
 
-    /// Whether the store can take more messages. If not, what waits to be removed is: it may make room.
-    fn has_room(&mut self) -> bool {
-        let room = (self.gate.pending_bytes() as u64) < self.room;
-        if !room {
-            self.gate.flush();
-        }
-        room
-    }
-
     /// The batch that should be committed now, if there is one. The one taken before must be durable.
     pub fn take_batch(&mut self, now: Now) -> Option<Batch> {
         if self.gate.wants_commit(now.uptime) {
@@ -486,8 +483,13 @@ impl Broker {
     /// been written, until it adds nothing.
     pub fn take_output(&mut self, id: ConnectionId, out: &mut Vec<u8>, now: Now) -> Output {
         self.now = now;
-        self.connections[id.0 as usize].goes_on = false;
-        if let Some(session) = self.connections[id.0 as usize].session {
+        let connection = &mut self.connections[id.0 as usize];
+        connection.goes_on = false;
+        // What was taken before that has been written.
+        connection.taken = out.len();
+        let session = connection.session;
+        self.count_outgoing(id);
+        if let Some(session) = session {
             self.pump(id, session);
         }
         let connection = &mut self.connections[id.0 as usize];
@@ -640,22 +642,6 @@ impl Broker {
             self.waiting.hold(id, stamp);
         }
         self.touch(id);
-    }
-
-    /// Brings the account of what waits to be written up to date with a connection.
-    #[inline]
-    fn count_outgoing(&mut self, id: ConnectionId) {
-        let connection = &mut self.connections[id.0 as usize];
-        let bytes = connection.outbox.len() + connection.taken;
-        self.outgoing_bytes = self.outgoing_bytes + bytes - connection.counted;
-        connection.counted = bytes;
-    }
-
-    /// Whether so much waits for a connection, or for all of them, that nothing is added for it that can be dropped or can wait.
-    fn is_outgoing_full(&self, id: ConnectionId, most: usize) -> bool {
-        let waiting = self.connections[id.0 as usize].outbox.len();
-        let short = self.outgoing_bytes >= self.settings.limits.max_outgoing_bytes_total;
-        waiting >= most || short && waiting >= OUTGOING_SHARE
     }
 
     /// Ends a connection from this side: says why to a client that can be told, and closes once that has been written. What still waits for the

@@ -5,7 +5,7 @@ use super::marks::{self, Marks};
 use super::message::Parts;
 use super::notice::Notice;
 use super::record::{Durability, Write};
-use super::route::SYS_PREFIX;
+use super::route::{Published, SYS_PREFIX};
 use super::session::Received;
 use super::{Broker, ConnectionId, SessionIndex, ack};
 use crate::wire::packet::{Ack, Publish};
@@ -60,7 +60,7 @@ impl Broker {
                 _ => {}
             }
         }
-        let resolved = self.resolve_topic(id, publish.topic, instructions.alias)?;
+        let resolved = self.resolve_topic(id, session, publish.topic, instructions.alias)?;
         let topic = resolved.as_deref().unwrap_or(publish.topic);
         if resolved.is_none() {
             // What an upstream sends is answered, or it would send it for ever.
@@ -237,7 +237,15 @@ impl Broker {
             return Ok(());
         }
         let level = self.durability_of(parts.topic);
-        let published = self.publish_once(parts, session, marks);
+        // The identifier must be kept, even if the message is not.
+        let keeps = self.sessions[session.0 as usize].durable && level != Durability::Memory;
+        let published = match keeps && !self.has_session_room() {
+            true => {
+                self.counters.refused_store_full += 1;
+                Published::REFUSED
+            }
+            false => self.publish_once(parts, session, marks),
+        };
         let told = self.is_told(id);
         if published.refused && !told {
             return Err(Fault {
@@ -340,11 +348,11 @@ impl Broker {
     fn resolve_topic(
         &mut self,
         id: ConnectionId,
+        session: SessionIndex,
         topic: &str,
         alias: Option<u16>,
     ) -> Result<Option<Box<str>>, Fault> {
         let Some(alias) = alias else { return Ok(None) };
-        let connection = &mut self.connections[id.0 as usize];
         if alias == 0 || alias > self.settings.limits.max_topic_alias {
             return Err(Fault {
                 reason: ReasonCode::TopicAliasInvalid,
@@ -352,10 +360,10 @@ impl Broker {
             }); // [MQTT-3.3.2-9]
         }
         if !topic.is_empty() {
-            connection.set_alias(alias, topic, self.seed);
+            self.set_alias(id, session, alias, topic)?;
             return Ok(None);
         }
-        match connection.resolve_alias(alias) {
+        match self.connections[id.0 as usize].resolve_alias(alias) {
             Some(topic) => Ok(Some(topic.into())),
             None => Err(Fault::protocol("PUBLISH topic alias that was never set")),
         }

@@ -334,6 +334,12 @@ impl Queue {
         }
     }
 
+    /// Bytes of the message to be sent next.
+    pub fn next_len(&self) -> Option<usize> {
+        let item = self.get(self.next()?)?;
+        Some(item.size as usize)
+    }
+
     /// Takes out a message; 0 is the first.
     pub fn take(&mut self, at: usize) -> Option<Queued> {
         let item = match at.checked_sub(self.backlog.items.len()) {

@@ -159,12 +159,16 @@ impl SubscriptionIds {
     /// No identifiers; allocates nothing.
     pub const NONE: SubscriptionIds = SubscriptionIds(None);
 
-    /// Adds an identifier, unless it is there already.
-    pub fn add(&mut self, id: u32) {
-        let ids = self.0.get_or_insert_default();
-        if !ids.contains(&id) {
-            ids.push(id);
+    /// Adds an identifier, unless it is there already; there are `most` at most. Whether it is there.
+    pub fn add(&mut self, id: u32, most: usize) -> bool {
+        if self.as_slice().contains(&id) {
+            return true;
         }
+        let has_room = self.as_slice().len() < most;
+        if has_room {
+            self.0.get_or_insert_default().push(id);
+        }
+        has_room
     }
 
     /// The identifiers, in the order they were added.
@@ -173,13 +177,11 @@ impl SubscriptionIds {
     }
 }
 
+/// Takes the identifiers as they come: none is there twice.
 impl FromIterator<u32> for SubscriptionIds {
     fn from_iter<I: IntoIterator<Item = u32>>(ids: I) -> SubscriptionIds {
-        let mut all = SubscriptionIds::NONE;
-        for id in ids {
-            all.add(id);
-        }
-        all
+        let ids: Vec<u32> = ids.into_iter().collect();
+        SubscriptionIds((!ids.is_empty()).then(|| Box::new(ids)))
     }
 }
 

@@ -56,6 +56,7 @@ impl Broker {
                 let client_id = session.client_id.clone();
                 let index = SessionIndex(self.sessions.insert(session) as u32);
                 self.by_client.insert(client_id, index);
+                self.recount_session(index, 0);
                 self.restoring.owners.insert(key, Owner::Session(index));
             }
             Write::PutGroup(key, name) => {
@@ -69,7 +70,7 @@ impl Broker {
             }
             Write::PutWill(key, record) => {
                 if let Some(index) = self.restored_session(key) {
-                    self.sessions[index.0 as usize].will = Some(Box::new(record));
+                    self.set_will(index, Some(Box::new(record)));
                 }
             }
             Write::PutReceived(key, packet_id) => {

@@ -158,11 +158,10 @@ impl Broker {
             .retained
             .get(parts.topic)
             .map(|old| u64::from(old.size()));
-        let size =
-            (parts.topic.len() + parts.properties.as_bytes().len() + parts.payload.len()) as u64;
+        let size = parts.size() as u64;
         let full = old.is_none() && self.retained.len() as u64 >= limits.max_retained_messages
             || self.retained.bytes() - old.unwrap_or(0) + size > limits.max_retained_bytes;
-        let no_room = level != Durability::Memory && !self.has_room();
+        let no_room = level != Durability::Memory && !self.has_room(size);
         if full || no_room {
             self.counters.refused_retained += u64::from(full);
             // What is older than a message that was published must not stand in its place.
@@ -284,17 +283,24 @@ impl Broker {
 
     /// Sends the next slice of retained messages, as far as the client's window allows. What is left follows when that has been taken.
     pub(super) fn replay(&mut self, id: ConnectionId, index: SessionIndex) {
-        let mut looked = 0;
+        let (mut looked, mut is_held_back) = (0, false);
         while let Some(mut replay) = self.sessions[index.0 as usize].replays.pop_front() {
             if !self.is_wanted(index, &replay) {
                 continue;
             }
             let finished = loop {
-                if looked == SLICE || !self.may_send_at_once(index) {
+                if looked == SLICE || !self.may_send_at_once(index, 0) {
                     break false;
                 }
                 let (found, last, seen) = self.next_retained(&replay, SLICE - looked);
                 looked += seen;
+                if let Some(message) = &found
+                    && !self.may_send_at_once(index, message.size() as usize)
+                {
+                    self.await_turn(id, message.size() as usize);
+                    is_held_back = true;
+                    break false;
+                }
                 replay.after = last.or(replay.after);
                 match found {
                     Some(message) => self.replay_one(index, &message, replay.subscriber),
@@ -307,7 +313,7 @@ impl Broker {
             }
             self.end_replay(index, replay);
         }
-        if looked == SLICE {
+        if looked == SLICE && !is_held_back {
             self.go_on(id);
         }
     }
@@ -327,6 +333,10 @@ impl Broker {
         }
         let (found, last, seen) = self.next_retained(&replay, SLICE);
         if let Some(message) = &found {
+            if self.would_be_dropped(index, message, replay.subscriber) {
+                self.sessions[index.0 as usize].replays.push_front(replay);
+                return;
+            }
             self.replay_one(index, message, replay.subscriber);
         }
         if found.is_some() || seen == SLICE {
@@ -335,6 +345,19 @@ impl Broker {
         } else {
             self.end_replay(index, replay);
         }
+    }
+
+    /// Whether a retained message at QoS 0 would be dropped if it were sent now.
+    fn would_be_dropped(
+        &self,
+        index: SessionIndex,
+        message: &Message,
+        subscriber: Subscriber,
+    ) -> bool {
+        let (most, size) = (self.settings.limits.max_outgoing_bytes, message.size());
+        let connection = self.sessions[index.0 as usize].connection;
+        lower(message.qos(), subscriber.qos()) == QoS::AtMostOnce
+            && connection.is_some_and(|id| self.is_outgoing_full(id, most, size as usize))
     }
 
     /// The next retained message a replay is for among the next `most`; the last one looked at; and how many were.
@@ -377,7 +400,11 @@ impl Broker {
             return;
         }
         let durable = self.sessions[index.0 as usize].durable;
-        let level = self.durability_of(parts.topic);
+        // Where the store has no room the delivery is kept in memory: what is retained is on disk, and a session that is lost is told of it again.
+        let level = match self.durability_of(parts.topic) {
+            _ if !self.has_room(parts.size() as u64) => Durability::Memory,
+            level => level,
+        };
         let stored = durable && level != Durability::Memory;
         let stamp = if stored {
             self.gate.require(level)

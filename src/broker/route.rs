@@ -1,6 +1,6 @@
 //! From a message that was accepted to the queues of those who subscribe to it. One broker decides, so every topic has one order.
 
-use super::gate::Stamp;
+use super::gate::{Stamp, WRITE_WEIGHT};
 use super::message::{Message, Parts};
 use super::queue::{Queue, Queued};
 use super::record::{Durability, QueueKey, Seq, SubscriptionIds, Write};
@@ -63,7 +63,7 @@ pub(super) struct Published {
 }
 
 impl Published {
-    const REFUSED: Published = Published {
+    pub const REFUSED: Published = Published {
         stamp: Stamp::NONE,
         reason: ReasonCode::QuotaExceeded,
         why: None,
@@ -193,7 +193,10 @@ impl Broker {
         };
         let needs_store = level != Durability::Memory
             && (parts.retain || (acknowledged && self.any_durable(routes)));
-        if needs_store && !self.has_room() && !(parts.retain && parts.payload.is_empty()) {
+        if needs_store
+            && !(parts.retain && parts.payload.is_empty())
+            && !self.has_room(rows_of(parts, routes))
+        {
             self.counters.refused_store_full += 1;
             if acknowledged {
                 return Published::REFUSED;
@@ -295,10 +298,13 @@ impl Broker {
         from: Option<SessionIndex>,
         routes: &mut Routes,
     ) {
-        let filters = self
+        let matched = self
             .tree
             .matches(parts.topic, &mut routes.subscribers, &mut routes.groups);
-        if filters > 1 {
+        // Groups and receivers count when they are given the message.
+        self.work += matched.visited as u64;
+        let most_ids = self.settings.limits.max_subscription_ids;
+        if matched.filters > 1 {
             routes
                 .subscribers
                 .sort_by_key(|subscriber| subscriber.session);
@@ -319,8 +325,10 @@ impl Broker {
                     ids: SubscriptionIds::NONE,
                 }),
             }
-            if let Some(last) = routes.receivers.last_mut().filter(|_| subscriber.id != 0) {
-                last.ids.add(subscriber.id); // [MQTT-3.3.4-3, MQTT-3.3.4-4]
+            if let Some(last) = routes.receivers.last_mut().filter(|_| subscriber.id != 0)
+                && !last.ids.add(subscriber.id, most_ids)
+            {
+                self.counters.subscription_ids_left_out += 1; // [MQTT-3.3.4-3, MQTT-3.3.4-4]
             }
         }
         if self.graveyard.ghosts() > 0 {
@@ -353,7 +361,7 @@ impl Broker {
 
     /// Whether a bridge that should get a message refuses it.
     fn is_refused(&mut self, parts: &Parts<'_>, level: Durability, routes: &Routes) -> bool {
-        let size = parts.topic.len() + parts.properties.as_bytes().len() + parts.payload.len();
+        let size = parts.size();
         let mut receivers = routes.receivers.iter();
         receivers.any(|Receiver { subscriber, .. }| {
             let stored =
@@ -381,7 +389,7 @@ impl Broker {
         self.catch_up(index);
         let topic = offer.parts.topic;
         let older = self.older_waiting(index, topic, item.is_stored());
-        if self.may_send_at_once(index) {
+        if self.may_send_at_once(index, item.size as usize) {
             self.supersede(index, older);
             let session = &mut self.sessions[index.0 as usize];
             let (key, stored) = (session.key(), item.is_stored());
@@ -488,6 +496,12 @@ impl Broker {
             None => self.write(Write::RemoveMessage(seq)),
         }
     }
+}
+
+/// Bytes of all rows that a message needs at most: its body, and one for everybody it is for.
+fn rows_of(parts: &Parts<'_>, routes: &Routes) -> u64 {
+    let deliveries = routes.receivers.len() + routes.groups.len();
+    (parts.size() + deliveries * WRITE_WEIGHT) as u64
 }
 
 pub(super) fn lower(a: QoS, b: QoS) -> QoS {

@@ -44,6 +44,8 @@ pub(super) struct Session {
     /// The uptime at which a timer will look at it, in milliseconds.
     pub timer: Option<u64>,
     pub subscriptions: HashSet<NodeId, FxBuildHasher>,
+    /// What subscriptions take, shared ones included.
+    pub subscription_bytes: u64,
     pub groups: Vec<GroupIndex>,
     pub queue: Queue,
     pub outgoing: Outgoing,
@@ -97,6 +99,7 @@ impl Session {
             will: None,
             timer: None,
             subscriptions: HashSet::default(),
+            subscription_bytes: 0,
             groups: Vec::new(),
             queue: Queue::new(key),
             outgoing: Outgoing::default(),

@@ -12,7 +12,7 @@ use super::queue::Queue;
 use super::record::{QueueKey, SubscriptionIds, Write};
 use super::route::{HOT_MESSAGES, Offer, lower};
 use super::tree::{NodeId, Subscriber};
-use super::{Broker, GroupIndex, Owner, SessionIndex};
+use super::{Broker, GroupIndex, OPERATION, Owner, SessionIndex};
 use crate::wire::QoS;
 use crate::wire::topic::Filter;
 
@@ -22,7 +22,10 @@ pub(super) struct Group {
     pub name: Box<str>,
     pub node: NodeId,
     pub queue: Queue,
+    /// By session.
     pub members: Vec<Subscriber>,
+    /// How many of them are connected.
+    pub connected: usize,
     /// Whose turn it is.
     next: usize,
     /// Members whose sessions are on disk.
@@ -34,6 +37,12 @@ pub(super) struct Group {
 impl Group {
     pub fn is_durable(&self) -> bool {
         self.durable_members > 0
+    }
+
+    /// Where a member stands, or would.
+    fn place_of(&self, session: SessionIndex) -> Result<usize, usize> {
+        let by_session = |member: &Subscriber| member.session;
+        self.members.binary_search_by_key(&session, by_session)
     }
 }
 
@@ -54,17 +63,19 @@ impl Broker {
             }
         };
         let session = subscriber.session;
-        let durable = self.sessions[session.0 as usize].durable;
+        let state = &self.sessions[session.0 as usize];
+        let (durable, connected) = (state.durable, state.connection.is_some());
         let group = &mut self.groups[index.0 as usize];
-        if let Some(member) = group
-            .members
-            .iter_mut()
-            .find(|member| member.session == session)
-        {
-            return Some(std::mem::replace(member, subscriber));
-        }
-        group.members.push(subscriber);
+        let at = match group.place_of(session) {
+            Ok(at) => return Some(std::mem::replace(&mut group.members[at], subscriber)),
+            Err(at) => at,
+        };
+        group.members.insert(at, subscriber);
+        group.next += usize::from(at < group.next);
+        group.connected += usize::from(connected);
         group.durable_members += usize::from(durable);
+        // Each of them is looked at for what it can give back.
+        self.work += group.members.len() as u64;
         if durable && !std::mem::replace(&mut group.stored, true) {
             let key = group.queue.key;
             self.write(Write::PutGroup(key, name.into()));
@@ -92,6 +103,7 @@ impl Broker {
             node,
             queue: Queue::new(key),
             members: Vec::new(),
+            connected: 0,
             next: 0,
             durable_members: 0,
             stored,
@@ -107,21 +119,34 @@ impl Broker {
         session: SessionIndex,
     ) -> Option<(GroupIndex, Subscriber)> {
         let index = *self.group_names.get(name)?;
-        let member = self.groups[index.0 as usize]
-            .members
-            .iter()
-            .find(|member| member.session == session)?;
-        Some((index, *member))
+        let group = &self.groups[index.0 as usize];
+        let at = group.place_of(session).ok()?;
+        Some((index, group.members[at]))
+    }
+
+    /// Whether the limits allow another member of a group, which may be a new one.
+    pub(super) fn has_group_room(&self, name: &str) -> bool {
+        let limits = &self.settings.limits;
+        match self.group_names.get(name) {
+            Some(index) => self.groups[index.0 as usize].members.len() < limits.max_group_members,
+            None => self.groups.len() < limits.max_shared_groups,
+        }
     }
 
     /// Ends a session's membership; a group without members ends, and its queue with it.
     pub(super) fn leave_group(&mut self, index: GroupIndex, session: SessionIndex) {
-        let durable = self.sessions[session.0 as usize].durable;
-        self.sessions[session.0 as usize]
-            .groups
-            .retain(|other| *other != index);
+        let state = &mut self.sessions[session.0 as usize];
+        let (durable, connected) = (state.durable, state.connection.is_some());
+        self.work += state.groups.len() as u64 / 16;
+        if let Some(at) = state.groups.iter().position(|other| *other == index) {
+            state.groups.remove(at);
+        }
         let group = &mut self.groups[index.0 as usize];
-        group.members.retain(|member| member.session != session);
+        if let Ok(at) = group.place_of(session) {
+            group.members.remove(at);
+            group.next -= usize::from(at < group.next);
+        }
+        group.connected -= usize::from(connected);
         group.durable_members -= usize::from(durable);
         if !group.members.is_empty() {
             return self.wake_members(index);
@@ -142,6 +167,7 @@ impl Broker {
 
     /// Gives a message to a group: to the next member that can take it, or to the group's queue.
     pub(super) fn offer_to_group(&mut self, index: GroupIndex, offer: &mut Offer<'_>) {
+        self.work += OPERATION;
         let (key, durable, waiting) = {
             let group = &self.groups[index.0 as usize];
             (group.queue.key, group.is_durable(), !group.queue.is_empty())
@@ -170,7 +196,7 @@ impl Broker {
         }
         if offer.parts.qos == QoS::AtMostOnce || !waits {
             // QoS 0 does not wait, and there is nobody to take it now.
-            let full = self.any_connected(&self.groups[index.0 as usize].members);
+            let full = self.groups[index.0 as usize].connected > 0;
             self.counters.dropped_outgoing_full += u64::from(full);
             return;
         }
@@ -189,7 +215,7 @@ impl Broker {
             }
         }
         let group = &self.groups[index.0 as usize];
-        let soon = group.queue.lane_len(false) < HOT_MESSAGES && self.any_connected(&group.members);
+        let soon = group.queue.lane_len(false) < HOT_MESSAGES && group.connected > 0;
         self.prepare_to_wait(&mut item, key, soon, offer);
         self.groups[index.0 as usize].queue.insert(item);
         if waiting {
@@ -211,9 +237,15 @@ impl Broker {
     fn next_member(&mut self, index: GroupIndex, parts: &Parts<'_>) -> Option<Subscriber> {
         let group = &self.groups[index.0 as usize];
         let (count, next) = (group.members.len(), group.next);
+        if group.connected == 0 {
+            return None;
+        }
         for at in (0..count).map(|step| (next + step) % count) {
             let member = self.groups[index.0 as usize].members[at];
-            if self.can_take(member, parts.qos) && self.is_readable(member.session, parts.topic) {
+            self.work += 1;
+            if self.can_take(member, parts.qos, parts.size())
+                && self.is_readable(member.session, parts.topic)
+            {
                 self.groups[index.0 as usize].next = (at + 1) % count;
                 return Some(member);
             }
@@ -225,6 +257,7 @@ impl Broker {
     fn any_member_may_read(&mut self, index: GroupIndex, topic: &str, qos: QoS) -> bool {
         for at in 0..self.groups[index.0 as usize].members.len() {
             let member = self.groups[index.0 as usize].members[at];
+            self.work += 1;
             if member.qos() as u8 >= qos as u8 && self.is_readable(member.session, topic) {
                 return true;
             }
@@ -268,24 +301,18 @@ impl Broker {
         None
     }
 
-    fn can_take(&self, member: Subscriber, qos: QoS) -> bool {
+    /// Whether a member can take a message of this size.
+    fn can_take(&self, member: Subscriber, qos: QoS, size: usize) -> bool {
         let session = &self.sessions[member.session.0 as usize];
         let Some(id) = session.connection else {
             return false;
         };
         if lower(qos, member.qos()) == QoS::AtMostOnce {
-            return !self.is_outgoing_full(id, self.settings.limits.max_outgoing_bytes)
+            let most = self.settings.limits.max_outgoing_bytes;
+            return !self.is_outgoing_full(id, most, size)
                 && !self.connections[id.0 as usize].has_had_enough(self.now.uptime);
         }
-        session.outgoing.resend().is_none() && self.has_window(member.session)
-    }
-
-    pub(super) fn any_connected(&self, members: &[Subscriber]) -> bool {
-        members.iter().any(|member| {
-            self.sessions[member.session.0 as usize]
-                .connection
-                .is_some()
-        })
+        session.outgoing.resend().is_none() && self.has_window(member.session, size)
     }
 
     /// Sends a member what waits in its groups, as far as its window allows, and `left` messages at most.
@@ -305,12 +332,7 @@ impl Broker {
     fn send_from_group(&mut self, index: GroupIndex, session: SessionIndex) -> bool {
         let group = &self.groups[index.0 as usize];
         let key = group.queue.key;
-        let Some(member) = group
-            .members
-            .iter()
-            .find(|member| member.session == session)
-            .copied()
-        else {
+        let Ok(member) = group.place_of(session).map(|at| group.members[at]) else {
             return false;
         };
         let at = if self.restricted {
@@ -322,9 +344,17 @@ impl Broker {
         let Some((at, first)) = at.and_then(|at| Some((at, queue.get(at)?))) else {
             return false;
         };
-        if !self.can_take(member, first.qos) {
+        let size = first.size as usize;
+        if !self.can_take(member, first.qos, size) {
+            if let Some(id) = self.sessions[session.0 as usize].connection {
+                self.await_turn(id, size);
+            }
             return false;
         }
+        let queue = &self.groups[index.0 as usize].queue;
+        let Some(first) = queue.get(at) else {
+            return false;
+        };
         if first.body.is_none() && !first.is_expired(self.now.unix) {
             self.fetch(Owner::Group(index));
             return false;
@@ -360,7 +390,7 @@ impl Broker {
         let groups = self.sessions[session.0 as usize].groups.clone();
         let (others, alone): (Vec<GroupIndex>, Vec<GroupIndex>) = groups
             .into_iter()
-            .partition(|index| self.any_connected(&self.groups[index.0 as usize].members));
+            .partition(|index| self.groups[index.0 as usize].connected > 0);
         self.take_back(&others, session);
         for index in others {
             self.wake_members(index);
@@ -430,9 +460,10 @@ impl Broker {
         let Some(group) = self.groups.get(index.0 as usize) else {
             return;
         };
-        if group.queue.is_empty() {
+        if group.queue.is_empty() || group.connected == 0 {
             return;
         }
+        self.work += group.members.len() as u64;
         for at in 0..group.members.len() {
             let session = self.groups[index.0 as usize].members[at].session;
             self.touch_session(session);

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use slab::Slab;
 
-use super::gate::Stamp;
+use super::gate::{Stamp, WRITE_WEIGHT};
 use super::message::Message;
 use super::record::{Durability, Seq, SpreadReceiver, SpreadRecord, Write};
 use super::route::{Frames, Offer, Receiver, lower};
@@ -38,6 +38,8 @@ pub(super) struct Spreads {
     all: VecDeque<Spread>,
     /// Receivers that have not got their message, of all.
     waiting: usize,
+    /// Those of messages that are stored: their deliveries will be, too.
+    waiting_stored: usize,
     /// A row must be written anew.
     changed: bool,
     /// [`SLICE`], or less in tests.
@@ -49,6 +51,7 @@ impl Default for Spreads {
         Spreads {
             all: VecDeque::new(),
             waiting: 0,
+            waiting_stored: 0,
             changed: false,
             slice: SLICE,
         }
@@ -82,6 +85,13 @@ struct Row {
     changed: bool,
 }
 
+impl Spreads {
+    /// Bytes of rows that are still to be written for messages that were accepted, about.
+    pub fn promised_bytes(&self) -> usize {
+        self.waiting_stored * WRITE_WEIGHT
+    }
+}
+
 /// What a delivery costs, in deliveries at QoS 0.
 pub(super) fn cost(qos: QoS) -> usize {
     match qos {
@@ -91,6 +101,15 @@ pub(super) fn cost(qos: QoS) -> usize {
 }
 
 impl Spread {
+    fn is_stored(&self) -> bool {
+        !self.rows.is_empty()
+    }
+
+    /// How many have not got a message that is stored.
+    fn left_stored(&self) -> usize {
+        if self.is_stored() { self.left } else { 0 }
+    }
+
     /// Where a receiver is, if it has not got the message; `guess` is where it may be.
     fn find(&self, session: SessionIndex, guess: usize) -> Option<usize> {
         let by_session = |receiver: &Receiver| receiver.subscriber.session;
@@ -186,6 +205,7 @@ impl Broker {
         }
         offer.stored += u32::from(!spread.rows.is_empty());
         self.spreads.waiting += spread.left;
+        self.spreads.waiting_stored += spread.left_stored();
         self.spreads.all.push_back(spread);
         if self.spreads.all.len() == 1 {
             self.timers.set(self.now.uptime + SLICE_MS, Timer::Spread);
@@ -263,7 +283,8 @@ impl Broker {
             if let Some(at) = spread.find(session, 0) {
                 spread.take(at);
                 self.spreads.waiting -= 1;
-                self.spreads.changed |= !spread.rows.is_empty();
+                self.spreads.waiting_stored -= usize::from(spread.is_stored());
+                self.spreads.changed |= spread.is_stored();
             }
         }
     }
@@ -298,8 +319,9 @@ impl Broker {
         let before = self.work;
         for spread in &mut spreads.all {
             if let Some(at) = spread.find(session, guess) {
-                spreads.changed |= !spread.rows.is_empty();
+                spreads.changed |= spread.is_stored();
                 spreads.waiting -= 1;
+                spreads.waiting_stored -= usize::from(spread.is_stored());
                 self.give_one(spread, at);
             }
         }

@@ -1,11 +1,12 @@
 //! SUBSCRIBE and UNSUBSCRIBE (MQTT 5 sections 3.8 to 3.11).
 
 use super::gate::{Arrow, SESSION, Stamp};
+use super::memory::subscription_bytes;
 use super::notice::Notice;
 use super::record::{SubscriptionRecord, Write};
 use super::route::lower;
 use super::tree::Subscriber;
-use super::{Broker, ConnectionId, SessionIndex};
+use super::{Broker, ConnectionId, OPERATION, SessionIndex};
 use crate::wire::packet::{RetainHandling, SubAck, Subscribe, SubscribeOptions, Unsubscribe};
 use crate::wire::topic::Filter;
 use crate::wire::{Fault, Packet, Properties, ProtocolVersion, QoS, ReasonCode};
@@ -18,6 +19,7 @@ impl Broker {
         session: SessionIndex,
         subscribe: &Subscribe<'_>,
     ) -> Result<(), Fault> {
+        self.check_filters(id, subscribe.filters.len())?;
         if !self.connections[id.0 as usize].arrival.bridge {
             subscribe.check_texts()?;
         }
@@ -77,11 +79,18 @@ impl Broker {
             self.notice(session, Notice::SubscribeDenied, text);
             return Err(ReasonCode::NotAuthorized);
         }
+        self.count_filter(text);
         let state = &self.sessions[session.0 as usize];
-        if state.subscriptions.len() + state.groups.len() >= self.settings.limits.max_subscriptions
-            && !self.is_subscribed(session, text, &filter)
-        {
-            self.counters.subscriptions_refused += 1;
+        let count = state.subscriptions.len() + state.groups.len();
+        let is_stored = state.durable;
+        let is_full = count >= self.settings.limits.max_subscriptions
+            || !self.has_memory(session, subscription_bytes(text))
+            || filter.share.is_some() && !self.has_group_room(text);
+        let no_room = is_stored && !self.has_session_room();
+        // What there is already may be replaced.
+        if (is_full || no_room) && !self.is_subscribed(session, text, &filter) {
+            self.counters.subscriptions_refused += u64::from(is_full);
+            self.counters.refused_store_full += u64::from(!is_full);
             return Err(ReasonCode::QuotaExceeded);
         }
         let new = self.insert_subscription(
@@ -138,8 +147,30 @@ impl Broker {
                 old.is_none()
             }
         };
-        self.subscriptions += u64::from(new);
+        if new {
+            self.subscriptions += 1;
+            self.count_subscription(session, text);
+        }
         new
+    }
+
+    /// The filters of a packet are handled in one go: there must not be too many.
+    fn check_filters(&mut self, id: ConnectionId, count: usize) -> Result<(), Fault> {
+        let bridge = self.connections[id.0 as usize].arrival.bridge;
+        if bridge || count <= self.settings.limits.max_filters_per_packet {
+            return Ok(());
+        }
+        self.counters.filters_refused += 1;
+        Err(Fault {
+            reason: ReasonCode::QuotaExceeded,
+            what: "more filters in one packet than max_filters_per_packet",
+        })
+    }
+
+    /// Counts the work that a filter of a packet is: each of its levels is looked up, and made or removed.
+    fn count_filter(&mut self, text: &str) {
+        let levels = text.bytes().filter(|byte| *byte == b'/').count() as u64;
+        self.work += OPERATION + levels;
     }
 
     /// \[MQTT-3.10.4-4\]: UNSUBACK even if nothing was removed. What is under way or queued is still delivered.
@@ -149,6 +180,7 @@ impl Broker {
         session: SessionIndex,
         unsubscribe: &Unsubscribe<'_>,
     ) -> Result<(), Fault> {
+        self.check_filters(id, unsubscribe.filters.len())?;
         if !self.connections[id.0 as usize].arrival.bridge {
             unsubscribe.check_texts()?;
         }
@@ -185,6 +217,7 @@ impl Broker {
         let Some(filter) = Filter::parse(text) else {
             return ReasonCode::TopicFilterInvalid;
         };
+        self.count_filter(text);
         let removed = match filter.share {
             Some(_) => match self.membership(text, session) {
                 Some((group, _)) => {
@@ -209,6 +242,7 @@ impl Broker {
             return ReasonCode::NoSubscriptionExisted;
         }
         self.subscriptions -= 1;
+        self.discount_subscription(session, text);
         let state = &self.sessions[session.0 as usize];
         if state.durable {
             let key = state.key();

@@ -45,6 +45,8 @@ pub(super) enum Timer {
     Bury,
     /// More of those go on who have waited for the disk.
     Release,
+    /// Somebody may have had its turn for too long, while others wait until less is to be written to all.
+    Turn,
     /// A walk over all sessions or connections goes on.
     Walk,
     /// More receivers of a message that is for very many get it.
@@ -133,6 +135,7 @@ impl Broker {
                 Timer::Topics(session, key) => self.check_topics(session, key),
                 Timer::Bury => self.bury(),
                 Timer::Release => self.release_more(),
+                Timer::Turn => self.check_turn(),
                 Timer::Walk => self.walk_on(),
                 Timer::Spread => self.spread_slice(),
                 Timer::Notices => self.say_notices(),

@@ -284,30 +284,30 @@ impl Tree {
         texts.join("/")
     }
 
-    /// Collects all subscribers and groups whose filter matches a topic name; a session once for each of its filters that match. Returns how
-    /// many filters with subscribers matched: with fewer than two there is nothing to merge.
+    /// Collects all subscribers and groups whose filter matches a topic name; a session once for each of its filters that match.
     pub fn matches(
         &mut self,
         topic: &str,
         subscribers: &mut Vec<Subscriber>,
         groups: &mut Vec<GroupIndex>,
-    ) -> usize {
+    ) -> Matched {
         let mut path = std::mem::take(&mut self.path);
         path.clear();
         path.extend(topic.split('/').map(|text| self.levels.find_name(text)));
         let mut found = Found {
             subscribers,
             groups,
-            filters: 0,
+            matched: Matched::default(),
         };
         // [MQTT-4.7.2-1]: a wildcard in the first level does not match a name that begins with `$`.
         self.walk(ROOT, &path, !topic.starts_with('$'), &mut found);
         self.path = path;
-        found.filters
+        found.matched
     }
 
     fn walk(&self, node: NodeId, path: &[Option<LevelId>], wildcards: bool, found: &mut Found<'_>) {
         let at = &self.nodes[node.0 as usize];
+        found.matched.visited += 1;
         if at.hash != NONE && wildcards {
             // `#` matches the parent level as well, so it is taken before the path is seen to be at its end.
             found.take(&self.nodes[at.hash.0 as usize]);
@@ -392,15 +392,24 @@ impl Tree {
     }
 }
 
+/// How much was found, and what that has cost.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Matched {
+    /// Filters with subscribers: with fewer than two there is nothing to merge.
+    pub filters: usize,
+    /// Nodes of the tree that were looked at.
+    pub visited: usize,
+}
+
 struct Found<'a> {
     subscribers: &'a mut Vec<Subscriber>,
     groups: &'a mut Vec<GroupIndex>,
-    filters: usize,
+    matched: Matched,
 }
 
 impl Found<'_> {
     fn take(&mut self, node: &Node) {
-        self.filters += usize::from(!node.subscribers.is_empty());
+        self.matched.filters += usize::from(!node.subscribers.is_empty());
         for run in node.subscribers.runs() {
             self.subscribers.extend_from_slice(run);
         }

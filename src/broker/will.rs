@@ -69,15 +69,14 @@ impl Broker {
     /// Gives a session that is being connected the will of its new connection. One that was still to be published is not any more \[MQTT-3.1.3-9\].
     pub(super) fn replace_will(&mut self, index: SessionIndex, will: Option<WillRecord>) {
         let none = will.is_none();
-        if self.sessions[index.0 as usize].will.take().is_some() && none {
+        if self.set_will(index, will.map(Box::new)).is_some() && none {
             self.remove_will_row(index);
         }
-        self.sessions[index.0 as usize].will = will.map(Box::new);
     }
 
     /// The client has taken its leave: its will is forgotten \[MQTT-3.14.4-3\].
     pub(super) fn discard_will(&mut self, index: SessionIndex) {
-        if self.sessions[index.0 as usize].will.take().is_some() {
+        if self.set_will(index, None).is_some() {
             self.remove_will_row(index);
             // Nothing waits for it, but while it is not on disk a crash would publish the will.
             self.gate.flush();
@@ -104,7 +103,7 @@ impl Broker {
 
     /// Publishes a session's will, if it has one. In the same batch its row goes, so that it is published once.
     pub(super) fn publish_will(&mut self, index: SessionIndex) {
-        let Some(will) = self.sessions[index.0 as usize].will.take() else {
+        let Some(will) = self.set_will(index, None) else {
             return;
         };
         self.remove_will_row(index);

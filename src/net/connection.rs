@@ -334,7 +334,10 @@ impl<S: Stream> Connection<S> {
             && self
                 .heard
                 .is_none_or(|heard| heard.elapsed() >= SIGN_OF_LIFE);
-        if is_news || self.partial.capacity() > self.held.bytes() + GRAIN {
+        // Of those that may never be clients every byte counts.
+        let is_client = self.version.is_some() && self.waiting.is_none();
+        let grain = if is_client { GRAIN } else { 0 };
+        if is_news || self.partial.capacity() > self.held.bytes() + grain {
             self.heard = Some(Stopwatch::start());
             self.visit(cx, Purpose::Packets, |entered, id| {
                 let now = entered.now();

@@ -1,4 +1,4 @@
-//! Memory of packets that have begun and not ended, of all connections: what a peer sends byte by byte, or never ends.
+//! Memory of packets that have begun and not ended, of all connections: what a peer sends byte by byte, or never ends, and CONNECTs whose login is being checked.
 
 use std::collections::BTreeMap;
 

@@ -275,7 +275,7 @@ impl Broker {
         }
         let older = self.older_waiting(index, topic, stored);
         // What can never fit is not worth coming again.
-        if self.may_send_at_once(index)
+        if self.may_send_at_once(index, size as usize)
             || !self.stays_full(index, size, stored, older)
             || self.never_fits(index, size, stored)
         {

@@ -282,7 +282,9 @@ fn a_store_without_room_takes_no_new_messages() {
     let peer = world.connect(&client("new"));
     world.publish(peer, message(0, 0, "t", "passes"));
     // A commit tells the broker that there is no room.
-    world.connect(&durable("another"));
+    world.lose(keeper);
+    world.connect(&durable("keeper"));
+    world.settle();
     world.publish(peer, message(1, 1, "t", "m"));
     world.publish(peer, message(2, 2, "t", "m"));
     world.publish(peer, retained(0, 0, "t", "m"));
@@ -304,7 +306,8 @@ fn a_store_without_room_takes_no_new_messages() {
     assert_eq!(world.got(old), [""; 0]);
     assert!(world.closes(old));
     world.disk.room = u64::MAX;
-    world.connect(&durable("yet another"));
+    world.connect(&durable("keeper"));
+    world.settle();
     world.publish(peer, message(2, 2, "t", "m"));
     world.settle();
     assert_eq!(world.got(peer), ["PUBREC #2"]);

@@ -118,6 +118,7 @@ fn a_client_that_takes_over_its_own_identifier_all_the_time_leaves_nothing_behin
 fn a_huge_subscribe_is_answered_and_undone() {
     let mut world = World::with(limited(Limits {
         max_subscriptions: 10_000,
+        max_filters_per_packet: 20_000,
         ..Limits::default()
     }));
     let peer = world.connect(&durable("a"));

@@ -23,8 +23,10 @@ mod gate;
 mod levels;
 mod limits;
 mod malice;
+mod memory;
 mod mount;
 mod notice;
+mod outgoing;
 mod patience;
 mod publish;
 mod quota;
@@ -652,6 +654,7 @@ impl World {
         }
         assert_eq!(self.broker.queued_bytes, 0, "queued bytes");
         assert_eq!(self.broker.hot_bytes, 0, "hot bytes");
+        self.broker.audit().expect("the accounts agree");
         assert_eq!(self.broker.shares.len(), 0, "{:?}", self.broker.shares);
         assert_eq!(self.disk.deliveries.len(), 0, "{:?}", self.disk.deliveries);
         assert_eq!(self.disk.messages.len(), 0, "{:?}", self.disk.messages);

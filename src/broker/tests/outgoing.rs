@@ -1,0 +1,205 @@
+//! What waits to be written to all connections together has a limit, also where nothing waits yet, and who takes what it is sent goes on.
+
+use super::*;
+
+/// What may wait for all.
+const TOTAL: usize = 100_000;
+/// A message ten of which are too much.
+const LARGE: usize = 10_000;
+
+fn world() -> World {
+    World::with(limited(Limits {
+        max_outgoing_bytes_total: TOTAL,
+        ..Limits::default()
+    }))
+}
+
+fn large() -> String {
+    "x".repeat(LARGE)
+}
+
+fn subscribers(world: &mut World, name: &str, count: usize, qos: u8) -> Vec<Peer> {
+    let peers = (0..count).map(|n| {
+        let peer = world.connect(&client(format!("{name}{n:03}").leak()));
+        world.subscribe(peer, "t", qos);
+        assert_eq!(world.got(peer), [""; 0]);
+        peer
+    });
+    peers.collect()
+}
+
+/// Lets those of some peers that are woken take what there is for them, until nobody is; how many messages each has got.
+fn serve(world: &mut World, peers: &[Peer]) -> Vec<usize> {
+    let mut got = vec![0; peers.len()];
+    loop {
+        let mut touched = Vec::new();
+        world.broker.take_touched(&mut touched);
+        let mut quiet = true;
+        for (n, peer) in peers.iter().enumerate() {
+            if touched.contains(&peer.id) {
+                let messages = world.drain(*peer).len();
+                quiet &= messages == 0;
+                got[n] += messages;
+            }
+        }
+        let most = TOTAL + LARGE + 100 + peers.len() * 4096;
+        assert!(world.broker.outgoing_bytes <= most);
+        if quiet && touched.is_empty() {
+            return got;
+        }
+    }
+}
+
+#[test]
+fn a_large_message_for_many_that_wait_for_nothing_takes_no_more_than_there_may_be() {
+    let mut world = world();
+    let peers = subscribers(&mut world, "sub", 50, 0);
+    let peer = world.connect(&publisher());
+    world.publish(peer, message(0, 0, "t", &large()));
+    assert!(world.broker.outgoing_bytes <= TOTAL);
+    let dropped = world.broker.counters().dropped_outgoing_full;
+    assert_eq!(dropped, 41, "QoS 0 waits for nobody");
+    let got = serve(&mut world, &peers);
+    assert_eq!(got.iter().sum::<usize>(), 9);
+    world.broker.audit().expect("the accounts agree");
+}
+
+#[test]
+fn what_waits_is_sent_to_one_after_the_other_as_there_is_room() {
+    for durability in [u32::MAX, 0] {
+        let mut world = world();
+        let peers: Vec<Peer> = (0..50)
+            .map(|n| {
+                let expiry = Property::SessionExpiryInterval(durability);
+                let peer = world.connect(&client(format!("sub{n:03}").leak()).with(expiry));
+                world.subscribe(peer, "t", 1);
+                world.got(peer);
+                peer
+            })
+            .collect();
+        let peer = world.connect(&publisher());
+        for id in 1..=3 {
+            world.publish(peer, message(1, id, "t", &large()));
+        }
+        assert!(world.broker.outgoing_bytes <= TOTAL);
+        world.settle();
+        assert_eq!(serve(&mut world, &peers), [3; 50]);
+        assert_eq!(world.broker.turns.len(), 0);
+        assert_eq!(world.broker.counters().dropped_outgoing_full, 0);
+        world.got(peer);
+        world.got(peer);
+        assert_eq!(world.broker.outgoing_bytes, 0);
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn who_takes_nothing_keeps_nobody_from_what_is_large() {
+    let mut world = world();
+    let stuck = subscribers(&mut world, "sub", 20, 1);
+    let peer = world.connect(&publisher());
+    for id in 1..=20 {
+        world.publish(peer, message(1, id, "t", &large()));
+    }
+    let full = world.broker.outgoing_bytes;
+    assert!(full <= TOTAL && full + LARGE > TOTAL);
+    // They are woken, and take nothing: those for which nothing waits have their turn, once.
+    stuck.iter().for_each(|peer| world.broker.touch(peer.id));
+    let readers = subscribers(&mut world, "reader", 5, 1);
+    for id in 21..=24 {
+        world.publish(peer, message(1, id, "t", &large()));
+    }
+    let mut got = [0; 5];
+    for _ in 0..100 {
+        let now = serve(&mut world, &readers);
+        now.iter().zip(&mut got).for_each(|(now, all)| *all += now);
+        world.wait(1000);
+    }
+    assert_eq!(got, [4; 5]);
+    assert!(world.broker.outgoing_bytes <= TOTAL + LARGE + 4096);
+    // What is small is sent at once.
+    world.publish(peer, message(1, 25, "t", "small"));
+    let small = world.drain(readers[0]);
+    assert_eq!(small, ["PUBLISH q1 t=small"]);
+}
+
+#[test]
+fn who_does_not_use_its_turn_loses_it() {
+    let mut world = world();
+    let stuck = subscribers(&mut world, "sub", 12, 1);
+    let peer = world.connect(&publisher());
+    world.publish(peer, message(1, 1, "t", &large()));
+    // Nine have it, three wait.
+    assert!(world.broker.outgoing_bytes <= TOTAL);
+    let takes = |world: &mut World, n: usize| {
+        let mut out = Vec::new();
+        world.broker.take_output(stuck[n].id, &mut out, world.now);
+        out.len() / LARGE
+    };
+    assert_eq!(takes(&mut world, 9), 1, "it is its turn");
+    assert_eq!(takes(&mut world, 10), 0);
+    assert_eq!(takes(&mut world, 11), 0);
+    assert!(world.broker.outgoing_bytes > TOTAL);
+    world.wait(900);
+    assert_eq!(takes(&mut world, 10), 0);
+    world.wait(200);
+    assert_eq!(
+        takes(&mut world, 10),
+        1,
+        "the other has not taken it in time"
+    );
+    assert_eq!(takes(&mut world, 11), 0);
+    // One that is lost leaves its turn, and its place, to others.
+    world.lose(stuck[10]);
+    assert_eq!(takes(&mut world, 11), 1);
+    for n in (0..12).filter(|n| *n != 10) {
+        world.lose(stuck[n]);
+    }
+    world.broker.audit().expect("the accounts agree");
+    assert_eq!(world.broker.turns.len(), 0);
+}
+
+#[test]
+fn what_is_retained_is_not_dropped_for_those_that_read() {
+    let mut world = world();
+    let peer = world.connect(&publisher());
+    for n in 0..4 {
+        world.publish(peer, retained(0, 0, &format!("t/{n}"), &large()));
+    }
+    let readers: Vec<Peer> = (0..10)
+        .map(|n| {
+            let peer = world.connect(&client(format!("sub{n:03}").leak()));
+            world.ask(peer, 1, &[("t/+", options(0))]);
+            peer
+        })
+        .collect();
+    let stuck = subscribers(&mut world, "stuck", 9, 0);
+    world.publish(peer, message(0, 0, "t", &large()));
+    assert!(world.broker.outgoing_bytes + LARGE > TOTAL);
+    world.broker.take_touched(&mut Vec::new());
+    readers.iter().for_each(|peer| world.broker.touch(peer.id));
+    let got = serve(&mut world, &readers);
+    assert_eq!(got, [4; 10]);
+    stuck.into_iter().for_each(|peer| world.lose(peer));
+}
+
+#[test]
+fn a_message_larger_than_all_that_may_wait_comes_through_alone() {
+    let mut world = World::with(limited(Limits {
+        max_outgoing_bytes_total: 5_000,
+        ..Limits::default()
+    }));
+    let peers = subscribers(&mut world, "sub", 3, 1);
+    let peer = world.connect(&publisher());
+    world.publish(peer, message(1, 1, "t", &large()));
+    world.settle();
+    world.got(peer);
+    world.got(peer);
+    let mut got = vec![0; 3];
+    for _ in 0..5 {
+        let now = serve(&mut world, &peers);
+        now.iter().zip(&mut got).for_each(|(now, all)| *all += now);
+        world.wait(1500);
+    }
+    assert_eq!(got, [1; 3]);
+}
