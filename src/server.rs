@@ -382,11 +382,12 @@ async fn serve(
     if timeout(FAREWELL, gone).await.is_err() {
         tracing::warn!("some clients did not take their leave in time");
     }
+    core.enter(Purpose::Other, None).broker().flush();
     let settled = async {
         loop {
             // Over and over: what clients say that have not taken their leave is not waited for.
             let mut entered = core.enter(Purpose::Other, None);
-            entered.broker().flush();
+            entered.broker().hurry();
             if entered.broker().is_settled() {
                 return;
             }

@@ -1,8 +1,8 @@
 //! What clients answer to deliveries: PUBACK, PUBREC and PUBCOMP (MQTT 5 section 4.3).
 
 use super::gate::{Arrow, SESSION, Stamp};
+use super::inflight::Inflight;
 use super::record::Block;
-use super::session::Inflight;
 use super::{Broker, ConnectionId, SessionIndex, ack};
 use crate::wire::packet::Ack;
 use crate::wire::{Fault, Packet, PacketId, QoS, ReasonCode};
@@ -157,6 +157,30 @@ impl Broker {
         {
             self.write_changes(first);
         }
+    }
+
+    /// Makes everything commit that was written, whether somebody waits for it or not.
+    pub fn flush(&mut self) {
+        self.write_reading();
+        self.hurry();
+    }
+
+    /// As [`Broker::flush`], but for what the clocks show, which is another thing at each call: until [`Broker::is_settled`], this may be called over and
+    /// over.
+    pub fn hurry(&mut self) {
+        self.write_changed();
+        self.gate.flush();
+    }
+
+    /// Whether all that was written is durable.
+    pub fn is_settled(&self) -> bool {
+        self.gate.is_idle() && !self.has_changed()
+    }
+
+    /// Whether all that was written is durable, but for messages that are done with.
+    #[cfg(test)]
+    pub(crate) fn only_removals_wait(&self) -> bool {
+        self.gate.only_removals_wait()
     }
 
     /// Whether [`Broker::write_changed`] has something.

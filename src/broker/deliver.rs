@@ -3,12 +3,12 @@
 use super::connection::Alias;
 use super::delivery::Delivery;
 use super::gate::{Arrow, SESSION, Stamp};
+use super::inflight::Inflight;
 use super::message::{Message, Parts};
 use super::notice::Notice;
 use super::queue::Queued;
 use super::record::{QueueKey, Seq, Write};
 use super::route::{Frames, Offer};
-use super::session::Inflight;
 use super::{Broker, ConnectionId, Fetch, GroupIndex, Owner, SessionIndex, ack};
 use crate::clock::Now;
 use crate::wire::{Packet, PacketId, ProtocolVersion, QoS, ReasonCode, codec};

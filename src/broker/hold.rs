@@ -4,11 +4,11 @@
 //! the queue's order, so that what stands behind it goes on, and waits until the rights of the session are given anew (its client connects, or the
 //! rules are read again) or until it expires. What is held counts in the limits of the queue, and gives way when there is no room for a new message.
 
+use super::inflight::Inflight;
 use super::notice::Notice;
 use super::queue::Queued;
 use super::record::SubscriptionIds;
 use super::route::{Offer, Receiver, lower};
-use super::session::Inflight;
 use super::{Broker, GroupIndex, Owner, SessionIndex};
 use crate::wire::{PacketId, QoS};
 

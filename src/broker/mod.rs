@@ -38,6 +38,7 @@ mod delivery;
 mod end;
 mod gate;
 mod hold;
+mod inflight;
 mod marks;
 mod memory;
 pub mod message;
@@ -513,24 +514,6 @@ impl Broker {
     /// Whether [`Broker::shut_down`] was called.
     pub fn is_shutting_down(&self) -> bool {
         self.shutting_down
-    }
-
-    /// Makes everything commit that was written, whether somebody waits for it or not.
-    pub fn flush(&mut self) {
-        self.write_changed();
-        self.write_reading();
-        self.gate.flush();
-    }
-
-    /// Whether all that was written is durable.
-    pub fn is_settled(&self) -> bool {
-        self.gate.is_idle() && !self.has_changed()
-    }
-
-    /// Whether all that was written is durable, but for messages that are done with.
-    #[cfg(test)]
-    pub(crate) fn only_removals_wait(&self) -> bool {
-        self.gate.only_removals_wait()
     }
 
     /// What was counted.

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::session::Inflight;
+use super::inflight::Inflight;
 use super::timer::Timer;
 use super::{Broker, ConnectionId};
 

@@ -133,7 +133,7 @@ fn the_first_method_that_knows_a_client_decides() {
         .expect("no thread panics with it")
         .clone();
     let expected =
-        json!({"username": "web", "password": "page", "clientid": "c", "address": "127.0.0.1"});
+        json!({"username": "web", "password": "page", "clientid": "c-web", "address": "127.0.0.1"});
     assert_eq!(last, expected);
     refused(&broker, "web", "wrong", WRONG);
     refused(&broker, "nobody", "knows", WRONG);

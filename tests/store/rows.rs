@@ -122,7 +122,7 @@ pub fn samples() -> Vec<Write> {
             SubscriptionRecord {
                 options,
                 id: Some(268_435_455),
-                replaying: true,
+                replaying: false,
             },
         ),
         Write::PutWill(QueueKey(1), will(&full)),

@@ -34,7 +34,7 @@ proptest! {
     }
 
     #[test]
-    fn what_decodes_encodes_to_the_same_bytes(mut bytes in prop::collection::vec(any::<u8>(), 2..60), flags in 0u8..64) {
+    fn what_decodes_encodes_to_the_same_bytes(mut bytes in prop::collection::vec(any::<u8>(), 2..60), flags in 0u8..128) {
         (bytes[0], bytes[1]) = (VERSION, flags);
         let mut again = Vec::new();
         if let Ok(session) = session(&bytes) {
