@@ -19,8 +19,8 @@ use tidegate::store::{Export, Start, Store, StoreError, StoreOptions, TableRepor
 use tidegate::wire::PacketId;
 
 use crate::rows::{
-    Chance, apply, assert_has, assert_has_samples, bodies, delivery, layout_of, message, options,
-    rows, samples, session,
+    Chance, apply, assert_has, assert_has_samples, bodies, delivery, later_samples, layout_of,
+    message, options, rows, samples, session,
 };
 
 #[test]
@@ -201,6 +201,14 @@ fn a_database_of_layout_3_is_read_whole() {
     assert_eq!(opened.start, Start::Clean);
     assert_has_samples(&store);
     assert_ne!(store.identity(), 0);
+}
+
+#[test]
+fn what_rows_have_learned_since_their_layout_is_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, _) = Store::open(&options(folder.path())).expect("opens");
+    apply(&store, later_samples());
+    assert_has(&store, later_samples());
 }
 
 #[test]

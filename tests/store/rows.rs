@@ -247,6 +247,29 @@ pub fn bodies(store: &Store, seqs: &[u64]) -> Vec<Option<Message>> {
     found.into_iter().map(|(_, message)| message).collect()
 }
 
+/// Rows with what no layout's first program wrote: an older program's row means that it is not there.
+pub fn later_samples() -> Vec<Write> {
+    let key = QueueKey(1);
+    vec![
+        Write::PutSession(
+            key,
+            SessionRecord {
+                user: Some("ann".into()),
+                ..session("pump-1")
+            },
+        ),
+        Write::PutSubscription(
+            key,
+            "a/#".into(),
+            SubscriptionRecord {
+                options: SubscribeOptions::with_qos(QoS::AtLeastOnce),
+                id: None,
+                replaying: true,
+            },
+        ),
+    ]
+}
+
 pub fn assert_has_samples(store: &Store) {
     assert_has(store, samples());
 }
