@@ -211,7 +211,7 @@ mod tests {
             minimum: TlsVersion::default(),
             ciphers: None,
             ciphers_tls13: None,
-            alpn: "mqtt",
+            alpn: &["mqtt"],
         };
         let tls = Tls::load(settings, clock::wall_seconds()).expect("good files");
         assert_eq!(tls.expiring(clock::wall_seconds()), []);

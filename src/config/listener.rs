@@ -231,9 +231,10 @@ fn tls(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<TlsSettings> {
         s.reject("ciphers", what);
     }
     let has_ciphers = tls12.is_some() || ciphers_tls13.is_some();
-    let alpn = match protocol {
-        Protocol::Mqtts => "mqtt",
-        Protocol::Wss => "http/1.1",
+    let alpn: &[&str] = match protocol {
+        Protocol::Mqtts => &["mqtt"],
+        // Some clients ask for mqtt here as well.
+        Protocol::Wss => &["http/1.1", "mqtt"],
         Protocol::Mqtt | Protocol::Ws => {
             let files = [&first.0, &first.1, &cafile, &crlfile];
             let any = files.iter().any(|file| file.is_some()) || !more.is_empty();
@@ -487,7 +488,7 @@ mod tests {
         assert_eq!(tls.certificates.len(), 2);
         assert_eq!(tls.clients, ClientCertificates::Required);
         assert_eq!(tls.minimum, TlsVersion::Tls13);
-        assert_eq!(tls.alpn, "mqtt");
+        assert_eq!(tls.alpn, ["mqtt"]);
         assert_eq!(tls.crl_expired, CrlExpired::Accept);
         assert_eq!(tls.ciphers_tls13.map(|suites| suites.len()), Some(2));
         let access = settings.access;

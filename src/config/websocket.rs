@@ -3,16 +3,35 @@
 use super::listener::texts;
 use super::tree::Section;
 use crate::net::listener::Protocol;
-use crate::net::websocket::{Origins, WebSocketSettings};
+use crate::net::websocket::{Origins, Paths, WebSocketSettings};
 
 /// The path of a WebSocket URL, if it is there.
 pub(super) fn websocket_path(s: &mut Section<'_, '_>) -> Option<String> {
     let path = s.optional("websocket_path", "a path such as \"/mqtt\"", |value| {
         let text = value.as_text()?;
-        let is_good = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#');
-        (text.starts_with('/') && text.chars().all(is_good)).then(|| text.to_owned())
+        is_path(text).then(|| text.to_owned())
     });
     path.ok().flatten()
+}
+
+fn is_path(text: &str) -> bool {
+    let is_good = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#');
+    text.starts_with('/') && text.chars().all(is_good)
+}
+
+/// The paths of a listener, if they are there.
+fn websocket_paths(s: &mut Section<'_, '_>) -> Option<Paths> {
+    let expected =
+        "a path such as \"/mqtt\", a list of them such as [\"/mqtt\", \"/\"], or \"*\" for all";
+    let paths = s.optional("websocket_path", expected, |value| {
+        let texts = texts(value)?;
+        if texts == ["*"] {
+            return Some(Paths::All);
+        }
+        let are_good = !texts.is_empty() && texts.iter().all(|text| is_path(text));
+        are_good.then(|| Paths::Listed(texts.into_iter().map(str::to_owned).collect()))
+    });
+    paths.ok().flatten()
 }
 
 /// The settings of a listener for WebSocket. `is_open` says that whoever reaches it may connect without
@@ -22,7 +41,7 @@ pub(super) fn websocket(
     protocol: Protocol,
     is_open: bool,
 ) -> Option<WebSocketSettings> {
-    let path = websocket_path(s);
+    let paths = websocket_paths(s);
     let expected = "a list of origins such as [\"https://example.org\"], or \"*\" for all";
     let origins = s.optional("websocket_origins", expected, |value| {
         let is_good = |text: &str| {
@@ -39,7 +58,7 @@ pub(super) fn websocket(
     });
     let origins = origins.ok().flatten();
     if !matches!(protocol, Protocol::Ws | Protocol::Wss) {
-        if path.is_some() || origins.is_some() {
+        if paths.is_some() || origins.is_some() {
             s.reject(
                 "protocol",
                 "there are keys for WebSocket; expected \"ws\" or \"wss\"",
@@ -52,7 +71,7 @@ pub(super) fn websocket(
         false => Origins::All,
     };
     Some(WebSocketSettings {
-        path: path.unwrap_or_else(|| "/mqtt".to_owned()),
+        paths: paths.unwrap_or_default(),
         origins: origins.unwrap_or(default),
     })
 }
@@ -66,10 +85,46 @@ mod tests {
 
     #[track_caller]
     fn origins(keys: &str) -> Origins {
+        settings(keys).origins
+    }
+
+    #[track_caller]
+    fn settings(keys: &str) -> WebSocketSettings {
         let text = format!("[[listeners]]\nprotocol = 'ws'\n{keys}\n");
         let config = Config::parse(&text, Path::new("f"), [], &Overrides::default());
         let listener = config.expect("good").listeners.remove(0);
-        listener.settings.websocket.expect("WebSocket").origins
+        listener.settings.websocket.expect("WebSocket")
+    }
+
+    #[test]
+    fn the_path_is_one_or_several_or_any() {
+        let paths =
+            |key: &str| settings(&format!("bind = '::'\nallow_anonymous = true\n{key}")).paths;
+        let listed =
+            |paths: &[&str]| Paths::Listed(paths.iter().map(|&path| path.to_owned()).collect());
+        assert_eq!(paths(""), listed(&["/mqtt", "/"]));
+        assert_eq!(paths("websocket_path = '/x'"), listed(&["/x"]));
+        assert_eq!(
+            paths("websocket_path = ['/x', '/y/z']"),
+            listed(&["/x", "/y/z"])
+        );
+        assert_eq!(paths("websocket_path = '*'"), Paths::All);
+        for wrong in [
+            "''",
+            "[]",
+            "['*', '/x']",
+            "'x'",
+            "'/x?y'",
+            "['/x', 'y']",
+            "7",
+        ] {
+            let text = format!(
+                "[[listeners]]\nprotocol = 'ws'\nallow_anonymous = true\nbind = '::'\nwebsocket_path = {wrong}\n"
+            );
+            let read = Config::parse(&text, Path::new("f"), [], &Overrides::default());
+            let error = read.expect_err(wrong).to_string();
+            assert!(error.contains("or \"*\" for all"), "{wrong}: {error}");
+        }
     }
 
     #[test]

@@ -406,7 +406,7 @@ fn listening(settings: &ListenerSettings, socket: &ListeningSocket) -> Result<Li
     Ok(Listening {
         protocol: settings.protocol(),
         address: socket.address().map_err(Error::Start)?,
-        path: websocket.map_or(String::new(), |it| it.path.clone()),
+        path: websocket.map_or(String::new(), |it| it.paths.first().to_owned()),
     })
 }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustls::CipherSuite;
+use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
+use rustls::{CipherSuite, ClientConnection};
 use support::{Broker, wait_until};
 
 use super::authority::Authority;
@@ -53,6 +54,29 @@ fn both_versions_of_tls_are_spoken_and_alpn_is_answered() {
     let mut config = authority.client(None, &[&TLS13]);
     config.alpn_protocols = vec![b"h2".to_vec()];
     assert!(tls(place(&broker, "mqtts"), &Arc::new(config), "c").is_err());
+}
+
+#[test]
+fn on_wss_a_client_may_ask_for_http_or_mqtt_or_nothing() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"], 1, 2090);
+    let broker = broker(&authority.listener("wss", "server", OPEN));
+    let asked = |names: &[&str]| {
+        let mut config = authority.client(None, &[&TLS13]);
+        config.alpn_protocols = names.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let name = ServerName::try_from("localhost").expect("a name");
+        let mut connection = ClientConnection::new(Arc::new(config), name).expect("a client");
+        let mut stream = dial(place(&broker, "wss"));
+        while connection.is_handshaking() {
+            connection.complete_io(&mut stream).ok()?;
+        }
+        Some(connection.alpn_protocol().map(<[u8]>::to_vec))
+    };
+    assert_eq!(asked(&["mqtt"]), Some(Some(b"mqtt".to_vec())));
+    let http = Some(Some(b"http/1.1".to_vec()));
+    assert_eq!(asked(&["mqtt", "http/1.1"]), http);
+    assert_eq!(asked(&["h2", "http/1.1"]), http);
+    assert_eq!(asked(&[]), Some(None));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::net::TcpStream;
 
-use support::{Broker, Connect, Version, raw};
+use support::{Broker, Connect, Version, raw, wait_until};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::http::HeaderValue;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -164,6 +164,21 @@ fn path_subprotocol_and_origin_are_checked() {
     assert_eq!(status("/x", &[("sec-websocket-protocol", "chat")]), 400);
     assert_eq!(status("/x", &[MQTT, ("origin", "https://a.example")]), 101);
     assert_eq!(status("/x", &[MQTT, ("origin", "https://b.example")]), 403);
+    let said = "it asked for \"/mqtt\", and websocket_path has /x";
+    wait_until("the path in the log", || {
+        broker.log().replace("\\\"", "\"").contains(said)
+    });
+}
+
+#[test]
+fn both_usual_paths_lead_to_mqtt_and_several_or_all_may() {
+    let by_default = broker(OPEN);
+    for path in ["/", "/mqtt", "/?a=b"] {
+        assert!(ask(&by_default, path, &[MQTT]).is_ok(), "{path}");
+    }
+    assert_eq!(ask(&by_default, "/ws", &[MQTT]).err(), Some(404));
+    let any = broker(&format!("{OPEN}websocket_path = \"*\"\n"));
+    assert!(ask(&any, "/what/ever", &[MQTT]).is_ok());
 }
 
 #[test]

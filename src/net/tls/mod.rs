@@ -47,8 +47,8 @@ pub struct TlsSettings {
     pub ciphers: Option<Vec<CipherSuite>>,
     /// The cipher suites of TLS 1.3; `None` for all there are.
     pub ciphers_tls13: Option<Vec<CipherSuite>>,
-    /// What runs inside, for ALPN; a client that asks for something else only is refused, one that does not ask is not.
-    pub alpn: &'static str,
+    /// What runs inside, for ALPN, best first; a client that asks for something else only is refused, one that does not ask is not.
+    pub alpn: &'static [&'static str],
 }
 
 /// A certificate and its key, both in PEM.
@@ -333,7 +333,7 @@ fn load(settings: &TlsSettings, now: i64) -> Result<Loaded, TlsError> {
         .map_err(|error| TlsError::new(first, error))?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(BySni(shown)));
-    config.alpn_protocols = vec![settings.alpn.into()];
+    config.alpn_protocols = settings.alpn.iter().map(|&name| name.into()).collect();
     // Tickets, which the clients keep: the broker remembers nothing of who was here.
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| TlsError::new(first, error))?;
     Ok(Loaded {
@@ -512,7 +512,7 @@ mod tests {
                 minimum: TlsVersion::default(),
                 ciphers: None,
                 ciphers_tls13: None,
-                alpn: "mqtt",
+                alpn: &["mqtt"],
             }
         }
 

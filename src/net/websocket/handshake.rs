@@ -16,17 +16,28 @@ use crate::net::spoken::Spoken;
 /// Bytes of a request or response, up to the empty line.
 const MAX_HEAD: usize = 8 * 1024;
 pub(in crate::net) const MAX_HEADERS: usize = 100;
+/// Characters of a path that are logged.
+const MAX_PATH_LOGGED: usize = 100;
 /// What is appended to a key before it is hashed (RFC 6455 section 1.3).
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// What a listener takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebSocketSettings {
-    /// The path of the request's URL, without what follows a `?`; another one is answered with 404.
-    pub path: String,
+    /// The paths of the request's URL; another one is answered with 404.
+    pub paths: Paths,
     /// The web pages that may connect. A request without an Origin, from what is no browser, may always.
     /// Others are answered with 403.
     pub origins: Origins,
+}
+
+/// The paths of the request's URL, without what follows a `?`, that lead to MQTT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Paths {
+    /// All of them.
+    All,
+    /// These.
+    Listed(Vec<String>),
 }
 
 /// The web pages that may connect.
@@ -40,6 +51,39 @@ pub enum Origins {
     Local,
     /// These (`https://example.org`).
     Listed(Vec<String>),
+}
+
+impl Default for Paths {
+    /// `/mqtt`, the usual one, and `/`, which clients ask for that are given no path.
+    fn default() -> Paths {
+        Paths::Listed(vec!["/mqtt".to_owned(), "/".to_owned()])
+    }
+}
+
+impl Paths {
+    /// One that leads to MQTT.
+    pub fn first(&self) -> &str {
+        match self {
+            Paths::Listed(known) => known.first().map_or("/", String::as_str),
+            Paths::All => "/mqtt",
+        }
+    }
+
+    /// What to say of a path that leads nowhere; `None` if it leads to MQTT.
+    fn refusal(&self, path: &str) -> Option<String> {
+        let Paths::Listed(known) = self else {
+            return None;
+        };
+        if known.iter().any(|known| known == path) {
+            return None;
+        }
+        let asked: String = path.chars().take(MAX_PATH_LOGGED).collect();
+        let cut = if asked.len() < path.len() { "..." } else { "" };
+        let known = known.join(", ");
+        Some(format!(
+            ": it asked for {asked:?}{cut}, and websocket_path has {known}"
+        ))
+    }
 }
 
 impl Origins {
@@ -82,8 +126,14 @@ fn is_this_machine(host: &str) -> bool {
     host == "localhost" || host.ends_with(".localhost") || bare.parse().is_ok_and(is_loopback)
 }
 
-/// A refusal: status and reason of HTTP, and a sentence.
-struct Refusal(&'static str, &'static str);
+/// A refusal: status and reason of HTTP, a sentence, and what only the log adds to it.
+struct Refusal(&'static str, &'static str, String);
+
+impl Refusal {
+    fn new(status: &'static str, what: &'static str) -> Refusal {
+        Refusal(status, what, String::new())
+    }
+}
 
 /// Answers a client's request.
 ///
@@ -96,7 +146,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     let (head, early) = match read_head(&mut stream).await {
         Ok(read) => read,
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            let refusal = Refusal(
+            let refusal = Refusal::new(
                 "431 Request Header Fields Too Large",
                 "the request is too long",
             );
@@ -179,7 +229,7 @@ pub(in crate::net) async fn read_head(
 }
 
 fn answer(head: &[u8], settings: &WebSocketSettings) -> Result<String, Refusal> {
-    let bad = |what| Err(Refusal("400 Bad Request", what));
+    let bad = |what| Err(Refusal::new("400 Bad Request", what));
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     if !matches!(request.parse(head), Ok(status) if status.is_complete()) {
@@ -187,20 +237,21 @@ fn answer(head: &[u8], settings: &WebSocketSettings) -> Result<String, Refusal> 
     }
     let headers = &*request.headers;
     let path = request.path.unwrap_or_default();
-    if path.split('?').next() != Some(settings.path.as_str()) {
-        return Err(Refusal("404 Not Found", "no such path"));
+    let path = path.split('?').next().unwrap_or_default();
+    if let Some(detail) = settings.paths.refusal(path) {
+        return Err(Refusal("404 Not Found", "no such path", detail));
     }
     if request.method != Some("GET") || request.version != Some(1) {
         return bad("expected GET and HTTP/1.1");
     }
     if !has_word(headers, "upgrade", "websocket") || !has_word(headers, "connection", "upgrade") {
-        return Err(Refusal(
+        return Err(Refusal::new(
             "426 Upgrade Required",
             "here is MQTT over WebSocket",
         ));
     }
     if header(headers, "sec-websocket-version") != Some("13") {
-        return Err(Refusal(
+        return Err(Refusal::new(
             "426 Upgrade Required",
             "the WebSocket version is 13",
         ));
@@ -213,7 +264,7 @@ fn answer(head: &[u8], settings: &WebSocketSettings) -> Result<String, Refusal> 
     if let Some(origin) = header(headers, "origin")
         && !settings.origins.allow(origin, header(headers, "host"))
     {
-        return Err(Refusal(
+        return Err(Refusal::new(
             "403 Forbidden",
             "this web page may not connect here: websocket_origins says which may",
         ));
@@ -233,7 +284,7 @@ fn answer(head: &[u8], settings: &WebSocketSettings) -> Result<String, Refusal> 
 }
 
 async fn refuse(stream: &mut (impl AsyncWrite + Unpin), refusal: &Refusal) -> io::Error {
-    let Refusal(status, what) = refusal;
+    let Refusal(status, what, detail) = refusal;
     let mut response = format!("HTTP/1.1 {status}\r\nConnection: close\r\n");
     if status.starts_with("426") {
         response += "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
@@ -246,7 +297,7 @@ async fn refuse(stream: &mut (impl AsyncWrite + Unpin), refusal: &Refusal) -> io
     // The connection ends here in any case.
     let _ = stream.write_all(response.as_bytes()).await;
     let _ = stream.shutdown().await;
-    io::Error::other(format!("answered {status}: {what}"))
+    io::Error::other(format!("answered {status}: {what}{detail}"))
 }
 
 fn header<'h>(headers: &[httparse::Header<'h>], name: &str) -> Option<&'h str> {
@@ -284,7 +335,7 @@ mod tests {
 
     fn settings(origins: &[&str]) -> WebSocketSettings {
         WebSocketSettings {
-            path: "/mqtt".to_owned(),
+            paths: Paths::default(),
             origins: match origins {
                 [] => Origins::All,
                 ["local"] => Origins::Local,
@@ -296,7 +347,7 @@ mod tests {
     fn status(request: &str, origins: &[&str]) -> String {
         match answer(request.as_bytes(), &settings(origins)) {
             Ok(response) => response[9..12].to_owned(),
-            Err(Refusal(status, _)) => status[..3].to_owned(),
+            Err(Refusal(status, ..)) => status[..3].to_owned(),
         }
     }
 
@@ -317,7 +368,7 @@ mod tests {
     #[test]
     fn each_wrong_request_has_its_status() {
         for (from, to, expected) in [
-            ("/mqtt?x=1", "/", "404"),
+            ("/mqtt?x=1", "/MQTT", "404"),
             ("GET", "POST", "400"),
             ("HTTP/1.1", "HTTP/1.0", "400"),
             ("Upgrade: WebSocket", "Upgrade: h2c", "426"),
@@ -334,6 +385,32 @@ mod tests {
                 "{from} as {to}"
             );
         }
+    }
+
+    #[test]
+    fn every_path_of_the_list_leads_to_mqtt_and_the_log_names_another() {
+        let asked = |path: &str, paths: Paths| {
+            let settings = WebSocketSettings {
+                paths,
+                ..settings(&[])
+            };
+            match answer(GOOD.replace("/mqtt?x=1", path).as_bytes(), &settings) {
+                Ok(_) => String::new(),
+                Err(Refusal(status, what, detail)) => format!("{status}: {what}{detail}"),
+            }
+        };
+        for path in ["/mqtt", "/", "/?token=x", "/mqtt?token=x"] {
+            assert_eq!(asked(path, Paths::default()), "", "{path}");
+        }
+        assert_eq!(
+            asked("/ws?token=secret", Paths::default()),
+            "404 Not Found: no such path: it asked for \"/ws\", and websocket_path has /mqtt, /"
+        );
+        let long = format!("/{}", "x".repeat(4000));
+        assert!(asked(&long, Paths::default()).len() < 250);
+        assert_eq!(asked(&long, Paths::All), "");
+        let one = Paths::Listed(vec!["/x".to_owned()]);
+        assert!(asked("/", one).starts_with("404"));
     }
 
     #[test]

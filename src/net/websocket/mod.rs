@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub(in crate::net) use handshake::{MAX_HEADERS, read_head};
-pub use handshake::{Origins, WebSocketSettings, accept, connect};
+pub use handshake::{Origins, Paths, WebSocketSettings, accept, connect};
 
 use super::socket::{Socket, Stream};
 use crate::clock;
@@ -249,7 +249,7 @@ mod tests {
     ) {
         let (a, b) = duplex(buffer);
         let settings = WebSocketSettings {
-            path: "/mqtt".to_owned(),
+            paths: Paths::default(),
             origins: Origins::All,
         };
         let (server, client) = tokio::join!(accept(a, &settings), connect(b, "h", "/mqtt", "mqtt"));

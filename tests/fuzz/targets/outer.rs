@@ -95,7 +95,7 @@ pub fn before_mqtt(data: &[u8]) {
         let mut rest = data;
         let _ = read_header(&mut rest).await;
         let settings = WebSocketSettings {
-            path: "/mqtt".to_owned(),
+            paths: Default::default(),
             origins: Origins::Listed(vec!["https://example.org".to_owned()]),
         };
         let mut answer = Vec::new();
