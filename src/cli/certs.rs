@@ -211,6 +211,7 @@ mod tests {
             minimum: TlsVersion::default(),
             ciphers: None,
             ciphers_tls13: None,
+            max_fragment_size: None,
             alpn: &["mqtt"],
         };
         let tls = Tls::load(settings, clock::wall_seconds()).expect("good files");

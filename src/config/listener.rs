@@ -230,7 +230,14 @@ fn tls(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<TlsSettings> {
         let what = "is for TLS 1.2, which tls_version leaves out; expected ciphers_tls13";
         s.reject("ciphers", what);
     }
-    let has_ciphers = tls12.is_some() || ciphers_tls13.is_some();
+    let max_fragment_size = s
+        .optional("max_fragment_size", "bytes, from 32 to 16389", |value| {
+            let bytes = value.as_u64().filter(|it| (32..=16_389).contains(it))?;
+            usize::try_from(bytes).ok()
+        })
+        .ok()
+        .flatten();
+    let has_ciphers = tls12.is_some() || ciphers_tls13.is_some() || max_fragment_size.is_some();
     let alpn: &[&str] = match protocol {
         Protocol::Mqtts => &["mqtt"],
         // Some clients ask for mqtt here as well.
@@ -283,6 +290,7 @@ fn tls(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<TlsSettings> {
         minimum: minimum.unwrap_or_default(),
         ciphers: tls12,
         ciphers_tls13,
+        max_fragment_size,
         alpn,
     })
 }

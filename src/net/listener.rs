@@ -20,7 +20,7 @@ use super::seldom::Seldom;
 use super::socket::{ListeningSocket, Socket, Stream};
 use super::spoken::Spoken;
 use super::tls::certificate::Certificate;
-use super::tls::{Tls, TlsSettings};
+use super::tls::{Tls, TlsSettings, explained};
 use super::visits::Purpose;
 use super::websocket::{self, WebSocketSettings};
 use crate::broker::{Access, Admission, Arrival, Broker, Peer};
@@ -498,7 +498,8 @@ impl Entrance {
         if let Some(wrong) = Spoken::of(&first[..seen]).and_then(Spoken::on_tls) {
             return Err(io::Error::other(wrong));
         }
-        let stream = TlsAcceptor::from(tls.config()).accept(socket).await?;
+        let accepting = TlsAcceptor::from(tls.config()).accept(socket);
+        let stream = accepting.await.map_err(explained)?;
         if let Some(shown) = stream.get_ref().1.peer_certificates() {
             if tls.refuses_certificates(clock::wall_seconds()) {
                 return Err(io::Error::other(

@@ -88,6 +88,68 @@ fn mosquitto_pub_connects_over_tls_with_and_without_a_certificate() {
     assert!(!output.status.success());
 }
 
+/// A certificate of X.509 version 1 with its key, and that of its authority, as `openssl x509 -req` makes them without extensions; good until 2126.
+const V1: &str = "\
+-----BEGIN CERTIFICATE-----\n\
+MIIBHTCBxAIUVBkhqEhI+gb+ow+lxAnUMd3fFm0wCgYIKoZIzj0EAwIwDTELMAkG\n\
+A1UEAwwCY2EwIBcNMjYxMTI2MDgzNzAwWhgPMjEyNjExMDIwODM3MDBaMBQxEjAQ\n\
+BgNVBAMMCWxvY2FsaG9zdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABB5wTqJb\n\
+GfxUy/nJRCylo5h3AXzJ6wfozlHX5mo1w4pfxXsGLuy7hHqxe0gJ9Yd2r4tGI+GO\n\
+8rZnFQli6NUWfXQwCgYIKoZIzj0EAwIDSAAwRQIgY0YJngRXqh2lzAHrThlYqnRx\n\
+JyQvUXfnOC2eefSlKi8CIQDKJ5lr1wdtqk/J/OpsiD15IBF0nkfrceHD4TWA4Wxb\n\
+nA==\n\
+-----END CERTIFICATE-----\n\n";
+const V1_KEY: &str = "\
+-----BEGIN PRIVATE KEY-----\n\
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgPvvhUDG8DpxFGWMH\n\
+v08z3wz9vOXJ6IsmJ0Yo/Fzrf8ShRANCAAQecE6iWxn8VMv5yUQspaOYdwF8yesH\n\
+6M5R1+ZqNcOKX8V7Bi7su4R6sXtICfWHdq+LRiPhjvK2ZxUJYujVFn10\n\
+-----END PRIVATE KEY-----\n\n";
+const V1_CA: &str = "\
+-----BEGIN CERTIFICATE-----\n\
+MIIBcjCCARegAwIBAgIUG/9JM6ZejCSvdL31l+jIsZt60ZowCgYIKoZIzj0EAwIw\n\
+DTELMAkGA1UEAwwCY2EwIBcNMjYxMTI2MDgzNzAwWhgPMjEyNjExMDIwODM3MDBa\n\
+MA0xCzAJBgNVBAMMAmNhMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE6hYhmIm4\n\
+6/vzaIi9b4F4KOr4jeUdUJ6bWseMPGvKwjitmX5njniW+uBetxr05urXJah21w71\n\
+UUuFfYarmLXYRKNTMFEwHQYDVR0OBBYEFEziUkb4WxOSmIi6q521iJ8JU/5/MB8G\n\
+A1UdIwQYMBaAFEziUkb4WxOSmIi6q521iJ8JU/5/MA8GA1UdEwEB/wQFMAMBAf8w\n\
+CgYIKoZIzj0EAwIDSQAwRgIhAJ53Ke8FnOGUjKlnhl34AbbQN1G4K+3+o/v7jriV\n\
+CQXdAiEA8lb3m+VJ0hyIFRUQGV87l4aImroY7ClpE/PDlTgGD7I=\n\
+-----END CERTIFICATE-----\n\n";
+
+#[test]
+fn a_certificate_of_version_1_is_shown_and_clients_of_openssl_take_it() {
+    let authority = Authority::new();
+    for (name, text) in [("v1.pem", V1), ("v1.key", V1_KEY), ("v1ca.pem", V1_CA)] {
+        std::fs::write(authority.file(name), text).expect("written");
+    }
+    let more = "allow_anonymous = true\nmax_fragment_size = 1029";
+    let ws = "[[listeners]]\nprotocol = \"ws\"\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n";
+    let broker = broker(&format!("{}{ws}", authority.listener("mqtts", "v1", more)));
+    support::wait_until("the log tells", || broker.log().contains("X.509 version 1"));
+    let advice = "Debian: apt-get install mosquitto-clients";
+    let mut version = Command::new("mosquitto_pub");
+    if !is_there("mosquitto_pub", advice, version.arg("--version")) {
+        return;
+    }
+    let port = place(&broker, "mqtts").port().to_string();
+    let mut command = Command::new("mosquitto_pub");
+    command.args([
+        "-h",
+        "localhost",
+        "-p",
+        &port,
+        "-t",
+        "t",
+        "-m",
+        "hi",
+        "-q",
+        "1",
+    ]);
+    command.arg("--cafile").arg(authority.file("v1ca.pem"));
+    publishes(&broker, &mut command);
+}
+
 #[test]
 fn paho_connects_over_tls() {
     let python = std::env::var("TIDEGATE_PYTHON").unwrap_or_else(|_| "python3".to_owned());

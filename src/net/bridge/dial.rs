@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 use super::through::Proxy;
 use crate::net::socket::{Socket, Stream};
 use crate::net::tls::client::ClientTls;
+use crate::net::tls::explained;
 use crate::net::websocket;
 use crate::wire::ProtocolVersion;
 
@@ -110,14 +111,4 @@ impl Transport {
         let stream = websocket::connect(secured, &address.to_string(), path, subprotocol).await?;
         Ok(Box::new(stream))
     }
-}
-
-/// An error of TLS, with what helps where that is known.
-fn explained(error: io::Error) -> io::Error {
-    let text = error.to_string();
-    if !text.contains("UnknownIssuer") {
-        return error;
-    }
-    let hint = "no authority in cafile (without one, of the system) has issued the upstream's certificate; write the certificate of the one that has into cafile";
-    io::Error::new(error.kind(), format!("{text}: {hint}"))
 }

@@ -61,6 +61,10 @@ pub struct Certificate {
     pub not_after: i64,
     /// Whom it names.
     pub names: CertificateNames,
+    /// Its public key: the field subjectPublicKeyInfo in DER.
+    pub public_key: Vec<u8>,
+    /// It is of version 1, which has no extensions. `openssl x509 -req` makes such certificates unless it is given some.
+    pub is_v1: bool,
 }
 
 impl Certificate {
@@ -68,7 +72,7 @@ impl Certificate {
     pub fn parse(der: &[u8]) -> Option<Certificate> {
         let mut certificate = Reader(Reader(der).expect(SEQUENCE)?);
         let mut fields = Reader(certificate.expect(SEQUENCE)?);
-        fields.skip_if(VERSION);
+        let is_v1 = !fields.skip_if(VERSION);
         // Serial number, signature algorithm, issuer.
         for _ in 0..3 {
             fields.next()?;
@@ -80,6 +84,9 @@ impl Certificate {
         let subject = fields.expect(SEQUENCE)?;
         common_names(Reader(subject), &mut names)?;
         names.subject = distinguished_name(Reader(subject))?;
+        let start = fields.0;
+        fields.expect(SEQUENCE)?;
+        let public_key = start[..start.len() - fields.0.len()].to_vec();
         while let Some((tag, content)) = fields.next() {
             if tag == EXTENSIONS {
                 extensions(Reader(Reader(content).expect(SEQUENCE)?), &mut names)?;
@@ -89,6 +96,8 @@ impl Certificate {
             not_before,
             not_after,
             names,
+            public_key,
+            is_v1,
         })
     }
 }
@@ -304,10 +313,9 @@ impl<'a> Reader<'a> {
             .and_then(|(found, content)| (found == tag).then_some(content))
     }
 
-    fn skip_if(&mut self, tag: u8) {
-        if self.0.first() == Some(&tag) {
-            let _ = self.next();
-        }
+    /// Skips the next element if it has this tag; whether it had.
+    fn skip_if(&mut self, tag: u8) -> bool {
+        self.0.first() == Some(&tag) && self.next().is_some()
     }
 }
 

@@ -9,6 +9,7 @@ pub mod client;
 mod file;
 pub mod pin;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,6 +48,9 @@ pub struct TlsSettings {
     pub ciphers: Option<Vec<CipherSuite>>,
     /// The cipher suites of TLS 1.3; `None` for all there are.
     pub ciphers_tls13: Option<Vec<CipherSuite>>,
+    /// Bytes of a record that is sent, its header of 5 bytes included: 32 to 16,389; `None` for as many as TLS allows. For small devices whose buffers
+    /// hold less.
+    pub max_fragment_size: Option<usize>,
     /// What runs inside, for ALPN, best first; a client that asks for something else only is refused, one that does not ask is not.
     pub alpn: &'static [&'static str],
 }
@@ -334,6 +338,7 @@ fn load(settings: &TlsSettings, now: i64) -> Result<Loaded, TlsError> {
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(BySni(shown)));
     config.alpn_protocols = settings.alpn.iter().map(|&name| name.into()).collect();
+    config.max_fragment_size = settings.max_fragment_size;
     // Tickets, which the clients keep: the broker remembers nothing of who was here.
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| TlsError::new(first, error))?;
     Ok(Loaded {
@@ -342,6 +347,32 @@ fn load(settings: &TlsSettings, now: i64) -> Result<Loaded, TlsError> {
         next_update,
     })
 }
+
+/// An error of a hand-shake, with what helps where that is known.
+pub fn explained(error: io::Error) -> io::Error {
+    const HINTS: [(&str, &str); 2] = [
+        (
+            "UnknownIssuer",
+            "no authority in cafile (without one, of the system) has issued the peer's certificate; write the certificate of the one that has into cafile",
+        ),
+        (
+            "UnsupportedCertVersion",
+            "the peer's certificate is of X.509 version 1, which is not taken; sign its request again with extensions: openssl x509 -req ... -extfile FILE, \
+             with a line such as subjectAltName=DNS:the.host.name in FILE",
+        ),
+    ];
+    let text = error.to_string();
+    let hint = HINTS.iter().find(|(name, _)| text.contains(name));
+    match hint {
+        Some((_, hint)) => io::Error::new(error.kind(), format!("{text}: {hint}")),
+        None => error,
+    }
+}
+
+/// What the operator of a server certificate of version 1 should know.
+const V1: &str = "the certificate is of X.509 version 1: it is shown, and clients that use OpenSSL take it, but many others do not. To make one of version 3, \
+    sign the request again with extensions: openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 365 -out server.crt -extfile \
+    <(echo subjectAltName=DNS:the.host.name)";
 
 fn load_pair(
     files: &CertificateFiles,
@@ -363,13 +394,16 @@ fn load_pair(
         .map_err(|error| {
             TlsError::new(keyfile, format!("its private key cannot be used: {error}"))
         })?;
+    // Not `CertifiedKey::keys_match`, which also fails for certificates that rustls does not read, those of version 1 among them.
+    let public_key = key.public_key();
+    if public_key.is_some_and(|public_key| *public_key != *certificate.public_key) {
+        let what = format!("the key does not belong to {}", certfile.display());
+        return Err(TlsError::new(keyfile, what));
+    }
+    if certificate.is_v1 {
+        tracing::warn!(file = %certfile.display(), "{V1}");
+    }
     let key = CertifiedKey::new(chain, key);
-    key.keys_match().map_err(|_| {
-        TlsError::new(
-            keyfile,
-            format!("the key does not belong to {}", certfile.display()),
-        )
-    })?;
     Ok((certificate, key))
 }
 
@@ -512,6 +546,7 @@ mod tests {
                 minimum: TlsVersion::default(),
                 ciphers: None,
                 ciphers_tls13: None,
+                max_fragment_size: None,
                 alpn: &["mqtt"],
             }
         }
