@@ -90,7 +90,10 @@ impl Lock {
         // A record of one kind of visit may be beneath what another kind has reached before.
         let below = counts.iter().rev().find(|(_, count)| *count < all);
         match below {
-            Some((below, _)) if record <= *below => bound,
+            // Nor was any longer than the longest there ever was.
+            Some((below, _)) if record <= *below => {
+                self.longest.iter().copied().fold(0.0, f64::max).min(bound)
+            }
             _ => record.min(bound),
         }
     }
