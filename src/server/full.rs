@@ -35,7 +35,8 @@ pub(super) async fn watch(core: Arc<Core>, store: Arc<Store>, options: StoreOpti
                 "the store is no longer full: messages are stored again"
             ),
         }
-        if !store.has_room() {
+        // Not only where there is no room at all: what little there is may be kept for sessions, and messages are refused.
+        if fullness.is_full() {
             let full = Arc::clone(&store);
             if let Ok(Err(error)) = spawn_blocking(move || full.look_at_room()).await {
                 // The next commit fails, and ends the process with that.
@@ -94,6 +95,11 @@ enum Turn {
 }
 
 impl Fullness {
+    /// Whether it is full, or was so a moment ago.
+    fn is_full(&self) -> bool {
+        self.full.is_some()
+    }
+
     /// Looks at a moment: whether there is room, and how many messages have been refused ever.
     fn look(&mut self, has_room: bool, refused: u64, now: Duration) -> Option<Turn> {
         let before = std::mem::replace(&mut self.refused, refused);
