@@ -90,6 +90,11 @@ pub fn run(flags: ExportFlags, tell: &mut dyn FnMut(&str)) -> Result<(), Failure
     if export.age() != Age::Last {
         tell("the last commit is damaged; this is what the one before it left");
     }
+    if seen.clock.is_none() && !reports.last().is_some_and(TableReport::is_complete) {
+        tell(
+            "what the clocks showed last cannot be read: moments are in the broker's time, which may not be the wall clock's",
+        );
+    }
     if export.age() != Age::Older && reports.iter().all(TableReport::is_complete) {
         return Ok(());
     }

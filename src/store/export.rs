@@ -137,7 +137,8 @@ impl Export {
         }
     }
 
-    /// What the clocks showed last; `None` if that cannot be read, or nobody has written it.
+    /// What the clocks showed last; `None` if that cannot be read, or nobody has written it. Moments in rows are in broker time, and cannot be told
+    /// by the wall clock without it.
     pub fn clock(&self) -> Option<Reading> {
         let record = record(&self.pages, &self.tables, META, META_CLOCK)?;
         record::reading(&record).ok()
@@ -152,6 +153,8 @@ impl Export {
     /// known of messages on their way, sessions,
     /// groups, subscriptions, wills, received identifiers, retained messages, deliveries, the messages of no delivery, bridges, identities of
     /// messages, and whom messages are still to be given to.
+    ///
+    /// The reports are of these tables in this order, and of the store's own numbers last.
     ///
     /// # Errors
     /// What `each` returns; damage to the file is in the reports.
@@ -185,6 +188,7 @@ impl Export {
             })?;
             reports.push(report);
         }
+        reports.push(self.read_table(META, |_, _| Ok(true))?);
         Ok(reports)
     }
 
@@ -323,10 +327,11 @@ fn known(pages: &Pages, tables: &Tables) -> &'static [Definition] {
     }
 }
 
-/// Whether every page of a commit's tables can be read, and how many rows can.
+/// Whether every page of a commit's tables can be read, and how many rows can, but for the store's own numbers.
 fn look(pages: &Pages, tables: &Tables) -> (bool, u64) {
     let (mut whole, mut read) = (true, 0);
-    for table in known(pages, tables).iter().chain([&PARTS]) {
+    for table in known(pages, tables).iter().chain([&PARTS, &META]) {
+        let counts = table.name() != META.name();
         let Some(table) = tables.get(table.name().as_bytes()) else {
             whole = false;
             continue;
@@ -334,7 +339,7 @@ fn look(pages: &Pages, tables: &Tables) -> (bool, u64) {
         let mut rows = pages.rows(table.root, &[]);
         while let Some(row) = rows.next() {
             match row {
-                Ok(_) => read += 1,
+                Ok(_) => read += u64::from(counts),
                 Err(Damaged) => whole = false,
             }
         }
