@@ -57,7 +57,7 @@ pub struct Limits {
     pub retain_available: bool,
     /// Retained messages. Reached: a new one is not retained, and answered with 0x97 where the client can be told; replacing goes on.
     pub max_retained_messages: u64,
-    /// Bytes (topic, properties and payload) of all retained messages. Reached: as `max_retained_messages`.
+    /// Bytes (topic, properties and payload) of all retained messages, and of the names of those who published them, once each. Reached: as `max_retained_messages`.
     pub max_retained_bytes: u64,
     /// Longest session expiry in seconds, `u32::MAX` for none; a longer one is lowered and the client told. Applies to MQTT 3 sessions without
     /// clean session too.

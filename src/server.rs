@@ -233,6 +233,7 @@ fn recover(
         durability: config.durability.clone(),
         acl,
         allow_other_users: config.allow_other_users,
+        upgrade_outgoing_qos: config.upgrade_outgoing_qos,
         sys_interval_ms: config
             .sys_interval
             .map_or(0, |interval| interval.as_millis() as u64),

@@ -13,6 +13,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::access::Identity;
 use super::queue::Queued;
+use super::record::Source;
 use super::session::Session;
 use super::walk::Walk;
 use super::{Broker, ConnectionId, SessionIndex};
@@ -75,7 +76,7 @@ pub struct Acl {
 }
 
 /// The lists of what clients may do. `Default` has none: everything is allowed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acls {
     /// For clients of listeners that have no list of their own; `None` allows everything.
     pub common: Option<Arc<Acl>>,
@@ -83,6 +84,19 @@ pub struct Acls {
     pub own: BTreeMap<Box<str>, Arc<Acl>>,
     /// Which filters may be subscribed to.
     pub subscribing: Subscribing,
+    /// What is retained is shown to nobody while its publisher may not publish it any more.
+    pub check_retain_source: bool,
+}
+
+impl Default for Acls {
+    fn default() -> Acls {
+        Acls {
+            common: None,
+            own: BTreeMap::new(),
+            subscribing: Subscribing::default(),
+            check_retain_source: true,
+        }
+    }
 }
 
 /// Which filters a client may subscribe to. What it is given is checked message by message all the same.
@@ -108,6 +122,15 @@ impl Acls {
             Some(name) => Some(self.own.get(name).map_or(&NOTHING, |list| list)),
             None => self.common.as_deref(),
         }
+    }
+
+    /// Whether what is retained of a topic, which has the mount point before it, may be shown as far as its publisher is
+    /// concerned: it might still publish it.
+    pub(super) fn lets_show(&self, source: &Source, topic: &str) -> bool {
+        let Some(acl) = self.list(source.acl.as_deref()) else {
+            return true;
+        };
+        !self.check_retain_source || acl.may_write(source, topic)
     }
 }
 
@@ -181,6 +204,27 @@ impl Acl {
         self.users.keys().filter_map(Option::as_deref)
     }
 
+    /// Whether a client that is not here may publish to a topic, by the rules for its user and the patterns.
+    fn may_write(&self, client: &Source, topic: &str) -> bool {
+        let user = client.user.as_deref();
+        let own = self.users.get(&client.user).into_iter();
+        let rules = own.chain([&self.patterns]).flat_map(|rules| &rules.0);
+        let mut may = false;
+        for rule in rules.filter(|rule| rule.permission != Permission::Read) {
+            let denies = rule.permission == Permission::Deny;
+            let matches = match rule.is_pattern {
+                true => put_names(&rule.filter, user, &client.client_id, denies)
+                    .is_some_and(|filter| topic::matches(&filter, topic)),
+                false => topic::matches(&rule.filter, topic),
+            };
+            if matches && denies {
+                return false;
+            }
+            may |= matches;
+        }
+        may
+    }
+
     /// The rules for everybody.
     pub fn patterns(&mut self) -> &mut Rules {
         &mut self.patterns
@@ -250,6 +294,11 @@ impl Rights {
                 rules,
             })
         })
+    }
+
+    /// The name of the listener's list, if it has one.
+    pub fn list(&self) -> Option<&str> {
+        self.list.as_deref()
     }
 
     /// A topic of the client as the broker calls it; `None` if that is the same.
@@ -390,6 +439,7 @@ impl Broker {
     pub fn set_acl(&mut self, acls: impl Into<Acls>, now: Now) {
         self.now = now;
         self.settings.acl = acls.into();
+        self.retained.ask_sources_again();
         self.begin_walk(Walk::Rights);
     }
 

@@ -99,6 +99,8 @@ counters! {
     subscriptions_not_authorized,
     /// Deliveries dropped because the client may not have messages of the topic.
     dropped_not_authorized,
+    /// Times what is retained was not shown because its publisher may not publish to the topic any more (`check_retain_source`).
+    retained_source_not_authorized,
     /// Times a message that waited was held back because its client may not have it at present.
     held_not_authorized,
     /// Publishes and subscriptions refused because the topic is longer or deeper than allowed.

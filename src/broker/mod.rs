@@ -57,6 +57,7 @@ mod retained;
 mod route;
 mod session;
 mod shared;
+mod source;
 mod spread;
 mod subscribe;
 mod sys;
@@ -159,6 +160,9 @@ pub struct Settings {
     pub acl: Acls,
     /// Clients may have sessions that other users have had, and connections with them. [`Broker::allow_other_users`] replaces it.
     pub allow_other_users: bool,
+    /// Deliveries go out at the QoS that was granted, also those of messages that were published at a lower one. Against
+    /// \[MQTT-3.8.4-8\]. [`Broker::upgrade_outgoing_qos`] replaces it.
+    pub upgrade_outgoing_qos: bool,
 }
 
 /// Bodies to be read from the store: the answer goes to [`Broker::fetched`].

@@ -1,5 +1,7 @@
 //! What the broker remembers on disk, as plain data. How it is laid out in bytes is the store's affair.
 
+use std::sync::Arc;
+
 use super::message::Message;
 use crate::clock::Reading;
 use crate::wire::packet::SubscribeOptions;
@@ -218,6 +220,18 @@ pub struct MessageId {
     pub id: u64,
 }
 
+/// Who published what is retained: whoever it is shown to, its publisher must still be allowed to publish it
+/// (`check_retain_source`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source {
+    /// Client identifier.
+    pub client_id: Box<str>,
+    /// The user name it had proved; `None` for a client without one.
+    pub user: Option<Box<str>>,
+    /// The list of what clients may do of the listener it came by, if that has one of its own.
+    pub acl: Option<Box<str>>,
+}
+
 /// One operation on one row of the store. The `Put` variants are also what recovery hands back to the broker.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
@@ -265,8 +279,8 @@ pub enum Write {
     PutMessageId(Seq, MessageId),
     /// The identity of a message.
     RemoveMessageId(Seq),
-    /// The retained message of the topic it names.
-    PutRetained(Message),
+    /// The retained message of the topic it names, and who published it, where that is known.
+    PutRetained(Message, Option<Arc<Source>>),
     /// The retained message of this topic.
     RemoveRetained(Box<str>),
     /// What the clocks show.

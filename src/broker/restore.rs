@@ -91,8 +91,9 @@ impl Broker {
                 }
             }
             Write::PutMessageId(seq, id) => self.remember_message(id, Some(seq)),
-            Write::PutRetained(message) => {
-                self.retained.insert(message, Default::default(), true);
+            Write::PutRetained(message, source) => {
+                self.retained
+                    .insert(message, Default::default(), true, source);
             }
             Write::PutInflight(key, block, records) => {
                 if let Some(index) = self.restored_session(key) {

@@ -1,15 +1,20 @@
 //! Retained messages: the last one of each topic, kept in memory and on disk, and sent to new subscriptions a slice at a time.
 
 use std::borrow::Borrow;
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use super::gate::Stamp;
 use super::message::{Message, Parts};
-use super::record::{Durability, QueueKey, Seq, SubscriptionIds, SubscriptionRecord, Write};
+use super::record::{
+    Durability, QueueKey, Seq, Source, SubscriptionIds, SubscriptionRecord, Write,
+};
 use super::route::{Offer, SYS_PREFIX, lower};
 use super::session::Replay;
+use super::source::{Sources, Verdict};
 use super::timer::Timer;
 use super::tree::Subscriber;
 use super::{Broker, ConnectionId, SessionIndex};
@@ -26,6 +31,8 @@ pub(super) struct Retained {
     messages: BTreeSet<ByTopic>,
     /// Bytes of all of them.
     bytes: u64,
+    /// Who published them.
+    sources: Sources,
     /// How many the broker says of itself; they do not count against the limit.
     own: usize,
     /// Where looking for expired messages goes on.
@@ -40,6 +47,10 @@ struct ByTopic {
     stamp: Stamp,
     /// It has a row in the store, whatever the durability of its topic is now.
     stored: bool,
+    /// Who published it, where that is known.
+    source: Option<Arc<Source>>,
+    /// Whether it may be shown, as far as its publisher is concerned.
+    verdict: Cell<Verdict>,
 }
 
 impl Borrow<str> for ByTopic {
@@ -78,18 +89,32 @@ impl Retained {
         self.bytes
     }
 
+    /// What counts against `max_retained_bytes`.
+    fn taken(&self) -> u64 {
+        self.bytes + self.sources.bytes()
+    }
+
     /// Keeps a message; deliveries of it wait for `stamp`, and `stored` says that it has a row in the store. Whether the one it replaces had one.
-    pub fn insert(&mut self, message: Message, stamp: Stamp, stored: bool) -> bool {
+    pub fn insert(
+        &mut self,
+        message: Message,
+        stamp: Stamp,
+        stored: bool,
+        source: Option<Arc<Source>>,
+    ) -> bool {
         self.bytes += u64::from(message.size());
         let own = message.topic().starts_with(SYS_PREFIX);
         let new = ByTopic {
             message,
             stamp,
             stored,
+            source: source.map(|source| self.sources.hold(source)),
+            verdict: Cell::default(),
         };
         match self.messages.replace(new) {
             Some(old) => {
                 self.bytes -= u64::from(old.message.size());
+                self.sources.release(old.source);
                 old.stored
             }
             None => {
@@ -106,11 +131,17 @@ impl Retained {
         };
         self.bytes -= u64::from(old.message.size());
         self.own -= usize::from(topic.starts_with(SYS_PREFIX));
+        self.sources.release(old.source);
         old.stored
     }
 
     pub fn get(&self, topic: &str) -> Option<&Message> {
         self.messages.get(topic).map(|found| &found.message)
+    }
+
+    /// The rules have changed: who might publish may not any more, or may again.
+    pub fn ask_sources_again(&mut self) {
+        self.sources.ask_again();
     }
 
     /// The messages after a topic that may match a filter: those that begin with its levels before the first wildcard.
@@ -146,7 +177,12 @@ impl Retained {
 
 impl Broker {
     /// Keeps a message as the retained one of its topic; an empty payload removes it \[MQTT-3.3.1-5, MQTT-3.3.1-6\].
-    pub(super) fn retain(&mut self, parts: &Parts<'_>, level: Durability) -> ReasonCode {
+    pub(super) fn retain(
+        &mut self,
+        parts: &Parts<'_>,
+        from: Option<SessionIndex>,
+        level: Durability,
+    ) -> ReasonCode {
         if parts.payload.is_empty() {
             if self.retained.remove(parts.topic) {
                 self.write(Write::RemoveRetained(parts.topic.into()));
@@ -158,10 +194,15 @@ impl Broker {
             .retained
             .get(parts.topic)
             .map(|old| u64::from(old.size()));
+        let source = self.source(from, parts.topic);
         let size = parts.size() as u64;
+        let more = size
+            + source
+                .as_ref()
+                .map_or(0, |it| self.retained.sources.more(it));
         let full = old.is_none() && self.retained.len() as u64 >= limits.max_retained_messages
-            || self.retained.bytes() - old.unwrap_or(0) + size > limits.max_retained_bytes;
-        let no_room = level != Durability::Memory && !self.has_room(size);
+            || self.retained.taken() - old.unwrap_or(0) + more > limits.max_retained_bytes;
+        let no_room = level != Durability::Memory && !self.has_room(more);
         if full || no_room {
             self.counters.refused_retained += u64::from(full);
             // What is older than a message that was published must not stand in its place.
@@ -175,15 +216,59 @@ impl Broker {
         let stored = level != Durability::Memory;
         let mut stamp = Stamp::NONE;
         if stored {
-            self.write(Write::PutRetained(message.clone()));
+            self.write(Write::PutRetained(message.clone(), source.clone()));
             stamp = self.gate.require(level);
         }
-        let had_row = self.retained.insert(message, stamp, stored);
+        let had_row = self.retained.insert(message, stamp, stored, source);
         if had_row && !stored {
             // Left there, an older message would be the retained one after the next start.
             self.write(Write::RemoveRetained(parts.topic.into()));
         }
         ReasonCode::Success
+    }
+
+    /// Who publishes what is to be retained; `None` if it is the broker or a bridge of it, if the rules for it came with
+    /// its login, or if it is a client that was here before this process.
+    fn source(&self, from: Option<SessionIndex>, topic: &str) -> Option<Arc<Source>> {
+        let session = &self.sessions[from?.0 as usize];
+        let identity = session.identity.as_ref()?;
+        if session.backlog.is_some() || identity.rules.is_some() {
+            return None;
+        }
+        let acl = session.rights.as_ref().and_then(|rights| rights.list());
+        let before = self.retained.messages.get(topic);
+        let before = before.and_then(|before| before.source.as_ref());
+        let is_same = |it: &Source| {
+            *it.client_id == *session.client_id
+                && it.user == identity.user
+                && it.acl.as_deref() == acl
+        };
+        if let Some(same) = before.filter(|before| is_same(before)) {
+            return Some(same.clone());
+        }
+        Some(self.retained.sources.find(Source {
+            client_id: session.client_id.clone(),
+            user: identity.user.clone(),
+            acl: acl.map(Into::into),
+        }))
+    }
+
+    /// Whether what is retained of a topic may be shown as far as its publisher is concerned.
+    fn lets_show(&mut self, topic: &str) -> bool {
+        let Some(found) = self.retained.messages.get(topic) else {
+            return true;
+        };
+        let Some(source) = &found.source else {
+            return true;
+        };
+        let acls = &self.settings.acl;
+        let mut verdict = found.verdict.get();
+        let may = self
+            .retained
+            .sources
+            .ask(&mut verdict, || acls.lets_show(source, topic));
+        found.verdict.set(verdict);
+        may
     }
 
     /// Whether there may be retained messages that a filter matches: there are some that begin as it does.
@@ -356,7 +441,10 @@ impl Broker {
     ) -> bool {
         let (most, size) = (self.settings.limits.max_outgoing_bytes, message.size());
         let connection = self.sessions[index.0 as usize].connection;
-        lower(message.qos(), subscriber.qos()) == QoS::AtMostOnce
+        lower(
+            self.offered_qos(message.topic(), message.qos()),
+            subscriber.qos(),
+        ) == QoS::AtMostOnce
             && connection.is_some_and(|id| self.is_outgoing_full(id, most, size as usize))
     }
 
@@ -389,12 +477,17 @@ impl Broker {
         if !self.may_read(index, parts.topic) {
             return;
         }
+        if !self.lets_show(parts.topic) {
+            self.counters.retained_source_not_authorized += 1;
+            return;
+        }
         // Shown before it is on disk, it could be followed by an older one after a crash.
         let shown = match self.retained.messages.get(parts.topic) {
             Some(found) if !self.gate.is_idle() => found.stamp,
             _ => Stamp::NONE,
         };
-        let qos = lower(message.qos(), subscriber.qos());
+        let offered = self.offered_qos(parts.topic, parts.qos);
+        let qos = lower(offered, subscriber.qos());
         if qos == QoS::AtMostOnce {
             self.deliver_now(index, &parts, true, subscriber.id, shown);
             return;

@@ -163,7 +163,13 @@ impl Broker {
     ) -> Published {
         let mut routes = std::mem::take(&mut self.routes);
         self.find_receivers(parts, from, &mut routes);
-        let published = self.give(parts, from, &mut routes, may_refuse);
+        let qos = self.offered_qos(parts.topic, parts.qos);
+        let raised = Parts { qos, ..*parts };
+        let mut published = self.give(&raised, parts.qos, from, &mut routes, may_refuse);
+        if published.refused && parts.qos == QoS::AtMostOnce {
+            // There is no room for it at a higher QoS, and nobody who could be told.
+            published = self.give(parts, parts.qos, from, &mut routes, may_refuse);
+        }
         routes.subscribers.clear();
         routes.receivers.clear();
         routes.groups.clear();
@@ -171,9 +177,26 @@ impl Broker {
         published
     }
 
+    /// The QoS a message is offered with, of which each receiver gets no more than it was granted: the one it was published
+    /// with \[MQTT-3.8.4-8\], or the highest (`upgrade_outgoing_qos`). What the broker says of itself stays at QoS 0.
+    pub(super) fn offered_qos(&self, topic: &str, published: QoS) -> QoS {
+        match self.settings.upgrade_outgoing_qos && !topic.starts_with(SYS_PREFIX) {
+            true => QoS::ExactlyOnce,
+            false => published,
+        }
+    }
+
+    /// Sets whether deliveries go out at the QoS that was granted, as [`super::Settings::upgrade_outgoing_qos`] says at the
+    /// start. Holds for what is published from now on, and for what is retained.
+    pub fn upgrade_outgoing_qos(&mut self, upgrade: bool) {
+        self.settings.upgrade_outgoing_qos = upgrade;
+    }
+
+    /// Gives a message, at the QoS it is offered with, to those who were found. It was published at another one, perhaps.
     fn give(
         &mut self,
         parts: &Parts<'_>,
+        published: QoS,
         from: Option<SessionIndex>,
         routes: &mut Routes,
         may_refuse: bool,
@@ -205,7 +228,13 @@ impl Broker {
         if may_refuse && acknowledged && self.is_refused(parts, level, routes) {
             return Published::REFUSED;
         }
-        let retained = parts.retain.then(|| self.retain(parts, level));
+        let as_published = Parts {
+            qos: published,
+            ..*parts
+        };
+        let retained = parts
+            .retain
+            .then(|| self.retain(&as_published, from, level));
         let stamp = if needs_store {
             self.gate.require(level)
         } else {

@@ -184,11 +184,15 @@ fn row(write: &Write, message: Option<&Message>, seen: &mut Seen) -> Option<Valu
         Write::PutReceived(queue, id) => {
             ("received", Some(queue), json!({ "packet_id": id.get() }))
         }
-        Write::PutRetained(message) => (
-            "retained",
-            None,
-            json!({ "message": of_message(message, clock) }),
-        ),
+        Write::PutRetained(message, source) => {
+            let mut row = json!({ "message": of_message(message, clock) });
+            if let Some(source) = source {
+                row["client_id"] = json!(source.client_id);
+                row["user"] = json!(source.user);
+                row["acl_file"] = json!(source.acl);
+            }
+            ("retained", None, row)
+        }
         Write::PutDelivery(seq, queue, delivery) => {
             let mut row = of_delivery(delivery, message, clock);
             row["seq"] = json!(seq.0);

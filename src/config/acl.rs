@@ -21,6 +21,8 @@ pub struct AclSettings {
     pub rules: Option<Acl>,
     /// Which filters may be subscribed to; `None` is [`Subscribing::Filter`] if there is a file, also one of a listener.
     pub subscribing: Option<Subscribing>,
+    /// What is retained is shown to nobody while its publisher may not publish it any more; `None` is yes.
+    pub check_retain_source: Option<bool>,
 }
 
 impl Config {
@@ -60,6 +62,7 @@ impl Config {
             common: common.map(Arc::new),
             own,
             subscribing: settings.subscribing.unwrap_or(by_default),
+            check_retain_source: settings.check_retain_source.unwrap_or(true),
         })
     }
 
@@ -118,11 +121,14 @@ pub(super) fn acl(root: &mut Section<'_, '_>) -> AclSettings {
         "filter" => Some(Subscribing::Filter),
         _ => None,
     });
+    let key = "check_retain_source";
+    let check_retain_source = section.optional(key, "true or false", Value::as_bool);
     section.close();
     AclSettings {
         file: file.ok().flatten(),
         rules: (!rules.is_empty()).then_some(acl),
         subscribing: subscribing.ok().flatten(),
+        check_retain_source: check_retain_source.ok().flatten(),
     }
 }
 

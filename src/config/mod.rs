@@ -64,6 +64,8 @@ pub struct Config {
     pub acl: AclSettings,
     /// Clients may have sessions that other users have had.
     pub allow_other_users: bool,
+    /// Deliveries go out at the QoS that was granted, also those of messages that were published at a lower one.
+    pub upgrade_outgoing_qos: bool,
     /// How many logins may fail from an address; how clients log in is in the settings of each listener.
     pub throttle: ThrottleSettings,
     /// How far acknowledgements wait.

@@ -62,6 +62,7 @@ pub(super) fn read(
         Duration::ZERO..=DAY,
     );
     let durability = durability(&mut root);
+    let upgrade_outgoing_qos = root.flag("upgrade_outgoing_qos", false);
     let acl = acl(&mut root);
     let limits = limits(root.section("limits"));
     let (store, commit_delay) = store(root.section("store"), &data_dir);
@@ -78,6 +79,7 @@ pub(super) fn read(
         listeners: of_flags.unwrap_or(configured),
         acl,
         allow_other_users: authentication.allow_other_users,
+        upgrade_outgoing_qos,
         throttle: authentication.throttle,
         durability,
         store,

@@ -1,7 +1,8 @@
 //! WebSocket: where it is opened, and by whom.
 
 use super::listener::texts;
-use super::tree::Section;
+use super::tree::{Section, Value};
+
 use crate::net::listener::Protocol;
 use crate::net::websocket::{Origins, Paths, WebSocketSettings};
 
@@ -57,8 +58,14 @@ pub(super) fn websocket(
         are_good.then_some(Origins::Listed(all))
     });
     let origins = origins.ok().flatten();
+    let by_packet = s.optional(
+        "websocket_frame_per_packet",
+        "true or false",
+        Value::as_bool,
+    );
+    let by_packet = by_packet.ok().flatten();
     if !matches!(protocol, Protocol::Ws | Protocol::Wss) {
-        if paths.is_some() || origins.is_some() {
+        if paths.is_some() || origins.is_some() || by_packet.is_some() {
             s.reject(
                 "protocol",
                 "there are keys for WebSocket; expected \"ws\" or \"wss\"",
@@ -73,6 +80,7 @@ pub(super) fn websocket(
     Some(WebSocketSettings {
         paths: paths.unwrap_or_default(),
         origins: origins.unwrap_or(default),
+        frame_per_packet: by_packet.unwrap_or(true),
     })
 }
 
@@ -125,6 +133,20 @@ mod tests {
             let error = read.expect_err(wrong).to_string();
             assert!(error.contains("or \"*\" for all"), "{wrong}: {error}");
         }
+    }
+
+    #[test]
+    fn each_packet_is_a_frame_unless_that_is_not_wanted() {
+        let by_packet = |key: &str| {
+            settings(&format!("bind = '::'\nallow_anonymous = true\n{key}")).frame_per_packet
+        };
+        assert!(by_packet(""));
+        assert!(by_packet("websocket_frame_per_packet = true"));
+        assert!(!by_packet("websocket_frame_per_packet = false"));
+        let tcp = "[[listeners]]\nallow_anonymous = true\nwebsocket_frame_per_packet = false\n";
+        let read = Config::parse(tcp, Path::new("f"), [], &Overrides::default());
+        let error = read.expect_err("no WebSocket").to_string();
+        assert!(error.contains("there are keys for WebSocket"), "{error}");
     }
 
     #[test]

@@ -74,6 +74,9 @@ impl Running {
         if self.config.allow_other_users != config.allow_other_users {
             told.push("authentication.allow_other_users: changed".to_owned());
         }
+        if self.config.upgrade_outgoing_qos != config.upgrade_outgoing_qos {
+            told.push("upgrade_outgoing_qos: changed".to_owned());
+        }
         for file in authenticator.files() {
             told.push(format!("logins: {} was read again", file.display()));
         }
@@ -96,6 +99,7 @@ impl Running {
             logins.replace(authenticator, throttle);
             broker.set_limits(limits, now);
             broker.allow_other_users(config.allow_other_users);
+            broker.upgrade_outgoing_qos(config.upgrade_outgoing_qos);
             broker.set_acl(acls, now);
             broker.withdraw_logins(|user, credential| logins.vouches(user, credential), now);
         }));

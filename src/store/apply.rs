@@ -17,7 +17,7 @@ use super::tables::{
 use crate::broker::Message;
 use crate::broker::record::{
     Batch, BridgeRecord, DeliveryRecord, InflightRecord, MessageId, QueueKey, Seq, SessionRecord,
-    SpreadRecord, SubscriptionRecord, WillRecord, Write,
+    Source, SpreadRecord, SubscriptionRecord, WillRecord, Write,
 };
 use crate::clock::Reading;
 
@@ -52,7 +52,7 @@ pub(super) struct Sorted<'a> {
     bridges: Rows<u64, &'a BridgeRecord>,
     message_ids: Rows<u64, &'a MessageId>,
     spreads: Rows<(u64, u16), &'a SpreadRecord>,
-    retained: Rows<&'a str, &'a Message>,
+    retained: Rows<&'a str, (&'a Message, Option<&'a Source>)>,
     messages: Rows<u64, &'a Message>,
     deliveries: Rows<(u64, u64), &'a DeliveryRecord>,
     clock: Option<Reading>,
@@ -138,8 +138,9 @@ impl<'a> Sorted<'a> {
                 self.spreads.push(((seq.0, *part), Some(spread)));
             }
             Write::RemoveSpread(seq, part) => self.spreads.push(((seq.0, *part), None)),
-            Write::PutRetained(message) => {
-                self.retained.push((message.topic(), Some(message)));
+            Write::PutRetained(message, source) => {
+                let row = (message, source.as_deref());
+                self.retained.push((message.topic(), Some(row)));
             }
             Write::RemoveRetained(topic) => self.retained.push((&**topic, None)),
             Write::PutClock(reading) => self.clock = Some(*reading),
@@ -195,11 +196,11 @@ impl<'a> Sorted<'a> {
         rows.write(SPREADS, &self.spreads, |spread, out| {
             record::put_spread(out, spread);
         })?;
-        rows.write(RETAINED, &self.retained, |message, out| {
-            record::put_message(out, message, false);
+        rows.write(RETAINED, &self.retained, |(message, source), out| {
+            record::put_retained(out, message, source);
         })?;
         rows.write(MESSAGES, &self.messages, |message, out| {
-            record::put_message(out, message, true);
+            record::put_message(out, message);
         })?;
         rows.write(DELIVERIES, &self.deliveries, |delivery, out| {
             record::put_delivery(out, delivery);

@@ -238,7 +238,7 @@ impl Export {
 
     fn message(&self, seq: Seq) -> Option<Message> {
         let record = record(&self.pages, &self.tables, MESSAGES, &seq.0.to_be_bytes())?;
-        record::message(&record, None).ok()
+        record::message(&record).ok()
     }
 }
 

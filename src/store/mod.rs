@@ -179,7 +179,7 @@ impl Store {
                 let read = |first: redb::AccessGuard<'_, &[u8]>| {
                     let first = first.value();
                     let record = whole(&transaction, MESSAGES, &from, first, &mut bytes)?;
-                    record::message(record, None).map_err(|what| bad(MESSAGES, &from)(what))
+                    record::message(record).map_err(|what| bad(MESSAGES, &from)(what))
                 };
                 each(*first, row.map(read).transpose()?);
                 continue;
@@ -197,10 +197,8 @@ impl Store {
                     if at == seq.0 {
                         let first = first.value();
                         let record = whole(&transaction, MESSAGES, key, first, &mut bytes)?;
-                        message = Some(
-                            record::message(record, None)
-                                .map_err(|what| bad(MESSAGES, key)(what))?,
-                        );
+                        message =
+                            Some(record::message(record).map_err(|what| bad(MESSAGES, key)(what))?);
                     }
                     row = rows.next().transpose().doing(READ)?;
                 }

@@ -13,7 +13,8 @@ use crate::broker::Message;
 use crate::broker::message::Parts;
 use crate::broker::record::{
     BridgeRecord, DeliveryRecord, InflightRecord, LeftAddress, MessageId, QueueKey, Seq,
-    SessionRecord, SpreadReceiver, SpreadRecord, SubscriptionIds, SubscriptionRecord, WillRecord,
+    SessionRecord, Source, SpreadReceiver, SpreadRecord, SubscriptionIds, SubscriptionRecord,
+    WillRecord,
 };
 use crate::clock::Reading;
 use crate::wire::packet::{RetainHandling, SubscribeOptions};
@@ -34,13 +35,25 @@ const EXPIRES: u8 = 1 << 3;
 const RELEASED: u8 = 1 << 4;
 const PACKET_ID: u8 = 1 << 5;
 const ID: u8 = 1 << 6;
+/// A retained message's row names who published it. Without this flag, as in rows of older programs, it is not known.
+const SOURCE: u8 = 1 << 7;
+const SOURCE_USER: u8 = 1;
+const SOURCE_ACL: u8 = 1 << 1;
 
 /// What is wrong with a record.
 pub(super) type What = &'static str;
 
-/// Appends a message. A retained message's topic is its key, so it is not written again.
-pub(super) fn put_message(out: &mut Vec<u8>, message: &Message, with_topic: bool) {
-    let topic = if with_topic { message.topic() } else { "" };
+/// Appends a message.
+pub(super) fn put_message(out: &mut Vec<u8>, message: &Message) {
+    put_message_of(out, message, message.topic(), None);
+}
+
+/// Appends a retained message. Its topic is its key, so it is not written again.
+pub(super) fn put_retained(out: &mut Vec<u8>, message: &Message, source: Option<&Source>) {
+    put_message_of(out, message, "", source);
+}
+
+fn put_message_of(out: &mut Vec<u8>, message: &Message, topic: &str, source: Option<&Source>) {
     let properties = message.properties();
     let mut flags = message.qos() as u8;
     flags |= if message.retain() { RETAIN } else { 0 };
@@ -51,6 +64,7 @@ pub(super) fn put_message(out: &mut Vec<u8>, message: &Message, with_topic: bool
     };
     let id = message.parts().id;
     flags |= if id.is_some() { ID } else { 0 };
+    flags |= if source.is_some() { SOURCE } else { 0 };
     out.extend_from_slice(&[VERSION, flags]);
     out.extend_from_slice(&message.expires().unwrap_or(0).to_le_bytes());
     out.extend_from_slice(&(topic.len() as u16).to_le_bytes());
@@ -58,21 +72,42 @@ pub(super) fn put_message(out: &mut Vec<u8>, message: &Message, with_topic: bool
     if let Some(id) = id {
         out.extend_from_slice(&id.get().to_le_bytes());
     }
+    if let Some(source) = source {
+        put_source(out, source);
+    }
     out.extend_from_slice(topic.as_bytes());
     out.extend_from_slice(properties.as_bytes());
     out.extend_from_slice(message.payload());
 }
 
-/// Reads a message; `topic` is that of the key where the record has none.
-pub(super) fn message(bytes: &[u8], key_topic: Option<&str>) -> Result<Message, What> {
+/// Reads a message.
+pub(super) fn message(bytes: &[u8]) -> Result<Message, What> {
+    Ok(message_of(bytes, None)?.0)
+}
+
+/// Reads a retained message, whose topic is the key, and who published it.
+pub(super) fn retained(bytes: &[u8], topic: &str) -> Result<(Message, Option<Source>), What> {
+    message_of(bytes, Some(topic))
+}
+
+fn message_of(bytes: &[u8], key_topic: Option<&str>) -> Result<(Message, Option<Source>), What> {
     let mut input = Input::versioned(bytes)?;
-    let flags = input.flags(0b11 | RETAIN | EXPIRES | ID)?;
+    let known = 0b11 | RETAIN | EXPIRES | ID;
+    let flags = input.flags(if key_topic.is_some() {
+        known | SOURCE
+    } else {
+        known
+    })?;
     let expires = input.u64()?;
     let topic_len = input.u16()?;
     let properties_len = input.u32()?;
     let id = match flags & ID {
         0 => None,
         _ => Some(NonZeroU64::new(input.u64()?).ok_or("identity 0")?),
+    };
+    let source = match flags & SOURCE {
+        0 => None,
+        _ => Some(input.source()?),
     };
     let own_topic = input.text(usize::from(topic_len))?;
     let properties = input.take(usize::try_from(properties_len).map_err(|_| SHORT)?)?;
@@ -84,7 +119,7 @@ pub(super) fn message(bytes: &[u8], key_topic: Option<&str>) -> Result<Message, 
     if !topic::is_valid_name(topic) {
         return Err("the topic is not a topic name");
     }
-    Ok(Message::new(&Parts {
+    let message = Message::new(&Parts {
         topic,
         properties: Properties::parse(properties, Place::Publish)
             .map_err(|_| "the properties are not those of a PUBLISH")?,
@@ -93,7 +128,18 @@ pub(super) fn message(bytes: &[u8], key_topic: Option<&str>) -> Result<Message, 
         retain: flags & RETAIN != 0,
         expires: optional(flags & EXPIRES != 0, expires)?,
         id,
-    }))
+    });
+    Ok((message, source))
+}
+
+fn put_source(out: &mut Vec<u8>, source: &Source) {
+    let user = source.user.as_ref().map_or(0, |_| SOURCE_USER);
+    let acl = source.acl.as_ref().map_or(0, |_| SOURCE_ACL);
+    out.push(user | acl);
+    put_text(out, &source.client_id);
+    for text in source.user.iter().chain(&source.acl) {
+        put_text(out, text);
+    }
 }
 
 /// A session's row names its user. Without this flag, as in rows of older programs, it has none.
@@ -201,7 +247,7 @@ pub(super) fn put_will(out: &mut Vec<u8>, will: &WillRecord) {
     out.extend_from_slice(&will.expiry.unwrap_or(0).to_le_bytes());
     out.extend_from_slice(&will.delay.to_le_bytes());
     out.extend_from_slice(&will.due.unwrap_or(0).to_le_bytes());
-    put_message(out, &will.message, true);
+    put_message(out, &will.message);
 }
 
 /// Reads a will.
@@ -212,7 +258,7 @@ pub(super) fn will(bytes: &[u8]) -> Result<WillRecord, What> {
     let delay = input.u32()?;
     let due = input.u64()?;
     Ok(WillRecord {
-        message: message(input.rest(), None)?,
+        message: message(input.rest())?,
         expiry: optional(flags & 1 != 0, expiry)?,
         delay,
         due: optional(flags & 2 != 0, due)?,
@@ -530,6 +576,20 @@ impl<'a> Input<'a> {
     fn long_text(&mut self) -> Result<&'a str, What> {
         let len = self.u32()?;
         self.text(usize::try_from(len).map_err(|_| SHORT)?)
+    }
+
+    fn source(&mut self) -> Result<Source, What> {
+        let flags = self.flags(SOURCE_USER | SOURCE_ACL)?;
+        let client_id = self.long_text()?.into();
+        let mut there = |flag| match flags & flag {
+            0 => Ok(None),
+            _ => self.long_text().map(|text| Some(text.into())),
+        };
+        Ok(Source {
+            client_id,
+            user: there(SOURCE_USER)?,
+            acl: there(SOURCE_ACL)?,
+        })
     }
 
     fn subscription_ids(&mut self) -> Result<SubscriptionIds, What> {

@@ -1,6 +1,7 @@
 //! Handing everything back at the start. Message bodies stay on disk.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableHandle};
 
@@ -111,7 +112,7 @@ impl Store {
 /// What is wrong with the row, or that there is no such table.
 pub fn read_row(table: &str, key: &[u8], record: &[u8]) -> Result<Write, &'static str> {
     if table == MESSAGES.name() {
-        let message = record::message(record, None)?;
+        let message = record::message(record)?;
         return Ok(Write::PutMessage(Seq(key_u64(key)?), message));
     }
     let known = TABLES.iter().find(|(known, _)| known.name() == table);
@@ -176,10 +177,8 @@ fn message_id(key: &[u8], record: &[u8]) -> Result<Write, What> {
 }
 
 fn retained(key: &[u8], record: &[u8]) -> Result<Write, What> {
-    Ok(Write::PutRetained(record::message(
-        record,
-        Some(key_text(key)?),
-    )?))
+    let (message, source) = record::retained(record, key_text(key)?)?;
+    Ok(Write::PutRetained(message, source.map(Arc::new)))
 }
 
 fn delivery(key: &[u8], record: &[u8]) -> Result<Write, What> {

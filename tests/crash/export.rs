@@ -118,6 +118,8 @@ fn check_whole(rows: &[Value], killed: bool) {
     assert_eq!(retained.len(), 1);
     assert_eq!(retained[0]["message"]["topic"], "state/é");
     assert_eq!(retained[0]["message"]["payload_base64"], "/wAB");
+    assert_eq!(retained[0]["client_id"], "publisher");
+    assert_eq!(retained[0]["user"], Value::Null);
     let wills = of(rows, "wills");
     if killed {
         assert_eq!(wills[0]["message"]["payload"], "the will");

@@ -141,6 +141,47 @@ fn behind_a_balancer_the_real_address_counts() {
 }
 
 #[test]
+fn a_balancer_must_say_what_proxy_protocol_require_asks_for() {
+    // Version 1 says nothing of TLS. Version 2 does: bits for TLS, a certificate on this connection, and 0 for verified.
+    let v1 = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 1883\r\n".to_vec();
+    let v2 = |ssl: &[u8]| {
+        let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11".to_vec();
+        header.extend((12 + ssl.len() as u16).to_be_bytes());
+        header.extend([203, 0, 113, 9, 198, 51, 100, 1, 0x12, 0x67, 7, 0x5B]);
+        header.extend(ssl);
+        header
+    };
+    let tls = |flags: u8, result: u8| v2(&[0x20, 0, 5, flags, 0, 0, 0, result]);
+    let headers = [v1, v2(&[]), tls(0, 0), tls(1, 0), tls(3, 1), tls(3, 0)];
+    for (required, lets_in, said) in [
+        ("", [true; 6], ""),
+        ("tls", [false, false, false, true, true, true], "TLS"),
+        (
+            "certificate",
+            [false, false, false, false, false, true],
+            "certificate",
+        ),
+    ] {
+        let key = match required {
+            "" => String::new(),
+            required => format!("\nproxy_protocol_require = {required:?}"),
+        };
+        let broker = with(&format!("proxy_protocol_from = [\"127.0.0.1\"]{key}"));
+        let address = place(&broker, "mqtt");
+        for (at, (header, expected)) in headers.iter().zip(lets_in).enumerate() {
+            let mut stream = dial(address);
+            // One that is refused may be closed before the CONNECT is written.
+            let _ = stream.write_all(header);
+            let connected = Wire(stream).connect("c").is_ok_and(|code| code == 0);
+            assert_eq!(connected, expected, "{required}: header {at}");
+        }
+        wait_until("the log says why", || {
+            said.is_empty() || broker.log().contains(said)
+        });
+    }
+}
+
+#[test]
 fn a_unix_socket_is_a_listener_and_a_killed_brokers_is_replaced() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("mqtt.sock");

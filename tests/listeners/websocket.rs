@@ -99,6 +99,39 @@ fn packets_may_be_split_at_every_byte_and_joined_in_one_frame() {
 }
 
 #[test]
+fn each_packet_comes_in_a_frame_of_its_own() {
+    // Paho C 1.3 takes the first packet of a frame, and loses the others.
+    let broker = broker(OPEN);
+    let mut socket = open(&broker);
+    let large = raw::frame(0x30, &[&b"\0\x01a"[..], &[7; 300_000]].concat());
+    let mut session = [
+        Connect::new(Version::V311, "c").bytes(),
+        raw::subscribe3(0x82, 1, b"a", 0),
+    ]
+    .concat();
+    for _ in 0..3 {
+        session.extend(raw::frame(0x32, b"\0\x01b\0\x02payload"));
+        session.extend(raw::frame(0x30, b"\0\x01asmall"));
+        session.extend(&large);
+        session.extend([0xC0, 0]);
+    }
+    socket.send(Message::binary(session)).expect("sent");
+    let mut kinds = Vec::new();
+    while kinds.len() < 2 + 3 * 4 {
+        let Message::Binary(packet) = socket.read().expect("a message") else {
+            panic!("no binary data [MQTT-6.0.0-1]");
+        };
+        let head = packet[1..].iter().position(|byte| byte & 0x80 == 0);
+        let head = head.expect("a Remaining Length");
+        let length = (0..=head).map(|at| usize::from(packet[1 + at] & 0x7F) << (7 * at));
+        assert_eq!(packet.len(), 2 + head + length.sum::<usize>());
+        kinds.push(packet[0] >> 4);
+    }
+    kinds[2..].sort_unstable();
+    assert_eq!(kinds, [2, 9, 3, 3, 3, 3, 3, 3, 4, 4, 4, 13, 13, 13]);
+}
+
+#[test]
 fn a_large_packet_comes_and_goes() {
     let broker = broker(OPEN);
     let mut socket = open(&broker);

@@ -92,6 +92,7 @@ impl World {
             sys_interval_ms: 0,
             acl: Default::default(),
             allow_other_users: false,
+            upgrade_outgoing_qos: false,
         };
         let started = self.ms() * 1000;
         let now = self.now(started, unix);

@@ -13,7 +13,7 @@ use std::{fs, io};
 
 use redb::{Database, TableDefinition};
 use tidegate::broker::Message;
-use tidegate::broker::record::{BridgeRecord, DeliveryRecord, QueueKey, Seq, Write};
+use tidegate::broker::record::{BridgeRecord, DeliveryRecord, QueueKey, Seq, Source, Write};
 use tidegate::clock::Reading;
 use tidegate::store::{Export, Start, Store, StoreError, StoreOptions, TableReport};
 use tidegate::wire::PacketId;
@@ -68,7 +68,7 @@ fn every_row_can_be_removed_and_takes_its_parts_along() {
         Write::PutInflight(key, block, _) => Write::RemoveInflight(key, block),
         Write::PutBridge(key, _) => Write::RemoveBridge(key),
         Write::PutMessageId(seq, _) => Write::RemoveMessageId(seq),
-        Write::PutRetained(message) => Write::RemoveRetained(message.topic().into()),
+        Write::PutRetained(message, _) => Write::RemoveRetained(message.topic().into()),
         Write::PutDelivery(seq, key, _) => Write::RemoveDelivery(seq, key),
         Write::PutMessage(seq, _) => Write::RemoveMessage(seq),
         Write::PutSpread(seq, part, _) => Write::RemoveSpread(seq, part),
@@ -94,7 +94,7 @@ fn the_last_write_of_a_row_wins_within_a_batch_and_across_batches() {
             Write::RemoveSession(QueueKey(1)),
             put("second"),
             other.clone(),
-            Write::PutRetained(large),
+            Write::PutRetained(large, None),
             // Put and removed in one batch: as if it had never been.
             Write::PutMessage(Seq(1), small.clone()),
             Write::PutDelivery(Seq(1), QueueKey(1), delivery(&small)),
@@ -104,11 +104,26 @@ fn the_last_write_of_a_row_wins_within_a_batch_and_across_batches() {
     );
     apply(
         &store,
-        vec![put("third"), Write::PutRetained(small.clone())],
+        vec![put("third"), Write::PutRetained(small.clone(), None)],
     );
-    let expected = [put("third"), other, Write::PutRetained(small)];
+    let expected = [
+        put("third"),
+        other.clone(),
+        Write::PutRetained(small.clone(), None),
+    ];
     assert_eq!(rows(&store), expected);
     assert_eq!(bodies(&store, &[1]), [None]);
+    // With who published it, and as a message that needs several rows.
+    for message in [small, message("t", &[2; 9000])] {
+        let source = Some(Arc::new(Source {
+            client_id: "pump-1".repeat(500).into(),
+            user: Some("Zoë".into()),
+            acl: None,
+        }));
+        let put_retained = Write::PutRetained(message, source);
+        apply(&store, vec![put_retained.clone()]);
+        assert_eq!(rows(&store), [put("third"), other.clone(), put_retained]);
+    }
 }
 
 #[test]

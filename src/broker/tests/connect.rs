@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::Identity;
+use super::super::{Identity, IdentityKind};
 use super::*;
 use crate::wire::Fault;
 
@@ -354,6 +354,24 @@ fn accept_known(world: &mut World, certificate: Option<&str>) -> Peer {
         world.arrival.peer.certificate = None;
     }
     world.accept(ProtocolVersion::V5)
+}
+
+#[test]
+fn the_whole_subject_of_a_certificate_may_be_the_user_name() {
+    let mut arrival = Arrival::from(Access {
+        use_identity_as_username: true,
+        identity: IdentityKind::Subject,
+        ..Access::default()
+    });
+    arrival.peer.certificate = Some(Box::new(CertificateNames {
+        common_name: Some("pump".into()),
+        subject: Some("CN=pump,O=Example".into()),
+        ..CertificateNames::default()
+    }));
+    let mut world = World::new();
+    world.arrival = arrival;
+    let peer = world.connect(&client("a"));
+    assert_eq!(world.session(peer).user(), Some("CN=pump,O=Example"));
 }
 
 #[test]

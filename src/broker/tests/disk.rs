@@ -1,10 +1,11 @@
 //! A disk that is a few maps: what is in them survives a crash.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::super::record::{
-    Block, BridgeRecord, DeliveryRecord, InflightRecord, MessageId, SessionRecord, SpreadRecord,
-    WillRecord,
+    Block, BridgeRecord, DeliveryRecord, InflightRecord, MessageId, SessionRecord, Source,
+    SpreadRecord, WillRecord,
 };
 use super::*;
 use crate::clock::Reading;
@@ -18,7 +19,7 @@ pub(super) struct Disk {
     pub inflight: BTreeMap<(u64, Block), Vec<InflightRecord>>,
     pub bridges: BTreeMap<u64, BridgeRecord>,
     pub message_ids: BTreeMap<u64, MessageId>,
-    pub retained: BTreeMap<Box<str>, Message>,
+    pub retained: BTreeMap<Box<str>, (Message, Option<Arc<Source>>)>,
     pub deliveries: BTreeMap<(u64, u64), DeliveryRecord>,
     pub messages: BTreeMap<u64, Message>,
     pub spreads: BTreeMap<(u64, u16), SpreadRecord>,
@@ -99,8 +100,9 @@ impl Disk {
                 self.spreads.insert((seq.0, part), record);
             }
             Write::RemoveSpread(seq, part) => _ = self.spreads.remove(&(seq.0, part)),
-            Write::PutRetained(message) => {
-                self.retained.insert(message.topic().into(), message);
+            Write::PutRetained(message, source) => {
+                let topic = message.topic().into();
+                self.retained.insert(topic, (message, source));
             }
             Write::RemoveRetained(topic) => _ = self.retained.remove(&topic),
             Write::PutClock(reading) => self.clock = Some(reading),
@@ -171,7 +173,12 @@ impl Disk {
         );
         let bridges = self.bridges.iter();
         rows.extend(bridges.map(|(key, record)| Write::PutBridge(QueueKey(*key), record.clone())));
-        rows.extend(self.retained.values().cloned().map(Write::PutRetained));
+        rows.extend(
+            self.retained
+                .values()
+                .cloned()
+                .map(|(message, source)| Write::PutRetained(message, source)),
+        );
         let ids = self.message_ids.iter();
         rows.extend(ids.map(|(seq, id)| Write::PutMessageId(Seq(*seq), *id)));
         rows.extend(self.inflight.iter().map(|((key, block), records)| {

@@ -147,7 +147,7 @@ pub(super) fn show_write(write: &Write) -> String {
             format!("PutSpread s{} {part}{receivers}", seq.0)
         }
         Write::RemoveSpread(seq, part) => format!("RemoveSpread s{} {part}", seq.0),
-        Write::PutRetained(message) => format!("PutRetained {}", message.topic()),
+        Write::PutRetained(message, _) => format!("PutRetained {}", message.topic()),
         Write::RemoveRetained(topic) => format!("RemoveRetained {topic}"),
         Write::PutClock(reading) => format!("PutClock {} {}", reading.unix, reading.wall),
     }

@@ -29,6 +29,9 @@ pub struct WebSocketSettings {
     /// The web pages that may connect. A request without an Origin, from what is no browser, may always.
     /// Others are answered with 403.
     pub origins: Origins,
+    /// Each packet that is sent is a frame of its own, and no frame has two: there are clients that lose
+    /// the second. MQTT 5 section 6 allows both.
+    pub frame_per_packet: bool,
 }
 
 /// The paths of the request's URL, without what follows a `?`, that lead to MQTT.
@@ -158,7 +161,8 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(response) => {
             stream.write_all(response.as_bytes()).await?;
             stream.flush().await?;
-            Ok(WebSocket::new(stream, Role::Server, early))
+            let by_packet = settings.frame_per_packet;
+            Ok(WebSocket::new(stream, Role::Server, early, by_packet))
         }
         Err(refusal) => Err(refuse(&mut stream, &refusal).await),
     }
@@ -201,7 +205,7 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
             "the server's WebSocket handshake is wrong",
         ));
     }
-    Ok(WebSocket::new(stream, Role::Client, early))
+    Ok(WebSocket::new(stream, Role::Client, early, false))
 }
 
 /// Reads up to the empty line; what came after it is the second part.
@@ -341,6 +345,7 @@ mod tests {
                 ["local"] => Origins::Local,
                 listed => Origins::Listed(listed.iter().map(|&origin| origin.to_owned()).collect()),
             },
+            frame_per_packet: true,
         }
     }
 

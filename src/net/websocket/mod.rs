@@ -3,8 +3,9 @@
 
 pub mod frame;
 mod handshake;
+mod sending;
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -15,7 +16,8 @@ pub use handshake::{Origins, Paths, WebSocketSettings, accept, connect};
 
 use super::socket::{Socket, Stream};
 use crate::clock;
-use frame::{Decoder, End, MAX_HEADER, Role};
+use frame::{Decoder, End, Role};
+use sending::Sending;
 
 /// Bytes a client puts into one frame at most: masking copies them.
 const CLIENT_FRAME: usize = 16 * 1024;
@@ -28,12 +30,8 @@ pub struct WebSocket<S> {
     decoder: Decoder,
     /// Bytes that came with the handshake.
     early: Vec<u8>,
-    /// Header of the frame that is being sent, how much of it there is, and how much has gone.
-    header: [u8; MAX_HEADER],
-    header_len: u8,
-    header_at: u8,
-    /// Payload bytes the frame still needs.
-    promised: usize,
+    /// A server's data frames.
+    sending: Sending,
     /// Whole frames that go between data frames; a client's data frames as well.
     pending: Vec<u8>,
     pending_at: usize,
@@ -47,16 +45,14 @@ impl<S: Stream> Stream for WebSocket<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
-    fn new(inner: S, role: Role, early: Vec<u8>) -> WebSocket<S> {
+    /// `by_packet`: what a server sends is a frame for each packet.
+    fn new(inner: S, role: Role, early: Vec<u8>, by_packet: bool) -> WebSocket<S> {
         WebSocket {
             inner,
             role,
             decoder: Decoder::new(role),
             early,
-            header: [0; MAX_HEADER],
-            header_len: 0,
-            header_at: 0,
-            promised: 0,
+            sending: Sending::new(by_packet),
             pending: Vec::new(),
             pending_at: 0,
             close_sent: false,
@@ -90,13 +86,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         }
     }
 
-    fn is_inside_frame(&self) -> bool {
-        self.promised > 0 || self.header_at < self.header_len
-    }
-
     /// Sends what is queued, once a frame that has begun is whole.
     fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.pending.is_empty() || self.is_inside_frame() {
+        if self.pending.is_empty() || self.sending.is_inside_frame() {
             return Poll::Ready(Ok(()));
         }
         while self.pending_at < self.pending.len() {
@@ -175,7 +167,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
-    /// A server's frame is as long as what it is asked to write first; later writes belong to it until it is whole.
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -191,27 +182,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
         if this.role == Role::Client {
             return this.poll_write_masked(cx, bytes);
         }
-        if !this.is_inside_frame() {
+        if !this.sending.is_inside_frame() {
             ready!(this.poll_pending(cx))?;
-            let (header, length) = frame::binary_header(bytes.len());
-            (this.header, this.header_len, this.header_at) = (header, length as u8, 0);
-            this.promised = bytes.len();
         }
-        let payload = &bytes[..bytes.len().min(this.promised)];
-        loop {
-            let header = &this.header[usize::from(this.header_at)..usize::from(this.header_len)];
-            let length = header.len();
-            let both = [IoSlice::new(header), IoSlice::new(payload)];
-            let count = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, &both))?;
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            this.header_at += count.min(length) as u8;
-            if count > length {
-                this.promised -= count - length;
-                return Poll::Ready(Ok(count - length));
-            }
-        }
+        this.sending.poll_write(&mut this.inner, cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -251,6 +225,7 @@ mod tests {
         let settings = WebSocketSettings {
             paths: Paths::default(),
             origins: Origins::All,
+            frame_per_packet: true,
         };
         let (server, client) = tokio::join!(accept(a, &settings), connect(b, "h", "/mqtt", "mqtt"));
         (server.expect("accepted"), client.expect("connected"))

@@ -6,8 +6,8 @@ use super::*;
 
 /// Decodes as everything; only a panic is wrong.
 fn decode_all(bytes: &[u8]) {
-    let _ = message(bytes, None);
-    let _ = message(bytes, Some("topic"));
+    let _ = message(bytes);
+    let _ = retained(bytes, "topic");
     let _ = session(bytes);
     let _ = subscription(bytes);
     let _ = group(bytes);
@@ -157,7 +157,7 @@ proptest! {
 fn a_message_that_is_not_one_is_refused() {
     let message_of = |parts: Parts<'_>| {
         let mut bytes = Vec::new();
-        put_message(&mut bytes, &Message::new(&parts), true);
+        put_message(&mut bytes, &Message::new(&parts));
         bytes
     };
     let parts = Parts {
@@ -170,12 +170,12 @@ fn a_message_that_is_not_one_is_refused() {
         id: None,
     };
     let good = message_of(parts);
-    assert_eq!(message(&good, None), Ok(Message::new(&parts)));
+    assert_eq!(message(&good), Ok(Message::new(&parts)));
     assert_eq!(good.len(), MESSAGE_HEAD + 2);
     let changed = |at: usize, value: u8| {
         let mut bytes = good.clone();
         bytes[at] = value;
-        message(&bytes, None)
+        message(&bytes)
     };
     assert_eq!(changed(0, 2), Err("its version is not 1"));
     assert_eq!(changed(1, 3), Err("no such QoS"));
@@ -187,15 +187,56 @@ fn a_message_that_is_not_one_is_refused() {
         ..parts
     };
     let mut named_bytes = message_of(named);
-    assert_eq!(message(&named_bytes, None), Ok(Message::new(&named)));
+    assert_eq!(message(&named_bytes), Ok(Message::new(&named)));
     named_bytes[MESSAGE_HEAD] = 0;
-    assert_eq!(message(&named_bytes, None), Err("identity 0"));
+    assert_eq!(message(&named_bytes), Err("identity 0"));
     assert_eq!(changed(10, 3), Err(SHORT));
     assert_eq!(changed(12, 2), Err(SHORT));
     assert_eq!(changed(16, 0xff), Err("a text that is not UTF-8"));
-    assert!(message(&good, Some("b")).is_err(), "two topics");
+    assert!(retained(&good, "b").is_err(), "two topics");
     for len in 0..good.len() - 1 {
-        assert!(message(&good[..len], None).is_err(), "{len}");
+        assert!(message(&good[..len]).is_err(), "{len}");
+    }
+}
+
+/// A retained message of an older program does not say who published it.
+#[test]
+fn a_retained_message_names_its_publisher_where_that_is_known() {
+    let parts = Parts {
+        topic: "a/b",
+        properties: Properties::EMPTY,
+        payload: b"x",
+        qos: QoS::ExactlyOnce,
+        retain: true,
+        expires: Some(7),
+        id: None,
+    };
+    let expected = Message::new(&parts);
+    let named = |user: Option<&str>, acl: Option<&str>| Source {
+        client_id: "pump-1".into(),
+        user: user.map(Into::into),
+        acl: acl.map(Into::into),
+    };
+    for source in [
+        None,
+        Some(named(None, None)),
+        Some(named(Some("Zoë"), None)),
+        Some(named(None, Some("acl/own"))),
+        Some(named(Some(""), Some("acl/own"))),
+    ] {
+        let mut bytes = Vec::new();
+        put_retained(&mut bytes, &expected, source.as_ref());
+        assert_eq!(
+            retained(&bytes, "a/b"),
+            Ok((expected.clone(), source.clone()))
+        );
+        if source.is_some() {
+            assert_eq!(message(&bytes), Err("a flag without a meaning"));
+            for len in 0..bytes.len() - 1 {
+                let cut = retained(&bytes[..len], "a/b");
+                assert!(cut != Ok((expected.clone(), source.clone())), "{len}");
+            }
+        }
     }
 }
 

@@ -97,6 +97,7 @@ pub fn before_mqtt(data: &[u8]) {
         let settings = WebSocketSettings {
             paths: Default::default(),
             origins: Origins::Listed(vec!["https://example.org".to_owned()]),
+            frame_per_packet: true,
         };
         let mut answer = Vec::new();
         let stream = tokio::io::join(data, &mut answer);

@@ -95,7 +95,7 @@ fn removal(write: &Write) -> Option<Write> {
         Write::PutBridge(key, _) => Write::RemoveBridge(*key),
         Write::PutMessageId(seq, _) if seq.0 < FAR => Write::RemoveMessageId(*seq),
         Write::PutSpread(seq, part, _) if seq.0 < FAR => Write::RemoveSpread(*seq, *part),
-        Write::PutRetained(message) => Write::RemoveRetained(message.topic().into()),
+        Write::PutRetained(message, _) => Write::RemoveRetained(message.topic().into()),
         Write::PutDelivery(seq, key, _) if seq.0 < FAR => Write::RemoveDelivery(*seq, *key),
         Write::PutMessage(seq, _) if seq.0 < FAR => Write::RemoveMessage(*seq),
         _ => return None,
