@@ -87,7 +87,7 @@ counters! {
     subscriptions_refused,
     /// Clients disconnected because a SUBSCRIBE or UNSUBSCRIBE had more filters than `max_filters_per_packet`.
     filters_refused,
-    /// Subscription identifiers that a delivery did not carry because it carried `max_subscription_ids` already.
+    /// Matching subscriptions whose identifiers were not added to a delivery because it carried `max_subscription_ids` already.
     subscription_ids_left_out,
     /// Publishes refused because the client may not publish to the topic.
     publishes_not_authorized,

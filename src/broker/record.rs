@@ -161,13 +161,12 @@ impl SubscriptionIds {
     /// No identifiers; allocates nothing.
     pub const NONE: SubscriptionIds = SubscriptionIds(None);
 
-    /// Adds an identifier, unless it is there already; there are `most` at most. Whether it is there.
+    /// Adds an identifier, unless it is there already; there are `most` at most. Whether there was still room for one: once
+    /// there is none, it is not looked for, as tens of thousands may come.
     pub fn add(&mut self, id: u32, most: usize) -> bool {
-        if self.as_slice().contains(&id) {
-            return true;
-        }
-        let has_room = self.as_slice().len() < most;
-        if has_room {
+        let ids = self.as_slice();
+        let has_room = ids.len() < most;
+        if has_room && !ids.contains(&id) {
             self.0.get_or_insert_default().push(id);
         }
         has_room

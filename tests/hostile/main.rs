@@ -5,6 +5,7 @@
 
 mod attacks;
 mod pair;
+mod sessions;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
