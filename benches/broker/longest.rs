@@ -662,6 +662,27 @@ fn walk_past(levels: usize) -> Prepared {
     })
 }
 
+/// As many nodes as one client may make a message walk past by default: filters of `a` and `+` that go on for as many levels as
+/// there may be, until `max_session_bytes` is reached.
+fn walk_deep() -> Prepared {
+    let mut watched = Watched::new(in_memory());
+    let id = watched.connect(&durable("client"));
+    for bits in 0..1_u32 << 13 {
+        let level = |at: u32| if bits >> at & 1 == 0 { "a" } else { "+" };
+        let wild = (0..13).map(level);
+        let tail = std::iter::repeat_n("a", 186);
+        let filter = wild.chain(tail).collect::<Vec<&str>>().join("/");
+        watched.subscribe(id, &[filter], QoS::AtMostOnce);
+        watched.serve_once();
+    }
+    watched.serve();
+    let publisher = watched.connect(&durable("publisher"));
+    prepared(watched, move |watched| {
+        let topic = ["a"; 199].join("/");
+        watched.publish(publisher, QoS::AtMostOnce, &topic, false, 0);
+    })
+}
+
 fn offer_to_groups() -> Prepared {
     let mut watched = Watched::new(Settings::default());
     let id = watched.connect(&durable("client"));
@@ -680,7 +701,7 @@ fn offer_to_groups() -> Prepared {
 /// A name, and what prepares it.
 type Case = (&'static str, fn() -> Prepared);
 
-const CASES: [Case; 30] = [
+const CASES: [Case; 31] = [
     ("end of a session, 1,000,000 queued", || {
         end_queued(Settings::default())
     }),
@@ -722,6 +743,10 @@ const CASES: [Case; 30] = [
     ("PUBLISH that 65,536 filters of one client match", || {
         walk_past(16)
     }),
+    (
+        "PUBLISH past 1,500,000 nodes, as many as one client may make",
+        walk_deep,
+    ),
     ("PUBLISH to 10,000 shared groups", offer_to_groups),
 ];
 

@@ -78,6 +78,8 @@ struct Node {
     level: LevelId,
     plus: NodeId,
     hash: NodeId,
+    /// One of the children that are no wildcards. Where there is no other, a match needs no look into the table of edges.
+    literal: NodeId,
     children: u32,
     subscribers: Subscribers,
     groups: Vec<GroupIndex>,
@@ -212,6 +214,7 @@ impl Tree {
             level: PLUS,
             plus: NONE,
             hash: NONE,
+            literal: NONE,
             children: 0,
             subscribers: Subscribers::None,
             groups: Vec::new(),
@@ -318,8 +321,22 @@ impl Tree {
         if at.plus != NONE && wildcards {
             self.walk(at.plus, rest, true, found);
         }
-        if let Some(child) = level.and_then(|level| self.edges.get(&(node, level))) {
-            self.walk(*child, rest, true, found);
+        if let Some(child) = level.and_then(|level| self.literal(node, level)) {
+            self.walk(child, rest, true, found);
+        }
+    }
+
+    /// The child for a level of a topic name.
+    fn literal(&self, node: NodeId, level: LevelId) -> Option<NodeId> {
+        let at = &self.nodes[node.0 as usize];
+        if at.literal != NONE && self.nodes[at.literal.0 as usize].level == level {
+            return Some(at.literal);
+        }
+        let known = [at.plus, at.hash, at.literal];
+        let known = known.iter().filter(|child| **child != NONE).count();
+        match at.children as usize == known {
+            true => None,
+            false => self.edges.get(&(node, level)).copied(),
         }
     }
 
@@ -345,6 +362,7 @@ impl Tree {
             level,
             plus: NONE,
             hash: NONE,
+            literal: NONE,
             children: 0,
             subscribers: Subscribers::None,
             groups: Vec::new(),
@@ -369,7 +387,21 @@ impl Tree {
         match level {
             PLUS => self.nodes[parent.0 as usize].plus = child,
             HASH => self.nodes[parent.0 as usize].hash = child,
-            _ => {}
+            _ => {
+                let at = &mut self.nodes[parent.0 as usize];
+                if at.literal == NONE {
+                    at.literal = child;
+                }
+            }
+        }
+    }
+
+    fn unlink(&mut self, parent: NodeId, child: NodeId) {
+        let at = &mut self.nodes[parent.0 as usize];
+        for known in [&mut at.plus, &mut at.hash, &mut at.literal] {
+            if *known == child {
+                *known = NONE;
+            }
         }
     }
 
@@ -383,7 +415,7 @@ impl Tree {
             at.groups = Vec::new();
             let (parent, level) = (at.parent, at.level);
             self.edges.remove(&(parent, level));
-            self.link(parent, level, NONE);
+            self.unlink(parent, node);
             self.levels.release(level);
             self.free.push(node);
             self.nodes[parent.0 as usize].children -= 1;
