@@ -4,6 +4,8 @@ use std::mem;
 
 /// The longest frame header: two bytes, eight of length, four of mask.
 pub const MAX_HEADER: usize = 14;
+/// The longest payload whose length stands in the second byte of the header.
+pub const SHORT: usize = 125;
 /// The longest payload of a control frame.
 const MAX_CONTROL: usize = 125;
 
@@ -214,6 +216,11 @@ pub fn binary_header(length: usize) -> ([u8; MAX_HEADER], usize) {
     header(BINARY, length, None)
 }
 
+/// The header of a whole binary message of no more than [`SHORT`] bytes that is not masked.
+pub fn short_binary_header(length: u8) -> [u8; 2] {
+    [0x80 | BINARY, length]
+}
+
 fn encode(opcode: u8, payload: &[u8], mask: Option<[u8; 4]>, out: &mut Vec<u8>) {
     let (header, length) = header(opcode, payload.len(), mask);
     out.extend_from_slice(&header[..length]);
@@ -227,7 +234,7 @@ fn header(opcode: u8, length: usize, mask: Option<[u8; 4]>) -> ([u8; MAX_HEADER]
     header[0] = 0x80 | opcode;
     let mut at = 2;
     match length {
-        0..=125 => header[1] = length as u8,
+        0..=SHORT => header[1] = length as u8,
         126..=0xFFFF => {
             header[1] = 126;
             header[2..4].copy_from_slice(&(length as u16).to_be_bytes());
