@@ -135,13 +135,22 @@ impl Broker {
             ));
         }
         let connections = self.connections.iter().map(|(_, connection)| connection);
-        let outgoing: usize = connections
-            .map(|connection| connection.outbox.len() + connection.taken)
-            .sum();
-        if outgoing != self.outgoing_bytes {
+        let (mut outgoing, mut shared) = (0, BTreeMap::new());
+        for connection in connections {
+            outgoing += connection.outbox.own_len() + connection.taken;
+            for message in connection
+                .outbox
+                .messages()
+                .chain(&connection.taken_messages)
+            {
+                shared.insert(message.address(), message.payload().len());
+            }
+        }
+        outgoing += shared.values().sum::<usize>();
+        if outgoing != self.outgoing.total() {
             return Err(format!(
                 "outgoing {outgoing}, but accounted for {}",
-                self.outgoing_bytes
+                self.outgoing.total()
             ));
         }
         needed.retain(|_, count| *count > 1);

@@ -6,7 +6,8 @@ use hashbrown::HashMap;
 use std::fmt;
 
 use super::access::Arrival;
-use super::gate::Outbox;
+use super::message::Message;
+use super::outbox::Outbox;
 use super::quota::Quota;
 use super::{Broker, ConnectionId, SessionIndex};
 use crate::clock::Now;
@@ -29,7 +30,9 @@ pub(super) struct Connection {
     pub outbox: Outbox,
     /// Bytes that were taken from the outbox last: they are being written.
     pub taken: usize,
-    /// What of both is in the account of all connections.
+    /// Messages that were taken with them, whose payloads are shared.
+    pub taken_messages: Vec<Message>,
+    /// What of both is in the account of all connections, but for payloads that are shared.
     pub counted: usize,
     /// 1.5 times the keep alive, in milliseconds; 0 for none \[MQTT-3.1.2-22\].
     pub keep_alive: u64,
@@ -117,7 +120,7 @@ impl Broker {
         self.leave_line(id);
         let gone = self.connections.remove(id.0 as usize);
         log_end(&gone, traffic, now);
-        self.drop_outgoing(id, gone.counted, gone.ticket);
+        self.drop_outgoing(id, &gone);
         if let Some(address) = gone.arrival.peer.ip() {
             self.by_address.remove(&address);
         }
@@ -231,6 +234,7 @@ impl Connection {
             session: None,
             outbox: Outbox::default(),
             taken: 0,
+            taken_messages: Vec::new(),
             counted: 0,
             keep_alive: 0,
             expires_at: u64::MAX,

@@ -3,7 +3,6 @@
 use super::connection::Alias;
 use super::delivery::Delivery;
 use super::gate::{Arrow, SESSION, Stamp};
-use super::inflight::Inflight;
 use super::message::{Message, Parts};
 use super::notice::Notice;
 use super::queue::Queued;
@@ -75,8 +74,10 @@ impl Broker {
         let Some(id) = self.sessions[index.0 as usize].connection else {
             return;
         };
+        let body = offer.shared();
         let most = self.settings.limits.max_outgoing_bytes;
-        if self.is_outgoing_full(id, most, offer.parts.size()) {
+        let size = self.outgoing_size(offer.parts.size(), body.as_ref());
+        if self.is_outgoing_full(id, most, size) {
             self.counters.dropped_outgoing_full += 1;
             self.notice(index, Notice::OutgoingFull, offer.parts.topic);
             return;
@@ -90,6 +91,7 @@ impl Broker {
         }
         let mut delivery = Delivery {
             parts: offer.parts,
+            shared: body.as_ref(),
             topic: connection.topic_for_client(offer.parts.topic),
             qos: QoS::AtMostOnce,
             retain,
@@ -111,15 +113,18 @@ impl Broker {
         if frame.is_empty() {
             let unix = self.now.unix;
             let publish = delivery.publish(v5, Alias::None, unix, &mut self.scratch);
-            codec::encode_publish(&publish, connection.version, frame);
+            delivery.encode(&publish, connection.version, frame);
         }
-        if frame.len() > connection.maximum_packet_size as usize {
+        if frame.len() + delivery.shared_len() > connection.maximum_packet_size as usize {
             self.counters.dropped_too_large += 1;
             return;
         }
         connection
             .outbox
             .push(offer.stamp, &self.gate, |out| out.extend_from_slice(frame));
+        if let Some(message) = delivery.shared.filter(|_| !frame.is_empty()) {
+            self.push_shared(id, message);
+        }
         self.counters.publishes_sent += 1;
         self.counters.payload_bytes_sent += offer.parts.payload.len() as u64;
         self.count_sent(id, delivery.len());
@@ -132,6 +137,7 @@ impl Broker {
         &mut self,
         index: SessionIndex,
         parts: &Parts<'_>,
+        body: Option<&Message>,
         retain: bool,
         subscription: u32,
         stamp: Stamp,
@@ -141,7 +147,8 @@ impl Broker {
             return false;
         };
         let most = self.settings.limits.max_outgoing_bytes;
-        if self.is_outgoing_full(id, most, parts.size()) {
+        let size = self.outgoing_size(parts.size(), body);
+        if self.is_outgoing_full(id, most, size) {
             self.counters.dropped_outgoing_full += 1;
             self.notice(index, Notice::OutgoingFull, parts.topic);
             return false;
@@ -159,6 +166,7 @@ impl Broker {
         };
         let mut delivery = Delivery {
             parts,
+            shared: body.and_then(Message::shared),
             topic: connection.topic_for_client(parts.topic),
             qos: QoS::AtMostOnce,
             retain,
@@ -201,6 +209,7 @@ impl Broker {
         };
         let mut delivery = Delivery {
             parts: &body.parts(),
+            shared: body.shared(),
             topic: self.connections[id.0 as usize].topic_for_client(body.topic()),
             qos: item.qos,
             retain: item.retain,
@@ -290,9 +299,15 @@ impl Broker {
             self.now.unix,
             &mut self.scratch,
         );
+        let before = connection.outbox.own_len();
         connection.outbox.push(stamp, &self.gate, |out| {
-            codec::encode_publish(&publish, version, out)
+            delivery.encode(&publish, version, out)
         });
+        // A packet that would be too long for MQTT is not encoded.
+        let is_encoded = connection.outbox.own_len() > before;
+        if let Some(message) = delivery.shared.filter(|_| is_encoded) {
+            self.push_shared(id, message);
+        }
         self.counters.publishes_sent += 1;
         self.counters.payload_bytes_sent += delivery.parts.payload.len() as u64;
         self.count_sent(id, delivery.len());
@@ -316,7 +331,9 @@ impl Broker {
     fn pump_session(&mut self, id: ConnectionId, index: SessionIndex, left: &mut usize) {
         while let Some(packet_id) = self.sessions[index.0 as usize].outgoing.resend() {
             let outgoing = &self.sessions[index.0 as usize].outgoing;
-            let size = outgoing.get(packet_id).map_or(0, Inflight::len);
+            let size = outgoing
+                .get(packet_id)
+                .map_or(0, |it| self.outgoing_size(it.len(), it.item.body.as_ref()));
             if *left == 0 || self.is_outgoing_full(id, FILL_BYTES, size) {
                 return self.await_turn(id, size);
             }
@@ -333,7 +350,8 @@ impl Broker {
             }
             self.sessions[index.0 as usize].outgoing.resent();
         }
-        while let Some(size) = self.sessions[index.0 as usize].queue.next_len() {
+        while let Some(item) = self.sessions[index.0 as usize].queue.next_item() {
+            let size = self.outgoing_size(item.size as usize, item.body.as_ref());
             if !self.has_window(index, size) {
                 self.await_turn(id, size);
                 break;
@@ -451,6 +469,7 @@ impl Broker {
         // What has been sent once is sent again even if it has expired since: the exchange must be finished. A message that was never sent is not here.
         let mut delivery = Delivery {
             parts: &body.parts(),
+            shared: body.shared(),
             topic: self.connections[id.0 as usize].topic_for_client(body.topic()),
             qos: item.qos,
             retain: item.retain,

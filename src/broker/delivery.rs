@@ -2,13 +2,15 @@
 
 use super::connection::Alias;
 use super::marks::{self, Mark};
-use super::message::Parts;
+use super::message::{Message, Parts};
 use crate::wire::packet::Publish;
-use crate::wire::{PacketId, PropertiesBuf, Property, QoS};
+use crate::wire::{PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, codec};
 
 /// A PUBLISH to be encoded for a client.
 pub(super) struct Delivery<'a> {
     pub parts: &'a Parts<'a>,
+    /// The message these are the parts of, if its payload is shared and not copied.
+    pub shared: Option<&'a Message>,
     /// What the client calls its topic.
     pub topic: &'a str,
     pub qos: QoS,
@@ -26,6 +28,20 @@ impl Delivery<'_> {
             + self.parts.properties.as_bytes().len()
             + self.parts.payload.len()
             + 5 * self.ids.len()
+    }
+
+    /// Bytes of the payload, if it is shared.
+    pub fn shared_len(&self) -> usize {
+        self.shared.map_or(0, |message| message.payload().len())
+    }
+
+    /// Appends the packet that [`Delivery::publish`] made, without the payload if that is shared.
+    #[inline]
+    pub fn encode(&self, publish: &Publish<'_>, version: ProtocolVersion, out: &mut Vec<u8>) {
+        match self.shared {
+            None => codec::encode_publish(publish, version, out),
+            Some(_) => codec::encode_publish_head(publish, version, out),
+        }
     }
 
     /// The packet, its properties put together in `scratch` if they are not the message's own.

@@ -161,8 +161,7 @@ impl Broker {
         self.detach(id);
         let connection = &mut self.connections[id.0 as usize];
         connection.state = State::Closing;
-        connection.outbox.drop_held();
-        self.count_outgoing(id);
+        self.drop_gated(id);
         self.touch(id);
         Ok(())
     }

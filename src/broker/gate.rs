@@ -1,9 +1,7 @@
 //! The gate: how an acknowledgement comes to mean "on disk".
 //!
 //! Writes join the open batch; the committer takes it whole and reports it written and durable. Every packet that promises or reveals a write
-//! carries the [`Stamp`] of its batch and stays in its connection's [`Outbox`] until the stamp has passed.
-
-use std::collections::VecDeque;
+//! carries the [`Stamp`] of its batch and stays in its connection's [`Outbox`](super::outbox::Outbox) until the stamp has passed.
 
 use super::record::{Batch, BatchId, Durability, Seq, Write};
 
@@ -280,106 +278,4 @@ fn is_removal(write: &Write) -> bool {
             | Write::PutInflight(..)
             | Write::RemoveInflight(..)
     )
-}
-
-/// What waits to be written to one connection: one FIFO, in which a packet waits for its stamp and for all that stands before it.
-#[derive(Debug, Default)]
-pub(super) struct Outbox {
-    bytes: Vec<u8>,
-    holds: VecDeque<Hold>,
-    held_acks: u32,
-    /// Something has been taken out.
-    taken: bool,
-}
-
-/// The bytes from `start` on wait for `stamp`.
-#[derive(Debug)]
-struct Hold {
-    start: usize,
-    stamp: Stamp,
-    acks: u32,
-}
-
-impl Outbox {
-    /// Bytes waiting, released or not.
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// What the first packet waits for that waits for the disk.
-    pub fn holds_for(&self) -> Option<Stamp> {
-        self.holds.front().map(|hold| hold.stamp)
-    }
-
-    /// Acknowledgements of incoming messages that wait for the disk.
-    pub fn held_acks(&self) -> u32 {
-        self.held_acks
-    }
-
-    /// Appends a packet by letting `encode` write it.
-    pub fn push(&mut self, stamp: Stamp, gate: &Gate, encode: impl FnOnce(&mut Vec<u8>)) {
-        let newer = self.holds.back().is_none_or(|last| last.stamp < stamp);
-        if newer && !gate.is_open(stamp) {
-            self.holds.push_back(Hold {
-                start: self.bytes.len(),
-                stamp,
-                acks: 0,
-            });
-        }
-        encode(&mut self.bytes);
-    }
-
-    /// Says that the packet just pushed acknowledges an incoming message for good: it counts against the receive maximum until it leaves.
-    pub fn count_ack(&mut self) {
-        if let Some(hold) = self.holds.back_mut() {
-            hold.acks += 1;
-            self.held_acks += 1;
-        }
-    }
-
-    /// Lets go what the gate has let pass; whether that was anything.
-    pub fn release(&mut self, gate: &Gate) -> bool {
-        let mut released = false;
-        while let Some(hold) = self.holds.front().filter(|hold| gate.is_open(hold.stamp)) {
-            self.held_acks -= hold.acks;
-            self.holds.pop_front();
-            released = true;
-        }
-        released
-    }
-
-    /// Whether the client has been sent anything, or will be.
-    pub fn has_begun(&self) -> bool {
-        self.taken || !self.bytes.is_empty()
-    }
-
-    /// Moves the released bytes to the end of `out`.
-    pub fn take(&mut self, out: &mut Vec<u8>) {
-        let released = self
-            .holds
-            .front()
-            .map_or(self.bytes.len(), |hold| hold.start);
-        self.taken |= released > 0;
-        match self.holds.front() {
-            None if out.is_empty() => *out = std::mem::take(&mut self.bytes),
-            None => out.append(&mut self.bytes),
-            Some(hold) => {
-                let released = hold.start;
-                out.extend_from_slice(&self.bytes[..released]);
-                self.bytes.drain(..released);
-                for hold in &mut self.holds {
-                    hold.start -= released;
-                }
-            }
-        }
-    }
-
-    /// Drops what waits for the disk: the connection ends and must not promise it.
-    pub fn drop_held(&mut self) {
-        if let Some(first) = self.holds.front() {
-            self.bytes.truncate(first.start);
-            self.holds.clear();
-            self.held_acks = 0;
-        }
-    }
 }

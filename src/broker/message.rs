@@ -106,6 +106,11 @@ impl Message {
         self.0.slice.len() as u32
     }
 
+    /// Where it is in memory: tells messages apart that live at the same time, and clones are the same.
+    pub fn address(&self) -> usize {
+        self.0.heap_ptr().addr()
+    }
+
     /// All parts, borrowed.
     pub fn parts(&self) -> Parts<'_> {
         Parts {

@@ -44,6 +44,7 @@ mod marks;
 mod memory;
 pub mod message;
 mod notice;
+mod outbox;
 mod outgoing;
 mod patience;
 mod publish;
@@ -84,6 +85,7 @@ pub use acl::{Acl, Acls, Permission, Rules, Subscribing};
 pub use connection::Traffic;
 pub use counters::Counters;
 pub use message::Message;
+pub use outbox::{Segments, Taken};
 pub use restore::Restored;
 pub use sys::Gauges;
 
@@ -99,6 +101,7 @@ pub use connection::Output;
 use connection::{Connection, State};
 pub(crate) use gate::Arrow;
 use gate::{Gate, Stamp};
+use outgoing::Account;
 use quota::Tally;
 use record::{Batch, BridgeRecord, Durability, DurabilityRules, QueueKey, Seq, Write};
 use repetition::MessageIds;
@@ -227,7 +230,7 @@ pub struct Broker {
     queued_bytes: u64,
     hot_bytes: u64,
     /// Bytes that wait to be written to all connections, those included that are being written.
-    outgoing_bytes: usize,
+    outgoing: Account,
     /// Who waits until that is less.
     turns: outgoing::Turns,
     /// Bytes that sessions take, messages aside.
@@ -299,7 +302,7 @@ impl Broker {
             queued: 0,
             queued_bytes: 0,
             hot_bytes: 0,
-            outgoing_bytes: 0,
+            outgoing: Account::default(),
             turns: outgoing::Turns::default(),
             session_bytes: 0,
             room: u64::MAX,
@@ -443,21 +446,16 @@ impl Broker {
 
     /// Moves what may be written to a connection to the end of `out`, filling up from the session's queue. Call it again when all of that has
     /// been written, until it adds nothing.
-    pub fn take_output(&mut self, id: ConnectionId, out: &mut Vec<u8>, now: Now) -> Output {
+    pub fn take_output(&mut self, id: ConnectionId, out: &mut impl Taken, now: Now) -> Output {
         self.now = now;
         let connection = &mut self.connections[id.0 as usize];
         connection.goes_on = false;
-        // What was taken before that has been written.
-        connection.taken = out.len();
         let session = connection.session;
-        self.count_outgoing(id);
+        self.count_written(id, out.own_len());
         if let Some(session) = session {
             self.pump(id, session);
         }
-        let connection = &mut self.connections[id.0 as usize];
-        connection.outbox.take(out);
-        connection.taken = out.len();
-        self.count_outgoing(id);
+        self.take_released(id, out);
         if !out.is_empty() {
             self.sent(id);
         }
@@ -596,10 +594,8 @@ impl Broker {
             None => self.say_end(id, reason),
         }
         self.detach(id);
-        let connection = &mut self.connections[id.0 as usize];
-        connection.outbox.drop_held();
-        connection.state = State::Closing;
-        self.count_outgoing(id);
+        self.connections[id.0 as usize].state = State::Closing;
+        self.drop_gated(id);
         let connection = &self.connections[id.0 as usize];
         // A CONNACK that still waits for the disk is not sent, and nothing goes before it [MQTT-3.14.0-1].
         if connection.version == ProtocolVersion::V5 && connection.outbox.has_begun() {

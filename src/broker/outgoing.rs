@@ -1,13 +1,20 @@
 //! What waits to be written: to each connection, and to all of them together.
 //!
-//! When the total is reached, QoS 0 is dropped and everything else waits in queues, also for connections for which nothing waits yet: one large message for many is
-//! encoded once for each of them. Whoever takes what it is sent goes on nevertheless. A little is always sent. What is larger has its turn: one connection after the
+//! A payload that many connections share counts once. When the total is reached, QoS 0 is dropped and everything else waits in queues, also for connections for
+//! which nothing waits yet. Whoever takes what it is sent goes on nevertheless. A little is always sent. What is larger has its turn: one connection after the
 //! other is sent one message beyond the total, and when that has been written it is the next one's turn. Who does not take it loses the turn after a second, and
 //! has something waiting from then on, so its turn does not come again.
 
 use std::collections::BTreeMap;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+
+use super::connection::Connection;
 use super::inflight::Inflight;
+use super::message::Message;
+use super::outbox::Taken;
 use super::timer::Timer;
 use super::{Broker, ConnectionId};
 
@@ -15,6 +22,48 @@ use super::{Broker, ConnectionId};
 const SHARE: usize = 4096;
 /// How long a connection has its turn while others wait, in milliseconds.
 const TURN_MS: u64 = 1000;
+
+/// Bytes that wait to be written to all connections, in memory: payloads that several of them share count once.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    own: usize,
+    shared: usize,
+    /// By address: how many connections share each, and how often.
+    messages: HashMap<usize, u32, FixedState>,
+}
+
+impl Account {
+    /// Bytes in all.
+    pub fn total(&self) -> usize {
+        self.own + self.shared
+    }
+
+    /// Whether a message's payload is counted: to send it once more takes no more memory.
+    fn has(&self, message: &Message) -> bool {
+        self.messages.contains_key(&message.address())
+    }
+
+    /// One connection more is sent a payload that is shared.
+    fn enter(&mut self, message: &Message) {
+        let count = self.messages.entry(message.address()).or_insert(0);
+        *count += 1;
+        if *count == 1 {
+            self.shared += message.payload().len();
+        }
+    }
+
+    /// A payload that is shared waits once less.
+    fn leave(&mut self, message: &Message) {
+        match self.messages.entry(message.address()) {
+            Entry::Occupied(mut entry) if *entry.get() > 1 => *entry.get_mut() -= 1,
+            Entry::Occupied(entry) => {
+                entry.remove();
+                self.shared -= message.payload().len();
+            }
+            Entry::Vacant(_) => debug_assert!(false, "a payload leaves that has not entered"),
+        }
+    }
+}
 
 /// Connections for which nothing waits to be written, and which wait until less waits for all.
 #[derive(Debug, Default)]
@@ -65,22 +114,76 @@ impl Broker {
     #[inline]
     pub(super) fn count_outgoing(&mut self, id: ConnectionId) {
         let connection = &mut self.connections[id.0 as usize];
-        let bytes = connection.outbox.len() + connection.taken;
+        let bytes = connection.outbox.own_len() + connection.taken;
         let before = std::mem::replace(&mut connection.counted, bytes);
-        self.outgoing_bytes = self.outgoing_bytes + bytes - before;
+        self.outgoing.own = self.outgoing.own + bytes - before;
         if bytes < before {
             self.pass_turn();
         }
     }
 
+    /// Ends the PUBLISH just pushed to a connection with a payload that others are sent too.
+    pub(super) fn push_shared(&mut self, id: ConnectionId, message: &Message) {
+        self.outgoing.enter(message);
+        let outbox = &mut self.connections[id.0 as usize].outbox;
+        outbox.push_payload(message.clone());
+    }
+
+    /// What was taken from a connection's outbox has been written, but for `left` bytes.
+    pub(super) fn count_written(&mut self, id: ConnectionId, left: usize) {
+        let connection = &mut self.connections[id.0 as usize];
+        connection.taken = left;
+        if left == 0 {
+            for message in std::mem::take(&mut connection.taken_messages) {
+                self.outgoing.leave(&message);
+            }
+        }
+        self.count_outgoing(id);
+    }
+
+    /// Moves what is released for a connection to the end of `out`: from then on it is being written.
+    pub(super) fn take_released<T: Taken>(&mut self, id: ConnectionId, out: &mut T) {
+        let connection = &mut self.connections[id.0 as usize];
+        let mut taken: Vec<Message> = connection.outbox.messages().cloned().collect();
+        connection.outbox.take(out);
+        connection.taken = out.own_len();
+        taken.truncate(taken.len() - connection.outbox.messages().count());
+        if T::SHARES {
+            connection.taken_messages.append(&mut taken);
+        }
+        for copied in taken {
+            self.outgoing.leave(&copied);
+        }
+        self.count_outgoing(id);
+    }
+
     /// A connection is gone, and with it what waited for it.
-    pub(super) fn drop_outgoing(&mut self, id: ConnectionId, counted: usize, ticket: Option<u64>) {
-        self.outgoing_bytes -= counted;
-        if let Some(ticket) = ticket {
+    pub(super) fn drop_outgoing(&mut self, id: ConnectionId, gone: &Connection) {
+        self.outgoing.own -= gone.counted;
+        for message in gone.outbox.messages().chain(&gone.taken_messages) {
+            self.outgoing.leave(message);
+        }
+        if let Some(ticket) = gone.ticket {
             self.turns.waiting.remove(&ticket);
         }
         self.turns.turn.take_if(|turn| turn.id == id);
         self.pass_turn();
+    }
+
+    /// Drops what waits for the disk for a connection that ends.
+    pub(super) fn drop_gated(&mut self, id: ConnectionId) {
+        for message in self.connections[id.0 as usize].outbox.drop_held() {
+            self.outgoing.leave(&message);
+        }
+        self.count_outgoing(id);
+    }
+
+    /// How many bytes more wait to be written when a message of this size is sent to one more connection.
+    pub(super) fn outgoing_size(&self, size: usize, body: Option<&Message>) -> usize {
+        match body.and_then(Message::shared) {
+            Some(message) if self.outgoing.has(message) => size - message.payload().len(),
+            _ => size,
+        }
     }
 
     /// Whether so much waits for a connection, or for all of them, that a message of this size is not added for it: it can be dropped or can wait.
@@ -91,8 +194,8 @@ impl Broker {
     /// Whether so much waits for all connections that a message of this size is not added for this one.
     fn is_total_full(&self, id: ConnectionId, size: usize) -> bool {
         let waiting = self.connections[id.0 as usize].outbox.len();
-        self.outgoing_bytes + size > self.settings.limits.max_outgoing_bytes_total
-            && self.outgoing_bytes > 0
+        self.outgoing.total() + size > self.settings.limits.max_outgoing_bytes_total
+            && self.outgoing.total() > 0
             && waiting + size > SHARE
             && !(waiting == 0 && self.turns.is_turn_of(id))
     }
@@ -128,7 +231,7 @@ impl Broker {
     /// Gives the turn to the next one, if it is nobody's any more.
     fn pass_turn(&mut self) {
         if let Some(turn) = &self.turns.turn {
-            let fits = self.outgoing_bytes <= self.settings.limits.max_outgoing_bytes_total;
+            let fits = self.outgoing.total() <= self.settings.limits.max_outgoing_bytes_total;
             let connection = self.connections.get(turn.id.0 as usize);
             let is_written = connection.is_none_or(|connection| connection.counted == 0);
             if turn.until > self.now.uptime && !(turn.used && (fits || is_written)) {

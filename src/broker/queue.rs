@@ -334,10 +334,9 @@ impl Queue {
         }
     }
 
-    /// Bytes of the message to be sent next.
-    pub fn next_len(&self) -> Option<usize> {
-        let item = self.get(self.next()?)?;
-        Some(item.size as usize)
+    /// The message to be sent next.
+    pub fn next_item(&self) -> Option<&Queued> {
+        self.get(self.next()?)
     }
 
     /// Takes out a message; 0 is the first.

@@ -379,12 +379,13 @@ impl Broker {
                 }
                 let (found, last, seen) = self.next_retained(&replay, SLICE - looked);
                 looked += seen;
-                if let Some(message) = &found
-                    && !self.may_send_at_once(index, message.size() as usize)
-                {
-                    self.await_turn(id, message.size() as usize);
-                    is_held_back = true;
-                    break false;
+                if let Some(message) = &found {
+                    let size = self.outgoing_size(message.size() as usize, Some(message));
+                    if !self.may_send_at_once(index, size) {
+                        self.await_turn(id, size);
+                        is_held_back = true;
+                        break false;
+                    }
                 }
                 replay.after = last.or(replay.after);
                 match found {
@@ -439,13 +440,14 @@ impl Broker {
         message: &Message,
         subscriber: Subscriber,
     ) -> bool {
-        let (most, size) = (self.settings.limits.max_outgoing_bytes, message.size());
+        let most = self.settings.limits.max_outgoing_bytes;
+        let size = self.outgoing_size(message.size() as usize, Some(message));
         let connection = self.sessions[index.0 as usize].connection;
         lower(
             self.offered_qos(message.topic(), message.qos()),
             subscriber.qos(),
         ) == QoS::AtMostOnce
-            && connection.is_some_and(|id| self.is_outgoing_full(id, most, size as usize))
+            && connection.is_some_and(|id| self.is_outgoing_full(id, most, size))
     }
 
     /// The next retained message a replay is for among the next `most`; the last one looked at; and how many were.
@@ -489,7 +491,7 @@ impl Broker {
         let offered = self.offered_qos(parts.topic, parts.qos);
         let qos = lower(offered, subscriber.qos());
         if qos == QoS::AtMostOnce {
-            self.deliver_now(index, &parts, true, subscriber.id, shown);
+            self.deliver_now(index, &parts, Some(message), true, subscriber.id, shown);
             return;
         }
         let durable = self.sessions[index.0 as usize].durable;
@@ -517,6 +519,7 @@ impl Broker {
             taken: false,
             dropped: false,
             from: None,
+            is_for_many: false,
         };
         let ids: SubscriptionIds = (subscriber.id != 0)
             .then_some(subscriber.id)

@@ -2,6 +2,7 @@
 
 use super::gate::{Stamp, WRITE_WEIGHT};
 use super::message::{Message, Parts};
+use super::outbox::SHARED_FROM;
 use super::queue::{Queue, Queued};
 use super::record::{Durability, QueueKey, Seq, SubscriptionIds, Write};
 use super::spread::cost;
@@ -103,6 +104,8 @@ pub(super) struct Offer<'a> {
     pub dropped: bool,
     /// The session of its publisher.
     pub from: Option<SessionIndex>,
+    /// There is more than one receiver.
+    pub is_for_many: bool,
 }
 
 impl Offer<'_> {
@@ -110,6 +113,13 @@ impl Offer<'_> {
         self.body
             .get_or_insert_with(|| Message::new(self.parts))
             .clone()
+    }
+
+    /// The message, if deliveries at QoS 0 share its payload: it is large, and is shared already or will be.
+    pub fn shared(&mut self) -> Option<Message> {
+        let is_large = self.parts.payload.len() >= SHARED_FROM;
+        let is_shared = is_large && (self.is_for_many || self.body.is_some());
+        is_shared.then(|| self.body())
     }
 
     /// The message as it stands in a queue.
@@ -255,6 +265,7 @@ impl Broker {
             taken: retained == Some(ReasonCode::Success),
             dropped: false,
             from,
+            is_for_many: routes.receivers.len() + routes.groups.len() > 1,
         };
         for group in &routes.groups {
             self.offer_to_group(*group, &mut offer);
@@ -418,7 +429,8 @@ impl Broker {
         self.catch_up(index);
         let topic = offer.parts.topic;
         let older = self.older_waiting(index, topic, item.is_stored());
-        if self.may_send_at_once(index, item.size as usize) {
+        let size = self.outgoing_size(item.size as usize, item.body.as_ref());
+        if self.may_send_at_once(index, size) {
             self.supersede(index, older);
             let session = &mut self.sessions[index.0 as usize];
             let (key, stored) = (session.key(), item.is_stored());

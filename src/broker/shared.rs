@@ -179,7 +179,9 @@ impl Broker {
             let qos = lower(offer.parts.qos, member.qos());
             if qos == QoS::AtMostOnce {
                 let (parts, stamp) = (offer.parts, offer.stamp);
-                offer.taken |= self.deliver_now(member.session, parts, retain, member.id, stamp);
+                let body = offer.shared();
+                let (session, id) = (member.session, member.id);
+                offer.taken |= self.deliver_now(session, parts, body.as_ref(), retain, id, stamp);
                 return;
             }
             let item = offer.queued(qos, retain, ids_of(member), durable);
@@ -344,7 +346,7 @@ impl Broker {
         let Some((at, first)) = at.and_then(|at| Some((at, queue.get(at)?))) else {
             return false;
         };
-        let size = first.size as usize;
+        let size = self.outgoing_size(first.size as usize, first.body.as_ref());
         if !self.can_take(member, first.qos, size) {
             if let Some(id) = self.sessions[session.0 as usize].connection {
                 self.await_turn(id, size);
@@ -364,7 +366,8 @@ impl Broker {
             item.retain &= self.keeps_retain(&member);
             match (lower(item.qos, member.qos()), &item.body) {
                 (QoS::AtMostOnce, Some(body)) => {
-                    self.deliver_now(session, &body.parts(), item.retain, member.id, stamp);
+                    let parts = body.parts();
+                    self.deliver_now(session, &parts, Some(body), item.retain, member.id, stamp);
                     self.forget(&item, key);
                 }
                 (qos, _) => {

@@ -348,6 +348,7 @@ impl Broker {
             taken: false,
             dropped: false,
             from: spread.from,
+            is_for_many: true,
         };
         match may {
             true => self.hand_out(receiver, &mut offer, &mut spread.frames),

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -22,7 +22,7 @@ use super::socket::{Flow, Seen, Stream};
 use super::spoken::Spoken;
 use super::unfinished::Held;
 use super::visits::Purpose;
-use crate::broker::{ConnectionId, Output, Traffic};
+use crate::broker::{ConnectionId, Output, Segments, Traffic};
 use crate::clock::Stopwatch;
 use crate::wire::packet::Connect;
 use crate::wire::{Fault, Packet, ProtocolVersion, codec};
@@ -31,6 +31,8 @@ use crate::wire::{Fault, Packet, ProtocolVersion, codec};
 const READ_BYTES: usize = 64 * 1024;
 /// ... and when little should be.
 const LEAST_READ: usize = 1024;
+/// Parts that are written at once.
+const SLICES: usize = 32;
 /// Packets decoded at once.
 const DECODED: usize = 256;
 /// Work after which a visit to the broker lets others in, in the measure of [`Broker::work`](crate::broker::Broker::work): a millisecond or two.
@@ -95,8 +97,8 @@ pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
         unhandled: false,
         appetite: READ_BYTES,
         last_bytes: 0,
-        writing: Vec::new(),
-        written: 0,
+        writing: Segments::default(),
+        wrote: false,
         traffic: Traffic::default(),
         unflushed: false,
         broken: None,
@@ -114,7 +116,7 @@ pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
     };
     let ended = poll_fn(|cx| connection.poll(cx)).await;
     connection.partial = Vec::new();
-    connection.writing = Vec::new();
+    connection.writing = Segments::default();
     let mut traffic = std::mem::take(&mut connection.traffic);
     traffic.error = ended.as_ref().err().map(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => "closed by the client without DISCONNECT".into(),
@@ -163,9 +165,9 @@ struct Connection<S> {
     appetite: usize,
     /// Bytes read since another connection waits to take the place of this one.
     last_bytes: usize,
-    /// What is being written, and how far that is.
-    writing: Vec<u8>,
-    written: usize,
+    /// What is still to be written of what was taken last, and whether some of that has been written.
+    writing: Segments,
+    wrote: bool,
     /// What has come and gone so far.
     traffic: Traffic,
     /// The stream may still hold what was written to it: TLS and WebSocket do.
@@ -254,16 +256,24 @@ impl<S: Stream> Connection<S> {
                 Err(error) => self.broken = Some(error),
             }
         }
-        (self.writing, self.written, self.unflushed) = (Vec::new(), 0, false);
+        (self.writing, self.wrote, self.unflushed) = (Segments::default(), false, false);
         true
     }
 
     fn try_write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        while self.written < self.writing.len() {
-            match Pin::new(&mut self.stream).poll_write(cx, &self.writing[self.written..]) {
+        while !self.writing.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let filled = self.writing.slices(&mut slices);
+            let stream = Pin::new(&mut self.stream);
+            let wrote = match &slices[..filled] {
+                [bytes] => stream.poll_write(cx, bytes),
+                several => stream.poll_write_vectored(cx, several),
+            };
+            match wrote {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(written)) => {
-                    self.written += written;
+                    self.wrote = true;
+                    self.writing.advance(written);
                     self.flow.wrote(written);
                     self.traffic.sent += written as u64;
                 }
@@ -271,9 +281,8 @@ impl<S: Stream> Connection<S> {
                 Poll::Pending => return Ok(false),
             }
         }
-        if self.written > 0 {
-            self.writing = Vec::new();
-            self.written = 0;
+        if std::mem::take(&mut self.wrote) {
+            self.writing = Segments::default();
             self.unflushed = true;
         }
         if self.unflushed {

@@ -354,10 +354,8 @@ impl World {
         self.settle_disk();
         let mut out = Vec::new();
         // Not through the session's pump: only what stands in the outbox.
-        self.broker.connections[peer.id.0 as usize]
-            .outbox
-            .take(&mut out);
-        self.broker.count_outgoing(peer.id);
+        self.broker.take_released(peer.id, &mut out);
+        self.broker.count_written(peer.id, 0);
         let got = show(&out, peer.version);
         assert!(
             got.len() == 1 && got[0].starts_with("CONNACK") && got[0].contains("Success"),

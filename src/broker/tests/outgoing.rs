@@ -1,6 +1,7 @@
 //! What waits to be written to all connections together has a limit, also where nothing waits yet, and who takes what it is sent goes on.
 
 use super::*;
+use crate::broker::Segments;
 
 /// What may wait for all.
 const TOTAL: usize = 100_000;
@@ -43,7 +44,7 @@ fn serve(world: &mut World, peers: &[Peer]) -> Vec<usize> {
             }
         }
         let most = TOTAL + LARGE + 100 + peers.len() * 4096;
-        assert!(world.broker.outgoing_bytes <= most);
+        assert!(world.broker.outgoing.total() <= most);
         if quiet && touched.is_empty() {
             return got;
         }
@@ -56,7 +57,7 @@ fn a_large_message_for_many_that_wait_for_nothing_takes_no_more_than_there_may_b
     let peers = subscribers(&mut world, "sub", 50, 0);
     let peer = world.connect(&publisher());
     world.publish(peer, message(0, 0, "t", &large()));
-    assert!(world.broker.outgoing_bytes <= TOTAL);
+    assert!(world.broker.outgoing.total() <= TOTAL);
     let dropped = world.broker.counters().dropped_outgoing_full;
     assert_eq!(dropped, 41, "QoS 0 waits for nobody");
     let got = serve(&mut world, &peers);
@@ -81,14 +82,14 @@ fn what_waits_is_sent_to_one_after_the_other_as_there_is_room() {
         for id in 1..=3 {
             world.publish(peer, message(1, id, "t", &large()));
         }
-        assert!(world.broker.outgoing_bytes <= TOTAL);
+        assert!(world.broker.outgoing.total() <= TOTAL);
         world.settle();
         assert_eq!(serve(&mut world, &peers), [3; 50]);
         assert_eq!(world.broker.turns.len(), 0);
         assert_eq!(world.broker.counters().dropped_outgoing_full, 0);
         world.got(peer);
         world.got(peer);
-        assert_eq!(world.broker.outgoing_bytes, 0);
+        assert_eq!(world.broker.outgoing.total(), 0);
         world.assert_nothing_left();
     }
 }
@@ -101,7 +102,7 @@ fn who_takes_nothing_keeps_nobody_from_what_is_large() {
     for id in 1..=20 {
         world.publish(peer, message(1, id, "t", &large()));
     }
-    let full = world.broker.outgoing_bytes;
+    let full = world.broker.outgoing.total();
     assert!(full <= TOTAL && full + LARGE > TOTAL);
     // They are woken, and take nothing: those for which nothing waits have their turn, once.
     stuck.iter().for_each(|peer| world.broker.touch(peer.id));
@@ -116,7 +117,7 @@ fn who_takes_nothing_keeps_nobody_from_what_is_large() {
         world.wait(1000);
     }
     assert_eq!(got, [4; 5]);
-    assert!(world.broker.outgoing_bytes <= TOTAL + LARGE + 4096);
+    assert!(world.broker.outgoing.total() <= TOTAL + LARGE + 4096);
     // What is small is sent at once.
     world.publish(peer, message(1, 25, "t", "small"));
     let small = world.drain(readers[0]);
@@ -130,7 +131,7 @@ fn who_does_not_use_its_turn_loses_it() {
     let peer = world.connect(&publisher());
     world.publish(peer, message(1, 1, "t", &large()));
     // Nine have it, three wait.
-    assert!(world.broker.outgoing_bytes <= TOTAL);
+    assert!(world.broker.outgoing.total() <= TOTAL);
     let takes = |world: &mut World, n: usize| {
         let mut out = Vec::new();
         world.broker.take_output(stuck[n].id, &mut out, world.now);
@@ -139,7 +140,7 @@ fn who_does_not_use_its_turn_loses_it() {
     assert_eq!(takes(&mut world, 9), 1, "it is its turn");
     assert_eq!(takes(&mut world, 10), 0);
     assert_eq!(takes(&mut world, 11), 0);
-    assert!(world.broker.outgoing_bytes > TOTAL);
+    assert!(world.broker.outgoing.total() > TOTAL);
     world.wait(900);
     assert_eq!(takes(&mut world, 10), 0);
     world.wait(200);
@@ -175,7 +176,7 @@ fn what_is_retained_is_not_dropped_for_those_that_read() {
         .collect();
     let stuck = subscribers(&mut world, "stuck", 9, 0);
     world.publish(peer, message(0, 0, "t", &large()));
-    assert!(world.broker.outgoing_bytes + LARGE > TOTAL);
+    assert!(world.broker.outgoing.total() + LARGE > TOTAL);
     world.broker.take_touched(&mut Vec::new());
     readers.iter().for_each(|peer| world.broker.touch(peer.id));
     let got = serve(&mut world, &readers);
@@ -202,4 +203,103 @@ fn a_message_larger_than_all_that_may_wait_comes_through_alone() {
         world.wait(1500);
     }
     assert_eq!(got, [1; 3]);
+}
+
+/// A message whose payload is shared: some of them are too much.
+fn shared() -> String {
+    "y".repeat(TOTAL / 2)
+}
+
+#[test]
+fn a_payload_that_is_shared_counts_once_however_many_are_sent_it() {
+    for qos in [0, 1, 2] {
+        let mut world = world();
+        let peers = subscribers(&mut world, "sub", 500, qos);
+        let peer = world.connect(&publisher());
+        world.publish(peer, message(qos, 1, "t", &shared()));
+        let total = world.broker.outgoing.total();
+        assert!(total < TOTAL / 2 + 500 * 20, "QoS {qos}: {total}");
+        world.broker.audit().expect("the accounts agree");
+        // Taken without a copy, it counts until it has been written.
+        let mut segments = Segments::default();
+        world
+            .broker
+            .take_output(peers[0].id, &mut segments, world.now);
+        assert!(segments.len() > TOTAL / 2);
+        assert_eq!(world.broker.outgoing.total(), total);
+        segments.advance(segments.len());
+        world
+            .broker
+            .take_output(peers[0].id, &mut segments, world.now);
+        assert!(segments.is_empty());
+        assert!(world.broker.outgoing.total() < total);
+        world.broker.audit().expect("the accounts agree");
+        // Some are lost, one in the middle of a write, and the others read it.
+        let mut segments = Segments::default();
+        world
+            .broker
+            .take_output(peers[1].id, &mut segments, world.now);
+        peers[1..10].iter().for_each(|peer| world.lose(*peer));
+        world.settle();
+        assert_eq!(serve(&mut world, &peers[10..]), [1; 490]);
+        assert_eq!(world.broker.counters().dropped_outgoing_full, 0);
+        world.got(peer);
+        world.got(peer);
+        assert_eq!(world.broker.outgoing.total(), 0);
+        world.broker.audit().expect("the accounts agree");
+    }
+}
+
+#[test]
+fn shared_payloads_are_limited_together() {
+    let mut world = world();
+    let peers = subscribers(&mut world, "sub", 5, 0);
+    let peer = world.connect(&publisher());
+    for _ in 0..4 {
+        world.publish(peer, message(0, 0, "t", &shared()));
+    }
+    assert!(world.broker.outgoing.total() <= TOTAL);
+    let dropped = world.broker.counters().dropped_outgoing_full;
+    assert_eq!(
+        dropped,
+        3 * 5,
+        "the second does not fit beside the first's heads"
+    );
+    assert_eq!(serve(&mut world, &peers), [1; 5]);
+    assert_eq!(world.broker.outgoing.total(), 0);
+}
+
+#[test]
+fn a_shared_payload_is_the_same_for_clients_of_all_kinds() {
+    let mut world = world();
+    let payload = shared();
+    let v4 = Client {
+        version: ProtocolVersion::V311,
+        ..client("v4")
+    };
+    let aliases = client("aliases").with(Property::TopicAliasMaximum(5));
+    let small = client("small").with(Property::MaximumPacketSize(40_000));
+    let clients = [v4, client("v5"), aliases, small];
+    let peers = clients.map(|client| {
+        let peer = world.connect(&client);
+        world.subscribe(peer, "t", 0);
+        world.got(peer);
+        peer
+    });
+    let peer = world.connect(&publisher());
+    for _ in 0..2 {
+        world.publish(peer, message(0, 0, "t", &payload));
+        for (n, peer) in peers.into_iter().enumerate() {
+            let mut out = Vec::new();
+            world.broker.take_output(peer.id, &mut out, world.now);
+            let packets = show(&out, peer.version).len();
+            // The last takes no packets so large.
+            assert_eq!(packets, usize::from(n < 3));
+            assert_eq!(out.ends_with(payload.as_bytes()), n < 3);
+            world
+                .broker
+                .take_output(peer.id, &mut Vec::new(), world.now);
+        }
+        assert_eq!(world.broker.outgoing.total(), 0);
+    }
 }

@@ -83,17 +83,36 @@ pub fn encode_within(
 /// Appends a PUBLISH to `out`: the hot path of [`encode`], inlined where deliveries are made.
 #[inline]
 pub fn encode_publish(publish: &Publish<'_>, version: ProtocolVersion, out: &mut Vec<u8>) {
+    let remaining = remaining_len(publish, version);
+    if remaining > MAX_VARINT {
+        return;
+    }
+    out.reserve(1 + varint_len(remaining) + remaining);
+    put_publish_head(publish, remaining, version, out);
+    out.extend_from_slice(publish.payload);
+}
+
+/// As [`encode_publish`], but without the payload, which the caller writes after it. Appends nothing for a packet that is too long.
+pub fn encode_publish_head(publish: &Publish<'_>, version: ProtocolVersion, out: &mut Vec<u8>) {
+    let remaining = remaining_len(publish, version);
+    if remaining <= MAX_VARINT {
+        put_publish_head(publish, remaining, version, out);
+    }
+}
+
+#[inline]
+fn put_publish_head(
+    publish: &Publish<'_>,
+    remaining: usize,
+    version: ProtocolVersion,
+    out: &mut Vec<u8>,
+) {
     debug_assert_eq!(
         publish.packet_id.is_some(),
         publish.qos != QoS::AtMostOnce,
         "a packet identifier exactly with QoS 1 and 2 [MQTT-2.2.1-2]"
     );
     let topic = fit(publish.topic);
-    let remaining = remaining_len(publish, version);
-    if remaining > MAX_VARINT {
-        return;
-    }
-    out.reserve(1 + varint_len(remaining) + remaining);
     // [MQTT-3.3.1-2]: no DUP with QoS 0.
     let dup = publish.dup && publish.qos != QoS::AtMostOnce;
     out.push(0x30 | u8::from(dup) << 3 | (publish.qos as u8) << 1 | u8::from(publish.retain));
@@ -104,7 +123,6 @@ pub fn encode_publish(publish: &Publish<'_>, version: ProtocolVersion, out: &mut
         put_u16(out, packet_id.get());
     }
     put_properties(publish.properties, version, out);
-    out.extend_from_slice(publish.payload);
 }
 
 /// The length in bytes of the frame that [`encode_publish`] would append; more than [`MAX_PACKET_SIZE`](super::MAX_PACKET_SIZE) for one that it

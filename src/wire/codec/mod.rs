@@ -8,7 +8,7 @@ mod decode;
 mod encode;
 
 pub use decode::{PublishHead, decode, publish_head};
-pub use encode::{encode, encode_publish, encode_within, publish_len};
+pub use encode::{encode, encode_publish, encode_publish_head, encode_within, publish_len};
 
 use super::field::MAX_VARINT;
 use super::packet::ProtocolVersion;
