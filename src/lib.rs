@@ -26,7 +26,8 @@
 //! 5. The PUBACK or PUBREC, and each delivery, is pushed to its connection's one outgoing FIFO with the stamp of that batch.
 //! 6. [`store::Committer`] takes the whole batch, applies it in one redb transaction with one fsync ([`store::Store::apply`]), and
 //!    [`broker::Broker::durable`] opens the gate for all stamps up to it. While one fsync runs, the next batch grows: group commit without a timer.
-//! 7. The connections concerned are woken once each; [`broker::Broker::take_output`] moves the released bytes to the task, which writes them at once.
+//! 7. The connections concerned are woken once each; [`broker::Broker::take_output`] moves what is released to the task, which writes it at once:
+//!    bytes, and payloads of large messages, which all connections share (broker/outbox.rs).
 //!
 //! A message that no durable session wants and that is not retained is never written and waits for nothing: steps 4 and 6 fall away.
 //!
@@ -56,6 +57,8 @@
 //! - A session's queue in memory is an index; bodies beyond the first 512 of a connected client's queue are read back from the store in runs.
 //!   An offline session holds no bodies at all.
 //! - A message needed by one session only has no reference count; shared ones are counted in memory and counted again at recovery.
+//! - Small packets are copied into each connection's outbox: that costs less than to count references. Payloads of 16 KiB and more are not: a large
+//!   message for a thousand clients takes the memory of one, and the lock no longer for it than for a small one.
 //! - A shared group is a queue of its own from which members pull; so a slow or absent member holds nothing back.
 //! - A retained message sent for a new subscription is a message of its own, with its own place in the order. It comes from the broker and from no
 //!   connection, and whose it was is not kept: No Local (\[MQTT-3.8.3-3\]) holds back what its client publishes, not what is retained of it. A client

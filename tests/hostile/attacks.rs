@@ -340,3 +340,33 @@ fn a_flood_to_readers_that_have_stopped() {
         },
     });
 }
+
+#[test]
+fn large_messages_to_very_many() {
+    make(&Attack {
+        name: "messages of 1 MB to 500 clients, who read one after the other",
+        limits: "",
+        // Their payloads are shared: each counts once, however many it is for.
+        most_mb: 60.0,
+        run: |broker, scale| {
+            let addr = broker.addr();
+            let clients = (0..500).map(|i| {
+                let mut client = connected(addr, &format!("reader-{i}"));
+                client.subscribe("large", 1);
+                client
+            });
+            let mut clients: Vec<Client> = clients.collect();
+            let mut publisher = connected(addr, "large");
+            let count = 2 * scale;
+            for i in 0..count {
+                let message = Message::new("large", vec![i as u8; 1_000_000], 1);
+                publisher.publish(&message);
+                for client in &mut clients {
+                    let payload = client.take().payload;
+                    assert!(payload.len() == 1_000_000 && payload[0] == i as u8);
+                }
+            }
+            format!("{count} messages")
+        },
+    });
+}
