@@ -4,7 +4,6 @@
 //! message's own, shared by all connections that are sent it. So neither the memory nor the time of a fan-out depends on the size of what is published.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
 
 use super::gate::{Gate, Stamp};
 use super::message::Message;
@@ -51,11 +50,11 @@ impl Segments {
     }
 
     /// Fills `slices` with what is to be written next, in order. Returns how many of them it has filled; not all there is needs to fit.
-    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+    pub fn slices<'a>(&'a self, slices: &mut [&'a [u8]]) -> usize {
         let (mut filled, mut from, mut skip) = (0, self.gone, self.gone_of_first);
         let mut put = |part: &'a [u8]| {
             if !part.is_empty() && filled < slices.len() {
-                slices[filled] = IoSlice::new(part);
+                slices[filled] = part;
                 filled += 1;
             }
             filled < slices.len()
@@ -357,10 +356,9 @@ mod tests {
     }
 
     fn bytes_of(segments: &Segments) -> Vec<u8> {
-        let mut slices = [IoSlice::new(&[]); 16];
+        let mut slices = [&[][..]; 16];
         let filled = segments.slices(&mut slices);
-        let parts: Vec<&[u8]> = slices[..filled].iter().map(|it| &**it).collect();
-        parts.concat()
+        slices[..filled].concat()
     }
 
     #[test]

@@ -262,12 +262,12 @@ impl<S: Stream> Connection<S> {
 
     fn try_write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         while !self.writing.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
+            let mut slices = [&[][..]; SLICES];
             let filled = self.writing.slices(&mut slices);
             let stream = Pin::new(&mut self.stream);
             let wrote = match &slices[..filled] {
                 [bytes] => stream.poll_write(cx, bytes),
-                several => stream.poll_write_vectored(cx, several),
+                _ => stream.poll_write_vectored(cx, &slices.map(IoSlice::new)[..filled]),
             };
             match wrote {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
