@@ -1,4 +1,4 @@
-//! A batch becomes one write transaction: sorted by table and key, the last write of a row winning.
+//! A batch becomes one write transaction: sorted by kind of row and key, the last write of a row winning.
 //!
 //! Sorting makes neighbours in the database neighbours in time: each page is found once. What is put and removed within one batch never
 //! reaches the database.
@@ -8,17 +8,13 @@ use std::ops::Bound;
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::error::{Doing, StoreError};
-use super::record::{self, PART};
-use super::tables::{
-    BRIDGES, DELIVERIES, Definition, GROUPS, INFLIGHT, MESSAGE_IDS, MESSAGES, META, META_CLOCK,
-    META_QUEUE, META_SEQ, PARTS, RECEIVED, RETAINED, RowKey, SESSIONS, SPREADS, SUBSCRIPTIONS,
-    WILLS, part_key,
+use super::rows::meta::{self, META};
+use super::rows::{
+    Bridge, Definition, Delivery, Group, Inflight, Message, MessageId, Received, Retained, Row,
+    RowKey, Session, Spread, Subscription, Will,
 };
-use crate::broker::Message;
-use crate::broker::record::{
-    Batch, BridgeRecord, DeliveryRecord, InflightRecord, MessageId, QueueKey, Seq, SessionRecord,
-    Source, SpreadRecord, SubscriptionRecord, WillRecord, Write,
-};
+use super::tables::{PART, PARTS, part_key};
+use crate::broker::record::{Batch, QueueKey, Seq, Write};
 use crate::clock::Reading;
 
 /// Numbers are set aside on disk by this many, so that most batches do not write how far they have come.
@@ -37,24 +33,65 @@ pub(super) struct Unused {
     pub(super) queue: u64,
 }
 
-/// Puts (`Some`) and removals (`None`) of a table's rows.
-type Rows<K, V> = Vec<(K, Option<V>)>;
+/// A row's key, and what is put there, or `None` for a removal.
+type Put<'a, R> = (<R as Row>::Key<'a>, Option<<R as Row>::Value<'a>>);
 
-/// The writes of a batch by table, in key order, one a row.
+/// Puts and removals of rows of one kind.
+struct Rows<'a, R: Row>(Vec<Put<'a, R>>);
+
+impl<R: Row> Default for Rows<'_, R> {
+    fn default() -> Self {
+        Rows(Vec::new())
+    }
+}
+
+impl<'a, R: Row> Rows<'a, R> {
+    fn put(&mut self, key: R::Key<'a>, value: R::Value<'a>) {
+        self.0.push((key, Some(value)));
+    }
+
+    fn remove(&mut self, key: R::Key<'a>) {
+        self.0.push((key, None));
+    }
+
+    /// Sorts by key and lets the last write of each row win. A removal after a put takes both away where the row was not there before the batch.
+    fn settle(&mut self, fresh: &[u64]) {
+        if self.0.len() < 2 {
+            return;
+        }
+        self.0.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut kept: Vec<Put<'a, R>> = Vec::with_capacity(self.0.len());
+        for (key, put) in self.0.drain(..) {
+            match kept.last_mut() {
+                Some(last) if last.0 == key => {
+                    if last.1.is_some() && put.is_none() && R::is_new(&key, fresh) {
+                        kept.pop();
+                    } else {
+                        last.1 = put;
+                    }
+                }
+                _ => kept.push((key, put)),
+            }
+        }
+        self.0 = kept;
+    }
+}
+
+/// The writes of a batch by kind of row.
 #[derive(Default)]
 pub(super) struct Sorted<'a> {
-    sessions: Rows<u64, &'a SessionRecord>,
-    groups: Rows<u64, &'a str>,
-    subscriptions: Rows<(u64, &'a str), &'a SubscriptionRecord>,
-    wills: Rows<u64, &'a WillRecord>,
-    received: Rows<(u64, u16), ()>,
-    inflight: Rows<(u64, u16), &'a [InflightRecord]>,
-    bridges: Rows<u64, &'a BridgeRecord>,
-    message_ids: Rows<u64, &'a MessageId>,
-    spreads: Rows<(u64, u16), &'a SpreadRecord>,
-    retained: Rows<&'a str, (&'a Message, Option<&'a Source>)>,
-    messages: Rows<u64, &'a Message>,
-    deliveries: Rows<(u64, u64), &'a DeliveryRecord>,
+    sessions: Rows<'a, Session>,
+    groups: Rows<'a, Group>,
+    subscriptions: Rows<'a, Subscription>,
+    wills: Rows<'a, Will>,
+    received: Rows<'a, Received>,
+    inflight: Rows<'a, Inflight>,
+    bridges: Rows<'a, Bridge>,
+    message_ids: Rows<'a, MessageId>,
+    spreads: Rows<'a, Spread>,
+    retained: Rows<'a, Retained>,
+    messages: Rows<'a, Message>,
+    deliveries: Rows<'a, Delivery>,
     clock: Option<Reading>,
     used: Unused,
 }
@@ -66,27 +103,6 @@ impl<'a> Sorted<'a> {
         for write in &batch.writes {
             sorted.take(write);
         }
-        let mut fresh: Vec<u64> = sorted
-            .messages
-            .iter()
-            .filter_map(|(seq, put)| put.map(|_| *seq))
-            .collect();
-        fresh.sort_unstable();
-        // A Seq is put once in its life: whatever this batch puts and removes under it was not there before.
-        settle(&mut sorted.messages, |_| true);
-        settle(&mut sorted.deliveries, |(seq, _)| {
-            fresh.binary_search(seq).is_ok()
-        });
-        settle(&mut sorted.sessions, |_| false);
-        settle(&mut sorted.groups, |_| false);
-        settle(&mut sorted.subscriptions, |_| false);
-        settle(&mut sorted.wills, |_| false);
-        settle(&mut sorted.received, |_| false);
-        settle(&mut sorted.inflight, |_| false);
-        settle(&mut sorted.bridges, |_| false);
-        settle(&mut sorted.message_ids, |_| true);
-        settle(&mut sorted.spreads, |_| false);
-        settle(&mut sorted.retained, |_| false);
         sorted
     }
 
@@ -94,55 +110,53 @@ impl<'a> Sorted<'a> {
         match write {
             Write::PutSession(key, session) => {
                 self.use_queue(*key);
-                self.sessions.push((key.0, Some(session)));
+                self.sessions.put(key.0, session);
             }
-            Write::RemoveSession(key) => self.sessions.push((key.0, None)),
-            Write::PutSubscription(key, filter, subscription) => self
-                .subscriptions
-                .push(((key.0, &**filter), Some(subscription))),
-            Write::RemoveSubscription(key, filter) => {
-                self.subscriptions.push(((key.0, &**filter), None));
+            Write::RemoveSession(key) => self.sessions.remove(key.0),
+            Write::PutSubscription(key, filter, subscription) => {
+                self.subscriptions.put((key.0, filter), subscription);
             }
+            Write::RemoveSubscription(key, filter) => self.subscriptions.remove((key.0, filter)),
             Write::PutGroup(key, name) => {
                 self.use_queue(*key);
-                self.groups.push((key.0, Some(&**name)));
+                self.groups.put(key.0, name);
             }
-            Write::RemoveGroup(key) => self.groups.push((key.0, None)),
-            Write::PutWill(key, will) => self.wills.push((key.0, Some(will))),
-            Write::RemoveWill(key) => self.wills.push((key.0, None)),
+            Write::RemoveGroup(key) => self.groups.remove(key.0),
+            Write::PutWill(key, will) => self.wills.put(key.0, will),
+            Write::RemoveWill(key) => self.wills.remove(key.0),
             Write::PutMessage(seq, message) => {
                 self.use_seq(*seq);
-                self.messages.push((seq.0, Some(message)));
+                self.messages.put(seq.0, message);
             }
-            Write::RemoveMessage(seq) => self.messages.push((seq.0, None)),
+            Write::RemoveMessage(seq) => self.messages.remove(seq.0),
             Write::PutDelivery(seq, key, delivery) => {
                 self.use_seq(*seq);
-                self.deliveries.push(((seq.0, key.0), Some(delivery)));
+                self.deliveries.put((seq.0, key.0), delivery);
             }
-            Write::RemoveDelivery(seq, key) => self.deliveries.push(((seq.0, key.0), None)),
-            Write::PutReceived(key, id) => self.received.push(((key.0, id.get()), Some(()))),
-            Write::RemoveReceived(key, id) => self.received.push(((key.0, id.get()), None)),
+            Write::RemoveDelivery(seq, key) => self.deliveries.remove((seq.0, key.0)),
+            Write::PutReceived(key, id) => self.received.put((key.0, id.get()), ()),
+            Write::RemoveReceived(key, id) => self.received.remove((key.0, id.get())),
             Write::PutInflight(key, block, records) => {
-                self.inflight.push(((key.0, block.0), Some(records)));
+                self.inflight.put((key.0, block.0), records);
             }
-            Write::RemoveInflight(key, block) => self.inflight.push(((key.0, block.0), None)),
-            Write::PutBridge(key, bridge) => self.bridges.push((key.0, Some(bridge))),
-            Write::RemoveBridge(key) => self.bridges.push((key.0, None)),
+            Write::RemoveInflight(key, block) => self.inflight.remove((key.0, block.0)),
+            Write::PutBridge(key, bridge) => self.bridges.put(key.0, bridge),
+            Write::RemoveBridge(key) => self.bridges.remove(key.0),
             Write::PutMessageId(seq, id) => {
                 self.use_seq(*seq);
-                self.message_ids.push((seq.0, Some(id)));
+                self.message_ids.put(seq.0, id);
             }
-            Write::RemoveMessageId(seq) => self.message_ids.push((seq.0, None)),
+            Write::RemoveMessageId(seq) => self.message_ids.remove(seq.0),
             Write::PutSpread(seq, part, spread) => {
                 self.use_seq(*seq);
-                self.spreads.push(((seq.0, *part), Some(spread)));
+                self.spreads.put((seq.0, *part), spread);
             }
-            Write::RemoveSpread(seq, part) => self.spreads.push(((seq.0, *part), None)),
+            Write::RemoveSpread(seq, part) => self.spreads.remove((seq.0, *part)),
             Write::PutRetained(message, source) => {
                 let row = (message, source.as_deref());
-                self.retained.push((message.topic(), Some(row)));
+                self.retained.put(message.topic(), row);
             }
-            Write::RemoveRetained(topic) => self.retained.push((&**topic, None)),
+            Write::RemoveRetained(topic) => self.retained.remove(topic),
             Write::PutClock(reading) => self.clock = Some(*reading),
         }
     }
@@ -160,58 +174,39 @@ impl<'a> Sorted<'a> {
     /// # Errors
     /// If the database fails; the transaction must be given up.
     pub(super) fn write(
-        &self,
+        self,
         transaction: &WriteTransaction,
         unused: Unused,
     ) -> Result<(i64, Unused), StoreError> {
+        let puts = self.messages.0.iter().filter(|(_, put)| put.is_some());
+        let mut fresh: Vec<u64> = puts.map(|(seq, _)| *seq).collect();
+        fresh.sort_unstable();
         let mut rows = RowWriter {
             transaction,
+            fresh,
             key: Vec::new(),
             record: Vec::with_capacity(PART),
             parts: None,
             live: 0,
         };
-        rows.write(SESSIONS, &self.sessions, |session, out| {
-            record::put_session(out, session);
-        })?;
-        rows.write(GROUPS, &self.groups, |name, out| {
-            record::put_group(out, name);
-        })?;
-        rows.write(SUBSCRIPTIONS, &self.subscriptions, |subscription, out| {
-            record::put_subscription(out, subscription);
-        })?;
-        rows.write(RECEIVED, &self.received, |(), out| {
-            out.push(record::VERSION)
-        })?;
-        rows.write(INFLIGHT, &self.inflight, |records, out| {
-            record::put_inflight(out, records);
-        })?;
-        rows.write(WILLS, &self.wills, |will, out| record::put_will(out, will))?;
-        rows.write(BRIDGES, &self.bridges, |bridge, out| {
-            record::put_bridge(out, bridge);
-        })?;
-        rows.write(MESSAGE_IDS, &self.message_ids, |id, out| {
-            record::put_message_id(out, id);
-        })?;
-        rows.write(SPREADS, &self.spreads, |spread, out| {
-            record::put_spread(out, spread);
-        })?;
-        rows.write(RETAINED, &self.retained, |(message, source), out| {
-            record::put_retained(out, message, source);
-        })?;
-        rows.write(MESSAGES, &self.messages, |message, out| {
-            record::put_message(out, message);
-        })?;
-        rows.write(DELIVERIES, &self.deliveries, |delivery, out| {
-            record::put_delivery(out, delivery);
-        })?;
+        rows.write(self.sessions)?;
+        rows.write(self.groups)?;
+        rows.write(self.subscriptions)?;
+        rows.write(self.received)?;
+        rows.write(self.inflight)?;
+        rows.write(self.wills)?;
+        rows.write(self.bridges)?;
+        rows.write(self.message_ids)?;
+        rows.write(self.spreads)?;
+        rows.write(self.retained)?;
+        rows.write(self.messages)?;
+        rows.write(self.deliveries)?;
         let live = rows.live;
         drop(rows);
         if let Some(reading) = self.clock {
-            let mut record = Vec::new();
-            record::put_reading(&mut record, reading);
             let mut meta = transaction.open_table(META).doing(APPLY)?;
-            meta.insert(META_CLOCK, record.as_slice()).doing(APPLY)?;
+            let record = meta::reading_record(reading);
+            meta.insert(meta::CLOCK, record.as_slice()).doing(APPLY)?;
         }
         let unused = set_aside(transaction, self.used, unused)?;
         Ok((live, unused))
@@ -229,38 +224,14 @@ pub(super) fn set_aside(
             return Ok(());
         }
         *unused = used.saturating_add(block);
-        let mut record = Vec::new();
-        record::put_number(&mut record, *unused);
         let mut meta = transaction.open_table(META).doing(APPLY)?;
+        let record = meta::number_record(*unused);
         meta.insert(key, record.as_slice()).doing(APPLY)?;
         Ok(())
     };
-    set(META_SEQ, used.seq, &mut unused.seq, SEQ_BLOCK)?;
-    set(META_QUEUE, used.queue, &mut unused.queue, QUEUE_BLOCK)?;
+    set(meta::SEQ, used.seq, &mut unused.seq, SEQ_BLOCK)?;
+    set(meta::QUEUE, used.queue, &mut unused.queue, QUEUE_BLOCK)?;
     Ok(unused)
-}
-
-/// Sorts writes by key and lets the last of each row win. A removal after a put takes both away where `cancels` says that the row was not
-/// there before the batch.
-fn settle<K: Ord, V>(rows: &mut Rows<K, V>, cancels: impl Fn(&K) -> bool) {
-    if rows.len() < 2 {
-        return;
-    }
-    rows.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut kept: Rows<K, V> = Vec::with_capacity(rows.len());
-    for (key, put) in rows.drain(..) {
-        match kept.last_mut() {
-            Some(last) if last.0 == key => {
-                if last.1.is_some() && put.is_none() && cancels(&key) {
-                    kept.pop();
-                } else {
-                    last.1 = put;
-                }
-            }
-            _ => kept.push((key, put)),
-        }
-    }
-    *rows = kept;
 }
 
 /// From this many rows on they are appended in one go; measured: fewer write more bytes so.
@@ -283,6 +254,8 @@ type Rest<'t> = Table<'t, &'static [u8], &'static [u8]>;
 /// Writes rows into the tables of a transaction.
 struct RowWriter<'t> {
     transaction: &'t WriteTransaction,
+    /// The `Seq`s of the messages the batch puts, in order.
+    fresh: Vec<u64>,
     key: Vec<u8>,
     record: Vec<u8>,
     /// The table of parts, once it is needed.
@@ -291,33 +264,30 @@ struct RowWriter<'t> {
 }
 
 impl<'t> RowWriter<'t> {
-    /// Removes and then puts the rows of one table.
-    fn write<K: RowKey, V: Copy>(
-        &mut self,
-        definition: Definition,
-        rows: &Rows<K, V>,
-        encode: impl Fn(V, &mut Vec<u8>),
-    ) -> Result<(), StoreError> {
-        if rows.is_empty() {
+    /// Removes and then puts the rows of one kind.
+    fn write<R: Row>(&mut self, mut rows: Rows<'_, R>) -> Result<(), StoreError> {
+        if rows.0.is_empty() {
             return Ok(());
         }
-        let mut table = self.transaction.open_table(definition).doing(APPLY)?;
+        rows.settle(&self.fresh);
+        let rows = rows.0;
+        let mut table = self.transaction.open_table(R::TABLE).doing(APPLY)?;
         let removals = rows.iter().filter(|(_, put)| put.is_none());
-        self.remove(definition, &mut table, removals.map(|(key, _)| key))?;
-        let mut puts = rows.iter().filter_map(|(key, put)| Some((key, (*put)?)));
+        self.remove(R::TABLE, &mut table, removals.map(|(key, _)| key))?;
         let many = rows.len() >= APPEND;
         let last = table.last().doing(APPLY)?;
         let last: Option<Vec<u8>> = last.map(|(key, _)| key.value().to_vec());
-        for (key, value) in &mut puts {
-            self.encode(key, value, &encode);
+        for (at, (key, put)) in rows.iter().enumerate() {
+            let Some(value) = put else { continue };
+            self.encode::<R>(key, *value);
             if many && last.as_ref().is_none_or(|last| self.key > *last) {
-                return self.append(definition, &mut table, puts, encode);
+                return self.append::<R>(&mut table, &rows[at + 1..]);
             }
             let first = &self.record[..self.record.len().min(PART)];
             let old = table.insert(self.key.as_slice(), first).doing(APPLY)?;
             let old = old.map(|old| old.value().len());
-            self.forget(definition, old)?;
-            self.put_rest(definition)?;
+            self.forget(R::TABLE, old)?;
+            self.put_rest(R::TABLE)?;
         }
         Ok(())
     }
@@ -382,15 +352,14 @@ impl<'t> RowWriter<'t> {
         Ok(())
     }
 
-    /// Appends the row just encoded, and those of `puts`, all of which sort after the table's last: redb then fills pages to the brim, where
+    /// Appends the row just encoded, and the puts of the `rest`, all of which sort after the table's last: redb then fills pages to the brim, where
     /// single inserts leave them half empty.
-    fn append<'k, K: RowKey + 'k, V: Copy>(
+    fn append<R: Row>(
         &mut self,
-        definition: Definition,
         table: &mut Rest<'t>,
-        mut puts: impl Iterator<Item = (&'k K, V)>,
-        encode: impl Fn(V, &mut Vec<u8>),
+        rest: &[Put<'_, R>],
     ) -> Result<(), StoreError> {
+        let mut puts = rest.iter().filter_map(|(key, put)| Some((key, (*put)?)));
         let end = Bound::<&[u8]>::Unbounded;
         let mut cursor = table.upper_bound_mut(end).doing(APPLY)?;
         loop {
@@ -398,20 +367,20 @@ impl<'t> RowWriter<'t> {
             cursor
                 .insert_before(self.key.as_slice(), first)
                 .doing(APPLY)?;
-            self.put_rest(definition)?;
+            self.put_rest(R::TABLE)?;
             let Some((key, value)) = puts.next() else {
                 break;
             };
-            self.encode(key, value, &encode);
+            self.encode::<R>(key, value);
         }
         cursor.close().doing(APPLY)
     }
 
-    fn encode<K: RowKey, V>(&mut self, key: &K, value: V, encode: &impl Fn(V, &mut Vec<u8>)) {
+    fn encode<R: Row>(&mut self, key: &R::Key<'_>, value: R::Value<'_>) {
         self.key.clear();
         key.put(&mut self.key);
         self.record.clear();
-        encode(value, &mut self.record);
+        R::put(value, &mut self.record);
         self.live += self.key.len() as i64 + self.record.len() as i64 + ROW;
     }
 

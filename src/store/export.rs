@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, TryLockError};
 use std::io;
-use std::ops::Range;
 use std::path::Path;
 
 use redb::TableHandle;
@@ -12,36 +11,13 @@ use redb::TableHandle;
 use super::error::StoreError;
 use super::open::{FORMAT, OLDEST_FORMAT, io_error, unknown_format};
 use super::pages::{Commit, Damaged, Pages, Root};
-use super::record::{self, PART, What};
 use super::recover::read_row;
-use super::tables::{
-    BRIDGES, DELIVERIES, Definition, GROUPS, INFLIGHT, MESSAGE_IDS, MESSAGES, META, META_CLOCK,
-    META_FORMAT, PARTS, RECEIVED, RETAINED, SESSIONS, SPREADS, SUBSCRIPTIONS, WILLS, key_u64,
-    part_key,
-};
+use super::rows::meta::{self, META};
+use super::rows::{self, Definition, KINDS, Row as _, What, key_u64};
+use super::tables::{PART, PARTS, part_key};
 use crate::broker::Message;
 use crate::broker::record::{Seq, Write};
 use crate::clock::Reading;
-
-/// The tables whose rows are handed out, in this order. Bodies come with their deliveries; those that no delivery wants come last.
-const TABLES: [Definition; 12] = [
-    INFLIGHT,
-    SESSIONS,
-    GROUPS,
-    SUBSCRIPTIONS,
-    WILLS,
-    RECEIVED,
-    RETAINED,
-    DELIVERIES,
-    MESSAGES,
-    BRIDGES,
-    MESSAGE_IDS,
-    SPREADS,
-];
-
-/// Those of them that stores of older versions have.
-const TABLES_OF_VERSION_1: Range<usize> = 1..9;
-const TABLES_OF_VERSION_2: Range<usize> = 0..11;
 
 /// A store's file, opened for reading only and locked against a broker.
 pub struct Export {
@@ -140,8 +116,8 @@ impl Export {
     /// What the clocks showed last; `None` if that cannot be read, or nobody has written it. Moments in rows are in broker time, and cannot be told
     /// by the wall clock without it.
     pub fn clock(&self) -> Option<Reading> {
-        let record = record(&self.pages, &self.tables, META, META_CLOCK)?;
-        record::reading(&record).ok()
+        let record = record(&self.pages, &self.tables, META, meta::CLOCK)?;
+        meta::reading(&record).ok()
     }
 
     /// Which commit is read.
@@ -149,12 +125,11 @@ impl Export {
         self.age
     }
 
-    /// Hands out every row that can be read, as the write that would put it there, and with a delivery its message if that can be read: what is
-    /// known of messages on their way, sessions,
-    /// groups, subscriptions, wills, received identifiers, retained messages, deliveries, the messages of no delivery, bridges, identities of
-    /// messages, and whom messages are still to be given to.
+    /// Hands out every row that can be read, as the write that would put it there: sessions and groups, what belongs to them, retained messages,
+    /// identities of messages, whom messages are still to be given to, deliveries, each with its message if that can be read, and the messages of
+    /// no delivery.
     ///
-    /// The reports are of these tables in this order, and of the store's own numbers last.
+    /// The reports are of the tables in this order, and of the store's own numbers last.
     ///
     /// # Errors
     /// What `each` returns; damage to the file is in the reports.
@@ -165,7 +140,7 @@ impl Export {
         let mut delivered = HashSet::new();
         let mut last = None;
         let mut reports = Vec::new();
-        for &table in known(&self.pages, &self.tables) {
+        for table in known(&self.pages, &self.tables) {
             let report = self.read_table(table, |key, first| {
                 let Some(write) = self.row(table, key, first, &delivered) else {
                     return Ok(false);
@@ -227,7 +202,7 @@ impl Export {
         first: &[u8],
         delivered: &HashSet<Seq>,
     ) -> Option<Row> {
-        if table.name() == MESSAGES.name()
+        if table.name() == rows::Message::TABLE.name()
             && key_u64(key).is_ok_and(|seq| delivered.contains(&Seq(seq)))
         {
             return Some(Row::Delivered);
@@ -237,8 +212,13 @@ impl Export {
     }
 
     fn message(&self, seq: Seq) -> Option<Message> {
-        let record = record(&self.pages, &self.tables, MESSAGES, &seq.0.to_be_bytes())?;
-        record::message(&record).ok()
+        let record = record(
+            &self.pages,
+            &self.tables,
+            rows::Message::TABLE,
+            &seq.0.to_be_bytes(),
+        )?;
+        rows::Message::of(&record).ok()
     }
 }
 
@@ -315,22 +295,23 @@ fn record(pages: &Pages, tables: &Tables, table: Definition, key: &[u8]) -> Opti
 }
 
 fn format(pages: &Pages, tables: &Tables) -> Option<Result<u64, What>> {
-    Some(record::number(&record(pages, tables, META, META_FORMAT)?))
+    Some(meta::number(&record(pages, tables, META, meta::FORMAT)?))
 }
 
-/// The tables of [`TABLES`] that a commit should have.
-fn known(pages: &Pages, tables: &Tables) -> &'static [Definition] {
-    match format(pages, tables) {
-        Some(Ok(1)) => &TABLES[TABLES_OF_VERSION_1],
-        Some(Ok(2)) => &TABLES[TABLES_OF_VERSION_2],
-        _ => &TABLES,
-    }
+/// The tables of rows that a commit should have, in the order in which they are handed out.
+fn known(pages: &Pages, tables: &Tables) -> impl Iterator<Item = Definition> {
+    let format = match format(pages, tables) {
+        Some(Ok(format)) => format,
+        _ => FORMAT,
+    };
+    let known = KINDS.iter().filter(move |kind| kind.since <= format);
+    known.map(|kind| kind.table)
 }
 
 /// Whether every page of a commit's tables can be read, and how many rows can, but for the store's own numbers.
 fn look(pages: &Pages, tables: &Tables) -> (bool, u64) {
     let (mut whole, mut read) = (true, 0);
-    for table in known(pages, tables).iter().chain([&PARTS, &META]) {
+    for table in known(pages, tables).chain([PARTS, META]) {
         let counts = table.name() != META.name();
         let Some(table) = tables.get(table.name().as_bytes()) else {
             whole = false;

@@ -4,7 +4,7 @@
 //! by any ([`Store::fetch`]). A batch is one write transaction and one fsync ([`Store::apply`]).
 //!
 //! - `apply`: a batch sorted by table and key.
-//! - `record`, `tables`: the layout, version 3.
+//! - `rows`, `tables`: the layout, version 3; a file for each kind of row.
 //! - `backend`: the disk beneath redb, which counts and holds back a commit's fsync until its writes have been announced.
 //! - `room`: the disk budget.
 //! - `open`, `recover`, `orphans`: starting, after a good or a bad end.
@@ -18,9 +18,9 @@ mod export;
 mod open;
 mod orphans;
 mod pages;
-mod record;
 mod recover;
 mod room;
+mod rows;
 mod tables;
 
 use std::fs::File;
@@ -42,7 +42,8 @@ use self::backend::{Disk, Handle};
 use self::error::Doing;
 use self::open::COMPACT;
 use self::room::{Advice, DiskSpace, Room, Space};
-use self::tables::{MESSAGES, READ, bad, key_u64, whole};
+use self::rows::{Row, key_u64};
+use self::tables::{PART, READ, bad, whole};
 use crate::broker::Message;
 use crate::broker::record::{Batch, Seq};
 use crate::clock::{Reading, Stopwatch};
@@ -166,7 +167,7 @@ impl Store {
         let database = self.database();
         let database = database.as_ref().ok_or(StoreError::Stopped)?;
         let transaction = database.begin_read().doing(READ)?;
-        let table = transaction.open_table(MESSAGES).doing(READ)?;
+        let table = transaction.open_table(rows::Message::TABLE).doing(READ)?;
         let mut bytes = Vec::new();
         for run in seqs.chunk_by(|a, b| a < b && b.0 - a.0 <= NEIGHBOURS) {
             let (Some(first), Some(last)) = (run.first(), run.last()) else {
@@ -178,8 +179,9 @@ impl Store {
                 let row = table.get(&from[..]).doing(READ)?;
                 let read = |first: redb::AccessGuard<'_, &[u8]>| {
                     let first = first.value();
-                    let record = whole(&transaction, MESSAGES, &from, first, &mut bytes)?;
-                    record::message(record).map_err(|what| bad(MESSAGES, &from)(what))
+                    let record =
+                        whole(&transaction, rows::Message::TABLE, &from, first, &mut bytes)?;
+                    rows::Message::of(record).map_err(|what| bad(rows::Message::TABLE, &from)(what))
                 };
                 each(*first, row.map(read).transpose()?);
                 continue;
@@ -190,15 +192,18 @@ impl Store {
                 let mut message = None;
                 while let Some((key, first)) = &row {
                     let key = key.value();
-                    let at = key_u64(key).map_err(|what| bad(MESSAGES, key)(what))?;
+                    let at = key_u64(key).map_err(|what| bad(rows::Message::TABLE, key)(what))?;
                     if at > seq.0 {
                         break;
                     }
                     if at == seq.0 {
                         let first = first.value();
-                        let record = whole(&transaction, MESSAGES, key, first, &mut bytes)?;
-                        message =
-                            Some(record::message(record).map_err(|what| bad(MESSAGES, key)(what))?);
+                        let record =
+                            whole(&transaction, rows::Message::TABLE, key, first, &mut bytes)?;
+                        message = Some(
+                            rows::Message::of(record)
+                                .map_err(|what| bad(rows::Message::TABLE, key)(what))?,
+                        );
                     }
                     row = rows.next().transpose().doing(READ)?;
                 }
@@ -376,7 +381,7 @@ impl Store {
             let mut table = transaction.open_table(PROOF).doing(PROVE)?;
             let mut key = 0u64;
             while key < bytes / backend::PAGE && !self.disk.probe_grew() {
-                table.insert_reserve(key, record::PART).doing(PROVE)?;
+                table.insert_reserve(key, PART).doing(PROVE)?;
                 key += 1;
             }
             Ok(())

@@ -16,8 +16,8 @@ use super::backend::{Disk, FileDisk, Handle, PAGE};
 use super::error::{Doing, StoreError};
 use super::recover::Totals;
 use super::room::Room;
-use super::tables::{META, META_CLOCK, META_FORMAT, META_IDENTITY, META_QUEUE, META_SEQ};
-use super::{Gauges, Ledger, Store, StoreOptions, record, tables};
+use super::rows::meta::{self, META};
+use super::{Gauges, Ledger, Store, StoreOptions, tables};
 use crate::clock::{Reading, Stopwatch, seed, wall_ms};
 
 /// The layout that this program writes: tables, keys and records.
@@ -258,14 +258,14 @@ fn prepare(database: &Database, path: &Path, identity: u64) -> Result<bool, Stor
         make(database, identity)?;
         return Ok(true);
     }
-    let meta = transaction.open_table(META);
-    let meta = meta.map_err(|_| unusable("it is a database of another program".to_owned()))?;
-    let format = meta.get(META_FORMAT).doing(PREPARE)?;
-    let format = format.map(|row| record::number(row.value()));
+    let facts = transaction.open_table(META);
+    let facts = facts.map_err(|_| unusable("it is a database of another program".to_owned()))?;
+    let format = facts.get(meta::FORMAT).doing(PREPARE)?;
+    let format = format.map(|row| meta::number(row.value()));
     match format {
         Some(Ok(FORMAT)) => (),
         Some(Ok(OLDEST_FORMAT..FORMAT)) => {
-            drop((meta, transaction));
+            drop((facts, transaction));
             make(database, identity)?;
             return Ok(false);
         }
@@ -292,13 +292,12 @@ fn make(database: &Database, identity: u64) -> Result<(), StoreError> {
     let transaction = database.begin_write().doing(MAKE)?;
     tables::create(&transaction)?;
     {
-        let mut meta = transaction.open_table(META).doing(MAKE)?;
-        let named = meta.get(META_IDENTITY).doing(MAKE)?.is_some();
-        let identity = Some((META_IDENTITY, identity)).filter(|_| !named);
-        for (key, number) in identity.into_iter().chain([(META_FORMAT, FORMAT)]) {
-            let mut record = Vec::new();
-            record::put_number(&mut record, number);
-            meta.insert(key, record.as_slice()).doing(MAKE)?;
+        let mut facts = transaction.open_table(META).doing(MAKE)?;
+        let named = facts.get(meta::IDENTITY).doing(MAKE)?.is_some();
+        let identity = Some((meta::IDENTITY, identity)).filter(|_| !named);
+        for (key, number) in identity.into_iter().chain([(meta::FORMAT, FORMAT)]) {
+            let record = meta::number_record(number);
+            facts.insert(key, record.as_slice()).doing(MAKE)?;
         }
     }
     transaction.commit().doing(MAKE)
@@ -306,38 +305,38 @@ fn make(database: &Database, identity: u64) -> Result<(), StoreError> {
 
 fn identity_of(database: &Database) -> Result<u64, StoreError> {
     let transaction = database.begin_read().doing(tables::READ)?;
-    let meta = transaction.open_table(META).doing(tables::READ)?;
-    let identity = match meta.get(META_IDENTITY).doing(tables::READ)? {
-        Some(row) => record::number(row.value()),
+    let facts = transaction.open_table(META).doing(tables::READ)?;
+    let identity = match facts.get(meta::IDENTITY).doing(tables::READ)? {
+        Some(row) => meta::number(row.value()),
         None => Err("it is not there"),
     };
     let identity = identity.and_then(|identity| match identity {
         0 => Err("it is 0"),
         identity => Ok(identity),
     });
-    identity.map_err(|what| tables::bad(META, META_IDENTITY)(what))
+    identity.map_err(|what| tables::bad(META, meta::IDENTITY)(what))
 }
 
 fn clock_of(database: &Database) -> Result<Option<Reading>, StoreError> {
     let transaction = database.begin_read().doing(tables::READ)?;
-    let meta = transaction.open_table(META).doing(tables::READ)?;
-    let row = meta.get(META_CLOCK).doing(tables::READ)?;
-    let reading = row.map(|row| record::reading(row.value())).transpose();
-    reading.map_err(|what| tables::bad(META, META_CLOCK)(what))
+    let facts = transaction.open_table(META).doing(tables::READ)?;
+    let row = facts.get(meta::CLOCK).doing(tables::READ)?;
+    let reading = row.map(|row| meta::reading(row.value())).transpose();
+    reading.map_err(|what| tables::bad(META, meta::CLOCK)(what))
 }
 
 fn unused(database: &Database) -> Result<Unused, StoreError> {
     let transaction = database.begin_read().doing(tables::READ)?;
-    let meta = transaction.open_table(META).doing(tables::READ)?;
+    let facts = transaction.open_table(META).doing(tables::READ)?;
     let number = |key: &'static [u8]| -> Result<u64, StoreError> {
-        match meta.get(key).doing(tables::READ)? {
-            Some(row) => record::number(row.value()).map_err(|what| tables::bad(META, key)(what)),
+        match facts.get(key).doing(tables::READ)? {
+            Some(row) => meta::number(row.value()).map_err(|what| tables::bad(META, key)(what)),
             None => Ok(0),
         }
     };
     Ok(Unused {
-        seq: number(META_SEQ)?,
-        queue: number(META_QUEUE)?,
+        seq: number(meta::SEQ)?,
+        queue: number(meta::QUEUE)?,
     })
 }
 

@@ -11,24 +11,20 @@ use std::ops::Bound;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::error::{Doing, StoreError};
-use super::recover::{Read, bridge, inflight, received, subscription, will};
-use super::tables::{
-    BRIDGES, DELIVERIES, Definition, GROUPS, INFLIGHT, MESSAGES, READ, RECEIVED, SESSIONS, SPREADS,
-    SUBSCRIPTIONS, WILLS, bad, every, key_pair, key_short_pair, key_u64, key_u64_and, whole,
+use super::rows::{
+    Delivery, KINDS, Kind, Message, Owner, Row, Spread, key_pair, key_short_pair, key_u64,
+    key_u64_and,
 };
+use super::tables::{READ, bad, every, whole};
 use crate::broker::record::{QueueKey, Seq, Write};
 
 /// Orphans are removed by about this many in a transaction.
 const SOME: usize = 50_000;
 
-/// The tables whose rows belong to a session.
-const OF_SESSIONS: [(Definition, Read); 5] = [
-    (SUBSCRIPTIONS, subscription),
-    (WILLS, will),
-    (RECEIVED, received),
-    (BRIDGES, bridge),
-    (INFLIGHT, inflight),
-];
+/// The kinds whose rows belong to a queue.
+fn of_queues() -> impl Iterator<Item = &'static Kind> {
+    KINDS.iter().filter(|kind| kind.owner == Owner::Queue)
+}
 
 /// A search for orphans, and how far it has come.
 pub(super) struct Search {
@@ -40,7 +36,7 @@ pub(super) struct Search {
 
 /// Where a search goes on.
 enum Place {
-    /// In a table of [`OF_SESSIONS`], behind this key.
+    /// In a table of [`of_queues`], behind this key.
     Table(usize, Vec<u8>),
     /// At the bodies, deliveries and spreads from this `Seq` on.
     Messages(u64),
@@ -56,15 +52,15 @@ impl Search {
     pub(super) fn new(database: &Database) -> Result<Search, StoreError> {
         let transaction = database.begin_read().doing(READ)?;
         let mut queues = HashSet::new();
-        for table in [SESSIONS, GROUPS] {
-            every(&transaction, table, |key, _| {
-                queues.insert(key_u64(key).map_err(|what| bad(table, key)(what))?);
+        for kind in KINDS.iter().filter(|kind| kind.owner == Owner::IsQueue) {
+            every(&transaction, kind.table, |key, _| {
+                queues.insert(key_u64(key).map_err(|what| bad(kind.table, key)(what))?);
                 Ok(())
             })?;
         }
         let mut spreads: BTreeMap<u64, Vec<u16>> = BTreeMap::new();
-        every(&transaction, SPREADS, |key, _| {
-            let (seq, part) = key_short_pair(key).map_err(|what| bad(SPREADS, key)(what))?;
+        every(&transaction, Spread::TABLE, |key, _| {
+            let (seq, part) = key_short_pair(key).map_err(|what| bad(Spread::TABLE, key)(what))?;
             spreads.entry(seq).or_default().push(part);
             Ok(())
         })?;
@@ -85,13 +81,11 @@ impl Search {
         let mut found = Vec::new();
         while found.len() < SOME {
             self.place = match std::mem::replace(&mut self.place, Place::End) {
-                Place::Table(number, behind) => match OF_SESSIONS.get(number) {
-                    Some((table, read)) => {
-                        match self.look_at(&transaction, *table, *read, &behind, &mut found)? {
-                            Some(behind) => Place::Table(number, behind),
-                            None => Place::Table(number + 1, Vec::new()),
-                        }
-                    }
+                Place::Table(number, behind) => match of_queues().nth(number) {
+                    Some(kind) => match self.look_at(&transaction, kind, &behind, &mut found)? {
+                        Some(behind) => Place::Table(number, behind),
+                        None => Place::Table(number + 1, Vec::new()),
+                    },
                     None => Place::Messages(0),
                 },
                 Place::Messages(from) => match self.walk(&transaction, from, &mut found)? {
@@ -104,16 +98,16 @@ impl Search {
         Ok(found)
     }
 
-    /// Looks for rows of sessions that are gone, behind a key. Returns the key behind which to go
+    /// Looks for rows of queues that are gone, behind a key. Returns the key behind which to go
     /// on, unless that was the whole table.
     fn look_at(
         &self,
         transaction: &ReadTransaction,
-        table: Definition,
-        read: Read,
+        kind: &Kind,
         behind: &[u8],
         found: &mut Vec<Write>,
     ) -> Result<Option<Vec<u8>>, StoreError> {
+        let table = kind.table;
         let rows = transaction.open_table(table).doing(READ)?;
         let rows = match behind {
             [] => rows.iter(),
@@ -128,7 +122,7 @@ impl Search {
                 continue;
             }
             let record = whole(transaction, table, key, first.value(), &mut bytes)?;
-            let row = read(key, record).map_err(|what| bad(table, key)(what))?;
+            let row = (kind.read)(key, record).map_err(|what| bad(table, key)(what))?;
             found.extend(removal(row));
             if found.len() >= SOME {
                 return Ok(Some(key.to_vec()));
@@ -146,24 +140,26 @@ impl Search {
         found: &mut Vec<Write>,
     ) -> Result<Option<u64>, StoreError> {
         let first = from.to_be_bytes();
-        let bodies = transaction.open_table(MESSAGES).doing(READ)?;
+        let bodies = transaction.open_table(Message::TABLE).doing(READ)?;
         let mut bodies = bodies.range(&first[..]..).doing(READ)?;
         let mut next_body = || -> Result<Option<u64>, StoreError> {
             let Some(row) = bodies.next() else {
                 return Ok(None);
             };
             let (key, _) = row.doing(READ)?;
-            let seq = key_u64(key.value()).map_err(|what| bad(MESSAGES, key.value())(what))?;
+            let seq =
+                key_u64(key.value()).map_err(|what| bad(Message::TABLE, key.value())(what))?;
             Ok(Some(seq))
         };
-        let deliveries = transaction.open_table(DELIVERIES).doing(READ)?;
+        let deliveries = transaction.open_table(Delivery::TABLE).doing(READ)?;
         let mut deliveries = deliveries.range(&first[..]..).doing(READ)?;
         let mut next_delivery = || -> Result<Option<(u64, u64)>, StoreError> {
             let Some(row) = deliveries.next() else {
                 return Ok(None);
             };
             let (key, _) = row.doing(READ)?;
-            let pair = key_pair(key.value()).map_err(|what| bad(DELIVERIES, key.value())(what))?;
+            let pair =
+                key_pair(key.value()).map_err(|what| bad(Delivery::TABLE, key.value())(what))?;
             Ok(Some(pair))
         };
         let (mut body, mut delivery) = (next_body()?, next_delivery()?);

@@ -1,40 +1,19 @@
 //! Handing everything back at the start. Message bodies stay on disk.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableHandle};
 
+use super::Store;
 use super::apply::ROW;
 use super::error::{Doing, StoreError};
 use super::orphans::Search;
-use super::record::{self, What};
-use super::tables::{
-    BRIDGES, DELIVERIES, Definition, GROUPS, INFLIGHT, MESSAGE_IDS, MESSAGES, READ, RECEIVED,
-    RETAINED, SESSIONS, SPREADS, SUBSCRIPTIONS, WILLS, bad, every, key_pair, key_short_pair,
-    key_text, key_u64, key_u64_and,
+use super::rows::{
+    Delivery, KINDS, MESSAGE_HEAD, Message, Owner, Row, Spread, key_pair, key_short_pair, key_u64,
+    key_u64_and,
 };
-use super::{Store, record::MESSAGE_HEAD};
-use crate::broker::record::{Batch, BatchId, Block, QueueKey, Seq, Write};
-use crate::wire::PacketId;
-
-/// The tables whose rows recovery hands back, in this order.
-const TABLES: [(Definition, Read); 11] = [
-    (SESSIONS, session),
-    (GROUPS, group),
-    (SUBSCRIPTIONS, subscription),
-    (WILLS, will),
-    (RECEIVED, received),
-    (BRIDGES, bridge),
-    (RETAINED, retained),
-    (MESSAGE_IDS, message_id),
-    (INFLIGHT, inflight),
-    (SPREADS, spread),
-    (DELIVERIES, delivery),
-];
-
-/// Makes the write that puts a row of its key and its record.
-pub(super) type Read = fn(&[u8], &[u8]) -> Result<Write, What>;
+use super::tables::{READ, bad, every};
+use crate::broker::record::{Batch, BatchId, QueueKey, Seq, Write};
 
 /// What recovery found, beside the rows it handed back.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,9 +43,10 @@ impl Store {
         if let Some(reading) = self.clock {
             each(Write::PutClock(reading));
         }
-        for (table, read) in TABLES {
-            every(&transaction, table, |key, record| {
-                each(read(key, record).map_err(|what| bad(table, key)(what))?);
+        let bodies = Message::TABLE.name();
+        for kind in KINDS.iter().filter(|kind| kind.table.name() != bodies) {
+            every(&transaction, kind.table, |key, record| {
+                each((kind.read)(key, record).map_err(|what| bad(kind.table, key)(what))?);
                 rows += 1;
                 Ok(())
             })?;
@@ -105,89 +85,14 @@ impl Store {
     }
 }
 
-/// Reads one row of the table with this name, as recovery (and, for `messages`, the reader of bodies) does: the write that would put it there.
+/// Reads one row of the table with this name: the write that would put it there.
 /// For what looks at rows outside of a store.
 ///
 /// # Errors
 /// What is wrong with the row, or that there is no such table.
 pub fn read_row(table: &str, key: &[u8], record: &[u8]) -> Result<Write, &'static str> {
-    if table == MESSAGES.name() {
-        let message = record::message(record)?;
-        return Ok(Write::PutMessage(Seq(key_u64(key)?), message));
-    }
-    let known = TABLES.iter().find(|(known, _)| known.name() == table);
-    let (_, read) = known.ok_or("no such table")?;
-    read(key, record)
-}
-
-fn session(key: &[u8], record: &[u8]) -> Result<Write, What> {
-    let key = QueueKey(key_u64(key)?);
-    Ok(Write::PutSession(key, record::session(record)?))
-}
-
-fn group(key: &[u8], record: &[u8]) -> Result<Write, What> {
-    let key = QueueKey(key_u64(key)?);
-    Ok(Write::PutGroup(key, record::group(record)?))
-}
-
-pub(super) fn subscription(key: &[u8], record: &[u8]) -> Result<Write, What> {
-    let (key, filter) = key_u64_and(key)?;
-    let filter = key_text(filter)?.into();
-    Ok(Write::PutSubscription(
-        QueueKey(key),
-        filter,
-        record::subscription(record)?,
-    ))
-}
-
-pub(super) fn will(key: &[u8], record: &[u8]) -> Result<Write, What> {
-    let key = QueueKey(key_u64(key)?);
-    Ok(Write::PutWill(key, record::will(record)?))
-}
-
-pub(super) fn received(key: &[u8], record: &[u8]) -> Result<Write, What> {
-    record::received(record)?;
-    let (key, id) = key_short_pair(key)?;
-    let id = PacketId::new(id).ok_or("no packet identifier")?;
-    Ok(Write::PutReceived(QueueKey(key), id))
-}
-
-pub(super) fn inflight(key: &[u8], record: &[u8]) -> Result<Write, What> {
-    let (key, block) = key_short_pair(key)?;
-    Ok(Write::PutInflight(
-        QueueKey(key),
-        Block(block),
-        record::inflight(record)?,
-    ))
-}
-
-fn spread(key: &[u8], record: &[u8]) -> Result<Write, What> {
-    let (seq, part) = key_short_pair(key)?;
-    Ok(Write::PutSpread(Seq(seq), part, record::spread(record)?))
-}
-
-pub(super) fn bridge(key: &[u8], record: &[u8]) -> Result<Write, What> {
-    let key = QueueKey(key_u64(key)?);
-    Ok(Write::PutBridge(key, record::bridge(record)?))
-}
-
-fn message_id(key: &[u8], record: &[u8]) -> Result<Write, What> {
-    let seq = Seq(key_u64(key)?);
-    Ok(Write::PutMessageId(seq, record::message_id(record)?))
-}
-
-fn retained(key: &[u8], record: &[u8]) -> Result<Write, What> {
-    let (message, source) = record::retained(record, key_text(key)?)?;
-    Ok(Write::PutRetained(message, source.map(Arc::new)))
-}
-
-fn delivery(key: &[u8], record: &[u8]) -> Result<Write, What> {
-    let (seq, key) = key_pair(key)?;
-    Ok(Write::PutDelivery(
-        Seq(seq),
-        QueueKey(key),
-        record::delivery(record)?,
-    ))
+    let kind = KINDS.iter().find(|kind| kind.table.name() == table);
+    (kind.ok_or("no such table")?.read)(key, record)
 }
 
 /// What a look through all tables but the bodies tells.
@@ -205,43 +110,44 @@ impl Totals {
         let transaction = database.begin_read().doing(READ)?;
         let mut totals = Totals::default();
         let mut queues = HashSet::new();
-        for table in [SESSIONS, GROUPS] {
-            every(&transaction, table, |key, record| {
+        let owned_by = |owner| KINDS.iter().filter(move |kind| kind.owner == owner);
+        for kind in owned_by(Owner::IsQueue) {
+            every(&transaction, kind.table, |key, record| {
                 totals.add(key.len() + record.len());
-                queues.insert(key_u64(key).map_err(|what| bad(table, key)(what))?);
+                queues.insert(key_u64(key).map_err(|what| bad(kind.table, key)(what))?);
                 Ok(())
             })?;
         }
-        for table in [SUBSCRIPTIONS, WILLS, RECEIVED, BRIDGES, INFLIGHT] {
-            every(&transaction, table, |key, record| {
+        for kind in owned_by(Owner::Queue) {
+            every(&transaction, kind.table, |key, record| {
                 totals.add(key.len() + record.len());
-                let (queue, _) = key_u64_and(key).map_err(|what| bad(table, key)(what))?;
+                let (queue, _) = key_u64_and(key).map_err(|what| bad(kind.table, key)(what))?;
                 totals.orphans |= !queues.contains(&queue);
                 Ok(())
             })?;
         }
-        for table in [RETAINED, MESSAGE_IDS] {
-            every(&transaction, table, |key, record| {
+        for kind in owned_by(Owner::Nobody) {
+            every(&transaction, kind.table, |key, record| {
                 totals.add(key.len() + record.len());
                 Ok(())
             })?;
         }
         let mut spread = BTreeMap::new();
-        every(&transaction, SPREADS, |key, record| {
+        every(&transaction, Spread::TABLE, |key, record| {
             totals.add(key.len() + record.len());
-            let bad = || bad(SPREADS, key);
+            let bad = || bad(Spread::TABLE, key);
             let (seq, _) = key_short_pair(key).map_err(|what| bad()(what))?;
-            let size = record::spread_size(record).map_err(|what| bad()(what))?;
+            let size = Spread::size(record).map_err(|what| bad()(what))?;
             spread.insert(seq, size);
             Ok(())
         })?;
         let mut bodies = 0;
         let mut last = None;
-        every(&transaction, DELIVERIES, |key, record| {
+        every(&transaction, Delivery::TABLE, |key, record| {
             totals.add(key.len() + record.len());
-            let bad = || bad(DELIVERIES, key);
+            let bad = || bad(Delivery::TABLE, key);
             let (seq, queue) = key_pair(key).map_err(|what| bad()(what))?;
-            let size = record::delivery_size(record).map_err(|what| bad()(what))?;
+            let size = Delivery::size(record).map_err(|what| bad()(what))?;
             totals.orphans |= !queues.contains(&queue);
             if last != Some(seq) {
                 last = Some(seq);
@@ -255,7 +161,7 @@ impl Totals {
             bodies += 1;
             totals.add(size_of::<u64>() + MESSAGE_HEAD + *size as usize);
         }
-        let stored = transaction.open_table(MESSAGES).doing(READ)?.len();
+        let stored = transaction.open_table(Message::TABLE).doing(READ)?.len();
         totals.orphans |= stored.doing(READ)? != bodies;
         Ok(totals)
     }

@@ -1,0 +1,30 @@
+//! Received packet identifiers by session and identifier.
+
+use redb::TableDefinition;
+
+use super::key::key_short_pair;
+use super::record::Input;
+use super::{Definition, Owner, Row, VERSION, What};
+use crate::broker::record::{QueueKey, Write};
+use crate::wire::PacketId;
+
+/// The packet identifier of a QoS 2 message that a session's client published and has not released. Its record says nothing but its version.
+pub(in crate::store) struct Received;
+
+impl Row for Received {
+    const TABLE: Definition = TableDefinition::new("received");
+    const OWNER: Owner = Owner::Queue;
+    type Key<'a> = (u64, u16);
+    type Value<'a> = ();
+
+    fn put((): (), out: &mut Vec<u8>) {
+        out.push(VERSION);
+    }
+
+    fn read(key: &[u8], record: &[u8]) -> Result<Write, What> {
+        Input::versioned(record)?.end()?;
+        let (queue, id) = key_short_pair(key)?;
+        let id = PacketId::new(id).ok_or("no packet identifier")?;
+        Ok(Write::PutReceived(QueueKey(queue), id))
+    }
+}

@@ -1,0 +1,107 @@
+//! Retained messages by topic. The topic is the key, so it is not in the record.
+
+use std::sync::Arc;
+
+use redb::TableDefinition;
+
+use super::key::key_text;
+use super::message;
+use super::record::{Input, put_text};
+use super::{Definition, Owner, Row, What};
+use crate::broker::Message;
+use crate::broker::record::{Source, Write};
+
+const SOURCE_USER: u8 = 1;
+const SOURCE_ACL: u8 = 1 << 1;
+
+/// A retained message, and who published it, where that is known.
+pub(in crate::store) struct Retained;
+
+impl Row for Retained {
+    const TABLE: Definition = TableDefinition::new("retained");
+    const OWNER: Owner = Owner::Nobody;
+    type Key<'a> = &'a str;
+    type Value<'a> = (&'a Message, Option<&'a Source>);
+
+    fn put((message, source): (&Message, Option<&Source>), out: &mut Vec<u8>) {
+        message::put(out, message, "", source);
+    }
+
+    fn read(key: &[u8], record: &[u8]) -> Result<Write, What> {
+        let (message, source) = message::read(record, Some(key_text(key)?))?;
+        Ok(Write::PutRetained(message, source.map(Arc::new)))
+    }
+}
+
+/// Appends who published a message.
+pub(super) fn put_source(out: &mut Vec<u8>, source: &Source) {
+    let user = source.user.as_ref().map_or(0, |_| SOURCE_USER);
+    let acl = source.acl.as_ref().map_or(0, |_| SOURCE_ACL);
+    out.push(user | acl);
+    put_text(out, &source.client_id);
+    for text in source.user.iter().chain(&source.acl) {
+        put_text(out, text);
+    }
+}
+
+/// Reads who published a message.
+pub(super) fn source(input: &mut Input<'_>) -> Result<Source, What> {
+    let flags = input.flags(SOURCE_USER | SOURCE_ACL)?;
+    let client_id = input.long_text()?.into();
+    let mut there = |flag| match flags & flag {
+        0 => Ok(None),
+        _ => input.long_text().map(|text| Some(text.into())),
+    };
+    Ok(Source {
+        client_id,
+        user: there(SOURCE_USER)?,
+        acl: there(SOURCE_ACL)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::message::Parts;
+    use crate::wire::{Properties, QoS};
+
+    /// A retained message of an older program does not say who published it.
+    #[test]
+    fn a_retained_message_names_its_publisher_where_that_is_known() {
+        let parts = Parts {
+            topic: "a/b",
+            properties: Properties::EMPTY,
+            payload: b"x",
+            qos: QoS::ExactlyOnce,
+            retain: true,
+            expires: Some(7),
+            id: None,
+        };
+        let expected = Message::new(&parts);
+        let named = |user: Option<&str>, acl: Option<&str>| Source {
+            client_id: "pump-1".into(),
+            user: user.map(Into::into),
+            acl: acl.map(Into::into),
+        };
+        for source in [
+            None,
+            Some(named(None, None)),
+            Some(named(Some("Zoë"), None)),
+            Some(named(None, Some("acl/own"))),
+            Some(named(Some(""), Some("acl/own"))),
+        ] {
+            let written = Ok((expected.clone(), source.clone()));
+            let mut bytes = Vec::new();
+            Retained::put((&expected, source.as_ref()), &mut bytes);
+            assert_eq!(message::read(&bytes, Some("a/b")), written);
+            if source.is_some() {
+                let as_body = message::read(&bytes, None);
+                assert_eq!(as_body, Err("a flag without a meaning"));
+                for len in 0..bytes.len() - 1 {
+                    let cut = message::read(&bytes[..len], Some("a/b"));
+                    assert!(cut != written, "{len}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Wills by session.
+
+use redb::TableDefinition;
+
+use super::key::key_u64;
+use super::record::{Input, optional};
+use super::{Definition, Message, Owner, Row, VERSION, What};
+use crate::broker::record::{QueueKey, WillRecord, Write};
+
+const HAS_EXPIRY: u8 = 1;
+const IS_DUE: u8 = 1 << 1;
+
+/// The will of a session: what is to be done with it, and then its message.
+pub(in crate::store) struct Will;
+
+impl Row for Will {
+    const TABLE: Definition = TableDefinition::new("wills");
+    const OWNER: Owner = Owner::Queue;
+    type Key<'a> = u64;
+    type Value<'a> = &'a WillRecord;
+
+    fn put(will: &WillRecord, out: &mut Vec<u8>) {
+        let mut flags = if will.expiry.is_some() { HAS_EXPIRY } else { 0 };
+        flags |= if will.due.is_some() { IS_DUE } else { 0 };
+        out.extend_from_slice(&[VERSION, flags]);
+        out.extend_from_slice(&will.expiry.unwrap_or(0).to_le_bytes());
+        out.extend_from_slice(&will.delay.to_le_bytes());
+        out.extend_from_slice(&will.due.unwrap_or(0).to_le_bytes());
+        Message::put(&will.message, out);
+    }
+
+    fn read(key: &[u8], record: &[u8]) -> Result<Write, What> {
+        let queue = QueueKey(key_u64(key)?);
+        let mut input = Input::versioned(record)?;
+        let flags = input.flags(HAS_EXPIRY | IS_DUE)?;
+        let expiry = input.u32()?;
+        let delay = input.u32()?;
+        let due = input.u64()?;
+        let will = WillRecord {
+            message: Message::of(input.rest())?,
+            expiry: optional(flags & HAS_EXPIRY != 0, expiry)?,
+            delay,
+            due: optional(flags & IS_DUE != 0, due)?,
+        };
+        Ok(Write::PutWill(queue, will))
+    }
+}
