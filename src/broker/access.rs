@@ -8,7 +8,6 @@ use super::ConnectionId;
 use super::acl::Rules;
 use super::bridge::CLIENT_PREFIX;
 use super::connection::Connection;
-use super::route::lower;
 use super::timer::Timer;
 use crate::clock::Now;
 use crate::wire::packet::Connect;
@@ -358,7 +357,7 @@ impl Broker {
     /// The highest QoS on a connection.
     pub(super) fn maximum_qos(&self, id: ConnectionId) -> QoS {
         let access = &self.connections[id.0 as usize].arrival.access;
-        lower(access.maximum_qos, self.settings.limits.maximum_qos)
+        access.maximum_qos.min(self.settings.limits.maximum_qos)
     }
 
     /// The largest packet a connection takes, in bytes.

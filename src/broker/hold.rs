@@ -8,7 +8,7 @@ use super::inflight::Inflight;
 use super::notice::Notice;
 use super::queue::Queued;
 use super::record::SubscriptionIds;
-use super::route::{Offer, Receiver, lower};
+use super::route::{Offer, Receiver};
 use super::{Broker, GroupIndex, Owner, SessionIndex};
 use crate::wire::{PacketId, QoS};
 
@@ -32,7 +32,7 @@ impl Broker {
     /// Holds a message that was still to be given to a session when its rights changed. One of QoS 0 does not wait.
     pub(super) fn hold_offer(&mut self, receiver: Receiver, offer: &mut Offer<'_>) {
         let Receiver { subscriber, ids } = receiver;
-        let qos = lower(offer.parts.qos, subscriber.qos());
+        let qos = offer.parts.qos.min(subscriber.qos());
         if qos == QoS::AtMostOnce {
             self.counters.dropped_not_authorized += 1;
             return;

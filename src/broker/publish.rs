@@ -377,7 +377,7 @@ impl Broker {
         qos: QoS,
         retain: bool,
     ) -> Result<(), Fault> {
-        if qos as u8 > self.maximum_qos(id) as u8 {
+        if qos > self.maximum_qos(id) {
             return Err(Fault {
                 reason: ReasonCode::QosNotSupported,
                 what: "QoS above maximum_qos",

@@ -12,7 +12,7 @@ use super::message::{Message, Parts};
 use super::record::{
     Durability, QueueKey, Seq, Source, SubscriptionIds, SubscriptionRecord, Write,
 };
-use super::route::{Offer, SYS_PREFIX, lower};
+use super::route::{Offer, SYS_PREFIX};
 use super::session::Replay;
 use super::source::{Sources, Verdict};
 use super::timer::Timer;
@@ -443,10 +443,9 @@ impl Broker {
         let most = self.settings.limits.max_outgoing_bytes;
         let size = self.outgoing_size(message.size() as usize, Some(message));
         let connection = self.sessions[index.0 as usize].connection;
-        lower(
-            self.offered_qos(message.topic(), message.qos()),
-            subscriber.qos(),
-        ) == QoS::AtMostOnce
+        self.offered_qos(message.topic(), message.qos())
+            .min(subscriber.qos())
+            == QoS::AtMostOnce
             && connection.is_some_and(|id| self.is_outgoing_full(id, most, size))
     }
 
@@ -489,7 +488,7 @@ impl Broker {
             _ => Stamp::NONE,
         };
         let offered = self.offered_qos(parts.topic, parts.qos);
-        let qos = lower(offered, subscriber.qos());
+        let qos = offered.min(subscriber.qos());
         if qos == QoS::AtMostOnce {
             self.deliver_now(index, &parts, Some(message), true, subscriber.id, shown);
             return;

@@ -309,7 +309,7 @@ impl Broker {
     ) {
         let Receiver { subscriber, ids } = receiver;
         let retain = offer.parts.retain && self.keeps_retain(&subscriber); // [MQTT-3.3.1-12, MQTT-3.3.1-13]
-        let qos = lower(offer.parts.qos, subscriber.qos()); // [MQTT-3.8.4-8]
+        let qos = offer.parts.qos.min(subscriber.qos()); // [MQTT-3.8.4-8]
         self.work += cost(qos) as u64;
         if qos == QoS::AtMostOnce {
             self.deliver_qos0(subscriber.session, offer, retain, ids.as_slice(), frames);
@@ -543,8 +543,4 @@ impl Broker {
 fn rows_of(parts: &Parts<'_>, routes: &Routes) -> u64 {
     let deliveries = routes.receivers.len() + routes.groups.len();
     (parts.size() + deliveries * WRITE_WEIGHT) as u64
-}
-
-pub(super) fn lower(a: QoS, b: QoS) -> QoS {
-    if (a as u8) < (b as u8) { a } else { b }
 }

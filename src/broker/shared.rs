@@ -10,7 +10,7 @@ use super::message::Parts;
 use super::notice::Notice;
 use super::queue::Queue;
 use super::record::{QueueKey, SubscriptionIds, Write};
-use super::route::{HOT_MESSAGES, Offer, lower};
+use super::route::{HOT_MESSAGES, Offer};
 use super::tree::{NodeId, Subscriber};
 use super::{Broker, GroupIndex, OPERATION, Owner, SessionIndex};
 use crate::wire::QoS;
@@ -176,7 +176,7 @@ impl Broker {
         let at_once = !waiting || offer.parts.qos == QoS::AtMostOnce;
         if at_once && let Some(member) = self.next_member(index, offer.parts) {
             let retain = offer.parts.retain && self.keeps_retain(&member);
-            let qos = lower(offer.parts.qos, member.qos());
+            let qos = offer.parts.qos.min(member.qos());
             if qos == QoS::AtMostOnce {
                 let (parts, stamp) = (offer.parts, offer.stamp);
                 let body = offer.shared();
@@ -260,7 +260,7 @@ impl Broker {
         for at in 0..self.groups[index.0 as usize].members.len() {
             let member = self.groups[index.0 as usize].members[at];
             self.work += 1;
-            if member.qos() as u8 >= qos as u8 && self.is_readable(member.session, topic) {
+            if member.qos() >= qos && self.is_readable(member.session, topic) {
                 return true;
             }
         }
@@ -309,7 +309,7 @@ impl Broker {
         let Some(id) = session.connection else {
             return false;
         };
-        if lower(qos, member.qos()) == QoS::AtMostOnce {
+        if qos.min(member.qos()) == QoS::AtMostOnce {
             let most = self.settings.limits.max_outgoing_bytes;
             return !self.is_outgoing_full(id, most, size)
                 && !self.connections[id.0 as usize].has_had_enough(self.now.uptime);
@@ -364,7 +364,7 @@ impl Broker {
         if let Some(mut item) = self.pop(Owner::Group(index), at) {
             let stamp = self.stamp_of(&item);
             item.retain &= self.keeps_retain(&member);
-            match (lower(item.qos, member.qos()), &item.body) {
+            match (item.qos.min(member.qos()), &item.body) {
                 (QoS::AtMostOnce, Some(body)) => {
                     let parts = body.parts();
                     self.deliver_now(session, &parts, Some(body), item.retain, member.id, stamp);

@@ -13,7 +13,7 @@ use slab::Slab;
 use super::gate::{Stamp, WRITE_WEIGHT};
 use super::message::Message;
 use super::record::{Durability, Seq, SpreadReceiver, SpreadRecord, Write};
-use super::route::{Frames, Offer, Receiver, lower};
+use super::route::{Frames, Offer, Receiver};
 use super::session::Session;
 use super::timer::Timer;
 use super::{Broker, ConnectionId, SessionIndex};
@@ -144,7 +144,7 @@ impl Spread {
         let left = some.filter(|at| !self.given[*at]);
         let receivers = left.filter_map(|at| {
             let Receiver { subscriber, ids } = &self.receivers[at];
-            let qos = lower(parts.qos, subscriber.qos());
+            let qos = parts.qos.min(subscriber.qos());
             if qos == QoS::AtMostOnce {
                 return None;
             }
@@ -173,7 +173,7 @@ impl Broker {
         }
         let end = receivers.iter().position(|receiver| {
             let is_over = left == 0;
-            left = left.saturating_sub(cost(lower(qos, receiver.subscriber.qos())));
+            left = left.saturating_sub(cost(qos.min(receiver.subscriber.qos())));
             is_over
         });
         match end {

@@ -4,7 +4,6 @@ use super::gate::{Arrow, SESSION, Stamp};
 use super::memory::subscription_bytes;
 use super::notice::Notice;
 use super::record::{SubscriptionRecord, Write};
-use super::route::lower;
 use super::tree::Subscriber;
 use super::{Broker, ConnectionId, OPERATION, SessionIndex};
 use crate::wire::packet::{RetainHandling, SubAck, Subscribe, SubscribeOptions, Unsubscribe};
@@ -32,7 +31,7 @@ impl Broker {
             let mounted = self.mounted_filter(session, text);
             let text = mounted.as_deref().unwrap_or(text);
             let granted = SubscribeOptions {
-                qos: lower(options.qos, self.maximum_qos(id)),
+                qos: options.qos.min(self.maximum_qos(id)),
                 no_local: options.no_local || is_bridge,
                 retain_as_published: options.retain_as_published || is_bridge,
                 ..*options

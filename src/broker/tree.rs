@@ -50,11 +50,7 @@ impl Subscriber {
     }
 
     pub fn qos(self) -> QoS {
-        match self.packed & 3 {
-            0 => QoS::AtMostOnce,
-            1 => QoS::AtLeastOnce,
-            _ => QoS::ExactlyOnce,
-        }
+        QoS::new(self.packed & 3).expect("packed from a QoS")
     }
 
     pub fn no_local(self) -> bool {

@@ -277,12 +277,9 @@ impl Settings {
 /// # Errors
 /// It is none of them.
 pub fn qos(text: &str) -> Result<QoS, String> {
-    match text {
-        "0" => Ok(QoS::AtMostOnce),
-        "1" => Ok(QoS::AtLeastOnce),
-        "2" => Ok(QoS::ExactlyOnce),
-        _ => Err("expected 0, 1 or 2".to_owned()),
-    }
+    let digit = text.parse().ok().filter(|_| text.len() == 1);
+    let qos = digit.and_then(QoS::new);
+    qos.ok_or_else(|| "expected 0, 1 or 2".to_owned())
 }
 
 /// Reads seconds, with a fraction or without.

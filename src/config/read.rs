@@ -271,11 +271,8 @@ pub(super) fn maximum_qos(s: &mut Section<'_, '_>, default: QoS) -> QoS {
 }
 
 pub(super) fn qos(s: &mut Section<'_, '_>, key: &'static str, default: QoS) -> QoS {
-    s.get(key, default, "0, 1 or 2", |value| match value.as_u64()? {
-        0 => Some(QoS::AtMostOnce),
-        1 => Some(QoS::AtLeastOnce),
-        2 => Some(QoS::ExactlyOnce),
-        _ => None,
+    s.get(key, default, "0, 1 or 2", |value| {
+        QoS::new(u8::try_from(value.as_u64()?).ok()?)
     })
 }
 

@@ -13,11 +13,12 @@ pub mod codec;
 mod field;
 pub mod packet;
 pub mod property;
+mod qos;
 pub mod reason;
 pub mod text;
 pub mod topic;
 
-pub use mqttbytes::QoS;
 pub use packet::{Packet, PacketId, ProtocolVersion};
 pub use property::{Properties, PropertiesBuf, Property};
+pub use qos::QoS;
 pub use reason::{Fault, ReasonCode};

@@ -6,7 +6,7 @@ use super::rng::Rng;
 use crate::wire::packet::{
     Ack, Connect, Disconnect, Publish, Subscribe, SubscribeOptions, Unsubscribe, Will,
 };
-use crate::wire::{Packet, PacketId, Properties, ProtocolVersion, ReasonCode, codec};
+use crate::wire::{Packet, PacketId, Properties, ProtocolVersion, QoS, ReasonCode, codec};
 
 const TOPIC: &str = "zzzz/breaker/of/rules";
 
@@ -100,7 +100,7 @@ fn packet(rng: &mut Rng, version: ProtocolVersion, bytes: &mut Vec<u8>) {
             qos,
             retain: rng.chance(20),
             topic: TOPIC,
-            packet_id: (qos as u8 > 0).then_some(packet_id),
+            packet_id: (qos > QoS::AtMostOnce).then_some(packet_id),
             properties,
             payload: b"broken",
         }),

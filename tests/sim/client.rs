@@ -627,11 +627,7 @@ pub(super) fn packet_id(id: u16) -> PacketId {
 }
 
 pub(super) fn qos_of(qos: u8) -> QoS {
-    match qos {
-        0 => QoS::AtMostOnce,
-        1 => QoS::AtLeastOnce,
-        _ => QoS::ExactlyOnce,
-    }
+    QoS::new(qos).expect("0, 1 or 2")
 }
 
 /// A payload that names its message.

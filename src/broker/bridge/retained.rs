@@ -14,7 +14,7 @@ pub(super) fn subscribe_options(rules: &[Rule], local_filter: &str) -> Subscribe
         .iter()
         .filter(|rule| rule.goes_out() && rule.local_filter() == local_filter);
     let first = same.clone().next();
-    let qos = same.map(Rule::qos).max_by_key(|qos| *qos as u8);
+    let qos = same.map(Rule::qos).max();
     SubscribeOptions {
         qos: qos.unwrap_or(QoS::AtMostOnce),
         no_local: true,

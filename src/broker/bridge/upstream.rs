@@ -116,11 +116,10 @@ impl Upstream {
             version,
             session_present: connack.session_present,
             receive_maximum: says.receive_maximum().unwrap_or(u16::MAX),
-            maximum_qos: match says.maximum_qos() {
-                Some(0) => QoS::AtMostOnce,
-                Some(1) => QoS::AtLeastOnce,
-                _ => QoS::ExactlyOnce,
-            },
+            maximum_qos: says
+                .maximum_qos()
+                .and_then(QoS::new)
+                .unwrap_or(QoS::ExactlyOnce),
             retain_available: says.retain_available() != Some(0),
             maximum_packet_size: says.maximum_packet_size().unwrap_or(u32::MAX),
             keep_alive: says

@@ -17,12 +17,7 @@ pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
 
 /// Reads a QoS.
 pub(super) fn qos(flags: u8) -> Result<QoS, What> {
-    match flags & 0b11 {
-        0 => Ok(QoS::AtMostOnce),
-        1 => Ok(QoS::AtLeastOnce),
-        2 => Ok(QoS::ExactlyOnce),
-        _ => Err("no such QoS"),
-    }
+    QoS::new(flags & 0b11).ok_or("no such QoS")
 }
 
 /// Reads a value that is zero where it is said not to be there.

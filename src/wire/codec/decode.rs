@@ -122,7 +122,7 @@ pub fn publish_head(bytes: &[u8]) -> Read<Option<PublishHead<'_>>> {
     let enough = body.len() == remaining || bytes.len() >= MAX_HEAD;
     let mut body = Reader::new(body);
     let mut read = || {
-        let qos = qos(first >> 1 & 0b11).ok_or(Fault::malformed("PUBLISH: QoS 3"))?;
+        let qos = QoS::new(first >> 1 & 0b11).ok_or(Fault::malformed("PUBLISH: QoS 3"))?;
         let topic = std::str::from_utf8(body.binary(cut)?)
             .map_err(|_| Fault::malformed("PUBLISH: topic name is not UTF-8"))?;
         let packet_id = match qos {
@@ -145,7 +145,7 @@ pub fn publish_head(bytes: &[u8]) -> Read<Option<PublishHead<'_>>> {
 
 #[inline]
 fn publish<'a>(flags: u8, mut body: Reader<'a>, version: ProtocolVersion) -> Read<Publish<'a>> {
-    let qos = qos(flags >> 1 & 0b11).ok_or(Fault::malformed(
+    let qos = QoS::new(flags >> 1 & 0b11).ok_or(Fault::malformed(
         "PUBLISH: QoS 3", // [MQTT-3.3.1-4]
     ))?;
     let mut dup = flags & 0b1000 != 0;
@@ -263,7 +263,7 @@ impl ConnectFlags {
         let will = match bits & 0b0000_0100 != 0 {
             true => Some((
                 // [MQTT-3.1.2-12]
-                qos(bits >> 3 & 0b11).ok_or(Fault::malformed("CONNECT: will QoS 3"))?,
+                QoS::new(bits >> 3 & 0b11).ok_or(Fault::malformed("CONNECT: will QoS 3"))?,
                 bits & 0b0010_0000 != 0,
             )),
             false if strict && bits & 0b0011_1000 != 0 => {
@@ -406,7 +406,7 @@ fn subscribe_options(filter: &str, bits: u8) -> Read<SubscribeOptions> {
         _ => return Err(Fault::protocol("SUBSCRIBE: retain handling 3")),
     };
     let options = SubscribeOptions {
-        qos: qos(bits & 0b11).ok_or(Fault::protocol("SUBSCRIBE: QoS 3"))?,
+        qos: QoS::new(bits & 0b11).ok_or(Fault::protocol("SUBSCRIBE: QoS 3"))?,
         no_local: bits & 0b0000_0100 != 0,
         retain_as_published: bits & 0b0000_1000 != 0,
         retain_handling,
@@ -425,7 +425,7 @@ fn requested_qos(bits: u8, version: ProtocolVersion) -> Read<QoS> {
     if version != ProtocolVersion::V31 && bits & 0b1111_1100 != 0 {
         return Err(Fault::malformed("SUBSCRIBE: reserved bits of the QoS"));
     }
-    qos(bits & 0b11).ok_or(Fault::malformed("SUBSCRIBE: QoS 3"))
+    QoS::new(bits & 0b11).ok_or(Fault::malformed("SUBSCRIBE: QoS 3"))
 }
 
 fn suback(mut body: Reader<'_>, version: ProtocolVersion) -> Read<SubAck<'_>> {
@@ -504,13 +504,4 @@ fn auth(mut body: Reader<'_>) -> Read<Disconnect<'_>> {
         return Err(Fault::protocol("AUTH: no authentication method"));
     }
     Ok(Disconnect { reason, properties })
-}
-
-const fn qos(bits: u8) -> Option<QoS> {
-    match bits {
-        0 => Some(QoS::AtMostOnce),
-        1 => Some(QoS::AtLeastOnce),
-        2 => Some(QoS::ExactlyOnce),
-        _ => None,
-    }
 }

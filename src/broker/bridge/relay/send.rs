@@ -5,7 +5,6 @@ use crate::broker::bridge::rules::{SendRetained, remote_topic};
 use crate::broker::bridge::{Bridge, Leave, Upstream};
 use crate::broker::connection::Alias;
 use crate::broker::marks::digest;
-use crate::broker::route::lower;
 use crate::broker::{Broker, ack, marks};
 use crate::clock::Now;
 use crate::wire::packet::{Ack, ConnAck, Publish, RetainHandling, Subscribe, SubscribeOptions};
@@ -128,8 +127,8 @@ impl Relay {
         let rule = remote_topic(&self.bridge.rules, publish.topic, &mut self.name);
         let may_return = self.upstream.version != ProtocolVersion::V5
             && rule.is_some_and(|rule| rule.meets_what_comes_in(&self.bridge.rules));
-        let qos = rule.map_or(publish.qos, |rule| lower(publish.qos, rule.qos()));
-        let qos = lower(qos, maximum_qos);
+        let qos = rule.map_or(publish.qos, |rule| publish.qos.min(rule.qos()));
+        let qos = qos.min(maximum_qos);
         let keeps = rule.is_none_or(|rule| rule.keeps_retain());
         let sent = Publish {
             // To a session that is new the message is, too.
