@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 use std::fmt::{Debug, Write};
+use std::sync::OnceLock;
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Metadata, Subscriber};
 
 use super::acl::{acl, world};
@@ -13,10 +13,14 @@ use super::*;
 use crate::broker::Traffic;
 
 thread_local! {
-    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// What this thread has logged, while it keeps that.
+    static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// Keeps what its thread logs, a line each: the level, what is said, and the fields.
+/// Keeps what threads log that have a [`Logged`], a line each: the level, what is said, and the fields.
+///
+/// It is there for all threads and for good. A subscriber of one thread only would lose lines now and then: where it is the only one, tracing asks the
+/// thread that comes by a line first whether anybody wants that line, and remembers the answer for all.
 struct Keep;
 
 #[derive(Default)]
@@ -48,11 +52,13 @@ impl Subscriber for Keep {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = Line::default();
-        event.record(&mut line);
-        let level = event.metadata().level();
-        let line = format!("{level} {}{}", line.said, line.fields);
-        LINES.with_borrow_mut(|lines| lines.push(line));
+        LINES.with_borrow_mut(|lines| {
+            let Some(lines) = lines else { return };
+            let mut line = Line::default();
+            event.record(&mut line);
+            let level = event.metadata().level();
+            lines.push(format!("{level} {}{}", line.said, line.fields));
+        });
     }
 
     fn enter(&self, _: &Id) {}
@@ -61,22 +67,29 @@ impl Subscriber for Keep {
 }
 
 /// What is logged by this thread while it lives.
-struct Logged {
-    _guard: DefaultGuard,
-}
+struct Logged;
 
 impl Logged {
     fn begin() -> Logged {
-        Logged {
-            _guard: tracing::subscriber::set_default(Keep),
-        }
+        static KEEP: OnceLock<()> = OnceLock::new();
+        KEEP.get_or_init(|| {
+            tracing::subscriber::set_global_default(Keep).expect("no test sets another");
+        });
+        LINES.set(Some(Vec::new()));
+        Logged
     }
 
     /// The lines that were logged since this was last asked and contain this.
     fn lines(&self, with: &str) -> Vec<String> {
-        let mut lines = LINES.take();
+        let mut lines = LINES.replace(Some(Vec::new())).unwrap_or_default();
         lines.retain(|line| line.contains(with));
         lines
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        LINES.set(None);
     }
 }
 
