@@ -7,6 +7,7 @@ use super::connection::State;
 use super::gate::{Arrow, SESSION, Stamp};
 use super::marks::BRIDGE;
 use super::notice::Notice;
+use super::origin::Origin;
 use super::record::{NEVER_EXPIRES, QueueKey, Write};
 use super::session::Session;
 use super::{Broker, ConnectionId, SessionIndex};
@@ -57,6 +58,13 @@ impl ClientIds {
             key: hmac::Key::new(hmac::HMAC_SHA256, key),
             assigned: 0,
         }
+    }
+
+    /// A number for this life of the process. It tells nothing of the key.
+    pub fn run(&self) -> u64 {
+        let tag = hmac::sign(&self.key, b"run");
+        let first = tag.as_ref().first_chunk().copied();
+        u64::from_be_bytes(first.unwrap_or_default())
     }
 
     /// The next one: 113 bits, in 23 characters that every client can use \[MQTT-3.1.3-5\].
@@ -117,8 +125,8 @@ impl Broker {
         let problems = connect.properties.request_problem_information();
         self.connections[id.0 as usize].wants_reasons = problems != Some(0);
         let mut said = connect.properties.user_properties();
-        let marked = connect.version == ProtocolVersion::V5 && said.any(|(name, _)| name == BRIDGE);
-        self.connections[id.0 as usize].marked = marked;
+        let said = said.find(|(name, _)| connect.version == ProtocolVersion::V5 && *name == BRIDGE);
+        self.connections[id.0 as usize].marked = said.is_some();
         let largest = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
         self.connections[id.0 as usize].maximum_packet_size = largest;
         let admitted = self.admit(id, connect, proved)?;
@@ -184,6 +192,9 @@ impl Broker {
         self.set_credential_timer(id);
         self.member_connected(session);
         self.give_way(id, &terms.client_id);
+        if let Some(origin) = said.and_then(|(_, value)| Origin::parse(value)) {
+            self.see_origin(id, origin);
+        }
         Ok(())
     }
 

@@ -113,6 +113,8 @@ counters! {
     bridge_messages_refused,
     /// Messages that came again, as their identity says, and were not delivered again.
     repetitions_suppressed,
+    /// Times a bridge came from a broker that has the identity of another one.
+    copied_identities,
     /// Messages not delivered because they go in circles over bridges.
     bridge_loops_dropped,
     /// Messages read from the store because their bodies were not in memory.

@@ -44,6 +44,7 @@ mod marks;
 mod memory;
 pub mod message;
 mod notice;
+mod origin;
 mod outbox;
 mod outgoing;
 mod patience;
@@ -85,6 +86,7 @@ pub use acl::{Acl, Acls, Permission, Rules, Subscribing};
 pub use connection::Traffic;
 pub use counters::Counters;
 pub use message::Message;
+pub use origin::Origin;
 pub use outbox::{Segments, Taken};
 pub use restore::Restored;
 pub use sys::Gauges;
@@ -259,6 +261,9 @@ pub struct Broker {
     moments: bridge::Moments,
     message_ids: MessageIds,
     notices: notice::Notices,
+    /// Where the bridges of this broker come from, and those of others.
+    origin: Origin,
+    origins: origin::Origins,
     /// There is, or was, a session that may not do everything: until then no delivery asks.
     restricted: bool,
     /// A bridge refuses messages when its queue is full: otherwise no message asks.
@@ -276,6 +281,8 @@ impl Broker {
         let seed = chance.seed;
         let levels = settings.durability.topics.iter().map(|(_, level)| *level);
         let strictest = levels.fold(settings.durability.default, Durability::max);
+        let client_ids = ClientIds::new(&chance.client_ids);
+        let run = client_ids.run();
         let mut broker = Broker {
             keeps_sessions: strictest != Durability::Memory,
             seed,
@@ -296,7 +303,7 @@ impl Broker {
             next_key: 1,
             next_serial: 1,
             grace_until: 0,
-            client_ids: ClientIds::new(&chance.client_ids),
+            client_ids,
             connected: 0,
             subscriptions: 0,
             queued: 0,
@@ -326,6 +333,8 @@ impl Broker {
             moments: bridge::Moments::default(),
             message_ids: MessageIds::new(seed),
             notices: notice::Notices::default(),
+            origin: Origin::new(settings.identity, run),
+            origins: origin::Origins::default(),
             restricted: false,
             refusing: false,
             restoring: restore::Restoring::default(),

@@ -53,6 +53,8 @@ pub(super) enum Timer {
     Spread,
     /// What happened to clients is said in the log.
     Notices,
+    /// Brokers with one identity are looked for.
+    Origins,
     /// Expired messages are looked for.
     Sweep,
     /// `$SYS` topics are published.
@@ -139,6 +141,7 @@ impl Broker {
                 Timer::Walk => self.walk_on(),
                 Timer::Spread => self.spread_slice(),
                 Timer::Notices => self.say_notices(),
+                Timer::Origins => self.check_origins(),
                 Timer::Sweep => {
                     let all = self.sweep();
                     let ms = if all { SWEEP_MS } else { LONG_SWEEP_MS };

@@ -9,6 +9,7 @@ mod exit;
 mod export;
 mod format;
 mod json;
+mod new_identity;
 mod options;
 mod options_file;
 mod passwd;
@@ -59,6 +60,8 @@ enum Command {
     DropBridge(Deferred<running::DropBridgeFlags>),
     /// Write what a store holds, and of a damaged one what can still be read, as JSON
     Export(Deferred<export::ExportFlags>),
+    /// Give the store of a stopped broker, which is a copy of another, an identity of its own
+    NewIdentity(Deferred<new_identity::NewIdentityFlags>),
     /// Make an authority and certificates to try TLS with
     Certs(Deferred<certs::CertsFlags>),
     /// Write a password file
@@ -128,6 +131,10 @@ fn execute(tidegate: Tidegate) -> (&'static str, bool, Result<(), Failure>) {
         Some(Command::Export(flags)) => {
             let result = export::run(*flags.0, &mut |told| tell::err(told));
             ("tidegate export", false, result)
+        }
+        Some(Command::NewIdentity(flags)) => {
+            let result = new_identity::run(*flags.0).map(tell::out);
+            ("tidegate new-identity", false, result)
         }
         Some(Command::Certs(flags)) => {
             let result = certs::run(&flags.0).map(tell::out);

@@ -105,6 +105,29 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Writes a new identity, which holds from the next opening on. Returns it.
+    ///
+    /// # Errors
+    /// If the database or the disk fails: it may have the new one or the old one then.
+    pub fn renew_identity(&self) -> Result<u64, StoreError> {
+        const RENEW: &str = "write a new identity";
+        let database = self.database();
+        let database = database.as_ref().ok_or(StoreError::Stopped)?;
+        let identity = seed().max(1);
+        let transaction = database.begin_write().doing(RENEW)?;
+        {
+            let mut facts = transaction.open_table(META).doing(RENEW)?;
+            let record = meta::number_record(identity);
+            facts
+                .insert(meta::IDENTITY, record.as_slice())
+                .doing(RENEW)?;
+        }
+        transaction.commit().doing(RENEW)?;
+        Ok(identity)
+    }
+}
+
 fn start_file(file: File, options: &StoreOptions) -> Result<(Store, Opened), StoreError> {
     let second = file.try_clone().map_err(io_error("open", &options.path))?;
     start(

@@ -1,6 +1,7 @@
 //! What is said to the upstream before anything else, and what it answers: CONNECT, CONNACK and the terms they come to.
 
 use super::Bridge;
+use crate::broker::Origin;
 use crate::broker::marks::BRIDGE;
 use crate::wire::packet::{ConnAck, Connect};
 use crate::wire::{
@@ -133,9 +134,11 @@ impl Upstream {
 
 impl Bridge {
     /// Appends the CONNECT to `out`. `new` asks for a new session at the upstream, which in MQTT 3.1.1 ends with this connection; `max_packet_size` is
-    /// what this broker takes.
+    /// what this broker takes, and `origin` tells where the
+    /// bridge comes from.
     pub fn encode_connect(
         &self,
+        origin: Origin,
         speech: Speech,
         login: Login<'_>,
         new: bool,
@@ -147,7 +150,7 @@ impl Bridge {
         properties.push(Property::ReceiveMaximum(self.window(ProtocolVersion::V5)));
         properties.push(Property::MaximumPacketSize(max_packet_size));
         if self.marks {
-            properties.push(Property::UserProperty(BRIDGE, "1"));
+            properties.push(Property::UserProperty(BRIDGE, &origin.to_string()));
         }
         let connect = Connect {
             version: speech.version(),

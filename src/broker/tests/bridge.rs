@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::broker::Origin;
 use crate::broker::bridge::{
     Bridge, Direction, Leave, Login, QueuePolicy, Rates, Relay, Rule, Speech, Upstream,
 };
@@ -554,7 +555,14 @@ fn a_client_that_says_it_is_a_bridge_gets_nothing_back_and_retain_flags_as_they_
     let mut world = World::new();
     let peer = world.accept(ProtocolVersion::V311);
     let mut out = Vec::new();
-    bridge(Vec::new()).encode_connect(Speech::V311Bridge, Login::default(), false, 0, &mut out);
+    bridge(Vec::new()).encode_connect(
+        Origin::default(),
+        Speech::V311Bridge,
+        Login::default(),
+        false,
+        0,
+        &mut out,
+    );
     let connect = codec::decode(&out, ProtocolVersion::V311).expect("a CONNECT");
     world.send(peer, connect);
     world.settle();

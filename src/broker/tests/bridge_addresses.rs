@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::bridge::{Bridged, bridge, rule, upstream};
 use super::bridge_random::{Random, Wire, arrived, disk};
 use super::*;
+use crate::broker::Origin;
 use crate::broker::bridge::{Bridge, Direction, Leave, Login, Relay, Speech, Standing, Upstream};
 
 /// Messages from each broker.
@@ -69,8 +70,14 @@ impl Several {
         loop {
             let peer = self.cloud(at).accept(version);
             let mut out = Vec::new();
-            self.bridge
-                .encode_connect(self.speech, Login::default(), clean, 1 << 20, &mut out);
+            self.bridge.encode_connect(
+                Origin::default(),
+                self.speech,
+                Login::default(),
+                clean,
+                1 << 20,
+                &mut out,
+            );
             let cloud = self.cloud(at);
             cloud.send(peer, codec::decode(&out, version).expect("a CONNECT"));
             while cloud.drain_older(peer) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::bridge::{bridge, rule};
 use super::*;
+use crate::broker::Origin;
 use crate::broker::bridge::{Bridge, Direction, Login, Relay, Speech, Upstream};
 
 /// Messages each way.
@@ -89,8 +90,14 @@ impl Two {
         }
         let peer = self.cloud.accept(self.speech.version());
         let mut out = Vec::new();
-        self.bridge
-            .encode_connect(self.speech, Login::default(), anew, 1 << 20, &mut out);
+        self.bridge.encode_connect(
+            Origin::default(),
+            self.speech,
+            Login::default(),
+            anew,
+            1 << 20,
+            &mut out,
+        );
         let connect = codec::decode(&out, self.speech.version()).expect("a CONNECT");
         self.cloud.send(peer, connect);
         self.cloud.settle();

@@ -26,6 +26,7 @@ mod malice;
 mod memory;
 mod mount;
 mod notice;
+mod origin;
 mod outgoing;
 mod patience;
 mod publish;

@@ -384,9 +384,9 @@ impl Caller {
             password: password.as_deref(),
         };
         let largest = settings.max_packet_size;
-        settings
-            .bridge
-            .encode_connect(self.speech, login, clean, largest, &mut out);
+        let origin = self.core.enter(Purpose::Other, None).broker().origin();
+        let bridge = &settings.bridge;
+        bridge.encode_connect(origin, self.speech, login, clean, largest, &mut out);
         let mut input = Vec::new();
         let frame = |input: &[u8]| {
             let length = codec::frame_len(input, largest);
