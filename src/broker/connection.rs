@@ -126,6 +126,13 @@ impl Broker {
         }
     }
 
+    /// Why a connection ends, for the simulator to judge.
+    #[cfg(test)]
+    pub(crate) fn why_ended(&self, id: ConnectionId) -> Option<&str> {
+        let connection = self.connections.get(id.0 as usize)?;
+        connection.end.as_ref().map(|end| &*end.why)
+    }
+
     /// Notes why a client's connection ends. Of several reasons the first one counts.
     pub(super) fn say_end(&mut self, id: ConnectionId, why: impl fmt::Display) {
         let connection = &mut self.connections[id.0 as usize];

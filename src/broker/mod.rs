@@ -88,6 +88,8 @@ pub use counters::Counters;
 pub use message::Message;
 pub use origin::Origin;
 pub use outbox::{Segments, Taken};
+#[cfg(test)]
+pub(crate) use patience::NOTHING_TAKEN;
 pub use restore::Restored;
 pub use sys::Gauges;
 

@@ -17,6 +17,9 @@ const MOST_GRACE_MS: u64 = 10_000;
 /// Looks whether a client takes what it is sent, within the time it has for that.
 const LOOKS: u64 = 4;
 
+/// Why a client is disconnected that takes nothing of what it is sent.
+pub(crate) const NOTHING_TAKEN: &str = "nothing that was sent was taken in time";
+
 impl Broker {
     /// Hears that a part of a packet has come: its client is there. Needed a few times within a keep alive, not for all bytes.
     pub fn heard(&mut self, id: ConnectionId, now: Now) {
@@ -43,8 +46,8 @@ impl Broker {
         self.counters.write_timeouts += 1;
         let (client, ms) = (self.client_name(id), patience);
         tracing::info!(client, ms, "it takes nothing of what it is sent");
-        let what = "nothing that was sent was taken in time";
-        self.disconnect(id, ReasonCode::ImplementationSpecificError, Some(what));
+        let reason = ReasonCode::ImplementationSpecificError;
+        self.disconnect(id, reason, Some(NOTHING_TAKEN));
     }
 
     /// Hears that a client will send nothing more, though it may still read. It gets what it is owed, and no new messages

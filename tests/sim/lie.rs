@@ -59,6 +59,10 @@ pub enum Lie {
     Unsynced,
     /// The broker counts a byte too much.
     Miscounted,
+    /// The broker is not told that parts of packets have come.
+    UnheardParts,
+    /// The broker is told that clients take nothing.
+    UnseenProgress,
 }
 
 impl Lie {

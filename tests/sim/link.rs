@@ -37,6 +37,11 @@ pub struct Link {
     pub was_full: bool,
     /// The reason of the DISCONNECT the broker was handed.
     pub leave: Option<ReasonCode>,
+    /// When bytes last came to the broker, and were last taken by the client, in microseconds.
+    pub heard: u64,
+    pub took: u64,
+    /// The client has taken something since the broker last asked.
+    pub moved: bool,
 }
 
 /// The broker's end.
@@ -86,6 +91,9 @@ impl Link {
             present: None,
             was_full: false,
             leave: None,
+            heard: 0,
+            took: 0,
+            moved: false,
         }
     }
 

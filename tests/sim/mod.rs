@@ -3,7 +3,7 @@
 //!
 //! - `plan`: what a seed decides before a run begins.
 //! - `world`: the events of a run; `link`: a connection; `process`: the broker process; `crash`: how it dies; `disk`: what is left then.
-//! - `clocks`: the wall clock, which is not always right.
+//! - `clocks`: the wall clock, which is not always right; `patience`: slow links, and who is given up.
 //! - `client`, `receive`: a client that keeps the rules; `breaker`: one that does not.
 //! - `lie`: what is wrong on purpose, to show that each checker can fail.
 //! - `history`: what clients did and saw; `expected`: what must become of sessions and wills; `check`: one function a promise; `finish`.
@@ -28,6 +28,7 @@ mod finish;
 mod history;
 mod lie;
 mod link;
+mod patience;
 mod plan;
 mod process;
 mod receive;

@@ -84,6 +84,8 @@ pub struct ClientPlan {
     pub eager: u64,
     /// Does not read for seconds, once in so many arrivals.
     pub stalls_once_in: u64,
+    /// Its link carries a few bytes at a time: a packet is on its way for longer than 1.5 times the keep alive.
+    pub slow: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -223,6 +225,7 @@ fn base(rng: &mut Rng, name: String, role: Role) -> ClientPlan {
         leaves_once_in: *rng.pick(&[5, 20, 100]),
         eager: *rng.pick(&[10, 50, 100]),
         stalls_once_in: *rng.pick(&[0, 100]),
+        slow: false,
     }
 }
 
@@ -304,6 +307,10 @@ fn device(rng: &mut Rng, number: u64, whole: &Plan) -> ClientPlan {
         }
         plan.leaves_once_in = 0;
         plan.stalls_once_in = 0;
+    } else if rng.chance(15) {
+        plan.slow = true;
+        plan.stalls_once_in = 0;
+        plan.keep_alive = 5;
     }
     plan
 }

@@ -153,13 +153,13 @@ impl World {
     }
 
     /// The process, and where it stands in time.
-    fn process(&mut self) -> Option<(&mut Process, crate::clock::Now)> {
+    pub fn process(&mut self) -> Option<(&mut Process, crate::clock::Now)> {
         let process = self.process.as_ref()?;
         let now = self.now(process.started, process.unix);
         self.process.as_mut().map(|process| (process, now))
     }
 
-    fn lie(&self) -> Option<Lie> {
+    pub fn lie(&self) -> Option<Lie> {
         match self.planted {
             Planted::Told(lie) => Some(lie),
             _ => None,
@@ -195,13 +195,27 @@ impl World {
         if state.up.is_empty() {
             return self.close_server(link, false);
         }
-        let part = self.rng.part(state.up.len());
+        let part = state.up.len();
+        let part = self.part(link, part);
+        self.links[link].heard = self.time();
+        let state = &mut self.links[link];
+        let Some(server) = state.server.as_mut() else {
+            return Ok(());
+        };
         let mut bytes = std::mem::take(&mut server.partial);
         bytes.extend(state.up.drain(..part));
         let used = self.handle(link, &bytes)?;
         if let Some(server) = self.links[link].server.as_mut() {
             bytes.drain(..used);
             server.partial = bytes;
+            let (id, is_partial) = (server.id, !server.partial.is_empty());
+            let is_told = is_partial && !server.connect_waits && server.version.is_some();
+            if is_told
+                && self.lie() != Some(Lie::UnheardParts)
+                && let Some((process, now)) = self.process()
+            {
+                process.broker.heard(id, now);
+            }
         }
         self.service(link)?;
         self.hurry_up(link);
@@ -361,11 +375,19 @@ impl World {
             self.hurry_down(link);
             if full {
                 self.links[link].was_full = true;
+                self.answer_look(link, id);
+                let process = self.process.as_ref();
+                if process.is_some_and(|process| process.broker.is_closing(id)) {
+                    self.check_given_up(link, id)?;
+                    return self.close_server(link, true);
+                }
                 return Ok(());
             }
             if close {
+                self.check_given_up(link, id)?;
                 return self.close_server(link, true);
             }
+            self.answer_look(link, id);
             let mut out = Vec::new();
             let Some((process, now)) = self.process() else {
                 return Ok(());

@@ -3,6 +3,7 @@
 use super::client::{Client, Kind, ack};
 use super::history::{Delivery, History, Subscribed, Violation, number_of};
 use super::plan::Role;
+use crate::broker::NOTHING_TAKEN;
 use crate::wire::packet::{Ack, ConnAck, Publish, SubAck};
 use crate::wire::{Packet, ProtocolVersion, ReasonCode};
 
@@ -44,6 +45,8 @@ impl Client {
                 ReasonCode::SessionTakenOver
                 | ReasonCode::ServerShuttingDown
                 | ReasonCode::KeepAliveTimeout => Ok(()),
+                // Whether it was, is judged where the broker has closed the connection.
+                _ if disconnect.properties.reason_string() == Some(NOTHING_TAKEN) => Ok(()),
                 reason => Err(self.wrong(
                     "a client that keeps the rules is not disconnected",
                     format!("{reason} {:?}", disconnect.properties.reason_string()),

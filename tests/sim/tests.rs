@@ -96,6 +96,8 @@ struct Sums {
     delivered: u64,
     commits: u64,
     read_last: u64,
+    slow: u64,
+    given_up: u64,
 }
 
 impl Sums {
@@ -112,6 +114,8 @@ impl Sums {
         self.delivered += stats.delivered;
         self.commits += stats.commits;
         self.read_last += stats.read_last;
+        self.slow += stats.slow;
+        self.given_up += stats.given_up;
     }
 }
 
@@ -186,7 +190,7 @@ const ARROWS: [Arrow; 7] = [
 ];
 
 /// What is wrong on purpose, and the promises whose checkers must each find out.
-const LIES: [(Lie, &[&str]); 22] = [
+const LIES: [(Lie, &[&str]); 24] = [
     (
         Lie::Astray,
         &["QoS 1: at least once", "what is dropped is counted"],
@@ -227,6 +231,14 @@ const LIES: [(Lie, &[&str]); 22] = [
     ),
     (Lie::Unsynced, &["the store opens after any crash"]),
     (Lie::Miscounted, &["memory is accounted for"]),
+    (
+        Lie::UnheardParts,
+        &["a client that says something in time is not given up"],
+    ),
+    (
+        Lie::UnseenProgress,
+        &["a client that takes something in time is not given up"],
+    ),
 ];
 /// How many seeds it takes at most to find out.
 const FOUND_WITHIN: u64 = 1000;

@@ -73,6 +73,10 @@ pub struct Stats {
     pub commits: u64,
     /// Connections that still had something unread when a newer one of their client came.
     pub read_last: u64,
+    /// Times a slow link carried a few bytes.
+    pub slow: u64,
+    /// Clients given up because they said nothing, or took nothing, for too long.
+    pub given_up: u64,
 }
 
 pub struct World {
@@ -371,18 +375,38 @@ impl World {
     pub fn hurry_up(&mut self, link: usize) {
         let waits = !self.links[link].up.is_empty() || self.links[link].up_ends;
         if waits && !std::mem::replace(&mut self.links[link].up_due, true) {
-            self.delay(Event::Up(link));
+            self.delay(link, Event::Up(link));
         }
     }
 
     pub fn hurry_down(&mut self, link: usize) {
         let waits = !self.links[link].down.is_empty() || self.links[link].down_ends;
         if waits && !std::mem::replace(&mut self.links[link].down_due, true) {
-            self.delay(Event::Down(link));
+            self.delay(link, Event::Down(link));
         }
     }
 
-    fn delay(&mut self, event: Event) {
+    /// Whether a link carries only a few bytes at a time: a slow one does once CONNACK is on its way.
+    fn is_slow(&self, link: usize) -> bool {
+        let server = self.links[link].server.as_ref();
+        let is_slow = self.clients[self.links[link].client].plan.slow && !self.healed;
+        is_slow && server.is_some_and(|server| server.answered)
+    }
+
+    /// How many of `len` bytes come through at once.
+    pub fn part(&mut self, link: usize, len: usize) -> usize {
+        match self.is_slow(link) {
+            true => (self.rng.between(1, 4) as usize).min(len),
+            false => self.rng.part(len),
+        }
+    }
+
+    fn delay(&mut self, link: usize, event: Event) {
+        if self.is_slow(link) {
+            let after = self.rng.between(100_000, 2_000_000);
+            self.stats.slow += 1;
+            return self.at(after, event);
+        }
         let slow = !self.healed && !self.plan.calm && self.rng.chance(2);
         let most = if slow {
             1_000_000
@@ -407,10 +431,11 @@ impl World {
             return Ok(());
         }
         let len = self.links[link].down.len();
-        let part = if len == 0 { 0 } else { self.rng.part(len) };
+        let part = if len == 0 { 0 } else { self.part(link, len) };
         let bytes: Vec<u8> = self.links[link].down.drain(..part).collect();
         self.links[link].received.extend(bytes);
         if part > 0 {
+            (self.links[link].took, self.links[link].moved) = (self.time, true);
             self.client_reads(link)?;
         }
         if self.links[link].server.is_some() {

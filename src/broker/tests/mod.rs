@@ -9,6 +9,7 @@ mod bridge;
 mod bridge_addresses;
 mod bridge_both;
 mod bridge_link;
+mod bridge_odd;
 mod bridge_queue;
 mod bridge_queue_random;
 mod bridge_random;
