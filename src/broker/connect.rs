@@ -144,7 +144,7 @@ impl Broker {
         };
         let will = connect.will.as_ref();
         let will = will
-            .map(|will| self.will_record(id, will, rights.as_deref_mut()))
+            .map(|will| self.will_record(id, &terms.client_id, will, rights.as_deref_mut()))
             .transpose()?
             .flatten();
         let will_denied = connect.will.as_ref().filter(|_| will.is_none());

@@ -1,5 +1,6 @@
 //! PUBLISH from a client, and the rest of the exchange that brings it in (MQTT 5 sections 3.3 and 4.3).
 
+use super::bridge::is_state_topic_of;
 use super::gate::{Arrow, SESSION};
 use super::marks::{self, Marks};
 use super::message::Parts;
@@ -69,7 +70,8 @@ impl Broker {
                 false => fault,
             })?;
         }
-        if topic.starts_with(SYS_PREFIX) {
+        let own_id = &self.sessions[session.0 as usize].client_id;
+        if topic.starts_with(SYS_PREFIX) && !is_state_topic_of(own_id, topic) {
             self.deny_publish(id, session, publish, topic);
             return Ok(());
         }

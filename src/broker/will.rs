@@ -1,6 +1,7 @@
 //! Wills: published on every end of a connection but a clean one (MQTT 5 sections 3.1.2.5 and 3.1.3.2).
 
 use super::acl::Rights;
+use super::bridge::is_state_topic_of;
 use super::marks;
 use super::message::{Message, Parts};
 use super::notice::Notice;
@@ -15,13 +16,14 @@ impl Broker {
     pub(super) fn will_record(
         &mut self,
         id: ConnectionId,
+        client_id: &str,
         will: &Will<'_>,
         rights: Option<&mut Rights>,
     ) -> Result<Option<WillRecord>, Fault> {
-        if will.topic.starts_with(SYS_PREFIX) {
+        if will.topic.starts_with(SYS_PREFIX) && !is_state_topic_of(client_id, will.topic) {
             return Err(Fault {
                 reason: ReasonCode::NotAuthorized,
-                what: "only the broker publishes to $SYS",
+                what: "only the broker publishes to $SYS, and a bridge its own state",
             });
         }
         let mounted = rights

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::listener::{binds, path, protocol, text, texts, tls_version, version};
+use super::notifications::notifications;
 use super::proxy::proxy;
 use super::read::{qos, session_expiry, whole_seconds};
 use super::tree::{Problem, Section, Value};
@@ -154,6 +155,7 @@ fn bridge(s: &mut Section<'_, '_>, limits: &Limits) -> Option<BridgeSettings> {
         },
         dead_letter_topic: dead_letter_topic(s),
         queue: queue_policy(s),
+        notifications: notifications(s, remote_clientid.as_deref().unwrap_or_default()),
     };
     let short = Duration::from_millis(10);
     let restart_timeout_base = s.duration("restart_timeout_base", second, short..=HOUR);

@@ -12,6 +12,7 @@ mod bridge;
 mod client_id;
 mod environment;
 mod listener;
+mod notifications;
 mod proxy;
 mod read;
 mod socket;

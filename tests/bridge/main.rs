@@ -5,6 +5,7 @@ mod failover;
 mod kill;
 mod link;
 mod mosquitto;
+mod notify;
 mod peers;
 mod proxy;
 mod reload;

@@ -9,6 +9,7 @@ mod addresses;
 mod backlog;
 mod closed;
 mod leave;
+mod notification;
 mod relay;
 mod retained;
 mod rules;
@@ -22,6 +23,8 @@ pub(super) use backlog::Backlog;
 pub use backlog::{QueueFull, QueuePolicy};
 pub use closed::{Dropped, NotDropped};
 pub use leave::Leave;
+pub use notification::Notifications;
+pub(super) use notification::is_state_topic_of;
 pub use relay::Relay;
 pub use rules::{Direction, Rule, SendRetained};
 pub use standing::Standing;
@@ -75,6 +78,8 @@ pub struct Bridge {
     pub dead_letter_topic: Option<Box<str>>,
     /// How messages wait for the upstream.
     pub queue: QueuePolicy,
+    /// Where it is told whether the bridge is connected, if it is.
+    pub notifications: Option<Notifications>,
 }
 
 impl Bridge {
@@ -103,6 +108,8 @@ impl Broker {
         state
             .dead_letter_topic
             .clone_from(&bridge.dead_letter_topic);
+        let topic = bridge.notifications.as_ref().map(|it| it.topic.clone());
+        state.notification_topic = topic;
         let state = state.clone();
         self.publish_bridge_state(&bridge.name, &state);
         let client_id = bridge.local_clientid();

@@ -157,6 +157,10 @@ impl Relay {
         self.id
     }
 
+    pub(super) fn bridge(&self) -> &Bridge {
+        &self.bridge
+    }
+
     /// What the upstream speaks.
     pub fn version(&self) -> ProtocolVersion {
         self.upstream.version

@@ -35,6 +35,8 @@ pub(in crate::broker) struct State {
     pub(super) addresses: Vec<(String, Standing)>,
     /// Where what it sets aside goes.
     pub(super) dead_letter_topic: Option<Box<str>>,
+    /// Where it is told as well whether the bridge is connected.
+    pub(super) notification_topic: Option<Box<str>>,
     pub(super) suspicion: Suspicion,
 }
 
@@ -134,7 +136,8 @@ impl Broker {
         let own = own.map(|key| format!("$SYS/bridge/{name}/{key}"));
         let topics = own.chain([format!("$SYS/broker/connection/{name}/state")]);
         let addresses = (0..state.addresses.len()).map(|place| address_topic(name, place));
-        for topic in topics.chain(addresses).collect::<Vec<_>>() {
+        let told = state.notification_topic.iter().map(ToString::to_string);
+        for topic in topics.chain(addresses).chain(told).collect::<Vec<_>>() {
             self.publish_or_withdraw(&topic, "");
         }
     }
@@ -147,6 +150,9 @@ impl Broker {
         };
         self.publish_sys_topic(&format!("$SYS/bridge/{name}/state"), word);
         self.publish_sys_topic(&format!("$SYS/broker/connection/{name}/state"), digit);
+        if let Some(topic) = &state.notification_topic {
+            self.publish_sys_topic(topic, digit);
+        }
         let topic = format!("$SYS/bridge/{name}/last_error");
         self.publish_or_withdraw(&topic, &state.last_error);
     }

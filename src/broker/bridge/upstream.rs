@@ -62,6 +62,9 @@ pub fn hint(reason: ReasonCode) -> &'static str {
         }
         ReasonCode::BadUserNameOrPassword => "; see remote_username and remote_password",
         ReasonCode::ClientIdentifierNotValid => "; see remote_clientid",
+        ReasonCode::RetainNotSupported | ReasonCode::QosNotSupported => {
+            "; see notifications: its will is retained and of QoS 1"
+        }
         _ => "",
     }
 }
@@ -158,7 +161,7 @@ impl Bridge {
             clean_start: new,
             keep_alive: self.keepalive_interval,
             client_id: &self.remote_clientid,
-            will: None,
+            will: self.will(),
             username: login.username,
             password: login.password,
             properties: properties.as_properties(),

@@ -30,6 +30,7 @@ pub(super) fn bridge(rules: Vec<Rule>) -> Bridge {
         dead_letter_topic: Some("dead".into()),
         marks: true,
         queue: QueuePolicy::default(),
+        notifications: None,
     }
 }
 

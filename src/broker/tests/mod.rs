@@ -27,6 +27,7 @@ mod malice;
 mod memory;
 mod mount;
 mod notice;
+mod notification;
 mod origin;
 mod outgoing;
 mod patience;

@@ -154,6 +154,7 @@ impl Link {
             let bridge = &self.bridge;
             entered.broker().set_bridge_state(bridge, None, now);
             relay.tell_what_is_missed(entered.broker());
+            relay.notify(true, out);
         }
         let pause = pause || relay.has_heard_all(entered.broker());
         let waker = Waker::from(Arc::clone(&self.wakeup));
@@ -222,6 +223,9 @@ impl Link {
 
     /// Writes what was begun, and DISCONNECT, if the upstream takes it soon.
     pub async fn take_leave(&mut self, stream: &mut Box<dyn Stream>) {
+        if self.told {
+            self.relay.notify(false, &mut self.out);
+        }
         put_disconnect(self.relay.version(), &mut self.out);
         take_leave(stream, &self.out[self.written..], &mut self.flow, FAREWELL).await;
     }
