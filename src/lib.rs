@@ -83,7 +83,8 @@
 //!   `cargo bench --bench broker -- longest` measures the longest call of each.
 //! - How long the lock is held and waited for is counted under the lock itself (net/visits.rs): figures tell what for (docs/proof.md). Not
 //!   only the lock makes others wait: where a visit has something for thousands of connections, they are woken 64 at a time.
-//! - QoS 1 packet identifiers are written only with rows that are written anyway; after a crash a message may go out again under a new one.
+//! - QoS 1 packet identifiers are written only with rows that are written anyway; after a crash a message may go out again under a new one. Those of
+//!   messages that a connection leaves unacknowledged are written when it ends: DUP must be known after a restart, too (\[MQTT-3.3.1-1\]).
 //! - Identifiers of QoS 2 messages that have no row (durability `memory`) are set aside by blocks of 128: a row says that the client may hold any of
 //!   them. After a crash they are not used until the client releases them; nothing else could tell whether it holds one.
 //! - That retained messages are still to be sent for a subscription is in its row; how far that has come is not. After a crash they are sent from

@@ -200,6 +200,11 @@ impl Broker {
         session.queue.end_live();
         self.hot_bytes -= session.queue.cool();
         self.bury_soon(Remains::Bodies(bodies));
+        // Sent from the queue and not acknowledged: after a restart nothing else would say so, and they would go out without DUP [MQTT-3.3.1-1].
+        let session = &self.sessions[index.0 as usize];
+        for packet_id in session.outgoing.unsaid(session.key()) {
+            self.note(index, packet_id);
+        }
         self.start_will(index);
         let session = &self.sessions[index.0 as usize];
         if session.stored {

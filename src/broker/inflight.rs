@@ -363,6 +363,16 @@ impl Outgoing {
         self.change(Block::of(id), false)
     }
 
+    /// The QoS 1 messages of a queue on disk whose packet identifiers no block says.
+    pub fn unsaid(&self, queue: QueueKey) -> Vec<PacketId> {
+        let unsaid = |inflight: &Inflight| {
+            let item = &inflight.item;
+            let own = inflight.queue == queue && item.is_stored();
+            own && !inflight.noted && item.qos == QoS::AtLeastOnce
+        };
+        self.in_order(unsaid)
+    }
+
     /// A block's row must be written anew; `stored` says that there is one. True if no block had changed before.
     pub fn change(&mut self, block: Block, stored: bool) -> bool {
         let first = self.blocks.iter().all(|row| !row.changed);

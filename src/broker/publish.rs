@@ -40,7 +40,7 @@ impl Broker {
         let believed = is_bridge || connection.marked;
         for property in publish.properties.iter() {
             if !is_bridge {
-                property.check_text()?;
+                text::check_publish_property(&property)?;
             }
             match property {
                 Property::TopicAlias(alias) => instructions.alias = Some(alias),
@@ -65,7 +65,7 @@ impl Broker {
         let topic = resolved.as_deref().unwrap_or(publish.topic);
         if resolved.is_none() {
             // What an upstream sends is answered, or it would send it for ever.
-            text::check(topic).map_err(|fault| match is_bridge {
+            text::check_topic_name(topic).map_err(|fault| match is_bridge {
                 true => Fault::new(ReasonCode::TopicNameInvalid, fault.what),
                 false => fault,
             })?;

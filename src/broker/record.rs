@@ -94,6 +94,7 @@ pub struct DeliveryRecord {
 
 /// A QoS 2 message on its way to a session's client whose delivery does not say so: it was sent from the queue, or released since. Or one that has
 /// no row, or may have been given this identifier after this was written: the client may hold it as received when the message itself is lost.
+/// Or one of QoS 1 that was sent from the queue, and not acknowledged when the connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InflightRecord {
     /// The packet identifier it was sent with.

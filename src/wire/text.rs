@@ -29,78 +29,105 @@ fn is_plain_char(char: char) -> bool {
     !char.is_control() && !matches!(point, 0xfdd0..=0xfdef) && point & 0xfffe != 0xfffe
 }
 
-/// Checks that a text is plain.
+/// Says that a text is not plain: packet, field, and what is wrong with it.
+macro_rules! not_plain {
+    ($($field:literal),+) => {
+        concat!(
+            $($field,)+
+            " has a control character (U+0001 to U+001F, U+007F to U+009F) or a Unicode non-character"
+        )
+    };
+}
+
+/// Checks that a text is plain; `what` names packet and field.
+#[inline]
+fn check(text: &str, what: &'static str) -> Result<(), Fault> {
+    match is_plain(text) {
+        true => Ok(()),
+        false => Err(Fault::malformed(what)),
+    }
+}
+
+/// Checks that a topic name of a PUBLISH is plain.
 ///
 /// # Errors
 /// 0x81: it is not.
 #[inline]
-pub fn check(text: &str) -> Result<(), Fault> {
-    match is_plain(text) {
-        true => Ok(()),
-        false => Err(Fault::malformed(
-            "a text has a control character (U+0001 to U+001F, U+007F to U+009F) or a Unicode non-character",
-        )),
-    }
+pub fn check_topic_name(topic: &str) -> Result<(), Fault> {
+    check(topic, not_plain!("PUBLISH: topic name"))
 }
 
-impl Property<'_> {
-    /// Checks the texts of a property; see [`check`].
-    ///
-    /// # Errors
-    /// 0x81: one is not plain.
-    pub fn check_text(&self) -> Result<(), Fault> {
-        match self {
-            Property::UserProperty(name, value) => check(name).and_then(|()| check(value)),
-            Property::ContentType(text)
-            | Property::ResponseTopic(text)
-            | Property::AuthenticationMethod(text) => check(text),
+/// Checks the texts of a property of the packet that is named.
+macro_rules! check_property {
+    ($packet:literal, $property:expr) => {
+        match $property {
+            Property::UserProperty(name, value) => {
+                let what = not_plain!($packet, ": user property");
+                check(name, what).and_then(|()| check(value, what))
+            }
+            Property::ContentType(text) => check(text, not_plain!($packet, ": content type")),
+            Property::ResponseTopic(text) => check(text, not_plain!($packet, ": response topic")),
+            Property::AuthenticationMethod(text) => {
+                check(text, not_plain!($packet, ": authentication method"))
+            }
             _ => Ok(()),
         }
-    }
+    };
+}
+
+/// Checks the texts of a property of a PUBLISH; see [`check_topic_name`].
+///
+/// # Errors
+/// 0x81: one is not plain.
+pub fn check_publish_property(property: &Property<'_>) -> Result<(), Fault> {
+    check_property!("PUBLISH", property)
 }
 
 impl Connect<'_> {
-    /// Checks client identifier, user name, will topic and the texts of properties; see [`check`]. The password is bytes.
+    /// Checks client identifier, user name, will topic and the texts of properties; see [`check_topic_name`]. The password is bytes.
     ///
     /// # Errors
     /// 0x81: one is not plain.
     pub fn check_texts(&self) -> Result<(), Fault> {
-        check(self.client_id)?;
-        check(self.username.unwrap_or_default())?;
+        check(self.client_id, not_plain!("CONNECT: client identifier"))?;
+        let username = self.username.unwrap_or_default();
+        check(username, not_plain!("CONNECT: user name"))?;
         let mut properties = self.properties.iter();
-        properties.try_for_each(|property| property.check_text())?;
+        properties.try_for_each(|property| check_property!("CONNECT", property))?;
         let Some(will) = &self.will else {
             return Ok(());
         };
-        check(will.topic)?;
+        check(will.topic, not_plain!("CONNECT: will topic"))?;
         let mut properties = will.properties.iter();
-        properties.try_for_each(|property| property.check_text())
+        properties.try_for_each(|property| check_property!("CONNECT: will", property))
     }
 }
 
 impl Subscribe<'_> {
-    /// Checks filters and user properties; see [`check`].
+    /// Checks filters and user properties; see [`check_topic_name`].
     ///
     /// # Errors
     /// 0x81: one is not plain.
     pub fn check_texts(&self) -> Result<(), Fault> {
+        let what = not_plain!("SUBSCRIBE: topic filter");
         let mut filters = self.filters.iter();
-        filters.try_for_each(|(filter, _)| check(filter))?;
+        filters.try_for_each(|(filter, _)| check(filter, what))?;
         let mut properties = self.properties.iter();
-        properties.try_for_each(|property| property.check_text())
+        properties.try_for_each(|property| check_property!("SUBSCRIBE", property))
     }
 }
 
 impl Unsubscribe<'_> {
-    /// Checks filters and user properties; see [`check`].
+    /// Checks filters and user properties; see [`check_topic_name`].
     ///
     /// # Errors
     /// 0x81: one is not plain.
     pub fn check_texts(&self) -> Result<(), Fault> {
+        let what = not_plain!("UNSUBSCRIBE: topic filter");
         let mut filters = self.filters.iter();
-        filters.try_for_each(|filter| check(filter))?;
+        filters.try_for_each(|filter| check(filter, what))?;
         let mut properties = self.properties.iter();
-        properties.try_for_each(|property| property.check_text())
+        properties.try_for_each(|property| check_property!("UNSUBSCRIBE", property))
     }
 }
 
@@ -112,6 +139,20 @@ mod tests {
     fn is_bad(point: u32) -> bool {
         matches!(point, 0x01..=0x1f | 0x7f..=0x9f | 0xfdd0..=0xfdef)
             || matches!(point & 0xffff, 0xfffe | 0xffff)
+    }
+
+    #[test]
+    fn a_fault_names_packet_and_field() {
+        let what = check_topic_name("a\u{1}")
+            .expect_err("a control character")
+            .what;
+        assert!(
+            what.starts_with("PUBLISH: topic name has a control"),
+            "{what}"
+        );
+        let user = Property::UserProperty("name", "\u{7f}");
+        let what = check_publish_property(&user).expect_err("DEL").what;
+        assert!(what.starts_with("PUBLISH: user property has"), "{what}");
     }
 
     #[test]

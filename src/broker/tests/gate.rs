@@ -526,6 +526,39 @@ fn what_was_acknowledged_just_before_a_crash_comes_once_more_and_in_order() {
     world.assert_nothing_left();
 }
 
+/// What was sent from the queue, and not acknowledged when its connection ended, is a repetition also after a restart \[MQTT-3.3.1-1\]. What
+/// has never been sent is none.
+#[test]
+fn what_a_connection_left_unacknowledged_is_a_repetition_after_a_restart() {
+    let mut world = World::with(limited(Limits {
+        max_inflight_messages: 2,
+        ..Limits::default()
+    }));
+    let subscriber = subscribed_durably(&mut world, 1);
+    world.lose(subscriber);
+    let peer = world.connect(&publisher());
+    for id in 1..=3 {
+        world.publish(peer, message(1, id, "t", &id.to_string()));
+    }
+    world.settle();
+    let subscriber = world.connect(&durable("sub"));
+    assert_eq!(world.got(subscriber), [""; 0], "bodies are read first");
+    world.settle();
+    let sent = [1, 2].map(|id| format!("PUBLISH #{id} q1 t={id}"));
+    assert_eq!(world.got(subscriber), sent);
+    world.lose(subscriber);
+    world.settle();
+    for _ in 0..2 {
+        world.crash();
+        world.settle();
+    }
+    let subscriber = world.connect(&durable("sub"));
+    let again = ["q1 dup t=1", "q1 dup t=2", "q1 t=3"].map(|text| format!("PUBLISH {text}"));
+    assert_eq!(world.drain(subscriber), again);
+    world.settle();
+    world.assert_nothing_left();
+}
+
 #[test]
 fn a_slow_disk_is_not_asked_for_the_next_batch_over_and_over() {
     let mut world = World::new();
