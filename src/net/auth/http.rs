@@ -35,10 +35,13 @@ use tokio::time::timeout;
 use super::{Answer, Credentials, Problem, accepted, credential_of, read_secret, rules_of};
 use crate::broker::Identity;
 use crate::clock::{self, Stopwatch};
+use crate::net::seldom::Seldom;
 use crate::net::tls::{authorities, provider};
 
 /// Bytes of an answer that are read; a longer one is a failure.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// Lines that say that there was no answer. Reached: the next one says how many were not logged.
+const FAILURES_A_MINUTE: u64 = 10;
 /// How long a connection is kept that is not used.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -89,6 +92,8 @@ pub struct Http {
     authorization: Option<HeaderValue>,
     turns: Arc<Semaphore>,
     cache: Mutex<Cache>,
+    /// When a callout is gone, every client that comes fails.
+    failures: Seldom,
 }
 
 /// The right to ask. The time for the answer runs since it was asked for.
@@ -137,6 +142,7 @@ impl Http {
             authorization,
             turns: Arc::new(Semaphore::new(settings.max_requests)),
             cache: Mutex::new(cache),
+            failures: Seldom::new(FAILURES_A_MINUTE),
             settings: Arc::clone(settings),
         })
     }
@@ -150,7 +156,7 @@ impl Http {
     ///
     /// # Errors
     /// The answer, if there is no turn in time.
-    pub(super) async fn turn(&self) -> Result<Turn, Answer> {
+    pub(super) async fn turn(&self, uptime: u64) -> Result<Turn, Answer> {
         let asked = Stopwatch::start();
         let permit = Arc::clone(&self.turns).acquire_owned();
         match timeout(self.settings.timeout, permit).await {
@@ -158,7 +164,7 @@ impl Http {
                 _permit: permit,
                 asked,
             }),
-            _ => Err(self.failed("no turn in time: see max_requests")),
+            _ => Err(self.failed("no turn in time: see max_requests", uptime)),
         }
     }
 
@@ -188,13 +194,16 @@ impl Http {
                 }
                 decision.into()
             }
-            Err(error) => self.failed(&error),
+            Err(error) => self.failed(&error, uptime),
         }
     }
 
     /// Says that there is no answer, and why; the answer that stands for it.
-    fn failed(&self, error: &str) -> Answer {
-        tracing::error!(url = %self.settings.url, error, "authentication callout failed");
+    fn failed(&self, error: &str, uptime: u64) -> Answer {
+        if let Some(unlogged) = self.failures.admit(uptime) {
+            let url = &self.settings.url;
+            tracing::error!(%url, error, unlogged, "authentication callout failed");
+        }
         match self.settings.on_error {
             OnError::Deny => Answer::Failed("the authentication callout failed"),
             OnError::Next => Answer::Unknown,
@@ -481,7 +490,7 @@ mod tests {
     }
 
     async fn ask(http: &Http, credentials: &Credentials, uptime: u64) -> Answer {
-        match http.turn().await {
+        match http.turn(uptime).await {
             Ok(turn) => http.ask(credentials, uptime, &turn).await,
             Err(answer) => answer,
         }
@@ -538,6 +547,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_callout_that_is_gone_is_logged_so_many_times_a_minute() {
+        let http = http("http://127.0.0.1:1/", |_| ());
+        for _ in 0..FAILURES_A_MINUTE {
+            let answer = ask(&http, &credentials("ann", b"secret"), 5).await;
+            assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
+        }
+        assert_eq!(http.failures.admit(5), None);
+        ask(&http, &credentials("ann", b"secret"), 6).await;
+        assert_eq!(http.failures.admit(60_005), Some(2));
+    }
+
+    #[tokio::test]
     async fn requests_beyond_the_limit_wait_and_the_time_for_an_answer_goes_on() {
         let (url, asked) = server().await;
         let http = http(&url, |it| {
@@ -545,7 +566,7 @@ mod tests {
             it.max_requests = 1;
         });
         let ann = credentials("ann", b"secret");
-        let turn = http.turn().await.expect("a turn");
+        let turn = http.turn(0).await.expect("a turn");
         let answer = ask(&http, &ann, 0).await;
         assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
         assert_eq!(asked.load(Ordering::Relaxed), 0);

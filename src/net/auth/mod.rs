@@ -318,7 +318,7 @@ impl Authentication {
                 },
                 Loaded::Http(http) => {
                     hash_turn = None;
-                    match http.turn().await {
+                    match http.turn(self.clock.now().uptime).await {
                         Ok(turn) => {
                             self.check_throttle(credentials)?;
                             let uptime = self.clock.now().uptime;
