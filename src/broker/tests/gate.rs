@@ -547,10 +547,11 @@ fn what_a_connection_left_unacknowledged_is_a_repetition_after_a_restart() {
     let sent = [1, 2].map(|id| format!("PUBLISH #{id} q1 t={id}"));
     assert_eq!(world.got(subscriber), sent);
     world.lose(subscriber);
-    world.settle();
+    // That it was not connected any more is on disk as well.
+    world.flush();
     for _ in 0..2 {
         world.crash();
-        world.settle();
+        world.flush();
     }
     let subscriber = world.connect(&durable("sub"));
     let again = ["q1 dup t=1", "q1 dup t=2", "q1 t=3"].map(|text| format!("PUBLISH {text}"));
