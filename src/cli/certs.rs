@@ -200,6 +200,7 @@ mod tests {
             assert_eq!(mode("key"), 0o600, "{name}");
         }
         let settings = TlsSettings {
+            allow_x509_v1: false,
             certificates: vec![CertificateFiles {
                 certfile: file("server.pem"),
                 keyfile: file("server.key"),

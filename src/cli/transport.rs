@@ -178,6 +178,8 @@ impl LayerFlags {
             ciphers: self.ciphers.clone().map(|Ciphers(suites)| suites),
             identity: identity.map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile }),
             insecure: self.insecure,
+            insecure_server_name: false,
+            allow_x509_v1: false,
             pinned_keys: Vec::new(),
             minimum: match self.tls_version {
                 Some(VersionFlag::Tls13) => TlsVersion::Tls13,

@@ -91,6 +91,16 @@ impl Config {
                 ));
             }
         }
+        let names = self.bridges.iter().filter(|it| {
+            let tls = it.transport.tls.as_ref();
+            tls.is_some_and(|(tls, _)| tls.insecure_server_name)
+        });
+        warnings.extend(names.map(|it| {
+            format!(
+                "bridge {}: insecure_server_name: whoever has any certificate of its authorities can pass for the upstream",
+                it.bridge.name
+            )
+        }));
         warnings
     }
 }

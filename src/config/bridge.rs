@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::listener::{binds, path, protocol, text, texts, tls_version, version};
+use super::listener::{binds, path, protocol, text, texts, version};
 use super::notifications::notifications;
 use super::proxy::proxy;
 use super::read::{qos, session_expiry, whole_seconds};
+use super::tls::tls_version;
 use super::tree::{Problem, Section, Value};
 use super::websocket::websocket_path;
 use super::{Config, ConfigError};
@@ -293,6 +294,8 @@ fn transport(s: &mut Section<'_, '_>, protocol: Protocol) -> Transport {
     let server_name = text(s, "server_name", "the name in the upstream's certificate");
     let alpn = text(s, "alpn", "the name of a protocol such as \"mqtt\"");
     let pinned_keys = pinned_keys(s);
+    let allow_x509_v1 = s.flag("allow_x509_v1", false);
+    let insecure_server_name = s.flag("insecure_server_name", false);
     let minimum = tls_version(s);
     let websocket = websocket_path(s);
     let secured = matches!(protocol, Protocol::Mqtts | Protocol::Wss);
@@ -302,6 +305,8 @@ fn transport(s: &mut Section<'_, '_>, protocol: Protocol) -> Transport {
     let asks = files.iter().any(|file| file.is_some())
         || texts.iter().any(|text| text.is_some())
         || minimum.is_some()
+        || allow_x509_v1
+        || insecure_server_name
         || !pinned_keys.is_empty();
     if asks && !secured {
         s.reject(
@@ -322,6 +327,8 @@ fn transport(s: &mut Section<'_, '_>, protocol: Protocol) -> Transport {
             .zip(keyfile)
             .map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile }),
         pinned_keys,
+        allow_x509_v1,
+        insecure_server_name,
         minimum: minimum.unwrap_or_default(),
         alpn: alpn.unwrap_or_else(|| usual.to_owned()),
         ..ClientTls::default()

@@ -13,6 +13,7 @@ mod ring;
 mod secure;
 mod side;
 mod through;
+mod v1;
 
 use std::time::Duration;
 

@@ -102,6 +102,11 @@ impl Certificate {
     }
 }
 
+/// The algorithm of a public key, which is the field subjectPublicKeyInfo in DER; without the header of its sequence.
+pub fn algorithm_of(public_key: &[u8]) -> Option<&[u8]> {
+    Reader(Reader(public_key).expect(SEQUENCE)?).expect(SEQUENCE)
+}
+
 /// When a revocation list in DER should have been replaced, in seconds since 1970; `None` if it does not
 /// say or is none.
 pub fn next_update(der: &[u8]) -> Option<i64> {

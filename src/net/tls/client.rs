@@ -4,17 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    SupportedCipherSuite,
-};
+use rustls::crypto::CryptoProvider;
+use rustls::sign::SingleCertAndKey;
+use rustls::{CipherSuite, ClientConfig, RootCertStore, SupportedCipherSuite};
 
-use super::pin::{Pin, Pinned};
+use super::pin::Pin;
+use super::v1::V1;
+use super::verify::ServerVerifier;
 use super::{
-    CertificateFiles, TlsError, TlsVersion, authorities, provider, read_certificates, read_key,
+    CertificateFiles, TlsError, TlsVersion, authorities, authority_file, provider,
+    read_certificates, read_pair,
 };
 
 /// How to do TLS towards a server.
@@ -30,6 +29,10 @@ pub struct ClientTls {
     pub identity: Option<CertificateFiles>,
     /// It is not checked whose certificate the server shows.
     pub insecure: bool,
+    /// It is not checked that the server's certificate is for its name, only that an authority has signed it.
+    pub insecure_server_name: bool,
+    /// A certificate of X.509 version 1 is taken from the server if an authority has signed it itself; its common name counts.
+    pub allow_x509_v1: bool,
     /// Keys of which the server's certificates must have one, unless there are none here.
     pub pinned_keys: Vec<Pin>,
     /// The oldest version spoken.
@@ -50,40 +53,47 @@ impl ClientTls {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(self.minimum.and_newer())
             .map_err(|error| TlsError::new(own, error))?;
-        let builder = if self.insecure {
-            let verifier = Arc::new(Anybody(provider));
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(verifier)
-        } else {
-            let roots = Arc::new(self.roots()?);
-            let usual = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
-                .build()
-                .map_err(|error| TlsError::new(own, error))?;
-            if self.pinned_keys.is_empty() {
-                builder.with_webpki_verifier(usual)
-            } else {
-                let verifier = Pinned {
-                    usual,
-                    provider,
-                    pins: self.pinned_keys.clone(),
-                };
-                builder
-                    .dangerous()
-                    .with_custom_certificate_verifier(Arc::new(verifier))
+        let authorities = match self.insecure {
+            true => None,
+            false => {
+                let roots = Arc::new(self.roots()?);
+                let usual = WebPkiServerVerifier::builder_with_provider(
+                    Arc::clone(&roots),
+                    Arc::clone(&provider),
+                );
+                let usual = usual.build().map_err(|error| TlsError::new(own, error))?;
+                Some((roots, usual))
             }
         };
+        let v1 = self.allow_x509_v1.then(|| self.v1()).transpose()?;
+        let verifier = ServerVerifier {
+            provider,
+            authorities,
+            insecure_name: self.insecure_server_name,
+            pins: self.pinned_keys.clone(),
+            v1,
+        };
+        let builder = builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
-            Some(CertificateFiles { certfile, keyfile }) => {
-                let (chain, key) = (read_certificates(certfile)?, read_key(keyfile)?);
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .map_err(|error| TlsError::new(keyfile, error))?
+            Some(files) => {
+                let (_, key) = read_pair(files, &self.provider())?;
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
             }
         };
         config.alpn_protocols = vec![self.alpn.as_bytes().to_vec()];
         Ok(config)
+    }
+
+    /// What certificates of version 1 are verified with: authorities as [`ClientTls::roots`] has.
+    fn v1(&self) -> Result<V1, TlsError> {
+        let file = authority_file(self.cafile.as_deref())?;
+        Ok(V1 {
+            authorities: read_certificates(file)?,
+            ..V1::default()
+        })
     }
 
     fn provider(&self) -> Arc<CryptoProvider> {
@@ -129,46 +139,5 @@ impl ClientTls {
             )),
             false => Ok(roots),
         }
-    }
-}
-
-/// Takes any certificate; only that the server has its key is checked.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

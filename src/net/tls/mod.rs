@@ -7,15 +7,18 @@ pub mod certificate;
 pub mod cipher;
 pub mod client;
 mod file;
+mod hint;
 pub mod pin;
+mod sni;
+mod v1;
+mod verify;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateRevocationListDer;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
 use rustls::{
     CipherSuite, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
@@ -23,8 +26,12 @@ use rustls::{
 };
 
 pub use file::{TlsError, read_certificates, read_key};
+pub use hint::explained;
 
 use certificate::Certificate;
+use sni::BySni;
+use v1::V1;
+use verify::ClientVerifier;
 
 /// A certificate that expires sooner than this, in seconds, is warned about.
 pub const EXPIRY_WARNING: i64 = 30 * 86_400;
@@ -42,6 +49,8 @@ pub struct TlsSettings {
     pub crlfile: Option<PathBuf>,
     /// What happens to clients that show a certificate when a list is past its next update.
     pub crl_expired: CrlExpired,
+    /// Clients with certificates of X.509 version 1 that an authority has signed itself are taken.
+    pub allow_x509_v1: bool,
     /// The oldest version spoken.
     pub minimum: TlsVersion,
     /// The cipher suites of TLS 1.2; `None` for all there are.
@@ -348,45 +357,20 @@ fn load(settings: &TlsSettings, now: i64) -> Result<Loaded, TlsError> {
     })
 }
 
-/// An error of a hand-shake, with what helps where that is known.
-pub fn explained(error: io::Error) -> io::Error {
-    const HINTS: [(&str, &str); 2] = [
-        (
-            "UnknownIssuer",
-            "no authority in cafile (without one, of the system) has issued the peer's certificate; write the certificate of the one that has into cafile",
-        ),
-        (
-            "UnsupportedCertVersion",
-            "the peer's certificate is of X.509 version 1, which is not taken; sign its request again with extensions: openssl x509 -req ... -extfile FILE, \
-             with a line such as subjectAltName=DNS:the.host.name in FILE",
-        ),
-    ];
-    let text = error.to_string();
-    let hint = HINTS.iter().find(|(name, _)| text.contains(name));
-    match hint {
-        Some((_, hint)) => io::Error::new(error.kind(), format!("{text}: {hint}")),
-        None => error,
-    }
-}
-
 /// What the operator of a server certificate of version 1 should know.
-const V1: &str = "the certificate is of X.509 version 1: it is shown, and clients that use OpenSSL take it, but many others do not. To make one of version 3, \
+const V1_SERVER: &str = "the certificate is of X.509 version 1: it is shown, and clients that use OpenSSL take it, but many others do not. To make one of version 3, \
     sign the request again with extensions: openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 365 -out server.crt -extfile \
     <(echo subjectAltName=DNS:the.host.name)";
 
-fn load_pair(
+/// Reads a certificate and its key, and checks that they belong together.
+fn read_pair(
     files: &CertificateFiles,
     provider: &CryptoProvider,
-    now: i64,
 ) -> Result<(Certificate, CertifiedKey), TlsError> {
     let CertificateFiles { certfile, keyfile } = files;
     let chain = read_certificates(certfile)?;
     let certificate = Certificate::parse(&chain[0])
         .ok_or_else(|| TlsError::new(certfile, "its first certificate cannot be read"))?;
-    if certificate.not_before > now {
-        // Refusing it would keep a gateway from starting that does not know the time yet.
-        tracing::warn!(file = %certfile.display(), "the certificate is not valid yet, or this machine's clock is wrong");
-    }
     let key = read_key(keyfile)?;
     let key = provider
         .key_provider
@@ -400,10 +384,24 @@ fn load_pair(
         let what = format!("the key does not belong to {}", certfile.display());
         return Err(TlsError::new(keyfile, what));
     }
-    if certificate.is_v1 {
-        tracing::warn!(file = %certfile.display(), "{V1}");
+    Ok((certificate, CertifiedKey::new(chain, key)))
+}
+
+/// The same for a server.
+fn load_pair(
+    files: &CertificateFiles,
+    provider: &CryptoProvider,
+    now: i64,
+) -> Result<(Certificate, CertifiedKey), TlsError> {
+    let (certificate, key) = read_pair(files, provider)?;
+    let certfile = files.certfile.display();
+    if certificate.not_before > now {
+        // Refusing it would keep a gateway from starting that does not know the time yet.
+        tracing::warn!(file = %certfile, "the certificate is not valid yet, or this machine's clock is wrong");
     }
-    let key = CertifiedKey::new(chain, key);
+    if certificate.is_v1 {
+        tracing::warn!(file = %certfile, "{V1_SERVER}");
+    }
     Ok((certificate, key))
 }
 
@@ -416,6 +414,15 @@ fn client_verifier(
     let none = Path::new("cafile");
     let cafile = settings.cafile.as_deref().unwrap_or(none);
     let roots = Arc::new(read_roots(cafile)?);
+    let v1 = settings.allow_x509_v1.then(|| {
+        let authorities = read_certificates(cafile)?;
+        Ok(V1 {
+            authorities,
+            crls: crls.clone(),
+            crl_expired: settings.crl_expired,
+        })
+    });
+    let v1 = v1.transpose()?;
     let mut builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
     if asked == ClientCertificates::Optional {
         builder = builder.allow_unauthenticated();
@@ -428,9 +435,17 @@ fn client_verifier(
         }
     }
     let wrong = settings.crlfile.as_deref().unwrap_or(cafile);
-    builder
+    let usual = builder
         .build()
-        .map_err(|error| TlsError::new(wrong, error.to_string()))
+        .map_err(|error| TlsError::new(wrong, error.to_string()))?;
+    Ok(match v1 {
+        Some(v1) => Arc::new(ClientVerifier {
+            usual,
+            provider: Arc::clone(provider),
+            v1,
+        }),
+        None => usual,
+    })
 }
 
 /// The authorities in a file.
@@ -455,43 +470,22 @@ pub fn authorities(cafile: Option<&Path>) -> Result<RootCertStore, TlsError> {
     if let Some(file) = cafile {
         return read_roots(file);
     }
-    let known = SYSTEM_AUTHORITIES.map(Path::new);
-    let Some(file) = known.into_iter().find(|file| file.exists()) else {
-        let what = "is not there, nor are this system's trusted authorities where other systems have them: give a cafile";
-        return Err(TlsError::new(known[0], what));
-    };
+    let file = authority_file(None)?;
     let mut roots = RootCertStore::empty();
     // One that cannot be used does not keep the others from being.
     roots.add_parsable_certificates(read_certificates(file)?);
     Ok(roots)
 }
 
-/// Shows the certificate that a client asks for by name.
-#[derive(Debug)]
-struct BySni(Vec<(Certificate, Arc<CertifiedKey>)>);
-
-impl ResolvesServerCert for BySni {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let by_name = hello
-            .server_name()
-            .and_then(|name| self.0.iter().find(|(shown, _)| fits(shown, name)));
-        let (_, key) = by_name.or(self.0.first())?;
-        Some(Arc::clone(key))
+/// The file of the authorities: this one, or without one that of the system.
+fn authority_file(cafile: Option<&Path>) -> Result<&Path, TlsError> {
+    if let Some(file) = cafile {
+        return Ok(file);
     }
-}
-
-/// Whether a certificate is for this host; `*` stands for the first label of a name.
-fn fits(certificate: &Certificate, host: &str) -> bool {
-    certificate.names.alternatives.iter().any(|name| {
-        let crate::broker::CertificateName::Dns(name) = name else {
-            return false;
-        };
-        match name.strip_prefix("*.") {
-            None => name.eq_ignore_ascii_case(host),
-            Some(domain) => host
-                .split_once('.')
-                .is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(domain)),
-        }
+    let mut known = SYSTEM_AUTHORITIES.iter().map(Path::new);
+    known.find(|file| file.exists()).ok_or_else(|| {
+        let what = "is not there, nor are this system's trusted authorities where other systems have them: give a cafile";
+        TlsError::new(Path::new(SYSTEM_AUTHORITIES[0]), what)
     })
 }
 
@@ -543,6 +537,7 @@ mod tests {
                 cafile: None,
                 crlfile: None,
                 crl_expired: CrlExpired::default(),
+                allow_x509_v1: false,
                 minimum: TlsVersion::default(),
                 ciphers: None,
                 ciphers_tls13: None,
@@ -673,19 +668,5 @@ mod tests {
         let tls = Tls::load(files.settings(), NOW).expect("it is served");
         assert_eq!(tls.expired(NOW), [files.path("server.pem")]);
         assert!(!tls.refuses_certificates(NOW), "there is no list");
-    }
-
-    #[test]
-    fn a_name_fits_exactly_or_by_its_first_label() {
-        let names = |dns: &str| {
-            let mut certificate = Certificate::default();
-            certificate.names.alternatives = vec![crate::broker::CertificateName::Dns(dns.into())];
-            certificate
-        };
-        assert!(fits(&names("a.example"), "A.example"));
-        assert!(fits(&names("*.example"), "a.example"));
-        assert!(!fits(&names("*.example"), "a.b.example"));
-        assert!(!fits(&names("*.example"), "example"));
-        assert!(!fits(&names("a.example"), "b.example"));
     }
 }

@@ -3,17 +3,13 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+use rustls::pki_types::CertificateDer;
+
+use super::certificate::Certificate;
 
 /// The SHA-256 of a public key with its algorithm, `sha256/BASE64`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,8 +18,7 @@ pub struct Pin([u8; 32]);
 impl Pin {
     /// The pin of a certificate's key; `None` if it cannot be read.
     pub fn of(certificate: &CertificateDer<'_>) -> Option<Pin> {
-        let parsed = ParsedCertificate::try_from(certificate).ok()?;
-        let key = parsed.subject_public_key_info();
+        let key = Certificate::parse(certificate)?.public_key;
         digest(&SHA256, &key).as_ref().try_into().ok().map(Pin)
     }
 }
@@ -53,95 +48,30 @@ impl fmt::Debug for Pin {
 /// No certificate had a pinned key.
 #[derive(Debug, thiserror::Error)]
 #[error("no key of the server's certificates is pinned; they have {}", listed(.0))]
-struct NotPinned(Vec<Pin>);
+pub(super) struct NotPinned(pub Vec<Pin>);
 
 fn listed(pins: &[Pin]) -> String {
     let pins: Vec<String> = pins.iter().map(Pin::to_string).collect();
     pins.join(", ")
 }
 
-/// Verifies as usual, and then asks for a pinned key.
-#[derive(Debug)]
-pub(super) struct Pinned {
-    /// What is verified as usual.
-    pub usual: Arc<WebPkiServerVerifier>,
-    pub provider: Arc<CryptoProvider>,
-    pub pins: Vec<Pin>,
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        server: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified = self
-            .usual
-            .verify_server_cert(server, intermediates, name, ocsp, now)?;
-        let is_pinned = |pin: &Pin| self.pins.contains(pin);
-        if Pin::of(server).is_some_and(|pin| is_pinned(&pin)) {
-            return Ok(verified);
-        }
-        // Anybody can send a certificate along that has nothing to do with his own: a pinned one counts only if it leads to the server's.
-        let mut anchors = RootCertStore::empty();
-        for certificate in intermediates {
-            if Pin::of(certificate).is_some_and(|pin| is_pinned(&pin)) {
-                let _ = anchors.add(certificate.clone());
-            }
-        }
-        if !anchors.is_empty() {
-            let provider = Arc::clone(&self.provider);
-            let only = WebPkiServerVerifier::builder_with_provider(Arc::new(anchors), provider);
-            if let Ok(only) = only.build()
-                && let Ok(verified) =
-                    only.verify_server_cert(server, intermediates, name, ocsp, now)
-            {
-                return Ok(verified);
-            }
-        }
-        let all = [server].into_iter().chain(intermediates);
-        let error = NotPinned(all.filter_map(Pin::of).collect());
-        Err(rustls::Error::Other(OtherError(Arc::new(error))))
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual
-            .verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual
-            .verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.usual.supported_verify_schemes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::{SystemTime, UNIX_EPOCH};
 
     use rcgen::{
         BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PublicKeyData, SigningKey,
     };
 
+    use rustls::RootCertStore;
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier;
+    use rustls::pki_types::{ServerName, UnixTime};
+
     use super::*;
     use crate::net::tls::provider;
+    use crate::net::tls::verify::ServerVerifier;
 
     fn authority(name: &str) -> CertificateParams {
         let mut params = CertificateParams::new([]).expect("no names");
@@ -186,11 +116,13 @@ mod tests {
     fn verify(chain: &Chain, pins: Vec<Pin>) -> Result<(), String> {
         let mut roots = RootCertStore::empty();
         roots.add(chain.root.clone()).expect("a good root");
-        let provider = provider();
+        let (provider, roots) = (provider(), Arc::new(roots));
         let usual =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-        let pinned = Pinned {
-            usual: usual.build().expect("roots"),
+            WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
+        let pinned = ServerVerifier {
+            authorities: Some((roots, usual.build().expect("roots"))),
+            insecure_name: false,
+            v1: None,
             provider,
             pins,
         };

@@ -1,0 +1,155 @@
+//! Certificates of X.509 version 1, which rustls does not take: they have no extensions, so nothing tells what they are for. `openssl x509 -req` makes them
+//! unless it is given some, and many sites of devices have them. Where they are allowed, these are verified here: one that an authority has signed itself,
+//! its dates, and the revocation lists. One of version 1 is never an authority on the way to another.
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, SubjectPublicKeyInfoDer, UnixTime,
+};
+use rustls::{CertificateError, DigitallySignedStruct, Error, PeerMisbehaved};
+use x509_parser::oid_registry::{OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, X509Version};
+
+use super::CrlExpired;
+use super::certificate::{Certificate, algorithm_of};
+
+/// Whether a certificate is of version 1.
+pub(super) fn is_v1(certificate: &CertificateDer<'_>) -> bool {
+    Certificate::parse(certificate).is_some_and(|it| it.is_v1)
+}
+
+/// What certificates of version 1 are verified with.
+#[derive(Clone, Debug, Default)]
+pub(super) struct V1 {
+    /// Certificates of the authorities that are trusted.
+    pub authorities: Vec<CertificateDer<'static>>,
+    /// Their revocation lists; if there are any, each authority needs one.
+    pub crls: Vec<CertificateRevocationListDer<'static>>,
+    pub crl_expired: CrlExpired,
+}
+
+impl V1 {
+    /// Verifies a certificate: an authority has signed it, it is valid now, and it is not revoked. Whom it names is not looked at.
+    ///
+    /// # Errors
+    /// What is wrong with it, in the words of rustls.
+    pub fn verify(&self, der: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+        let bad = CertificateError::BadEncoding;
+        let (rest, leaf) = X509Certificate::from_der(der).map_err(|_| bad.clone())?;
+        if !rest.is_empty() || leaf.version() != X509Version::V1 {
+            return Err(bad.into());
+        }
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let validity = leaf.validity();
+        if now < validity.not_before.timestamp() {
+            return Err(CertificateError::NotValidYet.into());
+        }
+        if now > validity.not_after.timestamp() {
+            return Err(CertificateError::Expired.into());
+        }
+        // As with certificates of version 3, SHA-1 proves nothing.
+        let algorithm = leaf.signature_algorithm.oid();
+        if [OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA].contains(algorithm) {
+            return Err(CertificateError::BadSignature.into());
+        }
+        let mut found = CertificateError::UnknownIssuer;
+        for authority in &self.authorities {
+            let Ok((_, authority)) = X509Certificate::from_der(authority) else {
+                continue;
+            };
+            if authority.subject().as_raw() != leaf.issuer().as_raw() {
+                continue;
+            }
+            match leaf.verify_signature(Some(authority.public_key())) {
+                Ok(()) => return self.check_revoked(&leaf, &authority, now),
+                Err(_) => found = CertificateError::BadSignature,
+            }
+        }
+        Err(found.into())
+    }
+
+    fn check_revoked(
+        &self,
+        leaf: &X509Certificate<'_>,
+        authority: &X509Certificate<'_>,
+        now: i64,
+    ) -> Result<(), Error> {
+        if self.crls.is_empty() {
+            return Ok(());
+        }
+        let lists = self.crls.iter().filter_map(|crl| {
+            let (_, crl) = CertificateRevocationList::from_der(crl).ok()?;
+            let is_its = crl.issuer().as_raw() == authority.subject().as_raw();
+            let is_signed = is_its && crl.verify_signature(authority.public_key()).is_ok();
+            is_signed.then_some(crl)
+        });
+        let mut is_known = false;
+        for crl in lists {
+            let mut revoked = crl.iter_revoked_certificates();
+            if revoked.any(|it| *it.serial() == leaf.serial) {
+                return Err(CertificateError::Revoked.into());
+            }
+            let next = crl.next_update().map(|next| next.timestamp());
+            if self.crl_expired == CrlExpired::Refuse && next.is_some_and(|next| next < now) {
+                return Err(CertificateError::ExpiredRevocationList.into());
+            }
+            is_known = true;
+        }
+        match is_known {
+            true => Ok(()),
+            false => Err(CertificateError::UnknownRevocationStatus.into()),
+        }
+    }
+}
+
+/// Verifies that the peer has the key of a certificate of version 1 \[RFC 5246 section 7.4.8\].
+///
+/// # Errors
+/// It has not.
+pub(super) fn verify_tls12(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signed: &DigitallySignedStruct,
+    provider: &CryptoProvider,
+) -> Result<HandshakeSignatureValid, Error> {
+    let (_, certificate) =
+        X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let key = certificate.public_key();
+    let algorithms = provider.signature_verification_algorithms.mapping;
+    let of_scheme = algorithms
+        .iter()
+        .find(|(scheme, _)| *scheme == signed.scheme);
+    let Some((_, of_scheme)) = of_scheme else {
+        return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
+    };
+    let is_valid = of_scheme.iter().any(|algorithm| {
+        let of_key = algorithm.public_key_alg_id();
+        let is_its = algorithm_of(key.raw) == Some(of_key.as_ref());
+        let key = &key.subject_public_key.data;
+        is_its
+            && algorithm
+                .verify_signature(key, message, signed.signature())
+                .is_ok()
+    });
+    match is_valid {
+        true => Ok(HandshakeSignatureValid::assertion()),
+        false => Err(CertificateError::BadSignature.into()),
+    }
+}
+
+/// The same in TLS 1.3 \[RFC 8446 section 4.4.3\].
+///
+/// # Errors
+/// It has not.
+pub(super) fn verify_tls13(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signed: &DigitallySignedStruct,
+    provider: &CryptoProvider,
+) -> Result<HandshakeSignatureValid, Error> {
+    let certificate = Certificate::parse(certificate).ok_or(CertificateError::BadEncoding)?;
+    let key = SubjectPublicKeyInfoDer::from(certificate.public_key);
+    let algorithms = &provider.signature_verification_algorithms;
+    verify_tls13_signature_with_raw_key(message, &key, signed, algorithms)
+}

@@ -1,0 +1,256 @@
+//! How the certificates of peers are verified: by rustls, but for what was asked otherwise.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    SignatureScheme,
+};
+
+use super::certificate::Certificate;
+use super::pin::{NotPinned, Pin};
+use super::sni::fits_name;
+use super::v1::{self, V1};
+
+/// Verifies servers.
+#[derive(Debug)]
+pub(super) struct ServerVerifier {
+    pub provider: Arc<CryptoProvider>,
+    /// The authorities that are trusted, and what verifies with them; `None` to take any certificate.
+    pub authorities: Option<(Arc<RootCertStore>, Arc<WebPkiServerVerifier>)>,
+    /// The name of the server is not checked.
+    pub insecure_name: bool,
+    /// Keys of which one must be on the way to an authority, unless there are none here.
+    pub pins: Vec<Pin>,
+    /// For certificates of version 1, where they are allowed.
+    pub v1: Option<V1>,
+}
+
+impl ServerVerifier {
+    /// Verifies a chain with these authorities, and the name unless that is not checked.
+    fn verify_chain(
+        &self,
+        roots: &Arc<RootCertStore>,
+        usual: &WebPkiServerVerifier,
+        server: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        if !self.insecure_name {
+            let verified = usual.verify_server_cert(server, intermediates, name, &[], now);
+            return verified
+                .map(|_| ())
+                .map_err(|error| explain(error, server, name));
+        }
+        let parsed = ParsedCertificate::try_from(server)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)
+    }
+
+    /// Whether one of the certificates sent along has a pinned key and leads to the server's: anybody can send one along that has nothing to do with his own.
+    fn is_pinned_above(
+        &self,
+        server: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> bool {
+        let mut anchors = RootCertStore::empty();
+        for certificate in intermediates {
+            if Pin::of(certificate).is_some_and(|pin| self.pins.contains(&pin)) {
+                let _ = anchors.add(certificate.clone());
+            }
+        }
+        if anchors.is_empty() {
+            return false;
+        }
+        let (anchors, provider) = (Arc::new(anchors), Arc::clone(&self.provider));
+        let only =
+            WebPkiServerVerifier::builder_with_provider(Arc::clone(&anchors), provider).build();
+        only.is_ok_and(|only| {
+            let verified = self.verify_chain(&anchors, &only, server, intermediates, name, now);
+            verified.is_ok()
+        })
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        server: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let Some((roots, usual)) = &self.authorities else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        match self.v1.as_ref().filter(|_| v1::is_v1(server)) {
+            Some(v1) => {
+                v1.verify(server, now)?;
+                if !self.insecure_name && !is_common_name(server, name) {
+                    return Err(explain(
+                        CertificateError::NotValidForName.into(),
+                        server,
+                        name,
+                    ));
+                }
+            }
+            None => self.verify_chain(roots, usual, server, intermediates, name, now)?,
+        }
+        let is_pinned = |pin: Pin| self.pins.contains(&pin);
+        if self.pins.is_empty()
+            || Pin::of(server).is_some_and(is_pinned)
+            || self.is_pinned_above(server, intermediates, name, now)
+        {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let all = [server].into_iter().chain(intermediates);
+        let error = NotPinned(all.filter_map(Pin::of).collect());
+        Err(Error::Other(OtherError(Arc::new(error))))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if self.v1.is_some() && v1::is_v1(certificate) {
+            return v1::verify_tls12(message, certificate, signed, &self.provider);
+        }
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if self.v1.is_some() && v1::is_v1(certificate) {
+            return v1::verify_tls13(message, certificate, signed, &self.provider);
+        }
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        algorithms.supported_schemes()
+    }
+}
+
+/// Whether the common name of a certificate, which of version 1 is all there is, is that of the server.
+fn is_common_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
+    let host = name.to_str();
+    let parsed = Certificate::parse(certificate);
+    let common_name = parsed.and_then(|it| it.names.common_name);
+    common_name.is_some_and(|common| fits_name(&common, &host))
+}
+
+/// The certificate does not name the server.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the certificate does not name {server:?}: {has}; set server_name, or insecure_server_name = true to take it from any server with a certificate of its \
+     authorities"
+)]
+struct OtherName {
+    server: String,
+    has: String,
+}
+
+/// Says which name a certificate has that names no server as it should, if that is what is wrong. Where there are such names, rustls says them.
+fn explain(error: Error, certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> Error {
+    let is_name = matches!(
+        error,
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
+        )
+    );
+    let parsed = Certificate::parse(certificate).filter(|_| is_name);
+    let Some(names) = parsed
+        .map(|it| it.names)
+        .filter(|it| it.alternatives.is_empty())
+    else {
+        return error;
+    };
+    let has = names.common_name.map_or_else(
+        || "it has no subjectAltName".to_owned(),
+        |name| format!("it has no subjectAltName, only the common name {name:?}"),
+    );
+    let server = name.to_str().into_owned();
+    Error::Other(OtherError(Arc::new(OtherName { server, has })))
+}
+
+/// Verifies clients, those with certificates of version 1 as well.
+#[derive(Debug)]
+pub(super) struct ClientVerifier {
+    pub usual: Arc<dyn ClientCertVerifier>,
+    pub provider: Arc<CryptoProvider>,
+    pub v1: V1,
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn offer_client_auth(&self) -> bool {
+        self.usual.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.usual.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.usual.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        client: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        if v1::is_v1(client) {
+            self.v1.verify(client, now)?;
+            return Ok(ClientCertVerified::assertion());
+        }
+        self.usual.verify_client_cert(client, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match v1::is_v1(certificate) {
+            true => v1::verify_tls12(message, certificate, signed, &self.provider),
+            false => (self.usual).verify_tls12_signature(message, certificate, signed),
+        }
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match v1::is_v1(certificate) {
+            true => v1::verify_tls13(message, certificate, signed, &self.provider),
+            false => (self.usual).verify_tls13_signature(message, certificate, signed),
+        }
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.usual.supported_verify_schemes()
+    }
+}
