@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use rustls::server::Acceptor;
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::auth::Method;
@@ -20,7 +22,7 @@ use super::seldom::Seldom;
 use super::socket::{ListeningSocket, Socket, Stream};
 use super::spoken::Spoken;
 use super::tls::certificate::Certificate;
-use super::tls::{Tls, TlsSettings, explained};
+use super::tls::{ALERT_VERSION, Offered, Tls, TlsSettings, explained, too_old};
 use super::visits::Purpose;
 use super::websocket::{self, WebSocketSettings};
 use crate::broker::{Access, Admission, Arrival, Broker, Peer};
@@ -493,13 +495,20 @@ impl Entrance {
         let Some(tls) = &self.tls else {
             return self.open(socket).await;
         };
-        let mut first = [0; 8];
+        let mut first = [0; 11];
         let seen = socket.peek(&mut first).await?;
         if let Some(wrong) = Spoken::of(&first[..seen]).and_then(Spoken::on_tls) {
             return Err(io::Error::other(wrong));
         }
-        let accepting = TlsAcceptor::from(tls.config()).accept(socket);
-        let stream = accepting.await.map_err(explained)?;
+        if let Some(wrong) = too_old(&first[..seen]) {
+            socket.write_all(&ALERT_VERSION).await?;
+            return Err(io::Error::other(wrong));
+        }
+        let greeting = LazyConfigAcceptor::new(Acceptor::default(), socket).await;
+        let greeting = greeting.map_err(explained)?;
+        let offered = Offered::by(&greeting.client_hello());
+        let accepting = greeting.into_stream(tls.config()).await;
+        let stream = accepting.map_err(|error| offered.explain(error))?;
         if let Some(shown) = stream.get_ref().1.peer_certificates() {
             if tls.refuses_certificates(clock::wall_seconds()) {
                 return Err(io::Error::other(

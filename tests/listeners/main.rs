@@ -4,6 +4,7 @@ mod acl;
 mod authority;
 mod browser;
 mod clients;
+mod offers;
 mod reload;
 mod rules;
 mod tls;

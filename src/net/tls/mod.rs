@@ -26,7 +26,7 @@ use rustls::{
 };
 
 pub use file::{TlsError, read_certificates, read_key};
-pub use hint::explained;
+pub use hint::{ALERT_VERSION, Offered, explained, too_old};
 
 use certificate::Certificate;
 use sni::BySni;
