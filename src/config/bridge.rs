@@ -8,6 +8,7 @@ use super::listener::{binds, path, protocol, text, texts, version};
 use super::notifications::notifications;
 use super::proxy::proxy;
 use super::read::{qos, session_expiry, whole_seconds};
+use super::start::start;
 use super::tls::tls_version;
 use super::tree::{Problem, Section, Value};
 use super::websocket::websocket_path;
@@ -156,8 +157,10 @@ fn bridge(s: &mut Section<'_, '_>, limits: &Limits) -> Option<BridgeSettings> {
         },
         dead_letter_topic: dead_letter_topic(s),
         queue: queue_policy(s),
+        clean_session: s.flag("cleansession", false),
         notifications: notifications(s, remote_clientid.as_deref().unwrap_or_default()),
     };
+    let start = start(s, bridge.clean_session);
     let short = Duration::from_millis(10);
     let restart_timeout_base = s.duration("restart_timeout_base", second, short..=HOUR);
     let restart_timeout_cap = s.duration("restart_timeout_cap", 60 * second, short..=24 * HOUR);
@@ -180,6 +183,7 @@ fn bridge(s: &mut Section<'_, '_>, limits: &Limits) -> Option<BridgeSettings> {
         round_robin,
         probe_interval,
         hold_down,
+        start,
         transport,
         version,
         username,

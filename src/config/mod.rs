@@ -16,6 +16,7 @@ mod notifications;
 mod proxy;
 mod read;
 mod socket;
+mod start;
 mod tls;
 mod tree;
 mod value;

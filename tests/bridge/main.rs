@@ -12,6 +12,7 @@ mod reload;
 mod ring;
 mod secure;
 mod side;
+mod start;
 mod through;
 mod v1;
 

@@ -112,7 +112,13 @@ impl Broker {
         left
     }
 
-    /// Messages that wait for a bridge's upstream, or that it has not acknowledged completely.
+    /// Messages that wait for the upstream of the bridge with this name, or that it has not acknowledged completely.
+    pub fn bridge_queued(&self, name: &str) -> u64 {
+        let session = self.bridge_session(name);
+        session.map_or(0, |(at, _)| self.waiting(SessionIndex(at as u32)))
+    }
+
+    /// The same of a bridge's session.
     pub(super) fn waiting(&self, index: SessionIndex) -> u64 {
         let session = &self.sessions[index.0 as usize];
         session.queue.len() as u64 + session.outgoing.len() as u64

@@ -9,6 +9,8 @@ pub enum Leave {
     ShuttingDown,
     /// What was under way is finished, as [`super::Relay::finish`] has asked.
     Finished,
+    /// There was nothing to do for as long as the bridge stays connected without.
+    Idle,
     /// This broker has ended it.
     Ended(ReasonCode),
     /// The upstream has taken its leave: the reason, and that with all it says about it.
@@ -28,6 +30,7 @@ impl std::fmt::Display for Leave {
         match self {
             Leave::ShuttingDown => f.write_str("this broker shuts down"),
             Leave::Finished => f.write_str("what was under way is finished"),
+            Leave::Idle => f.write_str("there was nothing to do for idle_timeout"),
             Leave::Ended(reason) => write!(f, "this broker has ended the connection: {reason}"),
             Leave::Disconnected(reason, why) => {
                 write!(

@@ -80,6 +80,8 @@ pub struct Bridge {
     pub queue: QueuePolicy,
     /// Where it is told whether the bridge is connected, if it is.
     pub notifications: Option<Notifications>,
+    /// Its sessions, here and at the upstream, end with each connection: nothing waits for the next one.
+    pub clean_session: bool,
 }
 
 impl Bridge {
@@ -100,7 +102,7 @@ impl Bridge {
 
 impl Broker {
     /// Makes a bridge's session and its subscriptions what the rules say, so that messages wait for it from now on, whether it is connected or
-    /// not. It must not be connected. At the start, call it before clients connect.
+    /// not, unless its sessions end with its connections. It must not be connected. At the start, call it before clients connect.
     pub fn open_bridge(&mut self, bridge: &Bridge, now: Now) {
         self.now = now;
         let state = self.bridges.entry(bridge.name.clone()).or_default();
@@ -112,6 +114,22 @@ impl Broker {
         state.notification_topic = topic;
         let state = state.clone();
         self.publish_bridge_state(&bridge.name, &state);
+        match bridge.clean_session {
+            true => self.end_bridge_session(bridge, now),
+            false => self.make_bridge_session(bridge, now),
+        }
+    }
+
+    /// Ends a bridge's session, with what waits in it.
+    fn end_bridge_session(&mut self, bridge: &Bridge, now: Now) {
+        self.now = now;
+        if let Some((at, _)) = self.bridge_session(&bridge.name) {
+            self.end_session(SessionIndex(at as u32));
+        }
+    }
+
+    /// Makes a bridge's session and its subscriptions what the rules say.
+    fn make_bridge_session(&mut self, bridge: &Bridge, now: Now) {
         let client_id = bridge.local_clientid();
         let new = self.by_client.get(client_id.as_str()).is_none();
         let Some(id) = self.connect_bridge(bridge, 1, ProtocolVersion::V5, now) else {

@@ -78,6 +78,8 @@ pub struct Relay {
     behind: Behind,
     /// The upstream has acknowledged, sent or answered something.
     worked: bool,
+    /// When a message, or an acknowledgement of one, last came or went, in milliseconds of uptime.
+    busy: u64,
     echo: Echo,
     /// How topics may be named to the upstream, on this connection.
     aliases: OutboundAliases,
@@ -98,6 +100,9 @@ impl Relay {
         broker: &mut Broker,
         now: Now,
     ) -> Option<Relay> {
+        if bridge.clean_session {
+            broker.make_bridge_session(&bridge, now);
+        }
         // The CONNACK of this broker waits for what this writes, and all that is said to the upstream for the CONNACK: if its session is new, it has nothing
         // to send before that. Only a crash just now, after the upstream has made its new session, could leave an identifier behind.
         let releasing = broker.arrive(&bridge, address, upstream.session_present);
@@ -142,6 +147,7 @@ impl Relay {
             trial: Trial::default(),
             behind: Behind::default(),
             worked: false,
+            busy: now.uptime,
             echo: Echo::default(),
             aliases: OutboundAliases::new(most, broker.seed),
             stamp,
@@ -218,6 +224,9 @@ impl Relay {
                 | Packet::PubComp(_)
                 | Packet::PingResp
         );
+        if !matches!(packet, Packet::PingResp) {
+            self.busy = now.uptime;
+        }
         match packet {
             Packet::Publish(publish) => {
                 self.receive_publish(&publish, broker, out, now);
@@ -456,6 +465,13 @@ impl Relay {
         self.ping(out, now);
     }
 
+    /// Since when there has been nothing to do, in milliseconds of uptime; `None` while there is something.
+    pub fn idle_since(&self, broker: &Broker) -> Option<u64> {
+        let is_done = self.is_subscribed() && !self.is_owed() && self.inbox.is_empty();
+        let is_idle = is_done && broker.bridge_queued(&self.bridge.name) == 0;
+        is_idle.then_some(self.busy)
+    }
+
     /// Whether nothing more need be read from the upstream: what it sends now it will send again when the bridge comes back.
     pub fn has_heard_all(&self, broker: &Broker) -> bool {
         self.finishing && self.pings == 0 && !self.is_owed() && broker.has_finished(self.id)
@@ -563,9 +579,12 @@ impl Relay {
         !self.awaiting.is_empty() || !self.subscribes.is_empty()
     }
 
-    /// Ends the bridge's connection at the broker; its session waits for the next one.
+    /// Ends the bridge's connection at the broker; its session waits for the next one, or ends as well.
     pub fn close(&self, broker: &mut Broker, now: Now) {
         broker.end_replays_to_bridge(self.id, &self.bridge);
         broker.lost(self.id, now);
+        if self.bridge.clean_session {
+            broker.end_bridge_session(&self.bridge, now);
+        }
     }
 }

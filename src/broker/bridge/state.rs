@@ -119,6 +119,16 @@ impl Broker {
         self.publish_bridge_state(&bridge.name, &state);
     }
 
+    /// Notes that a bridge is not connected and need not be, and publishes that at once.
+    pub fn set_bridge_idle(&mut self, bridge: &Bridge, now: Now) {
+        self.now = now;
+        let state = self.bridges.entry(bridge.name.clone()).or_default();
+        state.connected = false;
+        state.last_error = String::new();
+        let state = state.clone();
+        self.publish_bridge_state(&bridge.name, &state);
+    }
+
     /// Notes what is wrong with a bridge that stays connected all the same, and publishes that at once.
     pub(super) fn set_bridge_error(&mut self, name: &str, error: &str) {
         let error = at(self.now, error);

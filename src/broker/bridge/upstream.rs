@@ -99,6 +99,7 @@ impl Upstream {
         let name = &*bridge.name;
         if let Some(granted) = says.session_expiry()
             && granted < bridge.session_expiry
+            && !bridge.clean_session
         {
             tracing::warn!(
                 bridge = name,
@@ -149,7 +150,11 @@ impl Bridge {
         out: &mut Vec<u8>,
     ) {
         let mut properties = PropertiesBuf::new();
-        properties.push(Property::SessionExpiryInterval(self.session_expiry));
+        let expiry = match self.clean_session {
+            true => 0,
+            false => self.session_expiry,
+        };
+        properties.push(Property::SessionExpiryInterval(expiry));
         properties.push(Property::ReceiveMaximum(self.window(ProtocolVersion::V5)));
         properties.push(Property::MaximumPacketSize(max_packet_size));
         if self.marks {
@@ -158,7 +163,7 @@ impl Bridge {
         let connect = Connect {
             version: speech.version(),
             bridge: speech == Speech::V311Bridge,
-            clean_start: new,
+            clean_start: new || self.clean_session,
             keep_alive: self.keepalive_interval,
             client_id: &self.remote_clientid,
             will: self.will(),

@@ -31,6 +31,7 @@ pub(super) fn bridge(rules: Vec<Rule>) -> Bridge {
         marks: true,
         queue: QueuePolicy::default(),
         notifications: None,
+        clean_session: false,
     }
 }
 

@@ -13,6 +13,7 @@ mod bridge_odd;
 mod bridge_queue;
 mod bridge_queue_random;
 mod bridge_random;
+mod bridge_start;
 mod bridge_suspect;
 mod clock;
 mod connect;

@@ -13,13 +13,16 @@ use super::addresses::Addresses;
 use super::backoff::Backoff;
 use super::exchange::converse;
 use super::link::{Link, put_disconnect};
-use super::{BridgeSettings, Password};
+use super::{BridgeSettings, Password, StartType};
 use crate::broker::bridge::{Leave, Login, Relay, Speech, Standing, Upstream, hint, told};
 use crate::clock::{self, Stopwatch};
 use crate::net::core::Core;
 use crate::net::socket::Stream;
 use crate::net::visits::Purpose;
 use crate::wire::{Packet, ProtocolVersion, ReasonCode, codec};
+
+/// How often a bridge that is not always connected looks whether it has to be.
+const LAZY_LOOK: Duration = Duration::from_millis(200);
 
 /// What a bridge knows between two connections.
 pub(super) struct Caller {
@@ -60,6 +63,8 @@ enum Ended {
     NotConnected(String),
     /// The connection has ended, and why.
     Disconnected(String),
+    /// The connection has been left: there was nothing to do.
+    Idle,
 }
 
 /// How a connection has ended.
@@ -122,6 +127,8 @@ impl Caller {
         let settings = &self.settings;
         let mut backoff = Backoff::new(settings.restart_timeout_base, settings.restart_timeout_cap);
         loop {
+            self.wait_for_work().await;
+            let mut is_idle = false;
             for at in addresses.order() {
                 let called = Stopwatch::start();
                 let ended = self.call(at, addresses).await;
@@ -138,9 +145,48 @@ impl Caller {
                         tracing::warn!(bridge = &**name, why, "bridge not connected");
                         self.tell(&why);
                     }
+                    Ended::Idle => {
+                        tracing::info!(
+                            bridge = &**name,
+                            "bridge disconnected: there is nothing to do"
+                        );
+                        backoff.connected_for(called.elapsed(), true);
+                        is_idle = true;
+                        break;
+                    }
                 }
             }
+            if self.settings.start == StartType::Once {
+                let bridge = &*self.settings.bridge.name;
+                tracing::warn!(
+                    bridge,
+                    "the bridge is not connected again, as start_type = \"once\" says; a reload that changes it, or a new start, does so"
+                );
+                return pending().await;
+            }
+            if is_idle {
+                continue;
+            }
             sleep(backoff.next(clock::seed())).await;
+        }
+    }
+
+    /// Waits until there are messages for the upstream, if the bridge connects only then.
+    async fn wait_for_work(&self) {
+        let StartType::Lazy { threshold, .. } = self.settings.start else {
+            return;
+        };
+        let name = &self.settings.bridge.name;
+        loop {
+            let queued = self
+                .core
+                .enter(Purpose::Other, None)
+                .broker()
+                .bridge_queued(name);
+            if queued >= threshold {
+                return;
+            }
+            sleep(LAZY_LOOK).await;
         }
     }
 
@@ -193,7 +239,11 @@ impl Caller {
         let bridge = Arc::clone(&self.settings.bridge);
         let largest = self.settings.max_packet_size;
         let core = Arc::clone(&self.core);
-        let mut link = Link::new(core, bridge, relay, largest, accepted.input);
+        let idle = match self.settings.start {
+            StartType::Lazy { idle_timeout, .. } => Some(idle_timeout),
+            StartType::Automatic | StartType::Once => None,
+        };
+        let mut link = Link::new(core, bridge, relay, largest, idle, accepted.input);
         let mut stream = accepted.stream;
         let (ended, better) = self
             .serve_until_better(at, addresses, &mut link, &mut stream)
@@ -219,6 +269,13 @@ impl Caller {
             _ => {
                 let why = match ended {
                     Some(Ok(Leave::ShuttingDown)) => return Served::Ended(Ended::ShuttingDown),
+                    Some(Ok(Leave::Idle)) => {
+                        addresses.note(at, Standing::Reachable);
+                        let mut entered = self.core.enter(Purpose::Other, None);
+                        let now = entered.now();
+                        entered.broker().set_bridge_idle(&self.settings.bridge, now);
+                        return Served::Ended(Ended::Idle);
+                    }
                     Some(Ok(leave)) => leave.to_string(),
                     Some(Err(error)) => error.to_string(),
                     None => "left".to_owned(),
@@ -429,7 +486,7 @@ impl Caller {
                 return Err(io::Error::other(format!("refused: {why}{hint}")));
             }
         };
-        if clean && version != ProtocolVersion::V5 {
+        if clean && version != ProtocolVersion::V5 && !settings.bridge.clean_session {
             let mut out = Vec::new();
             put_disconnect(version, &mut out);
             stream.write_all(&out).await?;

@@ -41,6 +41,8 @@ pub(super) struct Link {
     told: bool,
     pub relay: Relay,
     max_packet_size: u32,
+    /// How long it stays connected without anything to do.
+    idle_timeout: Option<Duration>,
     wakeup: Arc<Wakeup>,
     input: Input,
     /// What is being written, and how far that is.
@@ -62,6 +64,7 @@ impl Link {
         bridge: Arc<Bridge>,
         relay: Relay,
         max_packet_size: u32,
+        idle_timeout: Option<Duration>,
         input: Vec<u8>,
     ) -> Link {
         Link {
@@ -70,6 +73,7 @@ impl Link {
             told: false,
             relay,
             max_packet_size,
+            idle_timeout,
             wakeup: Arc::default(),
             input: Input::new(input),
             out: Vec::new(),
@@ -160,6 +164,15 @@ impl Link {
         let waker = Waker::from(Arc::clone(&self.wakeup));
         entered.set_waker(relay.connection(), &waker, Until::Touched);
         let mut next = relay.next_timeout();
+        if let Some(timeout) = self.idle_timeout
+            && let Some(since) = relay.idle_since(entered.broker())
+        {
+            let at = since + timeout.as_millis() as u64;
+            if now.uptime >= at && out.is_empty() {
+                return Err(Leave::Idle);
+            }
+            next = next.min(at);
+        }
         if relay.is_waiting() {
             next = next.min(self.look_at.max(now.uptime + 1));
         }

@@ -43,6 +43,8 @@ pub struct BridgeSettings {
     pub probe_interval: Duration,
     /// How long an address before the connected one must have answered before the bridge goes back to it.
     pub hold_down: Duration,
+    /// When it connects.
+    pub start: StartType,
     /// What lies under MQTT.
     pub transport: Transport,
     /// The protocol version; `None` for MQTT 5, and MQTT 3.1.1 if the upstream does not speak it.
@@ -59,6 +61,23 @@ pub struct BridgeSettings {
     pub restart_timeout_cap: Duration,
     /// The largest packet that is taken from the upstream, in bytes.
     pub max_packet_size: u32,
+}
+
+/// When a bridge connects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartType {
+    /// Always, and again whenever the connection has ended.
+    #[default]
+    Automatic,
+    /// When so many messages wait for the upstream, until there has been nothing to do for so long.
+    Lazy {
+        /// Messages.
+        threshold: u64,
+        /// Without messages either way.
+        idle_timeout: Duration,
+    },
+    /// When it is started, and not again.
+    Once,
 }
 
 /// A password, which is not shown.

@@ -98,6 +98,7 @@ impl Relay {
         out: &mut Vec<u8>,
         now: Now,
     ) -> Result<(), Leave> {
+        self.busy = now.uptime;
         match packet {
             Packet::Publish(publish) => self.send_publish(&publish, broker, out, now)?,
             Packet::PubRel(pubrel) => self.send_pubrel(&pubrel, broker, out, now),
