@@ -38,6 +38,8 @@ use signals::Signals;
 
 /// How long clients have to take their DISCONNECT when the broker stops.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How long the disk is waited for at the end before that is said.
+const SLOW_STOP: Duration = Duration::from_secs(10);
 
 /// What a broker that has just started tells.
 #[derive(Clone, Debug)]
@@ -385,6 +387,7 @@ async fn serve(
     }
     core.enter(Purpose::Other, None).broker().flush();
     let settled = async {
+        let (watch, mut is_told) = (Stopwatch::start(), false);
         loop {
             // Over and over: what clients say that have not taken their leave is not waited for.
             let mut entered = core.enter(Purpose::Other, None);
@@ -392,7 +395,15 @@ async fn serve(
             if entered.broker().is_settled() {
                 return;
             }
+            let bytes = entered.broker().gauges().pending_write_bytes;
             drop(entered);
+            if !is_told && watch.elapsed() >= SLOW_STOP {
+                is_told = true;
+                tracing::warn!(
+                    bytes,
+                    "still waiting for the disk to take what is not written yet; what was acknowledged is safe, and a second signal ends at once"
+                );
+            }
             sleep(Duration::from_millis(1)).await;
         }
     };

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// Bytes of lines that wait to be written. Reached: further lines are lost, and counted.
 const MAX_WAITING_BYTES: usize = 1 << 20;
+/// Bytes of a line. Of a longer one, as a client identifier of 65 KB makes, the middle is left out.
+const MAX_LINE_BYTES: usize = 4096;
 /// How long to wait before the next attempt on a stream that takes nothing and does not block.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -64,6 +66,8 @@ impl Log {
     }
 
     fn push(&self, line: &[u8]) {
+        let short = shortened(line);
+        let line = short.as_deref().unwrap_or(line);
         let mut state = self.lock();
         if state.waiting.len() + line.len() > MAX_WAITING_BYTES {
             state.lost += 1;
@@ -122,6 +126,24 @@ impl Write for &Log {
     }
 }
 
+/// The beginning and the end of a line that is too long; `None` for any other.
+fn shortened(line: &[u8]) -> Option<Vec<u8>> {
+    if line.len() <= MAX_LINE_BYTES {
+        return None;
+    }
+    let is_inside_char = |at: &usize| line[*at] & 0xC0 == 0x80;
+    let (half, tail) = (MAX_LINE_BYTES / 2, line.len() - MAX_LINE_BYTES / 2);
+    let head = (1..=half)
+        .rev()
+        .find(|at| !is_inside_char(at))
+        .unwrap_or(half);
+    let tail = (tail..line.len())
+        .find(|at| !is_inside_char(at))
+        .unwrap_or(tail);
+    let left_out = format!(" ... ({} bytes are left out) ... ", tail - head);
+    Some([&line[..head], left_out.as_bytes(), &line[tail..]].concat())
+}
+
 /// Writes all of it, or returns what could not be written.
 fn write_all<'a>(to: &mut impl Write, mut bytes: &'a [u8]) -> Result<(), &'a [u8]> {
     while !bytes.is_empty() {
@@ -143,6 +165,19 @@ mod tests {
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn of_a_line_that_is_too_long_the_middle_is_left_out() {
+        assert_eq!(shortened(&[b'x'; MAX_LINE_BYTES]), None);
+        for (fill, more) in [("x", 60_000), ("ä", 30_001), ("€", 20_002)] {
+            let line = format!("client={} why=ended\n", fill.repeat(more));
+            let short = shortened(line.as_bytes()).expect("it is long");
+            let short = String::from_utf8(short).expect("whole characters");
+            assert!(short.len() < MAX_LINE_BYTES + 60, "{}", short.len());
+            assert!(short.starts_with("client=") && short.ends_with(" why=ended\n"));
+            assert!(short.contains("bytes are left out"), "{short:.80}");
+        }
+    }
 
     /// A stream that takes something only when it is read.
     struct Stalled(SyncSender<Vec<u8>>);
