@@ -18,7 +18,7 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use super::auth::{Authentication, Credentials, Method, Proved};
 use super::core::{Core, Entered, Until};
-use super::socket::{Flow, Seen, Stream};
+use super::socket::{Flow, Seen, Socket, Stream};
 use super::spoken::Spoken;
 use super::unfinished::Held;
 use super::visits::Purpose;
@@ -111,6 +111,7 @@ pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
         },
         flow: Flow::default(),
         heard: None,
+        arrived: 0,
         over: false,
         owed: false,
     };
@@ -179,6 +180,8 @@ struct Connection<S> {
     flow: Flow,
     /// When the broker last heard that a part of a packet had come.
     heard: Option<Stopwatch>,
+    /// Bytes that had come from the peer when something was last read.
+    arrived: u64,
     /// The peer will send nothing more.
     over: bool,
     /// ... and is still owed what waits for the disk.
@@ -297,6 +300,17 @@ impl<S: Stream> Connection<S> {
 
     /// Reads once and handles what came; whether anything did.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let read = self.read_once(cx)?;
+        let arrived = self.stream.socket().map_or(0, Socket::received);
+        let is_part = std::mem::replace(&mut self.arrived, arrived) < arrived && !read;
+        if is_part && self.version.is_some() && self.may_be_news() {
+            // A record of TLS, or a frame of WebSocket, that is not whole: the client is there.
+            self.hear(cx);
+        }
+        Ok(read)
+    }
+
+    fn read_once(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(&mut scratch[..self.appetite]);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
@@ -338,21 +352,28 @@ impl<S: Stream> Connection<S> {
             }
         }
         let is_partial = !self.partial.is_empty() && self.waiting.is_none();
-        let is_news = is_partial
-            && self.version.is_some()
-            && self
-                .heard
-                .is_none_or(|heard| heard.elapsed() >= SIGN_OF_LIFE);
+        let is_news = is_partial && self.version.is_some() && self.may_be_news();
         // Of those that may never be clients every byte counts.
         let is_client = self.version.is_some() && self.waiting.is_none();
         let grain = if is_client { GRAIN } else { 0 };
         if is_news || self.partial.capacity() > self.held.bytes() + grain {
-            self.heard = Some(Stopwatch::start());
-            self.visit(cx, Purpose::Packets, |entered, id| {
-                let now = entered.now();
-                entered.broker().heard(id, now);
-            });
+            self.hear(cx);
         }
+    }
+
+    /// Whether the broker has not heard for a while that the client is there.
+    fn may_be_news(&self) -> bool {
+        let mut heard = self.heard.iter();
+        heard.all(|heard| heard.elapsed() >= SIGN_OF_LIFE)
+    }
+
+    /// Tells the broker that the client is there.
+    fn hear(&mut self, cx: &mut Context<'_>) {
+        self.heard = Some(Stopwatch::start());
+        self.visit(cx, Purpose::Packets, |entered, id| {
+            let now = entered.now();
+            entered.broker().heard(id, now);
+        });
     }
 
     /// The peer has closed its sending side, if not the whole connection: it is still told what becomes of what it has sent.

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustls::server::Acceptor;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -501,6 +501,9 @@ impl Entrance {
             return Err(io::Error::other(wrong));
         }
         if let Some(wrong) = too_old(&first[..seen]) {
+            // Unread bytes would make the operating system reset the connection, and the alert be lost on its way.
+            let mut hello = [0; 4096];
+            let _ = socket.read(&mut hello).await?;
             socket.write_all(&ALERT_VERSION).await?;
             return Err(io::Error::other(wrong));
         }

@@ -60,11 +60,29 @@ pub enum ListeningSocket {
 
 /// A connection to a peer.
 #[derive(Debug)]
-pub enum Socket {
-    /// TCP.
+pub struct Socket {
+    kind: Kind,
+    received: u64,
+}
+
+#[derive(Debug)]
+enum Kind {
     Tcp(TcpStream),
-    /// A Unix socket.
     Unix(UnixStream),
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Socket {
+        let (kind, received) = (Kind::Tcp(stream), 0);
+        Socket { kind, received }
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(stream: UnixStream) -> Socket {
+        let (kind, received) = (Kind::Unix(stream), 0);
+        Socket { kind, received }
+    }
 }
 
 /// A stream of bytes to a peer.
@@ -166,7 +184,7 @@ impl Socket {
         const UNACKED: usize = 6;
         const NOT_SENT: usize = 36;
         const ACKED: usize = if cfg!(target_endian = "big") { 31 } else { 30 };
-        let Socket::Tcp(stream) = self else {
+        let Kind::Tcp(stream) = &self.kind else {
             return None;
         };
         let info = tells_tcp_info()
@@ -179,7 +197,7 @@ impl Socket {
 
     /// Has the operating system find out, while nothing is sent, whether the peer is still there; after about two minutes without it, the connection is lost.
     pub fn watch(&self) {
-        let Socket::Tcp(stream) = self else {
+        let Kind::Tcp(stream) = &self.kind else {
             return;
         };
         let often = TcpKeepalive::new()
@@ -344,11 +362,11 @@ impl ListeningSocket {
             ListeningSocket::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok((Socket::Tcp(stream), Some(peer)))
+                Ok((stream.into(), Some(peer)))
             }
             ListeningSocket::Unix(listener, ..) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Socket::Unix(stream), None))
+                Ok((stream.into(), None))
             }
         }
     }
@@ -422,10 +440,15 @@ impl Socket {
     /// # Errors
     /// The connection is lost.
     pub async fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(stream) => stream.peek(bytes).await,
-            Socket::Unix(_) => Ok(0),
+        match &self.kind {
+            Kind::Tcp(stream) => stream.peek(bytes).await,
+            Kind::Unix(_) => Ok(0),
         }
+    }
+
+    /// Bytes that have come so far. They need not be whole records of TLS yet, or packets.
+    pub fn received(&self) -> u64 {
+        self.received
     }
 }
 
@@ -435,10 +458,13 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
+        let (this, before) = (self.get_mut(), buf.filled().len());
+        let read = match &mut this.kind {
+            Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Kind::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        this.received += (buf.filled().len() - before) as u64;
+        read
     }
 }
 
@@ -448,9 +474,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        match &mut self.get_mut().kind {
+            Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Kind::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -459,9 +485,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Socket::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-            Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+        match &mut self.get_mut().kind {
+            Kind::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Kind::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
         }
     }
 
@@ -474,9 +500,9 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().kind {
+            Kind::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Kind::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -493,7 +519,7 @@ mod tests {
             .set_recv_buffer_size(4096)
             .expect("a socket option");
         let to = listener.local_addr().expect("bound");
-        let mut near = Socket::Tcp(TcpStream::connect(to).await.expect("connected"));
+        let mut near = Socket::from(TcpStream::connect(to).await.expect("connected"));
         let (mut far, _) = listener.accept().await.expect("accepted");
         let mut flow = Flow::default();
         let nothing = Seen {

@@ -67,3 +67,41 @@ fn a_client_of_tls_1_2_is_told_where_1_3_is_asked_for() {
     let said = "speaks TLS 1.2 at most";
     wait_until(said, || broker.log().contains(said));
 }
+
+#[test]
+fn a_record_that_comes_in_pieces_is_a_sign_of_life() {
+    use std::io::Write;
+    use std::time::Duration;
+
+    use support::{Connect, Version, raw};
+
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"], 1, 2090);
+    let listener = authority.listener("mqtts", "server", "allow_anonymous = true");
+    let broker = broker(&listener);
+    let config = std::sync::Arc::new(authority.client(None, &[&rustls::version::TLS13]));
+    // With a keep alive of a second it is closed when nothing comes for one and a half.
+    let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
+    let tls = rustls::ClientConnection::new(config, name).expect("a configuration");
+    let socket = super::wire::dial(place(&broker, "mqtts"));
+    let mut wire = super::wire::Wire(rustls::StreamOwned::new(tls, socket));
+    wire.send(&Connect::new(Version::V5, "slow").keep_alive(1).bytes())
+        .expect("sent");
+    assert_eq!(wire.receive().expect("a CONNACK")[3], 0);
+    // One record, which is nothing to the broker before its last byte has come.
+    let packet = raw::publish5(0x32, b"t", Some(1), &[], &[b'x'; 10_000]);
+    wire.0
+        .conn
+        .writer()
+        .write_all(&packet)
+        .expect("it is buffered");
+    let mut record = Vec::new();
+    wire.0.conn.write_tls(&mut record).expect("it is in memory");
+    assert!(record.len() > 10_000, "one record");
+    for piece in record.chunks(record.len().div_ceil(8)) {
+        wire.0.sock.write_all(piece).expect("it stays open");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let puback = wire.receive().expect("a PUBACK");
+    assert_eq!(puback[0], 0x40, "{puback:?}: {}", broker.log());
+}

@@ -72,7 +72,7 @@ impl Transport {
                 if let Some(proxy) = &self.proxy {
                     proxy.reach(&mut stream, address).await?;
                 }
-                self.wrap(Socket::Tcp(stream), address, version).await
+                self.wrap(stream.into(), address, version).await
             };
             match timeout(patience, attempt).await {
                 Ok(Ok(stream)) => return Ok(stream),

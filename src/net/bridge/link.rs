@@ -15,7 +15,7 @@ use super::input::{Input, Next};
 use crate::broker::bridge::{Bridge, End, Leave, Relay};
 use crate::clock::Now;
 use crate::net::core::{Core, Until};
-use crate::net::socket::{Flow, Stream};
+use crate::net::socket::{Flow, Socket, Stream};
 use crate::net::visits::Purpose;
 use crate::wire::packet::Disconnect;
 use crate::wire::{Packet, Properties, ProtocolVersion, ReasonCode, codec};
@@ -55,6 +55,9 @@ pub(super) struct Link {
     look_at: u64,
     /// When the next visit is due, whatever happens.
     due: u64,
+    /// Bytes that had come from the upstream at the last look, and whether any were read since.
+    arrived: u64,
+    has_read: bool,
 }
 
 impl Link {
@@ -82,6 +85,8 @@ impl Link {
             flow: Flow::default(),
             look_at: 0,
             due: u64::MAX,
+            arrived: 0,
+            has_read: false,
         }
     }
 
@@ -102,6 +107,7 @@ impl Link {
                     if moved.read == Some(0) {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
+                    self.has_read |= moved.read.is_some();
                     // In the middle of a packet nothing else can come.
                     if moved.read.is_some() && within {
                         self.relay.heard(self.core.now());
@@ -184,6 +190,12 @@ impl Link {
     /// Tells the relay whether the upstream takes what it is sent, while it waits for that or for an answer: an answer to what lies behind something large
     /// cannot come before that has arrived.
     fn look(&mut self, stream: &dyn Stream, now: Now) {
+        let arrived = stream.socket().map_or(0, Socket::received);
+        let is_more = std::mem::replace(&mut self.arrived, arrived) < arrived;
+        if is_more && !std::mem::take(&mut self.has_read) {
+            // A record of TLS, or a frame of WebSocket, that is not whole: the upstream is there.
+            self.relay.heard(now);
+        }
         let held = !self.out.is_empty() || self.unflushed;
         self.relay.set_writing(held, now);
         let is_time = now.uptime >= self.look_at.min(self.relay.next_timeout());

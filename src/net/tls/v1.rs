@@ -8,8 +8,11 @@ use rustls::pki_types::{
     CertificateDer, CertificateRevocationListDer, SubjectPublicKeyInfoDer, UnixTime,
 };
 use rustls::{CertificateError, DigitallySignedStruct, Error, PeerMisbehaved};
-use x509_parser::oid_registry::{OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA};
+use x509_parser::oid_registry::{
+    OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA, OID_X509_EXT_ISSUER_DISTRIBUTION_POINT,
+};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, X509Version};
+use x509_parser::x509::AlgorithmIdentifier;
 
 use super::CrlExpired;
 use super::certificate::{Certificate, algorithm_of};
@@ -48,9 +51,7 @@ impl V1 {
         if now > validity.not_after.timestamp() {
             return Err(CertificateError::Expired.into());
         }
-        // As with certificates of version 3, SHA-1 proves nothing.
-        let algorithm = leaf.signature_algorithm.oid();
-        if [OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA].contains(algorithm) {
+        if is_sha1(&leaf.signature_algorithm) {
             return Err(CertificateError::BadSignature.into());
         }
         let mut found = CertificateError::UnknownIssuer;
@@ -81,7 +82,9 @@ impl V1 {
         let lists = self.crls.iter().filter_map(|crl| {
             let (_, crl) = CertificateRevocationList::from_der(crl).ok()?;
             let is_its = crl.issuer().as_raw() == authority.subject().as_raw();
-            let is_signed = is_its && crl.verify_signature(authority.public_key()).is_ok();
+            let is_good = !is_sha1(&crl.signature_algorithm) && is_for_all(&crl);
+            let is_signed =
+                is_its && is_good && crl.verify_signature(authority.public_key()).is_ok();
             is_signed.then_some(crl)
         });
         let mut is_known = false;
@@ -101,6 +104,17 @@ impl V1 {
             false => Err(CertificateError::UnknownRevocationStatus.into()),
         }
     }
+}
+
+/// Whether a signature is made with SHA-1, which proves nothing, as with certificates of version 3.
+fn is_sha1(algorithm: &AlgorithmIdentifier<'_>) -> bool {
+    [OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA].contains(algorithm.oid())
+}
+
+/// Whether a list is of all certificates of its authority: one of a part, which it says in an extension, tells nothing of the others.
+fn is_for_all(crl: &CertificateRevocationList<'_>) -> bool {
+    let mut extensions = crl.extensions().iter();
+    extensions.all(|it| it.oid != OID_X509_EXT_ISSUER_DISTRIBUTION_POINT)
 }
 
 /// Verifies that the peer has the key of a certificate of version 1 \[RFC 5246 section 7.4.8\].

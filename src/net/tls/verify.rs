@@ -171,20 +171,18 @@ struct OtherName {
 
 /// Says which name a certificate has that names no server as it should, if that is what is wrong. Where there are such names, rustls says them.
 fn explain(error: Error, certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> Error {
-    let is_name = matches!(
-        error,
-        Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
-        )
-    );
-    let parsed = Certificate::parse(certificate).filter(|_| is_name);
-    let Some(names) = parsed
-        .map(|it| it.names)
-        .filter(|it| it.alternatives.is_empty())
-    else {
+    let has_names = match &error {
+        Error::InvalidCertificate(CertificateError::NotValidForName) => false,
+        Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+            presented, ..
+        }) => !presented.is_empty(),
+        _ => true,
+    };
+    let parsed = Certificate::parse(certificate).filter(|_| !has_names);
+    let Some(common_name) = parsed.map(|it| it.names.common_name) else {
         return error;
     };
-    let has = names.common_name.map_or_else(
+    let has = common_name.map_or_else(
         || "it has no subjectAltName".to_owned(),
         |name| format!("it has no subjectAltName, only the common name {name:?}"),
     );
