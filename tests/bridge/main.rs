@@ -1,5 +1,6 @@
 //! Bridges over real sockets: device -> edge -> upstream -> consumer and back, with a link that fails in every way and brokers that are killed.
 
+mod both;
 mod copy;
 mod failover;
 mod kill;
