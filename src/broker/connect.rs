@@ -314,10 +314,12 @@ impl Broker {
         }
         // A session that ends with its connection has ended with the one just taken over.
         if let Some(index) = self.by_client.get(&terms.client_id).copied() {
-            if !connect.clean_start {
+            let is_over = self.has_expired(index);
+            if !connect.clean_start && !is_over {
                 return Ok((index, true, Stamp::NONE));
             }
-            self.end_session(index); // [MQTT-3.1.2-4]
+            self.counters.sessions_expired += u64::from(is_over);
+            self.end_session(index); // [MQTT-3.1.2-4, MQTT-3.1.2-23]
         }
         let ended = self.stamp_of_end(&terms.client_id);
         if self.session_count() >= self.settings.limits.max_sessions {

@@ -224,6 +224,8 @@ pub struct Broker {
     next_serial: u64,
     /// A tick came late: nobody is given up before this moment, in milliseconds of uptime.
     grace_until: u64,
+    /// From when on nobody was served, in broker time: what had expired before is over all the same.
+    grace_from: u64,
     client_ids: ClientIds,
     /// Clients connected.
     connected: u64,
@@ -305,6 +307,7 @@ impl Broker {
             next_key: 1,
             next_serial: 1,
             grace_until: 0,
+            grace_from: 0,
             client_ids,
             connected: 0,
             subscriptions: 0,

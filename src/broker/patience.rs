@@ -5,7 +5,7 @@
 
 use super::connection::State;
 use super::timer::{LONGEST_MS, Timer};
-use super::{Broker, ConnectionId};
+use super::{Broker, ConnectionId, SessionIndex};
 use crate::clock::Now;
 use crate::wire::ReasonCode;
 
@@ -126,7 +126,21 @@ impl Broker {
         let is_anew = now >= self.grace_until + LEAST_GRACE_MS;
         if late >= LEAST_GRACE_MS || late >= LATE_MS && is_anew {
             self.grace_until = now + late.clamp(LEAST_GRACE_MS, MOST_GRACE_MS);
+            self.grace_from = self.now.unix.saturating_sub(late);
         }
+    }
+
+    /// Whether a session that has no connection has expired. While clients are heard of first because a tick came late, only what had expired before that.
+    pub(super) fn has_expired(&self, index: SessionIndex) -> bool {
+        let session = &self.sessions[index.0 as usize];
+        let is_grace = self.now.uptime < self.grace_until;
+        let unix = if is_grace {
+            self.grace_from
+        } else {
+            self.now.unix
+        };
+        let expires_at = session.expires_at();
+        session.connection.is_none() && expires_at.is_some_and(|at| at <= unix)
     }
 
     pub(super) fn check_connect(&mut self, id: ConnectionId, serial: u64) {

@@ -189,12 +189,13 @@ impl Broker {
         if session.connection.is_some() {
             return;
         }
-        if self.now.uptime < self.grace_until {
+        let expired = self.has_expired(index);
+        let session = &mut self.sessions[index.0 as usize];
+        if self.now.uptime < self.grace_until && !expired {
             session.timer = Some(self.grace_until);
             let timer = Timer::Session(index, key);
             return self.timers.set(self.grace_until, timer);
         }
-        let expired = session.expires_at().is_some_and(|at| at <= self.now.unix);
         if session
             .will
             .as_ref()

@@ -24,6 +24,29 @@ fn a_session_expires_after_its_interval() {
 }
 
 #[test]
+fn a_session_that_has_expired_is_not_resumed_though_no_tick_has_ended_it() {
+    // [MQTT-3.1.2-23]; a broker that has just started has had none, and the first may come late.
+    let short = client("a").with(Property::SessionExpiryInterval(100));
+    for (crashes, late_ms) in [(false, 0), (true, 0), (true, 500)] {
+        let mut world = World::new();
+        let peer = world.connect(&short);
+        world.subscribe(peer, "t", 1);
+        world.lose(peer);
+        world.flush();
+        world.jump(100_000);
+        if crashes {
+            world.crash();
+            world.jump(late_ms);
+            world.broker.tick(world.now);
+        }
+        let peer = world.open(&short);
+        world.settle();
+        assert_eq!(world.got(peer), ["CONNACK Success"]);
+        assert_eq!(world.broker.counters().sessions_expired, 1);
+    }
+}
+
+#[test]
 fn a_reconnection_begins_the_interval_anew() {
     let mut world = World::new();
     let short = client("a").with(Property::SessionExpiryInterval(100));
