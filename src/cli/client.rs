@@ -74,6 +74,8 @@ pub struct Client {
     keep_alive_ms: u64,
     last_sent: u64,
     ping_sent: Option<u64>,
+    /// How far the connection was when that was looked at last.
+    progress: Option<u64>,
     granted: Granted,
     /// A DISCONNECT has gone one way or the other.
     ended: bool,
@@ -108,6 +110,7 @@ impl Client {
             keep_alive_ms: u64::from(settings.keep_alive) * 1000,
             last_sent: 0,
             ping_sent: None,
+            progress: None,
             granted: Granted::default(),
             ended: false,
         };
@@ -288,6 +291,12 @@ impl Client {
         let now = self.uptime();
         if let Some(sent) = self.ping_sent {
             let last_moment = sent + self.keep_alive_ms;
+            let progress = self.stream.progress();
+            if std::mem::replace(&mut self.progress, progress) != progress {
+                // Something large is on its way, in one direction or the other, and the answer behind it.
+                self.ping_sent = Some(now);
+                return Ok(now + self.keep_alive_ms);
+            }
             if now >= last_moment {
                 let what = "connection lost: the server does not answer";
                 return Err(Failure::new(exit::LOST, what));
@@ -298,6 +307,7 @@ impl Client {
             self.send(&Packet::PingReq);
             self.flush()?;
             self.ping_sent = Some(now);
+            self.progress = self.stream.progress();
         }
         Ok(self.last_sent + self.keep_alive_ms)
     }

@@ -24,6 +24,7 @@ use super::url::Url;
 use crate::config::parse_proxy;
 use crate::net::bridge::{Address, Proxy};
 use crate::net::listener::Protocol as Mqtt;
+use crate::net::socket::progress;
 use crate::net::tls::client::ClientTls;
 use crate::net::tls::{CertificateFiles, TlsVersion, cipher};
 use crate::net::websocket;
@@ -299,8 +300,10 @@ impl Layers {
 pub enum Stream {
     /// TCP.
     Tcp(TcpStream),
-    /// A Unix socket, or the thread that speaks TLS and WebSocket, with what went wrong there.
-    Unix(UnixStream, Arc<Mutex<Option<String>>>),
+    /// A Unix socket.
+    Unix(UnixStream),
+    /// To the thread that speaks TLS and WebSocket, with what went wrong there, and the connection below.
+    Tunnel(UnixStream, Arc<Mutex<Option<String>>>, Arc<TcpStream>),
 }
 
 impl Stream {
@@ -316,7 +319,7 @@ impl Stream {
                 Failure::new(exit::FAILED, what)
             };
             let stream = UnixStream::connect(path).map_err(failed)?;
-            return Ok(Stream::Unix(stream, Arc::default()));
+            return Ok(Stream::Unix(stream));
         }
         let system = |error: io::Error| Failure::new(exit::FAILED, error.to_string());
         let layers = transport.layers(&settings.host, settings.port, settings.version)?;
@@ -327,6 +330,7 @@ impl Stream {
         };
         let (here, there) = UnixStream::pair().map_err(system)?;
         let trouble = Arc::default();
+        let below = Arc::new(stream.try_clone().map_err(system)?);
         let (opened, told) = sync_channel(1);
         let tunnel = Tunnel {
             stream,
@@ -337,7 +341,7 @@ impl Stream {
         let noted = Arc::clone(&trouble);
         thread::spawn(move || tunnel.run(&opened, &noted));
         match told.recv() {
-            Ok(Ok(())) => Ok(Stream::Unix(here, trouble)),
+            Ok(Ok(())) => Ok(Stream::Tunnel(here, trouble, below)),
             Ok(Err(why)) => Err(Failure::new(exit::FAILED, why)),
             Err(_) => Err(Failure::new(exit::FAILED, "no connection")),
         }
@@ -350,8 +354,20 @@ impl Stream {
     pub fn try_clone(&self) -> io::Result<Stream> {
         Ok(match self {
             Stream::Tcp(stream) => Stream::Tcp(stream.try_clone()?),
-            Stream::Unix(stream, trouble) => Stream::Unix(stream.try_clone()?, Arc::clone(trouble)),
+            Stream::Unix(stream) => Stream::Unix(stream.try_clone()?),
+            Stream::Tunnel(stream, trouble, below) => {
+                Stream::Tunnel(stream.try_clone()?, Arc::clone(trouble), Arc::clone(below))
+            }
         })
+    }
+
+    /// Bytes that have got further either way: as long as it grows, a slow link is not a dead one. `None` if nobody knows.
+    pub fn progress(&self) -> Option<u64> {
+        match self {
+            Stream::Tcp(stream) => progress(stream),
+            Stream::Unix(_) => None,
+            Stream::Tunnel(_, _, below) => progress(&**below),
+        }
     }
 
     /// How long a write may wait.
@@ -361,7 +377,9 @@ impl Stream {
     pub fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.set_write_timeout(Some(timeout)),
-            Stream::Unix(stream, _) => stream.set_write_timeout(Some(timeout)),
+            Stream::Unix(stream) | Stream::Tunnel(stream, ..) => {
+                stream.set_write_timeout(Some(timeout))
+            }
         }
     }
 
@@ -372,7 +390,7 @@ impl Stream {
     pub fn close_sending(&self) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            Stream::Unix(stream, _) => stream.shutdown(Shutdown::Write),
+            Stream::Unix(stream) | Stream::Tunnel(stream, ..) => stream.shutdown(Shutdown::Write),
         }
     }
 }
@@ -381,7 +399,8 @@ impl Read for Stream {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.read(into),
-            Stream::Unix(stream, trouble) => match stream.read(into)? {
+            Stream::Unix(stream) => stream.read(into),
+            Stream::Tunnel(stream, trouble, _) => match stream.read(into)? {
                 0 => {
                     let mut trouble = trouble.lock().unwrap_or_else(PoisonError::into_inner);
                     trouble
@@ -398,7 +417,7 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.write(bytes),
-            Stream::Unix(stream, _) => stream.write(bytes),
+            Stream::Unix(stream) | Stream::Tunnel(stream, ..) => stream.write(bytes),
         }
     }
 

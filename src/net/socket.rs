@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -177,13 +178,29 @@ fn tells_tcp_info() -> bool {
     })
 }
 
+// The places of what is used of it, in words of four bytes; of a number of eight bytes, that of its first word.
+const UNACKED: usize = 6;
+const ACKED: usize = 30;
+const RECEIVED: usize = 32;
+const NOT_SENT: usize = 36;
+
+/// A number of eight bytes.
+fn number(info: &[u32], at: usize) -> u64 {
+    let low = at + usize::from(cfg!(target_endian = "big"));
+    u64::from(info[low]) | u64::from(info[low ^ 1]) << 32
+}
+
+/// Bytes that have got further on a TCP connection, either way: those that have come, and those that the peer's operating system has acknowledged. `None`
+/// if nobody knows: Linux before 4.6.
+pub fn progress(stream: &impl AsFd) -> Option<u64> {
+    let info = tells_tcp_info().then(|| getsockopt(stream, TcpInfo))?;
+    let info = info.ok()?;
+    Some(number(&info, ACKED) + number(&info, RECEIVED))
+}
+
 impl Socket {
     /// How many bytes the peer's operating system has acknowledged so far, and whether these are all; `None` if nobody knows: Unix sockets, Linux before 4.6.
     fn acknowledged(&self) -> Option<(u64, bool)> {
-        // Their places in the structure, in words of four bytes; the last is the lower half of a number of eight.
-        const UNACKED: usize = 6;
-        const NOT_SENT: usize = 36;
-        const ACKED: usize = if cfg!(target_endian = "big") { 31 } else { 30 };
         let Kind::Tcp(stream) = &self.kind else {
             return None;
         };
@@ -191,8 +208,7 @@ impl Socket {
             .then(|| getsockopt(stream, TcpInfo))?
             .ok()?;
         let all = info[UNACKED] == 0 && info[NOT_SENT] == 0;
-        let acknowledged = u64::from(info[ACKED]) | u64::from(info[ACKED ^ 1]) << 32;
-        Some((acknowledged, all))
+        Some((number(&info, ACKED), all))
     }
 
     /// Has the operating system find out, while nothing is sent, whether the peer is still there; after about two minutes without it, the connection is lost.

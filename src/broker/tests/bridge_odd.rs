@@ -381,10 +381,10 @@ impl Odd {
         }
         let mut bytes = Vec::new();
         codec::encode(answer, self.odds.version, &mut bytes);
+        // One that is repeated later may come when its identifier is that of the next message, which nobody could tell apart.
         if self.chance(self.odds.twice) {
-            self.late.push(bytes.clone());
-        }
-        if self.chance(self.odds.late) {
+            let _ = self.say(&bytes) && self.say(&bytes);
+        } else if self.chance(self.odds.late) {
             self.late.push(bytes);
         } else {
             self.say(&bytes);
