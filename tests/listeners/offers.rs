@@ -80,12 +80,12 @@ fn a_record_that_comes_in_pieces_is_a_sign_of_life() {
     let listener = authority.listener("mqtts", "server", "allow_anonymous = true");
     let broker = broker(&listener);
     let config = std::sync::Arc::new(authority.client(None, &[&rustls::version::TLS13]));
-    // With a keep alive of a second it is closed when nothing comes for one and a half.
+    // With a keep alive of two seconds it is closed when nothing comes for three.
     let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
     let tls = rustls::ClientConnection::new(config, name).expect("a configuration");
     let socket = super::wire::dial(place(&broker, "mqtts"));
     let mut wire = super::wire::Wire(rustls::StreamOwned::new(tls, socket));
-    wire.send(&Connect::new(Version::V5, "slow").keep_alive(1).bytes())
+    wire.send(&Connect::new(Version::V5, "slow").keep_alive(2).bytes())
         .expect("sent");
     assert_eq!(wire.receive().expect("a CONNACK")[3], 0);
     // One record, which is nothing to the broker before its last byte has come.
