@@ -255,7 +255,7 @@ fn a_link_on_which_nothing_moves_is_left() {
         "{}",
         edge.log()
     );
-    assert!(edge.log().contains("no acknowledgement"), "{}", edge.log());
+    edge.expect_log("no acknowledgement");
     proxy.set_mode(Mode::Pass);
     wait_for_state(edge.addr(), "connected");
 }
@@ -288,5 +288,5 @@ fn a_link_that_is_silent_is_left_however_often_it_is_asked() {
     cloud.signal("STOP");
     wait_for_state(edge.addr(), "disconnected");
     cloud.signal("CONT");
-    assert!(edge.log().contains("no PINGRESP"), "{}", edge.log());
+    edge.expect_log("no PINGRESP");
 }

@@ -261,7 +261,7 @@ fn a_message_of_the_upstream_that_is_too_large_is_left_out_and_the_bridge_stays(
     wait_until("all three are told of", || {
         edge.log().matches("is larger than max_packet_size").count() == 3
     });
-    assert!(edge.log().contains("site/down/large"));
+    edge.expect_log("site/down/large");
     assert_eq!(edge.log().matches("bridge connected").count(), 1);
     // They are done with, and the exchanges around them go on.
     publish(cloud.addr(), "site/down/a", 2, 3..4);

@@ -92,7 +92,7 @@ fn on_a_full_disk_it_refuses_and_resumes_when_there_is_space_again() {
     wait_until("it says that it is full", || {
         broker.log().contains("the store is full")
     });
-    assert!(broker.log().contains("make room on the disk"));
+    broker.expect_log("make room on the disk");
     std::fs::remove_file(&other).expect("it is there");
     resumes(&broker, &mut backlog);
     wait_until("it says that it is no longer full", || {

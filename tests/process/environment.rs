@@ -13,6 +13,7 @@ fn a_service_with_our_name_and_our_own_tests_do_not_keep_it_from_starting() {
          TIDEGATE_PORT_1883_TCP_PORT=1883 TIDEGATE_PORT_1883_TCP_PROTO=tcp TIDEGATE_NAME=/app/tidegate TIDEGATE_ENV_A=1 \
          TIDEGATE_SIM_SEEDS=7 TIDEGATE_WORKER_THREADS=1; exec \"$@\"",
     );
+    broker.expect_log("TIDEGATE_SIM_SEEDS");
     let log = broker.log();
     let told: Vec<&str> = log
         .lines()

@@ -165,7 +165,7 @@ fn a_client_that_takes_nothing_is_closed_however_often_it_pings() {
             watcher.expect("gone", "deaf", 0);
         }
     }
-    assert!(broker.log().contains("takes nothing"), "{}", broker.log());
+    broker.expect_log("takes nothing");
 }
 
 #[test]

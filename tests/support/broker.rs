@@ -136,6 +136,11 @@ impl Broker {
         self.log.lock().expect("no thread panics with it").clone()
     }
 
+    /// Waits until it has written this to standard error: a line comes a little later than what it tells of.
+    pub fn expect_log(&self, what: &str) {
+        crate::wait_until(what, || self.log().contains(what));
+    }
+
     /// Kills it with SIGKILL: it gets no chance to write anything.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
