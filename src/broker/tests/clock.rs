@@ -169,3 +169,37 @@ fn readings_go_with_batches_that_are_written_anyway_and_not_with_each() {
     }
     assert_eq!(world.writes(), [""; 0]);
 }
+
+/// A stop asks for it over and over until everything is durable: what nobody waits for goes with it, and once all is durable it adds nothing.
+#[test]
+fn hurrying_comes_to_an_end_though_the_clocks_go_on() {
+    let mut world = started(TODAY);
+    leave_a_message(&mut world);
+    let sub = world.connect(&durable("sub"));
+    assert_eq!(world.drain(sub).len(), 1);
+    world.settle();
+    assert!(!world.broker.is_settled(), "a removal nobody waits for");
+    assert!(!world.take(), "it waits for others");
+    world.writes();
+    world.broker.hurry();
+    assert!(world.take(), "it waits no longer");
+    assert!(!world.broker.is_settled(), "it is not durable");
+    world.written();
+    world.broker.hurry();
+    world.durable();
+    let writes = world.writes();
+    assert!(
+        writes.iter().any(|it| it.starts_with("Remove")),
+        "{writes:?}"
+    );
+    for _ in 0..10 {
+        world.jump(1_000);
+        world.broker.hurry();
+        assert!(!world.take(), "nothing was written");
+        assert!(world.broker.is_settled());
+    }
+    // Whereas a flush has what the clocks show.
+    world.broker.flush();
+    assert!(world.take());
+    assert!(world.writes()[0].starts_with("PutClock"));
+}

@@ -202,6 +202,62 @@ fn identifiers_of_messages_in_memory_are_known_after_any_number_of_crashes() {
     assert!(held.len() > 30, "{}", held.len());
 }
 
+/// Identifiers have begun at 1 again since a client was given the first that it holds: a message at fsync gets none of them, in this process or in
+/// the next two.
+#[test]
+fn identifiers_that_a_client_holds_are_known_after_all_were_given_once() {
+    const ALL: u32 = 65_535;
+    let mut settings = mixed(Durability::Fsync, "mem/#", Durability::Memory);
+    settings.limits.max_inflight_messages = u16::MAX;
+    let mut world = World::with(settings);
+    let mut held = std::collections::BTreeSet::new();
+    for (round, messages) in [ALL + 1_000, ALL + 1_000, 400].into_iter().enumerate() {
+        let subscriber = world.connect(&durable("sub"));
+        if round == 0 {
+            world.subscribe(subscriber, "#", 2);
+        }
+        let publisher = world.connect(&publisher());
+        world.flush();
+        for number in 0..messages {
+            // One stays in each block of identifiers, so that each has a row when it is opened again; and some in the one that is open at the crash,
+            // which nothing else writes by then.
+            let left = messages - number;
+            let last = left <= 20;
+            let (topic, stays) = match number % 100 == 7 && left > 256 {
+                true => ("t", false),
+                false => ("mem/t", number % 128 == 3 || last),
+            };
+            world.publish(publisher, message(2, 1, topic, "m"));
+            world.pubrel(publisher, 1);
+            world.settle();
+            let got = world.got(subscriber);
+            assert!(!got.is_empty(), "round {round}, {number}: nothing came");
+            for line in got {
+                let id = line.split('#').nth(1).and_then(|it| it.split(' ').next());
+                let id: u16 = id.expect("an identifier").parse().expect("a number");
+                assert!(
+                    held.insert(id),
+                    "round {round}, {number}: {line}: it is held"
+                );
+                if !stays {
+                    world.pubrec(subscriber, id);
+                    world.settle();
+                    let released = world.got(subscriber);
+                    assert!(
+                        released.iter().any(|it| it.starts_with("PUBREL")),
+                        "{released:?}"
+                    );
+                    world.pubcomp(subscriber, id);
+                    held.remove(&id);
+                }
+            }
+        }
+        world.got(publisher);
+        world.crash();
+    }
+    assert!(held.len() > 1_000, "{}", held.len());
+}
+
 /// A client that tells of an identifier it holds is asked to release it, and then it can be used again.
 #[test]
 fn an_identifier_that_a_client_releases_is_free_again() {
