@@ -1,5 +1,6 @@
 //! How long a Tidegate has held its broker's lock, as its figures over HTTP tell it.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -11,17 +12,24 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of an answer.
 const MAX_ANSWER: u64 = 4 << 20;
 
-/// What was counted since that broker's start, over all kinds of visits. Times in seconds.
+/// What was counted since that broker's start. Times in seconds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lock {
-    /// Upper bounds of buckets, and how many visits were no longer.
-    buckets: Vec<(f64, u64)>,
-    /// How long the longest of each kind was.
-    longest: Vec<f64>,
+    /// Visits by what they were for.
+    kinds: BTreeMap<String, Kind>,
     /// All together.
     held: f64,
     /// PUBLISH packets received.
     publishes: u64,
+}
+
+/// Visits of one kind.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Kind {
+    /// Upper bounds of buckets, and how many visits were no longer.
+    buckets: Vec<(f64, u64)>,
+    /// How long the longest was.
+    longest: f64,
 }
 
 impl Lock {
@@ -49,59 +57,57 @@ impl Lock {
             let Some(rest) = name.strip_prefix("tidegate_core_held_") else {
                 continue;
             };
-            if rest.starts_with("seconds_bucket{") {
-                let (_, bound) = rest.rsplit_once("le=\"")?;
-                let bound: f64 = bound.strip_suffix("\"}")?.parse().ok()?;
-                lock.add(bound, value.parse().ok()?);
-            } else if rest.starts_with("seconds_sum{") {
-                lock.held += value.parse::<f64>().ok()?;
-            } else if rest.starts_with("longest_seconds{") {
-                lock.longest.push(value.parse().ok()?);
+            let Some((figure, labels)) = rest.split_once("{visit=\"") else {
+                continue;
+            };
+            let (kind, labels) = labels.split_once('"')?;
+            let kind = lock.kinds.entry(kind.to_owned()).or_default();
+            match figure {
+                "seconds_bucket" => {
+                    let bound = labels.strip_prefix(",le=\"")?.strip_suffix("\"}")?;
+                    kind.buckets
+                        .push((bound.parse().ok()?, value.parse().ok()?));
+                }
+                "seconds_sum" => lock.held += value.parse::<f64>().ok()?,
+                "longest_seconds" => kind.longest = value.parse().ok()?,
+                _ => {}
             }
         }
-        (!lock.buckets.is_empty()).then_some(lock)
+        let counted = lock.kinds.values().any(|kind| !kind.buckets.is_empty());
+        counted.then_some(lock)
     }
 
-    fn add(&mut self, bound: f64, count: u64) {
-        match self.buckets.iter_mut().find(|(known, _)| *known == bound) {
-            Some((_, known)) => *known += count,
-            None => self.buckets.push((bound, count)),
-        }
-    }
-
-    /// How long no visit since then was longer than, in seconds: the longest itself if there was none like it before, or else the bound of its bucket.
+    /// Returns how long no visit since then was longer than, in seconds. 0 if there was no visit.
     pub fn longest_since(&self, before: &Lock) -> f64 {
-        let records = self.longest.iter().zip(&before.longest);
-        let record = records
-            .filter(|(now, before)| now > before)
-            .map(|(now, _)| *now)
-            .fold(0.0, f64::max);
-        let since =
-            |(now, before): (&(f64, u64), &(f64, u64))| (now.0, now.1 - before.1.min(now.1));
-        let counts: Vec<(f64, u64)> = self
-            .buckets
+        let none = Kind::default();
+        self.kinds
             .iter()
-            .zip(&before.buckets)
-            .map(since)
-            .collect();
-        let all = counts.last().map_or(0, |(_, count)| *count);
-        let bound = counts.iter().find(|(_, count)| *count == all);
-        let bound = bound.map_or(0.0, |(bound, _)| *bound);
-        // A record of one kind of visit may be beneath what another kind has reached before.
-        let below = counts.iter().rev().find(|(_, count)| *count < all);
-        match below {
-            // Nor was any longer than the longest there ever was.
-            Some((below, _)) if record <= *below => {
-                self.longest.iter().copied().fold(0.0, f64::max).min(bound)
-            }
-            _ => record.min(bound),
-        }
+            .map(|(name, kind)| kind.longest_since(before.kinds.get(name).unwrap_or(&none)))
+            .fold(0.0, f64::max)
     }
 
     /// How long the lock was held since then for each PUBLISH received, in microseconds; `None` if there was none.
     pub fn held_per_publish_since(&self, before: &Lock) -> Option<f64> {
         let publishes = self.publishes.checked_sub(before.publishes)?;
         (publishes > 0).then(|| (self.held - before.held) * 1e6 / publishes as f64)
+    }
+}
+
+impl Kind {
+    /// Returns the longest visit since then if it was a record, or else the bound of its bucket. No visit was longer than the longest there ever was.
+    fn longest_since(&self, before: &Kind) -> f64 {
+        if self.longest > before.longest {
+            return self.longest;
+        }
+        let since = self.buckets.iter().enumerate().map(|(place, now)| {
+            let before = before.buckets.get(place).map_or(0, |it| it.1);
+            (now.0, now.1.saturating_sub(before))
+        });
+        let all = since.clone().next_back().map_or(0, |(_, count)| count);
+        let mut reached = since.filter(|(_, count)| all > 0 && *count == all);
+        reached
+            .next()
+            .map_or(0.0, |(bound, _)| bound.min(self.longest))
     }
 }
 
@@ -154,6 +160,17 @@ mod tests {
             ],
         );
         assert_eq!(both.longest_since(&before), 0.01);
+        // The longer one is in the same bucket as the record of the other kind.
+        let alike = lock(
+            2,
+            &[
+                (Purpose::Tick, 30_000),
+                (Purpose::Tick, 900),
+                (Purpose::Batch, 10),
+                (Purpose::Batch, 700),
+            ],
+        );
+        assert_eq!(alike.longest_since(&before), 0.001);
         let each = after(Purpose::Batch, 3_000).held_per_publish_since(&before);
         assert!((each.expect("there were some") - 1_500.0).abs() < 0.001);
         assert_eq!(before.held_per_publish_since(&before), None);
