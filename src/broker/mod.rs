@@ -24,52 +24,15 @@
 //! (publish.rs), `publish` and `offer` (route.rs), `send` (deliver.rs), `Gate::write` and `Outbox::push` (gate.rs), and, once the batch
 //! is durable, [`Broker::take_output`].
 
-pub mod access;
-mod acknowledge;
-pub mod acl;
-#[cfg(test)]
-pub(crate) mod audit;
+mod access;
 pub mod bridge;
-mod connect;
-mod connection;
-mod counters;
-mod deliver;
 mod delivery;
-mod end;
-mod fault;
-mod gate;
-mod hold;
-mod inflight;
-mod marks;
-mod memory;
-pub mod message;
-mod notice;
-mod origin;
-mod outbox;
-mod outgoing;
-mod patience;
-mod publish;
-mod queue;
-mod quota;
-pub mod record;
-mod release;
-mod repetition;
-mod restore;
-mod retained;
-mod route;
-mod session;
-mod shared;
-mod source;
-mod spread;
-mod subscribe;
-mod sys;
-mod table;
-mod takeover;
-mod timer;
-mod tree;
-mod walk;
-mod wall;
-mod will;
+mod driver;
+mod flows;
+mod model;
+pub(crate) mod observe;
+mod state;
+mod upkeep;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -79,121 +42,60 @@ use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
-pub use access::{
+#[cfg(test)]
+pub(crate) use flows::keep_alive::NOTHING_TAKEN;
+#[cfg(test)]
+pub(crate) use flows::take_over::WAIT_MS;
+pub use model::access::{
     Access, Admission, Arrival, CertificateName, CertificateNames, Identity, IdentityKind, Peer,
 };
-pub use acl::{Acl, Acls, Permission, Rules, Subscribing};
-pub use connection::Traffic;
-pub use counters::Counters;
-pub use message::Message;
-pub use origin::Origin;
-pub use outbox::{Segments, Taken};
+pub use model::acl::{Acl, Acls, Permission, Rules, Subscribing};
+pub use model::counters::Counters;
+pub use model::fetch::Fetch;
+pub use model::gauges::Gauges;
+pub use model::ids::ConnectionId;
+pub use model::message::Message;
+pub use model::output::Output;
+pub use model::segments::{Segments, Taken};
+pub use model::settings::{Chance, Settings};
+pub use model::{message, record};
+
+pub use flows::lost::Traffic;
 #[cfg(test)]
-pub(crate) use patience::NOTHING_TAKEN;
-pub use restore::Restored;
-pub use sys::Gauges;
+pub(crate) use state::gate::Arrow;
+pub use state::origins::Origin;
+pub use state::restoring::Restored;
 
 use crate::clock::Now;
-use crate::limits::Limits;
-use crate::wire::packet::{Ack, Disconnect};
-use crate::wire::{
-    Fault, Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, ReasonCode,
-    codec,
-};
-use connect::ClientIds;
-pub use connection::Output;
-use connection::{Connection, State};
-pub(crate) use gate::Arrow;
-use gate::{Gate, Stamp};
-use outgoing::Account;
-use quota::Tally;
-use record::{Batch, BridgeRecord, Durability, DurabilityRules, QueueKey, Seq, Write};
-use repetition::MessageIds;
-use retained::Retained;
-use route::Routes;
-use session::Session;
-use shared::Group;
-use table::Table;
-use timer::{Timer, Timers};
-use tree::Tree;
-use walk::Walk;
-
-/// What a packet costs, in the measure of [`Broker::work`].
-const PACKET: u64 = 64;
-/// What a timer, or the removal of a row or a subscription, costs in that measure.
-const OPERATION: u64 = 4;
-
-/// Names a connection, from [`Broker::accept`] until [`Broker::lost`]; then another connection may get it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(pub u32);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct SessionIndex(u32);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct GroupIndex(u32);
-
-/// What the driver draws for a broker once, at its start: the broker itself has no source of chance.
-#[derive(Clone, Copy)]
-pub struct Chance {
-    /// Decides how tables are hashed, so that peers cannot choose what collides.
-    pub seed: u64,
-    /// The key of assigned client identifiers: who does not know it cannot guess them. From the operating system's randomness.
-    pub client_ids: [u8; 32],
-}
-
-impl Chance {
-    /// For tests and measurements: the same each time, and known to everybody.
-    pub fn fixed(seed: u64) -> Chance {
-        Chance {
-            seed,
-            client_ids: [7; 32],
-        }
-    }
-}
-
-/// What a broker is told once, at its start.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Settings {
-    /// What names this broker among those that bridges lead to: that of its store.
-    pub identity: u64,
-    /// All limits.
-    pub limits: Limits,
-    /// How far acknowledgements wait.
-    pub durability: DurabilityRules,
-    /// How often `$SYS` topics are published, in milliseconds; 0 for never.
-    pub sys_interval_ms: u64,
-    /// What clients may do. [`Broker::set_acl`] replaces it.
-    pub acl: Acls,
-    /// Clients may have sessions that other users have had, and connections with them. [`Broker::allow_other_users`] replaces it.
-    pub allow_other_users: bool,
-    /// Deliveries go out at the QoS that was granted, also those of messages that were published at a lower one. Against
-    /// \[MQTT-3.8.4-8\]. [`Broker::upgrade_outgoing_qos`] replaces it.
-    pub upgrade_outgoing_qos: bool,
-}
-
-/// Bodies to be read from the store: the answer goes to [`Broker::fetched`].
-#[derive(Debug)]
-pub struct Fetch {
-    owner: Owner,
-    key: QueueKey,
-    serial: u64,
-    /// The messages, in ascending order.
-    pub seqs: Vec<Seq>,
-}
-
-/// Who asked for bodies.
-#[derive(Clone, Copy, Debug)]
-enum Owner {
-    /// A session's queue.
-    Session(SessionIndex),
-    /// A session's messages that must be sent again.
-    Resend(SessionIndex),
-    /// A bridge's session, for the topics of its messages.
-    Topics(SessionIndex),
-    /// A shared group's queue.
-    Group(GroupIndex),
-}
+use crate::wire::{Fault, Packet, PropertiesBuf};
+use model::ids::{GroupIndex, SessionIndex};
+use model::record::{BridgeRecord, Durability, QueueKey, Seq};
+use model::work::PACKET;
+use state::account::{Account, Turns};
+use state::bridge::{Moments, State as BridgeState};
+use state::client_ids::ClientIds;
+use state::connection::{Connection, State};
+use state::ended::{Ends, Graveyard};
+use state::gate::{Gate, Stamp};
+use state::group::Group;
+use state::lines::Lines;
+use state::message_ids::MessageIds;
+use state::notices::Notices;
+use state::offer::Routes;
+use state::origins::Origins;
+use state::restoring::Restoring;
+use state::retained::Retained;
+use state::session::Session;
+use state::spreads::Spreads;
+use state::sys::Sys;
+use state::table::Table;
+use state::tally::Tally;
+use state::timers::{Timer, Timers};
+use state::tree::Tree;
+use state::waiting::Waiting;
+use state::walks::Walks;
+use state::wall::Wall;
+use upkeep::tick;
 
 /// The broker.
 #[derive(Debug)]
@@ -207,7 +109,7 @@ pub struct Broker {
     sessions: Slab<Session>,
     by_client: Table<Box<str>, SessionIndex, FixedState>,
     /// Connections whose CONNECT waits for an older one.
-    lines: takeover::Lines,
+    lines: Lines,
     /// Connections of each user.
     by_user: Tally<Box<str>>,
     /// Connections from each address.
@@ -238,7 +140,7 @@ pub struct Broker {
     /// Bytes that wait to be written to all connections, those included that are being written.
     outgoing: Account,
     /// Who waits until that is less.
-    turns: outgoing::Turns,
+    turns: Turns,
     /// Bytes that sessions take, messages aside.
     session_bytes: u64,
     /// Bytes of messages the store can still take.
@@ -247,32 +149,32 @@ pub struct Broker {
     timers: Timers,
     counters: Counters,
     touched: Vec<ConnectionId>,
-    waiting: release::Waiting,
+    waiting: Waiting,
     fetches: Vec<Fetch>,
     /// Sessions whose rows of messages on their way have changed since the last batch was taken.
     changed: VecDeque<SessionIndex>,
-    spreads: spread::Spreads,
+    spreads: Spreads,
     work: u64,
-    graveyard: end::Graveyard,
-    ends: end::Ends,
-    walks: walk::Walks,
-    wall: wall::Wall,
+    graveyard: Graveyard,
+    ends: Ends,
+    walks: Walks,
+    wall: Wall,
     sweep: (usize, usize),
-    sys: sys::Sys,
-    bridges: BTreeMap<Box<str>, bridge::BridgeState>,
+    sys: Sys,
+    bridges: BTreeMap<Box<str>, BridgeState>,
     /// What is remembered of bridges, by their sessions.
     bridge_records: BTreeMap<QueueKey, BridgeRecord>,
-    moments: bridge::Moments,
+    moments: Moments,
     message_ids: MessageIds,
-    notices: notice::Notices,
+    notices: Notices,
     /// Where the bridges of this broker come from, and those of others.
     origin: Origin,
-    origins: origin::Origins,
+    origins: Origins,
     /// There is, or was, a session that may not do everything: until then no delivery asks.
     restricted: bool,
     /// A bridge refuses messages when its queue is full: otherwise no message asks.
     refusing: bool,
-    restoring: restore::Restoring,
+    restoring: Restoring,
     routes: Routes,
     scratch: PropertiesBuf,
     #[cfg(test)]
@@ -294,7 +196,7 @@ impl Broker {
             connections: Slab::new(),
             sessions: Slab::new(),
             by_client: Table::with_hasher(FixedState::with_seed(seed)),
-            lines: takeover::Lines::new(seed),
+            lines: Lines::new(seed),
             by_user: Tally::new(seed),
             by_address: Tally::new(seed),
             groups: Slab::new(),
@@ -315,43 +217,41 @@ impl Broker {
             queued_bytes: 0,
             hot_bytes: 0,
             outgoing: Account::default(),
-            turns: outgoing::Turns::default(),
+            turns: Turns::default(),
             session_bytes: 0,
             room: u64::MAX,
             shutting_down: false,
             timers: Timers::default(),
             counters: Counters::default(),
             touched: Vec::new(),
-            waiting: release::Waiting::default(),
+            waiting: Waiting::default(),
             fetches: Vec::new(),
             changed: VecDeque::new(),
-            spreads: spread::Spreads::default(),
+            spreads: Spreads::default(),
             work: 0,
-            graveyard: end::Graveyard::default(),
-            ends: end::Ends::new(seed),
-            walks: walk::Walks::default(),
-            wall: wall::Wall::default(),
+            graveyard: Graveyard::default(),
+            ends: Ends::new(seed),
+            walks: Walks::default(),
+            wall: Wall::default(),
             sweep: (0, 0),
-            sys: sys::Sys::new(now),
+            sys: Sys::new(now),
             bridges: BTreeMap::new(),
             bridge_records: BTreeMap::new(),
-            moments: bridge::Moments::default(),
+            moments: Moments::default(),
             message_ids: MessageIds::new(seed),
-            notices: notice::Notices::default(),
+            notices: Notices::default(),
             origin: Origin::new(settings.identity, run),
-            origins: origin::Origins::default(),
+            origins: Origins::default(),
             restricted: false,
             refusing: false,
-            restoring: restore::Restoring::default(),
+            restoring: Restoring::default(),
             routes: Routes::default(),
             scratch: PropertiesBuf::new(),
             #[cfg(test)]
             open_arrow: None,
             settings,
         };
-        broker
-            .timers
-            .set(now.uptime + timer::SWEEP_MS, Timer::Sweep);
+        broker.timers.set(now.uptime + tick::SWEEP_MS, Timer::Sweep);
         if broker.settings.sys_interval_ms > 0 {
             broker.timers.set(now.uptime + 1, Timer::Sys);
         }
@@ -418,221 +318,6 @@ impl Broker {
                 Err(Fault::protocol("a packet that only servers send"))
             }
         }
-    }
-
-    /// Says how many bytes of messages the store can still take, those included that wait to be committed. Beyond it, messages that must be
-    /// stored are refused.
-    pub fn set_room(&mut self, bytes: u64) {
-        self.room = bytes;
-    }
-
-    /// The batch that should be committed now, if there is one. The one taken before must be durable.
-    pub fn take_batch(&mut self, now: Now) -> Option<Batch> {
-        if self.gate.wants_commit(now.uptime) {
-            self.now = now;
-            self.write_changed();
-            self.write_reading_if_due();
-        }
-        let batch = self.gate.take_batch(now.uptime)?;
-        self.ends.taken();
-        Some(batch)
-    }
-
-    /// Whether [`Broker::take_batch`] has something.
-    pub fn wants_commit(&self, now: Now) -> bool {
-        self.gate.wants_commit(now.uptime)
-    }
-
-    /// The bodies to be read from the store.
-    pub fn take_fetches(&mut self) -> Vec<Fetch> {
-        std::mem::take(&mut self.fetches)
-    }
-
-    /// Moves the connections that should be served to the end of `into`.
-    pub fn take_touched(&mut self, into: &mut Vec<ConnectionId>) {
-        for id in &self.touched {
-            if let Some(connection) = self.connections.get_mut(id.0 as usize) {
-                connection.touched = false;
-            }
-        }
-        into.append(&mut self.touched);
-    }
-
-    /// Moves what may be written to a connection to the end of `out`, filling up from the session's queue. Call it again when all of that has
-    /// been written, until it adds nothing.
-    pub fn take_output(&mut self, id: ConnectionId, out: &mut impl Taken, now: Now) -> Output {
-        self.now = now;
-        let connection = &mut self.connections[id.0 as usize];
-        connection.goes_on = false;
-        let session = connection.session;
-        self.count_written(id, out.own_len());
-        if let Some(session) = session {
-            self.pump(id, session);
-        }
-        self.take_released(id, out);
-        if !out.is_empty() {
-            self.sent(id);
-        }
-        self.output(id)
-    }
-
-    /// Tells all clients that the server shuts down, and lets no new ones in. When their connections are lost, [`Broker::flush`] and
-    /// [`Broker::is_settled`] say when the store can be closed.
-    pub fn shut_down(&mut self, now: Now) {
-        self.now = now;
-        self.shutting_down = true;
-        self.begin_walk(Walk::ShutDown);
-    }
-
-    /// Whether [`Broker::shut_down`] was called.
-    pub fn is_shutting_down(&self) -> bool {
-        self.shutting_down
-    }
-
-    /// What was counted.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// What packets and their deliveries have cost so far, about, in deliveries at QoS 0: a measure of the work of a visit.
-    pub fn work(&self) -> u64 {
-        self.work
-    }
-
-    /// Whether a connection is to be closed as soon as what waits for it has been written.
-    pub fn is_closing(&self, id: ConnectionId) -> bool {
-        let connection = self.connections.get(id.0 as usize);
-        connection.is_some_and(|connection| connection.state == State::Closing)
-    }
-
-    /// Whether [`Broker::take_output`] did not do all there was to do: who has called it is to come again, when others have had their turn.
-    pub fn goes_on(&self, id: ConnectionId) -> bool {
-        let connection = self.connections.get(id.0 as usize);
-        connection.is_some_and(|connection| connection.goes_on)
-    }
-
-    /// The limits it keeps.
-    pub fn limits(&self) -> &Limits {
-        &self.settings.limits
-    }
-
-    /// Connections at present.
-    pub fn connection_count(&self) -> usize {
-        self.connections.len()
-    }
-
-    fn client_name(&self, id: ConnectionId) -> &str {
-        let session = self.connections[id.0 as usize].session;
-        session.map_or("", |session| &self.sessions[session.0 as usize].client_id)
-    }
-
-    /// Lets packets of a kind leave before what they promise is on disk: the simulator shows that it finds out.
-    #[cfg(test)]
-    pub(crate) fn open_arrow(&mut self, arrow: Arrow) {
-        self.open_arrow = Some(arrow);
-    }
-
-    /// What a packet that is an arrow of the gate waits for: its stamp, unless a test has opened the arrow.
-    #[inline]
-    fn gated(&self, arrow: Arrow, stamp: Stamp) -> Stamp {
-        #[cfg(test)]
-        if self.open_arrow == Some(arrow) {
-            return Stamp::NONE;
-        }
-        let _ = arrow;
-        stamp
-    }
-
-    fn write(&mut self, write: Write) {
-        self.gate.write(write, self.now.uptime);
-    }
-
-    fn touch(&mut self, id: ConnectionId) {
-        let connection = &mut self.connections[id.0 as usize];
-        if !connection.touched {
-            connection.touched = true;
-            self.touched.push(id);
-        }
-    }
-
-    /// There is more for a connection than was done at once: its own task has to come back as well.
-    fn go_on(&mut self, id: ConnectionId) {
-        self.connections[id.0 as usize].goes_on = true;
-        self.touch(id);
-    }
-
-    fn touch_session(&mut self, session: SessionIndex) {
-        if let Some(id) = self
-            .sessions
-            .get(session.0 as usize)
-            .and_then(|session| session.connection)
-        {
-            self.touch(id);
-        }
-    }
-
-    /// Appends a packet to a connection's outbox.
-    fn push(&mut self, id: ConnectionId, stamp: Stamp, packet: &Packet<'_>) {
-        let connection = &mut self.connections[id.0 as usize];
-        let (version, largest) = (connection.version, connection.maximum_packet_size);
-        // A packet the client cannot take, even without what explains it, is not sent [MQTT-3.1.2-24].
-        connection.outbox.push(stamp, &self.gate, |out| {
-            _ = codec::encode_within(packet, version, largest, out)
-        });
-        self.pushed(id);
-    }
-
-    /// Appends a packet that ends an incoming message's exchange: until it leaves, it counts against the receive maximum.
-    fn push_final_ack(&mut self, id: ConnectionId, stamp: Stamp, packet: &Packet<'_>) {
-        self.push(id, stamp, packet);
-        self.connections[id.0 as usize].outbox.count_ack();
-    }
-
-    fn pushed(&mut self, id: ConnectionId) {
-        self.count_outgoing(id);
-        let connection = &mut self.connections[id.0 as usize];
-        if !connection.holding
-            && let Some(stamp) = connection.outbox.holds_for()
-        {
-            connection.holding = true;
-            self.waiting.hold(id, stamp);
-        }
-        self.touch(id);
-    }
-
-    /// Ends a connection from this side: says why to a client that can be told, and closes once that has been written. What still waits for the
-    /// disk is not sent.
-    fn disconnect(&mut self, id: ConnectionId, reason: ReasonCode, what: Option<&str>) {
-        match what {
-            Some(what) => self.say_end(id, what),
-            None => self.say_end(id, reason),
-        }
-        self.detach(id);
-        self.connections[id.0 as usize].state = State::Closing;
-        self.drop_gated(id);
-        let connection = &self.connections[id.0 as usize];
-        // A CONNACK that still waits for the disk is not sent, and nothing goes before it [MQTT-3.14.0-1].
-        if connection.version == ProtocolVersion::V5 && connection.outbox.has_begun() {
-            let mut properties = PropertiesBuf::new();
-            if let Some(what) = what {
-                properties.push(Property::ReasonString(what));
-            }
-            let packet = Packet::Disconnect(Disconnect {
-                reason,
-                properties: properties.as_properties(),
-            });
-            self.push(id, Stamp::NONE, &packet);
-        }
-        self.touch(id);
-    }
-}
-
-/// An acknowledgement without properties.
-fn ack(packet_id: PacketId, reason: ReasonCode) -> Ack<'static> {
-    Ack {
-        packet_id,
-        reason,
-        properties: Properties::EMPTY,
     }
 }
 

@@ -410,7 +410,7 @@ mod tests {
     use std::task::{Context, Wake};
 
     use super::*;
-    use crate::broker::access::{Access, Arrival};
+    use crate::broker::{Access, Arrival};
     use crate::broker::{Chance, Settings};
 
     #[derive(Default)]

@@ -5,11 +5,12 @@
 //! there; and if the addresses do not share sessions, what had been received from each is kept apart. The record is in the batch that the CONNACK of this
 //! broker waits for, and nothing is said to the upstream before that: what is on disk is never behind what an upstream has seen.
 
-use super::Bridge;
-use crate::broker::gate::SESSION;
-use crate::broker::record::{BridgeRecord, LeftAddress, Write};
-use crate::broker::session::Received;
-use crate::broker::{Broker, ConnectionId};
+use crate::broker::Broker;
+use crate::broker::bridge::settings::Bridge;
+use crate::broker::model::ids::ConnectionId;
+use crate::broker::model::record::{BridgeRecord, LeftAddress, Write};
+use crate::broker::state::gate::SESSION;
+use crate::broker::state::session::Received;
 use crate::wire::PacketId;
 
 impl Broker {
@@ -44,25 +45,25 @@ impl Broker {
     }
 
     /// Lets a bridge finish what is under way, and begin nothing, or no more so.
-    pub(super) fn set_finishing(&mut self, id: ConnectionId, finishing: bool) {
+    pub(in crate::broker) fn set_finishing(&mut self, id: ConnectionId, finishing: bool) {
         self.connections[id.0 as usize].finishing = finishing;
         self.touch(id);
     }
 
     /// Whether everything that was sent to a bridge is acknowledged completely.
-    pub(super) fn has_finished(&self, id: ConnectionId) -> bool {
+    pub(in crate::broker) fn has_finished(&self, id: ConnectionId) -> bool {
         let session = self.connections[id.0 as usize].session;
         session.is_none_or(|session| self.sessions[session.0 as usize].outgoing.len() == 0)
     }
 
     /// Whether nothing waits to be taken for this connection.
-    pub(super) fn is_taken(&self, id: ConnectionId) -> bool {
+    pub(in crate::broker) fn is_taken(&self, id: ConnectionId) -> bool {
         self.connections[id.0 as usize].outbox.len() == 0
     }
 
     /// The upstream at this address has accepted, and has the session of before or not: remembers what the address that was left may hold, and makes what
     /// was received what this one has sent. The identifiers it must be made to release are returned; [`Broker::released`] says that it has.
-    pub(super) fn arrive(
+    pub(in crate::broker) fn arrive(
         &mut self,
         bridge: &Bridge,
         address: &str,
@@ -113,7 +114,7 @@ impl Broker {
 
     /// The upstream the bridge is connected to holds none of the identifiers any more that [`Broker::arrive`] returned. New messages may have them: their
     /// rows are in no earlier batch than this.
-    pub(super) fn released(&mut self, bridge: &Bridge) {
+    pub(in crate::broker) fn released(&mut self, bridge: &Bridge) {
         let mut record = self.record_of(bridge);
         take(&mut record, None);
         self.remember_bridge(&bridge.name, record);
@@ -122,7 +123,7 @@ impl Broker {
 
     /// Begins the record of a bridge whose session is new, or that is somebody else to the upstream now; for any other, sees to it that what must not be
     /// used is not.
-    pub(super) fn open_record(&mut self, bridge: &Bridge, new: bool) {
+    pub(in crate::broker) fn open_record(&mut self, bridge: &Bridge, new: bool) {
         let record = self.bridge_record(&bridge.name);
         let other = record.is_some_and(|it| it.remote_clientid != bridge.remote_clientid);
         if new || other {

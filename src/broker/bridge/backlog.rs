@@ -5,120 +5,32 @@
 //! background, a run at a time, and let go again. The rows of deliveries stay as small as they are, recovery reads no bodies, and most brokers have
 //! no such rule. What the map says is the newest may have left the queue meanwhile; such entries are harmless, and thinned.
 
-use std::ops::Range;
-
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use super::Bridge;
-use crate::broker::message::Message;
-use crate::broker::notice::Notice;
-use crate::broker::queue::Queued;
-use crate::broker::record::{QueueKey, Seq};
-use crate::broker::timer::Timer;
-use crate::broker::{Broker, Fetch, Owner, SessionIndex};
-use crate::wire::topic;
+use crate::broker::Broker;
+use crate::broker::bridge::settings::Bridge;
+use crate::broker::model::fetch::Fetch;
+use crate::broker::model::ids::{Owner, SessionIndex};
+use crate::broker::model::message::Message;
+use crate::broker::model::record::{QueueKey, Seq};
+use crate::broker::state::backlog::{Backlog, Latest, Older, QueueFull, QueuePolicy, SPARE_TOPICS};
+use crate::broker::state::notices::Notice;
+use crate::broker::state::queue::Queued;
+use crate::broker::state::timers::Timer;
 
 /// Most messages whose topics are read at once.
 const RUN: usize = 512;
+
 /// Most bytes of bodies read at once for their topics.
 const RUN_BYTES: u64 = 512 * 1024;
+
 /// How long to wait for what is not on disk yet, in milliseconds.
 const RETRY_MS: u64 = 100;
-/// Topics remembered beyond twice those that wait.
-const SPARE_TOPICS: usize = 1024;
-
-/// What happens to a message that a bridge's queue has no room for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum QueueFull {
-    /// It is dropped.
-    #[default]
-    DropNewest,
-    /// The oldest messages that wait are dropped until it fits.
-    DropOldest,
-    /// Its publisher is refused it, with 0x97, and nobody gets it.
-    Refuse,
-}
-
-/// How messages wait for a bridge.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct QueuePolicy {
-    /// Most messages that wait; `None` for the limit of all sessions.
-    pub max_queued_messages: Option<u64>,
-    /// Most bytes of topics, properties and payloads that wait; `None` for the limit of all sessions.
-    pub max_queued_bytes: Option<u64>,
-    /// What happens beyond that.
-    pub queue_full: QueueFull,
-    /// Messages that arrive while the bridge is connected are sent before those that waited when it was connected.
-    pub live_first: bool,
-}
-
-/// A message that waits and would make room for a newer one of its topic.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::broker) struct Older {
-    seq: Seq,
-    size: u64,
-}
-
-/// What a bridge's session has beside any session.
-#[derive(Debug)]
-pub(in crate::broker) struct Backlog {
-    pub policy: QueuePolicy,
-    latest: Latest,
-    /// Messages dropped because the queue was full.
-    pub dropped: u64,
-    /// Messages refused to their publishers because the queue was full.
-    pub refused: u64,
-    /// Messages replaced by a newer one of their topic.
-    pub superseded: u64,
-    /// Messages that have expired.
-    pub expired: u64,
-    /// Messages of the upstream that go in a circle.
-    pub loops: u64,
-    /// Messages set aside.
-    pub set_aside: u64,
-}
-
-/// The newest waiting message of each topic of which only that is kept.
-#[derive(Debug)]
-struct Latest {
-    /// The rules by which messages go out: local filter, and whether only the newest message of each topic is kept. The first that fits decides;
-    /// none at all if no rule says so.
-    rules: Vec<(Box<str>, bool)>,
-    newest: HashMap<Box<str>, Seq, FixedState>,
-    /// Messages on their way whose topics are not known yet.
-    unread_inflight: Vec<Seq>,
-    /// The places in the order in which messages may wait whose topics are not known yet.
-    unread: Range<Seq>,
-    is_reading: bool,
-    /// A timer goes on with it.
-    is_timed: bool,
-    /// Counts how often reading began anew: an answer of before is not one.
-    round: u64,
-}
-
-impl Latest {
-    fn keeps(&self, topic: &str) -> bool {
-        let mut rules = self.rules.iter();
-        let rule = rules.find(|(filter, _)| topic::matches(filter, topic));
-        rule.is_some_and(|(_, keep_latest)| *keep_latest)
-    }
-
-    fn is_learning(&self) -> bool {
-        self.is_reading || !self.unread.is_empty() || !self.unread_inflight.is_empty()
-    }
-}
-
-impl Backlog {
-    /// Nothing may be sent yet: a live message is the newest of its topic only if no newer one is on its way, and an old one goes after it.
-    pub fn is_held(&self) -> bool {
-        self.policy.live_first && self.latest.is_learning()
-    }
-}
 
 impl Broker {
     /// Gives a bridge's session what the configuration says of its queue.
-    pub(super) fn set_queue_policy(&mut self, index: SessionIndex, bridge: &Bridge) {
+    pub(in crate::broker) fn set_queue_policy(&mut self, index: SessionIndex, bridge: &Bridge) {
         let rules = bridge.rules.iter().filter(|rule| rule.goes_out());
         let rules = rules.map(|rule| (Box::from(rule.local_filter()), rule.keeps_latest()));
         let mut rules: Vec<(Box<str>, bool)> = rules.collect();

@@ -1,8 +1,9 @@
 //! Bridges that are configured no more: their queues are kept until they are dropped by name.
 
-use super::CLIENT_PREFIX;
-use crate::broker::gate::{SESSION, Stamp};
-use crate::broker::{Broker, SessionIndex};
+use crate::broker::Broker;
+use crate::broker::model::ids::SessionIndex;
+use crate::broker::model::topics::CLIENT_PREFIX;
+use crate::broker::state::gate::{SESSION, Stamp};
 use crate::clock::Now;
 
 /// A queue that was dropped.
@@ -119,7 +120,7 @@ impl Broker {
     }
 
     /// The same of a bridge's session.
-    pub(super) fn waiting(&self, index: SessionIndex) -> u64 {
+    pub(in crate::broker) fn waiting(&self, index: SessionIndex) -> u64 {
         let session = &self.sessions[index.0 as usize];
         session.queue.len() as u64 + session.outgoing.len() as u64
     }

@@ -1,26 +1,31 @@
 //! One connection of a bridge: packets of the broker handed to the upstream, and packets of the upstream handed to the broker.
 
 mod backlog;
+mod behind;
 mod send;
 mod trial;
+mod trial_state;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::rules::local_topic;
-use super::upstream::told;
-use super::{Bridge, Leave, Upstream};
-use crate::broker::connection::OutboundAliases;
-use crate::broker::marks::digest;
-use crate::broker::{Broker, ConnectionId, ack};
+use crate::broker::Broker;
+use crate::broker::bridge::relay::behind::Behind;
+use crate::broker::bridge::relay::trial_state::Trial;
+use crate::broker::bridge::rules::local_topic;
+use crate::broker::bridge::settings::Bridge;
+use crate::broker::bridge::upstream::{Upstream, told};
+use crate::broker::model::ack::ack;
+use crate::broker::model::ids::ConnectionId;
+use crate::broker::model::leave::Leave;
+use crate::broker::model::marks::digest;
+use crate::broker::state::aliases::OutboundAliases;
 use crate::clock::Now;
 use crate::wire::codec::PublishHead;
 use crate::wire::packet::{Ack, Publish, SubAck};
 use crate::wire::{
     Fault, Packet, PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
 };
-use backlog::Behind;
-use trial::Trial;
 
 /// What was sent last to an upstream that speaks MQTT 3.1.1, by rules whose topics come in as well.
 #[derive(Debug, Default)]
@@ -163,7 +168,7 @@ impl Relay {
         self.id
     }
 
-    pub(super) fn bridge(&self) -> &Bridge {
+    pub(in crate::broker) fn bridge(&self) -> &Bridge {
         &self.bridge
     }
 

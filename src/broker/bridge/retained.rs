@@ -1,15 +1,17 @@
 //! Retained messages of this broker towards the upstream: which there are beside those that are published, and when.
 
-use super::{Bridge, Rule, SendRetained};
-use crate::broker::record::SubscriptionRecord;
-use crate::broker::{Broker, ConnectionId};
+use crate::broker::Broker;
+use crate::broker::bridge::rules::{Rule, SendRetained};
+use crate::broker::bridge::settings::Bridge;
+use crate::broker::model::ids::ConnectionId;
+use crate::broker::model::record::SubscriptionRecord;
 use crate::wire::QoS;
 use crate::wire::packet::{RetainHandling, SubscribeOptions};
 use crate::wire::topic::Filter;
 
 /// How a local filter is subscribed to: there is one subscription for all rules that go out with it, at the highest QoS of them; the first says
 /// whether it shows what is retained. What came over the bridge does not go back, and retain flags stay.
-pub(super) fn subscribe_options(rules: &[Rule], local_filter: &str) -> SubscribeOptions {
+pub(in crate::broker) fn subscribe_options(rules: &[Rule], local_filter: &str) -> SubscribeOptions {
     let same = rules
         .iter()
         .filter(|rule| rule.goes_out() && rule.local_filter() == local_filter);
@@ -45,7 +47,7 @@ fn shown_always(bridge: &Bridge) -> Vec<&str> {
 
 impl Broker {
     /// A bridge has connected: what is retained goes out by the rules that always send it.
-    pub(super) fn replay_to_bridge(&mut self, id: ConnectionId, bridge: &Bridge) {
+    pub(in crate::broker) fn replay_to_bridge(&mut self, id: ConnectionId, bridge: &Bridge) {
         let Some(session) = self.connections[id.0 as usize].session else {
             return;
         };
@@ -67,7 +69,7 @@ impl Broker {
     }
 
     /// The connection of a bridge ends: what it had not been shown by then it is shown by the next one, and so it must not wait in its queue as well.
-    pub(super) fn end_replays_to_bridge(&mut self, id: ConnectionId, bridge: &Bridge) {
+    pub(in crate::broker) fn end_replays_to_bridge(&mut self, id: ConnectionId, bridge: &Bridge) {
         if let Some(session) = self.connections[id.0 as usize].session {
             let always = shown_always(bridge);
             let replays = &mut self.sessions[session.0 as usize].replays;

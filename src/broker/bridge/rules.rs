@@ -1,5 +1,6 @@
 //! Topic rules: which messages cross a bridge, and under which names.
 
+use crate::broker::model::topics::SYS_PREFIX;
 use crate::wire::{QoS, text, topic};
 
 /// Which way messages go.
@@ -75,7 +76,7 @@ impl Rule {
             remote_prefix: remote_prefix.into(),
             keep_latest: false,
         };
-        if rule.goes_in() && rule.local_filter.starts_with(super::SYS_PREFIX) {
+        if rule.goes_in() && rule.local_filter.starts_with(SYS_PREFIX) {
             return Err("nothing can come in under $SYS/, which is the broker's own".to_owned());
         }
         Ok(rule)

@@ -1,8 +1,8 @@
 //! What is said to the upstream before anything else, and what it answers: CONNECT, CONNACK and the terms they come to.
 
-use super::Bridge;
-use crate::broker::Origin;
-use crate::broker::marks::BRIDGE;
+use crate::broker::bridge::settings::Bridge;
+use crate::broker::model::marks::BRIDGE;
+use crate::broker::state::origins::Origin;
 use crate::wire::packet::{ConnAck, Connect};
 use crate::wire::{
     Packet, Properties, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
@@ -49,24 +49,6 @@ pub fn told(reason: ReasonCode, properties: &Properties<'_>) -> String {
         text += &format!(" (it refers to the server {server})");
     }
     text
-}
-
-/// What may help with a reason the upstream has given for not having the bridge; begins with a separator, if there is anything.
-pub fn hint(reason: ReasonCode) -> &'static str {
-    match reason {
-        ReasonCode::SessionTakenOver => {
-            "; another client uses this remote_clientid at the upstream: each needs its own"
-        }
-        ReasonCode::NotAuthorized => {
-            "; see remote_username, remote_password and certfile, and what the upstream lets remote_clientid do (its topics included)"
-        }
-        ReasonCode::BadUserNameOrPassword => "; see remote_username and remote_password",
-        ReasonCode::ClientIdentifierNotValid => "; see remote_clientid",
-        ReasonCode::RetainNotSupported | ReasonCode::QosNotSupported => {
-            "; see notifications: its will is retained and of QoS 1"
-        }
-        _ => "",
-    }
 }
 
 /// What the upstream allows, as its CONNACK says.

@@ -1,8 +1,8 @@
 //! What is counted goes back to nothing, whichever way a message ends.
 
-use super::super::end::{STEP, STEP_MS};
-use super::super::timer::Timer;
 use super::*;
+use crate::broker::state::timers::Timer;
+use crate::broker::upkeep::end::{STEP, STEP_MS};
 
 #[test]
 fn a_session_that_ends_takes_its_queue_and_what_is_on_its_way_with_it() {

@@ -355,8 +355,8 @@ fn a_name_that_is_no_single_level_matches_no_pattern_that_allows() {
 
 #[test]
 fn rules_that_came_with_the_credentials_stand_instead_of_the_list() {
-    use super::super::access::Identity;
-    use super::super::acl::Rights;
+    use crate::broker::Identity;
+    use crate::broker::model::acl::Rights;
     let mut rules = Rules::default();
     rules
         .add_pattern(Permission::Write, "own/%u")

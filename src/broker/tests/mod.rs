@@ -471,7 +471,7 @@ impl World {
     }
 
     /// The session of a connected client.
-    fn session(&self, peer: Peer) -> &super::session::Session {
+    fn session(&self, peer: Peer) -> &super::state::session::Session {
         let session = self.broker.connections[peer.id.0 as usize].session;
         &self.broker.sessions[session.expect("it is connected").0 as usize]
     }

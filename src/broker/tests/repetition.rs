@@ -1,7 +1,7 @@
 //! Messages that come over bridges: their marks, and what is known when they come again.
 
 use super::*;
-use crate::broker::marks::hop;
+use crate::broker::model::marks::hop;
 
 /// This broker, and others that it hears of.
 const OWN: u64 = 0xA;

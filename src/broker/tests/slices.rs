@@ -1,11 +1,11 @@
 //! What is long is done in slices: others have their turn in between, and whatever happens then is as if it had been done at once.
 
-use super::super::acl::Acl;
-use super::super::end::AT_ONCE;
-use super::super::timer::TICK_WORK;
-use super::super::walk::SLICE as WALK;
-use super::super::{OPERATION, Permission};
+use super::super::Acl;
+use super::super::{Permission, model::work::OPERATION};
 use super::*;
+use crate::broker::upkeep::end::AT_ONCE;
+use crate::broker::upkeep::tick::TICK_WORK;
+use crate::broker::upkeep::walk::SLICE as WALK;
 use std::sync::Arc;
 
 /// How many go on at a time when a batch is durable.

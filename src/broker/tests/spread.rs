@@ -1,7 +1,7 @@
 //! A message for very many is handed out in slices.
 
-use super::super::spread::cost;
 use super::*;
+use crate::broker::delivery::spread::cost;
 
 /// Clients that get a message in one go.
 const SLICE: usize = 8;

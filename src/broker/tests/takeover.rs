@@ -1,6 +1,6 @@
 //! A CONNECT waits until what the older connection of its client had sent is handled, and no longer than a deadline.
 
-use super::super::takeover::WAIT_MS;
+use super::super::WAIT_MS;
 use super::*;
 
 /// Connects a client without draining what it takes over.

@@ -1,29 +1,15 @@
-//! Retained messages that go both ways: an old value of the upstream must not take the place of a newer one that still waits here.
-//!
-//! The upstream shows what it retains when it is subscribed to. As long as messages of before the connection wait, that may be older than what they
-//! will make of it, so it is asked for behind them: in MQTT 5 the subscription is made at once, without what is retained, and once more when they are
-//! acknowledged; in MQTT 3.1.1, which has one kind of SUBSCRIBE only, it is made then. And while a retained message is on its way out or waits, one that comes in
-//! for its topic is not taken: the upstream will soon have the one that waits.
-
-use super::Relay;
-use crate::broker::bridge::Rule;
-use crate::broker::record::Seq;
-use crate::broker::{Broker, ConnectionId};
+use crate::broker::Broker;
+use crate::broker::bridge::relay::Relay;
+use crate::broker::bridge::rules::Rule;
+use crate::broker::model::ids::ConnectionId;
+use crate::broker::model::record::Seq;
 use crate::clock::Now;
 use crate::wire::ProtocolVersion;
 use crate::wire::packet::{RetainHandling, SubscribeOptions};
 
-/// Subscriptions that follow the backlog.
-#[derive(Debug, Default)]
-pub(super) struct Behind {
-    filters: Vec<(String, SubscribeOptions)>,
-    /// The first message that is not of the backlog.
-    end: Seq,
-}
-
 impl Relay {
     /// Keeps back, of what is to be subscribed to, what has to follow the messages that wait; what is left goes at once.
-    pub(super) fn keep_behind_backlog<'r>(
+    pub(in crate::broker) fn keep_behind_backlog<'r>(
         &mut self,
         filters: Vec<(&'r str, SubscribeOptions)>,
         broker: &Broker,
@@ -64,12 +50,17 @@ impl Relay {
     }
 
     /// Whether all subscriptions have been asked for.
-    pub(super) fn has_followed_backlog(&self) -> bool {
+    pub(in crate::broker) fn has_followed_backlog(&self) -> bool {
         self.behind.filters.is_empty()
     }
 
     /// Subscribes to what was kept back, when the messages that waited have been acknowledged.
-    pub(super) fn follow_backlog(&mut self, broker: &mut Broker, out: &mut Vec<u8>, now: Now) {
+    pub(in crate::broker) fn follow_backlog(
+        &mut self,
+        broker: &mut Broker,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) {
         if self.behind.filters.is_empty()
             || !self.subscribes.is_empty()
             || self.is_trying_filters()
@@ -87,7 +78,7 @@ impl Relay {
     }
 
     /// Whether a retained message of the upstream is older than one that waits to go there.
-    pub(super) fn is_overtaken(&self, rule: &Rule, broker: &Broker) -> bool {
+    pub(in crate::broker) fn is_overtaken(&self, rule: &Rule, broker: &Broker) -> bool {
         rule.meets_what_goes_out(&self.bridge.rules) && broker.retained_waits(self.id, &self.name)
     }
 }

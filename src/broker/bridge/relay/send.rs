@@ -1,11 +1,15 @@
 //! From the broker to the upstream.
 
-use super::{ECHOES, Relay};
+use crate::broker::Broker;
+use crate::broker::bridge::relay::{ECHOES, Relay};
 use crate::broker::bridge::rules::{SendRetained, remote_topic};
-use crate::broker::bridge::{Bridge, Leave, Upstream};
-use crate::broker::connection::Alias;
-use crate::broker::marks::digest;
-use crate::broker::{Broker, ack, marks};
+use crate::broker::bridge::settings::Bridge;
+use crate::broker::bridge::upstream::Upstream;
+use crate::broker::model::ack::ack;
+use crate::broker::model::leave::Leave;
+use crate::broker::model::marks;
+use crate::broker::model::marks::digest;
+use crate::broker::state::aliases::Alias;
 use crate::clock::Now;
 use crate::wire::packet::{Ack, ConnAck, Publish, RetainHandling, Subscribe, SubscribeOptions};
 use crate::wire::{
@@ -14,8 +18,10 @@ use crate::wire::{
 
 /// Nothing more is taken from the broker while this much waits for the upstream, in bytes.
 const FILL_BYTES: usize = 256 * 1024;
+
 /// Filters in one SUBSCRIBE: AWS IoT Core takes eight.
 const SUBSCRIBE_FILTERS: usize = 8;
+
 /// A topic that is not longer, in bytes, is shorter than the property that would stand for it.
 const ALIAS_BYTES: usize = 3;
 
@@ -112,7 +118,7 @@ impl Relay {
         Ok(())
     }
 
-    pub(super) fn send_publish(
+    pub(in crate::broker) fn send_publish(
         &mut self,
         publish: &Publish<'_>,
         broker: &mut Broker,
@@ -267,7 +273,7 @@ impl Relay {
     }
 
     /// Sends as many SUBSCRIBEs as it takes.
-    pub(super) fn subscribe_all(
+    pub(in crate::broker) fn subscribe_all(
         &mut self,
         filters: &[(&str, SubscribeOptions)],
         broker: &Broker,
@@ -280,7 +286,7 @@ impl Relay {
     }
 
     /// What is to be subscribed to at the upstream, as far as it takes that.
-    pub(super) fn filters_of<'r>(
+    pub(in crate::broker) fn filters_of<'r>(
         &mut self,
         bridge: &'r Bridge,
     ) -> Vec<(&'r str, SubscribeOptions)> {
@@ -309,7 +315,7 @@ impl Relay {
     }
 
     /// Sends a SUBSCRIBE.
-    pub(super) fn subscribe(
+    pub(in crate::broker) fn subscribe(
         &mut self,
         filters: &[(&str, SubscribeOptions)],
         broker: &Broker,

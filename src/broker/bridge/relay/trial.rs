@@ -1,36 +1,17 @@
-//! One thing at a time, when connections have died on something: see [`suspect`](crate::broker::bridge::suspect).
-
-use std::collections::VecDeque;
-
-use super::Relay;
-use crate::broker::bridge::suspect::{End, PINGS, Suspect, Suspicion};
-use crate::broker::bridge::{Leave, Rule};
-use crate::broker::record::Seq;
-use crate::broker::{Broker, ConnectionId};
+use crate::broker::Broker;
+use crate::broker::bridge::relay::Relay;
+use crate::broker::bridge::rules::Rule;
+use crate::broker::model::ids::ConnectionId;
+use crate::broker::model::leave::Leave;
+use crate::broker::model::record::Seq;
+use crate::broker::state::suspicion::{End, PINGS, Suspect, Suspicion};
 use crate::clock::Now;
 use crate::wire::packet::{Publish, SubscribeOptions};
 use crate::wire::{Packet, PacketId, ProtocolVersion, codec};
 
-/// What a connection tries alone.
-#[derive(Debug, Default)]
-pub(super) struct Trial {
-    /// Messages go out one at a time.
-    pub careful: bool,
-    /// What is on trial, and since when, in milliseconds of uptime.
-    on: Option<(Suspect, u64)>,
-    /// The PUBLISH that is to be tried next.
-    held: Option<Vec<u8>>,
-    /// Filters to be tried, as the upstream knows them.
-    pub filters: VecDeque<(String, SubscribeOptions)>,
-    /// The connection has to stay up until then before what is next is tried; `None` if there is nothing.
-    until: Option<u64>,
-    /// When a filter that is set aside is to be tried again.
-    pub retry: Option<u64>,
-}
-
 impl Relay {
     /// Begins a connection as what is known of those before it asks for.
-    pub(super) fn begin_trials(&mut self, broker: &mut Broker) {
+    pub(in crate::broker) fn begin_trials(&mut self, broker: &mut Broker) {
         let rules = self.bridge.rules.iter().filter(|rule| rule.goes_in());
         let filters: Vec<&str> = rules.map(Rule::remote_filter).collect();
         let seqs = broker.seqs_of_bridge(self.id);
@@ -50,7 +31,7 @@ impl Relay {
     }
 
     /// A PUBLISH of this broker's while one at a time goes out: it is kept until its turn comes.
-    pub(super) fn hold(
+    pub(in crate::broker) fn hold(
         &mut self,
         publish: &Publish<'_>,
         frame: &[u8],
@@ -84,7 +65,7 @@ impl Relay {
     }
 
     /// Tries what is next, when the connection has shown that it works.
-    pub(super) fn go_on_trying(
+    pub(in crate::broker) fn go_on_trying(
         &mut self,
         broker: &mut Broker,
         out: &mut Vec<u8>,
@@ -132,12 +113,12 @@ impl Relay {
     }
 
     /// Whether filters are still to be tried: nothing of the broker is handed on meanwhile.
-    pub(super) fn is_trying_filters(&self) -> bool {
+    pub(in crate::broker) fn is_trying_filters(&self) -> bool {
         !self.trial.filters.is_empty()
     }
 
     /// Sorts out what is to be subscribed to: what is left goes at once, what is suspect is tried, and what is set aside is not asked for.
-    pub(super) fn sort_out_filters<'r>(
+    pub(in crate::broker) fn sort_out_filters<'r>(
         &mut self,
         filters: Vec<(&'r str, SubscribeOptions)>,
         broker: &mut Broker,
@@ -162,14 +143,14 @@ impl Relay {
     }
 
     /// When [`Relay::go_on_trying`] has something to do.
-    pub(super) fn next_trial(&self) -> u64 {
+    pub(in crate::broker) fn next_trial(&self) -> u64 {
         let retry = self.trial.retry.unwrap_or(u64::MAX);
         let until = self.trial.until.filter(|_| self.pings == 0);
         until.unwrap_or(u64::MAX).min(retry)
     }
 
     /// The upstream has answered a message. Call it while the delivery is known.
-    pub(super) fn answered(&mut self, packet_id: PacketId, broker: &mut Broker) {
+    pub(in crate::broker) fn answered(&mut self, packet_id: PacketId, broker: &mut Broker) {
         if self.trial.careful {
             let seq = broker.seq_of_delivery(self.id, packet_id);
             self.acquit_message(seq, broker);
@@ -183,7 +164,7 @@ impl Relay {
     }
 
     /// The upstream has answered for a filter.
-    pub(super) fn answered_filter(&mut self, filter: &str, broker: &mut Broker) {
+    pub(in crate::broker) fn answered_filter(&mut self, filter: &str, broker: &mut Broker) {
         self.acquit(&Suspect::Filter(filter.into()), broker);
     }
 

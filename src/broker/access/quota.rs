@@ -1,0 +1,175 @@
+use crate::broker::Broker;
+use crate::broker::model::access::Identity;
+use crate::broker::model::ids::ConnectionId;
+use crate::broker::state::quota::Rates;
+use crate::broker::state::timers::Timer;
+use crate::broker::state::waiting::SLICE;
+use crate::clock::Now;
+use crate::limits::Limits;
+use crate::wire::{Fault, ReasonCode};
+
+impl Broker {
+    /// Whether nothing more should be read from a connection for now: the disk is behind, its client does not take what waits for it, has
+    /// sent more than it may, or what it has published is still being handed out. The connection is touched when that changes.
+    pub fn should_pause(&mut self, id: ConnectionId) -> bool {
+        let paused = self.is_congested() || self.is_spreading_much(id);
+        let connection = &mut self.connections[id.0 as usize];
+        if paused && !std::mem::replace(&mut connection.paused, true) {
+            self.counters.reading_paused += 1;
+            self.waiting.paused.push_back(id);
+        }
+        paused
+            || connection.outbox.len() > self.settings.limits.max_outgoing_bytes
+            || connection.has_sent_too_much(self.now.uptime)
+    }
+
+    /// Whether so many writes wait for the disk that nothing more should be read.
+    pub(in crate::broker) fn is_congested(&self) -> bool {
+        self.gate.pending_bytes() > self.settings.limits.max_pending_write_bytes
+    }
+
+    /// Reads again from those it has paused for which there is no reason any more; it looks at some of them. Whether there may be more.
+    pub(in crate::broker) fn resume_reading(&mut self) -> bool {
+        if self.waiting.paused.is_empty() || self.is_congested() {
+            return false;
+        }
+        let count = self.waiting.paused.len();
+        for _ in 0..count.min(SLICE) {
+            let Some(id) = self.waiting.paused.pop_front() else {
+                break;
+            };
+            if self.is_spreading_much(id) {
+                self.waiting.paused.push_back(id);
+            } else if let Some(connection) = self.connections.get_mut(id.0 as usize) {
+                connection.paused = false;
+                connection.last_received = self.now.uptime;
+                self.touch(id);
+            }
+        }
+        count > SLICE
+    }
+
+    /// The rates that hold for a connection, in and out.
+    fn rates(&self, id: ConnectionId) -> (Rates, Rates) {
+        let connection = &self.connections[id.0 as usize];
+        if connection.arrival.bridge {
+            let own = connection.quota.as_ref().and_then(|quota| quota.own);
+            return own.unwrap_or_default();
+        }
+        let limits = &self.settings.limits;
+        (limits.rates_in(), limits.rates_out())
+    }
+
+    /// Gives a bridge's connection its own rates.
+    pub(in crate::broker) fn limit_rates(
+        &mut self,
+        id: ConnectionId,
+        rates_in: Rates,
+        rates_out: Rates,
+    ) {
+        let own = (rates_in, rates_out);
+        if own != Default::default() {
+            let connection = &mut self.connections[id.0 as usize];
+            connection.quota.get_or_insert_default().own = Some(own);
+        }
+    }
+
+    /// Counts a message from a client against its rates. `bytes` are those of topic, properties and payload.
+    pub(in crate::broker) fn count_received(&mut self, id: ConnectionId, bytes: usize) {
+        let rates = self.rates(id);
+        if rates != Default::default() {
+            let uptime = self.now.uptime;
+            let connection = &mut self.connections[id.0 as usize];
+            let quota = connection.quota.get_or_insert_default();
+            quota.received.take(rates.0, bytes, uptime);
+            self.watch_quota(id);
+        }
+    }
+
+    /// Counts a message to a client against its rates.
+    pub(in crate::broker) fn count_sent(&mut self, id: ConnectionId, bytes: usize) {
+        let rates = self.rates(id);
+        if rates != Default::default() {
+            let uptime = self.now.uptime;
+            let connection = &mut self.connections[id.0 as usize];
+            let quota = connection.quota.get_or_insert_default();
+            quota.sent.take(rates.1, bytes, uptime);
+            self.watch_quota(id);
+        }
+    }
+
+    /// Sees to it that a connection is looked at when one of its buckets is level again.
+    fn watch_quota(&mut self, id: ConnectionId) {
+        let uptime = self.now.uptime;
+        let connection = &mut self.connections[id.0 as usize];
+        let Some(quota) = connection.quota.as_mut().filter(|quota| !quota.timer) else {
+            return;
+        };
+        let moments = [quota.received.level_at(), quota.sent.level_at()];
+        if let Some(at) = moments.into_iter().filter(|at| *at > uptime).min() {
+            quota.timer = true;
+            self.counters.slowed_down += 1;
+            self.timers.set(at, Timer::Quota(id, connection.serial));
+        }
+    }
+
+    /// A connection's bucket may be level again: reading or sending goes on.
+    pub(in crate::broker) fn check_quota(&mut self, id: ConnectionId, serial: u64) {
+        let uptime = self.now.uptime;
+        let connection = self.connections.get_mut(id.0 as usize);
+        let connection = connection.filter(|connection| connection.serial == serial);
+        let Some(quota) = connection.and_then(|connection| connection.quota.as_mut()) else {
+            return;
+        };
+        quota.timer = false;
+        if quota.received.has_recovered(uptime) || quota.sent.has_recovered(uptime) {
+            self.touch(id);
+        }
+        self.watch_quota(id);
+    }
+
+    /// Replaces all limits. Those that connections have been told of hold for them as they were told, and must stay as they are.
+    pub fn set_limits(&mut self, limits: Limits, now: Now) {
+        self.now = now;
+        let old = std::mem::replace(&mut self.settings.limits, limits);
+        let limits = &self.settings.limits;
+        self.gate.set_most_bytes(limits.max_pending_write_bytes);
+        if (old.rates_in(), old.rates_out()) == (limits.rates_in(), limits.rates_out()) {
+            return;
+        }
+        // What was taken at the old rates says nothing at the new ones.
+        let clients = self.connections.iter();
+        let clients = clients.filter(|(_, connection)| !connection.arrival.bridge);
+        let all: Vec<usize> = clients.map(|(id, _)| id).collect();
+        for id in all {
+            if self.connections[id].quota.take().is_some() {
+                self.touch(ConnectionId(id as u32));
+            }
+        }
+    }
+
+    /// Whether a user may have another connection; the one that `client_id` has already will be taken over. Clients without a user name are no user.
+    pub(in crate::broker) fn check_user(
+        &self,
+        identity: &Identity,
+        client_id: &str,
+    ) -> Result<(), Fault> {
+        let most = self.settings.limits.max_connections_per_user;
+        let Some(user) = identity.user.as_deref().filter(|_| most > 0) else {
+            return Ok(());
+        };
+        let taken_over = self.by_client.get(client_id).is_some_and(|index| {
+            let session = &self.sessions[index.0 as usize];
+            let identity = session.identity.as_ref();
+            session.connection.is_some()
+                && identity.is_some_and(|it| it.user.as_deref() == Some(user))
+        });
+        if self.by_user.count(user) - usize::from(taken_over) < most {
+            return Ok(());
+        }
+        Err(Fault {
+            reason: ReasonCode::QuotaExceeded,
+            what: "max_connections_per_user is reached",
+        })
+    }
+}

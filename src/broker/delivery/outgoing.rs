@@ -1,0 +1,188 @@
+use crate::broker::Broker;
+use crate::broker::model::ids::ConnectionId;
+use crate::broker::model::message::Message;
+use crate::broker::model::segments::Taken;
+use crate::broker::state::account::Turn;
+use crate::broker::state::connection::Connection;
+use crate::broker::state::inflight::Inflight;
+use crate::broker::state::timers::Timer;
+
+/// Bytes that may wait for each connection when the total is reached.
+const SHARE: usize = 4096;
+
+/// How long a connection has its turn while others wait, in milliseconds.
+const TURN_MS: u64 = 1000;
+
+impl Inflight {
+    /// Bytes of what is sent next of it.
+    pub fn len(&self) -> usize {
+        if self.released {
+            0
+        } else {
+            self.item.size as usize
+        }
+    }
+}
+
+impl Broker {
+    /// Brings the account of what waits to be written up to date with a connection.
+    #[inline]
+    pub(in crate::broker) fn count_outgoing(&mut self, id: ConnectionId) {
+        let connection = &mut self.connections[id.0 as usize];
+        let bytes = connection.outbox.own_len() + connection.taken;
+        let before = std::mem::replace(&mut connection.counted, bytes);
+        self.outgoing.own = self.outgoing.own + bytes - before;
+        if bytes < before {
+            self.pass_turn();
+        }
+    }
+
+    /// Ends the PUBLISH just pushed to a connection with a payload that others are sent too.
+    pub(in crate::broker) fn push_shared(&mut self, id: ConnectionId, message: &Message) {
+        self.outgoing.enter(message);
+        let outbox = &mut self.connections[id.0 as usize].outbox;
+        outbox.push_payload(message.clone());
+    }
+
+    /// What was taken from a connection's outbox has been written, but for `left` bytes.
+    pub(in crate::broker) fn count_written(&mut self, id: ConnectionId, left: usize) {
+        let connection = &mut self.connections[id.0 as usize];
+        connection.taken = left;
+        if left == 0 {
+            for message in std::mem::take(&mut connection.taken_messages) {
+                self.outgoing.leave(&message);
+            }
+        }
+        self.count_outgoing(id);
+    }
+
+    /// Moves what is released for a connection to the end of `out`: from then on it is being written.
+    pub(in crate::broker) fn take_released<T: Taken>(&mut self, id: ConnectionId, out: &mut T) {
+        let connection = &mut self.connections[id.0 as usize];
+        let mut taken: Vec<Message> = connection.outbox.messages().cloned().collect();
+        connection.outbox.take(out);
+        connection.taken = out.own_len();
+        taken.truncate(taken.len() - connection.outbox.messages().count());
+        if T::SHARES {
+            connection.taken_messages.append(&mut taken);
+        }
+        for copied in taken {
+            self.outgoing.leave(&copied);
+        }
+        self.count_outgoing(id);
+    }
+
+    /// A connection is gone, and with it what waited for it.
+    pub(in crate::broker) fn drop_outgoing(&mut self, id: ConnectionId, gone: &Connection) {
+        self.outgoing.own -= gone.counted;
+        for message in gone.outbox.messages().chain(&gone.taken_messages) {
+            self.outgoing.leave(message);
+        }
+        if let Some(ticket) = gone.ticket {
+            self.turns.waiting.remove(&ticket);
+        }
+        self.turns.turn.take_if(|turn| turn.id == id);
+        self.pass_turn();
+    }
+
+    /// Drops what waits for the disk for a connection that ends.
+    pub(in crate::broker) fn drop_gated(&mut self, id: ConnectionId) {
+        for message in self.connections[id.0 as usize].outbox.drop_held() {
+            self.outgoing.leave(&message);
+        }
+        self.count_outgoing(id);
+    }
+
+    /// How many bytes more wait to be written when a message of this size is sent to one more connection.
+    pub(in crate::broker) fn outgoing_size(&self, size: usize, body: Option<&Message>) -> usize {
+        match body.and_then(Message::shared) {
+            Some(message) if self.outgoing.has(message) => size - message.payload().len(),
+            _ => size,
+        }
+    }
+
+    /// Whether so much waits for a connection, or for all of them, that a message of this size is not added for it: it can be dropped or can wait.
+    pub(in crate::broker) fn is_outgoing_full(
+        &self,
+        id: ConnectionId,
+        most: usize,
+        size: usize,
+    ) -> bool {
+        self.connections[id.0 as usize].outbox.len() >= most || self.is_total_full(id, size)
+    }
+
+    /// Whether so much waits for all connections that a message of this size is not added for this one.
+    fn is_total_full(&self, id: ConnectionId, size: usize) -> bool {
+        let waiting = self.connections[id.0 as usize].outbox.len();
+        self.outgoing.total() + size > self.settings.limits.max_outgoing_bytes_total
+            && self.outgoing.total() > 0
+            && waiting + size > SHARE
+            && !(waiting == 0 && self.turns.is_turn_of(id))
+    }
+
+    /// A message of this size waits for a connection. If it waits only because too much waits for all, the connection gets its turn.
+    pub(in crate::broker) fn await_turn(&mut self, id: ConnectionId, size: usize) {
+        let is_held_back = self.is_total_full(id, size);
+        let connection = &mut self.connections[id.0 as usize];
+        if !is_held_back || connection.outbox.len() > 0 || connection.ticket.is_some() {
+            return;
+        }
+        let ticket = self.turns.next;
+        self.turns.next += 1;
+        connection.ticket = Some(ticket);
+        self.turns.waiting.insert(ticket, id);
+        self.pass_turn();
+    }
+
+    /// Whether it is a connection's turn, and it has not been sent anything yet.
+    pub(in crate::broker) fn has_turn(&self, id: ConnectionId) -> bool {
+        let turn = self.turns.turn.as_ref();
+        turn.is_some_and(|turn| turn.id == id && !turn.used)
+    }
+
+    /// A connection has had its turn: it is over when what it was sent has been written, or fits.
+    pub(in crate::broker) fn use_turn(&mut self, id: ConnectionId) {
+        if let Some(turn) = self.turns.turn.as_mut().filter(|turn| turn.id == id) {
+            turn.used = true;
+            self.pass_turn();
+        }
+    }
+
+    /// Gives the turn to the next one, if it is nobody's any more.
+    fn pass_turn(&mut self) {
+        if let Some(turn) = &self.turns.turn {
+            let fits = self.outgoing.total() <= self.settings.limits.max_outgoing_bytes_total;
+            let connection = self.connections.get(turn.id.0 as usize);
+            let is_written = connection.is_none_or(|connection| connection.counted == 0);
+            if turn.until > self.now.uptime && !(turn.used && (fits || is_written)) {
+                return;
+            }
+            self.turns.turn = None;
+        }
+        let Some((_, id)) = self.turns.waiting.pop_first() else {
+            return;
+        };
+        let until = self.now.uptime + TURN_MS;
+        self.turns.turn = Some(Turn {
+            id,
+            until,
+            used: false,
+        });
+        self.connections[id.0 as usize].ticket = None;
+        // Its own task may be the one that is here.
+        self.go_on(id);
+        if !std::mem::replace(&mut self.turns.is_watched, true) {
+            self.timers.set(until, Timer::Turn);
+        }
+    }
+
+    /// Somebody may have had its turn for too long.
+    pub(in crate::broker) fn check_turn(&mut self) {
+        self.turns.is_watched = false;
+        self.pass_turn();
+        if !self.turns.waiting.is_empty() && !std::mem::replace(&mut self.turns.is_watched, true) {
+            let at = self.now.uptime + TURN_MS;
+            self.timers.set(at, Timer::Turn);
+        }
+    }
+}

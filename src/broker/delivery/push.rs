@@ -1,0 +1,91 @@
+//! Packets and writes on their way out: into the open batch, and into the outboxes of connections.
+
+use crate::broker::Broker;
+use crate::broker::model::ids::ConnectionId;
+use crate::broker::model::ids::SessionIndex;
+use crate::broker::model::record::Write;
+use crate::broker::state::gate::Arrow;
+use crate::broker::state::gate::Stamp;
+use crate::wire::Packet;
+use crate::wire::codec;
+
+impl Broker {
+    pub(in crate::broker) fn write(&mut self, write: Write) {
+        self.gate.write(write, self.now.uptime);
+    }
+
+    /// What a packet that is an arrow of the gate waits for: its stamp, unless a test has opened the arrow.
+    #[inline]
+    pub(in crate::broker) fn gated(&self, arrow: Arrow, stamp: Stamp) -> Stamp {
+        #[cfg(test)]
+        if self.open_arrow == Some(arrow) {
+            return Stamp::NONE;
+        }
+        let _ = arrow;
+        stamp
+    }
+
+    /// Lets packets of a kind leave before what they promise is on disk: the simulator shows that it finds out.
+    #[cfg(test)]
+    pub(crate) fn open_arrow(&mut self, arrow: Arrow) {
+        self.open_arrow = Some(arrow);
+    }
+
+    /// Appends a packet to a connection's outbox.
+    pub(in crate::broker) fn push(&mut self, id: ConnectionId, stamp: Stamp, packet: &Packet<'_>) {
+        let connection = &mut self.connections[id.0 as usize];
+        let (version, largest) = (connection.version, connection.maximum_packet_size);
+        // A packet the client cannot take, even without what explains it, is not sent [MQTT-3.1.2-24].
+        connection.outbox.push(stamp, &self.gate, |out| {
+            _ = codec::encode_within(packet, version, largest, out)
+        });
+        self.pushed(id);
+    }
+
+    /// Appends a packet that ends an incoming message's exchange: until it leaves, it counts against the receive maximum.
+    pub(in crate::broker) fn push_final_ack(
+        &mut self,
+        id: ConnectionId,
+        stamp: Stamp,
+        packet: &Packet<'_>,
+    ) {
+        self.push(id, stamp, packet);
+        self.connections[id.0 as usize].outbox.count_ack();
+    }
+
+    pub(in crate::broker) fn pushed(&mut self, id: ConnectionId) {
+        self.count_outgoing(id);
+        let connection = &mut self.connections[id.0 as usize];
+        if !connection.holding
+            && let Some(stamp) = connection.outbox.holds_for()
+        {
+            connection.holding = true;
+            self.waiting.hold(id, stamp);
+        }
+        self.touch(id);
+    }
+
+    pub(in crate::broker) fn touch(&mut self, id: ConnectionId) {
+        let connection = &mut self.connections[id.0 as usize];
+        if !connection.touched {
+            connection.touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    /// There is more for a connection than was done at once: its own task has to come back as well.
+    pub(in crate::broker) fn go_on(&mut self, id: ConnectionId) {
+        self.connections[id.0 as usize].goes_on = true;
+        self.touch(id);
+    }
+
+    pub(in crate::broker) fn touch_session(&mut self, session: SessionIndex) {
+        if let Some(id) = self
+            .sessions
+            .get(session.0 as usize)
+            .and_then(|session| session.connection)
+        {
+            self.touch(id);
+        }
+    }
+}

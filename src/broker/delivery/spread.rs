@@ -1,0 +1,283 @@
+use crate::broker::Broker;
+use crate::broker::model::ids::{ConnectionId, SessionIndex};
+use crate::broker::model::record::{Durability, Write};
+use crate::broker::state::offer::{Frames, Offer, Receiver};
+use crate::broker::state::spreads::{PART, Row, Spread, Spreads};
+use crate::broker::state::timers::Timer;
+use crate::wire::QoS;
+
+/// What a delivery at QoS 1 or 2 costs, compared with one at QoS 0.
+const ACKNOWLEDGED: usize = 3;
+
+/// When the next slice follows, in milliseconds.
+const SLICE_MS: u64 = 1;
+
+/// While so many messages of one client are being handed out, nothing more is read from it.
+const EACH: usize = if cfg!(test) { 4 } else { 64 };
+
+/// So many receivers may wait for their turn at once. Whoever publishes more has some of it done first.
+const WAITING: usize = if cfg!(test) { 500 } else { 1 << 22 };
+
+/// What a delivery costs, in deliveries at QoS 0.
+pub(in crate::broker) fn cost(qos: QoS) -> usize {
+    match qos {
+        QoS::AtMostOnce => 1,
+        QoS::AtLeastOnce | QoS::ExactlyOnce => ACKNOWLEDGED,
+    }
+}
+
+impl Broker {
+    /// Takes off those who do not get a message of this QoS at once: nobody does, while another one is being handed out to very many.
+    pub(in crate::broker) fn split_slice(
+        &self,
+        qos: QoS,
+        receivers: &mut Vec<Receiver>,
+    ) -> Vec<Receiver> {
+        let mut left = self.spreads.slice;
+        if receivers.len() * ACKNOWLEDGED <= left {
+            return Vec::new();
+        }
+        let end = receivers.iter().position(|receiver| {
+            let is_over = left == 0;
+            left = left.saturating_sub(cost(qos.min(receiver.subscriber.qos())));
+            is_over
+        });
+        match end {
+            Some(_) if !self.spreads.all.is_empty() => std::mem::take(receivers),
+            Some(end) => receivers.split_off(end),
+            None => Vec::new(),
+        }
+    }
+
+    /// Hands a message to these receivers bit by bit; they are in the order of their sessions.
+    pub(in crate::broker) fn spread(&mut self, offer: &mut Offer<'_>, receivers: Vec<Receiver>) {
+        debug_assert!(receivers.is_sorted_by_key(|receiver| receiver.subscriber.session));
+        let mut spread = Spread {
+            message: offer.body(),
+            seq: offer.seq,
+            level: offer.level,
+            stamp: offer.stamp,
+            admitted: offer.admitted,
+            from: offer.from,
+            given: vec![false; receivers.len()],
+            left: receivers.len(),
+            receivers,
+            next: 0,
+            frames: Frames::default(),
+            rows: Vec::new(),
+        };
+        if offer.level != Durability::Memory {
+            self.write_rows(&mut spread);
+        }
+        offer.stored += u32::from(!spread.rows.is_empty());
+        self.spreads.waiting += spread.left;
+        self.spreads.waiting_stored += spread.left_stored();
+        self.spreads.all.push_back(spread);
+        if self.spreads.all.len() == 1 {
+            self.timers.set(self.now.uptime + SLICE_MS, Timer::Spread);
+        }
+        while self.spreads.waiting > WAITING {
+            self.spread_on(self.spreads.slice);
+        }
+    }
+
+    /// Writes to whom a message is to be given.
+    fn write_rows(&mut self, spread: &mut Spread) {
+        for part in 0..spread.receivers.len().div_ceil(PART) {
+            let record = spread.record(part, &self.sessions);
+            let stored = !record.receivers.is_empty();
+            if stored {
+                let write = Write::PutSpread(spread.seq, part as u16, record);
+                self.gate.write(write, self.now.uptime);
+            }
+            spread.rows.push(Row {
+                stored,
+                changed: false,
+            });
+        }
+        if spread.rows.iter().all(|row| !row.stored) {
+            spread.rows.clear();
+        }
+    }
+
+    /// Whether so much of what a connection's client has published is being handed out that it should publish nothing more for now.
+    #[inline]
+    pub(in crate::broker) fn is_spreading_much(&self, id: ConnectionId) -> bool {
+        if self.spreads.all.len() < EACH {
+            return false;
+        }
+        let connection = self.connections.get(id.0 as usize);
+        let session = connection.and_then(|connection| connection.session);
+        let all = self.spreads.all.iter();
+        session.is_some() && all.filter(|spread| spread.from == session).count() >= EACH
+    }
+
+    /// Hands out the next slice.
+    pub(in crate::broker) fn spread_slice(&mut self) {
+        for spread in &mut self.spreads.all {
+            // What is left of an expiry interval is in them.
+            spread.frames.clear();
+        }
+        self.spread_on(self.spreads.slice);
+        if !self.spreads.all.is_empty() {
+            self.timers.set(self.now.uptime + SLICE_MS, Timer::Spread);
+        }
+        self.resume_reading();
+    }
+
+    /// Gives a session all that is on its way to it here.
+    #[inline]
+    pub(in crate::broker) fn catch_up(&mut self, session: SessionIndex) {
+        if !self.spreads.all.is_empty() {
+            self.catch_up_all(session);
+        }
+    }
+
+    #[cold]
+    fn catch_up_all(&mut self, session: SessionIndex) {
+        let mut spreads = std::mem::take(&mut self.spreads);
+        self.give_all(&mut spreads, session, 0);
+        self.spreads = spreads;
+    }
+
+    /// Forgets what is on its way to a session that ends: another one may get its place.
+    pub(in crate::broker) fn end_spreads(&mut self, session: SessionIndex) {
+        for spread in &mut self.spreads.all {
+            if spread.from == Some(session) {
+                spread.from = None;
+            }
+            if let Some(at) = spread.find(session, 0) {
+                spread.take(at);
+                self.spreads.waiting -= 1;
+                self.spreads.waiting_stored -= usize::from(spread.is_stored());
+                self.spreads.changed |= spread.is_stored();
+            }
+        }
+    }
+
+    /// Goes on until that has cost `most`. Whoever has its turn is given all there is for it: so of many messages for the same very many, each of them
+    /// is woken once.
+    fn spread_on(&mut self, most: usize) {
+        let mut spreads = std::mem::take(&mut self.spreads);
+        let mut left = most;
+        while left > 0
+            && let Some(first) = spreads.all.front_mut()
+        {
+            if first.left == 0 {
+                if let Some(spread) = spreads.all.pop_front() {
+                    self.end_spread(&spread);
+                }
+                continue;
+            }
+            let at = first.next;
+            first.next += 1;
+            if !first.given[at] {
+                let session = first.receivers[at].subscriber.session;
+                let cost = self.give_all(&mut spreads, session, at);
+                left = left.saturating_sub(cost);
+            }
+        }
+        self.spreads = spreads;
+    }
+
+    /// Gives a session all there is for it, the oldest first; what that costs. `guess` is where it may be among the receivers.
+    fn give_all(&mut self, spreads: &mut Spreads, session: SessionIndex, guess: usize) -> usize {
+        let before = self.work;
+        for spread in &mut spreads.all {
+            if let Some(at) = spread.find(session, guess) {
+                spreads.changed |= spread.is_stored();
+                spreads.waiting -= 1;
+                spreads.waiting_stored -= usize::from(spread.is_stored());
+                self.give_one(spread, at);
+            }
+        }
+        ((self.work - before) as usize).max(1)
+    }
+
+    fn give_one(&mut self, spread: &mut Spread, at: usize) {
+        let receiver = spread.take(at);
+        let session = receiver.subscriber.session;
+        let parts = spread.message.parts();
+        if parts.expires.is_some_and(|at| at <= self.now.unix) {
+            return self.count_expired(Some(session)); // [MQTT-3.3.2-5]
+        }
+        // Rights may have changed meanwhile.
+        let may = !self.restricted || self.is_readable(session, parts.topic);
+        let mut offer = Offer {
+            parts: &parts,
+            body: Some(spread.message.clone()),
+            seq: spread.seq,
+            level: spread.level,
+            stamp: spread.stamp,
+            stored: 0,
+            admitted: spread.admitted,
+            taken: false,
+            dropped: false,
+            from: spread.from,
+            is_for_many: true,
+        };
+        match may {
+            true => self.hand_out(receiver, &mut offer, &mut spread.frames),
+            false => self.hold_offer(receiver, &mut offer),
+        }
+        self.share_body(spread.seq, offer.stored);
+    }
+
+    /// Everybody has a message.
+    fn end_spread(&mut self, spread: &Spread) {
+        for (part, row) in spread.rows.iter().enumerate() {
+            if row.stored {
+                self.write(Write::RemoveSpread(spread.seq, part as u16));
+            }
+        }
+        if !spread.rows.is_empty() {
+            self.release_body(spread.seq);
+        }
+    }
+
+    /// Whether [`Broker::write_spreads`] has something.
+    pub(in crate::broker) fn spreads_changed(&self) -> bool {
+        self.spreads.changed
+    }
+
+    /// Writes whom messages are still to be given to, where that has changed.
+    pub(in crate::broker) fn write_spreads(&mut self) {
+        if !std::mem::take(&mut self.spreads.changed) {
+            return;
+        }
+        for spread in &mut self.spreads.all {
+            for part in 0..spread.rows.len() {
+                if !std::mem::take(&mut spread.rows[part].changed) {
+                    continue;
+                }
+                let record = spread.record(part, &self.sessions);
+                let stored = !record.receivers.is_empty();
+                let was_stored = std::mem::replace(&mut spread.rows[part].stored, stored);
+                let (seq, part) = (spread.seq, part as u16);
+                if stored {
+                    let write = Write::PutSpread(seq, part, record);
+                    self.gate.write(write, self.now.uptime);
+                } else if was_stored {
+                    self.gate
+                        .write(Write::RemoveSpread(seq, part), self.now.uptime);
+                }
+            }
+        }
+    }
+
+    /// Makes slices smaller, for tests.
+    #[cfg(test)]
+    pub(crate) fn set_slice(&mut self, slice: usize) {
+        self.spreads.slice = slice;
+    }
+
+    /// The stored messages that are being handed out.
+    #[cfg(test)]
+    pub(in crate::broker) fn spread_seqs(
+        &self,
+    ) -> impl Iterator<Item = crate::broker::model::record::Seq> {
+        let stored = |spread: &&Spread| !spread.rows.is_empty();
+        let all = self.spreads.all.iter().filter(stored);
+        all.map(|spread| spread.seq)
+    }
+}

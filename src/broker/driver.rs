@@ -1,0 +1,121 @@
+//! What drivers call beside packets: batches, fetches, output, and the shutdown.
+
+use crate::broker::Broker;
+use crate::broker::model::counters::Counters;
+use crate::broker::model::fetch::Fetch;
+use crate::broker::model::ids::ConnectionId;
+use crate::broker::model::output::Output;
+use crate::broker::model::record::Batch;
+use crate::broker::model::segments::Taken;
+use crate::broker::state::connection::State;
+use crate::broker::state::walks::Walk;
+use crate::clock::Now;
+use crate::limits::Limits;
+
+impl Broker {
+    /// Says how many bytes of messages the store can still take, those included that wait to be committed. Beyond it, messages that must be
+    /// stored are refused.
+    pub fn set_room(&mut self, bytes: u64) {
+        self.room = bytes;
+    }
+
+    /// The batch that should be committed now, if there is one. The one taken before must be durable.
+    pub fn take_batch(&mut self, now: Now) -> Option<Batch> {
+        if self.gate.wants_commit(now.uptime) {
+            self.now = now;
+            self.write_changed();
+            self.write_reading_if_due();
+        }
+        let batch = self.gate.take_batch(now.uptime)?;
+        self.ends.taken();
+        Some(batch)
+    }
+
+    /// Whether [`Broker::take_batch`] has something.
+    pub fn wants_commit(&self, now: Now) -> bool {
+        self.gate.wants_commit(now.uptime)
+    }
+
+    /// The bodies to be read from the store.
+    pub fn take_fetches(&mut self) -> Vec<Fetch> {
+        std::mem::take(&mut self.fetches)
+    }
+
+    /// Moves the connections that should be served to the end of `into`.
+    pub fn take_touched(&mut self, into: &mut Vec<ConnectionId>) {
+        for id in &self.touched {
+            if let Some(connection) = self.connections.get_mut(id.0 as usize) {
+                connection.touched = false;
+            }
+        }
+        into.append(&mut self.touched);
+    }
+
+    /// Moves what may be written to a connection to the end of `out`, filling up from the session's queue. Call it again when all of that has
+    /// been written, until it adds nothing.
+    pub fn take_output(&mut self, id: ConnectionId, out: &mut impl Taken, now: Now) -> Output {
+        self.now = now;
+        let connection = &mut self.connections[id.0 as usize];
+        connection.goes_on = false;
+        let session = connection.session;
+        self.count_written(id, out.own_len());
+        if let Some(session) = session {
+            self.pump(id, session);
+        }
+        self.take_released(id, out);
+        if !out.is_empty() {
+            self.sent(id);
+        }
+        self.output(id)
+    }
+
+    /// Tells all clients that the server shuts down, and lets no new ones in. When their connections are lost, [`Broker::flush`] and
+    /// [`Broker::is_settled`] say when the store can be closed.
+    pub fn shut_down(&mut self, now: Now) {
+        self.now = now;
+        self.shutting_down = true;
+        self.begin_walk(Walk::ShutDown);
+    }
+
+    /// Whether [`Broker::shut_down`] was called.
+    pub fn is_shutting_down(&self) -> bool {
+        self.shutting_down
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What packets and their deliveries have cost so far, about, in deliveries at QoS 0: a measure of the work of a visit.
+    pub fn work(&self) -> u64 {
+        self.work
+    }
+
+    /// Whether a connection is to be closed as soon as what waits for it has been written.
+    pub fn is_closing(&self, id: ConnectionId) -> bool {
+        let connection = self.connections.get(id.0 as usize);
+        connection.is_some_and(|connection| connection.state == State::Closing)
+    }
+
+    /// Whether [`Broker::take_output`] did not do all there was to do: who has called it is to come again, when others have had their turn.
+    pub fn goes_on(&self, id: ConnectionId) -> bool {
+        let connection = self.connections.get(id.0 as usize);
+        connection.is_some_and(|connection| connection.goes_on)
+    }
+
+    /// The limits it keeps.
+    pub fn limits(&self) -> &Limits {
+        &self.settings.limits
+    }
+
+    /// Connections at present.
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+
+    pub(in crate::broker) fn client_name(&self, id: ConnectionId) -> &str {
+        let session = self.connections[id.0 as usize].session;
+        session.map_or("", |session| &self.sessions[session.0 as usize].client_id)
+    }
+}

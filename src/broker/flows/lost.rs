@@ -1,0 +1,91 @@
+//! Connections that are gone, and what is logged of them.
+
+use std::fmt;
+
+use crate::broker::Broker;
+use crate::broker::model::ids::ConnectionId;
+use crate::broker::model::output::Output;
+use crate::broker::state::connection::Connection;
+use crate::clock::Now;
+
+/// What went through a connection, for the log.
+#[derive(Clone, Debug, Default)]
+pub struct Traffic {
+    /// Bytes received.
+    pub received: u64,
+    /// Bytes sent.
+    pub sent: u64,
+    /// What the operating system said when it was lost.
+    pub error: Option<Box<str>>,
+}
+
+impl Broker {
+    /// Forgets a connection that is gone. If its client did not take its leave, its will is on its way.
+    pub fn lost(&mut self, id: ConnectionId, now: Now) {
+        self.lost_after(id, &Traffic::default(), now);
+    }
+
+    /// As [`Broker::lost`], for a driver that knows how much went through the connection and how it ended: that is logged.
+    pub fn lost_after(&mut self, id: ConnectionId, traffic: &Traffic, now: Now) {
+        self.now = now;
+        self.detach(id);
+        self.leave_line(id);
+        let gone = self.connections.remove(id.0 as usize);
+        log_end(&gone, traffic, now);
+        self.drop_outgoing(id, &gone);
+        if let Some(address) = gone.arrival.peer.ip() {
+            self.by_address.remove(&address);
+        }
+    }
+
+    /// Why a connection ends, for the simulator to judge.
+    #[cfg(test)]
+    pub(crate) fn why_ended(&self, id: ConnectionId) -> Option<&str> {
+        let connection = self.connections.get(id.0 as usize)?;
+        connection.end.as_ref().map(|end| &*end.why)
+    }
+
+    /// Notes why a client's connection ends. Of several reasons the first one counts.
+    pub(in crate::broker) fn say_end(&mut self, id: ConnectionId, why: impl fmt::Display) {
+        let connection = &mut self.connections[id.0 as usize];
+        if connection.session.is_some() {
+            let end = connection.end.get_or_insert_default();
+            if end.why.is_empty() {
+                end.why = why.to_string().into();
+            }
+        }
+    }
+}
+
+/// Logs the end of a connection whose CONNECT was accepted: a line each. Bridges log their own.
+fn log_end(gone: &Connection, traffic: &Traffic, now: Now) {
+    let Some(end) = &gone.end else { return };
+    if gone.arrival.bridge {
+        return;
+    }
+    let error = traffic.error.as_deref();
+    let why = match (&*end.why, error) {
+        ("", Some(error)) => error,
+        ("", None) => "the connection was lost",
+        (why, _) => why,
+    };
+    let ms = now.uptime.saturating_sub(gone.since);
+    let (client, peer) = (&*end.client, &gone.arrival.peer);
+    let Traffic { received, sent, .. } = *traffic;
+    let seconds = format_args!("{}.{:03}", ms / 1000, ms % 1000);
+    tracing::info!(client, %peer, why, %seconds, received, sent, "connection ended");
+}
+
+impl Broker {
+    /// What [`Broker::take_output`] says beside the bytes, while none can be taken: [`Output::close`] means that what there is still to take does not
+    /// matter.
+    pub fn output(&mut self, id: ConnectionId) -> Output {
+        Output {
+            close: self.is_closing(id),
+            pause: self.should_pause(id),
+            waits: self.is_waiting(id),
+            yields: self.is_yielding(id),
+            look: self.wants_look(id),
+        }
+    }
+}

@@ -1,0 +1,448 @@
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use crate::broker::Broker;
+use crate::broker::model::ids::{ConnectionId, SessionIndex};
+use crate::broker::model::message::{Message, Parts};
+use crate::broker::model::record::{
+    Durability, QueueKey, Seq, Source, SubscriptionIds, SubscriptionRecord, Write,
+};
+use crate::broker::state::gate::Stamp;
+use crate::broker::state::offer::Offer;
+use crate::broker::state::retained::ByTopic;
+use crate::broker::state::session::Replay;
+use crate::broker::state::timers::Timer;
+use crate::broker::state::tree::Subscriber;
+use crate::wire::{QoS, ReasonCode, topic};
+
+/// Retained topics looked at in one slice of a replay.
+const SLICE: usize = 512;
+
+/// Milliseconds between two slices for a client that is gone.
+const REPLAY_MS: u64 = 10;
+
+impl Broker {
+    /// Keeps a message as the retained one of its topic; an empty payload removes it \[MQTT-3.3.1-5, MQTT-3.3.1-6\].
+    pub(in crate::broker) fn retain(
+        &mut self,
+        parts: &Parts<'_>,
+        from: Option<SessionIndex>,
+        level: Durability,
+    ) -> ReasonCode {
+        if parts.payload.is_empty() {
+            if self.retained.remove(parts.topic) {
+                self.write(Write::RemoveRetained(parts.topic.into()));
+            }
+            return ReasonCode::Success;
+        }
+        let limits = &self.settings.limits;
+        let old = self
+            .retained
+            .get(parts.topic)
+            .map(|old| u64::from(old.size()));
+        let source = self.source(from, parts.topic);
+        let size = parts.size() as u64;
+        let more = size
+            + source
+                .as_ref()
+                .map_or(0, |it| self.retained.sources.more(it));
+        let full = old.is_none() && self.retained.len() as u64 >= limits.max_retained_messages
+            || self.retained.taken() - old.unwrap_or(0) + more > limits.max_retained_bytes;
+        let no_room = level != Durability::Memory && !self.has_room(more);
+        if full || no_room {
+            self.counters.refused_retained += u64::from(full);
+            // What is older than a message that was published must not stand in its place.
+            if self.retained.remove(parts.topic) {
+                self.write(Write::RemoveRetained(parts.topic.into()));
+            }
+            return ReasonCode::QuotaExceeded;
+        }
+        // Whenever it is sent for a new subscription it is a message of its own.
+        let message = Message::new(&Parts { id: None, ..*parts });
+        let stored = level != Durability::Memory;
+        let mut stamp = Stamp::NONE;
+        if stored {
+            self.write(Write::PutRetained(message.clone(), source.clone()));
+            stamp = self.gate.require(level);
+        }
+        let had_row = self.retained.insert(message, stamp, stored, source);
+        if had_row && !stored {
+            // Left there, an older message would be the retained one after the next start.
+            self.write(Write::RemoveRetained(parts.topic.into()));
+        }
+        ReasonCode::Success
+    }
+
+    /// Who publishes what is to be retained; `None` if it is the broker or a bridge of it, if the rules for it came with
+    /// its login, or if it is a client that was here before this process.
+    fn source(&self, from: Option<SessionIndex>, topic: &str) -> Option<Arc<Source>> {
+        let session = &self.sessions[from?.0 as usize];
+        let identity = session.identity.as_ref()?;
+        if session.backlog.is_some() || identity.rules.is_some() {
+            return None;
+        }
+        let acl = session.rights.as_ref().and_then(|rights| rights.list());
+        let before = self.retained.messages.get(topic);
+        let before = before.and_then(|before| before.source.as_ref());
+        let is_same = |it: &Source| {
+            *it.client_id == *session.client_id
+                && it.user == identity.user
+                && it.acl.as_deref() == acl
+        };
+        if let Some(same) = before.filter(|before| is_same(before)) {
+            return Some(same.clone());
+        }
+        Some(self.retained.sources.find(Source {
+            client_id: session.client_id.clone(),
+            user: identity.user.clone(),
+            acl: acl.map(Into::into),
+        }))
+    }
+
+    /// Whether what is retained of a topic may be shown as far as its publisher is concerned.
+    fn lets_show(&mut self, topic: &str) -> bool {
+        let Some(found) = self.retained.messages.get(topic) else {
+            return true;
+        };
+        let Some(source) = &found.source else {
+            return true;
+        };
+        let acls = &self.settings.acl;
+        let mut verdict = found.verdict.get();
+        let may = self
+            .retained
+            .sources
+            .ask(&mut verdict, || acls.lets_show(source, topic));
+        found.verdict.set(verdict);
+        may
+    }
+
+    /// Whether there may be retained messages that a filter matches: there are some that begin as it does.
+    pub(in crate::broker) fn may_be_retained(&self, filter: &str) -> bool {
+        self.retained.candidates(filter, None).next().is_some()
+    }
+
+    /// A subscription is made anew. Whether retained messages that were to be sent for it still are, and are lost with the process if that is not
+    /// written with it.
+    pub(in crate::broker) fn goes_on_replaying(
+        &mut self,
+        index: SessionIndex,
+        filter: &str,
+        record: SubscriptionRecord,
+    ) -> bool {
+        let replays = self.sessions[index.0 as usize].replays.iter_mut();
+        let mut goes_on = false;
+        for replay in replays.filter(|it| it.record.replaying && *it.filter == *filter) {
+            replay.record = SubscriptionRecord {
+                replaying: true,
+                ..record
+            };
+            goes_on = true;
+        }
+        goes_on
+    }
+
+    /// All retained messages of a replay have been sent or are in the queue: its subscription says so from now on, unless there is another one for it.
+    fn end_replay(&mut self, index: SessionIndex, replay: Replay) {
+        let session = &self.sessions[index.0 as usize];
+        let mut others = session.replays.iter();
+        if replay.record.replaying
+            && !others.any(|other| other.record.replaying && other.filter == replay.filter)
+        {
+            let record = SubscriptionRecord {
+                replaying: false,
+                ..replay.record
+            };
+            let key = session.key();
+            self.write(Write::PutSubscription(key, replay.filter, record));
+        }
+    }
+
+    /// Sees to it that retained messages for a session whose client is gone go to its queue.
+    pub(in crate::broker) fn watch_replays(&mut self, index: SessionIndex) {
+        let session = &mut self.sessions[index.0 as usize];
+        if !session.replays.is_empty() && !std::mem::replace(&mut session.replays_timed, true) {
+            let at = self.now.uptime + REPLAY_MS;
+            self.timers.set(at, Timer::Replay(index, session.key()));
+        }
+    }
+
+    /// Begins to send the retained messages a new subscription matches.
+    pub(in crate::broker) fn begin_replay(
+        &mut self,
+        index: SessionIndex,
+        filter: &str,
+        subscriber: Subscriber,
+        record: SubscriptionRecord,
+    ) {
+        if self.retained.messages.is_empty() {
+            return;
+        }
+        let replay = Replay {
+            filter: filter.into(),
+            subscriber,
+            record,
+            after: None,
+        };
+        let session = &mut self.sessions[index.0 as usize];
+        session.replays.push_back(replay);
+        if session.replays.len() > 2 * session.subscriptions.len() + 8 {
+            self.thin_replays(index);
+        }
+        self.touch_session(index);
+    }
+
+    /// Drops replays that are not wanted any more and all but the last for each filter: a client that subscribes over and over and takes
+    /// nothing has no more of them than about twice its subscriptions.
+    fn thin_replays(&mut self, index: SessionIndex) {
+        let mut replays = std::mem::take(&mut self.sessions[index.0 as usize].replays);
+        let mut filters = BTreeSet::new();
+        let mut kept = VecDeque::new();
+        while let Some(replay) = replays.pop_back() {
+            if self.is_wanted(index, &replay) && filters.insert(replay.filter.clone()) {
+                kept.push_front(replay);
+            }
+        }
+        self.sessions[index.0 as usize].replays = kept;
+    }
+
+    /// Whether what a replay was begun for is still subscribed to \[MQTT-3.10.4-2\].
+    fn is_wanted(&self, index: SessionIndex, replay: &Replay) -> bool {
+        let node = self.tree.find(&replay.filter);
+        node.is_some_and(|node| self.tree.subscriber(node, index).is_some())
+    }
+
+    /// Sends the next slice of retained messages, as far as the client's window allows. What is left follows when that has been taken.
+    pub(in crate::broker) fn replay(&mut self, id: ConnectionId, index: SessionIndex) {
+        let (mut looked, mut is_held_back) = (0, false);
+        while let Some(mut replay) = self.sessions[index.0 as usize].replays.pop_front() {
+            if !self.is_wanted(index, &replay) {
+                continue;
+            }
+            let finished = loop {
+                if looked == SLICE || !self.may_send_at_once(index, 0) {
+                    break false;
+                }
+                let (found, last, seen) = self.next_retained(&replay, SLICE - looked);
+                looked += seen;
+                if let Some(message) = &found {
+                    let size = self.outgoing_size(message.size() as usize, Some(message));
+                    if !self.may_send_at_once(index, size) {
+                        self.await_turn(id, size);
+                        is_held_back = true;
+                        break false;
+                    }
+                }
+                replay.after = last.or(replay.after);
+                match found {
+                    Some(message) => self.replay_one(index, &message, replay.subscriber),
+                    None => break looked < SLICE,
+                }
+            };
+            if !finished {
+                self.sessions[index.0 as usize].replays.push_front(replay);
+                break;
+            }
+            self.end_replay(index, replay);
+        }
+        if looked == SLICE && !is_held_back {
+            self.go_on(id);
+        }
+    }
+
+    /// A message has left a session's queue: if others wait there, a retained message joins them. However busy the queue is, a new subscription
+    /// is shown what is retained, at the pace at which the client takes messages.
+    pub(in crate::broker) fn replay_in_turn(&mut self, index: SessionIndex) {
+        let session = &mut self.sessions[index.0 as usize];
+        if session.queue.is_empty() {
+            return; // It will be sent straight away.
+        }
+        let Some(mut replay) = session.replays.pop_front() else {
+            return;
+        };
+        if !self.is_wanted(index, &replay) {
+            return;
+        }
+        let (found, last, seen) = self.next_retained(&replay, SLICE);
+        if let Some(message) = &found {
+            if self.would_be_dropped(index, message, replay.subscriber) {
+                self.sessions[index.0 as usize].replays.push_front(replay);
+                return;
+            }
+            self.replay_one(index, message, replay.subscriber);
+        }
+        if found.is_some() || seen == SLICE {
+            replay.after = last.or(replay.after);
+            self.sessions[index.0 as usize].replays.push_front(replay);
+        } else {
+            self.end_replay(index, replay);
+        }
+    }
+
+    /// Whether a retained message at QoS 0 would be dropped if it were sent now.
+    fn would_be_dropped(
+        &self,
+        index: SessionIndex,
+        message: &Message,
+        subscriber: Subscriber,
+    ) -> bool {
+        let most = self.settings.limits.max_outgoing_bytes;
+        let size = self.outgoing_size(message.size() as usize, Some(message));
+        let connection = self.sessions[index.0 as usize].connection;
+        self.offered_qos(message.topic(), message.qos())
+            .min(subscriber.qos())
+            == QoS::AtMostOnce
+            && connection.is_some_and(|id| self.is_outgoing_full(id, most, size))
+    }
+
+    /// The next retained message a replay is for among the next `most`; the last one looked at; and how many were.
+    fn next_retained(
+        &self,
+        replay: &Replay,
+        most: usize,
+    ) -> (Option<Message>, Option<Message>, usize) {
+        let after = replay.after.as_ref().map(Message::topic);
+        let (mut last, mut seen) = (None, 0);
+        for message in self.retained.candidates(&replay.filter, after).take(most) {
+            (last, seen) = (Some(message), seen + 1);
+            if topic::matches(&replay.filter, message.topic()) {
+                return (last.cloned(), last.cloned(), seen);
+            }
+        }
+        (None, last.cloned(), seen)
+    }
+
+    /// Offers a retained message to one session, as a message of its own: it is as new to this session as any other.
+    fn replay_one(&mut self, index: SessionIndex, message: &Message, subscriber: Subscriber) {
+        let parts = message.parts();
+        if parts
+            .expires
+            .is_some_and(|expires| expires <= self.now.unix)
+        {
+            return;
+        }
+        if !self.may_read(index, parts.topic) {
+            return;
+        }
+        if !self.lets_show(parts.topic) {
+            self.counters.retained_source_not_authorized += 1;
+            return;
+        }
+        // Shown before it is on disk, it could be followed by an older one after a crash.
+        let shown = match self.retained.messages.get(parts.topic) {
+            Some(found) if !self.gate.is_idle() => found.stamp,
+            _ => Stamp::NONE,
+        };
+        let offered = self.offered_qos(parts.topic, parts.qos);
+        let qos = offered.min(subscriber.qos());
+        if qos == QoS::AtMostOnce {
+            self.deliver_now(index, &parts, Some(message), true, subscriber.id, shown);
+            return;
+        }
+        let durable = self.sessions[index.0 as usize].durable;
+        // Where the store has no room the delivery is kept in memory: what is retained is on disk, and a session that is lost is told of it again.
+        let level = match self.durability_of(parts.topic) {
+            _ if !self.has_room(parts.size() as u64) => Durability::Memory,
+            level => level,
+        };
+        let stored = durable && level != Durability::Memory;
+        let stamp = if stored {
+            self.gate.require(level)
+        } else {
+            shown
+        };
+        let seq = Seq(self.next_seq);
+        self.next_seq += 1;
+        let mut offer = Offer {
+            parts: &parts,
+            body: Some(message.clone()),
+            seq,
+            level,
+            stamp,
+            stored: 0,
+            admitted: false,
+            taken: false,
+            dropped: false,
+            from: None,
+            is_for_many: false,
+        };
+        let ids: SubscriptionIds = (subscriber.id != 0)
+            .then_some(subscriber.id)
+            .into_iter()
+            .collect();
+        let item = offer.queued(qos, true, ids, durable); // [MQTT-3.3.1-8]
+        self.offer(index, item, &mut offer);
+        self.store_body(&mut offer);
+    }
+
+    /// The client of a session that goes on is gone before all retained messages could be sent to it: what was promised to it at QoS 1 and 2
+    /// goes to its queue, a slice at a time, unless the client comes back for it.
+    pub(in crate::broker) fn queue_replays(&mut self, index: SessionIndex) {
+        let mut looked = 0;
+        while looked < SLICE
+            && let Some(mut replay) = self.sessions[index.0 as usize].replays.pop_front()
+        {
+            if replay.subscriber.qos() == QoS::AtMostOnce || !self.is_wanted(index, &replay) {
+                looked += 1;
+                continue;
+            }
+            let (found, last, seen) = self.next_retained(&replay, SLICE - looked);
+            looked += seen;
+            if let Some(message) = &found {
+                self.replay_one(index, message, replay.subscriber);
+            }
+            if found.is_some() || looked == SLICE {
+                replay.after = last.or(replay.after);
+                self.sessions[index.0 as usize].replays.push_front(replay);
+            } else {
+                self.end_replay(index, replay);
+            }
+        }
+        self.watch_replays(index);
+    }
+
+    /// Goes on with the retained messages for a session whose client is gone; one that is back takes them itself.
+    pub(in crate::broker) fn check_replays(&mut self, index: SessionIndex, key: QueueKey) {
+        let session = self.sessions.get_mut(index.0 as usize);
+        let Some(session) = session.filter(|session| session.key() == key) else {
+            return;
+        };
+        session.replays_timed = false;
+        if session.connection.is_none() {
+            self.queue_replays(index);
+        }
+    }
+
+    /// Removes expired messages among the next `count`; whether those were the last ones.
+    pub(in crate::broker) fn sweep_retained(&mut self, count: usize) -> bool {
+        let unix = self.now.unix;
+        let after = self.retained.sweep_after.take();
+        let start = after
+            .as_ref()
+            .map_or(Bound::Unbounded, |message| Bound::Excluded(message.topic()));
+        let mut last = None;
+        let mut expired = Vec::new();
+        let mut looked = 0;
+        for ByTopic { message, .. } in self
+            .retained
+            .messages
+            .range::<str, _>((start, Bound::Unbounded))
+            .take(count)
+        {
+            looked += 1;
+            last = Some(message.clone());
+            if message.expires().is_some_and(|expires| expires <= unix) {
+                expired.push(message.clone());
+            }
+        }
+        self.retained.sweep_after = last.filter(|_| looked == count);
+        for message in expired {
+            self.counters.dropped_expired += 1;
+            if self.retained.remove(message.topic()) {
+                self.write(Write::RemoveRetained(message.topic().into()));
+            }
+        }
+        looked < count
+    }
+}

@@ -1,0 +1,140 @@
+use crate::broker::Broker;
+use crate::broker::model::ids::ConnectionId;
+use crate::broker::state::connection::State;
+use crate::broker::state::timers::Timer;
+use crate::clock::Now;
+use crate::wire::ReasonCode;
+
+/// How long a CONNECT waits for older connections, in milliseconds: with what a busy machine adds, no more than 100.
+pub(crate) const WAIT_MS: u64 = 60;
+
+impl Broker {
+    /// Whether a CONNECT has to wait for an older connection. It is presented again when [`Broker::is_waiting`] says that it may go on.
+    pub(in crate::broker) fn must_wait(&mut self, id: ConnectionId, client_id: &str) -> bool {
+        let connection = &self.connections[id.0 as usize];
+        let waits = connection.waits_for.is_some();
+        let older = self.connection_of(client_id);
+        let first = self.lines.first(client_id);
+        if older.is_none() && first.is_none_or(|first| first == id) {
+            if waits {
+                self.leave_line(id);
+            }
+            return false;
+        }
+        if !waits {
+            self.lines.join(client_id, id);
+            let at = self.now.uptime + WAIT_MS;
+            self.timers.set(at, Timer::TakeOver(id, connection.serial));
+            self.connections[id.0 as usize].waits_for = Some(client_id.into());
+        }
+        if let Some(older) = older {
+            self.make_yield(older);
+        }
+        true
+    }
+
+    /// Whether a connection's CONNECT waits for an older connection of the same client to end. The connection is touched when that changes: then the
+    /// driver presents the CONNECT again, and what came behind it.
+    pub fn is_waiting(&self, id: ConnectionId) -> bool {
+        let connection = self.connections.get(id.0 as usize);
+        connection
+            .and_then(|connection| connection.waits_for.as_deref())
+            .is_some_and(|client_id| {
+                self.lines.first(client_id) != Some(id) || self.connection_of(client_id).is_some()
+            })
+    }
+
+    /// Whether another connection waits to take the place of this one: what its peer has already sent is to be read and handed over, and then
+    /// [`Broker::drained`] called.
+    pub fn is_yielding(&self, id: ConnectionId) -> bool {
+        let connection = self.connections.get(id.0 as usize);
+        connection.is_some_and(|connection| connection.yields)
+    }
+
+    /// What the peer of a yielding connection had sent is handed over: the connection ends, and the one that waits goes on.
+    pub fn drained(&mut self, id: ConnectionId, now: Now) {
+        self.now = now;
+        // Whom it was to give way to may have gone.
+        if self.is_yielding(id) {
+            self.take_over(id);
+        }
+    }
+
+    /// Ends a connection because another one has its client identifier \[MQTT-3.1.4-3\].
+    pub(in crate::broker) fn take_over(&mut self, older: ConnectionId) {
+        self.counters.takeovers += 1;
+        let newer = self.lines.first(self.client_name(older));
+        match newer.map(|id| &self.connections[id.0 as usize].arrival.peer) {
+            Some(peer) => {
+                let why = format!("session taken over from {peer}");
+                self.say_end(older, why);
+            }
+            None => self.say_end(older, "session taken over"),
+        }
+        self.disconnect(older, ReasonCode::SessionTakenOver, None);
+    }
+
+    /// A connection has got its client identifier: it gives way to who waits for that already.
+    pub(in crate::broker) fn give_way(&mut self, id: ConnectionId, client_id: &str) {
+        if self.lines.first(client_id).is_some() {
+            self.make_yield(id);
+        }
+    }
+
+    /// A client identifier may be free: who is first in its line looks.
+    pub(in crate::broker) fn call_next(&mut self, client_id: &str) {
+        if let Some(first) = self.lines.first(client_id) {
+            self.touch(first);
+        }
+    }
+
+    /// A connection does not wait any more.
+    pub(in crate::broker) fn leave_line(&mut self, id: ConnectionId) {
+        let Some(client_id) = self.connections[id.0 as usize].waits_for.take() else {
+            return;
+        };
+        self.lines.leave(&client_id, id);
+        self.call_next(&client_id);
+        if self.lines.first(&client_id).is_none()
+            && let Some(older) = self.connection_of(&client_id)
+        {
+            self.connections[older.0 as usize].yields = false;
+        }
+    }
+
+    /// A connection has waited long enough: what is before it ends, however far that is.
+    pub(in crate::broker) fn check_take_over(&mut self, id: ConnectionId, serial: u64) {
+        let connection = self.connections.get(id.0 as usize);
+        let connection = connection.filter(|it| it.serial == serial && it.state == State::New);
+        let Some(client_id) = connection.and_then(|connection| connection.waits_for.clone()) else {
+            return;
+        };
+        if let Some(older) = self.connection_of(&client_id) {
+            self.take_over(older);
+        }
+        while let Some(first) = self.lines.first(&client_id)
+            && first != id
+        {
+            self.leave_line(first);
+            let before = &mut self.connections[first.0 as usize];
+            if before.state == State::New {
+                before.state = State::Closing;
+                self.counters.takeovers += 1;
+                self.touch(first);
+            }
+        }
+        self.touch(id);
+    }
+
+    fn make_yield(&mut self, id: ConnectionId) {
+        if !std::mem::replace(&mut self.connections[id.0 as usize].yields, true) {
+            self.touch(id);
+        }
+    }
+
+    /// The open connection with a client identifier.
+    fn connection_of(&self, client_id: &str) -> Option<ConnectionId> {
+        let index = self.by_client.get(client_id)?;
+        self.sessions[index.0 as usize].connection
+    }
+}

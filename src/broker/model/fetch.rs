@@ -1,0 +1,14 @@
+//! Bodies to be read from the store.
+
+use crate::broker::model::ids::Owner;
+use crate::broker::model::record::{QueueKey, Seq};
+
+/// Bodies to be read from the store: the answer goes to [`Broker::fetched`].
+#[derive(Debug)]
+pub struct Fetch {
+    pub(in crate::broker) owner: Owner,
+    pub(in crate::broker) key: QueueKey,
+    pub(in crate::broker) serial: u64,
+    /// The messages, in ascending order.
+    pub seqs: Vec<Seq>,
+}

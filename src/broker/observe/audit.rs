@@ -1,0 +1,184 @@
+//! What tests may know of a broker, and what must always be true of one.
+
+use std::collections::BTreeMap;
+
+use crate::broker::Broker;
+use crate::broker::model::cost::subscription_bytes;
+use crate::broker::model::ids::ConnectionId;
+use crate::broker::model::record::Seq;
+
+/// What a broker keeps in memory.
+#[derive(Clone, Debug, Default)]
+pub struct Audit {
+    /// By client identifier, or name of a shared group: what is queued, on its way, and received and not released.
+    pub kept: BTreeMap<String, Kept>,
+    /// Bytes in queues.
+    pub queued_bytes: u64,
+    /// Bytes of queued messages whose bodies are in memory.
+    pub hot_bytes: u64,
+    /// Bytes of writes that are not durable.
+    pub pending_bytes: usize,
+    /// Stored messages that several deliveries need.
+    pub shares: usize,
+}
+
+/// What is kept for one session or group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Messages in its queue.
+    pub queued: usize,
+    /// Messages on their way to its client.
+    pub outgoing: usize,
+    /// QoS 2 messages of its client that are not released.
+    pub received: usize,
+}
+
+impl Broker {
+    /// Whether a connection has a session.
+    pub fn is_attached(&self, id: ConnectionId) -> bool {
+        let connection = self.connections.get(id.0 as usize);
+        connection.is_some_and(|connection| connection.session.is_some())
+    }
+
+    /// Plants a fault: a byte too much in the accounts.
+    pub fn miscount(&mut self) {
+        self.queued_bytes += 1;
+    }
+
+    /// Counts everything anew; the accounts that do not agree are the error.
+    pub fn audit(&self) -> Result<Audit, String> {
+        let mut audit = Audit {
+            queued_bytes: self.queued_bytes,
+            hot_bytes: self.hot_bytes,
+            pending_bytes: self.gate.pending_bytes(),
+            shares: self.shares.len(),
+            ..Audit::default()
+        };
+        let mut needed: BTreeMap<Seq, u32> = BTreeMap::new();
+        for seq in self.graveyard.stored() {
+            *needed.entry(seq).or_default() += 1;
+        }
+        for seq in self.spread_seqs() {
+            *needed.entry(seq).or_default() += 1;
+        }
+        let (mut queued, mut hot, mut waiting) = (0, 0, 0);
+        let sessions = self.sessions.iter().map(|(_, session)| &session.queue);
+        let groups = self.groups.iter().map(|(_, group)| &group.queue);
+        for queue in sessions.chain(groups) {
+            let items = || queue.messages();
+            queued += items().map(|item| u64::from(item.size)).sum::<u64>();
+            let warm = items().filter(|item| item.body.is_some());
+            hot += warm.map(|item| u64::from(item.size)).sum::<u64>();
+            waiting += items().count() as u64;
+            for item in items().filter(|item| item.is_stored()) {
+                *needed.entry(item.seq).or_default() += 1;
+            }
+        }
+        let connections = self.connections.iter();
+        let mut taken: u64 = connections.map(|(_, it)| it.alias_bytes).sum();
+        for (_, session) in &self.sessions {
+            let mut on_wire = 0;
+            for inflight in session.outgoing.all() {
+                on_wire += usize::from(inflight.on_wire);
+                if inflight.item.is_stored() {
+                    *needed.entry(inflight.item.seq).or_default() += 1;
+                }
+            }
+            if on_wire != session.outgoing.on_wire() {
+                return Err(format!("{}: on the wire {on_wire}", session.client_id));
+            }
+            let nodes = session.subscriptions.iter();
+            let filters = nodes.map(|node| subscription_bytes(&self.tree.filter(*node)));
+            let groups = session.groups.iter();
+            let groups =
+                groups.map(|group| subscription_bytes(&self.groups[group.0 as usize].name));
+            let subscribed = filters.chain(groups).sum::<u64>();
+            if !session.is_ghost && subscribed != session.subscription_bytes {
+                return Err(format!(
+                    "{}: subscriptions take {subscribed}, but accounted for {}",
+                    session.client_id, session.subscription_bytes
+                ));
+            }
+            taken += session.own_bytes() + session.subscription_bytes;
+            let kept = Kept {
+                queued: session.queue.len(),
+                outgoing: session.outgoing.len(),
+                received: session.received.len(),
+            };
+            audit.kept.insert(session.client_id.to_string(), kept);
+        }
+        if taken != self.session_bytes {
+            return Err(format!(
+                "sessions take {taken}, but accounted for {}",
+                self.session_bytes
+            ));
+        }
+        for (_, group) in &self.groups {
+            let members = group.members.iter();
+            let connected = members.filter(|member| {
+                let session = &self.sessions[member.session.0 as usize];
+                session.connection.is_some()
+            });
+            if connected.count() != group.connected {
+                return Err(format!("{}: {} connected", group.name, group.connected));
+            }
+            let kept = Kept {
+                queued: group.queue.len(),
+                ..Kept::default()
+            };
+            audit.kept.insert(group.name.to_string(), kept);
+        }
+        self.check_gauges(waiting)?;
+        if (queued, hot) != (self.queued_bytes, self.hot_bytes) {
+            return Err(format!(
+                "queued {queued}, hot {hot}, but accounted for {} and {}",
+                self.queued_bytes, self.hot_bytes
+            ));
+        }
+        let connections = self.connections.iter().map(|(_, connection)| connection);
+        let (mut outgoing, mut shared) = (0, BTreeMap::new());
+        for connection in connections {
+            outgoing += connection.outbox.own_len() + connection.taken;
+            for message in connection
+                .outbox
+                .messages()
+                .chain(&connection.taken_messages)
+            {
+                shared.insert(message.address(), message.payload().len());
+            }
+        }
+        outgoing += shared.values().sum::<usize>();
+        if outgoing != self.outgoing.total() {
+            return Err(format!(
+                "outgoing {outgoing}, but accounted for {}",
+                self.outgoing.total()
+            ));
+        }
+        needed.retain(|_, count| *count > 1);
+        let shares: BTreeMap<Seq, u32> = self.shares.iter().map(|(a, b)| (*a, *b)).collect();
+        if needed != shares {
+            return Err(format!(
+                "bodies are needed {needed:?}, but shared {shares:?}"
+            ));
+        }
+        Ok(audit)
+    }
+
+    fn check_gauges(&self, queued: u64) -> Result<(), String> {
+        let sessions = || self.sessions.iter().map(|(_, session)| session);
+        let ghosts = sessions().filter(|session| session.is_ghost).count();
+        let connected = sessions().filter(|session| session.connection.is_some());
+        let counts = (ghosts, connected.count() as u64, queued);
+        let accounts = (self.graveyard.ghosts(), self.connected, self.queued);
+        let kept = sessions().map(|session| session.subscriptions.len() + session.groups.len());
+        let subscriptions = kept.sum::<usize>() + self.graveyard.subscriptions();
+        if counts != accounts || subscriptions as u64 != self.subscriptions {
+            return Err(format!(
+                "{counts:?} ghosts, clients and messages, but accounted for {accounts:?}; \
+                 {subscriptions} subscriptions, but {}",
+                self.subscriptions
+            ));
+        }
+        Ok(())
+    }
+}

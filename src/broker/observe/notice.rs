@@ -1,0 +1,51 @@
+use crate::broker::Broker;
+use crate::broker::model::ids::SessionIndex;
+use crate::broker::state::notices::{Counts, MINUTE_MS, Notice, describe};
+use crate::broker::state::timers::Timer;
+
+/// How often it is looked for what is to be said, in milliseconds.
+const LOOK_MS: u64 = 10_000;
+
+impl Broker {
+    /// Notes what happened to a session's client, and with which topic or filter.
+    pub(in crate::broker) fn notice(&mut self, index: SessionIndex, what: Notice, topic: &str) {
+        let session = &self.sessions[index.0 as usize];
+        let (key, uptime) = (session.key(), self.now.uptime);
+        let name = &session.client_id;
+        self.notices.note(key, name, what, topic, uptime);
+        self.watch_notices();
+    }
+
+    /// Sees to it that what was noted is said.
+    pub(in crate::broker) fn watch_notices(&mut self) {
+        if !std::mem::replace(&mut self.notices.is_watched, true) {
+            self.timers.set(self.now.uptime + LOOK_MS, Timer::Notices);
+        }
+    }
+
+    /// Says what has gathered in a minute.
+    pub(in crate::broker) fn say_notices(&mut self) {
+        let uptime = self.now.uptime;
+        let notices = &mut self.notices;
+        notices.is_watched = false;
+        notices.named.retain(|_, named| {
+            if uptime < named.said + MINUTE_MS {
+                return true;
+            }
+            let Some(counted) = describe(&mut named.counts) else {
+                return false;
+            };
+            tracing::warn!(client = &*named.name, "since it was said last: {counted}");
+            named.said = uptime;
+            true
+        });
+        let is_due = uptime >= notices.others_said + MINUTE_MS;
+        if is_due && let Some(counted) = describe(&mut notices.others) {
+            tracing::warn!("of other clients, which are too many to name: {counted}");
+            notices.others_said = uptime;
+        }
+        if !notices.named.is_empty() || notices.others != Counts::default() {
+            self.watch_notices();
+        }
+    }
+}

@@ -1,0 +1,205 @@
+use crate::broker::model::access::Arrival;
+use crate::broker::model::ids::SessionIndex;
+use crate::broker::model::message::Message;
+use crate::broker::state::aliases::{Alias, Aliases, OutboundAliases};
+use crate::broker::state::outbox::Outbox;
+use crate::broker::state::quota::Quota;
+use crate::wire::ProtocolVersion;
+
+#[derive(Debug)]
+pub struct Connection {
+    /// Tells connections apart that had the same place one after the other.
+    pub serial: u64,
+    pub state: State,
+    pub arrival: Arrival,
+    pub version: ProtocolVersion,
+    /// Its client has said that it is a bridge, in MQTT 3: it is sent nothing of its own, and retain flags as they were published.
+    pub is_bridge: bool,
+    /// Its client wants reasons with acknowledgements \[MQTT-3.1.2-29\].
+    pub wants_reasons: bool,
+    /// Its client has said that it is a bridge, in MQTT 5: messages to it are marked.
+    pub marked: bool,
+    pub session: Option<SessionIndex>,
+    pub outbox: Outbox,
+    /// Bytes that were taken from the outbox last: they are being written.
+    pub taken: usize,
+    /// Messages that were taken with them, whose payloads are shared.
+    pub taken_messages: Vec<Message>,
+    /// What of both is in the account of all connections, but for payloads that are shared.
+    pub counted: usize,
+    /// 1.5 times the keep alive, in milliseconds; 0 for none \[MQTT-3.1.2-22\].
+    pub keep_alive: u64,
+    /// When what the client has proved itself with is good no more, in milliseconds of uptime; `u64::MAX` for never.
+    pub expires_at: u64,
+    /// When it came in, in milliseconds of uptime.
+    pub since: u64,
+    /// How it ended, once it has.
+    pub end: Option<Box<End>>,
+    /// When a packet last came in, or bytes of one, in milliseconds of uptime.
+    pub last_received: u64,
+    /// Whether the client takes what it is sent.
+    pub taking: Taking,
+    /// QoS 1 and 2 messages the client takes at once.
+    pub receive_maximum: u16,
+    /// Bytes of a packet the client takes.
+    pub maximum_packet_size: u32,
+    /// QoS 2 messages the client has sent on this connection and not released.
+    pub unreleased: u32,
+    /// The CONNECT was accepted with a session expiry interval other than 0 (so a DISCONNECT may change it).
+    pub may_set_expiry: bool,
+    aliases: Option<Box<Aliases>>,
+    /// What they take.
+    pub alias_bytes: u64,
+    /// Its place among those that wait until less is to be written to all connections.
+    pub ticket: Option<u64>,
+    /// What its client has sent and been sent of late, if that is limited.
+    pub quota: Option<Box<Quota>>,
+    /// A bridge is about to leave: what is under way is finished, and nothing more is begun.
+    pub finishing: bool,
+    /// The client identifier its CONNECT waits for.
+    pub waits_for: Option<Box<str>>,
+    /// Another connection waits for its client identifier.
+    pub yields: bool,
+    pub touched: bool,
+    /// There was more to do for it than was done when its output was last taken.
+    pub goes_on: bool,
+    pub holding: bool,
+    pub paused: bool,
+}
+
+/// Whether a client takes what it is sent.
+#[derive(Debug, Default)]
+pub struct Taking {
+    /// It was sent something that it may not have taken.
+    pub waits: bool,
+    /// When it last took something, or something was first sent, in milliseconds of uptime.
+    pub last: u64,
+    /// The driver should look whether it has taken something.
+    pub look: bool,
+    /// A timer runs that will have the driver look.
+    pub timer: bool,
+}
+
+/// How a client's connection ended.
+#[derive(Debug, Default)]
+pub struct End {
+    /// The client identifier; empty if its CONNECT was not accepted.
+    pub client: Box<str>,
+    /// Why; empty if the broker has not ended it, and its client has not taken its leave.
+    pub why: Box<str>,
+}
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its CONNECT has not come.
+    New,
+    /// Its CONNECT was accepted.
+    Open,
+    /// What it may still have is in its outbox; after that it is closed.
+    Closing,
+}
+
+impl Connection {
+    pub fn new(serial: u64, arrival: Arrival, uptime: u64) -> Connection {
+        Connection {
+            serial,
+            state: State::New,
+            arrival,
+            version: ProtocolVersion::V5,
+            is_bridge: false,
+            wants_reasons: true,
+            marked: false,
+            session: None,
+            outbox: Outbox::default(),
+            taken: 0,
+            taken_messages: Vec::new(),
+            counted: 0,
+            keep_alive: 0,
+            expires_at: u64::MAX,
+            since: uptime,
+            end: None,
+            last_received: uptime,
+            taking: Taking::default(),
+            receive_maximum: u16::MAX,
+            maximum_packet_size: u32::MAX,
+            unreleased: 0,
+            may_set_expiry: false,
+            aliases: None,
+            alias_bytes: 0,
+            ticket: None,
+            quota: None,
+            finishing: false,
+            waits_for: None,
+            yields: false,
+            touched: false,
+            goes_on: false,
+            holding: false,
+            paused: false,
+        }
+    }
+
+    /// Allows topic aliases: the highest the broker may set.
+    pub fn allow_aliases(&mut self, outbound_max: u16, seed: u64) {
+        if outbound_max > 0 {
+            self.aliases(seed).outbound.max = outbound_max;
+        }
+    }
+
+    /// Whether topics may be named by aliases to this client.
+    pub fn uses_aliases(&self) -> bool {
+        self.aliases
+            .as_ref()
+            .is_some_and(|aliases| aliases.outbound.max > 0)
+    }
+
+    fn aliases(&mut self, seed: u64) -> &mut Aliases {
+        self.aliases.get_or_insert_with(|| {
+            Box::new(Aliases {
+                inbound: Vec::new(),
+                outbound: OutboundAliases::new(0, seed),
+            })
+        })
+    }
+
+    /// What the client calls a topic: it does not see its listener's mount point.
+    pub fn topic_for_client<'a>(&self, topic: &'a str) -> &'a str {
+        let mount_point = &*self.arrival.access.mount_point;
+        topic.strip_prefix(mount_point).unwrap_or(topic)
+    }
+
+    /// The client sets an alias; it is within its maximum.
+    pub fn set_alias(&mut self, alias: u16, topic: &str, seed: u64) {
+        let inbound = &mut self.aliases(seed).inbound;
+        let at = usize::from(alias) - 1;
+        if inbound.len() <= at {
+            inbound.resize_with(at + 1, || None);
+        }
+        if inbound[at].as_deref() != Some(topic) {
+            inbound[at] = Some(topic.into());
+        }
+    }
+
+    /// The topic of an alias the client has set.
+    pub fn resolve_alias(&self, alias: u16) -> Option<&str> {
+        self.aliases
+            .as_ref()?
+            .inbound
+            .get(usize::from(alias).checked_sub(1)?)?
+            .as_deref()
+    }
+
+    /// How to name a topic to the client; `may_set` says that it may get an alias.
+    pub fn alias_for(&mut self, topic: &str, may_set: bool) -> Alias {
+        match &mut self.aliases {
+            Some(aliases) if may_set => aliases.outbound.name(topic),
+            Some(aliases) => aliases.outbound.known(topic),
+            None => Alias::None,
+        }
+    }
+
+    /// The connection ends: nothing is named by an alias any more.
+    pub fn forget_aliases(&mut self) {
+        self.aliases = None;
+    }
+}

@@ -1,0 +1,113 @@
+//! What is left of ended sessions and groups until it is removed.
+
+use std::collections::VecDeque;
+use std::vec;
+
+use foldhash::fast::FixedState;
+use hashbrown::{HashSet, hash_set};
+
+use crate::broker::model::ids::{GroupIndex, SessionIndex};
+use crate::broker::model::message::Message;
+use crate::broker::model::record::QueueKey;
+use crate::broker::state::queue::Queued;
+use crate::broker::state::tree::NodeId;
+use crate::wire::PacketId;
+
+/// What is left of ended sessions and groups: it is removed bit by bit, so that nobody waits for it. An end itself takes no time: the own row of a
+/// session or group goes with the batch that is open then, and its name is free. If the process ends before the rest is removed, recovery finds rows
+/// without an owner and removes them.
+#[derive(Debug, Default)]
+pub struct Graveyard {
+    pub all: VecDeque<Remains>,
+    /// A timer will look at it.
+    pub is_watched: bool,
+    /// Places of ended sessions that subscriptions still lead to.
+    pub ghosts: usize,
+}
+
+/// What is left of an ended session or group.
+#[derive(Debug)]
+pub enum Remains {
+    /// Messages that waited in a queue.
+    Queued(QueueKey, VecDeque<Queued>),
+    /// Messages that were on their way, and whose rows they are.
+    Inflight(VecDeque<(QueueKey, Queued)>),
+    /// Bodies in memory that the store has as well.
+    Bodies(Vec<Message>),
+    /// Identifiers of messages that were received.
+    Received(QueueKey, vec::IntoIter<PacketId>),
+    /// Subscriptions that lead to the place of a session.
+    Subscribed {
+        place: SessionIndex,
+        key: QueueKey,
+        groups: vec::IntoIter<GroupIndex>,
+        nodes: hash_set::IntoIter<NodeId>,
+    },
+}
+
+impl Remains {
+    pub fn len(&self) -> usize {
+        match self {
+            Remains::Queued(_, items) => items.len(),
+            Remains::Inflight(items) => items.len(),
+            Remains::Bodies(bodies) => bodies.len(),
+            Remains::Received(_, ids) => ids.len(),
+            Remains::Subscribed { groups, nodes, .. } => groups.len() + nodes.len(),
+        }
+    }
+}
+
+impl Graveyard {
+    /// Places in which there is no session any more.
+    pub fn ghosts(&self) -> usize {
+        self.ghosts
+    }
+
+    /// Subscriptions that lead to ghosts.
+    #[cfg(test)]
+    pub fn subscriptions(&self) -> usize {
+        let subscribed = |remains: &&Remains| matches!(remains, Remains::Subscribed { .. });
+        self.all.iter().filter(subscribed).map(Remains::len).sum()
+    }
+
+    /// The stored messages whose rows are still to be removed.
+    #[cfg(test)]
+    pub fn stored(&self) -> impl Iterator<Item = crate::broker::model::record::Seq> {
+        let items = self.all.iter().flat_map(|remains| match remains {
+            Remains::Queued(_, items) => items.iter().collect(),
+            Remains::Inflight(items) => items.iter().map(|(_, item)| item).collect(),
+            _ => Vec::new(),
+        });
+        items.filter(|item| item.is_stored()).map(|item| item.seq)
+    }
+}
+
+/// Sessions that have ended and whose rows a crash might bring back. Whoever is told that there is no session waits until it cannot.
+#[derive(Debug)]
+pub struct Ends {
+    /// Those that end with the open batch, by client identifier.
+    pub open: HashSet<Box<str>, FixedState>,
+    /// Those that end with the batch on its way to the disk.
+    pub committing: HashSet<Box<str>, FixedState>,
+}
+
+impl Ends {
+    pub fn new(seed: u64) -> Ends {
+        let none = || HashSet::with_hasher(FixedState::with_seed(seed));
+        Ends {
+            open: none(),
+            committing: none(),
+        }
+    }
+
+    /// The open batch is taken; the one before it is durable.
+    pub fn taken(&mut self) {
+        std::mem::swap(&mut self.open, &mut self.committing);
+        self.open.clear();
+    }
+
+    /// The batch that was taken is durable.
+    pub fn durable(&mut self) {
+        self.committing.clear();
+    }
+}

@@ -1,0 +1,573 @@
+//! The messages on their way to a session's client: their packet identifiers, what must be sent again, and what is written of them.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
+use crate::broker::model::ids::GroupIndex;
+use crate::broker::model::message::Message;
+use crate::broker::model::record::{Block, InflightRecord, QueueKey, Seq, Write};
+use crate::broker::state::queue::Queued;
+use crate::wire::{PacketId, QoS};
+
+/// A message on its way to the client: sent and not completely acknowledged.
+#[derive(Debug)]
+pub struct Inflight {
+    pub item: Queued,
+    /// The queue whose row it has: the session's own, or a shared group's.
+    pub queue: QueueKey,
+    /// The group it came from.
+    pub group: Option<GroupIndex>,
+    /// QoS and retain flag it was published with: the group gives it to another member with those.
+    pub published: (QoS, bool),
+    /// QoS 2: the client has sent PUBREC, what remains is PUBREL and PUBCOMP.
+    pub released: bool,
+    /// It has been sent on the present connection.
+    pub on_wire: bool,
+    /// It is not sent again while its client may not have it.
+    withheld: bool,
+    /// Its state is in the row of its block.
+    pub noted: bool,
+    /// Its place in the order of sending: that of the message, and a count.
+    order: (Seq, u64),
+}
+
+/// The messages on their way to a session's client, by packet identifier.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    inflight: HashMap<PacketId, Inflight, FxBuildHasher>,
+    /// What a new connection still has to be sent again, in the original order.
+    resend: VecDeque<PacketId>,
+    last_id: Option<PacketId>,
+    /// Identifiers that are not given to messages, because an address a bridge has left may hold them as received; in order.
+    reserved: Vec<PacketId>,
+    /// Identifiers that are not given to messages, because the client may hold them as received: with messages of QoS 2 that had no row and are lost
+    /// with an earlier process. In order.
+    held: Vec<PacketId>,
+    sent: u64,
+    /// The youngest message sent.
+    last_seq: Seq,
+    on_wire: usize,
+    /// Bytes of all these messages, without those that are withheld.
+    bytes: u64,
+    /// Messages that are withheld.
+    withheld: usize,
+    blocks: Vec<BlockRow>,
+    /// A read of bodies to resend is under way.
+    pub fetching: bool,
+    /// Messages are not sent in the order in which they were accepted, and sent again in the order in which they were sent.
+    pub as_sent: bool,
+}
+
+/// The row of a block of packet identifiers.
+#[derive(Debug)]
+struct BlockRow {
+    block: Block,
+    /// The store has one.
+    stored: bool,
+    /// It has to be written anew.
+    changed: bool,
+    /// Messages without rows have identifiers of it: all that are in no other record are written as such that the client may hold.
+    open: bool,
+}
+
+/// Identifiers of an earlier process that a client may hold, of one session; beyond it the oldest are let go.
+const MOST_HELD: usize = 32_768;
+
+impl Outgoing {
+    /// PUBLISHes sent on the present connection that the client has not acknowledged completely: what its receive maximum bounds.
+    pub fn on_wire(&self) -> usize {
+        self.on_wire
+    }
+
+    /// The messages that are not acknowledged completely, in no order.
+    pub fn seqs(&self) -> Vec<Seq> {
+        let seqs = self.inflight.values().map(|inflight| inflight.item.seq);
+        seqs.collect()
+    }
+
+    /// The messages that are not acknowledged completely, in no order.
+    pub fn items(&self) -> impl Iterator<Item = &Queued> {
+        self.inflight.values().map(|inflight| &inflight.item)
+    }
+
+    /// How many messages are not acknowledged completely.
+    pub fn len(&self) -> usize {
+        self.inflight.len()
+    }
+
+    /// Bytes of the messages that are not acknowledged completely, without those that are withheld.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether a message may be sent beside those that are not acknowledged completely, where that is allowed to `most` at once. Those that are withheld
+    /// keep no others back.
+    pub fn has_room(&self, most: usize) -> bool {
+        self.inflight.len() - self.withheld < most && self.has_free_id()
+    }
+
+    /// How many messages are withheld.
+    pub fn withheld(&self) -> usize {
+        self.withheld
+    }
+
+    /// Withholds a message until [`Outgoing::release_withheld`], or until its session is connected again.
+    pub fn withhold(&mut self, id: PacketId) {
+        if let Some(inflight) = self.inflight.get_mut(&id)
+            && !std::mem::replace(&mut inflight.withheld, true)
+        {
+            self.withheld += 1;
+            self.bytes -= u64::from(inflight.item.size);
+        }
+    }
+
+    /// Messages that were withheld must be sent again, in the original order; whether there were any.
+    pub fn release_withheld(&mut self) -> bool {
+        if std::mem::take(&mut self.withheld) == 0 {
+            return false;
+        }
+        for id in self.in_order(|inflight| inflight.withheld) {
+            if let Some(inflight) = self.inflight.get_mut(&id) {
+                inflight.withheld = false;
+                self.bytes += u64::from(inflight.item.size);
+                self.resend.push_back(id);
+            }
+        }
+        true
+    }
+
+    /// Whether there is a packet identifier that is not in use.
+    pub fn has_free_id(&self) -> bool {
+        let taken = self.inflight.len() + self.reserved.len() + self.held.len();
+        taken < usize::from(u16::MAX)
+    }
+
+    /// The oldest message that is not acknowledged completely. Looks at all of them.
+    pub fn oldest(&self) -> Option<Seq> {
+        let seqs = self.inflight.values().map(|inflight| inflight.item.seq);
+        seqs.min()
+    }
+
+    /// Whether something must be sent again before anything new.
+    pub fn resend(&self) -> Option<PacketId> {
+        self.resend.front().copied()
+    }
+
+    /// The first message to be sent again has been, or needs not be any more.
+    pub fn resent(&mut self) {
+        self.resend.pop_front();
+    }
+
+    /// The next messages to be sent again whose bodies are not in memory and are `readable`, `most` at most, in ascending order.
+    pub fn cold_resends(&self, most: usize, readable: impl Fn(Seq) -> bool) -> Vec<Seq> {
+        let inflight = self.resend.iter().take(most).filter_map(|id| self.get(*id));
+        let cold = inflight.filter(|inflight| {
+            !inflight.released && inflight.item.body.is_none() && readable(inflight.item.seq)
+        });
+        let mut seqs: Vec<Seq> = cold.map(|inflight| inflight.item.seq).collect();
+        seqs.sort_unstable();
+        seqs
+    }
+
+    pub fn get_mut(&mut self, id: PacketId) -> Option<&mut Inflight> {
+        self.inflight.get_mut(&id)
+    }
+
+    pub fn get(&self, id: PacketId) -> Option<&Inflight> {
+        self.inflight.get(&id)
+    }
+
+    /// Gives none of these identifiers to messages from now on, and all others.
+    pub fn reserve(&mut self, mut ids: Vec<PacketId>) {
+        ids.sort_unstable();
+        ids.dedup();
+        self.reserved = ids;
+    }
+
+    /// Whether an identifier is not given to messages.
+    pub fn is_reserved(&self, id: PacketId) -> bool {
+        self.reserved.binary_search(&id).is_ok()
+    }
+
+    /// The identifiers of QoS 2 messages that are not acknowledged completely, in order.
+    pub fn exact(&self) -> Vec<PacketId> {
+        let all = self.inflight.iter();
+        let exact = all.filter(|(_, inflight)| inflight.item.qos == QoS::ExactlyOnce);
+        let mut ids: Vec<PacketId> = exact.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// A packet identifier that is not in use \[MQTT-2.2.1-3\]; `None` if all are.
+    pub fn free_id(&mut self) -> Option<PacketId> {
+        if !self.has_free_id() {
+            return None;
+        }
+        let mut id = self.last_id.map_or(PacketId::FIRST, PacketId::next);
+        while self.inflight.contains_key(&id) || self.is_reserved(id) || self.is_held(id) {
+            id = id.next();
+        }
+        self.last_id = Some(id);
+        Some(id)
+    }
+
+    /// Recovery has found an identifier that the client may hold.
+    pub fn hold(&mut self, id: PacketId) {
+        self.held.push(id);
+    }
+
+    /// Recovery has found all of them, and all messages that are on their way: whose identifiers they are is known.
+    pub fn settle_held(&mut self) {
+        let inflight = &self.inflight;
+        self.held.retain(|id| !inflight.contains_key(id));
+        self.held.sort_unstable();
+        self.held.dedup();
+        // Each process begins with the lowest that is free, so the lowest were held first.
+        let excess = self.held.len().saturating_sub(MOST_HELD);
+        self.held.drain(..excess);
+    }
+
+    /// Whether the client may hold an identifier as received, and no message of this process has it.
+    pub fn is_held(&self, id: PacketId) -> bool {
+        self.held.binary_search(&id).is_ok()
+    }
+
+    /// The client does not hold an identifier; whether it might have.
+    pub fn release_held(&mut self, id: PacketId) -> bool {
+        let at = self.held.binary_search(&id);
+        at.map(|at| self.held.remove(at)).is_ok()
+    }
+
+    /// Whether it is written that identifiers of this one's block may be held by the client, or will be with the open batch.
+    pub fn is_open(&self, id: PacketId) -> bool {
+        let block = Block::of(id);
+        self.blocks.iter().any(|row| row.open && row.block == block)
+    }
+
+    /// Opens the block of an identifier for messages without rows. What such messages still have in other blocks is written one by one. True if no
+    /// block had changed before.
+    pub fn open(&mut self, id: PacketId) -> bool {
+        let first = self.change(Block::of(id), false);
+        for row in &mut self.blocks {
+            let was_open = std::mem::replace(&mut row.open, row.block == Block::of(id));
+            if !was_open || row.open {
+                continue;
+            }
+            row.changed = true;
+            for id in row.block.ids() {
+                let inflight = self.inflight.get_mut(&id);
+                if let Some(inflight) = inflight.filter(|it| it.item.qos == QoS::ExactlyOnce) {
+                    inflight.noted |= !inflight.item.is_stored();
+                }
+            }
+        }
+        first
+    }
+
+    /// Notes a message that is being sent for the first time.
+    pub fn insert_sent(
+        &mut self,
+        id: PacketId,
+        item: Queued,
+        queue: QueueKey,
+        group: Option<GroupIndex>,
+    ) {
+        self.on_wire += 1;
+        let as_it_is = (item.qos, item.retain);
+        let body = item.body.as_ref();
+        let published = body.map_or(as_it_is, |body| (body.qos(), body.retain()));
+        self.insert(
+            id,
+            Inflight {
+                item,
+                queue,
+                group,
+                published,
+                released: false,
+                on_wire: true,
+                withheld: false,
+                noted: false,
+                order: (Seq(0), 0),
+            },
+        );
+    }
+
+    /// Notes a message that a broker before this process had sent.
+    pub fn insert_recovered(
+        &mut self,
+        id: PacketId,
+        item: Queued,
+        queue: QueueKey,
+        released: bool,
+    ) {
+        let published = (item.qos, item.retain);
+        self.insert(
+            id,
+            Inflight {
+                item,
+                queue,
+                group: None,
+                published,
+                released,
+                on_wire: false,
+                withheld: false,
+                noted: false,
+                order: (Seq(0), 0),
+            },
+        );
+    }
+
+    fn insert(&mut self, id: PacketId, mut inflight: Inflight) {
+        // What was under way before a crash is not sent in one go again, but its order is that of the messages. A shared group's message is sent
+        // when its turn comes, which may be late.
+        let seq = inflight.item.seq;
+        self.last_seq = self.last_seq.max(seq);
+        let place = if inflight.group.is_some() || self.as_sent {
+            self.last_seq
+        } else {
+            seq
+        };
+        self.sent += 1;
+        inflight.order = (place, self.sent);
+        self.bytes += u64::from(inflight.item.size);
+        if let Some(replaced) = self.inflight.insert(id, inflight) {
+            self.discount(&replaced);
+        }
+    }
+
+    /// A message was taken out.
+    fn discount(&mut self, gone: &Inflight) {
+        self.on_wire -= usize::from(gone.on_wire);
+        match gone.withheld {
+            true => self.withheld -= 1,
+            false => self.bytes -= u64::from(gone.item.size),
+        }
+    }
+
+    pub fn remove(&mut self, id: PacketId) -> Option<Inflight> {
+        let inflight = self.inflight.remove(&id)?;
+        self.discount(&inflight);
+        if self.inflight.is_empty() && self.inflight.capacity() > 256 {
+            self.inflight = HashMap::default();
+        }
+        Some(inflight)
+    }
+
+    /// The state of a message is kept in the row of its block from now on. True if no block had changed before.
+    pub fn note(&mut self, id: PacketId) -> bool {
+        if let Some(inflight) = self.inflight.get_mut(&id) {
+            inflight.noted = true;
+        }
+        self.change(Block::of(id), false)
+    }
+
+    /// The QoS 1 messages of a queue on disk whose packet identifiers no block says.
+    pub fn unsaid(&self, queue: QueueKey) -> Vec<PacketId> {
+        let unsaid = |inflight: &Inflight| {
+            let item = &inflight.item;
+            let own = inflight.queue == queue && item.is_stored();
+            own && !inflight.noted && item.qos == QoS::AtLeastOnce
+        };
+        self.in_order(unsaid)
+    }
+
+    /// A block's row must be written anew; `stored` says that there is one. True if no block had changed before.
+    pub fn change(&mut self, block: Block, stored: bool) -> bool {
+        let first = self.blocks.iter().all(|row| !row.changed);
+        match self.blocks.iter_mut().find(|row| row.block == block) {
+            Some(row) => row.changed = true,
+            None => self.blocks.push(BlockRow {
+                block,
+                stored,
+                changed: true,
+                open: false,
+            }),
+        }
+        first
+    }
+
+    /// The store has a row of a block, which is as it should be.
+    pub fn recovered(&mut self, block: Block) {
+        self.blocks.push(BlockRow {
+            block,
+            stored: true,
+            changed: false,
+            open: false,
+        });
+    }
+
+    /// What a row says of a message was found to hold: it is on its way with this identifier. Otherwise it is false.
+    pub fn recovered_note(&mut self, id: PacketId, seq: Seq) -> bool {
+        let inflight = self.inflight.get_mut(&id);
+        let inflight = inflight.filter(|inflight| inflight.item.seq == seq);
+        inflight.map(|inflight| inflight.noted = true).is_some()
+    }
+
+    /// The rows of the blocks that have changed.
+    pub fn changes(&mut self, key: QueueKey) -> Vec<Write> {
+        let mut writes = Vec::new();
+        let mut blocks = std::mem::take(&mut self.blocks);
+        blocks.retain_mut(|row| {
+            if std::mem::take(&mut row.changed) {
+                let noted = self.noted(row);
+                let was_stored = std::mem::replace(&mut row.stored, !noted.is_empty());
+                if row.stored {
+                    writes.push(Write::PutInflight(key, row.block, noted));
+                } else if was_stored {
+                    writes.push(Write::RemoveInflight(key, row.block));
+                }
+            }
+            row.stored
+        });
+        self.blocks = blocks;
+        writes
+    }
+
+    /// Removes all rows of blocks.
+    pub fn end(&mut self, key: QueueKey) -> impl Iterator<Item = Write> {
+        let blocks = std::mem::take(&mut self.blocks).into_iter();
+        let stored = blocks.filter(|row| row.stored);
+        stored.map(move |row| Write::RemoveInflight(key, row.block))
+    }
+
+    fn noted(&self, row: &BlockRow) -> Vec<InflightRecord> {
+        let block = row.block;
+        let record = |(id, inflight): (PacketId, &Inflight)| {
+            inflight.noted.then_some(InflightRecord {
+                packet_id: id,
+                seq: match inflight.item.is_stored() {
+                    true => inflight.item.seq,
+                    false => InflightRecord::NO_ROW,
+                },
+                released: inflight.released,
+            })
+        };
+        if row.open || !self.held.is_empty() {
+            let all = block.ids().filter_map(|id| {
+                let known = self.get(id).and_then(|inflight| record((id, inflight)));
+                let held = || InflightRecord {
+                    packet_id: id,
+                    seq: InflightRecord::NO_ROW,
+                    released: false,
+                };
+                known.or_else(|| (row.open || self.is_held(id)).then(held))
+            });
+            return all.collect();
+        }
+        if self.inflight.len() > usize::from(Block::IDS) {
+            let known = block.ids().filter_map(|id| Some((id, self.get(id)?)));
+            return known.filter_map(record).collect();
+        }
+        let all = self.inflight.iter().map(|(id, inflight)| (*id, inflight));
+        let in_block = all.filter(|(id, _)| Block::of(*id) == block);
+        let mut records: Vec<InflightRecord> = in_block.filter_map(record).collect();
+        records.sort_unstable_by_key(|record| record.packet_id);
+        records
+    }
+
+    /// Notes that a message has been sent again.
+    pub fn mark_on_wire(&mut self, id: PacketId) {
+        if let Some(inflight) = self
+            .inflight
+            .get_mut(&id)
+            .filter(|inflight| !inflight.on_wire)
+        {
+            inflight.on_wire = true;
+            self.on_wire += 1;
+        }
+    }
+
+    /// The connection has ended: nothing is on the wire, and all must be sent again, in the original order. Returned are the bodies that the store
+    /// has: they are let go.
+    pub fn disconnected(&mut self) -> Vec<Message> {
+        self.on_wire = 0;
+        self.withheld = 0;
+        self.fetching = false;
+        self.resend = self.in_order(|_| true).into();
+        let mut bodies = Vec::new();
+        for inflight in self.inflight.values_mut() {
+            inflight.on_wire = false;
+            if std::mem::take(&mut inflight.withheld) {
+                self.bytes += u64::from(inflight.item.size);
+            }
+            inflight.item.dup = true;
+            if inflight.item.is_stored() {
+                bodies.extend(inflight.item.body.take());
+            }
+        }
+        bodies
+    }
+
+    /// The messages for which `which` holds, in the order they were sent.
+    fn in_order(&self, which: impl Fn(&Inflight) -> bool) -> Vec<PacketId> {
+        let mut order: Vec<((Seq, u64), PacketId)> = Vec::new();
+        let mut look = |id: PacketId, inflight: &Inflight| {
+            if which(inflight) {
+                order.push((inflight.order, id));
+            }
+        };
+        if self.inflight.len() > usize::from(u16::MAX / 8) {
+            // Identifiers are given one after the other: this is nearly the order already, and that is sorted far faster.
+            let mut id = self.last_id.unwrap_or(PacketId::FIRST);
+            for _ in 0..u16::MAX {
+                id = id.next();
+                if let Some(inflight) = self.inflight.get(&id) {
+                    look(id, inflight);
+                }
+            }
+        } else {
+            self.inflight.iter().for_each(|(id, it)| look(*id, it));
+        }
+        order.sort();
+        order.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Puts bodies that were read from the store into the messages to be sent again. Returns those whose body is not in the store.
+    pub fn warm(&mut self, bodies: &[(Seq, Option<Message>)]) -> Vec<(PacketId, Seq)> {
+        let mut missing = Vec::new();
+        for (id, inflight) in &mut self.inflight {
+            let item = &mut inflight.item;
+            if inflight.released || item.body.is_some() {
+                continue;
+            }
+            match bodies
+                .binary_search_by_key(&item.seq, |(seq, _)| *seq)
+                .map(|at| &bodies[at].1)
+            {
+                Ok(Some(body)) => item.body = Some(body.clone()),
+                Ok(None) => missing.push((*id, item.seq)),
+                Err(_) => {}
+            }
+        }
+        missing
+    }
+
+    /// The messages that are not acknowledged completely, in no order.
+    pub fn into_all(self) -> impl Iterator<Item = Inflight> {
+        self.inflight.into_values()
+    }
+
+    /// All messages on their way.
+    #[cfg(test)]
+    pub fn all(&self) -> impl Iterator<Item = &Inflight> {
+        self.inflight.values()
+    }
+
+    /// The messages that came from a group, with their packet identifiers.
+    pub fn of_group(
+        &mut self,
+        group: GroupIndex,
+    ) -> impl Iterator<Item = (PacketId, &mut Inflight)> {
+        let all = self.inflight.iter_mut();
+        all.filter(move |(_, inflight)| inflight.group == Some(group))
+            .map(|(id, inflight)| (*id, inflight))
+    }
+
+    /// Takes out the messages for which `which` holds, in the order they were sent.
+    pub fn extract(&mut self, which: impl Fn(&Inflight) -> bool) -> Vec<Inflight> {
+        let ids = self.in_order(which).into_iter();
+        ids.filter_map(|id| self.remove(id)).collect()
+    }
+}

@@ -1,0 +1,35 @@
+//! What a broker is made of: each file owns its state and keeps its invariants, and none of them knows the [`Broker`](super::Broker).
+
+pub mod account;
+pub mod aliases;
+pub mod backlog;
+pub mod bridge;
+pub mod client_ids;
+pub mod connection;
+pub mod ended;
+pub mod gate;
+pub mod group;
+pub mod inflight;
+pub mod lines;
+pub mod message_ids;
+pub mod notices;
+pub mod offer;
+pub mod origins;
+pub mod outbox;
+pub mod queue;
+pub mod quota;
+pub mod restoring;
+pub mod retained;
+pub mod session;
+pub mod sources;
+pub mod spreads;
+pub mod standing;
+pub mod suspicion;
+pub mod sys;
+pub mod table;
+pub mod tally;
+pub mod timers;
+pub mod tree;
+pub mod waiting;
+pub mod walks;
+pub mod wall;

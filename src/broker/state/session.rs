@@ -1,0 +1,165 @@
+//! A session: what the broker keeps for a client, connected or not (MQTT 5 section 4.1).
+
+use std::collections::VecDeque;
+
+use hashbrown::{HashMap, HashSet};
+use rustc_hash::FxBuildHasher;
+
+use crate::broker::model::access::Identity;
+use crate::broker::model::acl::Rights;
+use crate::broker::model::ids::{ConnectionId, GroupIndex};
+use crate::broker::model::message::Message;
+use crate::broker::model::record::{
+    NEVER_EXPIRES, QueueKey, SessionRecord, SubscriptionRecord, WillRecord,
+};
+use crate::broker::state::backlog::Backlog;
+use crate::broker::state::gate::Stamp;
+use crate::broker::state::inflight::Outgoing;
+use crate::broker::state::queue::Queue;
+use crate::broker::state::tree::{NodeId, Subscriber};
+use crate::wire::{PacketId, ProtocolVersion};
+
+#[derive(Debug)]
+pub struct Session {
+    pub client_id: Box<str>,
+    pub version: ProtocolVersion,
+    /// Its client knows of the options that subscriptions have: it speaks MQTT 5, or is a bridge. Those that were given in MQTT 5 wait otherwise.
+    pub has_options: bool,
+    /// Its state is kept on disk.
+    pub durable: bool,
+    /// It has a row in the store: a durable session, or one that has or had a will.
+    pub stored: bool,
+    /// Session expiry interval in seconds; 0 ends it with its connection.
+    pub expiry: u32,
+    pub connection: Option<ConnectionId>,
+    /// Who its client was when it last connected; `None` if that was to a process before this one.
+    pub identity: Option<Identity>,
+    /// The user name of its client if that was to a process before this one.
+    pub restored_user: Option<Box<str>>,
+    /// What that client may do; `None` for everything.
+    pub rights: Option<Box<Rights>>,
+    /// When its last connection ended, in milliseconds since 1970; `None` while it is connected.
+    pub disconnected_at: Option<u64>,
+    pub will: Option<Box<WillRecord>>,
+    /// The uptime at which a timer will look at it, in milliseconds.
+    pub timer: Option<u64>,
+    pub subscriptions: HashSet<NodeId, FxBuildHasher>,
+    /// What subscriptions take, shared ones included.
+    pub subscription_bytes: u64,
+    pub groups: Vec<GroupIndex>,
+    pub queue: Queue,
+    pub outgoing: Outgoing,
+    /// How messages wait, if it is a bridge's.
+    pub backlog: Option<Box<Backlog>>,
+    /// QoS 2 messages this client has published and not released.
+    pub received: HashMap<PacketId, Received, FxBuildHasher>,
+    /// Retained messages still to be sent for new subscriptions.
+    pub replays: VecDeque<Replay>,
+    /// A timer will go on with them if its client is gone.
+    pub replays_timed: bool,
+    /// It has ended: this only holds its place until no subscription leads here any more.
+    pub is_ghost: bool,
+}
+
+/// A QoS 2 message the client has published and not released.
+#[derive(Clone, Copy, Debug)]
+pub struct Received {
+    pub stamp: Stamp,
+    /// It has a row in the store.
+    pub stored: bool,
+    /// It counts against the receive maximum of the present connection.
+    pub counted: bool,
+}
+
+/// Retained messages on their way to a new subscription: how far it has come.
+#[derive(Debug)]
+pub struct Replay {
+    pub filter: Box<str>,
+    pub subscriber: Subscriber,
+    /// What is kept of the subscription.
+    pub record: SubscriptionRecord,
+    /// The last topic that was looked at.
+    pub after: Option<Message>,
+}
+
+impl Session {
+    pub fn new(key: QueueKey, client_id: Box<str>, version: ProtocolVersion) -> Session {
+        Session {
+            client_id,
+            version,
+            has_options: true,
+            durable: false,
+            stored: false,
+            expiry: 0,
+            connection: None,
+            identity: None,
+            restored_user: None,
+            rights: None,
+            disconnected_at: None,
+            will: None,
+            timer: None,
+            subscriptions: HashSet::default(),
+            subscription_bytes: 0,
+            groups: Vec::new(),
+            queue: Queue::new(key),
+            outgoing: Outgoing::default(),
+            backlog: None,
+            received: HashMap::default(),
+            replays: VecDeque::new(),
+            replays_timed: false,
+            is_ghost: false,
+        }
+    }
+
+    /// What stands in the place of a session that has ended. Nothing finds it by its key.
+    pub fn ghost(durable: bool) -> Session {
+        Session {
+            durable,
+            is_ghost: true,
+            ..Session::new(QueueKey(0), "".into(), ProtocolVersion::V5)
+        }
+    }
+
+    /// Whose it is: the user name of the client that had it last. `None` if that had none: then it is nobody's.
+    pub fn user(&self) -> Option<&str> {
+        match &self.identity {
+            Some(identity) => identity.user.as_deref(),
+            None => self.restored_user.as_deref(),
+        }
+    }
+
+    pub fn key(&self) -> QueueKey {
+        self.queue.key
+    }
+
+    /// Whether nothing that waits may be sent yet.
+    pub fn is_held(&self) -> bool {
+        self.backlog
+            .as_ref()
+            .is_some_and(|backlog| backlog.is_held())
+    }
+
+    /// Whether what it gets now goes before what has waited longer.
+    pub fn is_live_first(&self) -> bool {
+        let backlog = self.backlog.as_ref();
+        self.connection.is_some() && backlog.is_some_and(|it| it.policy.live_first)
+    }
+
+    pub fn record(&self) -> SessionRecord {
+        SessionRecord {
+            client_id: self.client_id.clone(),
+            version: self.version,
+            expiry: self.expiry,
+            disconnected_at: self.disconnected_at,
+            user: self.user().map(Into::into),
+        }
+    }
+
+    /// When it ends if its client does not come back, in broker time.
+    pub fn expires_at(&self) -> Option<u64> {
+        match (self.disconnected_at, self.expiry) {
+            (None, _) | (_, NEVER_EXPIRES) => None,
+            (Some(since), expiry) => Some(since + u64::from(expiry) * 1000),
+        }
+    }
+}

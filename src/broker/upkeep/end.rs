@@ -1,0 +1,279 @@
+use std::collections::VecDeque;
+
+use crate::broker::Broker;
+use crate::broker::model::ids::{ConnectionId, GroupIndex, SessionIndex};
+use crate::broker::model::record::{QueueKey, Write};
+use crate::broker::model::work::OPERATION;
+use crate::broker::state::connection::State;
+use crate::broker::state::ended::Remains;
+use crate::broker::state::gate::{SESSION, Stamp};
+use crate::broker::state::queue::{Queue, Queued};
+use crate::broker::state::session::Session;
+use crate::broker::state::timers::Timer;
+use crate::broker::state::tree::NodeId;
+use crate::wire::packet::Disconnect;
+use crate::wire::{Fault, PacketId, QoS, ReasonCode};
+
+/// What is left of an end that is no more than this is removed at once: rows and subscriptions.
+pub(in crate::broker) const AT_ONCE: usize = if cfg!(test) { 4 } else { 256 };
+
+/// How much of all that is removed in one go: about a millisecond's work.
+pub(in crate::broker) const STEP: usize = if cfg!(test) { 8 } else { 2048 };
+
+/// How long to wait before the next go, in milliseconds.
+pub(in crate::broker) const STEP_MS: u64 = 4;
+
+/// Ends that may be unfinished at once. Who ends beyond that removes a step of the oldest.
+pub const MOST: usize = if cfg!(test) { 4 } else { 1024 };
+
+impl Broker {
+    /// What a CONNACK waits for that says there is no session with this client identifier.
+    pub(in crate::broker) fn stamp_of_end(&mut self, client_id: &str) -> Stamp {
+        if self.ends.open.contains(client_id) {
+            return self.gate.require(SESSION);
+        }
+        match self.ends.committing.contains(client_id) {
+            true => self.gate.stamp_of_committing(SESSION),
+            false => Stamp::NONE,
+        }
+    }
+
+    /// DISCONNECT from the client.
+    pub(in crate::broker) fn receive_disconnect(
+        &mut self,
+        id: ConnectionId,
+        index: SessionIndex,
+        disconnect: &Disconnect<'_>,
+    ) -> Result<(), Fault> {
+        if let Some(expiry) = disconnect.properties.session_expiry() {
+            if expiry > 0 && !self.connections[id.0 as usize].may_set_expiry {
+                return Err(Fault::protocol(
+                    "DISCONNECT sets a session expiry although CONNECT did not",
+                )); // [MQTT-3.14.2-2]
+            }
+            self.sessions[index.0 as usize].expiry =
+                expiry.min(self.settings.limits.persistent_client_expiration);
+        }
+        if disconnect.reason == ReasonCode::Success {
+            self.discard_will(index);
+        }
+        self.say_end(id, format_args!("DISCONNECT: {}", disconnect.reason));
+        self.detach(id);
+        let connection = &mut self.connections[id.0 as usize];
+        connection.state = State::Closing;
+        self.drop_gated(id);
+        self.touch(id);
+        Ok(())
+    }
+
+    /// Takes a connection from its session: the session waits for its client, or ends with the connection.
+    pub(in crate::broker) fn detach(&mut self, id: ConnectionId) {
+        let Some(index) = self.connections[id.0 as usize].session.take() else {
+            return;
+        };
+        self.connections[id.0 as usize].yields = false;
+        self.drop_aliases(id);
+        let session = &mut self.sessions[index.0 as usize];
+        session.connection = None;
+        let end = self.connections[id.0 as usize].end.get_or_insert_default();
+        end.client = session.client_id.clone();
+        for group in &session.groups {
+            self.groups[group.0 as usize].connected -= 1;
+        }
+        if let Some(user) = session.identity.as_ref().and_then(|it| it.user.as_ref()) {
+            self.by_user.remove(user);
+        }
+        session.disconnected_at = Some(self.now.unix);
+        self.connected -= 1;
+        let next = self.lines.first(&session.client_id);
+        let expiry = session.expiry;
+        if let Some(next) = next {
+            self.touch(next);
+        }
+        if expiry == 0 {
+            return self.end_session(index);
+        }
+        self.member_disconnected(index);
+        self.queue_replays(index);
+        let session = &mut self.sessions[index.0 as usize];
+        let bodies = session.outgoing.disconnected();
+        session.queue.end_live();
+        self.hot_bytes -= session.queue.cool();
+        self.bury_soon(Remains::Bodies(bodies));
+        // Sent from the queue and not acknowledged: after a restart nothing else would say so, and they would go out without DUP [MQTT-3.3.1-1].
+        let session = &self.sessions[index.0 as usize];
+        for packet_id in session.outgoing.unsaid(session.key()) {
+            self.note(index, packet_id);
+        }
+        self.start_will(index);
+        let session = &self.sessions[index.0 as usize];
+        if session.stored {
+            let (key, record) = (session.key(), session.record());
+            self.write(Write::PutSession(key, record));
+        }
+        self.set_session_timer(index);
+    }
+
+    /// Ends a session that has no connection: its will is published \[MQTT-3.1.2-8\], and everything else is forgotten.
+    pub(in crate::broker) fn end_session(&mut self, index: SessionIndex) {
+        let groups = self.sessions[index.0 as usize].groups.clone();
+        self.take_back(&groups, index);
+        self.publish_will(index);
+        self.end_spreads(index);
+        let place = &mut self.sessions[index.0 as usize];
+        let mut ghost = Session::ghost(place.durable);
+        ghost.subscription_bytes = place.subscription_bytes;
+        let mut session = std::mem::replace(place, ghost);
+        self.session_bytes -= session.own_bytes();
+        self.by_client.remove(&session.client_id);
+        self.graveyard.ghosts += 1;
+        let key = session.key();
+        self.bury_soon(Remains::Subscribed {
+            place: index,
+            key,
+            groups: groups.into_iter(),
+            nodes: session.subscriptions.into_iter(),
+        });
+        let received = session.received.into_iter();
+        let received = received.filter(|(_, it)| it.stored);
+        let received: Vec<PacketId> = received.map(|(packet_id, _)| packet_id).collect();
+        self.bury_soon(Remains::Received(key, received.into_iter()));
+        for write in session.outgoing.end(key) {
+            self.write(write);
+        }
+        let mut inflight = VecDeque::with_capacity(session.outgoing.len());
+        for it in session.outgoing.into_all() {
+            if it.group.is_some() && it.item.qos == QoS::ExactlyOnce && !it.released {
+                self.counters.dropped_shared_incomplete += 1;
+            }
+            inflight.push_back((it.queue, it.item));
+        }
+        self.bury_soon(Remains::Inflight(inflight));
+        self.discard_queue(session.queue);
+        if self.bridge_records.remove(&key).is_some() && session.stored {
+            self.write(Write::RemoveBridge(key));
+        }
+        if session.stored {
+            self.write(Write::RemoveSession(key));
+            self.ends.open.insert(session.client_id);
+        }
+    }
+
+    /// Forgets all messages of a queue.
+    pub(in crate::broker) fn discard_queue(&mut self, mut queue: Queue) {
+        self.queued -= queue.len() as u64;
+        self.queued_bytes -= queue.bytes();
+        self.hot_bytes -= queue.hot_bytes();
+        let items = queue.drain();
+        self.bury_queued(queue.key, items);
+    }
+
+    /// Forgets messages that were taken out of a queue.
+    pub(in crate::broker) fn bury_queued(&mut self, key: QueueKey, items: VecDeque<Queued>) {
+        self.bury_soon(Remains::Queued(key, items));
+    }
+
+    /// Removes what is left, at once if that is little.
+    fn bury_soon(&mut self, mut remains: Remains) {
+        let most = remains.len();
+        if most <= AT_ONCE {
+            self.bury_some(&mut remains, most);
+            return;
+        }
+        self.graveyard.all.push_back(remains);
+        self.watch_graveyard(0);
+        if self.graveyard.all.len() > MOST {
+            self.bury_step();
+        }
+    }
+
+    fn watch_graveyard(&mut self, ms: u64) {
+        let is_watched = &mut self.graveyard.is_watched;
+        if !self.graveyard.all.is_empty() && !std::mem::replace(is_watched, true) {
+            self.timers.set(self.now.uptime + ms, Timer::Bury);
+        }
+    }
+
+    /// Removes some of what is left, unless the disk is behind.
+    pub(in crate::broker) fn bury(&mut self) {
+        self.graveyard.is_watched = false;
+        if !self.is_congested() {
+            self.bury_step();
+        }
+        self.watch_graveyard(STEP_MS);
+    }
+
+    fn bury_step(&mut self) {
+        let mut left = STEP;
+        while left > 0
+            && let Some(mut remains) = self.graveyard.all.pop_front()
+        {
+            left -= self.bury_some(&mut remains, left);
+            if remains.len() > 0 {
+                self.graveyard.all.push_front(remains);
+            }
+        }
+    }
+
+    /// Removes so much of what is left at most; how much that was.
+    fn bury_some(&mut self, remains: &mut Remains, most: usize) -> usize {
+        let count = remains.len().min(most);
+        match remains {
+            Remains::Queued(key, items) => {
+                for item in items.drain(..count) {
+                    self.forget(&item, *key);
+                }
+            }
+            Remains::Inflight(items) => {
+                for (queue, item) in items.drain(..count) {
+                    self.forget(&item, queue);
+                }
+            }
+            Remains::Bodies(bodies) => bodies.truncate(bodies.len() - count),
+            Remains::Received(key, ids) => {
+                for packet_id in ids.take(count) {
+                    self.write(Write::RemoveReceived(*key, packet_id));
+                }
+            }
+            Remains::Subscribed {
+                place,
+                key,
+                groups,
+                nodes,
+            } => {
+                let of_groups = groups.len().min(count);
+                for group in groups.take(of_groups) {
+                    self.end_membership(group, *place, *key);
+                }
+                for node in nodes.take(count - of_groups) {
+                    self.end_subscription(node, *place, *key);
+                }
+                if groups.len() + nodes.len() == 0 {
+                    let gone = self.sessions.remove(place.0 as usize);
+                    self.session_bytes -= gone.subscription_bytes;
+                    self.graveyard.ghosts -= 1;
+                }
+            }
+        }
+        self.work += count as u64 * OPERATION;
+        count
+    }
+
+    fn end_membership(&mut self, group: GroupIndex, place: SessionIndex, key: QueueKey) {
+        if self.sessions[place.0 as usize].durable {
+            let name = self.groups[group.0 as usize].name.clone();
+            self.write(Write::RemoveSubscription(key, name));
+        }
+        self.leave_group(group, place);
+        self.subscriptions -= 1;
+    }
+
+    fn end_subscription(&mut self, node: NodeId, place: SessionIndex, key: QueueKey) {
+        if self.sessions[place.0 as usize].durable {
+            let filter = self.tree.filter(node).into();
+            self.write(Write::RemoveSubscription(key, filter));
+        }
+        self.tree.unsubscribe(node, place);
+        self.subscriptions -= 1;
+    }
+}

@@ -1,0 +1,109 @@
+use crate::broker::Broker;
+use crate::broker::model::ids::{ConnectionId, Owner};
+use crate::broker::model::record::BatchId;
+use crate::broker::state::timers::Timer;
+use crate::broker::state::waiting::Waiting;
+use crate::clock::Now;
+
+/// When the next ones follow, in milliseconds.
+const SLICE_MS: u64 = 1;
+
+impl Broker {
+    /// All of a batch has been handed to the operating system.
+    pub fn written(&mut self, batch: BatchId, now: Now) {
+        self.now = now;
+        self.gate.written(batch);
+        self.release();
+    }
+
+    /// All of a batch is on disk.
+    pub fn durable(&mut self, batch: BatchId, now: Now) {
+        self.now = now;
+        self.counters.commits += 1;
+        self.gate.durable(batch);
+        self.ends.durable();
+        let Waiting { starved, fed, .. } = &mut self.waiting;
+        if fed.is_empty() {
+            std::mem::swap(starved, fed);
+        } else {
+            fed.append(starved);
+        }
+        self.release();
+    }
+
+    /// Lets some of those go on whose time has come. If there may be more, a timer goes on with them.
+    fn release(&mut self) {
+        let slice = self.waiting.slice;
+        let mut left = slice;
+        while left > 0
+            && let Some(id) = self.next_released()
+        {
+            left -= 1;
+            self.release_outbox(id);
+        }
+        while left > 0
+            && let Some(session) = self.waiting.fed.pop_first()
+        {
+            left -= 1;
+            self.touch_session(session);
+        }
+        let more = left == 0 || self.resume_reading();
+        self.work += (slice - left) as u64;
+        if more && !std::mem::replace(&mut self.waiting.is_watched, true) {
+            self.timers.set(self.now.uptime + SLICE_MS, Timer::Release);
+        }
+    }
+
+    /// Goes on with those who have waited for the disk.
+    pub(in crate::broker) fn release_more(&mut self) {
+        self.waiting.is_watched = false;
+        self.release();
+    }
+
+    /// The next message is not on disk yet: its owner goes on after the next commit.
+    pub(in crate::broker) fn starve(&mut self, owner: Owner) {
+        match owner {
+            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
+                self.waiting.starved.insert(index);
+            }
+            Owner::Group(group) => self.starve_members(group),
+        }
+    }
+
+    /// Makes slices smaller, for tests.
+    #[cfg(test)]
+    pub(crate) fn set_release(&mut self, slice: usize) {
+        self.waiting.slice = slice;
+    }
+
+    fn next_released(&mut self) -> Option<ConnectionId> {
+        loop {
+            let mut first = self.waiting.holding.first_entry()?;
+            if !self.gate.is_open(*first.key()) {
+                return None;
+            }
+            match first.get_mut().pop_front() {
+                Some(id) => return Some(id),
+                None => first.remove(),
+            };
+        }
+    }
+
+    fn release_outbox(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id.0 as usize) else {
+            return;
+        };
+        let released = connection.outbox.release(&self.gate);
+        let holds_for = connection.outbox.holds_for();
+        if released {
+            self.touch(id);
+        }
+        let connection = &mut self.connections[id.0 as usize];
+        match holds_for {
+            None => connection.holding = false,
+            Some(stamp) if released => self.waiting.hold(id, stamp),
+            // Another connection has the place now, and waits for something else.
+            Some(_) => {}
+        }
+    }
+}

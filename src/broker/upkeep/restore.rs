@@ -1,0 +1,301 @@
+use crate::broker::Broker;
+use crate::broker::model::ids::GroupIndex;
+use crate::broker::model::ids::{Owner, SessionIndex};
+use crate::broker::model::record::{
+    Block, DeliveryRecord, Durability, InflightRecord, QueueKey, Seq, SubscriptionRecord, Write,
+};
+use crate::broker::state::queue::Queued;
+use crate::broker::state::restoring::{Restored, Restoring};
+use crate::broker::state::session::{Received, Replay, Session};
+use crate::broker::state::tree::Subscriber;
+use crate::clock::Now;
+use crate::wire::topic::Filter;
+use crate::wire::{PacketId, QoS};
+
+impl Broker {
+    /// Takes one row of the store. Rows come in this order: the reading of the clocks, sessions, groups, subscriptions, wills, received identifiers, bridges, retained
+    /// messages, identities of messages by [`Seq`], blocks of messages on their way, whom messages are still to be given to and deliveries, both by [`Seq`]. Rows without an owner are passed over.
+    pub fn restore(&mut self, row: Write) {
+        match row {
+            Write::PutSession(key, record) => {
+                let mut session = Session::new(key, record.client_id, record.version);
+                // Also if it was to end with its connection: it may have been kept before, and its rows must go with it.
+                session.durable = true;
+                session.stored = true;
+                session.expiry = record.expiry;
+                session.disconnected_at = record.disconnected_at;
+                session.restored_user = record.user;
+                let client_id = session.client_id.clone();
+                let index = SessionIndex(self.sessions.insert(session) as u32);
+                self.by_client.insert(client_id, index);
+                self.recount_session(index, 0);
+                self.restoring.owners.insert(key, Owner::Session(index));
+            }
+            Write::PutGroup(key, name) => {
+                if let Some(filter) = Filter::parse(&name) {
+                    let group = self.add_group(&name, filter.filter, key, true);
+                    self.restoring.owners.insert(key, Owner::Group(group));
+                }
+            }
+            Write::PutSubscription(key, text, record) => {
+                self.restore_subscription(key, &text, record)
+            }
+            Write::PutWill(key, record) => {
+                if let Some(index) = self.restored_session(key) {
+                    self.set_will(index, Some(Box::new(record)));
+                }
+            }
+            Write::PutReceived(key, packet_id) => {
+                if let Some(index) = self.restored_session(key) {
+                    let received = Received {
+                        stamp: Default::default(),
+                        stored: true,
+                        counted: false,
+                    };
+                    self.sessions[index.0 as usize]
+                        .received
+                        .insert(packet_id, received);
+                }
+            }
+            Write::PutBridge(key, record) => {
+                if self.restored_session(key).is_some() {
+                    self.bridge_records.insert(key, record);
+                }
+            }
+            Write::PutMessageId(seq, id) => self.remember_message(id, Some(seq)),
+            Write::PutRetained(message, source) => {
+                self.retained
+                    .insert(message, Default::default(), true, source);
+            }
+            Write::PutInflight(key, block, records) => {
+                if let Some(index) = self.restored_session(key) {
+                    let outgoing = &mut self.sessions[index.0 as usize].outgoing;
+                    outgoing.recovered(block);
+                    for record in records {
+                        if record.seq == InflightRecord::NO_ROW {
+                            outgoing.hold(record.packet_id);
+                        } else {
+                            self.restoring.inflight.insert((key, record.seq), record);
+                        }
+                    }
+                }
+            }
+            Write::PutSpread(seq, part, record) => {
+                self.restoring.spreads.push_back((seq, part, record))
+            }
+            Write::PutDelivery(seq, key, record) => {
+                self.restore_spreads(Some(seq));
+                self.restore_delivery(seq, key, record);
+            }
+            Write::PutClock(reading) => self.wall.restored(reading),
+            _ => debug_assert!(false, "recovery hands back rows that were put"),
+        }
+    }
+
+    fn restored_session(&self, key: QueueKey) -> Option<SessionIndex> {
+        match self.restoring.owners.get(&key) {
+            Some(Owner::Session(index)) => Some(*index),
+            _ => None,
+        }
+    }
+
+    fn restore_subscription(&mut self, key: QueueKey, text: &str, record: SubscriptionRecord) {
+        let Some((index, filter)) = self.restored_session(key).zip(Filter::parse(text)) else {
+            return;
+        };
+        let subscriber = Subscriber::new(index, record.options, record.id);
+        self.insert_subscription(index, text, &filter, subscriber);
+        if record.replaying {
+            self.sessions[index.0 as usize].replays.push_back(Replay {
+                filter: filter.filter.into(),
+                subscriber,
+                record,
+                after: None,
+            });
+        }
+    }
+
+    fn restore_delivery(&mut self, seq: Seq, key: QueueKey, mut record: DeliveryRecord) {
+        let Some(owner) = self.restoring.owners.get(&key).copied() else {
+            return;
+        };
+        self.restoring.messages += 1;
+        if self.restoring.last_seq.replace(seq) == Some(seq) {
+            self.share_body(seq, 1);
+        }
+        let noted = self.restoring.inflight.get(&(key, seq)).copied();
+        if let Some(noted) = noted {
+            record.packet_id = Some(noted.packet_id);
+            record.released |= noted.released;
+        }
+        let mut item = Queued {
+            seq,
+            body: None,
+            ids: record.subscription_ids,
+            expires: record.expires.unwrap_or(0),
+            size: record.size,
+            qos: record.qos,
+            retain: record.retain,
+            level: Durability::Fsync,
+            reveals: Default::default(),
+            dup: record.packet_id.is_some(),
+        };
+        let (queue, waiting) = match owner {
+            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
+                let session = &mut self.sessions[index.0 as usize];
+                let waiting = match record.packet_id {
+                    Some(id) => {
+                        let waiting = recover_inflight(session, id, item, record.released);
+                        if noted.is_some() && session.outgoing.recovered_note(id, seq) {
+                            self.restoring.inflight.remove(&(key, seq));
+                        }
+                        waiting
+                    }
+                    None => {
+                        // The client was connected when the process died: it may have been sent these. Not those of QoS 2, whose identifier
+                        // would be known.
+                        let most = usize::from(self.settings.limits.max_inflight_messages);
+                        item.dup = item.qos == QoS::AtLeastOnce
+                            && session.disconnected_at.is_none()
+                            && session.queue.len() < most;
+                        Some(item)
+                    }
+                };
+                (&mut session.queue, waiting)
+            }
+            Owner::Group(group) => (&mut self.groups[group.0 as usize].queue, Some(item)),
+        };
+        if let Some(item) = waiting {
+            self.queued += 1;
+            self.queued_bytes += u64::from(item.size);
+            queue.insert(item);
+        }
+    }
+
+    /// Gives messages to those who have not got them before the process ended: the messages before one of which there are deliveries, or all.
+    fn restore_spreads(&mut self, before: Option<Seq>) {
+        while let Some((seq, ..)) = self.restoring.spreads.front()
+            && before.is_none_or(|before| *seq < before)
+            && let Some((seq, part, record)) = self.restoring.spreads.pop_front()
+        {
+            self.write(Write::RemoveSpread(seq, part));
+            for receiver in record.receivers {
+                if !self.restoring.owners.contains_key(&receiver.queue) {
+                    continue;
+                }
+                let delivery = DeliveryRecord {
+                    qos: receiver.qos,
+                    retain: receiver.retain,
+                    released: false,
+                    packet_id: None,
+                    size: record.size,
+                    expires: record.expires,
+                    subscription_ids: receiver.subscription_ids,
+                };
+                self.restore_delivery(seq, receiver.queue, delivery.clone());
+                self.write(Write::PutDelivery(seq, receiver.queue, delivery));
+            }
+            let next = self.restoring.spreads.front();
+            let is_last = next.is_none_or(|(next, ..)| *next != seq);
+            if is_last && self.restoring.last_seq != Some(seq) {
+                self.write(Write::RemoveMessage(seq));
+            }
+        }
+    }
+
+    /// All rows are there: sessions whose connection died with the process are disconnected now, wills due are published, sessions that have
+    /// expired end. `next_seq` and `next_key` were never used.
+    pub fn finish_restore(&mut self, next_seq: Seq, next_key: QueueKey, now: Now) -> Restored {
+        self.now = now;
+        self.restore_spreads(None);
+        self.next_seq = next_seq.0.max(1);
+        self.next_key = next_key.0.max(1);
+        self.gate.recovered(Seq(next_seq.0.saturating_sub(1)));
+        let restoring = std::mem::take(&mut self.restoring);
+        self.forget_notes(&restoring);
+        let restored = Restored {
+            sessions: self.sessions.len(),
+            messages: restoring.messages,
+            retained: self.retained.len(),
+        };
+        let all: Vec<SessionIndex> = self
+            .sessions
+            .iter()
+            .map(|(index, _)| SessionIndex(index as u32))
+            .collect();
+        let mut died = Vec::new();
+        for index in all {
+            self.limit_waits(index);
+            let session = &mut self.sessions[index.0 as usize];
+            session.outgoing.settle_held();
+            session.outgoing.disconnected();
+            if session.disconnected_at.is_none() {
+                session.disconnected_at = Some(now.unix);
+                let (key, record) = (session.key(), session.record());
+                self.write(Write::PutSession(key, record));
+                died.push(index);
+            }
+            self.set_session_timer(index);
+            self.watch_replays(index);
+        }
+        for index in died {
+            self.start_will(index);
+            if self.sessions[index.0 as usize].expiry == 0 {
+                self.end_session(index);
+            } else {
+                self.set_session_timer(index);
+            }
+        }
+        self.groups_without_members();
+        restored
+    }
+
+    /// What blocks say of messages that are not on their way goes with the next batch.
+    fn forget_notes(&mut self, restoring: &Restoring) {
+        for ((key, _), note) in &restoring.inflight {
+            if let Some(Owner::Session(index)) = restoring.owners.get(key) {
+                let outgoing = &mut self.sessions[index.0 as usize].outgoing;
+                if outgoing.change(Block::of(note.packet_id), true) {
+                    self.changed.push_back(*index);
+                }
+            }
+        }
+    }
+
+    /// A group whose members' subscriptions were removed just before the process died.
+    fn groups_without_members(&mut self) {
+        let empty: Vec<usize> = self
+            .groups
+            .iter()
+            .filter(|(_, group)| group.members.is_empty())
+            .map(|(index, _)| index)
+            .collect();
+        for index in empty {
+            self.remove_group(GroupIndex(index as u32));
+        }
+    }
+}
+
+/// Takes a message with a packet identifier for one that is on its way to the client. Returns the message that belongs in the queue instead.
+///
+/// A QoS 1 message keeps its identifier only while nothing stands before it that has none: order matters more. One that has lost it finds it
+/// given to another meanwhile; a QoS 2 message keeps its own, or it would arrive twice.
+fn recover_inflight(
+    session: &mut Session,
+    id: PacketId,
+    item: Queued,
+    released: bool,
+) -> Option<Queued> {
+    let exact = item.qos == QoS::ExactlyOnce;
+    if !exact && !session.queue.is_empty() {
+        return Some(item);
+    }
+    let displaced = match session.outgoing.get(id).map(|holder| holder.item.qos) {
+        None => None,
+        Some(QoS::AtLeastOnce) if exact => session.outgoing.remove(id).map(|holder| holder.item),
+        Some(_) => return Some(item),
+    };
+    let key = session.key();
+    session.outgoing.insert_recovered(id, item, key, released);
+    displaced
+}

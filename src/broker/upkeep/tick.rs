@@ -1,0 +1,168 @@
+use crate::broker::Broker;
+use crate::broker::model::ids::SessionIndex;
+use crate::broker::model::record::QueueKey;
+use crate::broker::model::work::OPERATION;
+use crate::broker::state::timers::Timer;
+use crate::clock::Now;
+
+/// How often expired messages are looked for, in milliseconds.
+pub(in crate::broker) const SWEEP_MS: u64 = 1000;
+
+/// The same while there are more messages or queues than are looked at in one go.
+const LONG_SWEEP_MS: u64 = 250;
+
+/// How many queues, messages in them, and retained messages are looked at in one go.
+const SWEEP_STEP: usize = 4096;
+
+/// The longest a timer is set for, in milliseconds; what is further off is set again when that has passed. So what became of a connection or a
+/// session long ago does not stay in the heap, however far off its moment was.
+pub(in crate::broker) const LONGEST_MS: u64 = 60_000;
+
+/// How much one tick does, in the measure of [`Broker::work`]: about two milliseconds' work. The rest follows a millisecond later.
+pub(in crate::broker) const TICK_WORK: u64 = OPERATION * if cfg!(test) { 16 } else { 2048 };
+
+impl Broker {
+    /// When [`Broker::tick`] should be called next, in milliseconds of uptime. It only changes to an earlier time after the broker was called.
+    pub fn next_timeout(&self) -> u64 {
+        let timer = self.timers.next().unwrap_or(u64::MAX);
+        self.gate
+            .deadline()
+            .map_or(timer, |deadline| deadline.min(timer))
+    }
+
+    /// Does what is due. If that is very much, it does a part of it, and the next time-out comes at once.
+    pub fn tick(&mut self, now: Now) {
+        self.now = now;
+        self.forgive_late_tick();
+        let end = self.work + TICK_WORK;
+        while let Some((at, timer)) = self.timers.due(now.uptime) {
+            self.work += OPERATION;
+            if timer.gives_up() && now.uptime < self.grace_until {
+                self.timers.set(self.grace_until, timer);
+                continue;
+            }
+            match timer {
+                Timer::Connect(id, serial) => self.check_connect(id, serial),
+                Timer::KeepAlive(id, serial) => self.check_keep_alive(id, serial),
+                Timer::TakeOver(id, serial) => self.check_take_over(id, serial),
+                Timer::Taking(id, serial) => self.check_taking(id, serial),
+                Timer::Credential(id, serial) => self.end_credential(id, serial),
+                Timer::Quota(id, serial) => self.check_quota(id, serial),
+                Timer::Session(session, key) => self.check_session(session, key, at),
+                Timer::Replay(session, key) => self.check_replays(session, key),
+                Timer::Topics(session, key) => self.check_topics(session, key),
+                Timer::Bury => self.bury(),
+                Timer::Release => self.release_more(),
+                Timer::Turn => self.check_turn(),
+                Timer::Walk => self.walk_on(),
+                Timer::Spread => self.spread_slice(),
+                Timer::Notices => self.say_notices(),
+                Timer::Origins => self.check_origins(),
+                Timer::Sweep => {
+                    let all = self.sweep();
+                    let ms = if all { SWEEP_MS } else { LONG_SWEEP_MS };
+                    self.timers.set(now.uptime + ms, Timer::Sweep);
+                }
+                Timer::Sys => {
+                    self.publish_sys();
+                    self.timers
+                        .set(now.uptime + self.settings.sys_interval_ms, Timer::Sys);
+                }
+            }
+            if self.work >= end {
+                self.timers.rest_until = now.uptime + 1;
+                return;
+            }
+        }
+    }
+
+    /// Sees to it that a session without a connection is looked at when its will is due or it expires.
+    pub(in crate::broker) fn set_session_timer(&mut self, index: SessionIndex) {
+        let session = &mut self.sessions[index.0 as usize];
+        let due = session.will.as_ref().and_then(|will| will.due);
+        let Some(unix) = [session.expires_at(), due].into_iter().flatten().min() else {
+            return;
+        };
+        let at = self.now.uptime + unix.saturating_sub(self.now.unix).min(LONGEST_MS);
+        if session.timer.is_none_or(|set| at < set) {
+            session.timer = Some(at);
+            self.timers.set(at, Timer::Session(index, session.key()));
+        }
+    }
+
+    fn check_session(&mut self, index: SessionIndex, key: QueueKey, at: u64) {
+        let Some(session) = self
+            .sessions
+            .get_mut(index.0 as usize)
+            .filter(|session| session.key() == key)
+        else {
+            return;
+        };
+        if session.timer != Some(at) {
+            return; // An earlier one was set since, or this would be the second to go on from here.
+        }
+        session.timer = None;
+        if session.connection.is_some() {
+            return;
+        }
+        let expired = self.has_expired(index);
+        let session = &mut self.sessions[index.0 as usize];
+        if self.now.uptime < self.grace_until && !expired {
+            session.timer = Some(self.grace_until);
+            let timer = Timer::Session(index, key);
+            return self.timers.set(self.grace_until, timer);
+        }
+        if session
+            .will
+            .as_ref()
+            .is_some_and(|will| will.due.is_some_and(|due| due <= self.now.unix))
+        {
+            self.publish_will(index);
+        }
+        if expired {
+            self.counters.sessions_expired += 1;
+            self.end_session(index);
+        } else {
+            self.set_session_timer(index);
+        }
+    }
+
+    /// Removes expired messages from queues and retained messages, a bounded number a call, where the last call left off; whether that was all.
+    fn sweep(&mut self) -> bool {
+        let (mut at, start) = self.sweep;
+        // Sessions and groups are looked at in the order of their places; a place past both begins again with the first.
+        let sessions = self.sessions.capacity().min(u32::MAX as usize);
+        let places = sessions + self.groups.capacity();
+        let mut budget = SWEEP_STEP;
+        let mut offset = start;
+        let mut visited = 0;
+        while budget > 0 && visited <= places.min(SWEEP_STEP) {
+            visited += 1;
+            let queue = match at.checked_sub(sessions) {
+                None => self.sessions.get_mut(at).map(|session| &mut session.queue),
+                Some(group) => self.groups.get_mut(group).map(|group| &mut group.queue),
+            };
+            let mut next = None;
+            if let Some(queue) = queue {
+                let (key, hot) = (queue.key, queue.hot_bytes());
+                let looked = queue.len().saturating_sub(offset).min(budget);
+                let expired;
+                (expired, next) = queue.sweep(offset, budget, self.now.unix);
+                self.hot_bytes -= hot - queue.hot_bytes();
+                budget -= looked;
+                for item in expired {
+                    self.count_expired((at < sessions).then_some(SessionIndex(at as u32)));
+                    self.queued -= 1;
+                    self.queued_bytes -= u64::from(item.size);
+                    self.forget(&item, key);
+                }
+            }
+            offset = next.unwrap_or(0);
+            if next.is_none() {
+                at = if at + 1 >= places { 0 } else { at + 1 };
+            }
+        }
+        self.sweep = (at, offset);
+        self.sweep_retained(SWEEP_STEP) && budget > 0 && places <= SWEEP_STEP
+    }
+}

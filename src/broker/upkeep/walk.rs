@@ -1,0 +1,111 @@
+use std::sync::Arc;
+
+use crate::broker::Broker;
+use crate::broker::model::access::{Access, Admission};
+use crate::broker::model::ids::{ConnectionId, SessionIndex};
+use crate::broker::model::work::OPERATION;
+use crate::broker::state::connection::State;
+use crate::broker::state::timers::Timer;
+use crate::broker::state::walks::Walk;
+use crate::clock::Now;
+use crate::wire::ReasonCode;
+
+/// Places passed at a time: about a millisecond's work.
+pub(in crate::broker) const SLICE: usize = if cfg!(test) { 256 } else { 1024 };
+
+/// When the next ones follow, in milliseconds.
+const SLICE_MS: u64 = 1;
+
+impl Broker {
+    /// Sends away who has come through a listener: it is gone, or lets in others from now on.
+    pub fn send_away(&mut self, access: &Arc<Access>, now: Now) {
+        self.now = now;
+        self.begin_walk(Walk::SendAway(Arc::clone(access)));
+    }
+
+    /// Sends away who has come through a listener that would not let it in now.
+    pub fn send_away_unless(&mut self, access: &Arc<Access>, admission: Admission, now: Now) {
+        self.now = now;
+        self.begin_walk(Walk::Admit(Arc::clone(access), admission));
+    }
+
+    /// Begins a walk: few places are passed at once.
+    pub(in crate::broker) fn begin_walk(&mut self, walk: Walk) {
+        if matches!(walk, Walk::Rights) {
+            // One that is on its way gives those rights that were to be given before.
+            let walks = &mut self.walks.all;
+            walks.retain(|(other, _)| !matches!(other, Walk::Rights));
+        }
+        self.walks.all.push_back((walk, 0));
+        self.walk();
+    }
+
+    /// Goes on with the walks.
+    pub(in crate::broker) fn walk_on(&mut self) {
+        self.walks.is_watched = false;
+        self.walk();
+    }
+
+    fn walk(&mut self) {
+        let mut left = SLICE;
+        while left > 0
+            && let Some((walk, from)) = self.walks.all.pop_front()
+        {
+            let places = match walk {
+                Walk::Rights => self.sessions.capacity(),
+                Walk::SendAway(_) | Walk::Admit(..) | Walk::ShutDown => self.connections.capacity(),
+            };
+            let to = places.min(from + left);
+            left -= to - from;
+            for at in from..to {
+                self.pass(&walk, at);
+            }
+            if to < places {
+                self.walks.all.push_front((walk, to));
+            }
+        }
+        self.work += (SLICE - left) as u64 * OPERATION;
+        let is_watched = &mut self.walks.is_watched;
+        if !self.walks.all.is_empty() && !std::mem::replace(is_watched, true) {
+            self.timers.set(self.now.uptime + SLICE_MS, Timer::Walk);
+        }
+    }
+
+    fn pass(&mut self, walk: &Walk, at: usize) {
+        let id = ConnectionId(at as u32);
+        let connection = self.connections.get(at);
+        match walk {
+            Walk::Rights => self.renew_rights(SessionIndex(at as u32)),
+            Walk::SendAway(access) => {
+                if connection.is_some_and(|it| Arc::ptr_eq(&it.arrival.access, access)) {
+                    let what = Some("the listener was changed");
+                    self.dismiss(id, ReasonCode::AdministrativeAction, what);
+                }
+            }
+            Walk::Admit(access, admission) => {
+                let gone = connection.is_some_and(|it| {
+                    Arc::ptr_eq(&it.arrival.access, access)
+                        && !admission.lets_in(it.arrival.peer.address)
+                });
+                if gone {
+                    let what = Some("its address is not allowed here any more");
+                    self.dismiss(id, ReasonCode::AdministrativeAction, what);
+                }
+            }
+            Walk::ShutDown => self.dismiss(id, ReasonCode::ServerShuttingDown, None),
+        }
+    }
+
+    /// Ends a connection from this side, however far it has come.
+    fn dismiss(&mut self, id: ConnectionId, reason: ReasonCode, what: Option<&str>) {
+        let connection = self.connections.get_mut(id.0 as usize);
+        match connection.map(|connection| connection.state) {
+            Some(State::New) => {
+                self.connections[id.0 as usize].state = State::Closing;
+                self.touch(id);
+            }
+            Some(State::Open) => self.disconnect(id, reason, what),
+            Some(State::Closing) | None => {}
+        }
+    }
+}
