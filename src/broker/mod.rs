@@ -34,8 +34,8 @@ pub(crate) mod observe;
 mod state;
 mod upkeep;
 
+use core::net::IpAddr;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -58,9 +58,9 @@ pub use model::message::Message;
 pub use model::output::Output;
 pub use model::segments::{Segments, Taken};
 pub use model::settings::{Chance, Settings};
+pub use model::traffic::Traffic;
 pub use model::{message, record};
 
-pub use flows::lost::Traffic;
 #[cfg(test)]
 pub(crate) use state::gate::Arrow;
 pub use state::origins::Origin;
@@ -95,7 +95,6 @@ use state::tree::Tree;
 use state::waiting::Waiting;
 use state::walks::Walks;
 use state::wall::Wall;
-use upkeep::tick;
 
 /// The broker.
 #[derive(Debug)]
@@ -251,7 +250,9 @@ impl Broker {
             open_arrow: None,
             settings,
         };
-        broker.timers.set(now.uptime + tick::SWEEP_MS, Timer::Sweep);
+        broker
+            .timers
+            .set(now.uptime + state::timers::SWEEP_MS, Timer::Sweep);
         if broker.settings.sys_interval_ms > 0 {
             broker.timers.set(now.uptime + 1, Timer::Sys);
         }

@@ -5,19 +5,9 @@ use std::fmt;
 use crate::broker::Broker;
 use crate::broker::model::ids::ConnectionId;
 use crate::broker::model::output::Output;
+use crate::broker::model::traffic::Traffic;
 use crate::broker::state::connection::Connection;
 use crate::clock::Now;
-
-/// What went through a connection, for the log.
-#[derive(Clone, Debug, Default)]
-pub struct Traffic {
-    /// Bytes received.
-    pub received: u64,
-    /// Bytes sent.
-    pub sent: u64,
-    /// What the operating system said when it was lost.
-    pub error: Option<Box<str>>,
-}
 
 impl Broker {
     /// Forgets a connection that is gone. If its client did not take its leave, its will is on its way.

@@ -5,7 +5,7 @@ mod connect;
 mod disconnect;
 mod fault;
 pub mod keep_alive;
-pub mod lost;
+mod lost;
 mod publish;
 mod retain;
 mod subscribe;

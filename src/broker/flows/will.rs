@@ -1,7 +1,6 @@
 //! Wills: published on every end of a connection but a clean one (MQTT 5 sections 3.1.2.5 and 3.1.3.2).
 
 use crate::broker::Broker;
-use crate::broker::model::acl::Rights;
 use crate::broker::model::ids::{ConnectionId, SessionIndex};
 use crate::broker::model::marks;
 use crate::broker::model::message::{Message, Parts};
@@ -9,6 +8,7 @@ use crate::broker::model::record::{WillRecord, Write};
 use crate::broker::model::topics::SYS_PREFIX;
 use crate::broker::model::topics::is_state_topic_of;
 use crate::broker::state::notices::Notice;
+use crate::broker::state::rights::Rights;
 use crate::wire::packet::Will;
 use crate::wire::{Fault, PropertiesBuf, Property, ReasonCode};
 

@@ -17,4 +17,5 @@ pub mod record;
 pub mod segments;
 pub mod settings;
 pub mod topics;
+pub mod traffic;
 pub mod work;

@@ -202,4 +202,16 @@ impl Connection {
     pub fn forget_aliases(&mut self) {
         self.aliases = None;
     }
+
+    /// Whether its client has sent more than it may, for now.
+    pub fn has_sent_too_much(&self, uptime: u64) -> bool {
+        let quota = self.quota.as_ref();
+        quota.is_some_and(|quota| quota.received.level_at() > uptime)
+    }
+
+    /// Whether its client has been sent as much as it may be, for now.
+    pub fn has_had_enough(&self, uptime: u64) -> bool {
+        let quota = self.quota.as_ref();
+        quota.is_some_and(|quota| quota.sent.level_at() > uptime)
+    }
 }

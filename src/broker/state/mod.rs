@@ -20,6 +20,7 @@ pub mod queue;
 pub mod quota;
 pub mod restoring;
 pub mod retained;
+pub mod rights;
 pub mod session;
 pub mod sources;
 pub mod spreads;

@@ -1,6 +1,5 @@
 //! Rates of a connection, kept by token buckets.
 
-use crate::broker::state::connection::Connection;
 use crate::limits::Limits;
 
 /// Nanoseconds of a second.
@@ -56,20 +55,6 @@ impl Bucket {
     /// Whether something was taken, and it is level again.
     pub fn has_recovered(&self, uptime: u64) -> bool {
         (1..=uptime).contains(&self.level_at())
-    }
-}
-
-impl Connection {
-    /// Whether its client has sent more than it may, for now.
-    pub fn has_sent_too_much(&self, uptime: u64) -> bool {
-        let quota = self.quota.as_ref();
-        quota.is_some_and(|quota| quota.received.level_at() > uptime)
-    }
-
-    /// Whether its client has been sent as much as it may be, for now.
-    pub fn has_had_enough(&self, uptime: u64) -> bool {
-        let quota = self.quota.as_ref();
-        quota.is_some_and(|quota| quota.sent.level_at() > uptime)
     }
 }
 

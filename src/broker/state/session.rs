@@ -6,7 +6,6 @@ use hashbrown::{HashMap, HashSet};
 use rustc_hash::FxBuildHasher;
 
 use crate::broker::model::access::Identity;
-use crate::broker::model::acl::Rights;
 use crate::broker::model::ids::{ConnectionId, GroupIndex};
 use crate::broker::model::message::Message;
 use crate::broker::model::record::{
@@ -16,6 +15,7 @@ use crate::broker::state::backlog::Backlog;
 use crate::broker::state::gate::Stamp;
 use crate::broker::state::inflight::Outgoing;
 use crate::broker::state::queue::Queue;
+use crate::broker::state::rights::Rights;
 use crate::broker::state::tree::{NodeId, Subscriber};
 use crate::wire::{PacketId, ProtocolVersion};
 

@@ -6,6 +6,9 @@ use std::collections::BinaryHeap;
 use crate::broker::model::ids::{ConnectionId, SessionIndex};
 use crate::broker::model::record::QueueKey;
 
+/// How often expired messages are looked for, in milliseconds.
+pub const SWEEP_MS: u64 = 1000;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
     /// A connection must have sent its CONNECT.

@@ -356,7 +356,7 @@ fn a_name_that_is_no_single_level_matches_no_pattern_that_allows() {
 #[test]
 fn rules_that_came_with_the_credentials_stand_instead_of_the_list() {
     use crate::broker::Identity;
-    use crate::broker::model::acl::Rights;
+    use crate::broker::state::rights::Rights;
     let mut rules = Rules::default();
     rules
         .add_pattern(Permission::Write, "own/%u")

@@ -2,11 +2,8 @@ use crate::broker::Broker;
 use crate::broker::model::ids::SessionIndex;
 use crate::broker::model::record::QueueKey;
 use crate::broker::model::work::OPERATION;
-use crate::broker::state::timers::Timer;
+use crate::broker::state::timers::{SWEEP_MS, Timer};
 use crate::clock::Now;
-
-/// How often expired messages are looked for, in milliseconds.
-pub(in crate::broker) const SWEEP_MS: u64 = 1000;
 
 /// The same while there are more messages or queues than are looked at in one go.
 const LONG_SWEEP_MS: u64 = 250;
