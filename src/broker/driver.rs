@@ -16,7 +16,7 @@ impl Broker {
     /// Says how many bytes of messages the store can still take, those included that wait to be committed. Beyond it, messages that must be
     /// stored are refused.
     pub fn set_room(&mut self, bytes: u64) {
-        self.room = bytes;
+        self.accounts.set_room(bytes);
     }
 
     /// The batch that should be committed now, if there is one. The one taken before must be durable.
@@ -43,19 +43,14 @@ impl Broker {
 
     /// Moves the connections that should be served to the end of `into`.
     pub fn take_touched(&mut self, into: &mut Vec<ConnectionId>) {
-        for id in &self.touched {
-            if let Some(connection) = self.connections.get_mut(id.0 as usize) {
-                connection.touched = false;
-            }
-        }
-        into.append(&mut self.touched);
+        self.connections.take_touched(into);
     }
 
     /// Moves what may be written to a connection to the end of `out`, filling up from the session's queue. Call it again when all of that has
     /// been written, until it adds nothing.
     pub fn take_output(&mut self, id: ConnectionId, out: &mut impl Taken, now: Now) -> Output {
         self.now = now;
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         connection.goes_on = false;
         let session = connection.session;
         self.count_written(id, out.own_len());
@@ -73,13 +68,13 @@ impl Broker {
     /// [`Broker::is_settled`] say when the store can be closed.
     pub fn shut_down(&mut self, now: Now) {
         self.now = now;
-        self.shutting_down = true;
+        self.connections.close();
         self.begin_walk(Walk::ShutDown);
     }
 
     /// Whether [`Broker::shut_down`] was called.
     pub fn is_shutting_down(&self) -> bool {
-        self.shutting_down
+        self.connections.is_closed()
     }
 
     /// What was counted.
@@ -94,13 +89,13 @@ impl Broker {
 
     /// Whether a connection is to be closed as soon as what waits for it has been written.
     pub fn is_closing(&self, id: ConnectionId) -> bool {
-        let connection = self.connections.get(id.0 as usize);
+        let connection = self.connections.get(id);
         connection.is_some_and(|connection| connection.state == State::Closing)
     }
 
     /// Whether [`Broker::take_output`] did not do all there was to do: who has called it is to come again, when others have had their turn.
     pub fn goes_on(&self, id: ConnectionId) -> bool {
-        let connection = self.connections.get(id.0 as usize);
+        let connection = self.connections.get(id);
         connection.is_some_and(|connection| connection.goes_on)
     }
 
@@ -115,7 +110,7 @@ impl Broker {
     }
 
     pub(in crate::broker) fn client_name(&self, id: ConnectionId) -> &str {
-        let session = self.connections[id.0 as usize].session;
-        session.map_or("", |session| &self.sessions[session.0 as usize].client_id)
+        let session = self.connections[id].session;
+        session.map_or("", |session| &self.sessions[session].client_id)
     }
 }

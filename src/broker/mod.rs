@@ -34,13 +34,9 @@ pub(crate) mod observe;
 mod state;
 mod upkeep;
 
-use core::net::IpAddr;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
-use slab::Slab;
 
 #[cfg(test)]
 pub(crate) use flows::keep_alive::NOTHING_TAKEN;
@@ -68,28 +64,30 @@ pub use state::restoring::Restored;
 
 use crate::clock::Now;
 use crate::wire::{Fault, Packet, PropertiesBuf};
-use model::ids::{GroupIndex, SessionIndex};
+use model::ids::SessionIndex;
 use model::record::{BridgeRecord, Durability, QueueKey, Seq};
 use model::work::PACKET;
 use state::account::{Account, Turns};
+use state::accounts::Accounts;
 use state::bridge::{Moments, State as BridgeState};
 use state::client_ids::ClientIds;
-use state::connection::{Connection, State};
+use state::connection::State;
+use state::connections::Connections;
 use state::ended::{Ends, Graveyard};
 use state::gate::{Gate, Stamp};
-use state::group::Group;
+use state::groups::Groups;
 use state::lines::Lines;
 use state::message_ids::MessageIds;
 use state::notices::Notices;
+use state::numbers::Numbers;
 use state::offer::Routes;
 use state::origins::Origins;
 use state::restoring::Restoring;
 use state::retained::Retained;
-use state::session::Session;
+use state::sessions::Sessions;
 use state::spreads::Spreads;
 use state::sys::Sys;
 use state::table::Table;
-use state::tally::Tally;
 use state::timers::{Timer, Timers};
 use state::tree::Tree;
 use state::waiting::Waiting;
@@ -100,65 +98,39 @@ use state::wall::Wall;
 #[derive(Debug)]
 pub struct Broker {
     settings: Settings,
-    /// Sessions that outlast their connection are kept on disk: so are messages of some topic at least.
-    keeps_sessions: bool,
     seed: u64,
     now: Now,
-    connections: Slab<Connection>,
-    sessions: Slab<Session>,
-    by_client: Table<Box<str>, SessionIndex, FixedState>,
+    connections: Connections,
+    sessions: Sessions,
+    groups: Groups,
     /// Connections whose CONNECT waits for an older one.
     lines: Lines,
-    /// Connections of each user.
-    by_user: Tally<Box<str>>,
-    /// Connections from each address.
-    by_address: Tally<IpAddr>,
-    groups: Slab<Group>,
-    group_names: HashMap<Box<str>, GroupIndex, FixedState>,
     tree: Tree,
     retained: Retained,
     gate: Gate,
     /// How many deliveries need a stored message, where it is more than one.
     shares: Table<Seq, u32, FxBuildHasher>,
-    next_seq: u64,
-    next_key: u64,
-    next_serial: u64,
+    numbers: Numbers,
     /// A tick came late: nobody is given up before this moment, in milliseconds of uptime.
     grace_until: u64,
     /// From when on nobody was served, in broker time: what had expired before is over all the same.
     grace_from: u64,
-    client_ids: ClientIds,
-    /// Clients connected.
-    connected: u64,
-    /// Subscriptions of all sessions, shared ones included.
-    subscriptions: u64,
-    /// Messages in all queues.
-    queued: u64,
-    queued_bytes: u64,
-    hot_bytes: u64,
+    accounts: Accounts,
     /// Bytes that wait to be written to all connections, those included that are being written.
     outgoing: Account,
     /// Who waits until that is less.
     turns: Turns,
-    /// Bytes that sessions take, messages aside.
-    session_bytes: u64,
-    /// Bytes of messages the store can still take.
-    room: u64,
-    shutting_down: bool,
     timers: Timers,
     counters: Counters,
-    touched: Vec<ConnectionId>,
     waiting: Waiting,
     fetches: Vec<Fetch>,
-    /// Sessions whose rows of messages on their way have changed since the last batch was taken.
-    changed: VecDeque<SessionIndex>,
     spreads: Spreads,
     work: u64,
     graveyard: Graveyard,
     ends: Ends,
     walks: Walks,
     wall: Wall,
-    sweep: (usize, usize),
+    sweep: (u32, usize),
     sys: Sys,
     bridges: BTreeMap<Box<str>, BridgeState>,
     /// What is remembered of bridges, by their sessions.
@@ -169,8 +141,6 @@ pub struct Broker {
     /// Where the bridges of this broker come from, and those of others.
     origin: Origin,
     origins: Origins,
-    /// There is, or was, a session that may not do everything: until then no delivery asks.
-    restricted: bool,
     /// A bridge refuses messages when its queue is full: otherwise no message asks.
     refusing: bool,
     restoring: Restoring,
@@ -189,43 +159,26 @@ impl Broker {
         let client_ids = ClientIds::new(&chance.client_ids);
         let run = client_ids.run();
         let mut broker = Broker {
-            keeps_sessions: strictest != Durability::Memory,
             seed,
             now,
-            connections: Slab::new(),
-            sessions: Slab::new(),
-            by_client: Table::with_hasher(FixedState::with_seed(seed)),
+            connections: Connections::new(seed),
+            sessions: Sessions::new(client_ids, strictest != Durability::Memory, seed),
+            groups: Groups::new(seed),
             lines: Lines::new(seed),
-            by_user: Tally::new(seed),
-            by_address: Tally::new(seed),
-            groups: Slab::new(),
-            group_names: HashMap::with_hasher(FixedState::with_seed(seed)),
             tree: Tree::new(seed),
             retained: Retained::default(),
             gate: Gate::new(settings.limits.max_pending_write_bytes),
             shares: Table::default(),
-            next_seq: 1,
-            next_key: 1,
-            next_serial: 1,
+            numbers: Numbers::new(),
             grace_until: 0,
             grace_from: 0,
-            client_ids,
-            connected: 0,
-            subscriptions: 0,
-            queued: 0,
-            queued_bytes: 0,
-            hot_bytes: 0,
+            accounts: Accounts::default(),
             outgoing: Account::default(),
             turns: Turns::default(),
-            session_bytes: 0,
-            room: u64::MAX,
-            shutting_down: false,
             timers: Timers::default(),
             counters: Counters::default(),
-            touched: Vec::new(),
             waiting: Waiting::default(),
             fetches: Vec::new(),
-            changed: VecDeque::new(),
             spreads: Spreads::default(),
             work: 0,
             graveyard: Graveyard::default(),
@@ -241,7 +194,6 @@ impl Broker {
             notices: Notices::default(),
             origin: Origin::new(settings.identity, run),
             origins: Origins::default(),
-            restricted: false,
             refusing: false,
             restoring: Restoring::default(),
             routes: Routes::default(),
@@ -262,7 +214,7 @@ impl Broker {
     /// Handles a packet from a connection.
     pub fn receive(&mut self, id: ConnectionId, packet: Packet<'_>, now: Now) {
         self.now = now;
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         connection.last_received = now.uptime;
         self.work += PACKET;
         let outcome = match (connection.state, connection.session) {
@@ -284,7 +236,7 @@ impl Broker {
             },
         };
         if let Err(fault) = outcome {
-            let version = self.connections[id.0 as usize].version;
+            let version = self.connections[id].version;
             self.fault(id, fault, Some(version), now);
         }
     }

@@ -4,7 +4,6 @@ use crate::broker::Broker;
 use crate::broker::model::access::{Arrival, Identity};
 use crate::broker::model::ids::ConnectionId;
 use crate::broker::model::topics::CLIENT_PREFIX;
-use crate::broker::state::connection::Connection;
 use crate::broker::state::timers::Timer;
 use crate::clock::Now;
 use crate::wire::packet::Connect;
@@ -31,27 +30,18 @@ impl Broker {
         let address = arrival.peer.ip();
         let crowded = address.is_some_and(|address| {
             let most = limits.max_connections_per_address;
-            most > 0 && self.by_address.count(&address) >= most
+            most > 0 && self.connections.count_from(&address) >= most
         });
         let full = self.connections.len() >= limits.max_connections;
-        if self.shutting_down || crowded || (full && !arrival.bridge) {
+        if self.connections.is_closed() || crowded || (full && !arrival.bridge) {
             self.refused();
             return None;
         }
-        if let Some(address) = address {
-            self.by_address.add(address);
-        }
         self.counters.connections_accepted += 1;
-        let serial = self.next_serial;
-        self.next_serial += 1;
-        let id = ConnectionId(
-            self.connections
-                .insert(Connection::new(serial, arrival, now.uptime)) as u32,
-        );
-        self.timers.set(
-            now.uptime + self.settings.limits.connect_timeout_ms,
-            Timer::Connect(id, serial),
-        );
+        let id = self.connections.add(arrival, now.uptime);
+        let due = now.uptime + self.settings.limits.connect_timeout_ms;
+        let serial = self.connections[id].serial;
+        self.timers.set(due, Timer::Connect(id, serial));
         Some(id)
     }
 
@@ -67,7 +57,7 @@ impl Broker {
         connect: &Connect<'_>,
         proved: Result<Identity, Fault>,
     ) -> Result<Admitted, Fault> {
-        let arrival = &self.connections[id.0 as usize].arrival;
+        let arrival = &self.connections[id].arrival;
         let Arrival { access, peer, .. } = arrival;
         let refuse = |reason, what| Err(Fault { reason, what });
         if arrival.bridge {
@@ -150,13 +140,13 @@ impl Broker {
 
     /// The highest QoS on a connection.
     pub(in crate::broker) fn maximum_qos(&self, id: ConnectionId) -> QoS {
-        let access = &self.connections[id.0 as usize].arrival.access;
+        let access = &self.connections[id].arrival.access;
         access.maximum_qos.min(self.settings.limits.maximum_qos)
     }
 
     /// The largest packet a connection takes, in bytes.
     pub(in crate::broker) fn max_packet_size(&self, id: ConnectionId) -> u32 {
-        let access = &self.connections[id.0 as usize].arrival.access;
+        let access = &self.connections[id].arrival.access;
         access
             .max_packet_size
             .min(self.settings.limits.max_packet_size)

@@ -13,7 +13,7 @@ impl Broker {
     /// sent more than it may, or what it has published is still being handed out. The connection is touched when that changes.
     pub fn should_pause(&mut self, id: ConnectionId) -> bool {
         let paused = self.is_congested() || self.is_spreading_much(id);
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         if paused && !std::mem::replace(&mut connection.paused, true) {
             self.counters.reading_paused += 1;
             self.waiting.paused.push_back(id);
@@ -40,7 +40,7 @@ impl Broker {
             };
             if self.is_spreading_much(id) {
                 self.waiting.paused.push_back(id);
-            } else if let Some(connection) = self.connections.get_mut(id.0 as usize) {
+            } else if let Some(connection) = self.connections.get_mut(id) {
                 connection.paused = false;
                 connection.last_received = self.now.uptime;
                 self.touch(id);
@@ -51,7 +51,7 @@ impl Broker {
 
     /// The rates that hold for a connection, in and out.
     fn rates(&self, id: ConnectionId) -> (Rates, Rates) {
-        let connection = &self.connections[id.0 as usize];
+        let connection = &self.connections[id];
         if connection.arrival.bridge {
             let own = connection.quota.as_ref().and_then(|quota| quota.own);
             return own.unwrap_or_default();
@@ -69,7 +69,7 @@ impl Broker {
     ) {
         let own = (rates_in, rates_out);
         if own != Default::default() {
-            let connection = &mut self.connections[id.0 as usize];
+            let connection = &mut self.connections[id];
             connection.quota.get_or_insert_default().own = Some(own);
         }
     }
@@ -79,7 +79,7 @@ impl Broker {
         let rates = self.rates(id);
         if rates != Default::default() {
             let uptime = self.now.uptime;
-            let connection = &mut self.connections[id.0 as usize];
+            let connection = &mut self.connections[id];
             let quota = connection.quota.get_or_insert_default();
             quota.received.take(rates.0, bytes, uptime);
             self.watch_quota(id);
@@ -91,7 +91,7 @@ impl Broker {
         let rates = self.rates(id);
         if rates != Default::default() {
             let uptime = self.now.uptime;
-            let connection = &mut self.connections[id.0 as usize];
+            let connection = &mut self.connections[id];
             let quota = connection.quota.get_or_insert_default();
             quota.sent.take(rates.1, bytes, uptime);
             self.watch_quota(id);
@@ -101,7 +101,7 @@ impl Broker {
     /// Sees to it that a connection is looked at when one of its buckets is level again.
     fn watch_quota(&mut self, id: ConnectionId) {
         let uptime = self.now.uptime;
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         let Some(quota) = connection.quota.as_mut().filter(|quota| !quota.timer) else {
             return;
         };
@@ -116,7 +116,7 @@ impl Broker {
     /// A connection's bucket may be level again: reading or sending goes on.
     pub(in crate::broker) fn check_quota(&mut self, id: ConnectionId, serial: u64) {
         let uptime = self.now.uptime;
-        let connection = self.connections.get_mut(id.0 as usize);
+        let connection = self.connections.get_mut(id);
         let connection = connection.filter(|connection| connection.serial == serial);
         let Some(quota) = connection.and_then(|connection| connection.quota.as_mut()) else {
             return;
@@ -140,10 +140,10 @@ impl Broker {
         // What was taken at the old rates says nothing at the new ones.
         let clients = self.connections.iter();
         let clients = clients.filter(|(_, connection)| !connection.arrival.bridge);
-        let all: Vec<usize> = clients.map(|(id, _)| id).collect();
+        let all: Vec<ConnectionId> = clients.map(|(id, _)| id).collect();
         for id in all {
             if self.connections[id].quota.take().is_some() {
-                self.touch(ConnectionId(id as u32));
+                self.touch(id);
             }
         }
     }
@@ -158,13 +158,13 @@ impl Broker {
         let Some(user) = identity.user.as_deref().filter(|_| most > 0) else {
             return Ok(());
         };
-        let taken_over = self.by_client.get(client_id).is_some_and(|index| {
-            let session = &self.sessions[index.0 as usize];
+        let taken_over = self.sessions.find(client_id).is_some_and(|index| {
+            let session = &self.sessions[index];
             let identity = session.identity.as_ref();
             session.connection.is_some()
                 && identity.is_some_and(|it| it.user.as_deref() == Some(user))
         });
-        if self.by_user.count(user) - usize::from(taken_over) < most {
+        if self.sessions.connections_of(user) - usize::from(taken_over) < most {
             return Ok(());
         }
         Err(Fault {

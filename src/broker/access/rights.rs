@@ -20,10 +20,10 @@ impl Broker {
         identity: &Identity,
         client_id: &str,
     ) -> Option<Box<Rights>> {
-        let access = &self.connections[id.0 as usize].arrival.access;
+        let access = &self.connections[id].arrival.access;
         let (list, mount_point) = (access.acl.as_deref(), &*access.mount_point);
         let rights = Rights::new(&self.settings.acl, list, identity, client_id, mount_point);
-        self.restricted |= rights.is_some();
+        self.sessions.restricted |= rights.is_some();
         rights
     }
 
@@ -35,14 +35,9 @@ impl Broker {
         identity: Identity,
         rights: Option<Box<Rights>>,
     ) {
-        let session = &mut self.sessions[index.0 as usize];
-        if let Some(user) = &identity.user {
-            self.by_user.add(user.clone());
-        }
-        let before = session.own_bytes();
-        session.identity = Some(identity);
-        session.restored_user = None;
-        session.rights = rights;
+        let before = self.sessions[index].own_bytes();
+        self.sessions.identify(index, identity);
+        self.sessions[index].rights = rights;
         self.recount_session(index, before);
         self.look_again(index);
     }
@@ -58,7 +53,7 @@ impl Broker {
 
     /// Gives a session the rights it has by the present rules.
     pub(in crate::broker) fn renew_rights(&mut self, index: SessionIndex) {
-        let Some(session) = self.sessions.get_mut(index.0 as usize) else {
+        let Some(session) = self.sessions.get_mut(index) else {
             return;
         };
         // Of a session whose client has not connected to this process it is not known whose it is: it gets its rights when it does.
@@ -70,7 +65,7 @@ impl Broker {
         let list = old.and_then(|it| it.list.as_deref());
         let acls = &self.settings.acl;
         session.rights = Rights::new(acls, list, identity, &session.client_id, mount_point);
-        self.restricted |= session.rights.is_some();
+        self.sessions.restricted |= session.rights.is_some();
         self.look_again(index);
     }
 
@@ -80,10 +75,10 @@ impl Broker {
         identity: &Identity,
         client_id: &str,
     ) -> Result<(), Fault> {
-        let Some(index) = self.by_client.get(client_id) else {
+        let Some(index) = self.sessions.find(client_id) else {
             return Ok(());
         };
-        let owner = self.sessions[index.0 as usize].user();
+        let owner = self.sessions[index].user();
         let is_own = owner.is_none() || owner == identity.user.as_deref();
         if is_own || self.settings.allow_other_users {
             return Ok(());
@@ -129,27 +124,27 @@ impl Broker {
 
     /// As [`Broker::may_read`], without counting: another session may be asked instead.
     pub(in crate::broker) fn is_readable(&mut self, index: SessionIndex, topic: &str) -> bool {
-        let rights = self.sessions[index.0 as usize].rights.as_mut();
+        let rights = self.sessions[index].rights.as_mut();
         rights.is_none_or(|rights| rights.may_read(topic))
     }
 
     /// As [`Broker::is_readable`], for a message that has waited. Without its body it is not going to be sent yet.
     pub(in crate::broker) fn may_have(&mut self, index: SessionIndex, item: &Queued) -> bool {
         match &item.body {
-            Some(body) if self.restricted => self.is_readable(index, body.topic()),
+            Some(body) if self.sessions.restricted => self.is_readable(index, body.topic()),
             _ => true,
         }
     }
 
     /// Whether a session's client may publish to a topic, which has the mount point before it.
     pub(in crate::broker) fn may_write(&mut self, index: SessionIndex, topic: &str) -> bool {
-        let rights = self.sessions[index.0 as usize].rights.as_mut();
+        let rights = self.sessions[index].rights.as_mut();
         rights.is_none_or(|rights| rights.may_write(topic))
     }
 
     /// Whether a session's client may subscribe to a filter, without its share name and with the mount point before it.
     pub(in crate::broker) fn grants(&self, index: SessionIndex, filter: &str) -> bool {
-        let rights = self.sessions[index.0 as usize].rights.as_ref();
+        let rights = self.sessions[index].rights.as_ref();
         rights.is_none_or(|rights| rights.grants(filter))
     }
 
@@ -159,10 +154,7 @@ impl Broker {
         index: SessionIndex,
         topic: &str,
     ) -> Option<Box<str>> {
-        self.sessions[index.0 as usize]
-            .rights
-            .as_ref()?
-            .mount(topic)
+        self.sessions[index].rights.as_ref()?.mount(topic)
     }
 
     /// A filter, perhaps with its share name, as the broker calls it; `None` if its client calls it the same, or if it is none.
@@ -171,7 +163,7 @@ impl Broker {
         index: SessionIndex,
         text: &str,
     ) -> Option<Box<str>> {
-        let rights = self.sessions[index.0 as usize].rights.as_ref()?;
+        let rights = self.sessions[index].rights.as_ref()?;
         let parsed = Filter::parse(text)?;
         let mounted = rights.mount(parsed.filter)?;
         match parsed.share {

@@ -7,7 +7,7 @@
 
 use crate::broker::Broker;
 use crate::broker::bridge::settings::Bridge;
-use crate::broker::model::ids::ConnectionId;
+use crate::broker::model::ids::{ConnectionId, SessionIndex};
 use crate::broker::model::record::{BridgeRecord, LeftAddress, Write};
 use crate::broker::state::gate::SESSION;
 use crate::broker::state::session::Received;
@@ -46,19 +46,19 @@ impl Broker {
 
     /// Lets a bridge finish what is under way, and begin nothing, or no more so.
     pub(in crate::broker) fn set_finishing(&mut self, id: ConnectionId, finishing: bool) {
-        self.connections[id.0 as usize].finishing = finishing;
+        self.connections[id].finishing = finishing;
         self.touch(id);
     }
 
     /// Whether everything that was sent to a bridge is acknowledged completely.
     pub(in crate::broker) fn has_finished(&self, id: ConnectionId) -> bool {
-        let session = self.connections[id.0 as usize].session;
-        session.is_none_or(|session| self.sessions[session.0 as usize].outgoing.len() == 0)
+        let session = self.connections[id].session;
+        session.is_none_or(|session| self.sessions[session].outgoing.len() == 0)
     }
 
     /// Whether nothing waits to be taken for this connection.
     pub(in crate::broker) fn is_taken(&self, id: ConnectionId) -> bool {
-        self.connections[id.0 as usize].outbox.len() == 0
+        self.connections[id].outbox.len() == 0
     }
 
     /// The upstream at this address has accepted, and has the session of before or not: remembers what the address that was left may hold, and makes what
@@ -69,7 +69,7 @@ impl Broker {
         address: &str,
         present: bool,
     ) -> Vec<PacketId> {
-        let Some((at, _)) = self.bridge_session(&bridge.name) else {
+        let Some(at) = self.bridge_session(&bridge.name) else {
             return Vec::new();
         };
         let mut record = self.record_of(bridge);
@@ -145,9 +145,10 @@ impl Broker {
     }
 
     fn reserve_identifiers(&mut self, bridge: &Bridge) {
-        let Some((at, key)) = self.bridge_session(&bridge.name) else {
+        let Some(at) = self.bridge_session(&bridge.name) else {
             return;
         };
+        let key = self.sessions[at].key();
         let left = self.bridge_records.get(&key).map(|record| &record.left[..]);
         let dirty = left.unwrap_or_default().iter().flat_map(|left| &left.dirty);
         let dirty = dirty.copied().collect();
@@ -155,7 +156,7 @@ impl Broker {
     }
 
     /// Makes these the QoS 2 messages the upstream has sent and not released.
-    fn replace_received(&mut self, at: usize, ids: &[PacketId]) {
+    fn replace_received(&mut self, at: SessionIndex, ids: &[PacketId]) {
         let key = self.sessions[at].key();
         for (packet_id, received) in std::mem::take(&mut self.sessions[at].received) {
             if received.stored && !ids.contains(&packet_id) {

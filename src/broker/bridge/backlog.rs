@@ -16,7 +16,7 @@ use crate::broker::model::message::Message;
 use crate::broker::model::record::{QueueKey, Seq};
 use crate::broker::state::backlog::{Backlog, Latest, Older, QueueFull, QueuePolicy, SPARE_TOPICS};
 use crate::broker::state::notices::Notice;
-use crate::broker::state::queue::Queued;
+use crate::broker::state::queue::{Queue, Queued};
 use crate::broker::state::timers::Timer;
 
 /// Most messages whose topics are read at once.
@@ -37,8 +37,8 @@ impl Broker {
         if !rules.iter().any(|(_, keep_latest)| *keep_latest) {
             rules.clear();
         }
-        let (next_seq, seed) = (Seq(self.next_seq), self.seed);
-        let session = &mut self.sessions[index.0 as usize];
+        let (next_seq, seed) = (self.numbers.next_seq(), self.seed);
+        let session = &mut self.sessions[index];
         let restored = session.backlog.is_none();
         let backlog = session.backlog.get_or_insert_with(|| {
             Box::new(Backlog {
@@ -90,29 +90,29 @@ impl Broker {
     /// A queue may be longer than a cap that was set just now: the oldest messages go, bit by bit, if that is the answer to a full queue.
     fn shorten(&mut self, index: SessionIndex) {
         let (most, most_bytes) = self.caps(index);
-        let session = &mut self.sessions[index.0 as usize];
+        let session = &mut self.sessions[index];
         let (queue, backlog) = (&mut session.queue, session.backlog.as_mut());
         let Some(backlog) = backlog.filter(|it| it.policy.queue_full == QueueFull::DropOldest)
         else {
             return;
         };
-        let (key, bytes, hot) = (queue.key, queue.bytes(), queue.hot_bytes());
-        let mut dropped = std::collections::VecDeque::new();
-        while queue.len() as u64 > most || queue.bytes() > most_bytes {
-            dropped.extend(queue.take_oldest());
-        }
+        let key = queue.key;
+        let dropped = self.accounts.change(queue, |queue| {
+            let mut dropped = std::collections::VecDeque::new();
+            while queue.len() as u64 > most || queue.bytes() > most_bytes {
+                dropped.extend(queue.take_oldest());
+            }
+            dropped
+        });
         backlog.dropped += dropped.len() as u64;
         self.counters.dropped_queue_full += dropped.len() as u64;
-        self.queued -= dropped.len() as u64;
-        self.queued_bytes -= bytes - queue.bytes();
-        self.hot_bytes -= hot - queue.hot_bytes();
         self.bury_queued(key, dropped);
     }
 
     /// The most messages and bytes that may wait for a session.
     fn caps(&self, index: SessionIndex) -> (u64, u64) {
         let limits = &self.settings.limits;
-        let backlog = self.sessions[index.0 as usize].backlog.as_ref();
+        let backlog = self.sessions[index].backlog.as_ref();
         let policy = backlog.map(|backlog| &backlog.policy);
         let most = policy.and_then(|policy| policy.max_queued_messages);
         let most_bytes = policy.and_then(|policy| policy.max_queued_bytes);
@@ -130,7 +130,7 @@ impl Broker {
         stored: bool,
         older: Option<Older>,
     ) -> bool {
-        let queue = &self.sessions[index.0 as usize].queue;
+        let queue = &self.sessions[index].queue;
         let freed = older.map_or(0, |older| older.size);
         let count = queue.len() as u64 - u64::from(older.is_some());
         let waiting = (count, queue.bytes() - freed);
@@ -151,15 +151,15 @@ impl Broker {
             if !self.never_fits(index, size, stored) && self.drop_held(Owner::Session(index)) {
                 continue;
             }
-            let queue = &mut self.sessions[index.0 as usize].queue;
+            let queue = &self.sessions[index].queue;
             let expired = queue.front().filter(|it| it.is_expired(self.now.unix));
             let Some(seq) = expired.map(|item| item.seq) else {
                 return true;
             };
             older = older.filter(|older| older.seq != seq);
-            if let Some(item) = queue.take_oldest() {
+            if let Some(item) = self.take_oldest(index) {
                 self.count_expired(Some(index));
-                self.let_go(index, &item);
+                self.forget(&item, self.sessions[index].key());
             }
         }
         false
@@ -167,10 +167,10 @@ impl Broker {
 
     /// Whether a message is larger than what there would be room for if nothing waited in a session's queue.
     fn never_fits(&self, index: SessionIndex, size: u64, stored: bool) -> bool {
-        let queue = &self.sessions[index.0 as usize].queue;
+        let queue = &self.sessions[index].queue;
         let memory = self.settings.limits.max_queued_memory_bytes;
         self.is_short(self.caps(index), (0, 0), size, queue.bytes())
-            || !stored && self.hot_bytes - queue.hot_bytes() + size > memory
+            || !stored && self.accounts.queued().hot_bytes - queue.hot_bytes() + size > memory
     }
 
     /// Whether a bridge refuses a message to its publisher; counted.
@@ -181,7 +181,7 @@ impl Broker {
         size: u64,
         stored: bool,
     ) -> bool {
-        let backlog = self.sessions[index.0 as usize].backlog.as_ref();
+        let backlog = self.sessions[index].backlog.as_ref();
         if backlog.is_none_or(|it| it.policy.queue_full != QueueFull::Refuse) {
             return false;
         }
@@ -194,7 +194,7 @@ impl Broker {
             return false;
         }
         self.counters.refused_queue_full += 1;
-        if let Some(backlog) = &mut self.sessions[index.0 as usize].backlog {
+        if let Some(backlog) = &mut self.sessions[index].backlog {
             backlog.refused += 1;
         }
         true
@@ -211,7 +211,7 @@ impl Broker {
     ) -> bool {
         let (size, stored) = (u64::from(item.size), item.is_stored());
         if self.stays_full(index, size, stored, older) {
-            let backlog = self.sessions[index.0 as usize].backlog.as_mut();
+            let backlog = self.sessions[index].backlog.as_mut();
             let answer = backlog.map_or(QueueFull::DropNewest, |it| it.policy.queue_full);
             let takes = answer == QueueFull::DropOldest || answer == QueueFull::Refuse && admitted;
             if !takes || self.never_fits(index, size, stored) {
@@ -221,10 +221,11 @@ impl Broker {
             self.supersede(index, older);
             // What was admitted is taken even if deliveries to others have used up the last of the room since.
             while answer == QueueFull::DropOldest && self.is_queue_full(index, size, stored, None) {
-                let item = self.sessions[index.0 as usize].queue.take_oldest();
-                let Some(item) = item else { break };
+                let Some(item) = self.take_oldest(index) else {
+                    break;
+                };
                 self.count_dropped(index);
-                self.let_go(index, &item);
+                self.forget(&item, self.sessions[index].key());
             }
             return true;
         }
@@ -235,7 +236,7 @@ impl Broker {
     fn count_dropped(&mut self, index: SessionIndex) {
         self.counters.dropped_queue_full += 1;
         self.notice(index, Notice::QueueFull, "");
-        if let Some(backlog) = &mut self.sessions[index.0 as usize].backlog {
+        if let Some(backlog) = &mut self.sessions[index].backlog {
             backlog.dropped += 1;
         }
     }
@@ -243,22 +244,14 @@ impl Broker {
     /// Counts a message that has expired in a session's queue, or in that of a group.
     pub(in crate::broker) fn count_expired(&mut self, session: Option<SessionIndex>) {
         self.counters.dropped_expired += 1;
-        let session = session.map(|index| &mut self.sessions[index.0 as usize]);
+        let session = session.map(|index| &mut self.sessions[index]);
         if let Some(backlog) = session.and_then(|session| session.backlog.as_mut()) {
             backlog.expired += 1;
         }
     }
 
-    /// A message was taken out of a session's queue, for good.
-    fn let_go(&mut self, index: SessionIndex, item: &Queued) {
-        let size = u64::from(item.size);
-        self.queued -= 1;
-        self.queued_bytes -= size;
-        if item.body.is_some() {
-            self.hot_bytes -= size;
-        }
-        let key = self.sessions[index.0 as usize].key();
-        self.forget(item, key);
+    fn take_oldest(&mut self, index: SessionIndex) -> Option<Queued> {
+        self.change_queue(Owner::Session(index), Queue::take_oldest)?
     }
 
     /// The message of the same topic that waits for a bridge which keeps only the newest. One on disk does not make room for one that is not.
@@ -268,7 +261,7 @@ impl Broker {
         topic: &str,
         stored: bool,
     ) -> Option<Older> {
-        let session = &self.sessions[index.0 as usize];
+        let session = &self.sessions[index];
         let latest = &session.backlog.as_ref()?.latest;
         let item = session.queue.find(*latest.newest.get(topic)?)?;
         let (seq, size) = (item.seq, u64::from(item.size));
@@ -278,20 +271,23 @@ impl Broker {
     /// A newer message takes the place of one that waits.
     pub(in crate::broker) fn supersede(&mut self, index: SessionIndex, older: Option<Older>) {
         let Some(older) = older else { return };
-        let session = &mut self.sessions[index.0 as usize];
-        let Some(item) = session.queue.remove(older.seq) else {
+        let owner = Owner::Session(index);
+        let removed = self.change_queue(owner, |queue| queue.remove(older.seq));
+        let Some(item) = removed.flatten() else {
             return;
         };
+        let session = &mut self.sessions[index];
         if let Some(backlog) = &mut session.backlog {
             backlog.superseded += 1;
         }
         self.counters.superseded += 1;
-        self.let_go(index, &item);
+        let key = session.key();
+        self.forget(&item, key);
     }
 
     /// Notes a message that is about to wait for a session, the newest of its topic.
     pub(in crate::broker) fn note_newest(&mut self, index: SessionIndex, topic: &str, seq: Seq) {
-        let session = &mut self.sessions[index.0 as usize];
+        let session = &mut self.sessions[index];
         let Some(latest) = session.backlog.as_mut().map(|backlog| &mut backlog.latest) else {
             return;
         };
@@ -314,8 +310,8 @@ impl Broker {
     /// Reads the next run of messages whose topics are not known, unless one is being read.
     pub(in crate::broker) fn learn(&mut self, index: SessionIndex) {
         let mut known = Vec::new();
-        let (key, is_on_disk) = (self.sessions[index.0 as usize].key(), &self.gate);
-        let session = &mut self.sessions[index.0 as usize];
+        let (key, is_on_disk) = (self.sessions[index].key(), &self.gate);
+        let session = &mut self.sessions[index];
         let Some(latest) = session.backlog.as_mut().map(|backlog| &mut backlog.latest) else {
             return;
         };
@@ -371,7 +367,7 @@ impl Broker {
 
     /// Goes on reading topics.
     pub(in crate::broker) fn check_topics(&mut self, index: SessionIndex, key: QueueKey) {
-        let session = self.sessions.get_mut(index.0 as usize);
+        let session = self.sessions.get_mut(index);
         if let Some(session) = session.filter(|session| session.key() == key) {
             if let Some(backlog) = &mut session.backlog {
                 backlog.latest.is_timed = false;
@@ -388,7 +384,7 @@ impl Broker {
         fetch: &Fetch,
         bodies: &[(Seq, Option<Message>)],
     ) {
-        let session = self.sessions.get_mut(index.0 as usize);
+        let session = self.sessions.get_mut(index);
         let session = session.filter(|session| session.key() == fetch.key);
         let backlog = session.and_then(|session| session.backlog.as_mut());
         let Some(backlog) = backlog.filter(|it| it.latest.round == fetch.serial) else {
@@ -403,7 +399,7 @@ impl Broker {
     /// Of messages whose topics have become known, only the newest stays.
     fn note_topics(&mut self, index: SessionIndex, bodies: &[(Seq, Option<Message>)]) {
         for (seq, body) in bodies {
-            let session = &mut self.sessions[index.0 as usize];
+            let session = &mut self.sessions[index];
             let latest = session.backlog.as_mut().map(|backlog| &mut backlog.latest);
             let (Some(latest), Some(body)) = (latest, body) else {
                 continue;

@@ -58,7 +58,7 @@ impl Broker {
         let left = self.left_by_bridges(|name| !names.contains(&name));
         let mut told = Vec::with_capacity(left.len());
         for (name, index) in left {
-            self.sessions[index.0 as usize].backlog = None;
+            self.sessions[index].backlog = None;
             for text in self.filters_of(index) {
                 self.unsubscribe(index, &text);
             }
@@ -76,10 +76,7 @@ impl Broker {
         if self.bridges.contains_key(name) {
             return Err(NotDropped::Configured(name.to_owned()));
         }
-        let found = self
-            .by_client
-            .get(format!("{CLIENT_PREFIX}{name}").as_str());
-        let Some(index) = found.copied() else {
+        let Some(index) = self.bridge_session(name) else {
             let left = self.left_by_bridges(|name| !self.bridges.contains_key(name));
             let left = left
                 .into_iter()
@@ -102,12 +99,12 @@ impl Broker {
 
     /// The sessions of the bridges with these names, in the order of the names.
     fn left_by_bridges(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<(String, SessionIndex)> {
-        let sessions = self.by_client.iter();
+        let sessions = self.sessions.client_ids();
         let named =
             sessions.filter_map(|(id, index)| Some((id.strip_prefix(CLIENT_PREFIX)?, index)));
         let wanted = named.filter(|(name, _)| is_wanted(name));
         let mut left: Vec<_> = wanted
-            .map(|(name, index)| (name.to_owned(), *index))
+            .map(|(name, index)| (name.to_owned(), index))
             .collect();
         left.sort_unstable();
         left
@@ -116,12 +113,12 @@ impl Broker {
     /// Messages that wait for the upstream of the bridge with this name, or that it has not acknowledged completely.
     pub fn bridge_queued(&self, name: &str) -> u64 {
         let session = self.bridge_session(name);
-        session.map_or(0, |(at, _)| self.waiting(SessionIndex(at as u32)))
+        session.map_or(0, |index| self.waiting(index))
     }
 
     /// The same of a bridge's session.
     pub(in crate::broker) fn waiting(&self, index: SessionIndex) -> u64 {
-        let session = &self.sessions[index.0 as usize];
+        let session = &self.sessions[index];
         session.queue.len() as u64 + session.outgoing.len() as u64
     }
 }

@@ -3,8 +3,6 @@
 use crate::broker::Broker;
 use crate::broker::bridge::settings::Bridge;
 use crate::broker::bridge::tell::address_topic;
-use crate::broker::model::ids::SessionIndex;
-use crate::broker::model::record::Seq;
 use crate::broker::model::topics::CLIENT_PREFIX;
 use crate::broker::state::backlog::Backlog;
 use crate::broker::state::bridge::at;
@@ -90,15 +88,14 @@ impl Broker {
     pub fn bridge_figures(&self) -> Vec<BridgeFigures> {
         let figures = self.bridges.iter().map(|(name, state)| {
             let client_id = format!("{CLIENT_PREFIX}{name}");
-            let session = self.by_client.get(client_id.as_str());
-            let backlog =
-                session.and_then(|index| self.sessions[index.0 as usize].backlog.as_ref());
+            let session = self.sessions.find(&client_id);
+            let backlog = session.and_then(|index| self.sessions[index].backlog.as_ref());
             let counted = |count: fn(&Backlog) -> u64| backlog.map_or(0, |it| count(it));
             let (queued, queued_bytes, oldest) = match session {
                 None => (0, 0, None),
-                Some(SessionIndex(at)) => {
-                    let session = &self.sessions[*at as usize];
-                    let queued = self.waiting(SessionIndex(*at));
+                Some(index) => {
+                    let session = &self.sessions[index];
+                    let queued = self.waiting(index);
                     let waiting = session.queue.front().map(|item| item.seq);
                     let oldest = session.outgoing.oldest().into_iter().chain(waiting).min();
                     (queued, session.queue.bytes(), oldest)
@@ -147,6 +144,6 @@ impl Broker {
                 self.publish_sys_topic(&topic, &value.to_string());
             }
         }
-        self.moments.note(Seq(self.next_seq), self.now.uptime);
+        self.moments.note(self.numbers.next_seq(), self.now.uptime);
     }
 }

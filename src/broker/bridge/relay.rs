@@ -336,7 +336,7 @@ impl Relay {
 
     /// Whether the upstream has sent more than the rates of the bridge allow, so that no more of its packets should be handled for now.
     pub fn is_ahead(&self, broker: &Broker, now: Now) -> bool {
-        broker.connections[self.id.0 as usize].has_sent_too_much(now.uptime)
+        broker.connections[self.id].has_sent_too_much(now.uptime)
     }
 
     /// Notes that the upstream is there although no packet of it was handled: bytes of a long one have come, or it is not being listened to.

@@ -8,7 +8,7 @@ use crate::broker::model::ids::{ConnectionId, SessionIndex};
 use crate::broker::model::marks;
 use crate::broker::model::marks::BRIDGE;
 use crate::broker::model::message::{Message, Parts};
-use crate::broker::model::record::{BridgeRecord, QueueKey, Write};
+use crate::broker::model::record::{BridgeRecord, Write};
 use crate::broker::model::topics::CLIENT_PREFIX;
 use crate::clock::Now;
 use crate::wire::packet::{Connect, Publish, Subscribe, Unsubscribe};
@@ -39,20 +39,20 @@ impl Broker {
     /// Ends a bridge's session, with what waits in it.
     pub(in crate::broker) fn end_bridge_session(&mut self, bridge: &Bridge, now: Now) {
         self.now = now;
-        if let Some((at, _)) = self.bridge_session(&bridge.name) {
-            self.end_session(SessionIndex(at as u32));
+        if let Some(index) = self.bridge_session(&bridge.name) {
+            self.end_session(index);
         }
     }
 
     /// Makes a bridge's session and its subscriptions what the rules say.
     pub(in crate::broker) fn make_bridge_session(&mut self, bridge: &Bridge, now: Now) {
         let client_id = bridge.local_clientid();
-        let new = self.by_client.get(client_id.as_str()).is_none();
+        let new = self.sessions.find(&client_id).is_none();
         let Some(id) = self.connect_bridge(bridge, 1, ProtocolVersion::V5, now) else {
             return;
         };
         self.open_record(bridge, new);
-        if let Some(session) = self.connections[id.0 as usize].session {
+        if let Some(session) = self.connections[id].session {
             self.set_queue_policy(session, bridge);
             let wanted = bridge.rules.iter().filter(|rule| rule.goes_out());
             let wanted: Vec<&Rule> = wanted.collect();
@@ -116,40 +116,41 @@ impl Broker {
 
     /// What is remembered of the bridge with this name beside its session: what [`Broker::remember_bridge`] was told last, in this process or before.
     pub fn bridge_record(&self, name: &str) -> Option<&BridgeRecord> {
-        self.bridge_records.get(&self.bridge_session(name)?.1)
+        let session = &self.sessions[self.bridge_session(name)?];
+        self.bridge_records.get(&session.key())
     }
 
     /// Remembers this of the bridge with this name for as long as it has its session, on disk if that is. The row is in the open batch when this returns,
     /// and no sooner durable than that is.
     pub fn remember_bridge(&mut self, name: &str, record: BridgeRecord) {
-        let Some((at, key)) = self.bridge_session(name) else {
+        let Some(index) = self.bridge_session(name) else {
             return;
         };
+        let key = self.sessions[index].key();
         if self.bridge_records.get(&key) == Some(&record) {
             return;
         }
-        if self.sessions[at].stored {
+        if self.sessions[index].stored {
             self.write(Write::PutBridge(key, record.clone()));
         }
         self.bridge_records.insert(key, record);
     }
 
-    pub(in crate::broker) fn bridge_session(&self, name: &str) -> Option<(usize, QueueKey)> {
-        let client_id = format!("{CLIENT_PREFIX}{name}");
-        let SessionIndex(at) = *self.by_client.get(client_id.as_str())?;
-        Some((at as usize, self.sessions[at as usize].key()))
+    /// The session of the bridge with this name.
+    pub(in crate::broker) fn bridge_session(&self, name: &str) -> Option<SessionIndex> {
+        self.sessions.find(&format!("{CLIENT_PREFIX}{name}"))
     }
 
     pub(in crate::broker) fn filters_of(&self, session: SessionIndex) -> Vec<String> {
-        let nodes = &self.sessions[session.0 as usize].subscriptions;
+        let nodes = &self.sessions[session].subscriptions;
         nodes.iter().map(|node| self.tree.filter(*node)).collect()
     }
 
     /// Whether a packet identifier is that of a delivery on its way to this connection's client, or is kept from being one.
     pub(in crate::broker) fn is_used(&self, id: ConnectionId, packet_id: PacketId) -> bool {
-        let session = self.connections[id.0 as usize].session;
+        let session = self.connections[id].session;
         session.is_some_and(|session| {
-            let outgoing = &self.sessions[session.0 as usize].outgoing;
+            let outgoing = &self.sessions[session].outgoing;
             outgoing.get(packet_id).is_some() || outgoing.is_reserved(packet_id)
         })
     }
@@ -164,10 +165,10 @@ impl Broker {
         reason: &str,
         now: Now,
     ) -> bool {
-        let Some(session) = self.connections[id.0 as usize].session else {
+        let Some(session) = self.connections[id].session else {
             return true;
         };
-        let Some(inflight) = self.sessions[session.0 as usize].outgoing.get(packet_id) else {
+        let Some(inflight) = self.sessions[session].outgoing.get(packet_id) else {
             return true;
         };
         let (qos, body) = (inflight.item.qos, inflight.item.body.clone());
@@ -200,7 +201,7 @@ impl Broker {
             }
         }
         self.counters.bridge_messages_set_aside += 1;
-        if let Some(backlog) = &mut self.sessions[session.0 as usize].backlog {
+        if let Some(backlog) = &mut self.sessions[session].backlog {
             backlog.set_aside += 1;
         }
         let packet = match qos {
@@ -235,7 +236,7 @@ impl Broker {
                 | ReasonCode::RetainNotSupported
                 | ReasonCode::PayloadFormatInvalid
         );
-        if !self.connections[id.0 as usize].arrival.bridge || !lasting {
+        if !self.connections[id].arrival.bridge || !lasting {
             return Err(fault);
         }
         self.counters.bridge_messages_refused += 1;
@@ -247,7 +248,7 @@ impl Broker {
     /// Whether a publisher can be told that its message was refused, and does something sensible then. A bridge's upstream would take any answer for
     /// "done".
     pub(in crate::broker) fn is_told(&self, id: ConnectionId) -> bool {
-        let connection = &self.connections[id.0 as usize];
+        let connection = &self.connections[id];
         connection.version == ProtocolVersion::V5 && !connection.arrival.bridge
     }
 }

@@ -20,14 +20,7 @@ impl Broker {
         if item.is_stored() {
             item.body = None;
         }
-        self.queued += 1;
-        self.queued_bytes += u64::from(item.size);
-        if item.body.is_some() {
-            self.hot_bytes += u64::from(item.size);
-        }
-        if let Some(queue) = self.queue_mut(owner) {
-            queue.hold(item);
-        }
+        self.change_queue(owner, |queue| queue.hold(item));
     }
 
     /// Holds a message that was still to be given to a session when its rights changed. One of QoS 0 does not wait.
@@ -39,7 +32,7 @@ impl Broker {
             return;
         }
         let index = subscriber.session;
-        let session = &self.sessions[index.0 as usize];
+        let session = &self.sessions[index];
         let (key, durable) = (session.key(), session.durable);
         let retain = offer.parts.retain && self.keeps_retain(&subscriber);
         let mut item = offer.queued(qos, retain, ids, durable);
@@ -48,7 +41,7 @@ impl Broker {
             return;
         }
         self.prepare_to_wait(&mut item, key, false, offer);
-        self.sessions[index.0 as usize].queue.hold(item);
+        self.change_queue(Owner::Session(index), |queue| queue.hold(item));
         self.counters.held_not_authorized += 1;
     }
 
@@ -58,7 +51,7 @@ impl Broker {
     pub(in crate::broker) fn hold_inflight(&mut self, index: SessionIndex, packet_id: PacketId) {
         let most = usize::from(self.settings.limits.max_inflight_messages);
         let unix = self.now.unix;
-        let outgoing = &mut self.sessions[index.0 as usize].outgoing;
+        let outgoing = &mut self.sessions[index].outgoing;
         let Some(inflight) = outgoing.get(packet_id) else {
             return;
         };
@@ -91,21 +84,16 @@ impl Broker {
         item.ids = SubscriptionIds::NONE;
         item.dup = false;
         (item.qos, item.retain) = inflight.published;
-        self.queued += 1;
-        self.queued_bytes += u64::from(item.size);
-        let queue = &mut self.groups[group.0 as usize].queue;
-        let hot = queue.hot_bytes();
-        queue.insert(item);
-        self.hot_bytes += queue.hot_bytes() - hot;
+        self.change_queue(Owner::Group(group), |queue| queue.insert(item));
     }
 
     /// The rights of a session were given anew: what is held for it, and in its groups, waits for its turn again and is looked at then.
     pub(in crate::broker) fn look_again(&mut self, index: SessionIndex) {
-        let session = &mut self.sessions[index.0 as usize];
+        let session = &mut self.sessions[index];
         let mut any = session.queue.release_held();
         any |= session.outgoing.release_withheld();
         for group in &session.groups {
-            any |= self.groups[group.0 as usize].queue.release_held();
+            any |= self.groups[*group].queue.release_held();
         }
         if any {
             self.touch_session(index);
@@ -114,18 +102,10 @@ impl Broker {
 
     /// Drops the oldest message that a queue holds, to make room for a new one; false if it holds none.
     pub(in crate::broker) fn drop_held(&mut self, owner: Owner) -> bool {
-        let Some(queue) = self.queue_mut(owner) else {
+        let taken = self.change_queue(owner, |queue| Some((queue.take_oldest_held()?, queue.key)));
+        let Some((item, key)) = taken.flatten() else {
             return false;
         };
-        let key = queue.key;
-        let Some(item) = queue.take_oldest_held() else {
-            return false;
-        };
-        self.queued -= 1;
-        self.queued_bytes -= u64::from(item.size);
-        if item.body.is_some() {
-            self.hot_bytes -= u64::from(item.size);
-        }
         self.counters.dropped_queue_full += 1;
         match owner {
             Owner::Group(group) => self.notice_dropped(group, ""),

@@ -16,7 +16,7 @@ impl Broker {
         parts: &Parts<'_>,
         seq: Option<Seq>,
     ) -> Option<Mark> {
-        if !self.connections[id.0 as usize].marked {
+        if !self.connections[id].marked {
             return None;
         }
         let broker = self.settings.identity;

@@ -28,7 +28,7 @@ impl Broker {
     /// Brings the account of what waits to be written up to date with a connection.
     #[inline]
     pub(in crate::broker) fn count_outgoing(&mut self, id: ConnectionId) {
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         let bytes = connection.outbox.own_len() + connection.taken;
         let before = std::mem::replace(&mut connection.counted, bytes);
         self.outgoing.own = self.outgoing.own + bytes - before;
@@ -40,13 +40,13 @@ impl Broker {
     /// Ends the PUBLISH just pushed to a connection with a payload that others are sent too.
     pub(in crate::broker) fn push_shared(&mut self, id: ConnectionId, message: &Message) {
         self.outgoing.enter(message);
-        let outbox = &mut self.connections[id.0 as usize].outbox;
+        let outbox = &mut self.connections[id].outbox;
         outbox.push_payload(message.clone());
     }
 
     /// What was taken from a connection's outbox has been written, but for `left` bytes.
     pub(in crate::broker) fn count_written(&mut self, id: ConnectionId, left: usize) {
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         connection.taken = left;
         if left == 0 {
             for message in std::mem::take(&mut connection.taken_messages) {
@@ -58,7 +58,7 @@ impl Broker {
 
     /// Moves what is released for a connection to the end of `out`: from then on it is being written.
     pub(in crate::broker) fn take_released<T: Taken>(&mut self, id: ConnectionId, out: &mut T) {
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         let mut taken: Vec<Message> = connection.outbox.messages().cloned().collect();
         connection.outbox.take(out);
         connection.taken = out.own_len();
@@ -87,7 +87,7 @@ impl Broker {
 
     /// Drops what waits for the disk for a connection that ends.
     pub(in crate::broker) fn drop_gated(&mut self, id: ConnectionId) {
-        for message in self.connections[id.0 as usize].outbox.drop_held() {
+        for message in self.connections[id].outbox.drop_held() {
             self.outgoing.leave(&message);
         }
         self.count_outgoing(id);
@@ -108,12 +108,12 @@ impl Broker {
         most: usize,
         size: usize,
     ) -> bool {
-        self.connections[id.0 as usize].outbox.len() >= most || self.is_total_full(id, size)
+        self.connections[id].outbox.len() >= most || self.is_total_full(id, size)
     }
 
     /// Whether so much waits for all connections that a message of this size is not added for this one.
     fn is_total_full(&self, id: ConnectionId, size: usize) -> bool {
-        let waiting = self.connections[id.0 as usize].outbox.len();
+        let waiting = self.connections[id].outbox.len();
         self.outgoing.total() + size > self.settings.limits.max_outgoing_bytes_total
             && self.outgoing.total() > 0
             && waiting + size > SHARE
@@ -123,7 +123,7 @@ impl Broker {
     /// A message of this size waits for a connection. If it waits only because too much waits for all, the connection gets its turn.
     pub(in crate::broker) fn await_turn(&mut self, id: ConnectionId, size: usize) {
         let is_held_back = self.is_total_full(id, size);
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         if !is_held_back || connection.outbox.len() > 0 || connection.ticket.is_some() {
             return;
         }
@@ -152,7 +152,7 @@ impl Broker {
     fn pass_turn(&mut self) {
         if let Some(turn) = &self.turns.turn {
             let fits = self.outgoing.total() <= self.settings.limits.max_outgoing_bytes_total;
-            let connection = self.connections.get(turn.id.0 as usize);
+            let connection = self.connections.get(turn.id);
             let is_written = connection.is_none_or(|connection| connection.counted == 0);
             if turn.until > self.now.uptime && !(turn.used && (fits || is_written)) {
                 return;
@@ -168,7 +168,7 @@ impl Broker {
             until,
             used: false,
         });
-        self.connections[id.0 as usize].ticket = None;
+        self.connections[id].ticket = None;
         // Its own task may be the one that is here.
         self.go_on(id);
         if !std::mem::replace(&mut self.turns.is_watched, true) {

@@ -33,7 +33,7 @@ impl Broker {
 
     /// Appends a packet to a connection's outbox.
     pub(in crate::broker) fn push(&mut self, id: ConnectionId, stamp: Stamp, packet: &Packet<'_>) {
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         let (version, largest) = (connection.version, connection.maximum_packet_size);
         // A packet the client cannot take, even without what explains it, is not sent [MQTT-3.1.2-24].
         connection.outbox.push(stamp, &self.gate, |out| {
@@ -50,12 +50,12 @@ impl Broker {
         packet: &Packet<'_>,
     ) {
         self.push(id, stamp, packet);
-        self.connections[id.0 as usize].outbox.count_ack();
+        self.connections[id].outbox.count_ack();
     }
 
     pub(in crate::broker) fn pushed(&mut self, id: ConnectionId) {
         self.count_outgoing(id);
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         if !connection.holding
             && let Some(stamp) = connection.outbox.holds_for()
         {
@@ -66,23 +66,19 @@ impl Broker {
     }
 
     pub(in crate::broker) fn touch(&mut self, id: ConnectionId) {
-        let connection = &mut self.connections[id.0 as usize];
-        if !connection.touched {
-            connection.touched = true;
-            self.touched.push(id);
-        }
+        self.connections.touch(id);
     }
 
     /// There is more for a connection than was done at once: its own task has to come back as well.
     pub(in crate::broker) fn go_on(&mut self, id: ConnectionId) {
-        self.connections[id.0 as usize].goes_on = true;
+        self.connections[id].goes_on = true;
         self.touch(id);
     }
 
     pub(in crate::broker) fn touch_session(&mut self, session: SessionIndex) {
         if let Some(id) = self
             .sessions
-            .get(session.0 as usize)
+            .get(session)
             .and_then(|session| session.connection)
         {
             self.touch(id);

@@ -25,7 +25,7 @@ impl Broker {
             return self.publish_or_refuse(parts, Some(from));
         };
         let broker = self.settings.identity;
-        let client_id = self.sessions[from.0 as usize].client_id.as_bytes();
+        let client_id = self.sessions[from].client_id.as_bytes();
         let publisher = digest(broker, &[client_id]);
         // Only a broker gives an identity that is one on every way.
         let scope = if marks.is_bridged() { 0 } else { publisher };
@@ -57,7 +57,7 @@ impl Broker {
     /// Counts a message that goes in a circle, and says so once a minute.
     fn drop_circling(&mut self, topic: &str, from: SessionIndex) {
         self.counters.bridge_loops_dropped += 1;
-        let session = &mut self.sessions[from.0 as usize];
+        let session = &mut self.sessions[from];
         if let Some(backlog) = &mut session.backlog {
             backlog.loops += 1;
         }

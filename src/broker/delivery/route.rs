@@ -1,6 +1,6 @@
 use crate::broker::Broker;
 use crate::broker::delivery::spread::cost;
-use crate::broker::model::ids::SessionIndex;
+use crate::broker::model::ids::{Owner, SessionIndex};
 use crate::broker::model::message::Parts;
 use crate::broker::model::record::{Durability, QueueKey, Seq, SubscriptionIds, Write};
 use crate::broker::model::topics::SYS_PREFIX;
@@ -114,10 +114,10 @@ impl Broker {
         } else {
             Stamp::NONE
         };
-        let seq = Seq(self.next_seq);
-        if acknowledged {
-            self.next_seq += 1;
-        }
+        let seq = match acknowledged {
+            true => self.numbers.take_seq(),
+            false => self.numbers.next_seq(),
+        };
         let mut offer = Offer {
             parts,
             body: None,
@@ -178,7 +178,7 @@ impl Broker {
         if qos == QoS::AtMostOnce {
             self.deliver_qos0(subscriber.session, offer, retain, ids.as_slice(), frames);
         } else {
-            let durable = self.sessions[subscriber.session.0 as usize].durable;
+            let durable = self.sessions[subscriber.session].durable;
             let item = offer.queued(qos, retain, ids, durable);
             self.offer(subscriber.session, item, offer);
         }
@@ -215,7 +215,7 @@ impl Broker {
         }
         for subscriber in &routes.subscribers {
             if subscriber.no_local() && from == Some(subscriber.session) {
-                let session = &self.sessions[subscriber.session.0 as usize];
+                let session = &self.sessions[subscriber.session];
                 if session.has_options {
                     continue; // [MQTT-3.8.3-3]
                 }
@@ -237,10 +237,10 @@ impl Broker {
         }
         if self.graveyard.ghosts() > 0 {
             let sessions = &self.sessions;
-            let is_ghost = |it: &Receiver| sessions[it.subscriber.session.0 as usize].is_ghost;
+            let is_ghost = |it: &Receiver| sessions[it.subscriber.session].is_ghost;
             routes.receivers.retain(|receiver| !is_ghost(receiver));
         }
-        if self.restricted {
+        if self.sessions.restricted {
             routes
                 .receivers
                 .retain(|receiver| self.may_read(receiver.subscriber.session, parts.topic));
@@ -250,17 +250,17 @@ impl Broker {
     /// Whether a delivery keeps its message's retain flag. A MQTT 3 client gets it with what was retained before it subscribed only, also in a session
     /// in which a MQTT 5 client has asked for more (MQTT 3.1.1, MQTT-3.3.1-9).
     pub(in crate::broker) fn keeps_retain(&self, subscriber: &Subscriber) -> bool {
-        subscriber.retain_as_published() && self.sessions[subscriber.session.0 as usize].has_options
+        subscriber.retain_as_published() && self.sessions[subscriber.session].has_options
     }
 
     fn any_durable(&self, routes: &Routes) -> bool {
-        let durable = |session: SessionIndex| self.sessions[session.0 as usize].durable;
+        let durable = |session: SessionIndex| self.sessions[session].durable;
         routes.receivers.iter().any(|receiver| {
             receiver.subscriber.qos() != QoS::AtMostOnce && durable(receiver.subscriber.session)
         }) || routes
             .groups
             .iter()
-            .any(|group| self.groups[group.0 as usize].is_durable())
+            .any(|group| self.groups[*group].is_durable())
     }
 
     /// Whether a bridge that should get a message refuses it.
@@ -268,8 +268,7 @@ impl Broker {
         let size = parts.size();
         let mut receivers = routes.receivers.iter();
         receivers.any(|Receiver { subscriber, .. }| {
-            let stored =
-                level != Durability::Memory && self.sessions[subscriber.session.0 as usize].durable;
+            let stored = level != Durability::Memory && self.sessions[subscriber.session].durable;
             subscriber.qos() != QoS::AtMostOnce
                 && self.is_refused_by(subscriber.session, parts.topic, size as u64, stored)
         })
@@ -301,7 +300,7 @@ impl Broker {
         let size = self.outgoing_size(item.size as usize, item.body.as_ref());
         if self.may_send_at_once(index, size) {
             self.supersede(index, older);
-            let session = &mut self.sessions[index.0 as usize];
+            let session = &mut self.sessions[index];
             let (key, stored) = (session.key(), item.is_stored());
             session.queue.sent_live();
             let sent = self.send(index, item, key, None, offer.stamp, true);
@@ -314,16 +313,14 @@ impl Broker {
             return;
         }
         self.note_newest(index, topic, item.seq);
-        let session = &self.sessions[index.0 as usize];
+        let session = &self.sessions[index];
         let (key, live) = (session.key(), session.is_live_first());
         let soon = session.connection.is_some() && session.queue.lane_len(live) < HOT_MESSAGES;
         self.prepare_to_wait(&mut item, key, soon, offer);
-        let queue = &mut self.sessions[index.0 as usize].queue;
-        if live {
-            queue.insert_live(item);
-        } else {
-            queue.insert(item);
-        }
+        self.change_queue(Owner::Session(index), |queue| match live {
+            true => queue.insert_live(item),
+            false => queue.insert(item),
+        });
         self.touch_session(index);
     }
 
@@ -347,15 +344,16 @@ impl Broker {
     ) -> bool {
         waiting.0 >= caps.0
             || waiting.1 + size > caps.1
-            || self.queued_bytes - freed + size > self.settings.limits.max_queued_bytes_total
+            || self.accounts.queued().bytes - freed + size
+                > self.settings.limits.max_queued_bytes_total
     }
 
     /// Whether there is no memory for a message that is not on disk.
     pub(in crate::broker) fn is_memory_short(&self, size: u64) -> bool {
-        self.hot_bytes + size > self.settings.limits.max_queued_memory_bytes
+        self.accounts.queued().hot_bytes + size > self.settings.limits.max_queued_memory_bytes
     }
 
-    /// Accounts for a message that is about to join a queue, and writes its row. Its body stays in memory if the store will not have it, or if
+    /// Writes the row of a message that is about to join a queue. Its body stays in memory if the store will not have it, or if
     /// it will be wanted `soon` and the budget allows.
     pub(in crate::broker) fn prepare_to_wait(
         &mut self,
@@ -366,17 +364,13 @@ impl Broker {
     ) {
         let size = u64::from(item.size);
         offer.taken = true;
-        self.queued += 1;
-        self.queued_bytes += size;
         if item.is_stored() {
             offer.stored += 1;
             self.write(Write::PutDelivery(item.seq, key, item.record(None, false)));
-            if !soon || self.hot_bytes + size > self.settings.limits.max_hot_bytes {
+            let hot_bytes = self.accounts.queued().hot_bytes;
+            if !soon || hot_bytes + size > self.settings.limits.max_hot_bytes {
                 item.body = None;
             }
-        }
-        if item.body.is_some() {
-            self.hot_bytes += size;
         }
     }
 

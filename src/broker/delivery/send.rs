@@ -11,7 +11,7 @@ use crate::broker::state::aliases::Alias;
 use crate::broker::state::gate::{Arrow, SESSION, Stamp};
 use crate::broker::state::notices::Notice;
 use crate::broker::state::offer::{Frames, Offer};
-use crate::broker::state::queue::Queued;
+use crate::broker::state::queue::{Queue, Queued};
 use crate::clock::Now;
 use crate::wire::{Packet, PacketId, ProtocolVersion, QoS, ReasonCode, codec};
 
@@ -30,7 +30,7 @@ const PUMP_MESSAGES: usize = if cfg!(test) { 64 } else { 2048 };
 impl Broker {
     /// Whether a session's client may be sent a message of this size now, ahead of nothing.
     pub(in crate::broker) fn may_send_at_once(&self, index: SessionIndex, size: usize) -> bool {
-        let session = &self.sessions[index.0 as usize];
+        let session = &self.sessions[index];
         let queue = &session.queue;
         let overtakes = || session.is_live_first() && queue.may_overtake() && !session.is_held();
         (queue.is_empty() || overtakes())
@@ -40,16 +40,16 @@ impl Broker {
 
     /// Whether a session's client is connected and its receive maximum allows a message [MQTT-3.3.4-9].
     fn client_has_window(&self, index: SessionIndex) -> bool {
-        let session = &self.sessions[index.0 as usize];
+        let session = &self.sessions[index];
         session.connection.is_some_and(|id| {
-            let most = self.connections[id.0 as usize].receive_maximum;
+            let most = self.connections[id].receive_maximum;
             session.outgoing.on_wire() < usize::from(most)
         })
     }
 
     /// Whether a session's client is connected and can take a message of this size.
     pub(in crate::broker) fn has_window(&self, index: SessionIndex, size: usize) -> bool {
-        let session = &self.sessions[index.0 as usize];
+        let session = &self.sessions[index];
         let Some(id) = session.connection else {
             return false;
         };
@@ -58,7 +58,7 @@ impl Broker {
         let bytes = limits.max_inflight_bytes;
         let outgoing = &session.outgoing;
         let fits = outgoing.has_room(most) && (bytes == 0 || outgoing.bytes() < bytes);
-        let connection = &self.connections[id.0 as usize];
+        let connection = &self.connections[id];
         self.client_has_window(index)
             && !connection.finishing
             && (fits || connection.arrival.bridge)
@@ -76,7 +76,7 @@ impl Broker {
         frames: &mut Frames,
     ) {
         self.catch_up(index);
-        let Some(id) = self.sessions[index.0 as usize].connection else {
+        let Some(id) = self.sessions[index].connection else {
             return;
         };
         let body = offer.shared();
@@ -88,7 +88,7 @@ impl Broker {
             return;
         }
         let mark = self.mark(id, offer.parts, None);
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         if connection.has_had_enough(self.now.uptime) {
             self.counters.dropped_quota += 1;
             self.notice(index, Notice::TooFast, offer.parts.topic);
@@ -148,7 +148,7 @@ impl Broker {
         stamp: Stamp,
     ) -> bool {
         self.catch_up(index);
-        let Some(id) = self.sessions[index.0 as usize].connection else {
+        let Some(id) = self.sessions[index].connection else {
             return false;
         };
         let most = self.settings.limits.max_outgoing_bytes;
@@ -158,7 +158,7 @@ impl Broker {
             self.notice(index, Notice::OutgoingFull, parts.topic);
             return false;
         }
-        let connection = &self.connections[id.0 as usize];
+        let connection = &self.connections[id];
         if connection.has_had_enough(self.now.uptime) {
             self.counters.dropped_quota += 1;
             self.notice(index, Notice::TooFast, parts.topic);
@@ -199,7 +199,7 @@ impl Broker {
         stamp: Stamp,
         new: bool,
     ) -> bool {
-        let session = &mut self.sessions[index.0 as usize];
+        let session = &mut self.sessions[index];
         let (own, durable) = (session.key(), session.durable);
         let ready = session
             .connection
@@ -215,7 +215,7 @@ impl Broker {
         let mut delivery = Delivery {
             parts: &body.parts(),
             shared: body.shared(),
-            topic: self.connections[id.0 as usize].topic_for_client(body.topic()),
+            topic: self.connections[id].topic_for_client(body.topic()),
             qos: item.qos,
             retain: item.retain,
             dup: item.dup,
@@ -256,7 +256,7 @@ impl Broker {
             stamp = self.gated(Arrow::Publish, stamp);
         }
         self.push_publish(id, &delivery, stamp);
-        self.sessions[index.0 as usize]
+        self.sessions[index]
             .outgoing
             .insert_sent(packet_id, item, row, group);
         if exact && !write_row {
@@ -267,7 +267,7 @@ impl Broker {
 
     /// Whether the client takes packets of this size \[MQTT-3.1.2-24\], at least without a mark, which then goes; counts it if not.
     fn fits_client(&mut self, id: ConnectionId, delivery: &mut Delivery<'_>) -> bool {
-        let connection = &self.connections[id.0 as usize];
+        let connection = &self.connections[id];
         if connection.maximum_packet_size == u32::MAX {
             return true;
         }
@@ -286,7 +286,7 @@ impl Broker {
 
     /// Pushes a PUBLISH.
     fn push_publish(&mut self, id: ConnectionId, delivery: &Delivery<'_>, stamp: Stamp) {
-        let connection = &self.connections[id.0 as usize];
+        let connection = &self.connections[id];
         let version = connection.version;
         let topic = delivery.topic;
         // Setting an alias makes the packet larger by up to six bytes: it must fit even then.
@@ -297,7 +297,7 @@ impl Broker {
         } else {
             Alias::None
         };
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         let publish = delivery.publish(
             version == ProtocolVersion::V5,
             alias,
@@ -334,8 +334,8 @@ impl Broker {
     }
 
     fn pump_session(&mut self, id: ConnectionId, index: SessionIndex, left: &mut usize) {
-        while let Some(packet_id) = self.sessions[index.0 as usize].outgoing.resend() {
-            let outgoing = &self.sessions[index.0 as usize].outgoing;
+        while let Some(packet_id) = self.sessions[index].outgoing.resend() {
+            let outgoing = &self.sessions[index].outgoing;
             let size = outgoing
                 .get(packet_id)
                 .map_or(0, |it| self.outgoing_size(it.len(), it.item.body.as_ref()));
@@ -353,9 +353,9 @@ impl Broker {
             if !self.resend(id, index, packet_id) {
                 return;
             }
-            self.sessions[index.0 as usize].outgoing.resent();
+            self.sessions[index].outgoing.resent();
         }
-        while let Some(item) = self.sessions[index.0 as usize].queue.next_item() {
+        while let Some(item) = self.sessions[index].queue.next_item() {
             let size = self.outgoing_size(item.size as usize, item.body.as_ref());
             if !self.has_window(index, size) {
                 self.await_turn(id, size);
@@ -367,9 +367,7 @@ impl Broker {
             *left -= 1;
             self.replay_in_turn(index);
         }
-        if self.sessions[index.0 as usize].queue.is_empty()
-            && !self.sessions[index.0 as usize].replays.is_empty()
-        {
+        if self.sessions[index].queue.is_empty() && !self.sessions[index].replays.is_empty() {
             self.replay(id, index);
         }
         self.pump_groups(index, left);
@@ -377,7 +375,7 @@ impl Broker {
 
     /// Whether the queue has a message older than one to be sent again: after a crash it may, because QoS 1 messages lose their identifiers.
     fn has_older_queued(&self, index: SessionIndex, packet_id: PacketId) -> bool {
-        let session = &self.sessions[index.0 as usize];
+        let session = &self.sessions[index];
         if session.outgoing.as_sent {
             return false;
         }
@@ -392,7 +390,7 @@ impl Broker {
 
     /// Sends the first message of a session's queue; false if its body is not there yet.
     fn send_next(&mut self, index: SessionIndex) -> bool {
-        let session = &self.sessions[index.0 as usize];
+        let session = &self.sessions[index];
         let queue = &session.queue;
         let key = queue.key;
         let next = queue.next().filter(|_| !session.is_held());
@@ -427,13 +425,8 @@ impl Broker {
     /// Takes a message out of a queue, mostly the first; `None` if it has expired.
     pub(in crate::broker) fn pop(&mut self, owner: Owner, at: usize) -> Option<Queued> {
         let unix = self.now.unix;
-        let queue = self.queue_mut(owner)?;
-        let (key, hot) = (queue.key, queue.hot_bytes());
-        let item = queue.take(at)?;
-        let cooled = hot - queue.hot_bytes();
-        self.hot_bytes -= cooled;
-        self.queued -= 1;
-        self.queued_bytes -= u64::from(item.size);
+        let taken = self.change_queue(owner, |queue| Some((queue.take(at)?, queue.key)));
+        let (item, key) = taken.flatten()?;
         if item.is_expired(unix) {
             let session = match owner {
                 Owner::Group(_) => None,
@@ -448,7 +441,7 @@ impl Broker {
 
     /// Sends a message or a PUBREL again after a reconnection, under its original packet identifier \[MQTT-4.4.0-1\]; false if it cannot be yet.
     fn resend(&mut self, id: ConnectionId, index: SessionIndex, packet_id: PacketId) -> bool {
-        let session = &mut self.sessions[index.0 as usize];
+        let session = &mut self.sessions[index];
         let Some(inflight) = session.outgoing.get(packet_id) else {
             return true;
         };
@@ -460,9 +453,7 @@ impl Broker {
             );
             return true;
         }
-        if session.outgoing.on_wire()
-            >= usize::from(self.connections[id.0 as usize].receive_maximum)
-        {
+        if session.outgoing.on_wire() >= usize::from(self.connections[id].receive_maximum) {
             return false;
         }
         let Some(body) = inflight.item.body.clone() else {
@@ -475,7 +466,7 @@ impl Broker {
         let mut delivery = Delivery {
             parts: &body.parts(),
             shared: body.shared(),
-            topic: self.connections[id.0 as usize].topic_for_client(body.topic()),
+            topic: self.connections[id].topic_for_client(body.topic()),
             qos: item.qos,
             retain: item.retain,
             dup: true, // [MQTT-3.3.1-1]
@@ -488,9 +479,7 @@ impl Broker {
             self.hold_inflight(index, packet_id);
         } else if self.fits_client(id, &mut delivery) {
             self.push_publish(id, &delivery, stamp);
-            self.sessions[index.0 as usize]
-                .outgoing
-                .mark_on_wire(packet_id);
+            self.sessions[index].outgoing.mark_on_wire(packet_id);
         } else {
             self.take_inflight(index, packet_id);
             self.forget(&item, queue);
@@ -504,12 +493,12 @@ impl Broker {
             .settings
             .limits
             .max_hot_bytes
-            .saturating_sub(self.hot_bytes)
+            .saturating_sub(self.accounts.queued().hot_bytes)
             .clamp(FETCH_BYTES / 8, FETCH_BYTES);
         let gate = &self.gate;
         let (key, seqs) = match owner {
-            Owner::Session(SessionIndex(at)) => {
-                let queue = &mut self.sessions[at as usize].queue;
+            Owner::Session(index) => {
+                let queue = &mut self.sessions[index].queue;
                 if queue.fetching {
                     return;
                 }
@@ -517,8 +506,8 @@ impl Broker {
                 queue.fetching = !seqs.is_empty();
                 (queue.key, seqs)
             }
-            Owner::Group(GroupIndex(at)) => {
-                let queue = &mut self.groups[at as usize].queue;
+            Owner::Group(group) => {
+                let queue = &mut self.groups[group].queue;
                 if queue.fetching {
                     return;
                 }
@@ -526,8 +515,8 @@ impl Broker {
                 queue.fetching = !seqs.is_empty();
                 (queue.key, seqs)
             }
-            Owner::Resend(SessionIndex(at)) => {
-                let session = &mut self.sessions[at as usize];
+            Owner::Resend(index) => {
+                let session = &mut self.sessions[index];
                 if session.outgoing.fetching {
                     return;
                 }
@@ -554,10 +543,8 @@ impl Broker {
 
     /// Asks for more bodies while half of the last ones are still there, so that reading and sending go on side by side.
     pub(in crate::broker) fn fetch_ahead(&mut self, owner: Owner) {
-        let Some(queue) = self.queue_mut(owner) else {
-            return;
-        };
-        if !queue.fetching && queue.is_running_cold(FETCH_MESSAGES / 2) {
+        let queue = self.queue(owner);
+        if queue.is_some_and(|it| !it.fetching && it.is_running_cold(FETCH_MESSAGES / 2)) {
             self.fetch(owner);
         }
     }
@@ -571,7 +558,7 @@ impl Broker {
                 let serial = self.serial_of(fetch.owner);
                 let Some(session) = self
                     .sessions
-                    .get_mut(index.0 as usize)
+                    .get_mut(index)
                     .filter(|session| session.key() == fetch.key)
                 else {
                     return;
@@ -593,22 +580,18 @@ impl Broker {
                 self.touch_session(index);
             }
             owner => {
-                let Some(queue) = self.queue_mut(owner).filter(|queue| queue.key == fetch.key)
-                else {
+                if self.queue(owner).is_none_or(|queue| queue.key != fetch.key) {
                     return;
-                };
-                queue.fetching = false;
-                let hot = queue.hot_bytes();
-                let missing = queue.warm(&bodies);
-                let warmed = queue.hot_bytes() - hot;
-                self.hot_bytes += warmed;
-                for item in missing {
+                }
+                let missing = self.change_queue(owner, |queue| {
+                    queue.fetching = false;
+                    queue.warm(&bodies)
+                });
+                for item in missing.unwrap_or_default() {
                     tracing::error!(
                         seq = item.seq.0,
                         "a queued message has no body in the store; it is given up"
                     );
-                    self.queued -= 1;
-                    self.queued_bytes -= u64::from(item.size);
                     self.forget(&item, fetch.key);
                 }
                 self.cool_unless_wanted(owner);
@@ -620,20 +603,17 @@ impl Broker {
     /// Drops bodies from memory that the store has, if nobody is connected who could take them.
     pub(in crate::broker) fn cool_unless_wanted(&mut self, owner: Owner) {
         let wanted = match owner {
-            Owner::Session(SessionIndex(at))
-            | Owner::Resend(SessionIndex(at))
-            | Owner::Topics(SessionIndex(at)) => {
-                let session = self.sessions.get(at as usize);
+            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
+                let session = self.sessions.get(index);
                 session.is_some_and(|session| session.connection.is_some())
             }
-            Owner::Group(GroupIndex(at)) => {
-                let group = self.groups.get(at as usize);
-                group.is_some_and(|group| group.connected > 0)
+            Owner::Group(group) => {
+                let group = self.groups.get(group);
+                group.is_some_and(|group| group.connected() > 0)
             }
         };
-        if let Some(queue) = self.queue_mut(owner).filter(|_| !wanted) {
-            let cooled = queue.cool();
-            self.hot_bytes -= cooled;
+        if !wanted {
+            self.change_queue(owner, Queue::cool);
         }
     }
 
@@ -646,20 +626,30 @@ impl Broker {
         }
     }
 
-    pub(in crate::broker) fn queue_mut(
+    /// A queue, if whose it is is still there.
+    pub(in crate::broker) fn queue(&self, owner: Owner) -> Option<&Queue> {
+        match owner {
+            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
+                Some(&self.sessions.get(index)?.queue)
+            }
+            Owner::Group(group) => Some(&self.groups.get(group)?.queue),
+        }
+    }
+
+    /// Changes a queue, and what is counted of all queues with it. `None` if whose it is is not there any more.
+    #[inline]
+    pub(in crate::broker) fn change_queue<R>(
         &mut self,
         owner: Owner,
-    ) -> Option<&mut crate::broker::state::queue::Queue> {
-        match owner {
-            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => self
-                .sessions
-                .get_mut(index.0 as usize)
-                .map(|session| &mut session.queue),
-            Owner::Group(group) => self
-                .groups
-                .get_mut(group.0 as usize)
-                .map(|group| &mut group.queue),
-        }
+        change: impl FnOnce(&mut Queue) -> R,
+    ) -> Option<R> {
+        let queue = match owner {
+            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
+                &mut self.sessions.get_mut(index)?.queue
+            }
+            Owner::Group(group) => &mut self.groups.get_mut(group)?.queue,
+        };
+        Some(self.accounts.change(queue, change))
     }
 
     fn serial_of(&self, owner: Owner) -> u64 {
@@ -668,8 +658,8 @@ impl Broker {
         };
         let connection = self
             .sessions
-            .get(index.0 as usize)
+            .get(index)
             .and_then(|session| session.connection);
-        connection.map_or(0, |id| self.connections[id.0 as usize].serial)
+        connection.map_or(0, |id| self.connections[id].serial)
     }
 }

@@ -6,7 +6,6 @@ use crate::broker::model::work::OPERATION;
 use crate::broker::state::group::Group;
 use crate::broker::state::notices::Notice;
 use crate::broker::state::offer::{HOT_MESSAGES, Offer};
-use crate::broker::state::queue::Queue;
 use crate::broker::state::tree::Subscriber;
 use crate::wire::QoS;
 use crate::wire::topic::Filter;
@@ -19,34 +18,28 @@ impl Broker {
         filter: &Filter<'_>,
         subscriber: Subscriber,
     ) -> Option<Subscriber> {
-        let index = match self.group_names.get(name) {
-            Some(index) => *index,
+        let index = match self.groups.find(name) {
+            Some(index) => index,
             None => {
-                let key = QueueKey(self.next_key);
-                self.next_key += 1;
+                let key = self.numbers.take_key();
                 self.add_group(name, filter.filter, key, false)
             }
         };
         let session = subscriber.session;
-        let state = &self.sessions[session.0 as usize];
+        let state = &self.sessions[session];
         let (durable, connected) = (state.durable, state.connection.is_some());
-        let group = &mut self.groups[index.0 as usize];
-        let at = match group.place_of(session) {
-            Ok(at) => return Some(std::mem::replace(&mut group.members[at], subscriber)),
-            Err(at) => at,
-        };
-        group.members.insert(at, subscriber);
-        group.next += usize::from(at < group.next);
-        group.connected += usize::from(connected);
-        group.durable_members += usize::from(durable);
+        let group = &mut self.groups[index];
+        if let Some(replaced) = group.join(subscriber, durable, connected) {
+            return Some(replaced);
+        }
         // Each of them is looked at for what it can give back.
-        self.work += group.members.len() as u64;
-        if durable && !std::mem::replace(&mut group.stored, true) {
+        self.work += group.members().len() as u64;
+        if durable && group.store() {
             let key = group.queue.key;
             self.write(Write::PutGroup(key, name.into()));
         }
-        self.groups[index.0 as usize].queue.release_held();
-        self.sessions[session.0 as usize].groups.push(index);
+        self.groups[index].queue.release_held();
+        self.sessions[session].groups.push(index);
         self.reclaim(index);
         self.touch_session(session);
         None
@@ -60,20 +53,9 @@ impl Broker {
         key: QueueKey,
         stored: bool,
     ) -> GroupIndex {
-        let entry = self.groups.vacant_entry();
-        let index = GroupIndex(entry.key() as u32);
-        let node = self.tree.add_group(filter, index);
-        entry.insert(Group {
-            name: name.into(),
-            node,
-            queue: Queue::new(key),
-            members: Vec::new(),
-            connected: 0,
-            next: 0,
-            durable_members: 0,
-            stored,
-        });
-        self.group_names.insert(name.into(), index);
+        let node = self.tree.make(filter);
+        let index = self.groups.add(Group::new(name, node, key, stored));
+        self.tree.add_group(node, index);
         index
     }
 
@@ -83,37 +65,30 @@ impl Broker {
         name: &str,
         session: SessionIndex,
     ) -> Option<(GroupIndex, Subscriber)> {
-        let index = *self.group_names.get(name)?;
-        let group = &self.groups[index.0 as usize];
-        let at = group.place_of(session).ok()?;
-        Some((index, group.members[at]))
+        let index = self.groups.find(name)?;
+        Some((index, self.groups[index].member(session)?))
     }
 
     /// Whether the limits allow another member of a group, which may be a new one.
     pub(in crate::broker) fn has_group_room(&self, name: &str) -> bool {
         let limits = &self.settings.limits;
-        match self.group_names.get(name) {
-            Some(index) => self.groups[index.0 as usize].members.len() < limits.max_group_members,
+        match self.groups.find(name) {
+            Some(index) => self.groups[index].members().len() < limits.max_group_members,
             None => self.groups.len() < limits.max_shared_groups,
         }
     }
 
     /// Ends a session's membership; a group without members ends, and its queue with it.
     pub(in crate::broker) fn leave_group(&mut self, index: GroupIndex, session: SessionIndex) {
-        let state = &mut self.sessions[session.0 as usize];
+        let state = &mut self.sessions[session];
         let (durable, connected) = (state.durable, state.connection.is_some());
         self.work += state.groups.len() as u64 / 16;
         if let Some(at) = state.groups.iter().position(|other| *other == index) {
             state.groups.remove(at);
         }
-        let group = &mut self.groups[index.0 as usize];
-        if let Ok(at) = group.place_of(session) {
-            group.members.remove(at);
-            group.next -= usize::from(at < group.next);
-        }
-        group.connected -= usize::from(connected);
-        group.durable_members -= usize::from(durable);
-        if !group.members.is_empty() {
+        let group = &mut self.groups[index];
+        group.leave(session, durable, connected);
+        if !group.members().is_empty() {
             return self.wake_members(index);
         }
         self.remove_group(index);
@@ -121,10 +96,9 @@ impl Broker {
 
     /// Ends a group without members, and its queue with it.
     pub(in crate::broker) fn remove_group(&mut self, index: GroupIndex) {
-        let group = self.groups.remove(index.0 as usize);
-        self.group_names.remove(&group.name);
-        self.tree.remove_group(group.node, index);
-        if group.stored {
+        let group = self.groups.remove(index);
+        self.tree.remove_group(group.node(), index);
+        if group.is_stored() {
             self.write(Write::RemoveGroup(group.queue.key));
         }
         self.discard_queue(group.queue);
@@ -134,7 +108,7 @@ impl Broker {
     pub(in crate::broker) fn offer_to_group(&mut self, index: GroupIndex, offer: &mut Offer<'_>) {
         self.work += OPERATION;
         let (key, durable, waiting) = {
-            let group = &self.groups[index.0 as usize];
+            let group = &self.groups[index];
             (group.queue.key, group.is_durable(), !group.queue.is_empty())
         };
         // QoS 0 waits for nobody, so it overtakes what does.
@@ -157,13 +131,13 @@ impl Broker {
             return;
         }
         let waits = self.any_member_may_read(index, offer.parts.topic, QoS::AtLeastOnce);
-        if offer.parts.qos != QoS::AtMostOnce && !waits && self.restricted {
+        if offer.parts.qos != QoS::AtMostOnce && !waits && self.sessions.restricted {
             self.counters.dropped_not_authorized += 1;
             return;
         }
         if offer.parts.qos == QoS::AtMostOnce || !waits {
             // QoS 0 does not wait, and there is nobody to take it now.
-            let full = self.groups[index.0 as usize].connected > 0;
+            let full = self.groups[index].connected() > 0;
             self.counters.dropped_outgoing_full += u64::from(full);
             return;
         }
@@ -173,7 +147,7 @@ impl Broker {
             SubscriptionIds::NONE,
             durable,
         );
-        while self.is_full(&self.groups[index.0 as usize].queue, &item) {
+        while self.is_full(&self.groups[index].queue, &item) {
             if !self.drop_held(Owner::Group(index)) {
                 self.counters.dropped_queue_full += 1;
                 self.notice_dropped(index, offer.parts.topic);
@@ -181,10 +155,10 @@ impl Broker {
                 return;
             }
         }
-        let group = &self.groups[index.0 as usize];
-        let soon = group.queue.lane_len(false) < HOT_MESSAGES && group.connected > 0;
+        let group = &self.groups[index];
+        let soon = group.queue.lane_len(false) < HOT_MESSAGES && group.connected() > 0;
         self.prepare_to_wait(&mut item, key, soon, offer);
-        self.groups[index.0 as usize].queue.insert(item);
+        self.change_queue(Owner::Group(index), |queue| queue.insert(item));
         if waiting {
             self.wake_members(index);
         }
@@ -192,8 +166,8 @@ impl Broker {
 
     /// Says that the queue of a group is full.
     pub(in crate::broker) fn notice_dropped(&mut self, index: GroupIndex, topic: &str) {
-        let group = &self.groups[index.0 as usize];
-        let (key, name) = (group.queue.key, &group.name);
+        let group = &self.groups[index];
+        let (key, name) = (group.queue.key, group.name());
         let uptime = self.now.uptime;
         let notices = &mut self.notices;
         notices.note(key, name, Notice::QueueFull, topic, uptime);
@@ -202,18 +176,17 @@ impl Broker {
 
     /// The member whose turn it is among those that can take a message now.
     fn next_member(&mut self, index: GroupIndex, parts: &Parts<'_>) -> Option<Subscriber> {
-        let group = &self.groups[index.0 as usize];
-        let (count, next) = (group.members.len(), group.next);
-        if group.connected == 0 {
+        let group = &self.groups[index];
+        if group.connected() == 0 {
             return None;
         }
-        for at in (0..count).map(|step| (next + step) % count) {
-            let member = self.groups[index.0 as usize].members[at];
+        for at in group.turns() {
+            let member = self.groups[index].members()[at];
             self.work += 1;
             if self.can_take(member, parts.qos, parts.size())
                 && self.is_readable(member.session, parts.topic)
             {
-                self.groups[index.0 as usize].next = (at + 1) % count;
+                self.groups[index].pass_turn(at);
                 return Some(member);
             }
         }
@@ -222,8 +195,8 @@ impl Broker {
 
     /// Whether a group has a member, connected or not, that has subscribed with this QoS at least and may read a topic.
     fn any_member_may_read(&mut self, index: GroupIndex, topic: &str, qos: QoS) -> bool {
-        for at in 0..self.groups[index.0 as usize].members.len() {
-            let member = self.groups[index.0 as usize].members[at];
+        for at in 0..self.groups[index].members().len() {
+            let member = self.groups[index].members()[at];
             self.work += 1;
             if member.qos() >= qos && self.is_readable(member.session, topic) {
                 return true;
@@ -234,9 +207,9 @@ impl Broker {
 
     /// Whether a group has a member that is connected and may read a topic.
     fn any_present_may_read(&mut self, index: GroupIndex, topic: &str) -> bool {
-        for at in 0..self.groups[index.0 as usize].members.len() {
-            let session = self.groups[index.0 as usize].members[at].session;
-            let is_present = self.sessions[session.0 as usize].connection.is_some();
+        for at in 0..self.groups[index].members().len() {
+            let session = self.groups[index].members()[at].session;
+            let is_present = self.sessions[session].connection.is_some();
             if is_present && self.is_readable(session, topic) {
                 return true;
             }
@@ -248,8 +221,8 @@ impl Broker {
     /// nobody who is there may read is held. `None` if there is none among those that could be in memory.
     fn first_readable(&mut self, index: GroupIndex, session: SessionIndex) -> Option<usize> {
         let mut at = 0;
-        while at < HOT_MESSAGES.min(self.groups[index.0 as usize].queue.places()) {
-            let Some(item) = self.groups[index.0 as usize].queue.get(at) else {
+        while at < HOT_MESSAGES.min(self.groups[index].queue.places()) {
+            let Some(item) = self.groups[index].queue.get(at) else {
                 at += 1;
                 continue;
             };
@@ -270,24 +243,24 @@ impl Broker {
 
     /// Whether a member can take a message of this size.
     fn can_take(&self, member: Subscriber, qos: QoS, size: usize) -> bool {
-        let session = &self.sessions[member.session.0 as usize];
+        let session = &self.sessions[member.session];
         let Some(id) = session.connection else {
             return false;
         };
         if qos.min(member.qos()) == QoS::AtMostOnce {
             let most = self.settings.limits.max_outgoing_bytes;
             return !self.is_outgoing_full(id, most, size)
-                && !self.connections[id.0 as usize].has_had_enough(self.now.uptime);
+                && !self.connections[id].has_had_enough(self.now.uptime);
         }
         session.outgoing.resend().is_none() && self.has_window(member.session, size)
     }
 
     /// Sends a member what waits in its groups, as far as its window allows, and `left` messages at most.
     pub(in crate::broker) fn pump_groups(&mut self, session: SessionIndex, left: &mut usize) {
-        for at in 0..self.sessions[session.0 as usize].groups.len() {
-            let index = self.sessions[session.0 as usize].groups[at];
+        for at in 0..self.sessions[session].groups.len() {
+            let index = self.sessions[session].groups[at];
             while *left > 0
-                && !self.groups[index.0 as usize].queue.is_empty()
+                && !self.groups[index].queue.is_empty()
                 && self.send_from_group(index, session)
             {
                 *left -= 1;
@@ -297,28 +270,28 @@ impl Broker {
 
     /// Sends a member the first message of a group's queue; false if it cannot be sent yet.
     fn send_from_group(&mut self, index: GroupIndex, session: SessionIndex) -> bool {
-        let group = &self.groups[index.0 as usize];
+        let group = &self.groups[index];
         let key = group.queue.key;
-        let Ok(member) = group.place_of(session).map(|at| group.members[at]) else {
+        let Some(member) = group.member(session) else {
             return false;
         };
-        let at = if self.restricted {
+        let at = if self.sessions.restricted {
             self.first_readable(index, session)
         } else {
             Some(0)
         };
-        let queue = &self.groups[index.0 as usize].queue;
+        let queue = &self.groups[index].queue;
         let Some((at, first)) = at.and_then(|at| Some((at, queue.get(at)?))) else {
             return false;
         };
         let size = self.outgoing_size(first.size as usize, first.body.as_ref());
         if !self.can_take(member, first.qos, size) {
-            if let Some(id) = self.sessions[session.0 as usize].connection {
+            if let Some(id) = self.sessions[session].connection {
                 self.await_turn(id, size);
             }
             return false;
         }
-        let queue = &self.groups[index.0 as usize].queue;
+        let queue = &self.groups[index].queue;
         let Some(first) = queue.get(at) else {
             return false;
         };
@@ -348,17 +321,17 @@ impl Broker {
 
     /// A member's client has connected: what members that are away were sent and have not acknowledged need not wait for them.
     pub(in crate::broker) fn member_connected(&mut self, session: SessionIndex) {
-        for index in self.sessions[session.0 as usize].groups.clone() {
+        for index in self.sessions[session].groups.clone() {
             self.reclaim(index);
         }
     }
 
     /// A member's connection has ended: what it was sent goes to another member, if one is there. Otherwise it waits for the client.
     pub(in crate::broker) fn member_disconnected(&mut self, session: SessionIndex) {
-        let groups = self.sessions[session.0 as usize].groups.clone();
+        let groups = self.sessions[session].groups.clone();
         let (others, alone): (Vec<GroupIndex>, Vec<GroupIndex>) = groups
             .into_iter()
-            .partition(|index| self.groups[index.0 as usize].connected > 0);
+            .partition(|index| self.groups[*index].connected() > 0);
         self.take_back(&others, session);
         for index in others {
             self.wake_members(index);
@@ -369,12 +342,9 @@ impl Broker {
     }
 
     fn reclaim(&mut self, index: GroupIndex) {
-        let members = self.groups[index.0 as usize].members.clone();
+        let members = self.groups[index].members().to_vec();
         for member in members {
-            if self.sessions[member.session.0 as usize]
-                .connection
-                .is_none()
-            {
+            if self.sessions[member.session].connection.is_none() {
                 self.take_back(&[index], member.session);
             }
         }
@@ -383,7 +353,7 @@ impl Broker {
     /// Leaves what a member was sent to its session: the member unsubscribes, and what it has begun to receive is completed \[MQTT-3.10.4-3\].
     /// A transient session's row stays the group's: should the process die, the group has the message again.
     pub(in crate::broker) fn leave_inflight(&mut self, index: GroupIndex, session: SessionIndex) {
-        let state = &mut self.sessions[session.0 as usize];
+        let state = &mut self.sessions[session];
         let (own, durable) = (state.queue.key, state.durable);
         let mut writes = Vec::new();
         for (packet_id, inflight) in state.outgoing.of_group(index) {
@@ -404,7 +374,7 @@ impl Broker {
 
     /// Puts what a member was sent at QoS 1 and has not acknowledged back into the queues of these groups, where its rows still are.
     pub(in crate::broker) fn take_back(&mut self, groups: &[GroupIndex], session: SessionIndex) {
-        let outgoing = &mut self.sessions[session.0 as usize].outgoing;
+        let outgoing = &mut self.sessions[session].outgoing;
         if groups.is_empty() || outgoing.len() == 0 {
             return;
         }
@@ -425,22 +395,22 @@ impl Broker {
 
     /// Lets the connected members of a group look at its queue.
     pub(in crate::broker) fn wake_members(&mut self, index: GroupIndex) {
-        let Some(group) = self.groups.get(index.0 as usize) else {
+        let Some(group) = self.groups.get(index) else {
             return;
         };
-        if group.queue.is_empty() || group.connected == 0 {
+        if group.queue.is_empty() || group.connected() == 0 {
             return;
         }
-        self.work += group.members.len() as u64;
-        for at in 0..group.members.len() {
-            let session = self.groups[index.0 as usize].members[at].session;
+        self.work += group.members().len() as u64;
+        for at in 0..group.members().len() {
+            let session = self.groups[index].members()[at].session;
             self.touch_session(session);
         }
     }
 
     /// Lets the members of a group look at its queue after the next commit.
     pub(in crate::broker) fn starve_members(&mut self, index: GroupIndex) {
-        let members = self.groups[index.0 as usize].members.iter();
+        let members = self.groups[index].members().iter();
         let sessions = members.map(|member| member.session);
         self.waiting.starved.extend(sessions);
     }

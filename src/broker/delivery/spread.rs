@@ -106,7 +106,7 @@ impl Broker {
         if self.spreads.all.len() < EACH {
             return false;
         }
-        let connection = self.connections.get(id.0 as usize);
+        let connection = self.connections.get(id);
         let session = connection.and_then(|connection| connection.session);
         let all = self.spreads.all.iter();
         session.is_some() && all.filter(|spread| spread.from == session).count() >= EACH
@@ -202,7 +202,7 @@ impl Broker {
             return self.count_expired(Some(session)); // [MQTT-3.3.2-5]
         }
         // Rights may have changed meanwhile.
-        let may = !self.restricted || self.is_readable(session, parts.topic);
+        let may = !self.sessions.restricted || self.is_readable(session, parts.topic);
         let mut offer = Offer {
             parts: &parts,
             body: Some(spread.message.clone()),

@@ -20,7 +20,7 @@ impl Broker {
         session: SessionIndex,
         puback: &Ack<'_>,
     ) -> Result<(), Fault> {
-        let outgoing = &mut self.sessions[session.0 as usize].outgoing;
+        let outgoing = &mut self.sessions[session].outgoing;
         // An identifier that is not known may be that of an acknowledgement lost with an earlier broker process.
         let Some(inflight) = outgoing.get(puback.packet_id) else {
             return Ok(());
@@ -43,7 +43,7 @@ impl Broker {
         pubrec: &Ack<'_>,
     ) -> Result<(), Fault> {
         let packet_id = pubrec.packet_id;
-        let state = &mut self.sessions[session.0 as usize];
+        let state = &mut self.sessions[session];
         let Some(inflight) = state.outgoing.get_mut(packet_id) else {
             if pubrec.reason.is_error() {
                 self.release_held(session, packet_id);
@@ -85,7 +85,7 @@ impl Broker {
         session: SessionIndex,
         pubcomp: &Ack<'_>,
     ) -> Result<(), Fault> {
-        let outgoing = &self.sessions[session.0 as usize].outgoing;
+        let outgoing = &self.sessions[session].outgoing;
         let Some(inflight) = outgoing.get(pubcomp.packet_id) else {
             self.release_held(session, pubcomp.packet_id);
             return Ok(());
@@ -101,7 +101,7 @@ impl Broker {
 
     /// The client does not hold this identifier any more, if it did.
     fn release_held(&mut self, index: SessionIndex, packet_id: PacketId) {
-        let outgoing = &mut self.sessions[index.0 as usize].outgoing;
+        let outgoing = &mut self.sessions[index].outgoing;
         if outgoing.release_held(packet_id) && outgoing.change(Block::of(packet_id), true) {
             self.note_changed(index);
         }
@@ -114,7 +114,7 @@ impl Broker {
         index: SessionIndex,
         packet_id: PacketId,
     ) -> Stamp {
-        let outgoing = &mut self.sessions[index.0 as usize].outgoing;
+        let outgoing = &mut self.sessions[index].outgoing;
         if outgoing.is_open(packet_id) {
             return Stamp::NONE;
         }
@@ -135,7 +135,7 @@ impl Broker {
     /// The state of a message on its way goes into the row of its block when the open batch is taken. So whatever changes in a block while a batch
     /// is open is written once.
     pub(in crate::broker) fn note(&mut self, index: SessionIndex, packet_id: PacketId) {
-        if self.sessions[index.0 as usize].outgoing.note(packet_id) {
+        if self.sessions[index].outgoing.note(packet_id) {
             self.note_changed(index);
         }
     }
@@ -146,7 +146,7 @@ impl Broker {
         index: SessionIndex,
         packet_id: PacketId,
     ) -> Option<Inflight> {
-        let outgoing = &mut self.sessions[index.0 as usize].outgoing;
+        let outgoing = &mut self.sessions[index].outgoing;
         let inflight = outgoing.remove(packet_id)?;
         if inflight.noted && outgoing.change(Block::of(packet_id), true) {
             self.note_changed(index);
@@ -157,9 +157,9 @@ impl Broker {
     /// A session has blocks that have changed. If they are very many, those of the first are written now: a batch is taken in one go.
     fn note_changed(&mut self, index: SessionIndex) {
         self.gate.expect_removal(self.now.uptime);
-        self.changed.push_back(index);
-        if self.changed.len() > MOST_CHANGED
-            && let Some(first) = self.changed.pop_front()
+        self.sessions.changed.push_back(index);
+        if self.sessions.changed.len() > MOST_CHANGED
+            && let Some(first) = self.sessions.changed.pop_front()
         {
             self.write_changes(first);
         }
@@ -191,20 +191,20 @@ impl Broker {
 
     /// Whether [`Broker::write_changed`] has something.
     pub(in crate::broker) fn has_changed(&self) -> bool {
-        !self.changed.is_empty() || self.spreads_changed()
+        !self.sessions.changed.is_empty() || self.spreads_changed()
     }
 
     /// Writes the rows that are written once a batch, where they have changed.
     pub(in crate::broker) fn write_changed(&mut self) {
         self.write_spreads();
-        for index in std::mem::take(&mut self.changed) {
+        for index in std::mem::take(&mut self.sessions.changed) {
             self.write_changes(index);
         }
     }
 
     fn write_changes(&mut self, index: SessionIndex) {
         // The session may have ended, and another one have its place.
-        if let Some(session) = self.sessions.get_mut(index.0 as usize) {
+        if let Some(session) = self.sessions.get_mut(index) {
             for write in session.outgoing.changes(session.queue.key) {
                 self.gate.write(write, self.now.uptime);
             }

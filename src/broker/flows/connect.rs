@@ -2,7 +2,7 @@ use crate::broker::Broker;
 use crate::broker::model::access::{Arrival, Identity};
 use crate::broker::model::ids::{ConnectionId, SessionIndex};
 use crate::broker::model::marks::BRIDGE;
-use crate::broker::model::record::{NEVER_EXPIRES, QueueKey, Write};
+use crate::broker::model::record::{NEVER_EXPIRES, Write};
 use crate::broker::state::connection::State;
 use crate::broker::state::gate::{Arrow, SESSION, Stamp};
 use crate::broker::state::notices::Notice;
@@ -45,7 +45,7 @@ impl Broker {
         now: Now,
     ) {
         self.now = now;
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         connection.last_received = now.uptime;
         // It may have been closed meanwhile: the CONNECT came in time, its proof did not.
         if connection.state == State::New
@@ -57,7 +57,7 @@ impl Broker {
 
     /// How a connection came in.
     pub fn arrival(&self, id: ConnectionId) -> &Arrival {
-        &self.connections[id.0 as usize].arrival
+        &self.connections[id].arrival
     }
 
     pub(in crate::broker) fn receive_connect(
@@ -66,21 +66,21 @@ impl Broker {
         connect: &Connect<'_>,
         proved: Result<Identity, Fault>,
     ) -> Result<(), Fault> {
-        self.connections[id.0 as usize].version = connect.version;
-        if !self.connections[id.0 as usize].arrival.bridge {
+        self.connections[id].version = connect.version;
+        if !self.connections[id].arrival.bridge {
             connect.check_texts()?;
         }
-        self.connections[id.0 as usize].is_bridge = connect.bridge;
+        self.connections[id].is_bridge = connect.bridge;
         let problems = connect.properties.request_problem_information();
-        self.connections[id.0 as usize].wants_reasons = problems != Some(0);
+        self.connections[id].wants_reasons = problems != Some(0);
         let mut said = connect.properties.user_properties();
         let said = said.find(|(name, _)| connect.version == ProtocolVersion::V5 && *name == BRIDGE);
-        self.connections[id.0 as usize].marked = said.is_some();
+        self.connections[id].marked = said.is_some();
         let largest = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
-        self.connections[id.0 as usize].maximum_packet_size = largest;
+        self.connections[id].maximum_packet_size = largest;
         let admitted = self.admit(id, connect, proved)?;
         let mut terms = self.terms(connect, admitted.client_id)?;
-        let bridge = self.connections[id.0 as usize].arrival.bridge;
+        let bridge = self.connections[id].arrival.bridge;
         if bridge {
             // A bridge waits for its upstream as long as it takes, and says nothing while its upstream does not.
             terms.expiry = NEVER_EXPIRES;
@@ -116,7 +116,7 @@ impl Broker {
             .identity
             .expires_in
             .map(|left| self.now.uptime.saturating_add(left));
-        self.connections[id.0 as usize].expires_at = expires_at.unwrap_or(u64::MAX);
+        self.connections[id].expires_at = expires_at.unwrap_or(u64::MAX);
         if !bridge {
             self.give_rights(session, admitted.identity, rights);
         }
@@ -133,8 +133,8 @@ impl Broker {
             self.counters.wills_not_authorized += 1;
             self.notice(session, Notice::WillDenied, will.topic);
         }
-        let peer = &self.connections[id.0 as usize].arrival.peer;
-        let shown = &self.sessions[session.0 as usize];
+        let peer = &self.connections[id].arrival.peer;
+        let shown = &self.sessions[session];
         let user = shown.identity.as_ref().and_then(|it| it.user.as_deref());
         tracing::info!(client = &*shown.client_id, %peer, user, version = ?connect.version, present, expiry = shown.expiry, "connected");
         self.set_patience(id);
@@ -151,7 +151,7 @@ impl Broker {
     fn terms(&mut self, connect: &Connect<'_>, own_id: Option<Box<str>>) -> Result<Terms, Fault> {
         let limits = &self.settings.limits;
         let refuse = |reason, what| Err(Fault { reason, what });
-        if self.shutting_down {
+        if self.connections.is_closed() {
             return refuse(
                 ReasonCode::ServerShuttingDown,
                 "the server is shutting down",
@@ -222,7 +222,7 @@ impl Broker {
 
     /// A client that cannot take its CONNACK would wait for it for ever \[MQTT-3.2.0-1, MQTT-3.1.2-24\].
     fn check_connack(&self, id: ConnectionId, terms: &Terms) -> Result<(), Fault> {
-        let largest = self.connections[id.0 as usize].maximum_packet_size;
+        let largest = self.connections[id].maximum_packet_size;
         if largest == u32::MAX {
             return Ok(());
         }
@@ -244,8 +244,8 @@ impl Broker {
     /// A client identifier nobody uses.
     fn assign_client_id(&mut self) -> Box<str> {
         loop {
-            let id = self.client_ids.next();
-            if self.by_client.get(&id).is_none() {
+            let id = self.sessions.client_ids.next();
+            if self.sessions.find(&id).is_none() {
                 return id;
             }
         }
@@ -257,12 +257,12 @@ impl Broker {
         terms: &Terms,
         connect: &Connect<'_>,
     ) -> Result<(SessionIndex, bool, Stamp), Fault> {
-        let known = self.by_client.get(&terms.client_id);
-        if let Some(other) = known.and_then(|index| self.sessions[index.0 as usize].connection) {
+        let known = self.sessions.find(&terms.client_id);
+        if let Some(other) = known.and_then(|index| self.sessions[index].connection) {
             self.take_over(other);
         }
         // A session that ends with its connection has ended with the one just taken over.
-        if let Some(index) = self.by_client.get(&terms.client_id).copied() {
+        if let Some(index) = self.sessions.find(&terms.client_id) {
             let is_over = self.has_expired(index);
             if !connect.clean_start && !is_over {
                 return Ok((index, true, Stamp::NONE));
@@ -278,11 +278,9 @@ impl Broker {
                 what: "max_sessions is reached",
             });
         }
-        let key = QueueKey(self.next_key);
-        self.next_key += 1;
+        let key = self.numbers.take_key();
         let session = Session::new(key, terms.client_id.clone(), connect.version);
-        let index = SessionIndex(self.sessions.insert(session) as u32);
-        self.by_client.insert(terms.client_id.clone(), index);
+        let index = self.sessions.add(session);
         self.recount_session(index, 0);
         Ok((index, false, ended))
     }
@@ -295,10 +293,10 @@ impl Broker {
         clean_start: bool,
         with_will: bool,
     ) -> Result<(), Fault> {
-        let known = self.by_client.get(&terms.client_id);
-        let kept = known.is_some_and(|index| self.sessions[index.0 as usize].stored);
+        let known = self.sessions.find(&terms.client_id);
+        let kept = known.is_some_and(|index| self.sessions[index].stored);
         let is_new = terms.expiry > 0 && (clean_start || !kept);
-        if !self.keeps_sessions || !(is_new || with_will) || self.has_session_room() {
+        if !self.sessions.are_kept || !(is_new || with_will) || self.has_session_room() {
             return Ok(());
         }
         self.counters.refused_store_full += 1;
@@ -316,7 +314,7 @@ impl Broker {
         terms: &Terms,
         version: ProtocolVersion,
     ) -> PropertiesBuf {
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         connection.state = State::Open;
         connection.session = Some(index);
         connection.keep_alive = u64::from(terms.keep_alive) * 1500;
@@ -324,18 +322,17 @@ impl Broker {
         connection.allow_aliases(terms.topic_alias_maximum, self.seed);
         let is_bridge = connection.is_bridge || connection.arrival.bridge;
         connection.may_set_expiry = terms.may_set_expiry;
-        let session = &mut self.sessions[index.0 as usize];
-        session.connection = Some(id);
-        self.connected += 1;
+        self.sessions.connect(index, id);
+        let are_kept = self.sessions.are_kept;
+        let session = &mut self.sessions[index];
         for group in &session.groups {
-            self.groups[group.0 as usize].connected += 1;
+            self.groups[*group].connect();
         }
-        session.disconnected_at = None;
         session.version = version;
         session.has_options = version == ProtocolVersion::V5 || is_bridge;
         session.expiry = terms.expiry;
         // Once it has rows in the store a session keeps them until it ends, even if it now ends with its connection.
-        session.durable |= terms.expiry > 0 && self.keeps_sessions;
+        session.durable |= terms.expiry > 0 && are_kept;
         for received in session.received.values_mut() {
             received.counted = false;
         }
@@ -377,8 +374,9 @@ impl Broker {
 
     /// Writes down that the session is connected, and its will. CONNACK waits for it where there is something to lose.
     fn remember_connected(&mut self, index: SessionIndex) -> Stamp {
-        let session = &mut self.sessions[index.0 as usize];
-        if !(session.durable || session.will.is_some() && self.keeps_sessions) {
+        let are_kept = self.sessions.are_kept;
+        let session = &mut self.sessions[index];
+        if !(session.durable || session.will.is_some() && are_kept) {
             return Stamp::NONE;
         }
         session.stored = true;
@@ -407,7 +405,7 @@ impl Broker {
             ReasonCode::ConnectionRateExceeded => self.counters.logins_throttled += 1,
             _ => {}
         }
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         connection.state = State::Closing;
         self.touch(id);
         let malformed = matches!(
@@ -416,7 +414,7 @@ impl Broker {
         );
         match version {
             Some(version) if version == ProtocolVersion::V5 || !malformed => {
-                self.connections[id.0 as usize].version = version
+                self.connections[id].version = version
             }
             None if fault.reason == ReasonCode::UnsupportedProtocolVersion => {}
             _ => return,

@@ -25,9 +25,9 @@ impl Broker {
             None => self.say_end(id, reason),
         }
         self.detach(id);
-        self.connections[id.0 as usize].state = State::Closing;
+        self.connections[id].state = State::Closing;
         self.drop_gated(id);
-        let connection = &self.connections[id.0 as usize];
+        let connection = &self.connections[id];
         // A CONNACK that still waits for the disk is not sent, and nothing goes before it [MQTT-3.14.0-1].
         if connection.version == ProtocolVersion::V5 && connection.outbox.has_begun() {
             let mut properties = PropertiesBuf::new();

@@ -17,7 +17,7 @@ impl Broker {
         now: Now,
     ) {
         self.now = now;
-        let connection = &self.connections[id.0 as usize];
+        let connection = &self.connections[id];
         match connection.state {
             State::Closing => return,
             State::New => {
@@ -35,7 +35,7 @@ impl Broker {
     /// Ends a connection whose unfinished packet takes memory that others need (`max_incoming_bytes`).
     pub fn shed(&mut self, id: ConnectionId, now: Now) {
         self.now = now;
-        let connection = &self.connections[id.0 as usize];
+        let connection = &self.connections[id];
         let peer = &connection.arrival.peer;
         let what = "max_incoming_bytes is reached, and this packet has been unfinished longest";
         match connection.state {

@@ -29,7 +29,7 @@ impl Broker {
     /// Hears that a part of a packet has come: its client is there. Needed a few times within a keep alive, not for all bytes.
     pub fn heard(&mut self, id: ConnectionId, now: Now) {
         self.now = now;
-        self.connections[id.0 as usize].last_received = now.uptime;
+        self.connections[id].last_received = now.uptime;
     }
 
     /// Hears what [`crate::broker::Output::look`] asked for: whether something waits to be taken by the client or its operating system (`waits`), and whether any
@@ -37,7 +37,7 @@ impl Broker {
     pub fn looked(&mut self, id: ConnectionId, waits: bool, moved: bool, now: Now) {
         self.now = now;
         let patience = self.taking_patience(id);
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         let taking = &mut connection.taking;
         taking.look = false;
         taking.waits = waits;
@@ -59,24 +59,24 @@ impl Broker {
     /// of QoS 1 and 2. [`Broker::is_owed`] says when that is all.
     pub fn half_closed(&mut self, id: ConnectionId, now: Now) {
         self.now = now;
-        self.connections[id.0 as usize].finishing = true;
+        self.connections[id].finishing = true;
     }
 
     /// Whether there is something for a connection that [`Broker::take_output`] has not given out: because it waits for the disk, if that was just called.
     pub fn is_owed(&self, id: ConnectionId) -> bool {
-        self.connections[id.0 as usize].outbox.len() > 0
+        self.connections[id].outbox.len() > 0
     }
 
     /// Whether the driver should look whether the peer takes what was written.
     pub fn wants_look(&self, id: ConnectionId) -> bool {
-        let connection = self.connections.get(id.0 as usize);
+        let connection = self.connections.get(id);
         connection.is_some_and(|connection| connection.taking.look)
     }
 
     /// Notes that something is being sent to a client, who should take it.
     #[inline]
     pub(in crate::broker) fn sent(&mut self, id: ConnectionId) {
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         if connection.taking.waits || connection.state != State::Open {
             return;
         }
@@ -89,7 +89,7 @@ impl Broker {
 
     /// How long a client may take nothing, in milliseconds; 0 for as long as it likes. A bridge waits for its upstream itself.
     fn taking_patience(&self, id: ConnectionId) -> u64 {
-        let connection = &self.connections[id.0 as usize];
+        let connection = &self.connections[id];
         match connection.keep_alive {
             _ if connection.arrival.bridge => 0,
             0 => self.settings.limits.write_timeout_ms,
@@ -100,7 +100,7 @@ impl Broker {
     fn set_taking(&mut self, id: ConnectionId) {
         let patience = self.taking_patience(id);
         if patience > 0 {
-            let connection = &mut self.connections[id.0 as usize];
+            let connection = &mut self.connections[id];
             connection.taking.timer = true;
             let at = self.now.uptime + patience.div_ceil(LOOKS).min(LONGEST_MS);
             self.timers.set(at, Timer::Taking(id, connection.serial));
@@ -108,7 +108,7 @@ impl Broker {
     }
 
     pub(in crate::broker) fn check_taking(&mut self, id: ConnectionId, serial: u64) {
-        let Some(connection) = self.connections.get_mut(id.0 as usize) else {
+        let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
         if connection.serial != serial || connection.state != State::Open {
@@ -137,7 +137,7 @@ impl Broker {
 
     /// Whether a session that has no connection has expired. While clients are heard of first because a tick came late, only what had expired before that.
     pub(in crate::broker) fn has_expired(&self, index: SessionIndex) -> bool {
-        let session = &self.sessions[index.0 as usize];
+        let session = &self.sessions[index];
         let is_grace = self.now.uptime < self.grace_until;
         let unix = if is_grace {
             self.grace_from
@@ -151,18 +151,18 @@ impl Broker {
     pub(in crate::broker) fn check_connect(&mut self, id: ConnectionId, serial: u64) {
         if self
             .connections
-            .get(id.0 as usize)
+            .get(id)
             .is_some_and(|connection| connection.serial == serial && connection.state == State::New)
         {
             self.counters.connect_timeouts += 1;
-            self.connections[id.0 as usize].state = State::Closing;
+            self.connections[id].state = State::Closing;
             self.touch(id);
         }
     }
 
     /// \[MQTT-3.1.2-22\]: a client that is silent for 1.5 times its keep alive is taken for lost.
     pub(in crate::broker) fn check_keep_alive(&mut self, id: ConnectionId, serial: u64) {
-        let Some(connection) = self.connections.get_mut(id.0 as usize) else {
+        let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
         if connection.serial != serial || connection.state != State::Open {
@@ -188,7 +188,7 @@ impl Broker {
 
     /// Sends a client away whose credential has expired.
     pub(in crate::broker) fn end_credential(&mut self, id: ConnectionId, serial: u64) {
-        let connection = self.connections.get(id.0 as usize);
+        let connection = self.connections.get(id);
         let Some(connection) =
             connection.filter(|it| it.serial == serial && it.state == State::Open)
         else {
@@ -204,7 +204,7 @@ impl Broker {
 
     /// Starts watching for the end of what a client has proved itself with.
     pub(in crate::broker) fn set_credential_timer(&mut self, id: ConnectionId) {
-        let connection = &self.connections[id.0 as usize];
+        let connection = &self.connections[id];
         if connection.expires_at < u64::MAX {
             let at = connection.expires_at.min(self.now.uptime + LONGEST_MS);
             self.timers
@@ -214,7 +214,7 @@ impl Broker {
 
     /// Starts waiting for signs of life of a connection.
     pub(in crate::broker) fn set_patience(&mut self, id: ConnectionId) {
-        let connection = &self.connections[id.0 as usize];
+        let connection = &self.connections[id];
         if connection.keep_alive > 0 {
             let at = self.now.uptime + connection.keep_alive.min(LONGEST_MS);
             self.timers.set(at, Timer::KeepAlive(id, connection.serial));

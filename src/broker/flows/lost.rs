@@ -20,24 +20,21 @@ impl Broker {
         self.now = now;
         self.detach(id);
         self.leave_line(id);
-        let gone = self.connections.remove(id.0 as usize);
+        let gone = self.connections.remove(id);
         log_end(&gone, traffic, now);
         self.drop_outgoing(id, &gone);
-        if let Some(address) = gone.arrival.peer.ip() {
-            self.by_address.remove(&address);
-        }
     }
 
     /// Why a connection ends, for the simulator to judge.
     #[cfg(test)]
     pub(crate) fn why_ended(&self, id: ConnectionId) -> Option<&str> {
-        let connection = self.connections.get(id.0 as usize)?;
+        let connection = self.connections.get(id)?;
         connection.end.as_ref().map(|end| &*end.why)
     }
 
     /// Notes why a client's connection ends. Of several reasons the first one counts.
     pub(in crate::broker) fn say_end(&mut self, id: ConnectionId, why: impl fmt::Display) {
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         if connection.session.is_some() {
             let end = connection.end.get_or_insert_default();
             if end.why.is_empty() {

@@ -39,7 +39,7 @@ impl Broker {
         let properties = publish.properties.as_bytes().len();
         self.count_received(id, publish.topic.len() + properties + publish.payload.len());
         let mut instructions = Instructions::default();
-        let connection = &self.connections[id.0 as usize];
+        let connection = &self.connections[id];
         let is_bridge = connection.arrival.bridge;
         let believed = is_bridge || connection.marked;
         for property in publish.properties.iter() {
@@ -74,7 +74,7 @@ impl Broker {
                 false => fault,
             })?;
         }
-        let own_id = &self.sessions[session.0 as usize].client_id;
+        let own_id = &self.sessions[session].client_id;
         if topic.starts_with(SYS_PREFIX) && !is_state_topic_of(own_id, topic) {
             self.deny_publish(id, session, publish, topic);
             return Ok(());
@@ -121,7 +121,7 @@ impl Broker {
 
     /// Whether this is a QoS 2 message again that was taken before: its exchange goes on, whatever the client may do by now.
     fn has_received(&self, session: SessionIndex, publish: &Publish<'_>) -> bool {
-        let received = &self.sessions[session.0 as usize].received;
+        let received = &self.sessions[session].received;
         let id = publish
             .packet_id
             .filter(|_| publish.qos == QoS::ExactlyOnce);
@@ -190,7 +190,7 @@ impl Broker {
             });
         }
         // The upstream of a bridge would take an error for the end of it, and a full queue here is no reason to leave it.
-        let bridge = self.connections[id.0 as usize].arrival.bridge;
+        let bridge = self.connections[id].arrival.bridge;
         let reason = match published.reason {
             ReasonCode::QuotaExceeded if bridge => ReasonCode::Success,
             reason => reason,
@@ -218,13 +218,10 @@ impl Broker {
         readable: bool,
         marks: &Marks,
     ) -> Result<(), Fault> {
-        if let Some(received) = self.sessions[session.0 as usize]
-            .received
-            .get_mut(&packet_id)
-        {
+        if let Some(received) = self.sessions[session].received.get_mut(&packet_id) {
             let stamp = received.stamp;
             if !std::mem::replace(&mut received.counted, true) {
-                self.connections[id.0 as usize].unreleased += 1;
+                self.connections[id].unreleased += 1;
             }
             self.counters.duplicates_suppressed += 1;
             self.push(
@@ -244,7 +241,7 @@ impl Broker {
         }
         let level = self.durability_of(parts.topic);
         // The identifier must be kept, even if the message is not.
-        let keeps = self.sessions[session.0 as usize].durable && level != Durability::Memory;
+        let keeps = self.sessions[session].durable && level != Durability::Memory;
         let published = match keeps && !self.has_session_room() {
             true => {
                 self.counters.refused_store_full += 1;
@@ -269,7 +266,7 @@ impl Broker {
             return Ok(());
         }
         let mut stamp = published.stamp;
-        let publisher = &self.sessions[session.0 as usize];
+        let publisher = &self.sessions[session];
         // What goes in a circle is dropped again, whatever its identifier.
         let kept = if publisher.durable && !marks.is_circling() {
             level
@@ -286,10 +283,8 @@ impl Broker {
             stored: kept != Durability::Memory,
             counted: true,
         };
-        self.sessions[session.0 as usize]
-            .received
-            .insert(packet_id, received);
-        self.connections[id.0 as usize].unreleased += 1;
+        self.sessions[session].received.insert(packet_id, received);
+        self.connections[id].unreleased += 1;
         let stamp = self.gated(Arrow::PubRec, stamp);
         // An error would end the exchange for a publisher that has not been told of it before.
         let reason = if told {
@@ -310,7 +305,7 @@ impl Broker {
     /// What explains an acknowledgement, if its client wants to know.
     fn explained(&self, id: ConnectionId, why: Option<&str>) -> PropertiesBuf {
         let mut properties = PropertiesBuf::new();
-        let wanted = why.filter(|_| self.connections[id.0 as usize].wants_reasons);
+        let wanted = why.filter(|_| self.connections[id].wants_reasons);
         if let Some(why) = wanted {
             properties.push(Property::ReasonString(why));
         }
@@ -326,7 +321,7 @@ impl Broker {
         pubrel: &Ack<'_>,
     ) -> Result<(), Fault> {
         let packet_id = pubrel.packet_id;
-        let publisher = &mut self.sessions[session.0 as usize];
+        let publisher = &mut self.sessions[session];
         let key = publisher.key();
         let Some(received) = publisher.received.remove(&packet_id) else {
             let answer = ack(packet_id, ReasonCode::PacketIdentifierNotFound);
@@ -334,7 +329,7 @@ impl Broker {
             return Ok(());
         };
         if received.counted {
-            let connection = &mut self.connections[id.0 as usize];
+            let connection = &mut self.connections[id];
             connection.unreleased = connection.unreleased.saturating_sub(1);
         }
         let mut stamp = received.stamp;
@@ -369,7 +364,7 @@ impl Broker {
             self.set_alias(id, session, alias, topic)?;
             return Ok(None);
         }
-        match self.connections[id.0 as usize].resolve_alias(alias) {
+        match self.connections[id].resolve_alias(alias) {
             Some(topic) => Ok(Some(topic.into())),
             None => Err(Fault::protocol("PUBLISH topic alias that was never set")),
         }
@@ -420,14 +415,14 @@ impl Broker {
         session: SessionIndex,
         publish: &Publish<'_>,
     ) -> Result<(), Fault> {
-        let connection = &self.connections[id.0 as usize];
+        let connection = &self.connections[id];
         let Some(packet_id) = publish
             .packet_id
             .filter(|_| connection.version == ProtocolVersion::V5 && !connection.arrival.bridge)
         else {
             return Ok(());
         };
-        let again = self.sessions[session.0 as usize]
+        let again = self.sessions[session]
             .received
             .get(&packet_id)
             .is_some_and(|received| received.counted);

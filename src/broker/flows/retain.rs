@@ -6,7 +6,7 @@ use crate::broker::Broker;
 use crate::broker::model::ids::{ConnectionId, SessionIndex};
 use crate::broker::model::message::{Message, Parts};
 use crate::broker::model::record::{
-    Durability, QueueKey, Seq, Source, SubscriptionIds, SubscriptionRecord, Write,
+    Durability, QueueKey, Source, SubscriptionIds, SubscriptionRecord, Write,
 };
 use crate::broker::state::gate::Stamp;
 use crate::broker::state::offer::Offer;
@@ -77,7 +77,7 @@ impl Broker {
     /// Who publishes what is to be retained; `None` if it is the broker or a bridge of it, if the rules for it came with
     /// its login, or if it is a client that was here before this process.
     fn source(&self, from: Option<SessionIndex>, topic: &str) -> Option<Arc<Source>> {
-        let session = &self.sessions[from?.0 as usize];
+        let session = &self.sessions[from?];
         let identity = session.identity.as_ref()?;
         if session.backlog.is_some() || identity.rules.is_some() {
             return None;
@@ -131,7 +131,7 @@ impl Broker {
         filter: &str,
         record: SubscriptionRecord,
     ) -> bool {
-        let replays = self.sessions[index.0 as usize].replays.iter_mut();
+        let replays = self.sessions[index].replays.iter_mut();
         let mut goes_on = false;
         for replay in replays.filter(|it| it.record.replaying && *it.filter == *filter) {
             replay.record = SubscriptionRecord {
@@ -145,7 +145,7 @@ impl Broker {
 
     /// All retained messages of a replay have been sent or are in the queue: its subscription says so from now on, unless there is another one for it.
     fn end_replay(&mut self, index: SessionIndex, replay: Replay) {
-        let session = &self.sessions[index.0 as usize];
+        let session = &self.sessions[index];
         let mut others = session.replays.iter();
         if replay.record.replaying
             && !others.any(|other| other.record.replaying && other.filter == replay.filter)
@@ -161,7 +161,7 @@ impl Broker {
 
     /// Sees to it that retained messages for a session whose client is gone go to its queue.
     pub(in crate::broker) fn watch_replays(&mut self, index: SessionIndex) {
-        let session = &mut self.sessions[index.0 as usize];
+        let session = &mut self.sessions[index];
         if !session.replays.is_empty() && !std::mem::replace(&mut session.replays_timed, true) {
             let at = self.now.uptime + REPLAY_MS;
             self.timers.set(at, Timer::Replay(index, session.key()));
@@ -185,7 +185,7 @@ impl Broker {
             record,
             after: None,
         };
-        let session = &mut self.sessions[index.0 as usize];
+        let session = &mut self.sessions[index];
         session.replays.push_back(replay);
         if session.replays.len() > 2 * session.subscriptions.len() + 8 {
             self.thin_replays(index);
@@ -196,7 +196,7 @@ impl Broker {
     /// Drops replays that are not wanted any more and all but the last for each filter: a client that subscribes over and over and takes
     /// nothing has no more of them than about twice its subscriptions.
     fn thin_replays(&mut self, index: SessionIndex) {
-        let mut replays = std::mem::take(&mut self.sessions[index.0 as usize].replays);
+        let mut replays = std::mem::take(&mut self.sessions[index].replays);
         let mut filters = BTreeSet::new();
         let mut kept = VecDeque::new();
         while let Some(replay) = replays.pop_back() {
@@ -204,7 +204,7 @@ impl Broker {
                 kept.push_front(replay);
             }
         }
-        self.sessions[index.0 as usize].replays = kept;
+        self.sessions[index].replays = kept;
     }
 
     /// Whether what a replay was begun for is still subscribed to \[MQTT-3.10.4-2\].
@@ -216,7 +216,7 @@ impl Broker {
     /// Sends the next slice of retained messages, as far as the client's window allows. What is left follows when that has been taken.
     pub(in crate::broker) fn replay(&mut self, id: ConnectionId, index: SessionIndex) {
         let (mut looked, mut is_held_back) = (0, false);
-        while let Some(mut replay) = self.sessions[index.0 as usize].replays.pop_front() {
+        while let Some(mut replay) = self.sessions[index].replays.pop_front() {
             if !self.is_wanted(index, &replay) {
                 continue;
             }
@@ -241,7 +241,7 @@ impl Broker {
                 }
             };
             if !finished {
-                self.sessions[index.0 as usize].replays.push_front(replay);
+                self.sessions[index].replays.push_front(replay);
                 break;
             }
             self.end_replay(index, replay);
@@ -254,7 +254,7 @@ impl Broker {
     /// A message has left a session's queue: if others wait there, a retained message joins them. However busy the queue is, a new subscription
     /// is shown what is retained, at the pace at which the client takes messages.
     pub(in crate::broker) fn replay_in_turn(&mut self, index: SessionIndex) {
-        let session = &mut self.sessions[index.0 as usize];
+        let session = &mut self.sessions[index];
         if session.queue.is_empty() {
             return; // It will be sent straight away.
         }
@@ -267,14 +267,14 @@ impl Broker {
         let (found, last, seen) = self.next_retained(&replay, SLICE);
         if let Some(message) = &found {
             if self.would_be_dropped(index, message, replay.subscriber) {
-                self.sessions[index.0 as usize].replays.push_front(replay);
+                self.sessions[index].replays.push_front(replay);
                 return;
             }
             self.replay_one(index, message, replay.subscriber);
         }
         if found.is_some() || seen == SLICE {
             replay.after = last.or(replay.after);
-            self.sessions[index.0 as usize].replays.push_front(replay);
+            self.sessions[index].replays.push_front(replay);
         } else {
             self.end_replay(index, replay);
         }
@@ -289,7 +289,7 @@ impl Broker {
     ) -> bool {
         let most = self.settings.limits.max_outgoing_bytes;
         let size = self.outgoing_size(message.size() as usize, Some(message));
-        let connection = self.sessions[index.0 as usize].connection;
+        let connection = self.sessions[index].connection;
         self.offered_qos(message.topic(), message.qos())
             .min(subscriber.qos())
             == QoS::AtMostOnce
@@ -340,7 +340,7 @@ impl Broker {
             self.deliver_now(index, &parts, Some(message), true, subscriber.id, shown);
             return;
         }
-        let durable = self.sessions[index.0 as usize].durable;
+        let durable = self.sessions[index].durable;
         // Where the store has no room the delivery is kept in memory: what is retained is on disk, and a session that is lost is told of it again.
         let level = match self.durability_of(parts.topic) {
             _ if !self.has_room(parts.size() as u64) => Durability::Memory,
@@ -352,8 +352,7 @@ impl Broker {
         } else {
             shown
         };
-        let seq = Seq(self.next_seq);
-        self.next_seq += 1;
+        let seq = self.numbers.take_seq();
         let mut offer = Offer {
             parts: &parts,
             body: Some(message.clone()),
@@ -381,7 +380,7 @@ impl Broker {
     pub(in crate::broker) fn queue_replays(&mut self, index: SessionIndex) {
         let mut looked = 0;
         while looked < SLICE
-            && let Some(mut replay) = self.sessions[index.0 as usize].replays.pop_front()
+            && let Some(mut replay) = self.sessions[index].replays.pop_front()
         {
             if replay.subscriber.qos() == QoS::AtMostOnce || !self.is_wanted(index, &replay) {
                 looked += 1;
@@ -394,7 +393,7 @@ impl Broker {
             }
             if found.is_some() || looked == SLICE {
                 replay.after = last.or(replay.after);
-                self.sessions[index.0 as usize].replays.push_front(replay);
+                self.sessions[index].replays.push_front(replay);
             } else {
                 self.end_replay(index, replay);
             }
@@ -404,7 +403,7 @@ impl Broker {
 
     /// Goes on with the retained messages for a session whose client is gone; one that is back takes them itself.
     pub(in crate::broker) fn check_replays(&mut self, index: SessionIndex, key: QueueKey) {
-        let session = self.sessions.get_mut(index.0 as usize);
+        let session = self.sessions.get_mut(index);
         let Some(session) = session.filter(|session| session.key() == key) else {
             return;
         };

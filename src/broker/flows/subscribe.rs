@@ -21,14 +21,14 @@ impl Broker {
         subscribe: &Subscribe<'_>,
     ) -> Result<(), Fault> {
         self.check_filters(id, subscribe.filters.len())?;
-        if !self.connections[id.0 as usize].arrival.bridge {
+        if !self.connections[id].arrival.bridge {
             subscribe.check_texts()?;
         }
         self.catch_up(session);
         let subscription_id = subscribe.properties.subscription_identifier();
         let mut codes = Vec::with_capacity(subscribe.filters.len());
         let mut replays = Vec::new();
-        let is_bridge = self.connections[id.0 as usize].is_bridge;
+        let is_bridge = self.connections[id].is_bridge;
         for (text, options) in &subscribe.filters {
             let mounted = self.mounted_filter(session, text);
             let text = mounted.as_deref().unwrap_or(text);
@@ -81,7 +81,7 @@ impl Broker {
             return Err(ReasonCode::NotAuthorized);
         }
         self.count_filter(text);
-        let state = &self.sessions[session.0 as usize];
+        let state = &self.sessions[session];
         let count = state.subscriptions.len() + state.groups.len();
         let is_stored = state.durable;
         let is_full = count >= self.settings.limits.max_subscriptions
@@ -107,7 +107,7 @@ impl Broker {
         };
         // Retained messages are not sent for shared subscriptions (section 4.8.2).
         let wanted = wanted && filter.share.is_none();
-        let state = &self.sessions[session.0 as usize];
+        let state = &self.sessions[session];
         let mut record = SubscriptionRecord {
             options,
             id: subscription_id,
@@ -144,12 +144,12 @@ impl Broker {
             Some(_) => self.join_group(text, filter, subscriber).is_none(),
             None => {
                 let (node, old) = self.tree.subscribe(filter.filter, subscriber);
-                self.sessions[session.0 as usize].subscriptions.insert(node);
+                self.sessions[session].subscriptions.insert(node);
                 old.is_none()
             }
         };
         if new {
-            self.subscriptions += 1;
+            self.accounts.subscribe();
             self.count_subscription(session, text);
         }
         new
@@ -157,7 +157,7 @@ impl Broker {
 
     /// The filters of a packet are handled in one go: there must not be too many.
     fn check_filters(&mut self, id: ConnectionId, count: usize) -> Result<(), Fault> {
-        let bridge = self.connections[id.0 as usize].arrival.bridge;
+        let bridge = self.connections[id].arrival.bridge;
         if bridge || count <= self.settings.limits.max_filters_per_packet {
             return Ok(());
         }
@@ -182,11 +182,11 @@ impl Broker {
         unsubscribe: &Unsubscribe<'_>,
     ) -> Result<(), Fault> {
         self.check_filters(id, unsubscribe.filters.len())?;
-        if !self.connections[id.0 as usize].arrival.bridge {
+        if !self.connections[id].arrival.bridge {
             unsubscribe.check_texts()?;
         }
         // In MQTT 3, UNSUBACK cannot say that a filter is none [MQTT-4.7.3-1].
-        let is_old = self.connections[id.0 as usize].version != ProtocolVersion::V5;
+        let is_old = self.connections[id].version != ProtocolVersion::V5;
         let mut filters = unsubscribe.filters.iter();
         if is_old && filters.any(|text| Filter::parse(text).is_none()) {
             return Err(Fault::malformed(
@@ -233,11 +233,7 @@ impl Broker {
                 None => false,
             },
             None => match self.tree.find(filter.filter) {
-                Some(node)
-                    if self.sessions[session.0 as usize]
-                        .subscriptions
-                        .remove(&node) =>
-                {
+                Some(node) if self.sessions[session].subscriptions.remove(&node) => {
                     self.tree.unsubscribe(node, session)
                 }
                 _ => false,
@@ -246,9 +242,9 @@ impl Broker {
         if !removed {
             return ReasonCode::NoSubscriptionExisted;
         }
-        self.subscriptions -= 1;
+        self.accounts.unsubscribe();
         self.discount_subscription(session, text);
-        let state = &self.sessions[session.0 as usize];
+        let state = &self.sessions[session];
         if state.durable {
             let key = state.key();
             self.write(Write::RemoveSubscription(key, text.into()));
@@ -258,7 +254,7 @@ impl Broker {
 
     /// What an acknowledgement waits for that promises a change of a session.
     fn require_session(&mut self, session: SessionIndex, changed: bool) -> Stamp {
-        if changed && self.sessions[session.0 as usize].durable {
+        if changed && self.sessions[session].durable {
             let stamp = self.gate.require(SESSION);
             self.gated(Arrow::SubAck, stamp)
         } else {

@@ -11,7 +11,7 @@ pub(crate) const WAIT_MS: u64 = 60;
 impl Broker {
     /// Whether a CONNECT has to wait for an older connection. It is presented again when [`Broker::is_waiting`] says that it may go on.
     pub(in crate::broker) fn must_wait(&mut self, id: ConnectionId, client_id: &str) -> bool {
-        let connection = &self.connections[id.0 as usize];
+        let connection = &self.connections[id];
         let waits = connection.waits_for.is_some();
         let older = self.connection_of(client_id);
         let first = self.lines.first(client_id);
@@ -25,7 +25,7 @@ impl Broker {
             self.lines.join(client_id, id);
             let at = self.now.uptime + WAIT_MS;
             self.timers.set(at, Timer::TakeOver(id, connection.serial));
-            self.connections[id.0 as usize].waits_for = Some(client_id.into());
+            self.connections[id].waits_for = Some(client_id.into());
         }
         if let Some(older) = older {
             self.make_yield(older);
@@ -36,7 +36,7 @@ impl Broker {
     /// Whether a connection's CONNECT waits for an older connection of the same client to end. The connection is touched when that changes: then the
     /// driver presents the CONNECT again, and what came behind it.
     pub fn is_waiting(&self, id: ConnectionId) -> bool {
-        let connection = self.connections.get(id.0 as usize);
+        let connection = self.connections.get(id);
         connection
             .and_then(|connection| connection.waits_for.as_deref())
             .is_some_and(|client_id| {
@@ -47,7 +47,7 @@ impl Broker {
     /// Whether another connection waits to take the place of this one: what its peer has already sent is to be read and handed over, and then
     /// [`Broker::drained`] called.
     pub fn is_yielding(&self, id: ConnectionId) -> bool {
-        let connection = self.connections.get(id.0 as usize);
+        let connection = self.connections.get(id);
         connection.is_some_and(|connection| connection.yields)
     }
 
@@ -64,7 +64,7 @@ impl Broker {
     pub(in crate::broker) fn take_over(&mut self, older: ConnectionId) {
         self.counters.takeovers += 1;
         let newer = self.lines.first(self.client_name(older));
-        match newer.map(|id| &self.connections[id.0 as usize].arrival.peer) {
+        match newer.map(|id| &self.connections[id].arrival.peer) {
             Some(peer) => {
                 let why = format!("session taken over from {peer}");
                 self.say_end(older, why);
@@ -90,7 +90,7 @@ impl Broker {
 
     /// A connection does not wait any more.
     pub(in crate::broker) fn leave_line(&mut self, id: ConnectionId) {
-        let Some(client_id) = self.connections[id.0 as usize].waits_for.take() else {
+        let Some(client_id) = self.connections[id].waits_for.take() else {
             return;
         };
         self.lines.leave(&client_id, id);
@@ -98,13 +98,13 @@ impl Broker {
         if self.lines.first(&client_id).is_none()
             && let Some(older) = self.connection_of(&client_id)
         {
-            self.connections[older.0 as usize].yields = false;
+            self.connections[older].yields = false;
         }
     }
 
     /// A connection has waited long enough: what is before it ends, however far that is.
     pub(in crate::broker) fn check_take_over(&mut self, id: ConnectionId, serial: u64) {
-        let connection = self.connections.get(id.0 as usize);
+        let connection = self.connections.get(id);
         let connection = connection.filter(|it| it.serial == serial && it.state == State::New);
         let Some(client_id) = connection.and_then(|connection| connection.waits_for.clone()) else {
             return;
@@ -116,7 +116,7 @@ impl Broker {
             && first != id
         {
             self.leave_line(first);
-            let before = &mut self.connections[first.0 as usize];
+            let before = &mut self.connections[first];
             if before.state == State::New {
                 before.state = State::Closing;
                 self.counters.takeovers += 1;
@@ -127,14 +127,14 @@ impl Broker {
     }
 
     fn make_yield(&mut self, id: ConnectionId) {
-        if !std::mem::replace(&mut self.connections[id.0 as usize].yields, true) {
+        if !std::mem::replace(&mut self.connections[id].yields, true) {
             self.touch(id);
         }
     }
 
     /// The open connection with a client identifier.
     fn connection_of(&self, client_id: &str) -> Option<ConnectionId> {
-        let index = self.by_client.get(client_id)?;
-        self.sessions[index.0 as usize].connection
+        let index = self.sessions.find(client_id)?;
+        self.sessions[index].connection
     }
 }

@@ -93,7 +93,7 @@ impl Broker {
     /// The connection has ended without leave: the will is published, now or after its delay. It never outlasts the session \[MQTT-3.1.3-9\].
     pub(in crate::broker) fn start_will(&mut self, index: SessionIndex) {
         let unix = self.now.unix;
-        let session = &mut self.sessions[index.0 as usize];
+        let session = &mut self.sessions[index];
         let (expiry, stored, key) = (session.expiry, session.stored, session.key());
         let Some(will) = session.will.as_mut() else {
             return;
@@ -134,7 +134,7 @@ impl Broker {
     }
 
     fn remove_will_row(&mut self, index: SessionIndex) {
-        let session = &self.sessions[index.0 as usize];
+        let session = &self.sessions[index];
         if session.stored {
             let key = session.key();
             self.write(Write::RemoveWill(key));

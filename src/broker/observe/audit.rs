@@ -36,20 +36,20 @@ pub struct Kept {
 impl Broker {
     /// Whether a connection has a session.
     pub fn is_attached(&self, id: ConnectionId) -> bool {
-        let connection = self.connections.get(id.0 as usize);
+        let connection = self.connections.get(id);
         connection.is_some_and(|connection| connection.session.is_some())
     }
 
     /// Plants a fault: a byte too much in the accounts.
     pub fn miscount(&mut self) {
-        self.queued_bytes += 1;
+        self.accounts.break_queued();
     }
 
     /// Counts everything anew; the accounts that do not agree are the error.
     pub fn audit(&self) -> Result<Audit, String> {
         let mut audit = Audit {
-            queued_bytes: self.queued_bytes,
-            hot_bytes: self.hot_bytes,
+            queued_bytes: self.accounts.queued().bytes,
+            hot_bytes: self.accounts.queued().hot_bytes,
             pending_bytes: self.gate.pending_bytes(),
             shares: self.shares.len(),
             ..Audit::default()
@@ -76,7 +76,7 @@ impl Broker {
         }
         let connections = self.connections.iter();
         let mut taken: u64 = connections.map(|(_, it)| it.alias_bytes).sum();
-        for (_, session) in &self.sessions {
+        for (_, session) in self.sessions.iter() {
             let mut on_wire = 0;
             for inflight in session.outgoing.all() {
                 on_wire += usize::from(inflight.on_wire);
@@ -90,8 +90,7 @@ impl Broker {
             let nodes = session.subscriptions.iter();
             let filters = nodes.map(|node| subscription_bytes(&self.tree.filter(*node)));
             let groups = session.groups.iter();
-            let groups =
-                groups.map(|group| subscription_bytes(&self.groups[group.0 as usize].name));
+            let groups = groups.map(|group| subscription_bytes(self.groups[*group].name()));
             let subscribed = filters.chain(groups).sum::<u64>();
             if !session.is_ghost && subscribed != session.subscription_bytes {
                 return Err(format!(
@@ -107,32 +106,38 @@ impl Broker {
             };
             audit.kept.insert(session.client_id.to_string(), kept);
         }
-        if taken != self.session_bytes {
+        if taken != self.accounts.session_bytes() {
             return Err(format!(
                 "sessions take {taken}, but accounted for {}",
-                self.session_bytes
+                self.accounts.session_bytes()
             ));
         }
-        for (_, group) in &self.groups {
-            let members = group.members.iter();
+        for (_, group) in self.groups.iter() {
+            let members = group.members().iter();
             let connected = members.filter(|member| {
-                let session = &self.sessions[member.session.0 as usize];
+                let session = &self.sessions[member.session];
                 session.connection.is_some()
             });
-            if connected.count() != group.connected {
-                return Err(format!("{}: {} connected", group.name, group.connected));
+            if connected.count() != group.connected() {
+                return Err(format!("{}: {} connected", group.name(), group.connected()));
             }
             let kept = Kept {
                 queued: group.queue.len(),
                 ..Kept::default()
             };
-            audit.kept.insert(group.name.to_string(), kept);
+            audit.kept.insert(group.name().to_owned(), kept);
         }
         self.check_gauges(waiting)?;
-        if (queued, hot) != (self.queued_bytes, self.hot_bytes) {
+        if (queued, hot)
+            != (
+                self.accounts.queued().bytes,
+                self.accounts.queued().hot_bytes,
+            )
+        {
             return Err(format!(
                 "queued {queued}, hot {hot}, but accounted for {} and {}",
-                self.queued_bytes, self.hot_bytes
+                self.accounts.queued().bytes,
+                self.accounts.queued().hot_bytes
             ));
         }
         let connections = self.connections.iter().map(|(_, connection)| connection);
@@ -169,14 +174,18 @@ impl Broker {
         let ghosts = sessions().filter(|session| session.is_ghost).count();
         let connected = sessions().filter(|session| session.connection.is_some());
         let counts = (ghosts, connected.count() as u64, queued);
-        let accounts = (self.graveyard.ghosts(), self.connected, self.queued);
+        let accounts = (
+            self.graveyard.ghosts(),
+            self.sessions.connected(),
+            self.accounts.queued().messages,
+        );
         let kept = sessions().map(|session| session.subscriptions.len() + session.groups.len());
         let subscriptions = kept.sum::<usize>() + self.graveyard.subscriptions();
-        if counts != accounts || subscriptions as u64 != self.subscriptions {
+        if counts != accounts || subscriptions as u64 != self.accounts.subscriptions() {
             return Err(format!(
                 "{counts:?} ghosts, clients and messages, but accounted for {accounts:?}; \
                  {subscriptions} subscriptions, but {}",
-                self.subscriptions
+                self.accounts.subscriptions()
             ));
         }
         Ok(())

@@ -9,7 +9,7 @@ const LOOK_MS: u64 = 10_000;
 impl Broker {
     /// Notes what happened to a session's client, and with which topic or filter.
     pub(in crate::broker) fn notice(&mut self, index: SessionIndex, what: Notice, topic: &str) {
-        let session = &self.sessions[index.0 as usize];
+        let session = &self.sessions[index];
         let (key, uptime) = (session.key(), self.now.uptime);
         let name = &session.client_id;
         self.notices.note(key, name, what, topic, uptime);

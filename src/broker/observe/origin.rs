@@ -16,7 +16,7 @@ impl Broker {
     /// A bridge of another broker has connected.
     pub(in crate::broker) fn see_origin(&mut self, id: ConnectionId, origin: Origin) {
         let uptime = self.now.uptime;
-        let serial = self.connections[id.0 as usize].serial;
+        let serial = self.connections[id].serial;
         let known = &mut self.origins.known;
         if known.len() >= MOST && !known.contains_key(&origin.broker) {
             let oldest = known.iter().min_by_key(|(_, known)| known.seen);
@@ -35,7 +35,7 @@ impl Broker {
         let is_back = known.see(origin.run, uptime);
         let connections = &self.connections;
         known.connections.retain(|(id, serial, _)| {
-            let connection = connections.get(id.0 as usize);
+            let connection = connections.get(*id);
             connection.is_some_and(|connection| connection.serial == *serial)
         });
         let other = known.connections.iter().find(|it| it.2 != origin.run);
@@ -58,12 +58,12 @@ impl Broker {
         for (broker, known) in &mut self.origins.known {
             let connections = &self.connections;
             known.connections.retain(|(id, serial, _)| {
-                let connection = connections.get(id.0 as usize);
+                let connection = connections.get(*id);
                 connection.is_some_and(|connection| connection.serial == *serial)
             });
             let later = known.connections.iter().find(|it| it.2 == known.run);
             for (id, _, run) in &known.connections {
-                let heard = connections[id.0 as usize].last_received;
+                let heard = connections[*id].last_received;
                 if *run == known.run {
                     continue;
                 }
@@ -97,7 +97,7 @@ impl Broker {
         }
         known.warned = Some(uptime);
         self.origins.warned = Some(uptime);
-        let peer = |id: ConnectionId| &self.connections[id.0 as usize].arrival.peer;
+        let peer = |id: ConnectionId| &self.connections[id].arrival.peer;
         let other_client = other.map_or("", |id| self.client_name(id));
         let other_peer = other.map(peer).map(tracing::field::display);
         tracing::warn!(

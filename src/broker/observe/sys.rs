@@ -7,13 +7,13 @@ impl Broker {
     /// What is measured now.
     pub fn gauges(&self) -> Gauges {
         Gauges {
-            connected: self.connected,
+            connected: self.sessions.connected(),
             sessions: self.session_count() as u64,
-            subscriptions: self.subscriptions,
+            subscriptions: self.accounts.subscriptions(),
             retained: self.retained.len() as u64,
             retained_bytes: self.retained.bytes(),
-            queued: self.queued,
-            queued_bytes: self.queued_bytes,
+            queued: self.accounts.queued().messages,
+            queued_bytes: self.accounts.queued().bytes,
             pending_write_bytes: self.gate.pending_bytes() as u64,
         }
     }

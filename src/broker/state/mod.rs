@@ -1,18 +1,22 @@
 //! What a broker is made of: each file owns its state and keeps its invariants, and none of them knows the [`Broker`](super::Broker).
 
 pub mod account;
+pub mod accounts;
 pub mod aliases;
 pub mod backlog;
 pub mod bridge;
 pub mod client_ids;
 pub mod connection;
+pub mod connections;
 pub mod ended;
 pub mod gate;
 pub mod group;
+pub mod groups;
 pub mod inflight;
 pub mod lines;
 pub mod message_ids;
 pub mod notices;
+pub mod numbers;
 pub mod offer;
 pub mod origins;
 pub mod outbox;
@@ -22,6 +26,8 @@ pub mod restoring;
 pub mod retained;
 pub mod rights;
 pub mod session;
+pub mod sessions;
+pub mod slots;
 pub mod sources;
 pub mod spreads;
 pub mod standing;

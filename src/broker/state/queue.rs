@@ -8,6 +8,7 @@
 //! stand in nobody's way.
 
 use std::collections::VecDeque;
+use std::ops::{Add, Sub};
 
 use crate::broker::model::message::Message;
 use crate::broker::model::record::{DeliveryRecord, Durability, QueueKey, Seq, SubscriptionIds};
@@ -76,6 +77,41 @@ impl Queued {
             (record.qos, record.retain) = (body.qos(), body.retain());
         }
         record
+    }
+}
+
+/// What is in queues.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueSize {
+    /// Messages.
+    pub messages: u64,
+    /// Their bytes, in memory or not.
+    pub bytes: u64,
+    /// Bytes of those whose bodies are in memory.
+    pub hot_bytes: u64,
+}
+
+impl Add for QueueSize {
+    type Output = QueueSize;
+
+    fn add(self, other: QueueSize) -> QueueSize {
+        QueueSize {
+            messages: self.messages + other.messages,
+            bytes: self.bytes + other.bytes,
+            hot_bytes: self.hot_bytes + other.hot_bytes,
+        }
+    }
+}
+
+impl Sub for QueueSize {
+    type Output = QueueSize;
+
+    fn sub(self, other: QueueSize) -> QueueSize {
+        QueueSize {
+            messages: self.messages - other.messages,
+            bytes: self.bytes - other.bytes,
+            hot_bytes: self.hot_bytes - other.hot_bytes,
+        }
     }
 }
 
@@ -209,6 +245,16 @@ impl Queue {
     /// Whether no message waits for its turn.
     pub fn is_empty(&self) -> bool {
         self.backlog.items.is_empty() && self.live.items.is_empty()
+    }
+
+    /// What there is of messages, those included that are held.
+    #[inline]
+    pub fn size(&self) -> QueueSize {
+        QueueSize {
+            messages: self.len() as u64,
+            bytes: self.bytes,
+            hot_bytes: self.hot_bytes,
+        }
     }
 
     /// Bytes of all waiting messages, in memory or not.
@@ -521,9 +567,8 @@ impl Queue {
         }
     }
 
-    /// Drops the bodies that the store has as well; returns how many bytes that were.
-    pub fn cool(&mut self) -> u64 {
-        let before = self.hot_bytes;
+    /// Drops the bodies that the store has as well.
+    pub fn cool(&mut self) {
         let waiting = self.backlog.items.iter_mut().chain(&mut self.live.items);
         for item in waiting.chain(&mut self.held.items) {
             if self.hot_bytes == 0 {
@@ -534,7 +579,6 @@ impl Queue {
                 item.body = None;
             }
         }
-        before - self.hot_bytes
     }
 
     fn count(&mut self, item: &Queued) {

@@ -2,14 +2,12 @@
 
 use std::collections::VecDeque;
 
-use slab::Slab;
-
 use crate::broker::model::ids::SessionIndex;
 use crate::broker::model::message::Message;
 use crate::broker::model::record::{Durability, Seq, SpreadReceiver, SpreadRecord};
 use crate::broker::state::gate::{Stamp, WRITE_WEIGHT};
 use crate::broker::state::offer::{Frames, Receiver};
-use crate::broker::state::session::Session;
+use crate::broker::state::sessions::Sessions;
 use crate::wire::QoS;
 
 /// What is handed out in one go, in deliveries at QoS 0: one or two milliseconds' work.
@@ -116,7 +114,7 @@ impl Spread {
     }
 
     /// Who of a part of the receivers is in the store and has not got the message.
-    pub fn record(&self, part: usize, sessions: &Slab<Session>) -> SpreadRecord {
+    pub fn record(&self, part: usize, sessions: &Sessions) -> SpreadRecord {
         let parts = self.message.parts();
         let some = part * PART..self.receivers.len().min((part + 1) * PART);
         let left = some.filter(|at| !self.given[*at]);
@@ -126,7 +124,7 @@ impl Spread {
             if qos == QoS::AtMostOnce {
                 return None;
             }
-            let session = &sessions[subscriber.session.0 as usize];
+            let session = &sessions[subscriber.session];
             session.durable.then(|| SpreadReceiver {
                 queue: session.key(),
                 qos,

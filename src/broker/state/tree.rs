@@ -244,11 +244,9 @@ impl Tree {
         removed
     }
 
-    /// Adds a shared group to a filter.
-    pub fn add_group(&mut self, filter: &str, group: GroupIndex) -> NodeId {
-        let node = self.make(filter);
+    /// Adds a shared group to a node.
+    pub fn add_group(&mut self, node: NodeId, group: GroupIndex) {
         self.nodes[node.0 as usize].groups.push(group);
-        node
     }
 
     /// Removes a shared group from a node's filter.
@@ -338,7 +336,8 @@ impl Tree {
         }
     }
 
-    fn make(&mut self, filter: &str) -> NodeId {
+    /// The node of a filter, which is added if it is not there.
+    pub fn make(&mut self, filter: &str) -> NodeId {
         let mut node = ROOT;
         for text in filter.split('/') {
             node = match self

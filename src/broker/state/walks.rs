@@ -21,7 +21,7 @@ pub enum Walk {
 /// The walks that are not finished, the oldest first, and how far they have come.
 #[derive(Debug, Default)]
 pub struct Walks {
-    pub all: VecDeque<(Walk, usize)>,
+    pub all: VecDeque<(Walk, u32)>,
     /// A timer will go on with them.
     pub is_watched: bool,
 }

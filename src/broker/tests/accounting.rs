@@ -19,7 +19,9 @@ fn a_session_that_ends_takes_its_queue_and_what_is_on_its_way_with_it() {
     world.got(subscriber);
     world.pubrec(subscriber, 1);
     world.settle();
-    assert!(world.broker.queued_bytes > 0 && world.broker.hot_bytes > 0);
+    assert!(
+        world.broker.accounts.queued().bytes > 0 && world.broker.accounts.queued().hot_bytes > 0
+    );
     world.leave_with(
         subscriber,
         ReasonCode::Success,
@@ -49,7 +51,11 @@ fn a_large_queue_is_buried_bit_by_bit() {
     let subscriber = world.open(&durable("sub").clean());
     world.settle_disk();
     assert_eq!(world.got(subscriber), ["CONNACK Success"]);
-    assert_eq!(world.broker.queued_bytes, 0, "the queue is gone at once");
+    assert_eq!(
+        world.broker.accounts.queued().bytes,
+        0,
+        "the queue is gone at once"
+    );
     assert_eq!(world.disk.deliveries.len(), 3 * STEP, "its rows are not");
     world.writes();
     world.broker.tick(world.now);

@@ -94,7 +94,10 @@ fn an_empty_list_allows_nothing_and_no_list_everything() {
         let peer = world.connect(&client("a"));
         assert_eq!(may_write(&mut world, peer, "t"), allowed);
         assert_eq!(may_subscribe(&mut world, peer, "t"), allowed);
-        assert_eq!(world.broker.restricted, !allowed, "deliveries are checked");
+        assert_eq!(
+            world.broker.sessions.restricted, !allowed,
+            "deliveries are checked"
+        );
     }
 }
 
@@ -426,7 +429,7 @@ fn after_a_restart_a_session_has_its_rights_when_its_client_is_back() {
     world.flush();
     let alice = connect_as(&mut world, "alice", &durable("a"));
     assert_eq!(world.drain(alice), ["PUBLISH q1 open=x"]);
-    assert_eq!(world.broker.queued, 1, "held");
+    assert_eq!(world.broker.accounts.queued().messages, 1, "held");
 }
 
 #[test]

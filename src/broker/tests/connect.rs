@@ -186,8 +186,8 @@ fn answer(arrival: &Arrival, client: &Client) -> (String, String) {
     let peer = world.open(client);
     world.settle();
     let got = world.got(peer);
-    let session = world.broker.connections[peer.id.0 as usize].session;
-    let id = session.map(|it| world.broker.sessions[it.0 as usize].client_id.to_string());
+    let session = world.broker.connections[peer.id].session;
+    let id = session.map(|it| world.broker.sessions[it].client_id.to_string());
     (got[0].clone(), id.unwrap_or_default())
 }
 

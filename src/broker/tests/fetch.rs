@@ -1,6 +1,7 @@
 //! Bodies on disk: which are kept in memory, and what happens while one is being read.
 
 use super::*;
+use crate::broker::model::ids::SessionIndex;
 
 /// A world with a durable subscriber that is away, for whom so many messages wait.
 fn with_queue(count: usize, limits: Limits) -> (World, Peer) {
@@ -26,8 +27,8 @@ fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
 #[test]
 fn a_queue_of_a_client_that_is_away_is_on_disk_only() {
     let (mut world, peer) = with_queue(100, Limits::default());
-    assert_eq!(world.broker.hot_bytes, 0);
-    let queue = &world.broker.sessions[0].queue;
+    assert_eq!(world.broker.accounts.queued().hot_bytes, 0);
+    let queue = &world.broker.sessions[SessionIndex(0)].queue;
     assert!((0..100).all(|at| queue.get(at).is_some_and(|item| item.body.is_none())));
     assert_eq!(world.broker.gauges().queued, 100);
     let _ = peer;
@@ -51,10 +52,10 @@ fn a_queue_of_a_connected_client_is_in_memory_within_the_budget() {
         world.publish(peer, message(1, 1, "t", &payload));
     }
     world.settle();
-    assert_eq!(world.broker.hot_bytes, 100);
-    assert_eq!(world.broker.queued_bytes, 200);
+    assert_eq!(world.broker.accounts.queued().hot_bytes, 100);
+    assert_eq!(world.broker.accounts.queued().bytes, 200);
     world.lose(subscriber);
-    assert_eq!(world.broker.hot_bytes, 0);
+    assert_eq!(world.broker.accounts.queued().hot_bytes, 0);
     let subscriber = world.connect(&durable("sub"));
     assert_eq!(world.drain(subscriber).len(), 11);
     world.assert_nothing_left();
@@ -85,7 +86,7 @@ fn a_read_that_is_answered_after_the_client_is_gone_leaves_nothing_in_memory() {
     assert_eq!(world.fetches.len(), 1);
     world.lose(subscriber);
     world.answer_fetches();
-    assert_eq!(world.broker.hot_bytes, 0);
+    assert_eq!(world.broker.accounts.queued().hot_bytes, 0);
     let subscriber = world.connect(&durable("sub"));
     assert_eq!(world.drain(subscriber), numbers(0..5));
     world.assert_nothing_left();
@@ -270,8 +271,8 @@ fn a_message_kept_in_memory_only_waits_with_its_body() {
     for payload in ["a", "b", "c"] {
         world.publish(peer, message(1, 1, "t", payload));
     }
-    assert_eq!(world.broker.hot_bytes, 4);
-    assert_eq!(world.broker.queued_bytes, 4);
+    assert_eq!(world.broker.accounts.queued().hot_bytes, 4);
+    assert_eq!(world.broker.accounts.queued().bytes, 4);
     assert_eq!(world.drain(subscriber).len(), 3);
     world.assert_nothing_left();
 }

@@ -183,9 +183,7 @@ fn qos_1_waits_in_the_queue_for_a_client_that_does_not_read() {
     for _ in 0..10 {
         world.publish(peer, message(1, 1, "t", &payload));
     }
-    let waiting = world.broker.connections[subscriber.id.0 as usize]
-        .outbox
-        .len();
+    let waiting = world.broker.connections[subscriber.id].outbox.len();
     assert!(waiting < 400_000, "{waiting}");
     assert_eq!(world.broker.gauges().queued, 7);
     assert_eq!(world.got(subscriber).len(), 10);
@@ -265,7 +263,7 @@ fn a_keep_alive_is_lowered_for_those_who_can_be_told() {
         let peer = world.open(&old.keep_alive(keep_alive));
         assert_eq!(world.got(peer), ["CONNACK ClientIdentifierNotValid"]);
         let peer = world.connect(&client("b").keep_alive(keep_alive));
-        let connection = &world.broker.connections[peer.id.0 as usize];
+        let connection = &world.broker.connections[peer.id];
         assert_eq!(connection.keep_alive, 150_000);
     }
 }

@@ -99,7 +99,11 @@ fn filters_take_memory_by_their_text_and_their_levels() {
         world.connect(&client("a").clean());
         world.wait(1_000);
         world.broker.audit().expect("the accounts agree");
-        assert_eq!(world.broker.session_bytes, 2, "what is left is its name");
+        assert_eq!(
+            world.broker.accounts.session_bytes(),
+            2,
+            "what is left is its name"
+        );
     }
 }
 
@@ -120,7 +124,11 @@ fn topic_aliases_take_memory_while_their_client_is_connected() {
     assert_eq!(world.got(a), ["DISCONNECT QuotaExceeded"]);
     assert_eq!(refused(&world), 1);
     world.broker.audit().expect("the accounts agree");
-    assert_eq!(world.broker.session_bytes, 2, "what is left is its name");
+    assert_eq!(
+        world.broker.accounts.session_bytes(),
+        2,
+        "what is left is its name"
+    );
     for n in 0..3 {
         let peer = world.connect(&client(format!("c{n}").leak()));
         set(&mut world, peer, 1, 4_000);

@@ -323,7 +323,8 @@ impl World {
         }
         let mut all = self.broker.connections.iter();
         let (older, _) = all.find(|(_, it)| it.yields).expect("it waits for one");
-        self.broker.drained(ConnectionId(older as u32), self.now);
+        drop(all);
+        self.broker.drained(older, self.now);
         true
     }
 
@@ -472,8 +473,8 @@ impl World {
 
     /// The session of a connected client.
     fn session(&self, peer: Peer) -> &super::state::session::Session {
-        let session = self.broker.connections[peer.id.0 as usize].session;
-        &self.broker.sessions[session.expect("it is connected").0 as usize]
+        let session = self.broker.connections[peer.id].session;
+        &self.broker.sessions[session.expect("it is connected")]
     }
 
     /// The connection is gone.
@@ -656,8 +657,8 @@ impl World {
             self.wait(20);
             self.flush();
         }
-        assert_eq!(self.broker.queued_bytes, 0, "queued bytes");
-        assert_eq!(self.broker.hot_bytes, 0, "hot bytes");
+        assert_eq!(self.broker.accounts.queued().bytes, 0, "queued bytes");
+        assert_eq!(self.broker.accounts.queued().hot_bytes, 0, "hot bytes");
         self.broker.audit().expect("the accounts agree");
         assert_eq!(self.broker.shares.len(), 0, "{:?}", self.broker.shares);
         assert_eq!(self.disk.deliveries.len(), 0, "{:?}", self.disk.deliveries);

@@ -112,7 +112,7 @@ fn what_is_held_survives_a_restart_and_expires_as_others_do() {
     assert_eq!(world.drain(alice), [""; 0]);
     world.wait(7000);
     assert_eq!(world.broker.counters().dropped_expired, 1);
-    assert_eq!(world.broker.queued, 1);
+    assert_eq!(world.broker.accounts.queued().messages, 1);
     world.broker.audit().expect("the accounts agree");
     world.crash();
     set(&mut world, &wrong);
@@ -146,7 +146,7 @@ fn what_is_held_counts_in_the_limits_and_gives_way() {
     assert_eq!(world.drain(alice), [""; 0]);
     world.lose(alice);
     publish_all(&mut world, peer, 1, &["open/1", "open/2"]);
-    assert_eq!(world.broker.queued, 3);
+    assert_eq!(world.broker.accounts.queued().messages, 3);
     assert_eq!(world.broker.counters().dropped_queue_full, 2);
     let alice = connect_as(&mut world, "alice", &durable("a"));
     let expected = ["PUBLISH q1 open/1=x", "PUBLISH q1 open/2=x"];

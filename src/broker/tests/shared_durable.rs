@@ -237,9 +237,9 @@ fn the_bodies_of_a_group_nobody_is_connected_to_are_on_disk_only() {
     );
     let peer = world.connect(&publisher());
     publish_numbers(&mut world, peer, 1, 0..5);
-    assert_eq!(world.broker.hot_bytes, 8);
+    assert_eq!(world.broker.accounts.queued().hot_bytes, 8);
     world.lose(a);
-    assert_eq!(world.broker.hot_bytes, 0);
+    assert_eq!(world.broker.accounts.queued().hot_bytes, 0);
     let a = world.connect(&durable("a"));
     assert_eq!(world.drain(a).len(), 5);
     world.assert_nothing_left();

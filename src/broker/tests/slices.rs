@@ -77,7 +77,7 @@ fn a_crash_before_all_subscriptions_are_removed_leaves_none() {
         world.crash();
         let gauges = world.broker.gauges();
         assert_eq!((gauges.sessions, gauges.subscriptions), (1, 0));
-        assert!(world.broker.groups.is_empty());
+        assert!(world.broker.groups.len() == 0);
         let peer = world.connect(&publisher().version(ProtocolVersion::V5));
         for topic in ["f/0", &format!("f/{}", MANY - 1), "s"] {
             world.publish(peer, message(1, 1, topic, "m"));
@@ -310,7 +310,7 @@ fn new_rights_reach_everybody_and_the_last_ones_count() {
     world.broker.set_acl(nothing, world.now);
     let able = |world: &mut World| {
         let able = peers.iter().filter(|it| {
-            let session = world.broker.connections[it.id.0 as usize].session;
+            let session = world.broker.connections[it.id].session;
             world
                 .broker
                 .is_readable(session.expect("it is connected"), "t")

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 
 use crate::broker::Broker;
-use crate::broker::model::ids::{ConnectionId, GroupIndex, SessionIndex};
+use crate::broker::model::ids::{ConnectionId, GroupIndex, Owner, SessionIndex};
 use crate::broker::model::record::{QueueKey, Write};
 use crate::broker::model::work::OPERATION;
 use crate::broker::state::connection::State;
@@ -46,12 +46,12 @@ impl Broker {
         disconnect: &Disconnect<'_>,
     ) -> Result<(), Fault> {
         if let Some(expiry) = disconnect.properties.session_expiry() {
-            if expiry > 0 && !self.connections[id.0 as usize].may_set_expiry {
+            if expiry > 0 && !self.connections[id].may_set_expiry {
                 return Err(Fault::protocol(
                     "DISCONNECT sets a session expiry although CONNECT did not",
                 )); // [MQTT-3.14.2-2]
             }
-            self.sessions[index.0 as usize].expiry =
+            self.sessions[index].expiry =
                 expiry.min(self.settings.limits.persistent_client_expiration);
         }
         if disconnect.reason == ReasonCode::Success {
@@ -59,7 +59,7 @@ impl Broker {
         }
         self.say_end(id, format_args!("DISCONNECT: {}", disconnect.reason));
         self.detach(id);
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         connection.state = State::Closing;
         self.drop_gated(id);
         self.touch(id);
@@ -68,23 +68,18 @@ impl Broker {
 
     /// Takes a connection from its session: the session waits for its client, or ends with the connection.
     pub(in crate::broker) fn detach(&mut self, id: ConnectionId) {
-        let Some(index) = self.connections[id.0 as usize].session.take() else {
+        let Some(index) = self.connections[id].session.take() else {
             return;
         };
-        self.connections[id.0 as usize].yields = false;
+        self.connections[id].yields = false;
         self.drop_aliases(id);
-        let session = &mut self.sessions[index.0 as usize];
-        session.connection = None;
-        let end = self.connections[id.0 as usize].end.get_or_insert_default();
+        self.sessions.disconnect(index, self.now.unix);
+        let session = &self.sessions[index];
+        let end = self.connections[id].end.get_or_insert_default();
         end.client = session.client_id.clone();
         for group in &session.groups {
-            self.groups[group.0 as usize].connected -= 1;
+            self.groups[*group].disconnect();
         }
-        if let Some(user) = session.identity.as_ref().and_then(|it| it.user.as_ref()) {
-            self.by_user.remove(user);
-        }
-        session.disconnected_at = Some(self.now.unix);
-        self.connected -= 1;
         let next = self.lines.first(&session.client_id);
         let expiry = session.expiry;
         if let Some(next) = next {
@@ -95,18 +90,20 @@ impl Broker {
         }
         self.member_disconnected(index);
         self.queue_replays(index);
-        let session = &mut self.sessions[index.0 as usize];
+        let session = &mut self.sessions[index];
         let bodies = session.outgoing.disconnected();
-        session.queue.end_live();
-        self.hot_bytes -= session.queue.cool();
+        self.change_queue(Owner::Session(index), |queue| {
+            queue.end_live();
+            queue.cool();
+        });
         self.bury_soon(Remains::Bodies(bodies));
         // Sent from the queue and not acknowledged: after a restart nothing else would say so, and they would go out without DUP [MQTT-3.3.1-1].
-        let session = &self.sessions[index.0 as usize];
+        let session = &self.sessions[index];
         for packet_id in session.outgoing.unsaid(session.key()) {
             self.note(index, packet_id);
         }
         self.start_will(index);
-        let session = &self.sessions[index.0 as usize];
+        let session = &self.sessions[index];
         if session.stored {
             let (key, record) = (session.key(), session.record());
             self.write(Write::PutSession(key, record));
@@ -116,16 +113,15 @@ impl Broker {
 
     /// Ends a session that has no connection: its will is published \[MQTT-3.1.2-8\], and everything else is forgotten.
     pub(in crate::broker) fn end_session(&mut self, index: SessionIndex) {
-        let groups = self.sessions[index.0 as usize].groups.clone();
+        let groups = self.sessions[index].groups.clone();
         self.take_back(&groups, index);
         self.publish_will(index);
         self.end_spreads(index);
-        let place = &mut self.sessions[index.0 as usize];
+        let place = &self.sessions[index];
         let mut ghost = Session::ghost(place.durable);
         ghost.subscription_bytes = place.subscription_bytes;
-        let mut session = std::mem::replace(place, ghost);
-        self.session_bytes -= session.own_bytes();
-        self.by_client.remove(&session.client_id);
+        let mut session = self.sessions.end(index, ghost);
+        self.accounts.change_session(session.own_bytes(), 0);
         self.graveyard.ghosts += 1;
         let key = session.key();
         self.bury_soon(Remains::Subscribed {
@@ -161,10 +157,7 @@ impl Broker {
 
     /// Forgets all messages of a queue.
     pub(in crate::broker) fn discard_queue(&mut self, mut queue: Queue) {
-        self.queued -= queue.len() as u64;
-        self.queued_bytes -= queue.bytes();
-        self.hot_bytes -= queue.hot_bytes();
-        let items = queue.drain();
+        let items = self.accounts.change(&mut queue, Queue::drain);
         self.bury_queued(queue.key, items);
     }
 
@@ -249,8 +242,8 @@ impl Broker {
                     self.end_subscription(node, *place, *key);
                 }
                 if groups.len() + nodes.len() == 0 {
-                    let gone = self.sessions.remove(place.0 as usize);
-                    self.session_bytes -= gone.subscription_bytes;
+                    let gone = self.sessions.remove(*place);
+                    self.accounts.change_session(gone.subscription_bytes, 0);
                     self.graveyard.ghosts -= 1;
                 }
             }
@@ -260,20 +253,20 @@ impl Broker {
     }
 
     fn end_membership(&mut self, group: GroupIndex, place: SessionIndex, key: QueueKey) {
-        if self.sessions[place.0 as usize].durable {
-            let name = self.groups[group.0 as usize].name.clone();
+        if self.sessions[place].durable {
+            let name = self.groups[group].name().into();
             self.write(Write::RemoveSubscription(key, name));
         }
         self.leave_group(group, place);
-        self.subscriptions -= 1;
+        self.accounts.unsubscribe();
     }
 
     fn end_subscription(&mut self, node: NodeId, place: SessionIndex, key: QueueKey) {
-        if self.sessions[place.0 as usize].durable {
+        if self.sessions[place].durable {
             let filter = self.tree.filter(node).into();
             self.write(Write::RemoveSubscription(key, filter));
         }
         self.tree.unsubscribe(node, place);
-        self.subscriptions -= 1;
+        self.accounts.unsubscribe();
     }
 }

@@ -24,22 +24,22 @@ impl Session {
 impl Broker {
     /// Counts anew what a session takes that had this much before; subscriptions and topic aliases aside.
     pub(in crate::broker) fn recount_session(&mut self, index: SessionIndex, before: u64) {
-        let now = self.sessions[index.0 as usize].own_bytes();
-        self.session_bytes = self.session_bytes + now - before;
+        let now = self.sessions[index].own_bytes();
+        self.accounts.change_session(before, now);
     }
 
     /// Counts a new subscription.
     pub(in crate::broker) fn count_subscription(&mut self, index: SessionIndex, text: &str) {
         let bytes = subscription_bytes(text);
-        self.sessions[index.0 as usize].subscription_bytes += bytes;
-        self.session_bytes += bytes;
+        self.sessions[index].subscription_bytes += bytes;
+        self.accounts.change_session(0, bytes);
     }
 
     /// Counts a subscription that is gone.
     pub(in crate::broker) fn discount_subscription(&mut self, index: SessionIndex, text: &str) {
         let bytes = subscription_bytes(text);
-        self.sessions[index.0 as usize].subscription_bytes -= bytes;
-        self.session_bytes -= bytes;
+        self.sessions[index].subscription_bytes -= bytes;
+        self.accounts.change_session(bytes, 0);
     }
 
     /// Replaces a session's will; the one it had.
@@ -48,7 +48,7 @@ impl Broker {
         index: SessionIndex,
         will: Option<Box<WillRecord>>,
     ) -> Option<Box<WillRecord>> {
-        let session = &mut self.sessions[index.0 as usize];
+        let session = &mut self.sessions[index];
         let before = session.own_bytes();
         let old = std::mem::replace(&mut session.will, will);
         self.recount_session(index, before);
@@ -58,17 +58,15 @@ impl Broker {
     /// Whether a session may take so much more.
     pub(in crate::broker) fn has_memory(&self, index: SessionIndex, more: u64) -> bool {
         let limits = &self.settings.limits;
-        let session = &self.sessions[index.0 as usize];
-        let connection = session
-            .connection
-            .map(|id| &self.connections[id.0 as usize]);
+        let session = &self.sessions[index];
+        let connection = session.connection.map(|id| &self.connections[id]);
         if connection.is_some_and(|connection| connection.arrival.bridge) {
             return true;
         }
         let aliases = connection.map_or(0, |connection| connection.alias_bytes);
         let bytes = session.own_bytes() + session.subscription_bytes + aliases;
         bytes + more <= limits.max_session_bytes
-            && self.session_bytes + more <= limits.max_session_bytes_total
+            && self.accounts.session_bytes() + more <= limits.max_session_bytes_total
     }
 
     /// Whether there is memory for what a client brings with its CONNECT. Who brings no more than its session has already may always come.
@@ -79,8 +77,8 @@ impl Broker {
         will: Option<&WillRecord>,
     ) -> Result<(), Fault> {
         let limits = &self.settings.limits;
-        let known = self.by_client.get(client_id);
-        let known = known.map(|index| &self.sessions[index.0 as usize]);
+        let known = self.sessions.find(client_id);
+        let known = known.map(|index| &self.sessions[index]);
         let (has, subscriptions) = known.map_or((0, 0), |session| {
             (session.own_bytes(), session.subscription_bytes)
         });
@@ -89,7 +87,7 @@ impl Broker {
             return Ok(());
         } else if wants + subscriptions > limits.max_session_bytes {
             "max_session_bytes is reached"
-        } else if self.session_bytes - has + wants > limits.max_session_bytes_total {
+        } else if self.accounts.session_bytes() - has + wants > limits.max_session_bytes_total {
             "max_session_bytes_total is reached"
         } else {
             return Ok(());
@@ -109,7 +107,7 @@ impl Broker {
         alias: u16,
         topic: &str,
     ) -> Result<(), Fault> {
-        let old = self.connections[id.0 as usize].resolve_alias(alias);
+        let old = self.connections[id].resolve_alias(alias);
         if old == Some(topic) {
             return Ok(());
         }
@@ -123,42 +121,43 @@ impl Broker {
             });
         }
         let seed = self.seed;
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         connection.set_alias(alias, topic, seed);
         connection.alias_bytes = connection.alias_bytes + taken - freed;
-        self.session_bytes = self.session_bytes + taken - freed;
+        self.accounts.change_session(freed, taken);
         Ok(())
     }
 
     /// How to name a topic to a client. Where there is no memory for an alias, topics go by name.
     pub(in crate::broker) fn alias_for(&mut self, id: ConnectionId, topic: &str) -> Alias {
-        let connection = &self.connections[id.0 as usize];
+        let connection = &self.connections[id];
         if !connection.uses_aliases() {
             return Alias::None;
         }
         let bytes = ALIAS + topic.len() as u64;
         let session = connection.session;
         let may_set = session.is_some_and(|index| self.has_memory(index, bytes));
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         let alias = connection.alias_for(topic, may_set);
         if let Alias::Set(_) = alias {
             connection.alias_bytes += bytes;
-            self.session_bytes += bytes;
+            self.accounts.change_session(0, bytes);
         }
         alias
     }
 
     /// A connection ends, and with it its topic aliases.
     pub(in crate::broker) fn drop_aliases(&mut self, id: ConnectionId) {
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         connection.forget_aliases();
-        self.session_bytes -= std::mem::take(&mut connection.alias_bytes);
+        let freed = std::mem::take(&mut connection.alias_bytes);
+        self.accounts.change_session(freed, 0);
     }
 
     /// Whether the store can take a message that needs so many bytes with all its rows; messages leave some room for sessions. If not, what waits to be
     /// removed is: it may make room.
     pub(in crate::broker) fn has_room(&mut self, bytes: u64) -> bool {
-        let room = self.promised_bytes() + SESSION_ROOM + bytes < self.room;
+        let room = self.promised_bytes() + SESSION_ROOM + bytes < self.accounts.room();
         if !room {
             self.gate.flush();
         }
@@ -167,7 +166,7 @@ impl Broker {
 
     /// Whether the store can take a session, a will, a subscription, or a packet identifier. If not, as [`Broker::has_room`].
     pub(in crate::broker) fn has_session_room(&mut self) -> bool {
-        let room = self.promised_bytes() < self.room;
+        let room = self.promised_bytes() < self.accounts.room();
         if !room {
             self.gate.flush();
         }

@@ -90,7 +90,7 @@ impl Broker {
     }
 
     fn release_outbox(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(id.0 as usize) else {
+        let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
         let released = connection.outbox.release(&self.gate);
@@ -98,7 +98,7 @@ impl Broker {
         if released {
             self.touch(id);
         }
-        let connection = &mut self.connections[id.0 as usize];
+        let connection = &mut self.connections[id];
         match holds_for {
             None => connection.holding = false,
             Some(stamp) if released => self.waiting.hold(id, stamp),

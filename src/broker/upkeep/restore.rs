@@ -25,9 +25,7 @@ impl Broker {
                 session.expiry = record.expiry;
                 session.disconnected_at = record.disconnected_at;
                 session.restored_user = record.user;
-                let client_id = session.client_id.clone();
-                let index = SessionIndex(self.sessions.insert(session) as u32);
-                self.by_client.insert(client_id, index);
+                let index = self.sessions.add(session);
                 self.recount_session(index, 0);
                 self.restoring.owners.insert(key, Owner::Session(index));
             }
@@ -52,9 +50,7 @@ impl Broker {
                         stored: true,
                         counted: false,
                     };
-                    self.sessions[index.0 as usize]
-                        .received
-                        .insert(packet_id, received);
+                    self.sessions[index].received.insert(packet_id, received);
                 }
             }
             Write::PutBridge(key, record) => {
@@ -69,7 +65,7 @@ impl Broker {
             }
             Write::PutInflight(key, block, records) => {
                 if let Some(index) = self.restored_session(key) {
-                    let outgoing = &mut self.sessions[index.0 as usize].outgoing;
+                    let outgoing = &mut self.sessions[index].outgoing;
                     outgoing.recovered(block);
                     for record in records {
                         if record.seq == InflightRecord::NO_ROW {
@@ -106,7 +102,7 @@ impl Broker {
         let subscriber = Subscriber::new(index, record.options, record.id);
         self.insert_subscription(index, text, &filter, subscriber);
         if record.replaying {
-            self.sessions[index.0 as usize].replays.push_back(Replay {
+            self.sessions[index].replays.push_back(Replay {
                 filter: filter.filter.into(),
                 subscriber,
                 record,
@@ -140,10 +136,10 @@ impl Broker {
             reveals: Default::default(),
             dup: record.packet_id.is_some(),
         };
-        let (queue, waiting) = match owner {
+        let waiting = match owner {
             Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
-                let session = &mut self.sessions[index.0 as usize];
-                let waiting = match record.packet_id {
+                let session = &mut self.sessions[index];
+                match record.packet_id {
                     Some(id) => {
                         let waiting = recover_inflight(session, id, item, record.released);
                         if noted.is_some() && session.outgoing.recovered_note(id, seq) {
@@ -160,15 +156,12 @@ impl Broker {
                             && session.queue.len() < most;
                         Some(item)
                     }
-                };
-                (&mut session.queue, waiting)
+                }
             }
-            Owner::Group(group) => (&mut self.groups[group.0 as usize].queue, Some(item)),
+            Owner::Group(_) => Some(item),
         };
         if let Some(item) = waiting {
-            self.queued += 1;
-            self.queued_bytes += u64::from(item.size);
-            queue.insert(item);
+            self.change_queue(owner, |queue| queue.insert(item));
         }
     }
 
@@ -208,8 +201,7 @@ impl Broker {
     pub fn finish_restore(&mut self, next_seq: Seq, next_key: QueueKey, now: Now) -> Restored {
         self.now = now;
         self.restore_spreads(None);
-        self.next_seq = next_seq.0.max(1);
-        self.next_key = next_key.0.max(1);
+        self.numbers.go_on(next_seq, next_key);
         self.gate.recovered(Seq(next_seq.0.saturating_sub(1)));
         let restoring = std::mem::take(&mut self.restoring);
         self.forget_notes(&restoring);
@@ -218,15 +210,11 @@ impl Broker {
             messages: restoring.messages,
             retained: self.retained.len(),
         };
-        let all: Vec<SessionIndex> = self
-            .sessions
-            .iter()
-            .map(|(index, _)| SessionIndex(index as u32))
-            .collect();
+        let all: Vec<SessionIndex> = self.sessions.iter().map(|(index, _)| index).collect();
         let mut died = Vec::new();
         for index in all {
             self.limit_waits(index);
-            let session = &mut self.sessions[index.0 as usize];
+            let session = &mut self.sessions[index];
             session.outgoing.settle_held();
             session.outgoing.disconnected();
             if session.disconnected_at.is_none() {
@@ -240,7 +228,7 @@ impl Broker {
         }
         for index in died {
             self.start_will(index);
-            if self.sessions[index.0 as usize].expiry == 0 {
+            if self.sessions[index].expiry == 0 {
                 self.end_session(index);
             } else {
                 self.set_session_timer(index);
@@ -254,9 +242,9 @@ impl Broker {
     fn forget_notes(&mut self, restoring: &Restoring) {
         for ((key, _), note) in &restoring.inflight {
             if let Some(Owner::Session(index)) = restoring.owners.get(key) {
-                let outgoing = &mut self.sessions[index.0 as usize].outgoing;
+                let outgoing = &mut self.sessions[*index].outgoing;
                 if outgoing.change(Block::of(note.packet_id), true) {
-                    self.changed.push_back(*index);
+                    self.sessions.changed.push_back(*index);
                 }
             }
         }
@@ -264,14 +252,14 @@ impl Broker {
 
     /// A group whose members' subscriptions were removed just before the process died.
     fn groups_without_members(&mut self) {
-        let empty: Vec<usize> = self
+        let empty: Vec<GroupIndex> = self
             .groups
             .iter()
-            .filter(|(_, group)| group.members.is_empty())
+            .filter(|(_, group)| group.members().is_empty())
             .map(|(index, _)| index)
             .collect();
         for index in empty {
-            self.remove_group(GroupIndex(index as u32));
+            self.remove_group(index);
         }
     }
 }

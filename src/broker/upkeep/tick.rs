@@ -1,5 +1,5 @@
 use crate::broker::Broker;
-use crate::broker::model::ids::SessionIndex;
+use crate::broker::model::ids::{GroupIndex, Owner, SessionIndex};
 use crate::broker::model::record::QueueKey;
 use crate::broker::model::work::OPERATION;
 use crate::broker::state::timers::{SWEEP_MS, Timer};
@@ -75,7 +75,7 @@ impl Broker {
 
     /// Sees to it that a session without a connection is looked at when its will is due or it expires.
     pub(in crate::broker) fn set_session_timer(&mut self, index: SessionIndex) {
-        let session = &mut self.sessions[index.0 as usize];
+        let session = &mut self.sessions[index];
         let due = session.will.as_ref().and_then(|will| will.due);
         let Some(unix) = [session.expires_at(), due].into_iter().flatten().min() else {
             return;
@@ -90,7 +90,7 @@ impl Broker {
     fn check_session(&mut self, index: SessionIndex, key: QueueKey, at: u64) {
         let Some(session) = self
             .sessions
-            .get_mut(index.0 as usize)
+            .get_mut(index)
             .filter(|session| session.key() == key)
         else {
             return;
@@ -103,7 +103,7 @@ impl Broker {
             return;
         }
         let expired = self.has_expired(index);
-        let session = &mut self.sessions[index.0 as usize];
+        let session = &mut self.sessions[index];
         if self.now.uptime < self.grace_until && !expired {
             session.timer = Some(self.grace_until);
             let timer = Timer::Session(index, key);
@@ -128,29 +128,32 @@ impl Broker {
     fn sweep(&mut self) -> bool {
         let (mut at, start) = self.sweep;
         // Sessions and groups are looked at in the order of their places; a place past both begins again with the first.
-        let sessions = self.sessions.capacity().min(u32::MAX as usize);
-        let places = sessions + self.groups.capacity();
+        let sessions = self.sessions.places();
+        let places = sessions.saturating_add(self.groups.places());
         let mut budget = SWEEP_STEP;
         let mut offset = start;
         let mut visited = 0;
-        while budget > 0 && visited <= places.min(SWEEP_STEP) {
+        while budget > 0 && visited <= (places as usize).min(SWEEP_STEP) {
             visited += 1;
-            let queue = match at.checked_sub(sessions) {
-                None => self.sessions.get_mut(at).map(|session| &mut session.queue),
-                Some(group) => self.groups.get_mut(group).map(|group| &mut group.queue),
+            let owner = match at.checked_sub(sessions) {
+                None => Owner::Session(SessionIndex(at)),
+                Some(group) => Owner::Group(GroupIndex(group)),
             };
-            let mut next = None;
-            if let Some(queue) = queue {
-                let (key, hot) = (queue.key, queue.hot_bytes());
+            let unix = self.now.unix;
+            let swept = self.change_queue(owner, |queue| {
                 let looked = queue.len().saturating_sub(offset).min(budget);
-                let expired;
-                (expired, next) = queue.sweep(offset, budget, self.now.unix);
-                self.hot_bytes -= hot - queue.hot_bytes();
+                (queue.key, looked, queue.sweep(offset, budget, unix))
+            });
+            let mut next = None;
+            if let Some((key, looked, (expired, rest))) = swept {
+                next = rest;
                 budget -= looked;
                 for item in expired {
-                    self.count_expired((at < sessions).then_some(SessionIndex(at as u32)));
-                    self.queued -= 1;
-                    self.queued_bytes -= u64::from(item.size);
+                    let session = match owner {
+                        Owner::Session(index) => Some(index),
+                        _ => None,
+                    };
+                    self.count_expired(session);
                     self.forget(&item, key);
                 }
             }
@@ -160,6 +163,6 @@ impl Broker {
             }
         }
         self.sweep = (at, offset);
-        self.sweep_retained(SWEEP_STEP) && budget > 0 && places <= SWEEP_STEP
+        self.sweep_retained(SWEEP_STEP) && budget > 0 && places as usize <= SWEEP_STEP
     }
 }

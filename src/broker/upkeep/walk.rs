@@ -52,11 +52,11 @@ impl Broker {
             && let Some((walk, from)) = self.walks.all.pop_front()
         {
             let places = match walk {
-                Walk::Rights => self.sessions.capacity(),
-                Walk::SendAway(_) | Walk::Admit(..) | Walk::ShutDown => self.connections.capacity(),
+                Walk::Rights => self.sessions.places(),
+                Walk::SendAway(_) | Walk::Admit(..) | Walk::ShutDown => self.connections.places(),
             };
-            let to = places.min(from + left);
-            left -= to - from;
+            let to = places.min(from + left as u32);
+            left -= (to - from) as usize;
             for at in from..to {
                 self.pass(&walk, at);
             }
@@ -71,11 +71,11 @@ impl Broker {
         }
     }
 
-    fn pass(&mut self, walk: &Walk, at: usize) {
-        let id = ConnectionId(at as u32);
-        let connection = self.connections.get(at);
+    fn pass(&mut self, walk: &Walk, at: u32) {
+        let id = ConnectionId(at);
+        let connection = self.connections.get(id);
         match walk {
-            Walk::Rights => self.renew_rights(SessionIndex(at as u32)),
+            Walk::Rights => self.renew_rights(SessionIndex(at)),
             Walk::SendAway(access) => {
                 if connection.is_some_and(|it| Arc::ptr_eq(&it.arrival.access, access)) {
                     let what = Some("the listener was changed");
@@ -98,10 +98,10 @@ impl Broker {
 
     /// Ends a connection from this side, however far it has come.
     fn dismiss(&mut self, id: ConnectionId, reason: ReasonCode, what: Option<&str>) {
-        let connection = self.connections.get_mut(id.0 as usize);
+        let connection = self.connections.get_mut(id);
         match connection.map(|connection| connection.state) {
             Some(State::New) => {
-                self.connections[id.0 as usize].state = State::Closing;
+                self.connections[id].state = State::Closing;
                 self.touch(id);
             }
             Some(State::Open) => self.disconnect(id, reason, what),

@@ -57,14 +57,14 @@ impl Broker {
     /// wall clock that was ahead.
     pub(in crate::broker) fn limit_waits(&mut self, index: SessionIndex) {
         let unix = self.now.unix;
-        let session = &mut self.sessions[index.0 as usize];
+        let session = &mut self.sessions[index];
         let key = session.key();
         if session.disconnected_at.is_some_and(|at| at > unix) {
             session.disconnected_at = Some(unix);
             let record = session.record();
             self.write(Write::PutSession(key, record));
         }
-        let session = &mut self.sessions[index.0 as usize];
+        let session = &mut self.sessions[index];
         let Some(will) = session.will.as_mut() else {
             return;
         };

@@ -14,7 +14,7 @@ impl Relay {
         filters: Vec<(&'r str, SubscribeOptions)>,
         broker: &Broker,
     ) -> Vec<(&'r str, SubscribeOptions)> {
-        self.behind.end = Seq(broker.next_seq);
+        self.behind.end = broker.numbers.next_seq();
         self.behind.filters.clear();
         if !broker.waits_before(self.id, self.behind.end) {
             return filters;
@@ -86,10 +86,10 @@ impl Relay {
 impl Broker {
     /// Whether a message of before this one waits for a bridge, or is not acknowledged completely.
     fn waits_before(&self, id: ConnectionId, end: Seq) -> bool {
-        let Some(session) = self.connections[id.0 as usize].session else {
+        let Some(session) = self.connections[id].session else {
             return false;
         };
-        let session = &self.sessions[session.0 as usize];
+        let session = &self.sessions[session];
         let waiting = session.queue.front().map(|item| item.seq);
         let oldest = session.outgoing.oldest().into_iter().chain(waiting).min();
         oldest.is_some_and(|seq| seq < end)
@@ -97,10 +97,10 @@ impl Broker {
 
     /// Whether a retained message to this topic waits for a bridge or is on its way, as far as bodies are in memory.
     fn retained_waits(&self, id: ConnectionId, topic: &str) -> bool {
-        let Some(session) = self.connections[id.0 as usize].session else {
+        let Some(session) = self.connections[id].session else {
             return false;
         };
-        let session = &self.sessions[session.0 as usize];
+        let session = &self.sessions[session];
         let mut items = session
             .outgoing
             .items()

@@ -26,7 +26,7 @@ impl Relay {
 
     fn limit_window(&self, broker: &mut Broker) {
         let window = if self.trial.careful { 1 } else { self.window };
-        broker.connections[self.id.0 as usize].receive_maximum = window;
+        broker.connections[self.id].receive_maximum = window;
         broker.touch(self.id);
     }
 
@@ -213,15 +213,13 @@ impl Broker {
 
     /// The messages on their way to a bridge.
     fn seqs_of_bridge(&self, id: ConnectionId) -> Vec<Seq> {
-        let session = self.connections[id.0 as usize].session;
-        session.map_or_else(Vec::new, |session| {
-            self.sessions[session.0 as usize].outgoing.seqs()
-        })
+        let session = self.connections[id].session;
+        session.map_or_else(Vec::new, |session| self.sessions[session].outgoing.seqs())
     }
 
     fn seq_of_delivery(&self, id: ConnectionId, packet_id: PacketId) -> Option<Seq> {
-        let session = self.connections[id.0 as usize].session?;
-        let outgoing = &self.sessions[session.0 as usize].outgoing;
+        let session = self.connections[id].session?;
+        let outgoing = &self.sessions[session].outgoing;
         outgoing.get(packet_id).map(|it| it.item.seq)
     }
 }
