@@ -27,7 +27,7 @@ impl Broker {
             self.write_reading_if_due();
         }
         let batch = self.gate.take_batch(now.uptime)?;
-        self.ends.taken();
+        self.upkeep.ends.taken();
         Some(batch)
     }
 
@@ -38,7 +38,7 @@ impl Broker {
 
     /// The bodies to be read from the store.
     pub fn take_fetches(&mut self) -> Vec<Fetch> {
-        std::mem::take(&mut self.fetches)
+        std::mem::take(&mut self.messages.fetches)
     }
 
     /// Moves the connections that should be served to the end of `into`.
@@ -84,7 +84,7 @@ impl Broker {
 
     /// What packets and their deliveries have cost so far, about, in deliveries at QoS 0: a measure of the work of a visit.
     pub fn work(&self) -> u64 {
-        self.work
+        self.pace.work
     }
 
     /// Whether a connection is to be closed as soon as what waits for it has been written.

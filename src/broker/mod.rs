@@ -34,10 +34,6 @@ pub(crate) mod observe;
 mod state;
 mod upkeep;
 
-use std::collections::BTreeMap;
-
-use rustc_hash::FxBuildHasher;
-
 #[cfg(test)]
 pub(crate) use flows::keep_alive::NOTHING_TAKEN;
 #[cfg(test)]
@@ -63,91 +59,55 @@ pub use state::origins::Origin;
 pub use state::restoring::Restored;
 
 use crate::clock::Now;
-use crate::wire::{Fault, Packet, PropertiesBuf};
+use crate::wire::{Fault, Packet};
 use model::ids::SessionIndex;
-use model::record::{BridgeRecord, Durability, QueueKey, Seq};
+use model::record::Durability;
 use model::work::PACKET;
-use state::account::{Account, Turns};
+use state::account::Account;
 use state::accounts::Accounts;
-use state::bridge::{Moments, State as BridgeState};
+use state::bridges::Bridges;
 use state::client_ids::ClientIds;
 use state::connection::State;
 use state::connections::Connections;
-use state::ended::{Ends, Graveyard};
 use state::gate::{Gate, Stamp};
 use state::groups::Groups;
-use state::lines::Lines;
-use state::message_ids::MessageIds;
-use state::notices::Notices;
-use state::numbers::Numbers;
-use state::offer::Routes;
-use state::origins::Origins;
-use state::restoring::Restoring;
+use state::messages::Messages;
+use state::observed::Observed;
+use state::offer::Scratch;
+use state::pace::Pace;
 use state::retained::Retained;
 use state::sessions::Sessions;
-use state::spreads::Spreads;
-use state::sys::Sys;
-use state::table::Table;
 use state::timers::{Timer, Timers};
 use state::tree::Tree;
-use state::waiting::Waiting;
-use state::walks::Walks;
+use state::upkeep::Upkeep;
 use state::wall::Wall;
 
 /// The broker.
 #[derive(Debug)]
 pub struct Broker {
     settings: Settings,
-    seed: u64,
+    /// The time of the call that is being handled.
     now: Now,
     connections: Connections,
     sessions: Sessions,
     groups: Groups,
-    /// Connections whose CONNECT waits for an older one.
-    lines: Lines,
+    /// Who subscribes to what.
     tree: Tree,
     retained: Retained,
+    messages: Messages,
+    /// What is to be written, and which packets wait for it.
     gate: Gate,
-    /// How many deliveries need a stored message, where it is more than one.
-    shares: Table<Seq, u32, FxBuildHasher>,
-    numbers: Numbers,
-    /// A tick came late: nobody is given up before this moment, in milliseconds of uptime.
-    grace_until: u64,
-    /// From when on nobody was served, in broker time: what had expired before is over all the same.
-    grace_from: u64,
     accounts: Accounts,
     /// Bytes that wait to be written to all connections, those included that are being written.
     outgoing: Account,
-    /// Who waits until that is less.
-    turns: Turns,
     timers: Timers,
-    counters: Counters,
-    waiting: Waiting,
-    fetches: Vec<Fetch>,
-    spreads: Spreads,
-    work: u64,
-    graveyard: Graveyard,
-    ends: Ends,
-    walks: Walks,
     wall: Wall,
-    sweep: (u32, usize),
-    sys: Sys,
-    bridges: BTreeMap<Box<str>, BridgeState>,
-    /// What is remembered of bridges, by their sessions.
-    bridge_records: BTreeMap<QueueKey, BridgeRecord>,
-    moments: Moments,
-    message_ids: MessageIds,
-    notices: Notices,
-    /// Where the bridges of this broker come from, and those of others.
-    origin: Origin,
-    origins: Origins,
-    /// A bridge refuses messages when its queue is full: otherwise no message asks.
-    refusing: bool,
-    restoring: Restoring,
-    routes: Routes,
-    scratch: PropertiesBuf,
-    #[cfg(test)]
-    open_arrow: Option<Arrow>,
+    pace: Pace,
+    upkeep: Upkeep,
+    bridges: Bridges,
+    counters: Counters,
+    observed: Observed,
+    scratch: Scratch,
 }
 
 impl Broker {
@@ -159,47 +119,24 @@ impl Broker {
         let client_ids = ClientIds::new(&chance.client_ids);
         let run = client_ids.run();
         let mut broker = Broker {
-            seed,
             now,
             connections: Connections::new(seed),
             sessions: Sessions::new(client_ids, strictest != Durability::Memory, seed),
             groups: Groups::new(seed),
-            lines: Lines::new(seed),
             tree: Tree::new(seed),
             retained: Retained::default(),
+            messages: Messages::default(),
             gate: Gate::new(settings.limits.max_pending_write_bytes),
-            shares: Table::default(),
-            numbers: Numbers::new(),
-            grace_until: 0,
-            grace_from: 0,
             accounts: Accounts::default(),
             outgoing: Account::default(),
-            turns: Turns::default(),
             timers: Timers::default(),
-            counters: Counters::default(),
-            waiting: Waiting::default(),
-            fetches: Vec::new(),
-            spreads: Spreads::default(),
-            work: 0,
-            graveyard: Graveyard::default(),
-            ends: Ends::new(seed),
-            walks: Walks::default(),
             wall: Wall::default(),
-            sweep: (0, 0),
-            sys: Sys::new(now),
-            bridges: BTreeMap::new(),
-            bridge_records: BTreeMap::new(),
-            moments: Moments::default(),
-            message_ids: MessageIds::new(seed),
-            notices: Notices::default(),
-            origin: Origin::new(settings.identity, run),
-            origins: Origins::default(),
-            refusing: false,
-            restoring: Restoring::default(),
-            routes: Routes::default(),
-            scratch: PropertiesBuf::new(),
-            #[cfg(test)]
-            open_arrow: None,
+            pace: Pace::default(),
+            upkeep: Upkeep::new(seed),
+            bridges: Bridges::new(Origin::new(settings.identity, run), seed),
+            counters: Counters::default(),
+            observed: Observed::new(now),
+            scratch: Scratch::default(),
             settings,
         };
         broker
@@ -216,7 +153,7 @@ impl Broker {
         self.now = now;
         let connection = &mut self.connections[id];
         connection.last_received = now.uptime;
-        self.work += PACKET;
+        self.pace.work += PACKET;
         let outcome = match (connection.state, connection.session) {
             (State::Closing, _) => return,
             (State::Open, Some(session)) => self.receive_in_session(id, session, packet),

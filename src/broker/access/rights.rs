@@ -4,7 +4,7 @@ use crate::broker::Broker;
 use crate::broker::model::access::Identity;
 use crate::broker::model::acl::Acls;
 use crate::broker::model::ids::{ConnectionId, SessionIndex};
-use crate::broker::state::queue::Queued;
+use crate::broker::state::queued::Queued;
 use crate::broker::state::rights::Rights;
 use crate::broker::state::session::Session;
 use crate::broker::state::walks::Walk;

@@ -149,7 +149,11 @@ impl Broker {
             return;
         };
         let key = self.sessions[at].key();
-        let left = self.bridge_records.get(&key).map(|record| &record.left[..]);
+        let left = self
+            .bridges
+            .records
+            .get(&key)
+            .map(|record| &record.left[..]);
         let dirty = left.unwrap_or_default().iter().flat_map(|left| &left.dirty);
         let dirty = dirty.copied().collect();
         self.sessions[at].outgoing.reserve(dirty);

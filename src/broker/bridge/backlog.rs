@@ -16,7 +16,8 @@ use crate::broker::model::message::Message;
 use crate::broker::model::record::{QueueKey, Seq};
 use crate::broker::state::backlog::{Backlog, Latest, Older, QueueFull, QueuePolicy, SPARE_TOPICS};
 use crate::broker::state::notices::Notice;
-use crate::broker::state::queue::{Queue, Queued};
+use crate::broker::state::queue::Queue;
+use crate::broker::state::queued::Queued;
 use crate::broker::state::timers::Timer;
 
 /// Most messages whose topics are read at once.
@@ -37,7 +38,7 @@ impl Broker {
         if !rules.iter().any(|(_, keep_latest)| *keep_latest) {
             rules.clear();
         }
-        let (next_seq, seed) = (self.numbers.next_seq(), self.seed);
+        let (next_seq, seed) = (self.messages.next_seq(), self.connections.seed);
         let session = &mut self.sessions[index];
         let restored = session.backlog.is_none();
         let backlog = session.backlog.get_or_insert_with(|| {
@@ -84,7 +85,7 @@ impl Broker {
         self.learn(index);
         let sessions = self.sessions.iter();
         let backlogs = sessions.filter_map(|(_, session)| session.backlog.as_ref());
-        self.refusing = { backlogs }.any(|it| it.policy.queue_full == QueueFull::Refuse);
+        self.bridges.refusing = { backlogs }.any(|it| it.policy.queue_full == QueueFull::Refuse);
     }
 
     /// A queue may be longer than a cap that was set just now: the oldest messages go, bit by bit, if that is the answer to a full queue.
@@ -352,7 +353,7 @@ impl Broker {
         if !seqs.is_empty() {
             let owner = Owner::Topics(index);
             self.counters.bodies_fetched += seqs.len() as u64;
-            self.fetches.push(Fetch {
+            self.messages.fetches.push(Fetch {
                 owner,
                 key,
                 serial,

@@ -45,13 +45,13 @@ impl Broker {
     /// Makes bridges that are not among these get nothing new; they must not be connected. Their queues are kept: each name, and the messages that wait.
     pub fn close_bridges_except(&mut self, names: &[&str], now: Now) -> Vec<(String, u64)> {
         self.now = now;
-        let open = self.bridges.keys();
+        let open = self.bridges.states.keys();
         let closed: Vec<Box<str>> = open
             .filter(|name| !names.contains(&&***name))
             .cloned()
             .collect();
         for name in closed {
-            if let Some(state) = self.bridges.remove(&name) {
+            if let Some(state) = self.bridges.states.remove(&name) {
                 self.withdraw_bridge_state(&name, &state);
             }
         }
@@ -73,11 +73,11 @@ impl Broker {
     /// The bridge is configured, or has left nothing.
     pub fn drop_bridge(&mut self, name: &str, now: Now) -> Result<Dropped, NotDropped> {
         self.now = now;
-        if self.bridges.contains_key(name) {
+        if self.bridges.states.contains_key(name) {
             return Err(NotDropped::Configured(name.to_owned()));
         }
         let Some(index) = self.bridge_session(name) else {
-            let left = self.left_by_bridges(|name| !self.bridges.contains_key(name));
+            let left = self.left_by_bridges(|name| !self.bridges.states.contains_key(name));
             let left = left
                 .into_iter()
                 .map(|(name, index)| (name, self.waiting(index)));

@@ -27,7 +27,7 @@ impl Broker {
     /// Notes that a bridge is connected, or why it is not, and publishes that at once.
     pub fn set_bridge_state(&mut self, bridge: &Bridge, error: Option<&str>, now: Now) {
         self.now = now;
-        let state = self.bridges.entry(bridge.name.clone()).or_default();
+        let state = self.bridges.states.entry(bridge.name.clone()).or_default();
         state.connected = error.is_none();
         state.connects += u64::from(error.is_none());
         // What is over is not the present state.
@@ -39,7 +39,7 @@ impl Broker {
     /// Notes that a bridge is not connected and need not be, and publishes that at once.
     pub fn set_bridge_idle(&mut self, bridge: &Bridge, now: Now) {
         self.now = now;
-        let state = self.bridges.entry(bridge.name.clone()).or_default();
+        let state = self.bridges.states.entry(bridge.name.clone()).or_default();
         state.connected = false;
         state.last_error = String::new();
         let state = state.clone();
@@ -49,7 +49,7 @@ impl Broker {
     /// Notes what is wrong with a bridge that stays connected all the same, and publishes that at once.
     pub(in crate::broker) fn set_bridge_error(&mut self, name: &str, error: &str) {
         let error = at(self.now, error);
-        let state = self.bridges.entry(name.into()).or_default();
+        let state = self.bridges.states.entry(name.into()).or_default();
         state.last_error = error;
         let state = state.clone();
         self.publish_bridge_state(name, &state);
@@ -86,7 +86,7 @@ impl Broker {
 
     /// How the bridges are doing. Looks at every message under way.
     pub fn bridge_figures(&self) -> Vec<BridgeFigures> {
-        let figures = self.bridges.iter().map(|(name, state)| {
+        let figures = self.bridges.states.iter().map(|(name, state)| {
             let client_id = format!("{CLIENT_PREFIX}{name}");
             let session = self.sessions.find(&client_id);
             let backlog = session.and_then(|index| self.sessions[index].backlog.as_ref());
@@ -101,7 +101,11 @@ impl Broker {
                     (queued, session.queue.bytes(), oldest)
                 }
             };
-            let since = |seq| self.now.uptime.saturating_sub(self.moments.before(seq));
+            let since = |seq| {
+                self.now
+                    .uptime
+                    .saturating_sub(self.bridges.moments.before(seq))
+            };
             BridgeFigures {
                 name: name.clone(),
                 connected: state.connected,
@@ -123,7 +127,7 @@ impl Broker {
 
     /// Publishes what has changed of all bridges.
     pub(in crate::broker) fn publish_bridges(&mut self) {
-        if self.bridges.is_empty() {
+        if self.bridges.states.is_empty() {
             return;
         }
         for figures in self.bridge_figures() {
@@ -144,6 +148,8 @@ impl Broker {
                 self.publish_sys_topic(&topic, &value.to_string());
             }
         }
-        self.moments.note(self.numbers.next_seq(), self.now.uptime);
+        self.bridges
+            .moments
+            .note(self.messages.next_seq(), self.now.uptime);
     }
 }

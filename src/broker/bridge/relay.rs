@@ -154,7 +154,7 @@ impl Relay {
             worked: false,
             busy: now.uptime,
             echo: Echo::default(),
-            aliases: OutboundAliases::new(most, broker.seed),
+            aliases: OutboundAliases::new(most, broker.connections.seed),
             stamp,
             name: String::new(),
             scratch: PropertiesBuf::new(),

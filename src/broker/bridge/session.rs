@@ -21,7 +21,7 @@ impl Broker {
     /// not, unless its sessions end with its connections. It must not be connected. At the start, call it before clients connect.
     pub fn open_bridge(&mut self, bridge: &Bridge, now: Now) {
         self.now = now;
-        let state = self.bridges.entry(bridge.name.clone()).or_default();
+        let state = self.bridges.states.entry(bridge.name.clone()).or_default();
         state.disconnect();
         state
             .dead_letter_topic
@@ -117,7 +117,7 @@ impl Broker {
     /// What is remembered of the bridge with this name beside its session: what [`Broker::remember_bridge`] was told last, in this process or before.
     pub fn bridge_record(&self, name: &str) -> Option<&BridgeRecord> {
         let session = &self.sessions[self.bridge_session(name)?];
-        self.bridge_records.get(&session.key())
+        self.bridges.records.get(&session.key())
     }
 
     /// Remembers this of the bridge with this name for as long as it has its session, on disk if that is. The row is in the open batch when this returns,
@@ -127,13 +127,13 @@ impl Broker {
             return;
         };
         let key = self.sessions[index].key();
-        if self.bridge_records.get(&key) == Some(&record) {
+        if self.bridges.records.get(&key) == Some(&record) {
             return;
         }
         if self.sessions[index].stored {
             self.write(Write::PutBridge(key, record.clone()));
         }
-        self.bridge_records.insert(key, record);
+        self.bridges.records.insert(key, record);
     }
 
     /// The session of the bridge with this name.
@@ -216,7 +216,7 @@ impl Broker {
     /// out would hand it to each other for ever, larger each time. It is known by its mark, which no client but a bridge can give, and, where it has been
     /// through MQTT 3.1.1, by its topic.
     fn is_dead_letter(&self, message: &Message) -> bool {
-        let mut topics = self.bridges.values().map(|it| &it.dead_letter_topic);
+        let mut topics = self.bridges.states.values().map(|it| &it.dead_letter_topic);
         marks::is_dead_letter(message.properties())
             || topics.any(|topic| topic.as_deref() == Some(message.topic()))
     }

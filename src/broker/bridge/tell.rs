@@ -14,7 +14,7 @@ impl Broker {
         now: Now,
     ) {
         self.now = now;
-        let Some(state) = self.bridges.get_mut(&bridge.name) else {
+        let Some(state) = self.bridges.states.get_mut(&bridge.name) else {
             return;
         };
         let before = std::mem::replace(&mut state.addresses, addresses.clone());

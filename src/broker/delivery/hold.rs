@@ -10,7 +10,7 @@ use crate::broker::model::record::SubscriptionIds;
 use crate::broker::state::inflight::Inflight;
 use crate::broker::state::notices::Notice;
 use crate::broker::state::offer::{Offer, Receiver};
-use crate::broker::state::queue::Queued;
+use crate::broker::state::queued::Queued;
 use crate::wire::{PacketId, QoS};
 
 impl Broker {

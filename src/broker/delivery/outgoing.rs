@@ -79,9 +79,9 @@ impl Broker {
             self.outgoing.leave(message);
         }
         if let Some(ticket) = gone.ticket {
-            self.turns.waiting.remove(&ticket);
+            self.outgoing.turns.waiting.remove(&ticket);
         }
-        self.turns.turn.take_if(|turn| turn.id == id);
+        self.outgoing.turns.turn.take_if(|turn| turn.id == id);
         self.pass_turn();
     }
 
@@ -117,7 +117,7 @@ impl Broker {
         self.outgoing.total() + size > self.settings.limits.max_outgoing_bytes_total
             && self.outgoing.total() > 0
             && waiting + size > SHARE
-            && !(waiting == 0 && self.turns.is_turn_of(id))
+            && !(waiting == 0 && self.outgoing.turns.is_turn_of(id))
     }
 
     /// A message of this size waits for a connection. If it waits only because too much waits for all, the connection gets its turn.
@@ -127,22 +127,28 @@ impl Broker {
         if !is_held_back || connection.outbox.len() > 0 || connection.ticket.is_some() {
             return;
         }
-        let ticket = self.turns.next;
-        self.turns.next += 1;
+        let ticket = self.outgoing.turns.next;
+        self.outgoing.turns.next += 1;
         connection.ticket = Some(ticket);
-        self.turns.waiting.insert(ticket, id);
+        self.outgoing.turns.waiting.insert(ticket, id);
         self.pass_turn();
     }
 
     /// Whether it is a connection's turn, and it has not been sent anything yet.
     pub(in crate::broker) fn has_turn(&self, id: ConnectionId) -> bool {
-        let turn = self.turns.turn.as_ref();
+        let turn = self.outgoing.turns.turn.as_ref();
         turn.is_some_and(|turn| turn.id == id && !turn.used)
     }
 
     /// A connection has had its turn: it is over when what it was sent has been written, or fits.
     pub(in crate::broker) fn use_turn(&mut self, id: ConnectionId) {
-        if let Some(turn) = self.turns.turn.as_mut().filter(|turn| turn.id == id) {
+        if let Some(turn) = self
+            .outgoing
+            .turns
+            .turn
+            .as_mut()
+            .filter(|turn| turn.id == id)
+        {
             turn.used = true;
             self.pass_turn();
         }
@@ -150,20 +156,20 @@ impl Broker {
 
     /// Gives the turn to the next one, if it is nobody's any more.
     fn pass_turn(&mut self) {
-        if let Some(turn) = &self.turns.turn {
+        if let Some(turn) = &self.outgoing.turns.turn {
             let fits = self.outgoing.total() <= self.settings.limits.max_outgoing_bytes_total;
             let connection = self.connections.get(turn.id);
             let is_written = connection.is_none_or(|connection| connection.counted == 0);
             if turn.until > self.now.uptime && !(turn.used && (fits || is_written)) {
                 return;
             }
-            self.turns.turn = None;
+            self.outgoing.turns.turn = None;
         }
-        let Some((_, id)) = self.turns.waiting.pop_first() else {
+        let Some((_, id)) = self.outgoing.turns.waiting.pop_first() else {
             return;
         };
         let until = self.now.uptime + TURN_MS;
-        self.turns.turn = Some(Turn {
+        self.outgoing.turns.turn = Some(Turn {
             id,
             until,
             used: false,
@@ -171,16 +177,18 @@ impl Broker {
         self.connections[id].ticket = None;
         // Its own task may be the one that is here.
         self.go_on(id);
-        if !std::mem::replace(&mut self.turns.is_watched, true) {
+        if !std::mem::replace(&mut self.outgoing.turns.is_watched, true) {
             self.timers.set(until, Timer::Turn);
         }
     }
 
     /// Somebody may have had its turn for too long.
     pub(in crate::broker) fn check_turn(&mut self) {
-        self.turns.is_watched = false;
+        self.outgoing.turns.is_watched = false;
         self.pass_turn();
-        if !self.turns.waiting.is_empty() && !std::mem::replace(&mut self.turns.is_watched, true) {
+        if !self.outgoing.turns.waiting.is_empty()
+            && !std::mem::replace(&mut self.outgoing.turns.is_watched, true)
+        {
             let at = self.now.uptime + TURN_MS;
             self.timers.set(at, Timer::Turn);
         }

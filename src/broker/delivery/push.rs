@@ -18,7 +18,7 @@ impl Broker {
     #[inline]
     pub(in crate::broker) fn gated(&self, arrow: Arrow, stamp: Stamp) -> Stamp {
         #[cfg(test)]
-        if self.open_arrow == Some(arrow) {
+        if self.gate.open_arrow == Some(arrow) {
             return Stamp::NONE;
         }
         let _ = arrow;
@@ -28,7 +28,7 @@ impl Broker {
     /// Lets packets of a kind leave before what they promise is on disk: the simulator shows that it finds out.
     #[cfg(test)]
     pub(crate) fn open_arrow(&mut self, arrow: Arrow) {
-        self.open_arrow = Some(arrow);
+        self.gate.open_arrow = Some(arrow);
     }
 
     /// Appends a packet to a connection's outbox.
@@ -60,7 +60,7 @@ impl Broker {
             && let Some(stamp) = connection.outbox.holds_for()
         {
             connection.holding = true;
-            self.waiting.hold(id, stamp);
+            self.upkeep.waiting.hold(id, stamp);
         }
         self.touch(id);
     }

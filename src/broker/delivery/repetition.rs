@@ -36,7 +36,7 @@ impl Broker {
             parts.payload,
         ];
         let id = digest(broker, &named);
-        if let Some(first) = self.message_ids.find(id) {
+        if let Some(first) = self.bridges.message_ids.find(id) {
             self.counters.repetitions_suppressed += 1;
             let level = self.durability_of(parts.topic);
             let mut published = Published::nothing(ReasonCode::Success);
@@ -61,7 +61,7 @@ impl Broker {
         if let Some(backlog) = &mut session.backlog {
             backlog.loops += 1;
         }
-        let circles = &mut self.message_ids.circles;
+        let circles = &mut self.bridges.message_ids.circles;
         circles.unsaid += 1;
         if circles
             .said
@@ -84,8 +84,10 @@ impl Broker {
     pub(in crate::broker) fn remember_message(&mut self, message: MessageId, seq: Option<Seq>) {
         let (gate, uptime) = (&mut self.gate, self.now.uptime);
         let limits = &self.settings.limits;
-        self.message_ids.remember(message, seq, limits, |seq| {
-            gate.write(Write::RemoveMessageId(seq), uptime)
-        });
+        self.bridges
+            .message_ids
+            .remember(message, seq, limits, |seq| {
+                gate.write(Write::RemoveMessageId(seq), uptime)
+            });
     }
 }

@@ -6,7 +6,8 @@ use crate::broker::model::record::{Durability, QueueKey, Seq, SubscriptionIds, W
 use crate::broker::model::topics::SYS_PREFIX;
 use crate::broker::state::gate::{Stamp, WRITE_WEIGHT};
 use crate::broker::state::offer::{Frames, HOT_MESSAGES, Offer, Published, Receiver, Routes};
-use crate::broker::state::queue::{Queue, Queued};
+use crate::broker::state::queue::Queue;
+use crate::broker::state::queued::Queued;
 use crate::broker::state::tree::Subscriber;
 use crate::wire::{QoS, ReasonCode, topic};
 
@@ -26,7 +27,7 @@ impl Broker {
         parts: &Parts<'_>,
         from: Option<SessionIndex>,
     ) -> Published {
-        self.publish_if(parts, from, self.refusing)
+        self.publish_if(parts, from, self.bridges.refusing)
     }
 
     fn publish_if(
@@ -35,7 +36,7 @@ impl Broker {
         from: Option<SessionIndex>,
         may_refuse: bool,
     ) -> Published {
-        let mut routes = std::mem::take(&mut self.routes);
+        let mut routes = std::mem::take(&mut self.scratch.routes);
         self.find_receivers(parts, from, &mut routes);
         let qos = self.offered_qos(parts.topic, parts.qos);
         let raised = Parts { qos, ..*parts };
@@ -47,7 +48,7 @@ impl Broker {
         routes.subscribers.clear();
         routes.receivers.clear();
         routes.groups.clear();
-        self.routes = routes;
+        self.scratch.routes = routes;
         published
     }
 
@@ -115,8 +116,8 @@ impl Broker {
             Stamp::NONE
         };
         let seq = match acknowledged {
-            true => self.numbers.take_seq(),
-            false => self.numbers.next_seq(),
+            true => self.messages.take_seq(),
+            false => self.messages.next_seq(),
         };
         let mut offer = Offer {
             parts,
@@ -174,7 +175,7 @@ impl Broker {
         let Receiver { subscriber, ids } = receiver;
         let retain = offer.parts.retain && self.keeps_retain(&subscriber); // [MQTT-3.3.1-12, MQTT-3.3.1-13]
         let qos = offer.parts.qos.min(subscriber.qos()); // [MQTT-3.8.4-8]
-        self.work += cost(qos) as u64;
+        self.pace.work += cost(qos) as u64;
         if qos == QoS::AtMostOnce {
             self.deliver_qos0(subscriber.session, offer, retain, ids.as_slice(), frames);
         } else {
@@ -188,9 +189,7 @@ impl Broker {
     pub(in crate::broker) fn store_body(&mut self, offer: &mut Offer<'_>) {
         if offer.stored > 0 {
             let body = offer.body();
-            if offer.stored > 1 {
-                self.shares.insert(offer.seq, offer.stored);
-            }
+            self.messages.store(offer.seq, offer.stored);
             self.write(Write::PutMessage(offer.seq, body));
         }
     }
@@ -206,7 +205,7 @@ impl Broker {
             .tree
             .matches(parts.topic, &mut routes.subscribers, &mut routes.groups);
         // Groups and receivers count when they are given the message.
-        self.work += matched.visited as u64;
+        self.pace.work += matched.visited as u64;
         let most_ids = self.settings.limits.max_subscription_ids;
         if matched.filters > 1 {
             routes
@@ -235,7 +234,7 @@ impl Broker {
                 self.counters.subscription_ids_left_out += 1; // [MQTT-3.3.4-3, MQTT-3.3.4-4]
             }
         }
-        if self.graveyard.ghosts() > 0 {
+        if self.upkeep.graveyard.ghosts() > 0 {
             let sessions = &self.sessions;
             let is_ghost = |it: &Receiver| sessions[it.subscriber.session].is_ghost;
             routes.receivers.retain(|receiver| !is_ghost(receiver));
@@ -382,22 +381,10 @@ impl Broker {
         }
     }
 
-    /// More deliveries need the body of a stored message that one needs already.
-    pub(in crate::broker) fn share_body(&mut self, seq: Seq, more: u32) {
-        if more > 0 {
-            *self.shares.part(&seq).entry(seq).or_insert(1) += more;
-        }
-    }
-
     /// One delivery less needs the body of a stored message.
     pub(in crate::broker) fn release_body(&mut self, seq: Seq) {
-        let shares = self.shares.part(&seq);
-        match shares.get_mut(&seq) {
-            Some(shares) if *shares > 2 => *shares -= 1,
-            Some(_) => {
-                shares.remove(&seq);
-            }
-            None => self.write(Write::RemoveMessage(seq)),
+        if self.messages.release(seq) {
+            self.write(Write::RemoveMessage(seq));
         }
     }
 }

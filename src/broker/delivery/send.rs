@@ -11,7 +11,8 @@ use crate::broker::state::aliases::Alias;
 use crate::broker::state::gate::{Arrow, SESSION, Stamp};
 use crate::broker::state::notices::Notice;
 use crate::broker::state::offer::{Frames, Offer};
-use crate::broker::state::queue::{Queue, Queued};
+use crate::broker::state::queue::Queue;
+use crate::broker::state::queued::Queued;
 use crate::clock::Now;
 use crate::wire::{Packet, PacketId, ProtocolVersion, QoS, ReasonCode, codec};
 
@@ -117,7 +118,7 @@ impl Broker {
         let frame = frames.of(v5, retain);
         if frame.is_empty() {
             let unix = self.now.unix;
-            let publish = delivery.publish(v5, Alias::None, unix, &mut self.scratch);
+            let publish = delivery.publish(v5, Alias::None, unix, &mut self.scratch.properties);
             delivery.encode(&publish, connection.version, frame);
         }
         if frame.len() + delivery.shared_len() > connection.maximum_packet_size as usize {
@@ -272,7 +273,8 @@ impl Broker {
             return true;
         }
         let v5 = connection.version == ProtocolVersion::V5;
-        let publish = delivery.publish(v5, Alias::None, self.now.unix, &mut self.scratch);
+        let publish =
+            delivery.publish(v5, Alias::None, self.now.unix, &mut self.scratch.properties);
         let fits = codec::publish_len(&publish, connection.version)
             <= connection.maximum_packet_size as usize;
         if !fits && delivery.mark.take().is_some() {
@@ -302,7 +304,7 @@ impl Broker {
             version == ProtocolVersion::V5,
             alias,
             self.now.unix,
-            &mut self.scratch,
+            &mut self.scratch.properties,
         );
         let before = connection.outbox.own_len();
         connection.outbox.push(stamp, &self.gate, |out| {
@@ -533,7 +535,7 @@ impl Broker {
         }
         self.counters.bodies_fetched += seqs.len() as u64;
         let serial = self.serial_of(owner);
-        self.fetches.push(Fetch {
+        self.messages.fetches.push(Fetch {
             owner,
             key,
             serial,

@@ -33,7 +33,7 @@ impl Broker {
         qos: QoS,
         receivers: &mut Vec<Receiver>,
     ) -> Vec<Receiver> {
-        let mut left = self.spreads.slice;
+        let mut left = self.upkeep.spreads.slice;
         if receivers.len() * ACKNOWLEDGED <= left {
             return Vec::new();
         }
@@ -43,7 +43,7 @@ impl Broker {
             is_over
         });
         match end {
-            Some(_) if !self.spreads.all.is_empty() => std::mem::take(receivers),
+            Some(_) if !self.upkeep.spreads.all.is_empty() => std::mem::take(receivers),
             Some(end) => receivers.split_off(end),
             None => Vec::new(),
         }
@@ -70,14 +70,14 @@ impl Broker {
             self.write_rows(&mut spread);
         }
         offer.stored += u32::from(!spread.rows.is_empty());
-        self.spreads.waiting += spread.left;
-        self.spreads.waiting_stored += spread.left_stored();
-        self.spreads.all.push_back(spread);
-        if self.spreads.all.len() == 1 {
+        self.upkeep.spreads.waiting += spread.left;
+        self.upkeep.spreads.waiting_stored += spread.left_stored();
+        self.upkeep.spreads.all.push_back(spread);
+        if self.upkeep.spreads.all.len() == 1 {
             self.timers.set(self.now.uptime + SLICE_MS, Timer::Spread);
         }
-        while self.spreads.waiting > WAITING {
-            self.spread_on(self.spreads.slice);
+        while self.upkeep.spreads.waiting > WAITING {
+            self.spread_on(self.upkeep.spreads.slice);
         }
     }
 
@@ -103,23 +103,23 @@ impl Broker {
     /// Whether so much of what a connection's client has published is being handed out that it should publish nothing more for now.
     #[inline]
     pub(in crate::broker) fn is_spreading_much(&self, id: ConnectionId) -> bool {
-        if self.spreads.all.len() < EACH {
+        if self.upkeep.spreads.all.len() < EACH {
             return false;
         }
         let connection = self.connections.get(id);
         let session = connection.and_then(|connection| connection.session);
-        let all = self.spreads.all.iter();
+        let all = self.upkeep.spreads.all.iter();
         session.is_some() && all.filter(|spread| spread.from == session).count() >= EACH
     }
 
     /// Hands out the next slice.
     pub(in crate::broker) fn spread_slice(&mut self) {
-        for spread in &mut self.spreads.all {
+        for spread in &mut self.upkeep.spreads.all {
             // What is left of an expiry interval is in them.
             spread.frames.clear();
         }
-        self.spread_on(self.spreads.slice);
-        if !self.spreads.all.is_empty() {
+        self.spread_on(self.upkeep.spreads.slice);
+        if !self.upkeep.spreads.all.is_empty() {
             self.timers.set(self.now.uptime + SLICE_MS, Timer::Spread);
         }
         self.resume_reading();
@@ -128,29 +128,29 @@ impl Broker {
     /// Gives a session all that is on its way to it here.
     #[inline]
     pub(in crate::broker) fn catch_up(&mut self, session: SessionIndex) {
-        if !self.spreads.all.is_empty() {
+        if !self.upkeep.spreads.all.is_empty() {
             self.catch_up_all(session);
         }
     }
 
     #[cold]
     fn catch_up_all(&mut self, session: SessionIndex) {
-        let mut spreads = std::mem::take(&mut self.spreads);
+        let mut spreads = std::mem::take(&mut self.upkeep.spreads);
         self.give_all(&mut spreads, session, 0);
-        self.spreads = spreads;
+        self.upkeep.spreads = spreads;
     }
 
     /// Forgets what is on its way to a session that ends: another one may get its place.
     pub(in crate::broker) fn end_spreads(&mut self, session: SessionIndex) {
-        for spread in &mut self.spreads.all {
+        for spread in &mut self.upkeep.spreads.all {
             if spread.from == Some(session) {
                 spread.from = None;
             }
             if let Some(at) = spread.find(session, 0) {
                 spread.take(at);
-                self.spreads.waiting -= 1;
-                self.spreads.waiting_stored -= usize::from(spread.is_stored());
-                self.spreads.changed |= spread.is_stored();
+                self.upkeep.spreads.waiting -= 1;
+                self.upkeep.spreads.waiting_stored -= usize::from(spread.is_stored());
+                self.upkeep.spreads.changed |= spread.is_stored();
             }
         }
     }
@@ -158,7 +158,7 @@ impl Broker {
     /// Goes on until that has cost `most`. Whoever has its turn is given all there is for it: so of many messages for the same very many, each of them
     /// is woken once.
     fn spread_on(&mut self, most: usize) {
-        let mut spreads = std::mem::take(&mut self.spreads);
+        let mut spreads = std::mem::take(&mut self.upkeep.spreads);
         let mut left = most;
         while left > 0
             && let Some(first) = spreads.all.front_mut()
@@ -177,12 +177,12 @@ impl Broker {
                 left = left.saturating_sub(cost);
             }
         }
-        self.spreads = spreads;
+        self.upkeep.spreads = spreads;
     }
 
     /// Gives a session all there is for it, the oldest first; what that costs. `guess` is where it may be among the receivers.
     fn give_all(&mut self, spreads: &mut Spreads, session: SessionIndex, guess: usize) -> usize {
-        let before = self.work;
+        let before = self.pace.work;
         for spread in &mut spreads.all {
             if let Some(at) = spread.find(session, guess) {
                 spreads.changed |= spread.is_stored();
@@ -191,7 +191,7 @@ impl Broker {
                 self.give_one(spread, at);
             }
         }
-        ((self.work - before) as usize).max(1)
+        ((self.pace.work - before) as usize).max(1)
     }
 
     fn give_one(&mut self, spread: &mut Spread, at: usize) {
@@ -220,7 +220,7 @@ impl Broker {
             true => self.hand_out(receiver, &mut offer, &mut spread.frames),
             false => self.hold_offer(receiver, &mut offer),
         }
-        self.share_body(spread.seq, offer.stored);
+        self.messages.share(spread.seq, offer.stored);
     }
 
     /// Everybody has a message.
@@ -237,15 +237,15 @@ impl Broker {
 
     /// Whether [`Broker::write_spreads`] has something.
     pub(in crate::broker) fn spreads_changed(&self) -> bool {
-        self.spreads.changed
+        self.upkeep.spreads.changed
     }
 
     /// Writes whom messages are still to be given to, where that has changed.
     pub(in crate::broker) fn write_spreads(&mut self) {
-        if !std::mem::take(&mut self.spreads.changed) {
+        if !std::mem::take(&mut self.upkeep.spreads.changed) {
             return;
         }
-        for spread in &mut self.spreads.all {
+        for spread in &mut self.upkeep.spreads.all {
             for part in 0..spread.rows.len() {
                 if !std::mem::take(&mut spread.rows[part].changed) {
                     continue;
@@ -268,7 +268,7 @@ impl Broker {
     /// Makes slices smaller, for tests.
     #[cfg(test)]
     pub(crate) fn set_slice(&mut self, slice: usize) {
-        self.spreads.slice = slice;
+        self.upkeep.spreads.slice = slice;
     }
 
     /// The stored messages that are being handed out.
@@ -277,7 +277,7 @@ impl Broker {
         &self,
     ) -> impl Iterator<Item = crate::broker::model::record::Seq> {
         let stored = |spread: &&Spread| !spread.rows.is_empty();
-        let all = self.spreads.all.iter().filter(stored);
+        let all = self.upkeep.spreads.all.iter().filter(stored);
         all.map(|spread| spread.seq)
     }
 }

@@ -278,7 +278,7 @@ impl Broker {
                 what: "max_sessions is reached",
             });
         }
-        let key = self.numbers.take_key();
+        let key = self.messages.take_key();
         let session = Session::new(key, terms.client_id.clone(), connect.version);
         let index = self.sessions.add(session);
         self.recount_session(index, 0);
@@ -314,12 +314,13 @@ impl Broker {
         terms: &Terms,
         version: ProtocolVersion,
     ) -> PropertiesBuf {
+        let seed = self.connections.seed;
         let connection = &mut self.connections[id];
         connection.state = State::Open;
         connection.session = Some(index);
         connection.keep_alive = u64::from(terms.keep_alive) * 1500;
         connection.receive_maximum = terms.receive_maximum;
-        connection.allow_aliases(terms.topic_alias_maximum, self.seed);
+        connection.allow_aliases(terms.topic_alias_maximum, seed);
         let is_bridge = connection.is_bridge || connection.arrival.bridge;
         connection.may_set_expiry = terms.may_set_expiry;
         self.sessions.connect(index, id);

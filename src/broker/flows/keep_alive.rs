@@ -44,7 +44,7 @@ impl Broker {
         if moved {
             taking.last = now.uptime;
         }
-        let end = self.grace_until.max(taking.last + patience);
+        let end = self.timers.grace_until.max(taking.last + patience);
         if connection.state != State::Open || !waits || patience == 0 || now.uptime < end {
             return;
         }
@@ -128,19 +128,19 @@ impl Broker {
         let due = self.timers.next().unwrap_or(u64::MAX);
         let late = now.saturating_sub(due);
         // Slightly late again and again is overload: that must not keep everybody for ever.
-        let is_anew = now >= self.grace_until + LEAST_GRACE_MS;
+        let is_anew = now >= self.timers.grace_until + LEAST_GRACE_MS;
         if late >= LEAST_GRACE_MS || late >= LATE_MS && is_anew {
-            self.grace_until = now + late.clamp(LEAST_GRACE_MS, MOST_GRACE_MS);
-            self.grace_from = self.now.unix.saturating_sub(late);
+            self.timers.grace_until = now + late.clamp(LEAST_GRACE_MS, MOST_GRACE_MS);
+            self.timers.grace_from = self.now.unix.saturating_sub(late);
         }
     }
 
     /// Whether a session that has no connection has expired. While clients are heard of first because a tick came late, only what had expired before that.
     pub(in crate::broker) fn has_expired(&self, index: SessionIndex) -> bool {
         let session = &self.sessions[index];
-        let is_grace = self.now.uptime < self.grace_until;
+        let is_grace = self.now.uptime < self.timers.grace_until;
         let unix = if is_grace {
-            self.grace_from
+            self.timers.grace_from
         } else {
             self.now.unix
         };

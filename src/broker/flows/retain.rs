@@ -352,7 +352,7 @@ impl Broker {
         } else {
             shown
         };
-        let seq = self.numbers.take_seq();
+        let seq = self.messages.take_seq();
         let mut offer = Offer {
             parts: &parts,
             body: Some(message.clone()),

@@ -12,9 +12,9 @@ impl Broker {
     /// Whether a CONNECT has to wait for an older connection. It is presented again when [`Broker::is_waiting`] says that it may go on.
     pub(in crate::broker) fn must_wait(&mut self, id: ConnectionId, client_id: &str) -> bool {
         let connection = &self.connections[id];
-        let waits = connection.waits_for.is_some();
+        let (serial, waits) = (connection.serial, connection.waits_for.is_some());
         let older = self.connection_of(client_id);
-        let first = self.lines.first(client_id);
+        let first = self.connections.lines.first(client_id);
         if older.is_none() && first.is_none_or(|first| first == id) {
             if waits {
                 self.leave_line(id);
@@ -22,9 +22,9 @@ impl Broker {
             return false;
         }
         if !waits {
-            self.lines.join(client_id, id);
+            self.connections.lines.join(client_id, id);
             let at = self.now.uptime + WAIT_MS;
-            self.timers.set(at, Timer::TakeOver(id, connection.serial));
+            self.timers.set(at, Timer::TakeOver(id, serial));
             self.connections[id].waits_for = Some(client_id.into());
         }
         if let Some(older) = older {
@@ -40,7 +40,8 @@ impl Broker {
         connection
             .and_then(|connection| connection.waits_for.as_deref())
             .is_some_and(|client_id| {
-                self.lines.first(client_id) != Some(id) || self.connection_of(client_id).is_some()
+                self.connections.lines.first(client_id) != Some(id)
+                    || self.connection_of(client_id).is_some()
             })
     }
 
@@ -63,7 +64,7 @@ impl Broker {
     /// Ends a connection because another one has its client identifier \[MQTT-3.1.4-3\].
     pub(in crate::broker) fn take_over(&mut self, older: ConnectionId) {
         self.counters.takeovers += 1;
-        let newer = self.lines.first(self.client_name(older));
+        let newer = self.connections.lines.first(self.client_name(older));
         match newer.map(|id| &self.connections[id].arrival.peer) {
             Some(peer) => {
                 let why = format!("session taken over from {peer}");
@@ -76,14 +77,14 @@ impl Broker {
 
     /// A connection has got its client identifier: it gives way to who waits for that already.
     pub(in crate::broker) fn give_way(&mut self, id: ConnectionId, client_id: &str) {
-        if self.lines.first(client_id).is_some() {
+        if self.connections.lines.first(client_id).is_some() {
             self.make_yield(id);
         }
     }
 
     /// A client identifier may be free: who is first in its line looks.
     pub(in crate::broker) fn call_next(&mut self, client_id: &str) {
-        if let Some(first) = self.lines.first(client_id) {
+        if let Some(first) = self.connections.lines.first(client_id) {
             self.touch(first);
         }
     }
@@ -93,9 +94,9 @@ impl Broker {
         let Some(client_id) = self.connections[id].waits_for.take() else {
             return;
         };
-        self.lines.leave(&client_id, id);
+        self.connections.lines.leave(&client_id, id);
         self.call_next(&client_id);
-        if self.lines.first(&client_id).is_none()
+        if self.connections.lines.first(&client_id).is_none()
             && let Some(older) = self.connection_of(&client_id)
         {
             self.connections[older].yields = false;
@@ -112,7 +113,7 @@ impl Broker {
         if let Some(older) = self.connection_of(&client_id) {
             self.take_over(older);
         }
-        while let Some(first) = self.lines.first(&client_id)
+        while let Some(first) = self.connections.lines.first(&client_id)
             && first != id
         {
             self.leave_line(first);

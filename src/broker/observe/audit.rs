@@ -51,11 +51,11 @@ impl Broker {
             queued_bytes: self.accounts.queued().bytes,
             hot_bytes: self.accounts.queued().hot_bytes,
             pending_bytes: self.gate.pending_bytes(),
-            shares: self.shares.len(),
+            shares: self.messages.shares().count(),
             ..Audit::default()
         };
         let mut needed: BTreeMap<Seq, u32> = BTreeMap::new();
-        for seq in self.graveyard.stored() {
+        for seq in self.upkeep.graveyard.stored() {
             *needed.entry(seq).or_default() += 1;
         }
         for seq in self.spread_seqs() {
@@ -160,7 +160,7 @@ impl Broker {
             ));
         }
         needed.retain(|_, count| *count > 1);
-        let shares: BTreeMap<Seq, u32> = self.shares.iter().map(|(a, b)| (*a, *b)).collect();
+        let shares: BTreeMap<Seq, u32> = self.messages.shares().collect();
         if needed != shares {
             return Err(format!(
                 "bodies are needed {needed:?}, but shared {shares:?}"
@@ -175,12 +175,12 @@ impl Broker {
         let connected = sessions().filter(|session| session.connection.is_some());
         let counts = (ghosts, connected.count() as u64, queued);
         let accounts = (
-            self.graveyard.ghosts(),
+            self.upkeep.graveyard.ghosts(),
             self.sessions.connected(),
             self.accounts.queued().messages,
         );
         let kept = sessions().map(|session| session.subscriptions.len() + session.groups.len());
-        let subscriptions = kept.sum::<usize>() + self.graveyard.subscriptions();
+        let subscriptions = kept.sum::<usize>() + self.upkeep.graveyard.subscriptions();
         if counts != accounts || subscriptions as u64 != self.accounts.subscriptions() {
             return Err(format!(
                 "{counts:?} ghosts, clients and messages, but accounted for {accounts:?}; \

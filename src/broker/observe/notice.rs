@@ -12,13 +12,13 @@ impl Broker {
         let session = &self.sessions[index];
         let (key, uptime) = (session.key(), self.now.uptime);
         let name = &session.client_id;
-        self.notices.note(key, name, what, topic, uptime);
+        self.observed.notices.note(key, name, what, topic, uptime);
         self.watch_notices();
     }
 
     /// Sees to it that what was noted is said.
     pub(in crate::broker) fn watch_notices(&mut self) {
-        if !std::mem::replace(&mut self.notices.is_watched, true) {
+        if !std::mem::replace(&mut self.observed.notices.is_watched, true) {
             self.timers.set(self.now.uptime + LOOK_MS, Timer::Notices);
         }
     }
@@ -26,7 +26,7 @@ impl Broker {
     /// Says what has gathered in a minute.
     pub(in crate::broker) fn say_notices(&mut self) {
         let uptime = self.now.uptime;
-        let notices = &mut self.notices;
+        let notices = &mut self.observed.notices;
         notices.is_watched = false;
         notices.named.retain(|_, named| {
             if uptime < named.said + MINUTE_MS {

@@ -10,14 +10,14 @@ use crate::broker::state::timers::Timer;
 impl Broker {
     /// Where the bridges of this broker come from.
     pub fn origin(&self) -> Origin {
-        self.origin
+        self.bridges.origin
     }
 
     /// A bridge of another broker has connected.
     pub(in crate::broker) fn see_origin(&mut self, id: ConnectionId, origin: Origin) {
         let uptime = self.now.uptime;
         let serial = self.connections[id].serial;
-        let known = &mut self.origins.known;
+        let known = &mut self.observed.origins.known;
         if known.len() >= MOST && !known.contains_key(&origin.broker) {
             let oldest = known.iter().min_by_key(|(_, known)| known.seen);
             if let Some(oldest) = oldest.map(|(broker, _)| *broker) {
@@ -45,17 +45,18 @@ impl Broker {
         }
         if is_back {
             self.warn_of_copy(origin.broker, id, other);
-        } else if other.is_some() && !std::mem::replace(&mut self.origins.is_watched, true) {
+        } else if other.is_some() && !std::mem::replace(&mut self.observed.origins.is_watched, true)
+        {
             self.timers.set(uptime + GRACE_MS, Timer::Origins);
         }
     }
 
     /// Looks whether anything was heard of a bridge of an earlier run since its broker's later run has come.
     pub(in crate::broker) fn check_origins(&mut self) {
-        self.origins.is_watched = false;
+        self.observed.origins.is_watched = false;
         let mut copies = Vec::new();
         let mut go_on = false;
-        for (broker, known) in &mut self.origins.known {
+        for (broker, known) in &mut self.observed.origins.known {
             let connections = &self.connections;
             known.connections.retain(|(id, serial, _)| {
                 let connection = connections.get(*id);
@@ -78,7 +79,7 @@ impl Broker {
             self.warn_of_copy(broker, id, other);
         }
         if go_on {
-            self.origins.is_watched = true;
+            self.observed.origins.is_watched = true;
             let at = self.now.uptime + GRACE_MS;
             self.timers.set(at, Timer::Origins);
         }
@@ -88,15 +89,15 @@ impl Broker {
     fn warn_of_copy(&mut self, broker: u64, id: ConnectionId, other: Option<ConnectionId>) {
         let uptime = self.now.uptime;
         self.counters.copied_identities += 1;
-        let Some(known) = self.origins.known.get_mut(&broker) else {
+        let Some(known) = self.observed.origins.known.get_mut(&broker) else {
             return;
         };
         let is_recent = |warned: Option<u64>, ms| warned.is_some_and(|at| uptime < at + ms);
-        if is_recent(known.warned, HOUR_MS) || is_recent(self.origins.warned, MINUTE_MS) {
+        if is_recent(known.warned, HOUR_MS) || is_recent(self.observed.origins.warned, MINUTE_MS) {
             return;
         }
         known.warned = Some(uptime);
-        self.origins.warned = Some(uptime);
+        self.observed.origins.warned = Some(uptime);
         let peer = |id: ConnectionId| &self.connections[id].arrival.peer;
         let other_client = other.map_or("", |id| self.client_name(id));
         let other_peer = other.map(peer).map(tracing::field::display);

@@ -20,13 +20,13 @@ impl Broker {
 
     /// Sessions, connected or not.
     pub(in crate::broker) fn session_count(&self) -> usize {
-        self.sessions.len() - self.graveyard.ghosts()
+        self.sessions.len() - self.upkeep.graveyard.ghosts()
     }
 
     /// Publishes what has changed.
     pub(in crate::broker) fn publish_sys(&mut self) {
         let gauges = self.gauges();
-        let uptime = (self.now.uptime - self.sys.started) / 1000;
+        let uptime = (self.now.uptime - self.observed.sys.started) / 1000;
         self.publish_sys_topic(
             "$SYS/broker/version",
             concat!("tidegate ", env!("CARGO_PKG_VERSION")),

@@ -16,6 +16,8 @@ pub struct Account {
     shared: usize,
     /// By address: how many connections share each, and how often.
     messages: HashMap<usize, u32, FixedState>,
+    /// Who waits until there are less.
+    pub turns: Turns,
 }
 
 impl Account {

@@ -1,6 +1,7 @@
 //! What messages, sessions and subscriptions take, over all of them: the numbers that limits are compared with.
 
-use crate::broker::state::queue::{Queue, QueueSize};
+use crate::broker::state::queue::Queue;
+use crate::broker::state::queued::QueueSize;
 
 /// What all sessions and queues take.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use std::ops::{Index, IndexMut};
 use crate::broker::model::access::Arrival;
 use crate::broker::model::ids::ConnectionId;
 use crate::broker::state::connection::Connection;
+use crate::broker::state::lines::Lines;
 use crate::broker::state::slots::Slots;
 use crate::broker::state::tally::Tally;
 
@@ -18,6 +19,10 @@ pub struct Connections {
     next_serial: u64,
     /// Those that a driver should serve; each of them says so itself, too.
     touched: Vec<ConnectionId>,
+    /// Those whose CONNECT waits for an older one.
+    pub lines: Lines,
+    /// Keeps peers from choosing topics that collide in tables of aliases.
+    pub seed: u64,
     /// No new ones are let in: the broker shuts down.
     closed: bool,
 }
@@ -30,6 +35,8 @@ impl Connections {
             by_address: Tally::new(seed),
             next_serial: 1,
             touched: Vec::new(),
+            lines: Lines::new(seed),
+            seed,
             closed: false,
         }
     }

@@ -9,7 +9,7 @@ use hashbrown::{HashSet, hash_set};
 use crate::broker::model::ids::{GroupIndex, SessionIndex};
 use crate::broker::model::message::Message;
 use crate::broker::model::record::QueueKey;
-use crate::broker::state::queue::Queued;
+use crate::broker::state::queued::Queued;
 use crate::broker::state::tree::NodeId;
 use crate::wire::PacketId;
 

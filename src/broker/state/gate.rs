@@ -75,6 +75,9 @@ pub struct Gate {
     /// There are only removals in it.
     #[cfg(test)]
     only_removals: bool,
+    /// Packets of this kind leave before what they promise is on disk: the simulator shows that it finds out.
+    #[cfg(test)]
+    pub open_arrow: Option<Arrow>,
     lazy_deadline: Option<u64>,
     lazy_bytes: usize,
     committing: Option<Committing>,
@@ -102,6 +105,8 @@ impl Gate {
             urgent: false,
             #[cfg(test)]
             only_removals: true,
+            #[cfg(test)]
+            open_arrow: None,
             lazy_deadline: None,
             lazy_bytes: most_bytes / LAZY_PART,
             committing: None,

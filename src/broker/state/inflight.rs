@@ -8,7 +8,7 @@ use rustc_hash::FxBuildHasher;
 use crate::broker::model::ids::GroupIndex;
 use crate::broker::model::message::Message;
 use crate::broker::model::record::{Block, InflightRecord, QueueKey, Seq, Write};
-use crate::broker::state::queue::Queued;
+use crate::broker::state::queued::Queued;
 use crate::wire::{PacketId, QoS};
 
 /// A message on its way to the client: sent and not completely acknowledged.

@@ -5,9 +5,9 @@ use crate::broker::model::message::{Message, Parts};
 use crate::broker::model::record::{Durability, Seq, SubscriptionIds};
 use crate::broker::model::segments::SHARED_FROM;
 use crate::broker::state::gate::Stamp;
-use crate::broker::state::queue::Queued;
+use crate::broker::state::queued::Queued;
 use crate::broker::state::tree::Subscriber;
-use crate::wire::{QoS, ReasonCode};
+use crate::wire::{PropertiesBuf, QoS, ReasonCode};
 
 /// How many messages at the front of a connected client's queue keep their bodies in memory.
 pub const HOT_MESSAGES: usize = 512;
@@ -144,4 +144,13 @@ impl Offer<'_> {
             dup: false,
         }
     }
+}
+
+/// What is kept for its allocations.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// Receivers of the message being published.
+    pub routes: Routes,
+    /// Properties of a packet being encoded.
+    pub properties: PropertiesBuf,
 }

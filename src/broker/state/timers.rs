@@ -58,6 +58,10 @@ impl Timer {
 
 #[derive(Debug, Default)]
 pub struct Timers {
+    /// A tick came late: nobody is given up before this moment, in milliseconds of uptime.
+    pub grace_until: u64,
+    /// From when on nobody was served, in broker time: what had expired before is over all the same.
+    pub grace_from: u64,
     heap: BinaryHeap<Reverse<(u64, Timer)>>,
     /// More was due at the last tick than it could do: others have their turn until then, in milliseconds of uptime.
     pub rest_until: u64,

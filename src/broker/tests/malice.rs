@@ -107,8 +107,8 @@ fn a_client_that_takes_over_its_own_identifier_all_the_time_leaves_nothing_behin
     assert_eq!((gauges.connected, gauges.sessions), (2, 2));
     assert_eq!(gauges.subscriptions, 1);
     assert_eq!(world.broker.connection_count(), 2);
-    let (holding, _) = world.broker.waiting.counts();
-    assert!(holding <= 2, "{:?}", world.broker.waiting);
+    let (holding, _) = world.broker.upkeep.waiting.counts();
+    assert!(holding <= 2, "{:?}", world.broker.upkeep.waiting);
     assert_eq!(world.disk.sessions.len(), 1);
     assert_eq!(world.disk.subscriptions.len(), 1);
     assert!(world.disk.groups.is_empty() && world.disk.wills.is_empty());
@@ -174,7 +174,7 @@ fn a_queue_that_cannot_be_read_yet_makes_no_list_that_grows() {
         world.ping(a);
         assert_eq!(world.got(a), [""; 0]);
     }
-    let (_, starved) = world.broker.waiting.counts();
+    let (_, starved) = world.broker.upkeep.waiting.counts();
     assert!(starved < 10, "{starved}");
     world.durable();
     assert_eq!(world.drain(a).len(), 2);

@@ -85,7 +85,7 @@ fn what_waits_is_sent_to_one_after_the_other_as_there_is_room() {
         assert!(world.broker.outgoing.total() <= TOTAL);
         world.settle();
         assert_eq!(serve(&mut world, &peers), [3; 50]);
-        assert_eq!(world.broker.turns.len(), 0);
+        assert_eq!(world.broker.outgoing.turns.len(), 0);
         assert_eq!(world.broker.counters().dropped_outgoing_full, 0);
         world.got(peer);
         world.got(peer);
@@ -157,7 +157,7 @@ fn who_does_not_use_its_turn_loses_it() {
         world.lose(stuck[n]);
     }
     world.broker.audit().expect("the accounts agree");
-    assert_eq!(world.broker.turns.len(), 0);
+    assert_eq!(world.broker.outgoing.turns.len(), 0);
 }
 
 #[test]

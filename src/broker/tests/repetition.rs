@@ -320,17 +320,17 @@ fn the_oldest_of_a_client_is_forgotten_and_its_row_removed() {
     world.flush();
     assert_eq!(world.disk.message_ids.len(), 3);
     world.crash();
-    assert_eq!(world.broker.message_ids.len(), 3);
+    assert_eq!(world.broker.bridges.message_ids.len(), 3);
     for n in [10, 9, 8, 7] {
         publish_marked(&mut world, "up", message(1, 1, "t", "x"), &hex(n));
     }
     assert_eq!(world.broker.counters().repetitions_suppressed, 3);
-    assert_eq!(world.broker.message_ids.len(), 3);
+    assert_eq!(world.broker.bridges.message_ids.len(), 3);
     // None are allowed now.
     world.flush();
     world.settings.limits.max_message_ids = 0;
     world.crash();
-    assert_eq!(world.broker.message_ids.len(), 0);
+    assert_eq!(world.broker.bridges.message_ids.len(), 0);
     publish_marked(&mut world, "up", message(1, 1, "t", "x"), &hex(10));
     world.flush();
     assert!(world.disk.message_ids.is_empty());

@@ -58,7 +58,7 @@ fn a_client_that_comes_back_is_not_in_the_way_of_the_end_of_its_old_session() {
         world.broker.audit().expect("the accounts agree");
         world.wait(1);
     }
-    assert_eq!(world.broker.graveyard.ghosts(), 0);
+    assert_eq!(world.broker.upkeep.graveyard.ghosts(), 0);
     assert_eq!(world.broker.gauges().subscriptions, 2);
     world.flush();
     assert_eq!(world.disk.subscriptions.len(), 2);
@@ -217,7 +217,7 @@ fn a_commit_lets_many_go_a_slice_at_a_time() {
         world.broker.tick(world.now);
     }
     assert_eq!(answered, [RELEASE, RELEASE, 1]);
-    assert_eq!(world.broker.waiting.counts(), (0, 0));
+    assert_eq!(world.broker.upkeep.waiting.counts(), (0, 0));
 }
 
 #[test]

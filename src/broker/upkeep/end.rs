@@ -7,7 +7,8 @@ use crate::broker::model::work::OPERATION;
 use crate::broker::state::connection::State;
 use crate::broker::state::ended::Remains;
 use crate::broker::state::gate::{SESSION, Stamp};
-use crate::broker::state::queue::{Queue, Queued};
+use crate::broker::state::queue::Queue;
+use crate::broker::state::queued::Queued;
 use crate::broker::state::session::Session;
 use crate::broker::state::timers::Timer;
 use crate::broker::state::tree::NodeId;
@@ -29,10 +30,10 @@ pub const MOST: usize = if cfg!(test) { 4 } else { 1024 };
 impl Broker {
     /// What a CONNACK waits for that says there is no session with this client identifier.
     pub(in crate::broker) fn stamp_of_end(&mut self, client_id: &str) -> Stamp {
-        if self.ends.open.contains(client_id) {
+        if self.upkeep.ends.open.contains(client_id) {
             return self.gate.require(SESSION);
         }
-        match self.ends.committing.contains(client_id) {
+        match self.upkeep.ends.committing.contains(client_id) {
             true => self.gate.stamp_of_committing(SESSION),
             false => Stamp::NONE,
         }
@@ -80,7 +81,7 @@ impl Broker {
         for group in &session.groups {
             self.groups[*group].disconnect();
         }
-        let next = self.lines.first(&session.client_id);
+        let next = self.connections.lines.first(&session.client_id);
         let expiry = session.expiry;
         if let Some(next) = next {
             self.touch(next);
@@ -122,7 +123,7 @@ impl Broker {
         ghost.subscription_bytes = place.subscription_bytes;
         let mut session = self.sessions.end(index, ghost);
         self.accounts.change_session(session.own_bytes(), 0);
-        self.graveyard.ghosts += 1;
+        self.upkeep.graveyard.ghosts += 1;
         let key = session.key();
         self.bury_soon(Remains::Subscribed {
             place: index,
@@ -146,12 +147,12 @@ impl Broker {
         }
         self.bury_soon(Remains::Inflight(inflight));
         self.discard_queue(session.queue);
-        if self.bridge_records.remove(&key).is_some() && session.stored {
+        if self.bridges.records.remove(&key).is_some() && session.stored {
             self.write(Write::RemoveBridge(key));
         }
         if session.stored {
             self.write(Write::RemoveSession(key));
-            self.ends.open.insert(session.client_id);
+            self.upkeep.ends.open.insert(session.client_id);
         }
     }
 
@@ -173,23 +174,23 @@ impl Broker {
             self.bury_some(&mut remains, most);
             return;
         }
-        self.graveyard.all.push_back(remains);
+        self.upkeep.graveyard.all.push_back(remains);
         self.watch_graveyard(0);
-        if self.graveyard.all.len() > MOST {
+        if self.upkeep.graveyard.all.len() > MOST {
             self.bury_step();
         }
     }
 
     fn watch_graveyard(&mut self, ms: u64) {
-        let is_watched = &mut self.graveyard.is_watched;
-        if !self.graveyard.all.is_empty() && !std::mem::replace(is_watched, true) {
+        let is_watched = &mut self.upkeep.graveyard.is_watched;
+        if !self.upkeep.graveyard.all.is_empty() && !std::mem::replace(is_watched, true) {
             self.timers.set(self.now.uptime + ms, Timer::Bury);
         }
     }
 
     /// Removes some of what is left, unless the disk is behind.
     pub(in crate::broker) fn bury(&mut self) {
-        self.graveyard.is_watched = false;
+        self.upkeep.graveyard.is_watched = false;
         if !self.is_congested() {
             self.bury_step();
         }
@@ -199,11 +200,11 @@ impl Broker {
     fn bury_step(&mut self) {
         let mut left = STEP;
         while left > 0
-            && let Some(mut remains) = self.graveyard.all.pop_front()
+            && let Some(mut remains) = self.upkeep.graveyard.all.pop_front()
         {
             left -= self.bury_some(&mut remains, left);
             if remains.len() > 0 {
-                self.graveyard.all.push_front(remains);
+                self.upkeep.graveyard.all.push_front(remains);
             }
         }
     }
@@ -244,11 +245,11 @@ impl Broker {
                 if groups.len() + nodes.len() == 0 {
                     let gone = self.sessions.remove(*place);
                     self.accounts.change_session(gone.subscription_bytes, 0);
-                    self.graveyard.ghosts -= 1;
+                    self.upkeep.graveyard.ghosts -= 1;
                 }
             }
         }
-        self.work += count as u64 * OPERATION;
+        self.pace.work += count as u64 * OPERATION;
         count
     }
 

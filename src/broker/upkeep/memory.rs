@@ -120,7 +120,7 @@ impl Broker {
                 what: "max_session_bytes or max_session_bytes_total leaves no room for a topic alias",
             });
         }
-        let seed = self.seed;
+        let seed = self.connections.seed;
         let connection = &mut self.connections[id];
         connection.set_alias(alias, topic, seed);
         connection.alias_bytes = connection.alias_bytes + taken - freed;
@@ -175,6 +175,6 @@ impl Broker {
 
     /// Bytes of rows that wait to be committed, and of those that are still to be written for messages that were accepted.
     fn promised_bytes(&self) -> u64 {
-        (self.gate.pending_bytes() + self.spreads.promised_bytes()) as u64
+        (self.gate.pending_bytes() + self.upkeep.spreads.promised_bytes()) as u64
     }
 }

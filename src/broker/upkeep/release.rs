@@ -21,8 +21,8 @@ impl Broker {
         self.now = now;
         self.counters.commits += 1;
         self.gate.durable(batch);
-        self.ends.durable();
-        let Waiting { starved, fed, .. } = &mut self.waiting;
+        self.upkeep.ends.durable();
+        let Waiting { starved, fed, .. } = &mut self.upkeep.waiting;
         if fed.is_empty() {
             std::mem::swap(starved, fed);
         } else {
@@ -33,7 +33,7 @@ impl Broker {
 
     /// Lets some of those go on whose time has come. If there may be more, a timer goes on with them.
     fn release(&mut self) {
-        let slice = self.waiting.slice;
+        let slice = self.upkeep.waiting.slice;
         let mut left = slice;
         while left > 0
             && let Some(id) = self.next_released()
@@ -42,21 +42,21 @@ impl Broker {
             self.release_outbox(id);
         }
         while left > 0
-            && let Some(session) = self.waiting.fed.pop_first()
+            && let Some(session) = self.upkeep.waiting.fed.pop_first()
         {
             left -= 1;
             self.touch_session(session);
         }
         let more = left == 0 || self.resume_reading();
-        self.work += (slice - left) as u64;
-        if more && !std::mem::replace(&mut self.waiting.is_watched, true) {
+        self.pace.work += (slice - left) as u64;
+        if more && !std::mem::replace(&mut self.upkeep.waiting.is_watched, true) {
             self.timers.set(self.now.uptime + SLICE_MS, Timer::Release);
         }
     }
 
     /// Goes on with those who have waited for the disk.
     pub(in crate::broker) fn release_more(&mut self) {
-        self.waiting.is_watched = false;
+        self.upkeep.waiting.is_watched = false;
         self.release();
     }
 
@@ -64,7 +64,7 @@ impl Broker {
     pub(in crate::broker) fn starve(&mut self, owner: Owner) {
         match owner {
             Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
-                self.waiting.starved.insert(index);
+                self.upkeep.waiting.starved.insert(index);
             }
             Owner::Group(group) => self.starve_members(group),
         }
@@ -73,12 +73,12 @@ impl Broker {
     /// Makes slices smaller, for tests.
     #[cfg(test)]
     pub(crate) fn set_release(&mut self, slice: usize) {
-        self.waiting.slice = slice;
+        self.upkeep.waiting.slice = slice;
     }
 
     fn next_released(&mut self) -> Option<ConnectionId> {
         loop {
-            let mut first = self.waiting.holding.first_entry()?;
+            let mut first = self.upkeep.waiting.holding.first_entry()?;
             if !self.gate.is_open(*first.key()) {
                 return None;
             }
@@ -101,7 +101,7 @@ impl Broker {
         let connection = &mut self.connections[id];
         match holds_for {
             None => connection.holding = false,
-            Some(stamp) if released => self.waiting.hold(id, stamp),
+            Some(stamp) if released => self.upkeep.waiting.hold(id, stamp),
             // Another connection has the place now, and waits for something else.
             Some(_) => {}
         }

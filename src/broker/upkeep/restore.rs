@@ -4,7 +4,7 @@ use crate::broker::model::ids::{Owner, SessionIndex};
 use crate::broker::model::record::{
     Block, DeliveryRecord, Durability, InflightRecord, QueueKey, Seq, SubscriptionRecord, Write,
 };
-use crate::broker::state::queue::Queued;
+use crate::broker::state::queued::Queued;
 use crate::broker::state::restoring::{Restored, Restoring};
 use crate::broker::state::session::{Received, Replay, Session};
 use crate::broker::state::tree::Subscriber;
@@ -27,12 +27,18 @@ impl Broker {
                 session.restored_user = record.user;
                 let index = self.sessions.add(session);
                 self.recount_session(index, 0);
-                self.restoring.owners.insert(key, Owner::Session(index));
+                self.upkeep
+                    .restoring
+                    .owners
+                    .insert(key, Owner::Session(index));
             }
             Write::PutGroup(key, name) => {
                 if let Some(filter) = Filter::parse(&name) {
                     let group = self.add_group(&name, filter.filter, key, true);
-                    self.restoring.owners.insert(key, Owner::Group(group));
+                    self.upkeep
+                        .restoring
+                        .owners
+                        .insert(key, Owner::Group(group));
                 }
             }
             Write::PutSubscription(key, text, record) => {
@@ -55,7 +61,7 @@ impl Broker {
             }
             Write::PutBridge(key, record) => {
                 if self.restored_session(key).is_some() {
-                    self.bridge_records.insert(key, record);
+                    self.bridges.records.insert(key, record);
                 }
             }
             Write::PutMessageId(seq, id) => self.remember_message(id, Some(seq)),
@@ -71,13 +77,16 @@ impl Broker {
                         if record.seq == InflightRecord::NO_ROW {
                             outgoing.hold(record.packet_id);
                         } else {
-                            self.restoring.inflight.insert((key, record.seq), record);
+                            self.upkeep
+                                .restoring
+                                .inflight
+                                .insert((key, record.seq), record);
                         }
                     }
                 }
             }
             Write::PutSpread(seq, part, record) => {
-                self.restoring.spreads.push_back((seq, part, record))
+                self.upkeep.restoring.spreads.push_back((seq, part, record))
             }
             Write::PutDelivery(seq, key, record) => {
                 self.restore_spreads(Some(seq));
@@ -89,7 +98,7 @@ impl Broker {
     }
 
     fn restored_session(&self, key: QueueKey) -> Option<SessionIndex> {
-        match self.restoring.owners.get(&key) {
+        match self.upkeep.restoring.owners.get(&key) {
             Some(Owner::Session(index)) => Some(*index),
             _ => None,
         }
@@ -112,14 +121,14 @@ impl Broker {
     }
 
     fn restore_delivery(&mut self, seq: Seq, key: QueueKey, mut record: DeliveryRecord) {
-        let Some(owner) = self.restoring.owners.get(&key).copied() else {
+        let Some(owner) = self.upkeep.restoring.owners.get(&key).copied() else {
             return;
         };
-        self.restoring.messages += 1;
-        if self.restoring.last_seq.replace(seq) == Some(seq) {
-            self.share_body(seq, 1);
+        self.upkeep.restoring.messages += 1;
+        if self.upkeep.restoring.last_seq.replace(seq) == Some(seq) {
+            self.messages.share(seq, 1);
         }
-        let noted = self.restoring.inflight.get(&(key, seq)).copied();
+        let noted = self.upkeep.restoring.inflight.get(&(key, seq)).copied();
         if let Some(noted) = noted {
             record.packet_id = Some(noted.packet_id);
             record.released |= noted.released;
@@ -143,7 +152,7 @@ impl Broker {
                     Some(id) => {
                         let waiting = recover_inflight(session, id, item, record.released);
                         if noted.is_some() && session.outgoing.recovered_note(id, seq) {
-                            self.restoring.inflight.remove(&(key, seq));
+                            self.upkeep.restoring.inflight.remove(&(key, seq));
                         }
                         waiting
                     }
@@ -167,13 +176,13 @@ impl Broker {
 
     /// Gives messages to those who have not got them before the process ended: the messages before one of which there are deliveries, or all.
     fn restore_spreads(&mut self, before: Option<Seq>) {
-        while let Some((seq, ..)) = self.restoring.spreads.front()
+        while let Some((seq, ..)) = self.upkeep.restoring.spreads.front()
             && before.is_none_or(|before| *seq < before)
-            && let Some((seq, part, record)) = self.restoring.spreads.pop_front()
+            && let Some((seq, part, record)) = self.upkeep.restoring.spreads.pop_front()
         {
             self.write(Write::RemoveSpread(seq, part));
             for receiver in record.receivers {
-                if !self.restoring.owners.contains_key(&receiver.queue) {
+                if !self.upkeep.restoring.owners.contains_key(&receiver.queue) {
                     continue;
                 }
                 let delivery = DeliveryRecord {
@@ -188,9 +197,9 @@ impl Broker {
                 self.restore_delivery(seq, receiver.queue, delivery.clone());
                 self.write(Write::PutDelivery(seq, receiver.queue, delivery));
             }
-            let next = self.restoring.spreads.front();
+            let next = self.upkeep.restoring.spreads.front();
             let is_last = next.is_none_or(|(next, ..)| *next != seq);
-            if is_last && self.restoring.last_seq != Some(seq) {
+            if is_last && self.upkeep.restoring.last_seq != Some(seq) {
                 self.write(Write::RemoveMessage(seq));
             }
         }
@@ -201,9 +210,9 @@ impl Broker {
     pub fn finish_restore(&mut self, next_seq: Seq, next_key: QueueKey, now: Now) -> Restored {
         self.now = now;
         self.restore_spreads(None);
-        self.numbers.go_on(next_seq, next_key);
+        self.messages.go_on(next_seq, next_key);
         self.gate.recovered(Seq(next_seq.0.saturating_sub(1)));
-        let restoring = std::mem::take(&mut self.restoring);
+        let restoring = std::mem::take(&mut self.upkeep.restoring);
         self.forget_notes(&restoring);
         let restored = Restored {
             sessions: self.sessions.len(),

@@ -31,11 +31,11 @@ impl Broker {
     pub fn tick(&mut self, now: Now) {
         self.now = now;
         self.forgive_late_tick();
-        let end = self.work + TICK_WORK;
+        let end = self.pace.work + TICK_WORK;
         while let Some((at, timer)) = self.timers.due(now.uptime) {
-            self.work += OPERATION;
-            if timer.gives_up() && now.uptime < self.grace_until {
-                self.timers.set(self.grace_until, timer);
+            self.pace.work += OPERATION;
+            if timer.gives_up() && now.uptime < self.timers.grace_until {
+                self.timers.set(self.timers.grace_until, timer);
                 continue;
             }
             match timer {
@@ -66,7 +66,7 @@ impl Broker {
                         .set(now.uptime + self.settings.sys_interval_ms, Timer::Sys);
                 }
             }
-            if self.work >= end {
+            if self.pace.work >= end {
                 self.timers.rest_until = now.uptime + 1;
                 return;
             }
@@ -104,10 +104,10 @@ impl Broker {
         }
         let expired = self.has_expired(index);
         let session = &mut self.sessions[index];
-        if self.now.uptime < self.grace_until && !expired {
-            session.timer = Some(self.grace_until);
+        if self.now.uptime < self.timers.grace_until && !expired {
+            session.timer = Some(self.timers.grace_until);
             let timer = Timer::Session(index, key);
-            return self.timers.set(self.grace_until, timer);
+            return self.timers.set(self.timers.grace_until, timer);
         }
         if session
             .will
@@ -126,7 +126,7 @@ impl Broker {
 
     /// Removes expired messages from queues and retained messages, a bounded number a call, where the last call left off; whether that was all.
     fn sweep(&mut self) -> bool {
-        let (mut at, start) = self.sweep;
+        let (mut at, start) = self.upkeep.sweep;
         // Sessions and groups are looked at in the order of their places; a place past both begins again with the first.
         let sessions = self.sessions.places();
         let places = sessions.saturating_add(self.groups.places());
@@ -162,7 +162,7 @@ impl Broker {
                 at = if at + 1 >= places { 0 } else { at + 1 };
             }
         }
-        self.sweep = (at, offset);
+        self.upkeep.sweep = (at, offset);
         self.sweep_retained(SWEEP_STEP) && budget > 0 && places as usize <= SWEEP_STEP
     }
 }

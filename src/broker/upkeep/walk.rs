@@ -33,23 +33,23 @@ impl Broker {
     pub(in crate::broker) fn begin_walk(&mut self, walk: Walk) {
         if matches!(walk, Walk::Rights) {
             // One that is on its way gives those rights that were to be given before.
-            let walks = &mut self.walks.all;
+            let walks = &mut self.upkeep.walks.all;
             walks.retain(|(other, _)| !matches!(other, Walk::Rights));
         }
-        self.walks.all.push_back((walk, 0));
+        self.upkeep.walks.all.push_back((walk, 0));
         self.walk();
     }
 
     /// Goes on with the walks.
     pub(in crate::broker) fn walk_on(&mut self) {
-        self.walks.is_watched = false;
+        self.upkeep.walks.is_watched = false;
         self.walk();
     }
 
     fn walk(&mut self) {
         let mut left = SLICE;
         while left > 0
-            && let Some((walk, from)) = self.walks.all.pop_front()
+            && let Some((walk, from)) = self.upkeep.walks.all.pop_front()
         {
             let places = match walk {
                 Walk::Rights => self.sessions.places(),
@@ -61,12 +61,12 @@ impl Broker {
                 self.pass(&walk, at);
             }
             if to < places {
-                self.walks.all.push_front((walk, to));
+                self.upkeep.walks.all.push_front((walk, to));
             }
         }
-        self.work += (SLICE - left) as u64 * OPERATION;
-        let is_watched = &mut self.walks.is_watched;
-        if !self.walks.all.is_empty() && !std::mem::replace(is_watched, true) {
+        self.pace.work += (SLICE - left) as u64 * OPERATION;
+        let is_watched = &mut self.upkeep.walks.is_watched;
+        if !self.upkeep.walks.all.is_empty() && !std::mem::replace(is_watched, true) {
             self.timers.set(self.now.uptime + SLICE_MS, Timer::Walk);
         }
     }

@@ -14,7 +14,7 @@ impl Relay {
         filters: Vec<(&'r str, SubscribeOptions)>,
         broker: &Broker,
     ) -> Vec<(&'r str, SubscribeOptions)> {
-        self.behind.end = broker.numbers.next_seq();
+        self.behind.end = broker.messages.next_seq();
         self.behind.filters.clear();
         if !broker.waits_before(self.id, self.behind.end) {
             return filters;

@@ -207,7 +207,7 @@ impl Relay {
 
 impl Broker {
     fn suspicion(&mut self, name: &str) -> &mut Suspicion {
-        let state = self.bridges.entry(name.into()).or_default();
+        let state = self.bridges.states.entry(name.into()).or_default();
         &mut state.suspicion
     }
 

@@ -1,0 +1,39 @@
+//! All bridges: what is known of them, and of the messages and brokers that come over bridges.
+
+use std::collections::BTreeMap;
+
+use crate::broker::model::record::{BridgeRecord, QueueKey};
+use crate::broker::state::bridge::{Moments, State};
+use crate::broker::state::message_ids::MessageIds;
+use crate::broker::state::origins::Origin;
+
+/// All bridges.
+#[derive(Debug)]
+pub struct Bridges {
+    /// Those that are configured, by name.
+    pub states: BTreeMap<Box<str>, State>,
+    /// What is remembered of them, by their sessions.
+    pub records: BTreeMap<QueueKey, BridgeRecord>,
+    /// When messages were accepted, about.
+    pub moments: Moments,
+    /// Identities of messages that have come over bridges.
+    pub message_ids: MessageIds,
+    /// Where the bridges of this broker come from.
+    pub origin: Origin,
+    /// One of them refuses messages when its queue is full: otherwise no message asks.
+    pub refusing: bool,
+}
+
+impl Bridges {
+    /// None yet. `seed` keeps publishers from choosing identities that collide.
+    pub fn new(origin: Origin, seed: u64) -> Bridges {
+        Bridges {
+            states: BTreeMap::new(),
+            records: BTreeMap::new(),
+            moments: Moments::default(),
+            message_ids: MessageIds::new(seed),
+            origin,
+            refusing: false,
+        }
+    }
+}
