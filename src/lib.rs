@@ -2,7 +2,7 @@
 //!
 //! # The map
 //!
-//! Folders are floors; a floor imports only from floors below it, and `tests/tidy.rs` sees to it.
+//! Folders are floors; a floor imports only from floors below it, and `tests/tidy` sees to it.
 //!
 //! | floor | says | never sees |
 //! |---|---|---|
