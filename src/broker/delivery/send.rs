@@ -2,12 +2,12 @@
 
 use crate::broker::Broker;
 use crate::broker::model::ack::ack;
+use crate::broker::model::alias::Alias;
 use crate::broker::model::delivery::Delivery;
 use crate::broker::model::fetch::Fetch;
 use crate::broker::model::ids::{ConnectionId, GroupIndex, Owner, SessionIndex};
 use crate::broker::model::message::{Message, Parts};
 use crate::broker::model::record::{QueueKey, Seq, Write};
-use crate::broker::state::aliases::Alias;
 use crate::broker::state::gate::{Arrow, SESSION, Stamp};
 use crate::broker::state::notices::Notice;
 use crate::broker::state::offer::{Frames, Offer};

@@ -6,8 +6,8 @@
 use crate::broker::Broker;
 use crate::broker::model::ids::{ConnectionId, SessionIndex};
 use crate::broker::state::connection::State;
+use crate::broker::state::timers::LONGEST_MS;
 use crate::broker::state::timers::Timer;
-use crate::broker::upkeep::tick::LONGEST_MS;
 use crate::clock::Now;
 use crate::wire::ReasonCode;
 

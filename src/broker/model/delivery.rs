@@ -1,9 +1,9 @@
 //! What becomes of a message in a PUBLISH for one client.
 
+use crate::broker::model::alias::Alias;
 use crate::broker::model::marks;
 use crate::broker::model::marks::Mark;
 use crate::broker::model::message::{Message, Parts};
-use crate::broker::state::aliases::Alias;
 use crate::wire::packet::Publish;
 use crate::wire::{PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, codec};
 

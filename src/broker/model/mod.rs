@@ -3,6 +3,7 @@
 pub mod access;
 pub mod ack;
 pub mod acl;
+pub mod alias;
 pub mod cost;
 pub mod counters;
 pub mod delivery;

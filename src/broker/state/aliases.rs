@@ -3,6 +3,8 @@
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use crate::broker::model::alias::Alias;
+
 /// Topic aliases, both ways (MQTT 5 section 3.3.2.3.4).
 #[derive(Debug)]
 pub struct Aliases {
@@ -43,15 +45,4 @@ impl OutboundAliases {
         self.names.insert(topic.into(), next);
         Alias::Set(next)
     }
-}
-
-/// How a topic is named to a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Alias {
-    /// By its name only.
-    None,
-    /// By its name, and this alias from now on.
-    Set(u16),
-    /// By this alias.
-    Use(u16),
 }

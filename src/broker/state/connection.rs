@@ -1,7 +1,8 @@
 use crate::broker::model::access::Arrival;
+use crate::broker::model::alias::Alias;
 use crate::broker::model::ids::SessionIndex;
 use crate::broker::model::message::Message;
-use crate::broker::state::aliases::{Alias, Aliases, OutboundAliases};
+use crate::broker::state::aliases::{Aliases, OutboundAliases};
 use crate::broker::state::outbox::Outbox;
 use crate::broker::state::quota::Quota;
 use crate::wire::ProtocolVersion;

@@ -6,6 +6,10 @@ use std::collections::BinaryHeap;
 use crate::broker::model::ids::{ConnectionId, SessionIndex};
 use crate::broker::model::record::QueueKey;
 
+/// The longest a timer is set for, in milliseconds; what is further off is set again when that has passed. So what became of a connection or a
+/// session long ago does not stay in the heap, however far off its moment was.
+pub const LONGEST_MS: u64 = 60_000;
+
 /// How often expired messages are looked for, in milliseconds.
 pub const SWEEP_MS: u64 = 1000;
 

@@ -1,9 +1,9 @@
 use crate::broker::Broker;
 use crate::broker::model::access::Identity;
+use crate::broker::model::alias::Alias;
 use crate::broker::model::cost::{ALIAS, connect_bytes, subscription_bytes};
 use crate::broker::model::ids::{ConnectionId, SessionIndex};
 use crate::broker::model::record::WillRecord;
-use crate::broker::state::aliases::Alias;
 use crate::broker::state::session::Session;
 use crate::wire::{Fault, ReasonCode};
 

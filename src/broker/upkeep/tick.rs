@@ -2,7 +2,7 @@ use crate::broker::Broker;
 use crate::broker::model::ids::{GroupIndex, Owner, SessionIndex};
 use crate::broker::model::record::QueueKey;
 use crate::broker::model::work::OPERATION;
-use crate::broker::state::timers::{SWEEP_MS, Timer};
+use crate::broker::state::timers::{LONGEST_MS, SWEEP_MS, Timer};
 use crate::clock::Now;
 
 /// The same while there are more messages or queues than are looked at in one go.
@@ -10,10 +10,6 @@ const LONG_SWEEP_MS: u64 = 250;
 
 /// How many queues, messages in them, and retained messages are looked at in one go.
 const SWEEP_STEP: usize = 4096;
-
-/// The longest a timer is set for, in milliseconds; what is further off is set again when that has passed. So what became of a connection or a
-/// session long ago does not stay in the heap, however far off its moment was.
-pub(in crate::broker) const LONGEST_MS: u64 = 60_000;
 
 /// How much one tick does, in the measure of [`Broker::work`]: about two milliseconds' work. The rest follows a millisecond later.
 pub(in crate::broker) const TICK_WORK: u64 = OPERATION * if cfg!(test) { 16 } else { 2048 };

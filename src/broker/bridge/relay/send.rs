@@ -6,10 +6,10 @@ use crate::broker::bridge::rules::{SendRetained, remote_topic};
 use crate::broker::bridge::settings::Bridge;
 use crate::broker::bridge::upstream::Upstream;
 use crate::broker::model::ack::ack;
+use crate::broker::model::alias::Alias;
 use crate::broker::model::leave::Leave;
 use crate::broker::model::marks;
 use crate::broker::model::marks::digest;
-use crate::broker::state::aliases::Alias;
 use crate::clock::Now;
 use crate::wire::packet::{Ack, ConnAck, Publish, RetainHandling, Subscribe, SubscribeOptions};
 use crate::wire::{
