@@ -40,8 +40,7 @@ impl Broker {
         self.counters.connections_accepted += 1;
         let id = self.connections.add(arrival, now.uptime);
         let due = now.uptime + self.settings.limits.connect_timeout_ms;
-        let serial = self.connections[id].serial;
-        self.timers.set(due, Timer::Connect(id, serial));
+        self.timers.set(due, Timer::Connect(id));
         Some(id)
     }
 

@@ -101,27 +101,23 @@ impl Broker {
     /// Sees to it that a connection is looked at when one of its buckets is level again.
     fn watch_quota(&mut self, id: ConnectionId) {
         let uptime = self.now.uptime;
-        let connection = &mut self.connections[id];
-        let Some(quota) = connection.quota.as_mut().filter(|quota| !quota.timer) else {
+        let connection = &self.connections[id];
+        let Some(quota) = connection.quota.as_ref() else {
             return;
         };
         let moments = [quota.received.level_at(), quota.sent.level_at()];
         if let Some(at) = moments.into_iter().filter(|at| *at > uptime).min() {
-            quota.timer = true;
-            self.counters.slowed_down += 1;
-            self.timers.set(at, Timer::Quota(id, connection.serial));
+            self.counters.slowed_down += u64::from(!self.timers.is_set(Timer::Quota(id)));
+            self.timers.set(at, Timer::Quota(id));
         }
     }
 
     /// A connection's bucket may be level again: reading or sending goes on.
-    pub(in crate::broker) fn check_quota(&mut self, id: ConnectionId, serial: u64) {
+    pub(in crate::broker) fn check_quota(&mut self, id: ConnectionId) {
         let uptime = self.now.uptime;
-        let connection = self.connections.get_mut(id);
-        let connection = connection.filter(|connection| connection.serial == serial);
-        let Some(quota) = connection.and_then(|connection| connection.quota.as_mut()) else {
+        let Some(quota) = self.connections[id].quota.as_mut() else {
             return;
         };
-        quota.timer = false;
         if quota.received.has_recovered(uptime) || quota.sent.has_recovered(uptime) {
             self.touch(id);
         }

@@ -13,7 +13,7 @@ use crate::broker::bridge::settings::Bridge;
 use crate::broker::model::fetch::Fetch;
 use crate::broker::model::ids::{Owner, SessionIndex};
 use crate::broker::model::message::Message;
-use crate::broker::model::record::{QueueKey, Seq};
+use crate::broker::model::record::Seq;
 use crate::broker::state::backlog::{Backlog, Latest, Older, QueueFull, QueuePolicy, SPARE_TOPICS};
 use crate::broker::state::notices::Notice;
 use crate::broker::state::queue::Queue;
@@ -50,7 +50,6 @@ impl Broker {
                     unread_inflight: Vec::new(),
                     unread: Seq(0)..Seq(0),
                     is_reading: false,
-                    is_timed: false,
                     round: 0,
                 },
                 dropped: 0,
@@ -359,23 +358,17 @@ impl Broker {
                 serial,
                 seqs,
             });
-        } else if goes_on && !std::mem::replace(&mut latest.is_timed, true) {
+        } else if goes_on {
             let at = self.now.uptime + if waits { RETRY_MS } else { 0 };
-            self.timers.set(at, Timer::Topics(index, key));
+            self.timers.set(at, Timer::Topics(index));
         }
         self.note_topics(index, &known);
     }
 
     /// Goes on reading topics.
-    pub(in crate::broker) fn check_topics(&mut self, index: SessionIndex, key: QueueKey) {
-        let session = self.sessions.get_mut(index);
-        if let Some(session) = session.filter(|session| session.key() == key) {
-            if let Some(backlog) = &mut session.backlog {
-                backlog.latest.is_timed = false;
-            }
-            self.learn(index);
-            self.touch_session(index);
-        }
+    pub(in crate::broker) fn check_topics(&mut self, index: SessionIndex) {
+        self.learn(index);
+        self.touch_session(index);
     }
 
     /// Takes bodies that were read for their topics.

@@ -177,18 +177,13 @@ impl Broker {
         self.connections[id].ticket = None;
         // Its own task may be the one that is here.
         self.go_on(id);
-        if !std::mem::replace(&mut self.outgoing.turns.is_watched, true) {
-            self.timers.set(until, Timer::Turn);
-        }
+        self.timers.set(until, Timer::Turn);
     }
 
     /// Somebody may have had its turn for too long.
     pub(in crate::broker) fn check_turn(&mut self) {
-        self.outgoing.turns.is_watched = false;
         self.pass_turn();
-        if !self.outgoing.turns.waiting.is_empty()
-            && !std::mem::replace(&mut self.outgoing.turns.is_watched, true)
-        {
+        if !self.outgoing.turns.waiting.is_empty() {
             let at = self.now.uptime + TURN_MS;
             self.timers.set(at, Timer::Turn);
         }

@@ -8,6 +8,7 @@ use crate::broker::state::gate::{Arrow, SESSION, Stamp};
 use crate::broker::state::notices::Notice;
 use crate::broker::state::origins::Origin;
 use crate::broker::state::session::Session;
+use crate::broker::state::timers::Timer;
 use crate::clock::Now;
 use crate::wire::packet::{ConnAck, Connect};
 use crate::wire::{
@@ -323,6 +324,7 @@ impl Broker {
         connection.allow_aliases(terms.topic_alias_maximum, seed);
         let is_bridge = connection.is_bridge || connection.arrival.bridge;
         connection.may_set_expiry = terms.may_set_expiry;
+        self.timers.stop(Timer::Connect(id));
         self.sessions.connect(index, id);
         let are_kept = self.sessions.are_kept;
         let session = &mut self.sessions[index];

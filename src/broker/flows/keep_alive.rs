@@ -82,9 +82,7 @@ impl Broker {
         }
         connection.taking.waits = true;
         connection.taking.last = self.now.uptime;
-        if !connection.taking.timer {
-            self.set_taking(id);
-        }
+        self.set_taking(id);
     }
 
     /// How long a client may take nothing, in milliseconds; 0 for as long as it likes. A bridge waits for its upstream itself.
@@ -100,22 +98,14 @@ impl Broker {
     fn set_taking(&mut self, id: ConnectionId) {
         let patience = self.taking_patience(id);
         if patience > 0 {
-            let connection = &mut self.connections[id];
-            connection.taking.timer = true;
             let at = self.now.uptime + patience.div_ceil(LOOKS).min(LONGEST_MS);
-            self.timers.set(at, Timer::Taking(id, connection.serial));
+            self.timers.set(at, Timer::Taking(id));
         }
     }
 
-    pub(in crate::broker) fn check_taking(&mut self, id: ConnectionId, serial: u64) {
-        let Some(connection) = self.connections.get_mut(id) else {
-            return;
-        };
-        if connection.serial != serial || connection.state != State::Open {
-            return;
-        }
-        connection.taking.timer = false;
-        if connection.taking.waits {
+    pub(in crate::broker) fn check_taking(&mut self, id: ConnectionId) {
+        let connection = &mut self.connections[id];
+        if connection.state == State::Open && connection.taking.waits {
             connection.taking.look = true;
             self.touch(id);
             self.set_taking(id);
@@ -148,24 +138,19 @@ impl Broker {
         session.connection.is_none() && expires_at.is_some_and(|at| at <= unix)
     }
 
-    pub(in crate::broker) fn check_connect(&mut self, id: ConnectionId, serial: u64) {
-        if self
-            .connections
-            .get(id)
-            .is_some_and(|connection| connection.serial == serial && connection.state == State::New)
-        {
+    pub(in crate::broker) fn check_connect(&mut self, id: ConnectionId) {
+        let connection = &mut self.connections[id];
+        if connection.state == State::New {
+            connection.state = State::Closing;
             self.counters.connect_timeouts += 1;
-            self.connections[id].state = State::Closing;
             self.touch(id);
         }
     }
 
     /// \[MQTT-3.1.2-22\]: a client that is silent for 1.5 times its keep alive is taken for lost.
-    pub(in crate::broker) fn check_keep_alive(&mut self, id: ConnectionId, serial: u64) {
-        let Some(connection) = self.connections.get_mut(id) else {
-            return;
-        };
-        if connection.serial != serial || connection.state != State::Open {
+    pub(in crate::broker) fn check_keep_alive(&mut self, id: ConnectionId) {
+        let connection = &mut self.connections[id];
+        if connection.state != State::Open {
             return;
         }
         if connection.paused
@@ -179,7 +164,7 @@ impl Broker {
         if self.now.uptime < deadline {
             return self.timers.set(
                 deadline.min(self.now.uptime + LONGEST_MS),
-                Timer::KeepAlive(id, serial),
+                Timer::KeepAlive(id),
             );
         }
         self.counters.keep_alive_timeouts += 1;
@@ -187,13 +172,11 @@ impl Broker {
     }
 
     /// Sends a client away whose credential has expired.
-    pub(in crate::broker) fn end_credential(&mut self, id: ConnectionId, serial: u64) {
-        let connection = self.connections.get(id);
-        let Some(connection) =
-            connection.filter(|it| it.serial == serial && it.state == State::Open)
-        else {
+    pub(in crate::broker) fn end_credential(&mut self, id: ConnectionId) {
+        let connection = &self.connections[id];
+        if connection.state != State::Open {
             return;
-        };
+        }
         if self.now.uptime < connection.expires_at {
             return self.set_credential_timer(id);
         }
@@ -207,8 +190,7 @@ impl Broker {
         let connection = &self.connections[id];
         if connection.expires_at < u64::MAX {
             let at = connection.expires_at.min(self.now.uptime + LONGEST_MS);
-            self.timers
-                .set(at, Timer::Credential(id, connection.serial));
+            self.timers.set(at, Timer::Credential(id));
         }
     }
 
@@ -217,7 +199,7 @@ impl Broker {
         let connection = &self.connections[id];
         if connection.keep_alive > 0 {
             let at = self.now.uptime + connection.keep_alive.min(LONGEST_MS);
-            self.timers.set(at, Timer::KeepAlive(id, connection.serial));
+            self.timers.set(at, Timer::KeepAlive(id));
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::broker::model::ids::ConnectionId;
 use crate::broker::model::output::Output;
 use crate::broker::model::traffic::Traffic;
 use crate::broker::state::connection::Connection;
+use crate::broker::state::timers::Timer;
 use crate::clock::Now;
 
 impl Broker {
@@ -20,6 +21,9 @@ impl Broker {
         self.now = now;
         self.detach(id);
         self.leave_line(id);
+        for timer in Timer::of_connection(id) {
+            self.timers.stop(timer);
+        }
         let gone = self.connections.remove(id);
         log_end(&gone, traffic, now);
         self.drop_outgoing(id, &gone);

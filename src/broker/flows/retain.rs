@@ -6,7 +6,7 @@ use crate::broker::Broker;
 use crate::broker::model::ids::{ConnectionId, SessionIndex};
 use crate::broker::model::message::{Message, Parts};
 use crate::broker::model::record::{
-    Durability, QueueKey, Source, SubscriptionIds, SubscriptionRecord, Write,
+    Durability, Source, SubscriptionIds, SubscriptionRecord, Write,
 };
 use crate::broker::state::gate::Stamp;
 use crate::broker::state::offer::Offer;
@@ -161,10 +161,10 @@ impl Broker {
 
     /// Sees to it that retained messages for a session whose client is gone go to its queue.
     pub(in crate::broker) fn watch_replays(&mut self, index: SessionIndex) {
-        let session = &mut self.sessions[index];
-        if !session.replays.is_empty() && !std::mem::replace(&mut session.replays_timed, true) {
+        let session = &self.sessions[index];
+        if !session.replays.is_empty() {
             let at = self.now.uptime + REPLAY_MS;
-            self.timers.set(at, Timer::Replay(index, session.key()));
+            self.timers.set(at, Timer::Replay(index));
         }
     }
 
@@ -402,13 +402,8 @@ impl Broker {
     }
 
     /// Goes on with the retained messages for a session whose client is gone; one that is back takes them itself.
-    pub(in crate::broker) fn check_replays(&mut self, index: SessionIndex, key: QueueKey) {
-        let session = self.sessions.get_mut(index);
-        let Some(session) = session.filter(|session| session.key() == key) else {
-            return;
-        };
-        session.replays_timed = false;
-        if session.connection.is_none() {
+    pub(in crate::broker) fn check_replays(&mut self, index: SessionIndex) {
+        if self.sessions[index].connection.is_none() {
             self.queue_replays(index);
         }
     }

@@ -12,7 +12,7 @@ impl Broker {
     /// Whether a CONNECT has to wait for an older connection. It is presented again when [`Broker::is_waiting`] says that it may go on.
     pub(in crate::broker) fn must_wait(&mut self, id: ConnectionId, client_id: &str) -> bool {
         let connection = &self.connections[id];
-        let (serial, waits) = (connection.serial, connection.waits_for.is_some());
+        let waits = connection.waits_for.is_some();
         let older = self.connection_of(client_id);
         let first = self.connections.lines.first(client_id);
         if older.is_none() && first.is_none_or(|first| first == id) {
@@ -24,7 +24,7 @@ impl Broker {
         if !waits {
             self.connections.lines.join(client_id, id);
             let at = self.now.uptime + WAIT_MS;
-            self.timers.set(at, Timer::TakeOver(id, serial));
+            self.timers.set(at, Timer::TakeOver(id));
             self.connections[id].waits_for = Some(client_id.into());
         }
         if let Some(older) = older {
@@ -104,9 +104,9 @@ impl Broker {
     }
 
     /// A connection has waited long enough: what is before it ends, however far that is.
-    pub(in crate::broker) fn check_take_over(&mut self, id: ConnectionId, serial: u64) {
+    pub(in crate::broker) fn check_take_over(&mut self, id: ConnectionId) {
         let connection = self.connections.get(id);
-        let connection = connection.filter(|it| it.serial == serial && it.state == State::New);
+        let connection = connection.filter(|it| it.state == State::New);
         let Some(client_id) = connection.and_then(|connection| connection.waits_for.clone()) else {
             return;
         };

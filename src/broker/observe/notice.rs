@@ -18,16 +18,13 @@ impl Broker {
 
     /// Sees to it that what was noted is said.
     pub(in crate::broker) fn watch_notices(&mut self) {
-        if !std::mem::replace(&mut self.observed.notices.is_watched, true) {
-            self.timers.set(self.now.uptime + LOOK_MS, Timer::Notices);
-        }
+        self.timers.set(self.now.uptime + LOOK_MS, Timer::Notices);
     }
 
     /// Says what has gathered in a minute.
     pub(in crate::broker) fn say_notices(&mut self) {
         let uptime = self.now.uptime;
         let notices = &mut self.observed.notices;
-        notices.is_watched = false;
         notices.named.retain(|_, named| {
             if uptime < named.said + MINUTE_MS {
                 return true;

@@ -45,15 +45,13 @@ impl Broker {
         }
         if is_back {
             self.warn_of_copy(origin.broker, id, other);
-        } else if other.is_some() && !std::mem::replace(&mut self.observed.origins.is_watched, true)
-        {
+        } else if other.is_some() {
             self.timers.set(uptime + GRACE_MS, Timer::Origins);
         }
     }
 
     /// Looks whether anything was heard of a bridge of an earlier run since its broker's later run has come.
     pub(in crate::broker) fn check_origins(&mut self) {
-        self.observed.origins.is_watched = false;
         let mut copies = Vec::new();
         let mut go_on = false;
         for (broker, known) in &mut self.observed.origins.known {
@@ -79,7 +77,6 @@ impl Broker {
             self.warn_of_copy(broker, id, other);
         }
         if go_on {
-            self.observed.origins.is_watched = true;
             let at = self.now.uptime + GRACE_MS;
             self.timers.set(at, Timer::Origins);
         }

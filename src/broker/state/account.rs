@@ -60,8 +60,6 @@ pub struct Turns {
     pub waiting: BTreeMap<u64, ConnectionId>,
     pub next: u64,
     pub turn: Option<Turn>,
-    /// A timer will look at them.
-    pub is_watched: bool,
 }
 
 /// Whose turn it is.

@@ -74,8 +74,6 @@ pub struct Latest {
     /// The places in the order in which messages may wait whose topics are not known yet.
     pub unread: Range<Seq>,
     pub is_reading: bool,
-    /// A timer goes on with it.
-    pub is_timed: bool,
     /// Counts how often reading began anew: an answer of before is not one.
     pub round: u64,
 }

@@ -77,8 +77,6 @@ pub struct Taking {
     pub last: u64,
     /// The driver should look whether it has taken something.
     pub look: bool,
-    /// A timer runs that will have the driver look.
-    pub timer: bool,
 }
 
 /// How a client's connection ended.

@@ -19,8 +19,6 @@ use crate::wire::PacketId;
 #[derive(Debug, Default)]
 pub struct Graveyard {
     pub all: VecDeque<Remains>,
-    /// A timer will look at it.
-    pub is_watched: bool,
     /// Places of ended sessions that subscriptions still lead to.
     pub ghosts: usize,
 }

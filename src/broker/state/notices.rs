@@ -70,8 +70,6 @@ pub struct Notices {
     pub others: Counts,
     /// When that was said last, in milliseconds of uptime.
     pub others_said: u64,
-    /// A timer will look at it.
-    pub is_watched: bool,
 }
 
 #[derive(Debug)]

@@ -61,8 +61,6 @@ impl fmt::Display for Origin {
 #[derive(Debug, Default)]
 pub struct Origins {
     pub known: HashMap<u64, Known, FixedState>,
-    /// A timer will look at them.
-    pub is_watched: bool,
     /// When any was warned about last, in milliseconds of uptime.
     pub warned: Option<u64>,
 }

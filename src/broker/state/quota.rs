@@ -13,8 +13,6 @@ const MILLISECOND: u64 = 1_000_000;
 pub struct Quota {
     pub received: Bucket,
     pub sent: Bucket,
-    /// A timer will look at the connection when a bucket is level again.
-    pub timer: bool,
     /// A bridge's rates, in and out: it has its own in place of those of all clients.
     pub own: Option<(Rates, Rates)>,
 }

@@ -41,8 +41,6 @@ pub struct Session {
     /// When its last connection ended, in milliseconds since 1970; `None` while it is connected.
     pub disconnected_at: Option<u64>,
     pub will: Option<Box<WillRecord>>,
-    /// The uptime at which a timer will look at it, in milliseconds.
-    pub timer: Option<u64>,
     pub subscriptions: HashSet<NodeId, FxBuildHasher>,
     /// What subscriptions take, shared ones included.
     pub subscription_bytes: u64,
@@ -55,8 +53,6 @@ pub struct Session {
     pub received: HashMap<PacketId, Received, FxBuildHasher>,
     /// Retained messages still to be sent for new subscriptions.
     pub replays: VecDeque<Replay>,
-    /// A timer will go on with them if its client is gone.
-    pub replays_timed: bool,
     /// It has ended: this only holds its place until no subscription leads here any more.
     pub is_ghost: bool,
 }
@@ -97,7 +93,6 @@ impl Session {
             rights: None,
             disconnected_at: None,
             will: None,
-            timer: None,
             subscriptions: HashSet::default(),
             subscription_bytes: 0,
             groups: Vec::new(),
@@ -106,7 +101,6 @@ impl Session {
             backlog: None,
             received: HashMap::default(),
             replays: VecDeque::new(),
-            replays_timed: false,
             is_ghost: false,
         }
     }

@@ -1,10 +1,12 @@
 //! What is due when.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
+
+use hashbrown::hash_map::Entry;
+use rustc_hash::FxBuildHasher;
 
 use crate::broker::model::ids::{ConnectionId, SessionIndex};
-use crate::broker::model::record::QueueKey;
+use crate::broker::state::table::Table;
 
 /// The longest a timer is set for, in milliseconds; what is further off is set again when that has passed. So what became of a connection or a
 /// session long ago does not stay in the heap, however far off its moment was.
@@ -13,26 +15,27 @@ pub const LONGEST_MS: u64 = 60_000;
 /// How often expired messages are looked for, in milliseconds.
 pub const SWEEP_MS: u64 = 1000;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Something that is due at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Timer {
     /// A connection must have sent its CONNECT.
-    Connect(ConnectionId, u64),
+    Connect(ConnectionId),
     /// A connection must have been heard of.
-    KeepAlive(ConnectionId, u64),
+    KeepAlive(ConnectionId),
     /// A CONNECT has waited long enough for older connections of its client.
-    TakeOver(ConnectionId, u64),
+    TakeOver(ConnectionId),
     /// A client should have taken something of what it was sent.
-    Taking(ConnectionId, u64),
+    Taking(ConnectionId),
     /// What a client has proved itself with is good no more.
-    Credential(ConnectionId, u64),
+    Credential(ConnectionId),
     /// A client that was slowed down may go on.
-    Quota(ConnectionId, u64),
+    Quota(ConnectionId),
     /// A session may have expired, or its will may be due.
-    Session(SessionIndex, QueueKey),
+    Session(SessionIndex),
     /// Retained messages go to the queue of a session whose client is gone.
-    Replay(SessionIndex, QueueKey),
+    Replay(SessionIndex),
     /// The topics of messages that wait for a bridge are read.
-    Topics(SessionIndex, QueueKey),
+    Topics(SessionIndex),
     /// More is removed of what has ended.
     Bury,
     /// More of those go on who have waited for the disk.
@@ -54,49 +57,101 @@ pub enum Timer {
 }
 
 impl Timer {
+    /// All timers of a connection.
+    pub fn of_connection(id: ConnectionId) -> [Timer; 6] {
+        [
+            Timer::Connect(id),
+            Timer::KeepAlive(id),
+            Timer::TakeOver(id),
+            Timer::Taking(id),
+            Timer::Credential(id),
+            Timer::Quota(id),
+        ]
+    }
+
+    /// All timers of a session.
+    pub fn of_session(index: SessionIndex) -> [Timer; 3] {
+        [
+            Timer::Session(index),
+            Timer::Replay(index),
+            Timer::Topics(index),
+        ]
+    }
+
     /// Whether a connection may be given up then that was not heard of. (Of sessions, [`Broker::check_session`] sees to that.)
     pub fn gives_up(self) -> bool {
         matches!(self, Timer::Connect(..) | Timer::KeepAlive(..))
     }
 }
 
+/// What is due when. Each timer is a slot: set or not, and due at one moment.
 #[derive(Debug, Default)]
 pub struct Timers {
+    /// In the order in which they are due.
+    due: BTreeSet<(u64, Timer)>,
+    /// When each is due.
+    set: Table<Timer, u64, FxBuildHasher>,
     /// A tick came late: nobody is given up before this moment, in milliseconds of uptime.
     pub grace_until: u64,
     /// From when on nobody was served, in broker time: what had expired before is over all the same.
     pub grace_from: u64,
-    heap: BinaryHeap<Reverse<(u64, Timer)>>,
     /// More was due at the last tick than it could do: others have their turn until then, in milliseconds of uptime.
     pub rest_until: u64,
 }
 
 impl Timers {
-    /// Sets a timer, in milliseconds of uptime.
+    /// Sets a timer, in milliseconds of uptime. One that is due earlier stays as it is.
     pub fn set(&mut self, at: u64, timer: Timer) {
-        self.heap.push(Reverse((at, timer)));
+        let slot = self.set.part(&timer).entry(timer);
+        match slot {
+            Entry::Occupied(set) if *set.get() <= at => return,
+            Entry::Occupied(mut set) => {
+                let later = set.insert(at);
+                self.due.remove(&(later, timer));
+            }
+            Entry::Vacant(slot) => {
+                slot.insert(at);
+            }
+        }
+        self.due.insert((at, timer));
     }
 
+    /// Stops a timer, if it is set.
+    pub fn stop(&mut self, timer: Timer) {
+        if let Some(at) = self.set.remove(&timer) {
+            self.due.remove(&(at, timer));
+        }
+    }
+
+    /// Whether a timer is set.
+    pub fn is_set(&self, timer: Timer) -> bool {
+        self.set.get(&timer).is_some()
+    }
+
+    /// How many are set.
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.heap.len()
+        assert_eq!(self.due.len(), self.set.len());
+        self.due.len()
     }
 
-    /// How many there are of a kind.
+    /// How many are set of a kind.
     #[cfg(test)]
     pub fn count(&self, is_it: impl Fn(&Timer) -> bool) -> usize {
-        let all = self.heap.iter().map(|Reverse((_, timer))| timer);
-        all.filter(|timer| is_it(timer)).count()
+        self.due.iter().filter(|(_, timer)| is_it(timer)).count()
     }
 
     /// When the next one is due, in milliseconds of uptime.
     pub fn next(&self) -> Option<u64> {
-        let Reverse((at, _)) = self.heap.peek()?;
+        let (at, _) = self.due.first()?;
         Some(self.rest_until.max(*at))
     }
 
-    pub fn due(&mut self, uptime: u64) -> Option<(u64, Timer)> {
-        self.heap.peek().filter(|Reverse((at, _))| *at <= uptime)?;
-        self.heap.pop().map(|Reverse(due)| due)
+    /// Takes one that is due.
+    pub fn take_due(&mut self, uptime: u64) -> Option<Timer> {
+        self.due.first().filter(|(at, _)| *at <= uptime)?;
+        let (_, timer) = self.due.pop_first()?;
+        self.set.remove(&timer);
+        Some(timer)
     }
 }

@@ -19,8 +19,6 @@ pub struct Waiting {
     pub fed: BTreeSet<SessionIndex>,
     /// Connections from which nothing is read because the disk is behind.
     pub paused: VecDeque<ConnectionId>,
-    /// A timer will look at them.
-    pub is_watched: bool,
     /// [`SLICE`], or less in tests.
     pub slice: usize,
 }
@@ -32,7 +30,6 @@ impl Default for Waiting {
             starved: BTreeSet::new(),
             fed: BTreeSet::new(),
             paused: VecDeque::new(),
-            is_watched: false,
             slice: SLICE,
         }
     }

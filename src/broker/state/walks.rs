@@ -22,6 +22,4 @@ pub enum Walk {
 #[derive(Debug, Default)]
 pub struct Walks {
     pub all: VecDeque<(Walk, u32)>,
-    /// A timer will go on with them.
-    pub is_watched: bool,
 }

@@ -118,6 +118,9 @@ impl Broker {
         self.take_back(&groups, index);
         self.publish_will(index);
         self.end_spreads(index);
+        for timer in Timer::of_session(index) {
+            self.timers.stop(timer);
+        }
         let place = &self.sessions[index];
         let mut ghost = Session::ghost(place.durable);
         ghost.subscription_bytes = place.subscription_bytes;
@@ -182,15 +185,13 @@ impl Broker {
     }
 
     fn watch_graveyard(&mut self, ms: u64) {
-        let is_watched = &mut self.upkeep.graveyard.is_watched;
-        if !self.upkeep.graveyard.all.is_empty() && !std::mem::replace(is_watched, true) {
+        if !self.upkeep.graveyard.all.is_empty() {
             self.timers.set(self.now.uptime + ms, Timer::Bury);
         }
     }
 
     /// Removes some of what is left, unless the disk is behind.
     pub(in crate::broker) fn bury(&mut self) {
-        self.upkeep.graveyard.is_watched = false;
         if !self.is_congested() {
             self.bury_step();
         }

@@ -32,7 +32,8 @@ impl Broker {
     }
 
     /// Lets some of those go on whose time has come. If there may be more, a timer goes on with them.
-    fn release(&mut self) {
+    /// Goes on with those who have waited for the disk.
+    pub(in crate::broker) fn release(&mut self) {
         let slice = self.upkeep.waiting.slice;
         let mut left = slice;
         while left > 0
@@ -49,15 +50,9 @@ impl Broker {
         }
         let more = left == 0 || self.resume_reading();
         self.pace.work += (slice - left) as u64;
-        if more && !std::mem::replace(&mut self.upkeep.waiting.is_watched, true) {
+        if more {
             self.timers.set(self.now.uptime + SLICE_MS, Timer::Release);
         }
-    }
-
-    /// Goes on with those who have waited for the disk.
-    pub(in crate::broker) fn release_more(&mut self) {
-        self.upkeep.waiting.is_watched = false;
-        self.release();
     }
 
     /// The next message is not on disk yet: its owner goes on after the next commit.

@@ -1,6 +1,5 @@
 use crate::broker::Broker;
 use crate::broker::model::ids::{GroupIndex, Owner, SessionIndex};
-use crate::broker::model::record::QueueKey;
 use crate::broker::model::work::OPERATION;
 use crate::broker::state::timers::{LONGEST_MS, SWEEP_MS, Timer};
 use crate::clock::Now;
@@ -28,26 +27,26 @@ impl Broker {
         self.now = now;
         self.forgive_late_tick();
         let end = self.pace.work + TICK_WORK;
-        while let Some((at, timer)) = self.timers.due(now.uptime) {
+        while let Some(timer) = self.timers.take_due(now.uptime) {
             self.pace.work += OPERATION;
             if timer.gives_up() && now.uptime < self.timers.grace_until {
                 self.timers.set(self.timers.grace_until, timer);
                 continue;
             }
             match timer {
-                Timer::Connect(id, serial) => self.check_connect(id, serial),
-                Timer::KeepAlive(id, serial) => self.check_keep_alive(id, serial),
-                Timer::TakeOver(id, serial) => self.check_take_over(id, serial),
-                Timer::Taking(id, serial) => self.check_taking(id, serial),
-                Timer::Credential(id, serial) => self.end_credential(id, serial),
-                Timer::Quota(id, serial) => self.check_quota(id, serial),
-                Timer::Session(session, key) => self.check_session(session, key, at),
-                Timer::Replay(session, key) => self.check_replays(session, key),
-                Timer::Topics(session, key) => self.check_topics(session, key),
+                Timer::Connect(id) => self.check_connect(id),
+                Timer::KeepAlive(id) => self.check_keep_alive(id),
+                Timer::TakeOver(id) => self.check_take_over(id),
+                Timer::Taking(id) => self.check_taking(id),
+                Timer::Credential(id) => self.end_credential(id),
+                Timer::Quota(id) => self.check_quota(id),
+                Timer::Session(session) => self.check_session(session),
+                Timer::Replay(session) => self.check_replays(session),
+                Timer::Topics(session) => self.check_topics(session),
                 Timer::Bury => self.bury(),
-                Timer::Release => self.release_more(),
+                Timer::Release => self.release(),
                 Timer::Turn => self.check_turn(),
-                Timer::Walk => self.walk_on(),
+                Timer::Walk => self.walk(),
                 Timer::Spread => self.spread_slice(),
                 Timer::Notices => self.say_notices(),
                 Timer::Origins => self.check_origins(),
@@ -71,40 +70,26 @@ impl Broker {
 
     /// Sees to it that a session without a connection is looked at when its will is due or it expires.
     pub(in crate::broker) fn set_session_timer(&mut self, index: SessionIndex) {
-        let session = &mut self.sessions[index];
+        let session = &self.sessions[index];
         let due = session.will.as_ref().and_then(|will| will.due);
         let Some(unix) = [session.expires_at(), due].into_iter().flatten().min() else {
             return;
         };
         let at = self.now.uptime + unix.saturating_sub(self.now.unix).min(LONGEST_MS);
-        if session.timer.is_none_or(|set| at < set) {
-            session.timer = Some(at);
-            self.timers.set(at, Timer::Session(index, session.key()));
-        }
+        self.timers.set(at, Timer::Session(index));
     }
 
-    fn check_session(&mut self, index: SessionIndex, key: QueueKey, at: u64) {
-        let Some(session) = self
-            .sessions
-            .get_mut(index)
-            .filter(|session| session.key() == key)
-        else {
-            return;
-        };
-        if session.timer != Some(at) {
-            return; // An earlier one was set since, or this would be the second to go on from here.
-        }
-        session.timer = None;
+    fn check_session(&mut self, index: SessionIndex) {
+        let session = &self.sessions[index];
         if session.connection.is_some() {
             return;
         }
         let expired = self.has_expired(index);
-        let session = &mut self.sessions[index];
         if self.now.uptime < self.timers.grace_until && !expired {
-            session.timer = Some(self.timers.grace_until);
-            let timer = Timer::Session(index, key);
+            let timer = Timer::Session(index);
             return self.timers.set(self.timers.grace_until, timer);
         }
+        let session = &self.sessions[index];
         if session
             .will
             .as_ref()

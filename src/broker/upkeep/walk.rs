@@ -41,12 +41,7 @@ impl Broker {
     }
 
     /// Goes on with the walks.
-    pub(in crate::broker) fn walk_on(&mut self) {
-        self.upkeep.walks.is_watched = false;
-        self.walk();
-    }
-
-    fn walk(&mut self) {
+    pub(in crate::broker) fn walk(&mut self) {
         let mut left = SLICE;
         while left > 0
             && let Some((walk, from)) = self.upkeep.walks.all.pop_front()
@@ -65,8 +60,7 @@ impl Broker {
             }
         }
         self.pace.work += (SLICE - left) as u64 * OPERATION;
-        let is_watched = &mut self.upkeep.walks.is_watched;
-        if !self.upkeep.walks.all.is_empty() && !std::mem::replace(is_watched, true) {
+        if !self.upkeep.walks.all.is_empty() {
             self.timers.set(self.now.uptime + SLICE_MS, Timer::Walk);
         }
     }
