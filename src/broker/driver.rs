@@ -27,7 +27,7 @@ impl Broker {
             self.write_reading_if_due();
         }
         let batch = self.gate.take_batch(now.uptime)?;
-        self.upkeep.ends.taken();
+        self.upkeep.pending_ends.taken();
         Some(batch)
     }
 
@@ -51,7 +51,7 @@ impl Broker {
     pub fn take_output(&mut self, id: ConnectionId, out: &mut impl Taken, now: Now) -> Output {
         self.now = now;
         let connection = &mut self.connections[id];
-        connection.goes_on = false;
+        connection.has_more = false;
         let session = connection.session;
         self.count_written(id, out.own_len());
         if let Some(session) = session {
@@ -94,9 +94,9 @@ impl Broker {
     }
 
     /// Whether [`Broker::take_output`] did not do all there was to do: who has called it is to come again, when others have had their turn.
-    pub fn goes_on(&self, id: ConnectionId) -> bool {
+    pub fn has_more(&self, id: ConnectionId) -> bool {
         let connection = self.connections.get(id);
-        connection.is_some_and(|connection| connection.goes_on)
+        connection.is_some_and(|connection| connection.has_more)
     }
 
     /// The limits it keeps.
@@ -112,5 +112,17 @@ impl Broker {
     pub(in crate::broker) fn client_name(&self, id: ConnectionId) -> &str {
         let session = self.connections[id].session;
         session.map_or("", |session| &self.sessions[session].client_id)
+    }
+
+    /// What [`Broker::take_output`] says beside the bytes, while none can be taken: [`Output::close`] means that what there is still to take does not
+    /// matter.
+    pub fn output(&mut self, id: ConnectionId) -> Output {
+        Output {
+            close: self.is_closing(id),
+            pause: self.should_pause(id),
+            waits: self.is_waiting(id),
+            yields: self.is_yielding(id),
+            ask_progress: self.asks_progress(id),
+        }
     }
 }

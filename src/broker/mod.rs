@@ -10,7 +10,7 @@
 //! | [`Broker::connect`] | a CONNECT was decoded whose user name and password the driver has looked at; again when it had to wait ([`Output::waits`]) |
 //! | [`Broker::drained`] | what the peer of a yielding connection ([`Output::yields`]) had sent is handed over |
 //! | [`Broker::heard`] | a part of a packet came, and it is a while since that was last said |
-//! | [`Broker::looked`] | [`Output::look`] asked whether the peer takes what was written |
+//! | [`Broker::progress`] | [`Output::ask_progress`] asked whether the peer takes what was written |
 //! | [`Broker::lost`] | the connection is gone, whoever closed it; always, and last |
 //! | [`Broker::written`], [`Broker::durable`] | the store has come so far with a batch |
 //! | [`Broker::fetched`] | message bodies were read from the store |
@@ -63,7 +63,6 @@ use crate::wire::{Fault, Packet};
 use model::ids::SessionIndex;
 use model::record::Durability;
 use model::work::PACKET;
-use state::account::Account;
 use state::accounts::Accounts;
 use state::bridges::Bridges;
 use state::client_ids::ClientIds;
@@ -74,6 +73,7 @@ use state::groups::Groups;
 use state::messages::Messages;
 use state::observed::Observed;
 use state::offer::Scratch;
+use state::outgoing::OutgoingAccount;
 use state::pace::Pace;
 use state::retained::Retained;
 use state::sessions::Sessions;
@@ -99,7 +99,7 @@ pub struct Broker {
     gate: Gate,
     accounts: Accounts,
     /// Bytes that wait to be written to all connections, those included that are being written.
-    outgoing: Account,
+    outgoing: OutgoingAccount,
     timers: Timers,
     wall: Wall,
     pace: Pace,
@@ -128,7 +128,7 @@ impl Broker {
             messages: Messages::default(),
             gate: Gate::new(settings.limits.max_pending_write_bytes),
             accounts: Accounts::default(),
-            outgoing: Account::default(),
+            outgoing: OutgoingAccount::default(),
             timers: Timers::default(),
             wall: Wall::default(),
             pace: Pace::default(),

@@ -31,7 +31,7 @@ use super::log::Log;
 use super::seldom::Seldom;
 use super::tls::TlsListeners;
 use super::visits::{Purpose, Visits};
-use crate::broker::bridge::Standing;
+use crate::broker::bridge::AddressState;
 use crate::clock;
 use crate::store::Store;
 
@@ -226,8 +226,8 @@ impl Sources {
                     ("bridge", bridge.name.to_string()),
                     ("address", address.clone()),
                 ];
-                let connected = *standing == Standing::Connected;
-                let reachable = connected || *standing == Standing::Reachable;
+                let connected = *standing == AddressState::Connected;
+                let reachable = connected || *standing == AddressState::Reachable;
                 gauge!("tidegate_bridge_address_connected", &labels).set(f64::from(connected));
                 gauge!("tidegate_bridge_address_reachable", &labels).set(f64::from(reachable));
             }

@@ -107,7 +107,7 @@ pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
             pause: false,
             waits: false,
             yields: false,
-            look: false,
+            ask_progress: false,
         },
         flow: Flow::default(),
         heard: None,
@@ -210,7 +210,7 @@ impl<S: Stream> Connection<S> {
             if self.over && !all_written {
                 return self.poll_patience(cx);
             }
-            if self.output.look {
+            if self.output.ask_progress {
                 self.answer_look(cx);
             }
             if !self.output.yields {
@@ -387,11 +387,11 @@ impl<S: Stream> Connection<S> {
 
     /// Tells the broker whether the peer takes what is written.
     fn answer_look(&mut self, cx: &mut Context<'_>) {
-        self.output.look = false;
+        self.output.ask_progress = false;
         let seen = self.has_taken();
         self.visit(cx, Purpose::Output, |entered, id| {
             let now = entered.now();
-            entered.broker().looked(id, seen.waits, seen.moved, now);
+            entered.broker().progress(id, seen.waits, seen.moved, now);
         });
     }
 

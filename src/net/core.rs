@@ -355,7 +355,7 @@ impl Drop for Entered<'_> {
         touched.append(&mut self.touched);
         state.broker.take_touched(&mut touched);
         let mut wake: Vec<Waker> = Vec::with_capacity(touched.len());
-        let comes_back = |id: &ConnectionId| Some(*id) != own || state.broker.goes_on(*id);
+        let comes_back = |id: &ConnectionId| Some(*id) != own || state.broker.has_more(*id);
         for id in touched.drain(..).filter(comes_back) {
             let Some(waiting) = state.wakers.get_mut(id.0 as usize) else {
                 continue;
@@ -364,7 +364,7 @@ impl Drop for Entered<'_> {
                 waiting.until == Until::Touched
                     || state.broker.is_closing(id)
                     || state.broker.is_yielding(id)
-                    || state.broker.wants_look(id)
+                    || state.broker.asks_progress(id)
             };
             wake.extend(waiting.take_if(ripe).map(|waiting| waiting.waker));
         }

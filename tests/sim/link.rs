@@ -81,7 +81,7 @@ impl Link {
                     pause: false,
                     waits: false,
                     yields: false,
-                    look: false,
+                    ask_progress: false,
                 },
                 connect_waits: false,
                 answered: false,

@@ -19,8 +19,8 @@ impl World {
         let Some((process, now)) = self.process() else {
             return;
         };
-        if process.broker.wants_look(id) {
-            process.broker.looked(id, waits, moved, now);
+        if process.broker.asks_progress(id) {
+            process.broker.progress(id, waits, moved, now);
             self.links[link].moved = false;
         }
     }

@@ -3,7 +3,7 @@ use crate::broker::model::access::Identity;
 use crate::broker::model::ids::ConnectionId;
 use crate::broker::state::quota::Rates;
 use crate::broker::state::timers::Timer;
-use crate::broker::state::waiting::SLICE;
+use crate::broker::state::waiting::RESUMED_AT_ONCE;
 use crate::clock::Now;
 use crate::limits::Limits;
 use crate::wire::{Fault, ReasonCode};
@@ -34,7 +34,7 @@ impl Broker {
             return false;
         }
         let count = self.upkeep.waiting.paused.len();
-        for _ in 0..count.min(SLICE) {
+        for _ in 0..count.min(RESUMED_AT_ONCE) {
             let Some(id) = self.upkeep.waiting.paused.pop_front() else {
                 break;
             };
@@ -46,7 +46,7 @@ impl Broker {
                 self.touch(id);
             }
         }
-        count > SLICE
+        count > RESUMED_AT_ONCE
     }
 
     /// The rates that hold for a connection, in and out.

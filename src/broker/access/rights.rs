@@ -39,7 +39,7 @@ impl Broker {
         self.sessions.identify(index, identity);
         self.sessions[index].rights = rights;
         self.recount_session(index, before);
-        self.look_again(index);
+        self.recheck_held(index);
     }
 
     /// Replaces the lists of what clients may do, for all of them: at once for those who connect, and a slice at a time, within moments, for those who
@@ -66,7 +66,7 @@ impl Broker {
         let acls = &self.settings.acl;
         session.rights = Rights::new(acls, list, identity, &session.client_id, mount_point);
         self.sessions.restricted |= session.rights.is_some();
-        self.look_again(index);
+        self.recheck_held(index);
     }
 
     /// Whether a client may have the session of its client identifier: one that a user has had is that user's. One without a user name is nobody's.

@@ -106,7 +106,7 @@ impl Broker {
         });
         backlog.dropped += dropped.len() as u64;
         self.counters.dropped_queue_full += dropped.len() as u64;
-        self.bury_queued(key, dropped);
+        self.remove_queued(key, dropped);
     }
 
     /// The most messages and bytes that may wait for a session.
@@ -348,7 +348,7 @@ impl Broker {
             }
         }
         latest.is_reading = !seqs.is_empty();
-        let (serial, goes_on) = (latest.round, latest.is_learning());
+        let (serial, has_more) = (latest.round, latest.is_learning());
         if !seqs.is_empty() {
             let owner = Owner::Topics(index);
             self.counters.bodies_fetched += seqs.len() as u64;
@@ -358,7 +358,7 @@ impl Broker {
                 serial,
                 seqs,
             });
-        } else if goes_on {
+        } else if has_more {
             let at = self.now.uptime + if waits { RETRY_MS } else { 0 };
             self.timers.set(at, Timer::Topics(index));
         }

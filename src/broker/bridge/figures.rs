@@ -104,7 +104,7 @@ impl Broker {
             let since = |seq| {
                 self.now
                     .uptime
-                    .saturating_sub(self.bridges.moments.before(seq))
+                    .saturating_sub(self.bridges.accept_times.before(seq))
             };
             BridgeFigures {
                 name: name.clone(),
@@ -149,7 +149,7 @@ impl Broker {
             }
         }
         self.bridges
-            .moments
+            .accept_times
             .note(self.messages.next_seq(), self.now.uptime);
     }
 }

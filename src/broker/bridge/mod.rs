@@ -20,10 +20,10 @@ mod tell;
 mod upstream;
 
 pub use super::model::leave::{Leave, hint};
+pub use super::state::address_state::AddressState;
 pub use super::state::backlog::{QueueFull, QueuePolicy};
 pub use super::state::bridge::BridgeFigures;
 pub use super::state::quota::Rates;
-pub use super::state::standing::Standing;
 pub use super::state::suspicion::End;
 pub use closed::{Dropped, NotDropped};
 pub use notifications::Notifications;

@@ -2,7 +2,7 @@
 
 use crate::broker::Broker;
 use crate::broker::bridge::settings::Bridge;
-use crate::broker::state::standing::Standing;
+use crate::broker::state::address_state::AddressState;
 use crate::clock::Now;
 
 impl Broker {
@@ -10,7 +10,7 @@ impl Broker {
     pub fn set_bridge_addresses(
         &mut self,
         bridge: &Bridge,
-        addresses: Vec<(String, Standing)>,
+        addresses: Vec<(String, AddressState)>,
         now: Now,
     ) {
         self.now = now;
@@ -21,7 +21,7 @@ impl Broker {
         let name = &bridge.name;
         let connected = addresses
             .iter()
-            .find(|(_, standing)| *standing == Standing::Connected);
+            .find(|(_, standing)| *standing == AddressState::Connected);
         let connected = connected.map_or("", |(address, _)| address);
         self.publish_or_withdraw(&format!("$SYS/bridge/{name}/address"), connected);
         for place in 0..before.len().max(addresses.len()) {

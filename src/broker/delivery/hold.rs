@@ -88,7 +88,7 @@ impl Broker {
     }
 
     /// The rights of a session were given anew: what is held for it, and in its groups, waits for its turn again and is looked at then.
-    pub(in crate::broker) fn look_again(&mut self, index: SessionIndex) {
+    pub(in crate::broker) fn recheck_held(&mut self, index: SessionIndex) {
         let session = &mut self.sessions[index];
         let mut any = session.queue.release_held();
         any |= session.outgoing.release_withheld();

@@ -2,9 +2,9 @@ use crate::broker::Broker;
 use crate::broker::model::ids::ConnectionId;
 use crate::broker::model::message::Message;
 use crate::broker::model::segments::Taken;
-use crate::broker::state::account::Turn;
 use crate::broker::state::connection::Connection;
 use crate::broker::state::inflight::Inflight;
+use crate::broker::state::outgoing::Turn;
 use crate::broker::state::timers::Timer;
 
 /// Bytes that may wait for each connection when the total is reached.
@@ -37,7 +37,7 @@ impl Broker {
         }
     }
 
-    /// Ends the PUBLISH just pushed to a connection with a payload that others are sent too.
+    /// PendingEnds the PUBLISH just pushed to a connection with a payload that others are sent too.
     pub(in crate::broker) fn push_shared(&mut self, id: ConnectionId, message: &Message) {
         self.outgoing.enter(message);
         let outbox = &mut self.connections[id].outbox;
@@ -176,7 +176,7 @@ impl Broker {
         });
         self.connections[id].ticket = None;
         // Its own task may be the one that is here.
-        self.go_on(id);
+        self.serve_again(id);
         self.timers.set(until, Timer::Turn);
     }
 

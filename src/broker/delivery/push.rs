@@ -70,8 +70,8 @@ impl Broker {
     }
 
     /// There is more for a connection than was done at once: its own task has to come back as well.
-    pub(in crate::broker) fn go_on(&mut self, id: ConnectionId) {
-        self.connections[id].goes_on = true;
+    pub(in crate::broker) fn serve_again(&mut self, id: ConnectionId) {
+        self.connections[id].has_more = true;
         self.touch(id);
     }
 

@@ -234,10 +234,12 @@ impl Broker {
                 self.counters.subscription_ids_left_out += 1; // [MQTT-3.3.4-3, MQTT-3.3.4-4]
             }
         }
-        if self.upkeep.graveyard.ghosts() > 0 {
+        if self.upkeep.removals.placeholders() > 0 {
             let sessions = &self.sessions;
-            let is_ghost = |it: &Receiver| sessions[it.subscriber.session].is_ghost;
-            routes.receivers.retain(|receiver| !is_ghost(receiver));
+            let is_placeholder = |it: &Receiver| sessions[it.subscriber.session].is_placeholder;
+            routes
+                .receivers
+                .retain(|receiver| !is_placeholder(receiver));
         }
         if self.sessions.restricted {
             routes

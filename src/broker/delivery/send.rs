@@ -331,7 +331,7 @@ impl Broker {
             self.use_turn(id);
         }
         if left == 0 {
-            self.go_on(id);
+            self.serve_again(id);
         }
     }
 
@@ -530,7 +530,7 @@ impl Broker {
             Owner::Topics(index) => return self.learn(index),
         };
         if seqs.is_empty() {
-            self.starve(owner);
+            self.await_commit(owner);
             return;
         }
         self.counters.bodies_fetched += seqs.len() as u64;

@@ -78,7 +78,7 @@ impl Broker {
         }
     }
 
-    /// Ends a session's membership; a group without members ends, and its queue with it.
+    /// PendingEnds a session's membership; a group without members ends, and its queue with it.
     pub(in crate::broker) fn leave_group(&mut self, index: GroupIndex, session: SessionIndex) {
         let state = &mut self.sessions[session];
         let (durable, connected) = (state.durable, state.connection.is_some());
@@ -94,7 +94,7 @@ impl Broker {
         self.remove_group(index);
     }
 
-    /// Ends a group without members, and its queue with it.
+    /// PendingEnds a group without members, and its queue with it.
     pub(in crate::broker) fn remove_group(&mut self, index: GroupIndex) {
         let group = self.groups.remove(index);
         self.tree.remove_group(group.node(), index);
@@ -409,10 +409,10 @@ impl Broker {
     }
 
     /// Lets the members of a group look at its queue after the next commit.
-    pub(in crate::broker) fn starve_members(&mut self, index: GroupIndex) {
+    pub(in crate::broker) fn await_commit_of_members(&mut self, index: GroupIndex) {
         let members = self.groups[index].members().iter();
         let sessions = members.map(|member| member.session);
-        self.upkeep.waiting.starved.extend(sessions);
+        self.upkeep.waiting.awaiting_commit.extend(sessions);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::wire::QoS;
 const ACKNOWLEDGED: usize = 3;
 
 /// When the next slice follows, in milliseconds.
-const SLICE_MS: u64 = 1;
+const PAUSE_MS: u64 = 1;
 
 /// While so many messages of one client are being handed out, nothing more is read from it.
 const EACH: usize = if cfg!(test) { 4 } else { 64 };
@@ -74,7 +74,7 @@ impl Broker {
         self.upkeep.spreads.waiting_stored += spread.left_stored();
         self.upkeep.spreads.all.push_back(spread);
         if self.upkeep.spreads.all.len() == 1 {
-            self.timers.set(self.now.uptime + SLICE_MS, Timer::Spread);
+            self.timers.set(self.now.uptime + PAUSE_MS, Timer::Spread);
         }
         while self.upkeep.spreads.waiting > WAITING {
             self.spread_on(self.upkeep.spreads.slice);
@@ -120,7 +120,7 @@ impl Broker {
         }
         self.spread_on(self.upkeep.spreads.slice);
         if !self.upkeep.spreads.all.is_empty() {
-            self.timers.set(self.now.uptime + SLICE_MS, Timer::Spread);
+            self.timers.set(self.now.uptime + PAUSE_MS, Timer::Spread);
         }
         self.resume_reading();
     }

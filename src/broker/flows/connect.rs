@@ -138,7 +138,7 @@ impl Broker {
         let shown = &self.sessions[session];
         let user = shown.identity.as_ref().and_then(|it| it.user.as_deref());
         tracing::info!(client = &*shown.client_id, %peer, user, version = ?connect.version, present, expiry = shown.expiry, "connected");
-        self.set_patience(id);
+        self.set_keep_alive_timer(id);
         self.set_credential_timer(id);
         self.member_connected(session);
         self.give_way(id, &terms.client_id);

@@ -32,19 +32,19 @@ impl Broker {
         self.connections[id].last_received = now.uptime;
     }
 
-    /// Hears what [`crate::broker::Output::look`] asked for: whether something waits to be taken by the client or its operating system (`waits`), and whether any
+    /// Hears what [`crate::broker::Output::ask_progress`] asked for: whether something waits to be taken by the client or its operating system (`waits`), and whether any
     /// of it has been taken since the last look (`moved`). A client that has taken nothing for too long is closed.
-    pub fn looked(&mut self, id: ConnectionId, waits: bool, moved: bool, now: Now) {
+    pub fn progress(&mut self, id: ConnectionId, waits: bool, moved: bool, now: Now) {
         self.now = now;
-        let patience = self.taking_patience(id);
+        let patience = self.write_timeout(id);
         let connection = &mut self.connections[id];
-        let taking = &mut connection.taking;
-        taking.look = false;
-        taking.waits = waits;
+        let progress = &mut connection.progress;
+        progress.ask = false;
+        progress.waits = waits;
         if moved {
-            taking.last = now.uptime;
+            progress.last = now.uptime;
         }
-        let end = self.timers.grace_until.max(taking.last + patience);
+        let end = self.timers.grace_until.max(progress.last + patience);
         if connection.state != State::Open || !waits || patience == 0 || now.uptime < end {
             return;
         }
@@ -68,25 +68,25 @@ impl Broker {
     }
 
     /// Whether the driver should look whether the peer takes what was written.
-    pub fn wants_look(&self, id: ConnectionId) -> bool {
+    pub fn asks_progress(&self, id: ConnectionId) -> bool {
         let connection = self.connections.get(id);
-        connection.is_some_and(|connection| connection.taking.look)
+        connection.is_some_and(|connection| connection.progress.ask)
     }
 
     /// Notes that something is being sent to a client, who should take it.
     #[inline]
     pub(in crate::broker) fn sent(&mut self, id: ConnectionId) {
         let connection = &mut self.connections[id];
-        if connection.taking.waits || connection.state != State::Open {
+        if connection.progress.waits || connection.state != State::Open {
             return;
         }
-        connection.taking.waits = true;
-        connection.taking.last = self.now.uptime;
-        self.set_taking(id);
+        connection.progress.waits = true;
+        connection.progress.last = self.now.uptime;
+        self.set_progress_timer(id);
     }
 
     /// How long a client may take nothing, in milliseconds; 0 for as long as it likes. A bridge waits for its upstream itself.
-    fn taking_patience(&self, id: ConnectionId) -> u64 {
+    fn write_timeout(&self, id: ConnectionId) -> u64 {
         let connection = &self.connections[id];
         match connection.keep_alive {
             _ if connection.arrival.bridge => 0,
@@ -95,20 +95,20 @@ impl Broker {
         }
     }
 
-    fn set_taking(&mut self, id: ConnectionId) {
-        let patience = self.taking_patience(id);
+    fn set_progress_timer(&mut self, id: ConnectionId) {
+        let patience = self.write_timeout(id);
         if patience > 0 {
             let at = self.now.uptime + patience.div_ceil(LOOKS).min(LONGEST_MS);
-            self.timers.set(at, Timer::Taking(id));
+            self.timers.set(at, Timer::WriteProgress(id));
         }
     }
 
-    pub(in crate::broker) fn check_taking(&mut self, id: ConnectionId) {
+    pub(in crate::broker) fn check_progress(&mut self, id: ConnectionId) {
         let connection = &mut self.connections[id];
-        if connection.state == State::Open && connection.taking.waits {
-            connection.taking.look = true;
+        if connection.state == State::Open && connection.progress.waits {
+            connection.progress.ask = true;
             self.touch(id);
-            self.set_taking(id);
+            self.set_progress_timer(id);
         }
     }
 
@@ -195,7 +195,7 @@ impl Broker {
     }
 
     /// Starts waiting for signs of life of a connection.
-    pub(in crate::broker) fn set_patience(&mut self, id: ConnectionId) {
+    pub(in crate::broker) fn set_keep_alive_timer(&mut self, id: ConnectionId) {
         let connection = &self.connections[id];
         if connection.keep_alive > 0 {
             let at = self.now.uptime + connection.keep_alive.min(LONGEST_MS);

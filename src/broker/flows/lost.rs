@@ -4,7 +4,6 @@ use std::fmt;
 
 use crate::broker::Broker;
 use crate::broker::model::ids::ConnectionId;
-use crate::broker::model::output::Output;
 use crate::broker::model::traffic::Traffic;
 use crate::broker::state::connection::Connection;
 use crate::broker::state::timers::Timer;
@@ -20,7 +19,7 @@ impl Broker {
     pub fn lost_after(&mut self, id: ConnectionId, traffic: &Traffic, now: Now) {
         self.now = now;
         self.detach(id);
-        self.leave_line(id);
+        self.stop_waiting(id);
         for timer in Timer::of_connection(id) {
             self.timers.stop(timer);
         }
@@ -65,18 +64,4 @@ fn log_end(gone: &Connection, traffic: &Traffic, now: Now) {
     let Traffic { received, sent, .. } = *traffic;
     let seconds = format_args!("{}.{:03}", ms / 1000, ms % 1000);
     tracing::info!(client, %peer, why, %seconds, received, sent, "connection ended");
-}
-
-impl Broker {
-    /// What [`Broker::take_output`] says beside the bytes, while none can be taken: [`Output::close`] means that what there is still to take does not
-    /// matter.
-    pub fn output(&mut self, id: ConnectionId) -> Output {
-        Output {
-            close: self.is_closing(id),
-            pause: self.should_pause(id),
-            waits: self.is_waiting(id),
-            yields: self.is_yielding(id),
-            look: self.wants_look(id),
-        }
-    }
 }

@@ -17,7 +17,7 @@ use crate::broker::state::tree::Subscriber;
 use crate::wire::{QoS, ReasonCode, topic};
 
 /// Retained topics looked at in one slice of a replay.
-const SLICE: usize = 512;
+const TOPICS_AT_ONCE: usize = 512;
 
 /// Milliseconds between two slices for a client that is gone.
 const REPLAY_MS: u64 = 10;
@@ -132,15 +132,15 @@ impl Broker {
         record: SubscriptionRecord,
     ) -> bool {
         let replays = self.sessions[index].replays.iter_mut();
-        let mut goes_on = false;
+        let mut has_more = false;
         for replay in replays.filter(|it| it.record.replaying && *it.filter == *filter) {
             replay.record = SubscriptionRecord {
                 replaying: true,
                 ..record
             };
-            goes_on = true;
+            has_more = true;
         }
-        goes_on
+        has_more
     }
 
     /// All retained messages of a replay have been sent or are in the queue: its subscription says so from now on, unless there is another one for it.
@@ -221,10 +221,10 @@ impl Broker {
                 continue;
             }
             let finished = loop {
-                if looked == SLICE || !self.may_send_at_once(index, 0) {
+                if looked == TOPICS_AT_ONCE || !self.may_send_at_once(index, 0) {
                     break false;
                 }
-                let (found, last, seen) = self.next_retained(&replay, SLICE - looked);
+                let (found, last, seen) = self.next_retained(&replay, TOPICS_AT_ONCE - looked);
                 looked += seen;
                 if let Some(message) = &found {
                     let size = self.outgoing_size(message.size() as usize, Some(message));
@@ -237,7 +237,7 @@ impl Broker {
                 replay.after = last.or(replay.after);
                 match found {
                     Some(message) => self.replay_one(index, &message, replay.subscriber),
-                    None => break looked < SLICE,
+                    None => break looked < TOPICS_AT_ONCE,
                 }
             };
             if !finished {
@@ -246,8 +246,8 @@ impl Broker {
             }
             self.end_replay(index, replay);
         }
-        if looked == SLICE && !is_held_back {
-            self.go_on(id);
+        if looked == TOPICS_AT_ONCE && !is_held_back {
+            self.serve_again(id);
         }
     }
 
@@ -264,7 +264,7 @@ impl Broker {
         if !self.is_wanted(index, &replay) {
             return;
         }
-        let (found, last, seen) = self.next_retained(&replay, SLICE);
+        let (found, last, seen) = self.next_retained(&replay, TOPICS_AT_ONCE);
         if let Some(message) = &found {
             if self.would_be_dropped(index, message, replay.subscriber) {
                 self.sessions[index].replays.push_front(replay);
@@ -272,7 +272,7 @@ impl Broker {
             }
             self.replay_one(index, message, replay.subscriber);
         }
-        if found.is_some() || seen == SLICE {
+        if found.is_some() || seen == TOPICS_AT_ONCE {
             replay.after = last.or(replay.after);
             self.sessions[index].replays.push_front(replay);
         } else {
@@ -379,19 +379,19 @@ impl Broker {
     /// goes to its queue, a slice at a time, unless the client comes back for it.
     pub(in crate::broker) fn queue_replays(&mut self, index: SessionIndex) {
         let mut looked = 0;
-        while looked < SLICE
+        while looked < TOPICS_AT_ONCE
             && let Some(mut replay) = self.sessions[index].replays.pop_front()
         {
             if replay.subscriber.qos() == QoS::AtMostOnce || !self.is_wanted(index, &replay) {
                 looked += 1;
                 continue;
             }
-            let (found, last, seen) = self.next_retained(&replay, SLICE - looked);
+            let (found, last, seen) = self.next_retained(&replay, TOPICS_AT_ONCE - looked);
             looked += seen;
             if let Some(message) = &found {
                 self.replay_one(index, message, replay.subscriber);
             }
-            if found.is_some() || looked == SLICE {
+            if found.is_some() || looked == TOPICS_AT_ONCE {
                 replay.after = last.or(replay.after);
                 self.sessions[index].replays.push_front(replay);
             } else {

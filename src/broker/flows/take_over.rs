@@ -14,15 +14,15 @@ impl Broker {
         let connection = &self.connections[id];
         let waits = connection.waits_for.is_some();
         let older = self.connection_of(client_id);
-        let first = self.connections.lines.first(client_id);
+        let first = self.connections.take_overs.first(client_id);
         if older.is_none() && first.is_none_or(|first| first == id) {
             if waits {
-                self.leave_line(id);
+                self.stop_waiting(id);
             }
             return false;
         }
         if !waits {
-            self.connections.lines.join(client_id, id);
+            self.connections.take_overs.join(client_id, id);
             let at = self.now.uptime + WAIT_MS;
             self.timers.set(at, Timer::TakeOver(id));
             self.connections[id].waits_for = Some(client_id.into());
@@ -40,7 +40,7 @@ impl Broker {
         connection
             .and_then(|connection| connection.waits_for.as_deref())
             .is_some_and(|client_id| {
-                self.connections.lines.first(client_id) != Some(id)
+                self.connections.take_overs.first(client_id) != Some(id)
                     || self.connection_of(client_id).is_some()
             })
     }
@@ -61,10 +61,10 @@ impl Broker {
         }
     }
 
-    /// Ends a connection because another one has its client identifier \[MQTT-3.1.4-3\].
+    /// PendingEnds a connection because another one has its client identifier \[MQTT-3.1.4-3\].
     pub(in crate::broker) fn take_over(&mut self, older: ConnectionId) {
         self.counters.takeovers += 1;
-        let newer = self.connections.lines.first(self.client_name(older));
+        let newer = self.connections.take_overs.first(self.client_name(older));
         match newer.map(|id| &self.connections[id].arrival.peer) {
             Some(peer) => {
                 let why = format!("session taken over from {peer}");
@@ -77,26 +77,26 @@ impl Broker {
 
     /// A connection has got its client identifier: it gives way to who waits for that already.
     pub(in crate::broker) fn give_way(&mut self, id: ConnectionId, client_id: &str) {
-        if self.connections.lines.first(client_id).is_some() {
+        if self.connections.take_overs.first(client_id).is_some() {
             self.make_yield(id);
         }
     }
 
     /// A client identifier may be free: who is first in its line looks.
     pub(in crate::broker) fn call_next(&mut self, client_id: &str) {
-        if let Some(first) = self.connections.lines.first(client_id) {
+        if let Some(first) = self.connections.take_overs.first(client_id) {
             self.touch(first);
         }
     }
 
     /// A connection does not wait any more.
-    pub(in crate::broker) fn leave_line(&mut self, id: ConnectionId) {
+    pub(in crate::broker) fn stop_waiting(&mut self, id: ConnectionId) {
         let Some(client_id) = self.connections[id].waits_for.take() else {
             return;
         };
-        self.connections.lines.leave(&client_id, id);
+        self.connections.take_overs.leave(&client_id, id);
         self.call_next(&client_id);
-        if self.connections.lines.first(&client_id).is_none()
+        if self.connections.take_overs.first(&client_id).is_none()
             && let Some(older) = self.connection_of(&client_id)
         {
             self.connections[older].yields = false;
@@ -113,10 +113,10 @@ impl Broker {
         if let Some(older) = self.connection_of(&client_id) {
             self.take_over(older);
         }
-        while let Some(first) = self.connections.lines.first(&client_id)
+        while let Some(first) = self.connections.take_overs.first(&client_id)
             && first != id
         {
-            self.leave_line(first);
+            self.stop_waiting(first);
             let before = &mut self.connections[first];
             if before.state == State::New {
                 before.state = State::Closing;

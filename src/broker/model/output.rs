@@ -13,6 +13,6 @@ pub struct Output {
     /// Another connection waits to take the place of this one: what the peer has already sent is read, unless [`Output::pause`] says no, and handed
     /// over; then comes [`Broker::drained`].
     pub yields: bool,
-    /// It is asked whether the peer takes what was written: answer with [`Broker::looked`].
-    pub look: bool,
+    /// It is asked whether the peer takes what was written: answer with [`Broker::progress`].
+    pub ask_progress: bool,
 }

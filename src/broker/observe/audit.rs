@@ -55,7 +55,7 @@ impl Broker {
             ..Audit::default()
         };
         let mut needed: BTreeMap<Seq, u32> = BTreeMap::new();
-        for seq in self.upkeep.graveyard.stored() {
+        for seq in self.upkeep.removals.stored() {
             *needed.entry(seq).or_default() += 1;
         }
         for seq in self.spread_seqs() {
@@ -92,7 +92,7 @@ impl Broker {
             let groups = session.groups.iter();
             let groups = groups.map(|group| subscription_bytes(self.groups[*group].name()));
             let subscribed = filters.chain(groups).sum::<u64>();
-            if !session.is_ghost && subscribed != session.subscription_bytes {
+            if !session.is_placeholder && subscribed != session.subscription_bytes {
                 return Err(format!(
                     "{}: subscriptions take {subscribed}, but accounted for {}",
                     session.client_id, session.subscription_bytes
@@ -171,19 +171,19 @@ impl Broker {
 
     fn check_gauges(&self, queued: u64) -> Result<(), String> {
         let sessions = || self.sessions.iter().map(|(_, session)| session);
-        let ghosts = sessions().filter(|session| session.is_ghost).count();
+        let placeholders = sessions().filter(|session| session.is_placeholder).count();
         let connected = sessions().filter(|session| session.connection.is_some());
-        let counts = (ghosts, connected.count() as u64, queued);
+        let counts = (placeholders, connected.count() as u64, queued);
         let accounts = (
-            self.upkeep.graveyard.ghosts(),
+            self.upkeep.removals.placeholders(),
             self.sessions.connected(),
             self.accounts.queued().messages,
         );
         let kept = sessions().map(|session| session.subscriptions.len() + session.groups.len());
-        let subscriptions = kept.sum::<usize>() + self.upkeep.graveyard.subscriptions();
+        let subscriptions = kept.sum::<usize>() + self.upkeep.removals.subscriptions();
         if counts != accounts || subscriptions as u64 != self.accounts.subscriptions() {
             return Err(format!(
-                "{counts:?} ghosts, clients and messages, but accounted for {accounts:?}; \
+                "{counts:?} placeholders, clients and messages, but accounted for {accounts:?}; \
                  {subscriptions} subscriptions, but {}",
                 self.accounts.subscriptions()
             ));

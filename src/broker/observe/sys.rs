@@ -20,7 +20,7 @@ impl Broker {
 
     /// Sessions, connected or not.
     pub(in crate::broker) fn session_count(&self) -> usize {
-        self.sessions.len() - self.upkeep.graveyard.ghosts()
+        self.sessions.len() - self.upkeep.removals.placeholders()
     }
 
     /// Publishes what has changed.

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use crate::broker::model::record::Seq;
-use crate::broker::state::standing::Standing;
+use crate::broker::state::address_state::AddressState;
 use crate::broker::state::suspicion::Suspicion;
 use crate::clock::Now;
 
-/// Moments remembered to tell the age of messages; when there are more, every second one of the older half is forgotten.
-pub const MOMENTS: usize = 1024;
+/// AcceptTimes remembered to tell the age of messages; when there are more, every second one of the older half is forgotten.
+pub const ACCEPT_TIMES: usize = 1024;
 
 /// A bridge's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct State {
     pub connected: bool,
     pub last_error: String,
     pub connects: u64,
-    pub addresses: Vec<(String, Standing)>,
+    pub addresses: Vec<(String, AddressState)>,
     /// Where what it sets aside goes.
     pub dead_letter_topic: Option<Box<str>>,
     /// Where it is told as well whether the bridge is connected.
@@ -33,9 +33,9 @@ impl State {
 
 /// Which messages had been accepted at which time, in milliseconds of uptime: messages themselves do not know.
 #[derive(Debug, Default)]
-pub struct Moments(VecDeque<(Seq, u64)>);
+pub struct AcceptTimes(VecDeque<(Seq, u64)>);
 
-impl Moments {
+impl AcceptTimes {
     /// Notes that the next message will have this number.
     pub fn note(&mut self, next: Seq, uptime: u64) {
         if self.0.back().is_some_and(|(seq, _)| *seq == next) {
@@ -43,11 +43,11 @@ impl Moments {
             self.0.pop_back();
         }
         self.0.push_back((next, uptime));
-        if self.0.len() > MOMENTS {
+        if self.0.len() > ACCEPT_TIMES {
             let mut place = 0;
             self.0.retain(|_| {
                 place += 1;
-                place > MOMENTS / 2 || place % 2 == 1
+                place > ACCEPT_TIMES / 2 || place % 2 == 1
             });
         }
     }
@@ -73,7 +73,7 @@ pub struct BridgeFigures {
     /// Bytes of the messages that wait.
     pub queued_bytes: u64,
     /// What is known of each of its addresses, in the order of the configuration.
-    pub addresses: Vec<(String, Standing)>,
+    pub addresses: Vec<(String, AddressState)>,
     /// The most seconds the oldest of these messages has waited in this process, as exactly as `$SYS` is published; 0 if there is none.
     pub oldest_seconds: u64,
     /// Messages dropped because the queue was full, since the process started; as the following.
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn the_age_of_a_message_is_that_of_the_moment_before_it() {
-        let mut moments = Moments::default();
+        let mut moments = AcceptTimes::default();
         assert_eq!(moments.before(Seq(5)), 0);
         moments.note(Seq(10), 1000);
         moments.note(Seq(10), 2000);
@@ -149,11 +149,11 @@ mod tests {
 
     #[test]
     fn moments_are_thinned_the_older_ones_first() {
-        let mut moments = Moments::default();
+        let mut moments = AcceptTimes::default();
         for n in 0..100_000_u64 {
             moments.note(Seq(n * 10), n * 1000);
         }
-        assert!(moments.0.len() <= MOMENTS + 1);
+        assert!(moments.0.len() <= ACCEPT_TIMES + 1);
         let told = moments.before(Seq(999_995));
         assert!(told >= 99_990_000, "{told}");
         assert_eq!(moments.before(Seq(0)), 0);

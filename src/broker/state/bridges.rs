@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::broker::model::record::{BridgeRecord, QueueKey};
-use crate::broker::state::bridge::{Moments, State};
+use crate::broker::state::bridge::{AcceptTimes, State};
 use crate::broker::state::message_ids::MessageIds;
 use crate::broker::state::origins::Origin;
 
@@ -15,7 +15,7 @@ pub struct Bridges {
     /// What is remembered of them, by their sessions.
     pub records: BTreeMap<QueueKey, BridgeRecord>,
     /// When messages were accepted, about.
-    pub moments: Moments,
+    pub accept_times: AcceptTimes,
     /// Identities of messages that have come over bridges.
     pub message_ids: MessageIds,
     /// Where the bridges of this broker come from.
@@ -30,7 +30,7 @@ impl Bridges {
         Bridges {
             states: BTreeMap::new(),
             records: BTreeMap::new(),
-            moments: Moments::default(),
+            accept_times: AcceptTimes::default(),
             message_ids: MessageIds::new(seed),
             origin,
             refusing: false,

@@ -39,7 +39,7 @@ pub struct Connection {
     /// When a packet last came in, or bytes of one, in milliseconds of uptime.
     pub last_received: u64,
     /// Whether the client takes what it is sent.
-    pub taking: Taking,
+    pub progress: WriteProgress,
     /// QoS 1 and 2 messages the client takes at once.
     pub receive_maximum: u16,
     /// Bytes of a packet the client takes.
@@ -63,20 +63,20 @@ pub struct Connection {
     pub yields: bool,
     pub touched: bool,
     /// There was more to do for it than was done when its output was last taken.
-    pub goes_on: bool,
+    pub has_more: bool,
     pub holding: bool,
     pub paused: bool,
 }
 
 /// Whether a client takes what it is sent.
 #[derive(Debug, Default)]
-pub struct Taking {
+pub struct WriteProgress {
     /// It was sent something that it may not have taken.
     pub waits: bool,
     /// When it last took something, or something was first sent, in milliseconds of uptime.
     pub last: u64,
     /// The driver should look whether it has taken something.
-    pub look: bool,
+    pub ask: bool,
 }
 
 /// How a client's connection ended.
@@ -119,7 +119,7 @@ impl Connection {
             since: uptime,
             end: None,
             last_received: uptime,
-            taking: Taking::default(),
+            progress: WriteProgress::default(),
             receive_maximum: u16::MAX,
             maximum_packet_size: u32::MAX,
             unreleased: 0,
@@ -132,7 +132,7 @@ impl Connection {
             waits_for: None,
             yields: false,
             touched: false,
-            goes_on: false,
+            has_more: false,
             holding: false,
             paused: false,
         }

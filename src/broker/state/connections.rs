@@ -6,8 +6,8 @@ use std::ops::{Index, IndexMut};
 use crate::broker::model::access::Arrival;
 use crate::broker::model::ids::ConnectionId;
 use crate::broker::state::connection::Connection;
-use crate::broker::state::lines::Lines;
 use crate::broker::state::slots::Slots;
+use crate::broker::state::take_overs::TakeOvers;
 use crate::broker::state::tally::Tally;
 
 /// All connections.
@@ -20,7 +20,7 @@ pub struct Connections {
     /// Those that a driver should serve; each of them says so itself, too.
     touched: Vec<ConnectionId>,
     /// Those whose CONNECT waits for an older one.
-    pub lines: Lines,
+    pub take_overs: TakeOvers,
     /// Keeps peers from choosing topics that collide in tables of aliases.
     pub seed: u64,
     /// No new ones are let in: the broker shuts down.
@@ -35,7 +35,7 @@ impl Connections {
             by_address: Tally::new(seed),
             next_serial: 1,
             touched: Vec::new(),
-            lines: Lines::new(seed),
+            take_overs: TakeOvers::new(seed),
             seed,
             closed: false,
         }

@@ -30,7 +30,7 @@ impl Default for Messages {
 
 impl Messages {
     /// Goes on with these numbers, which were never used.
-    pub fn go_on(&mut self, seq: Seq, key: QueueKey) {
+    pub fn resume_at(&mut self, seq: Seq, key: QueueKey) {
         self.next_seq = seq.0.max(1);
         self.next_key = key.0.max(1);
     }

@@ -54,7 +54,7 @@ pub struct Session {
     /// Retained messages still to be sent for new subscriptions.
     pub replays: VecDeque<Replay>,
     /// It has ended: this only holds its place until no subscription leads here any more.
-    pub is_ghost: bool,
+    pub is_placeholder: bool,
 }
 
 /// A QoS 2 message the client has published and not released.
@@ -101,15 +101,15 @@ impl Session {
             backlog: None,
             received: HashMap::default(),
             replays: VecDeque::new(),
-            is_ghost: false,
+            is_placeholder: false,
         }
     }
 
     /// What stands in the place of a session that has ended. Nothing finds it by its key.
-    pub fn ghost(durable: bool) -> Session {
+    pub fn placeholder(durable: bool) -> Session {
         Session {
             durable,
-            is_ghost: true,
+            is_placeholder: true,
             ..Session::new(QueueKey(0), "".into(), ProtocolVersion::V5)
         }
     }

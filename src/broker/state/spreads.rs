@@ -11,7 +11,7 @@ use crate::broker::state::sessions::Sessions;
 use crate::wire::QoS;
 
 /// What is handed out in one go, in deliveries at QoS 0: one or two milliseconds' work.
-const SLICE: usize = 8192;
+const COST_AT_ONCE: usize = 8192;
 
 /// Receivers whose names share a row.
 pub const PART: usize = if cfg!(test) { 3 } else { 256 };
@@ -26,7 +26,7 @@ pub struct Spreads {
     pub waiting_stored: usize,
     /// A row must be written anew.
     pub changed: bool,
-    /// [`SLICE`], or less in tests.
+    /// [`COST_AT_ONCE`], or less in tests.
     pub slice: usize,
 }
 
@@ -37,7 +37,7 @@ impl Default for Spreads {
             waiting: 0,
             waiting_stored: 0,
             changed: false,
-            slice: SLICE,
+            slice: COST_AT_ONCE,
         }
     }
 }

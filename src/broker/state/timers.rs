@@ -25,7 +25,7 @@ pub enum Timer {
     /// A CONNECT has waited long enough for older connections of its client.
     TakeOver(ConnectionId),
     /// A client should have taken something of what it was sent.
-    Taking(ConnectionId),
+    WriteProgress(ConnectionId),
     /// What a client has proved itself with is good no more.
     Credential(ConnectionId),
     /// A client that was slowed down may go on.
@@ -37,7 +37,7 @@ pub enum Timer {
     /// The topics of messages that wait for a bridge are read.
     Topics(SessionIndex),
     /// More is removed of what has ended.
-    Bury,
+    Removals,
     /// More of those go on who have waited for the disk.
     Release,
     /// Somebody may have had its turn for too long, while others wait until less is to be written to all.
@@ -63,7 +63,7 @@ impl Timer {
             Timer::Connect(id),
             Timer::KeepAlive(id),
             Timer::TakeOver(id),
-            Timer::Taking(id),
+            Timer::WriteProgress(id),
             Timer::Credential(id),
             Timer::Quota(id),
         ]

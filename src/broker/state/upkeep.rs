@@ -1,6 +1,6 @@
 //! Work that is done in slices, and how far it has come.
 
-use crate::broker::state::ended::{Ends, Graveyard};
+use crate::broker::state::removals::{PendingEnds, Removals};
 use crate::broker::state::restoring::Restoring;
 use crate::broker::state::spreads::Spreads;
 use crate::broker::state::waiting::Waiting;
@@ -14,9 +14,9 @@ pub struct Upkeep {
     /// Messages for very many receivers.
     pub spreads: Spreads,
     /// What is left of ended sessions and groups.
-    pub graveyard: Graveyard,
+    pub removals: Removals,
     /// Sessions that have ended and whose rows a crash might bring back.
-    pub ends: Ends,
+    pub pending_ends: PendingEnds,
     /// Walks over all sessions or connections.
     pub walks: Walks,
     /// Where looking for expired messages goes on: a place among sessions and groups, and one in its queue.
@@ -31,8 +31,8 @@ impl Upkeep {
         Upkeep {
             waiting: Waiting::default(),
             spreads: Spreads::default(),
-            graveyard: Graveyard::default(),
-            ends: Ends::new(seed),
+            removals: Removals::default(),
+            pending_ends: PendingEnds::new(seed),
             walks: Walks::default(),
             sweep: (0, 0),
             restoring: Restoring::default(),

@@ -6,7 +6,7 @@ use crate::broker::model::ids::{ConnectionId, SessionIndex};
 use crate::broker::state::gate::Stamp;
 
 /// How many go on at a time: about a millisecond's work.
-pub const SLICE: usize = 4096;
+pub const RESUMED_AT_ONCE: usize = 4096;
 
 /// Who waits for the disk.
 #[derive(Debug)]
@@ -14,12 +14,12 @@ pub struct Waiting {
     /// Connections that hold packets back, by what the first of these waits for.
     pub holding: BTreeMap<Stamp, VecDeque<ConnectionId>>,
     /// Sessions and members of groups whose next message is neither in memory nor durable: they go on after the next commit.
-    pub starved: BTreeSet<SessionIndex>,
+    pub awaiting_commit: BTreeSet<SessionIndex>,
     /// Those for which there has been a commit.
-    pub fed: BTreeSet<SessionIndex>,
+    pub committed: BTreeSet<SessionIndex>,
     /// Connections from which nothing is read because the disk is behind.
     pub paused: VecDeque<ConnectionId>,
-    /// [`SLICE`], or less in tests.
+    /// [`RESUMED_AT_ONCE`], or less in tests.
     pub slice: usize,
 }
 
@@ -27,10 +27,10 @@ impl Default for Waiting {
     fn default() -> Waiting {
         Waiting {
             holding: BTreeMap::new(),
-            starved: BTreeSet::new(),
-            fed: BTreeSet::new(),
+            awaiting_commit: BTreeSet::new(),
+            committed: BTreeSet::new(),
             paused: VecDeque::new(),
-            slice: SLICE,
+            slice: RESUMED_AT_ONCE,
         }
     }
 }
@@ -41,10 +41,10 @@ impl Waiting {
         self.holding.entry(stamp).or_default().push_back(id);
     }
 
-    /// How many hold packets back, and how many are starved.
+    /// How many hold packets back, and how many are awaiting_commit.
     #[cfg(test)]
     pub fn counts(&self) -> (usize, usize) {
         let holding = self.holding.values().map(VecDeque::len).sum();
-        (holding, self.starved.len() + self.fed.len())
+        (holding, self.awaiting_commit.len() + self.committed.len())
     }
 }

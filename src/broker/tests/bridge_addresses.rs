@@ -7,7 +7,9 @@ use super::bridge::{Bridged, bridge, rule, upstream};
 use super::bridge_random::{Random, Wire, arrived, disk};
 use super::*;
 use crate::broker::Origin;
-use crate::broker::bridge::{Bridge, Direction, Leave, Login, Relay, Speech, Standing, Upstream};
+use crate::broker::bridge::{
+    AddressState, Bridge, Direction, Leave, Login, Relay, Speech, Upstream,
+};
 
 /// Messages from each broker.
 const MESSAGES: usize = 12;
@@ -491,15 +493,15 @@ fn addresses_are_published_with_what_is_known_of_them() {
     b.world
         .subscribe(watcher, "$SYS/bridge/cloud/addresses/+", 0);
     let (bridge, now) = (bridge(Vec::new()), b.world.now);
-    let tell = |b: &mut Bridged, standings: &[(&str, Standing)]| {
+    let tell = |b: &mut Bridged, standings: &[(&str, AddressState)]| {
         let all = standings.iter().cloned();
         let all = all.map(|(name, standing)| (name.to_owned(), standing));
         let broker = &mut b.world.broker;
         broker.set_bridge_addresses(&bridge, all.collect(), now);
         b.world.got(watcher)
     };
-    let down = Standing::Unreachable("refused".to_owned());
-    let first = [("a:1", down), ("b:1", Standing::Connected)];
+    let down = AddressState::Unreachable("refused".to_owned());
+    let first = [("a:1", down), ("b:1", AddressState::Connected)];
     assert_eq!(
         tell(&mut b, &first),
         [
@@ -510,7 +512,7 @@ fn addresses_are_published_with_what_is_known_of_them() {
     );
     // Only what has changed; what is no more is taken away.
     assert_eq!(
-        tell(&mut b, &[("a:1", Standing::Reachable)]),
+        tell(&mut b, &[("a:1", AddressState::Reachable)]),
         [
             "PUBLISH $SYS/bridge/cloud/address=",
             "PUBLISH $SYS/bridge/cloud/addresses/1=a:1 reachable",

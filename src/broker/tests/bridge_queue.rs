@@ -62,8 +62,8 @@ impl Bridged {
         loop {
             let got = self.got();
             let relay = self.relay.as_ref();
-            let goes_on = relay.is_some_and(|it| self.world.broker.goes_on(it.connection()));
-            if got.is_empty() && self.world.is_quiet() && !goes_on {
+            let has_more = relay.is_some_and(|it| self.world.broker.has_more(it.connection()));
+            if got.is_empty() && self.world.is_quiet() && !has_more {
                 return taken;
             }
             for line in got {

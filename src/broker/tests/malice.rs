@@ -174,8 +174,8 @@ fn a_queue_that_cannot_be_read_yet_makes_no_list_that_grows() {
         world.ping(a);
         assert_eq!(world.got(a), [""; 0]);
     }
-    let (_, starved) = world.broker.upkeep.waiting.counts();
-    assert!(starved < 10, "{starved}");
+    let (_, awaiting_commit) = world.broker.upkeep.waiting.counts();
+    assert!(awaiting_commit < 10, "{awaiting_commit}");
     world.durable();
     assert_eq!(world.drain(a).len(), 2);
 }

@@ -316,7 +316,7 @@ impl World {
         peer
     }
 
-    /// Ends a connection that holds up a CONNECT, if there is one.
+    /// PendingEnds a connection that holds up a CONNECT, if there is one.
     fn drain_older(&mut self, peer: Peer) -> bool {
         if !self.broker.is_waiting(peer.id) {
             return false;
@@ -582,7 +582,7 @@ impl World {
         loop {
             self.settle();
             let got = self.got(peer);
-            if got.is_empty() && self.is_quiet() && !self.broker.goes_on(peer.id) {
+            if got.is_empty() && self.is_quiet() && !self.broker.has_more(peer.id) {
                 return all;
             }
             all.extend(got);
@@ -601,7 +601,7 @@ impl World {
         loop {
             self.settle();
             let got = self.got(peer);
-            if got.is_empty() && self.is_quiet() && !self.broker.goes_on(peer.id) {
+            if got.is_empty() && self.is_quiet() && !self.broker.has_more(peer.id) {
                 return messages;
             }
             for line in got {

@@ -9,8 +9,12 @@ fn wait_looking(world: &mut World, peer: Peer, ms: u64, moved: bool) {
     for _ in 0..ms / 250 {
         world.wait(250);
         let mut out = Vec::new();
-        if world.broker.take_output(peer.id, &mut out, world.now).look {
-            world.broker.looked(peer.id, true, moved, world.now);
+        if world
+            .broker
+            .take_output(peer.id, &mut out, world.now)
+            .ask_progress
+        {
+            world.broker.progress(peer.id, true, moved, world.now);
         }
     }
 }
@@ -78,7 +82,10 @@ fn a_client_is_looked_at_only_while_it_may_have_something_to_take() {
     world.got(peer);
     let look = |world: &mut World| {
         let mut out = Vec::new();
-        world.broker.take_output(peer.id, &mut out, world.now).look
+        world
+            .broker
+            .take_output(peer.id, &mut out, world.now)
+            .ask_progress
     };
     assert!(!look(&mut world));
     world.wait(15_000);
@@ -86,7 +93,7 @@ fn a_client_is_looked_at_only_while_it_may_have_something_to_take() {
     let mut touched = Vec::new();
     world.broker.take_touched(&mut touched);
     assert!(touched.contains(&peer.id), "its task is told");
-    world.broker.looked(peer.id, false, true, world.now);
+    world.broker.progress(peer.id, false, true, world.now);
     world.wait(600_000);
     assert!(!look(&mut world), "it has taken all");
     world.ping(peer);

@@ -5,7 +5,7 @@ use super::super::{Permission, model::work::OPERATION};
 use super::*;
 use crate::broker::upkeep::end::AT_ONCE;
 use crate::broker::upkeep::tick::TICK_WORK;
-use crate::broker::upkeep::walk::SLICE as WALK;
+use crate::broker::upkeep::walk::PLACES_AT_ONCE as WALK;
 use std::sync::Arc;
 
 /// How many go on at a time when a batch is durable.
@@ -58,7 +58,7 @@ fn a_client_that_comes_back_is_not_in_the_way_of_the_end_of_its_old_session() {
         world.broker.audit().expect("the accounts agree");
         world.wait(1);
     }
-    assert_eq!(world.broker.upkeep.graveyard.ghosts(), 0);
+    assert_eq!(world.broker.upkeep.removals.placeholders(), 0);
     assert_eq!(world.broker.gauges().subscriptions, 2);
     world.flush();
     assert_eq!(world.disk.subscriptions.len(), 2);
@@ -262,7 +262,7 @@ fn a_client_that_comes_back_for_expired_messages_gets_the_others_behind_them() {
     let a = world.connect(&durable("a"));
     let mut out = Vec::new();
     world.broker.take_output(a.id, &mut out, world.now);
-    assert!(out.is_empty() && world.broker.goes_on(a.id));
+    assert!(out.is_empty() && world.broker.has_more(a.id));
     assert_eq!(world.drain(a), ["PUBLISH q1 t=499 expiry 99"]);
     world.assert_nothing_left();
 }
@@ -280,7 +280,7 @@ fn a_replay_that_finds_nothing_for_long_goes_on() {
     let mut rounds = 0;
     let mut out = Vec::new();
     world.broker.take_output(a.id, &mut out, world.now);
-    while world.broker.goes_on(a.id) {
+    while world.broker.has_more(a.id) {
         rounds += 1;
         world.broker.take_output(a.id, &mut out, world.now);
     }

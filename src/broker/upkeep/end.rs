@@ -5,10 +5,10 @@ use crate::broker::model::ids::{ConnectionId, GroupIndex, Owner, SessionIndex};
 use crate::broker::model::record::{QueueKey, Write};
 use crate::broker::model::work::OPERATION;
 use crate::broker::state::connection::State;
-use crate::broker::state::ended::Remains;
 use crate::broker::state::gate::{SESSION, Stamp};
 use crate::broker::state::queue::Queue;
 use crate::broker::state::queued::Queued;
+use crate::broker::state::removals::Removal;
 use crate::broker::state::session::Session;
 use crate::broker::state::timers::Timer;
 use crate::broker::state::tree::NodeId;
@@ -24,16 +24,16 @@ pub(in crate::broker) const STEP: usize = if cfg!(test) { 8 } else { 2048 };
 /// How long to wait before the next go, in milliseconds.
 pub(in crate::broker) const STEP_MS: u64 = 4;
 
-/// Ends that may be unfinished at once. Who ends beyond that removes a step of the oldest.
+/// PendingEnds that may be unfinished at once. Who ends beyond that removes a step of the oldest.
 pub const MOST: usize = if cfg!(test) { 4 } else { 1024 };
 
 impl Broker {
     /// What a CONNACK waits for that says there is no session with this client identifier.
     pub(in crate::broker) fn stamp_of_end(&mut self, client_id: &str) -> Stamp {
-        if self.upkeep.ends.open.contains(client_id) {
+        if self.upkeep.pending_ends.open.contains(client_id) {
             return self.gate.require(SESSION);
         }
-        match self.upkeep.ends.committing.contains(client_id) {
+        match self.upkeep.pending_ends.committing.contains(client_id) {
             true => self.gate.stamp_of_committing(SESSION),
             false => Stamp::NONE,
         }
@@ -81,7 +81,7 @@ impl Broker {
         for group in &session.groups {
             self.groups[*group].disconnect();
         }
-        let next = self.connections.lines.first(&session.client_id);
+        let next = self.connections.take_overs.first(&session.client_id);
         let expiry = session.expiry;
         if let Some(next) = next {
             self.touch(next);
@@ -97,7 +97,7 @@ impl Broker {
             queue.end_live();
             queue.cool();
         });
-        self.bury_soon(Remains::Bodies(bodies));
+        self.remove_later(Removal::Bodies(bodies));
         // Sent from the queue and not acknowledged: after a restart nothing else would say so, and they would go out without DUP [MQTT-3.3.1-1].
         let session = &self.sessions[index];
         for packet_id in session.outgoing.unsaid(session.key()) {
@@ -112,7 +112,7 @@ impl Broker {
         self.set_session_timer(index);
     }
 
-    /// Ends a session that has no connection: its will is published \[MQTT-3.1.2-8\], and everything else is forgotten.
+    /// PendingEnds a session that has no connection: its will is published \[MQTT-3.1.2-8\], and everything else is forgotten.
     pub(in crate::broker) fn end_session(&mut self, index: SessionIndex) {
         let groups = self.sessions[index].groups.clone();
         self.take_back(&groups, index);
@@ -122,13 +122,13 @@ impl Broker {
             self.timers.stop(timer);
         }
         let place = &self.sessions[index];
-        let mut ghost = Session::ghost(place.durable);
-        ghost.subscription_bytes = place.subscription_bytes;
-        let mut session = self.sessions.end(index, ghost);
+        let mut placeholder = Session::placeholder(place.durable);
+        placeholder.subscription_bytes = place.subscription_bytes;
+        let mut session = self.sessions.end(index, placeholder);
         self.accounts.change_session(session.own_bytes(), 0);
-        self.upkeep.graveyard.ghosts += 1;
+        self.upkeep.removals.placeholders += 1;
         let key = session.key();
-        self.bury_soon(Remains::Subscribed {
+        self.remove_later(Removal::Subscribed {
             place: index,
             key,
             groups: groups.into_iter(),
@@ -137,7 +137,7 @@ impl Broker {
         let received = session.received.into_iter();
         let received = received.filter(|(_, it)| it.stored);
         let received: Vec<PacketId> = received.map(|(packet_id, _)| packet_id).collect();
-        self.bury_soon(Remains::Received(key, received.into_iter()));
+        self.remove_later(Removal::Received(key, received.into_iter()));
         for write in session.outgoing.end(key) {
             self.write(write);
         }
@@ -148,89 +148,89 @@ impl Broker {
             }
             inflight.push_back((it.queue, it.item));
         }
-        self.bury_soon(Remains::Inflight(inflight));
+        self.remove_later(Removal::Inflight(inflight));
         self.discard_queue(session.queue);
         if self.bridges.records.remove(&key).is_some() && session.stored {
             self.write(Write::RemoveBridge(key));
         }
         if session.stored {
             self.write(Write::RemoveSession(key));
-            self.upkeep.ends.open.insert(session.client_id);
+            self.upkeep.pending_ends.open.insert(session.client_id);
         }
     }
 
     /// Forgets all messages of a queue.
     pub(in crate::broker) fn discard_queue(&mut self, mut queue: Queue) {
         let items = self.accounts.change(&mut queue, Queue::drain);
-        self.bury_queued(queue.key, items);
+        self.remove_queued(queue.key, items);
     }
 
     /// Forgets messages that were taken out of a queue.
-    pub(in crate::broker) fn bury_queued(&mut self, key: QueueKey, items: VecDeque<Queued>) {
-        self.bury_soon(Remains::Queued(key, items));
+    pub(in crate::broker) fn remove_queued(&mut self, key: QueueKey, items: VecDeque<Queued>) {
+        self.remove_later(Removal::Queued(key, items));
     }
 
     /// Removes what is left, at once if that is little.
-    fn bury_soon(&mut self, mut remains: Remains) {
+    fn remove_later(&mut self, mut remains: Removal) {
         let most = remains.len();
         if most <= AT_ONCE {
-            self.bury_some(&mut remains, most);
+            self.remove_some(&mut remains, most);
             return;
         }
-        self.upkeep.graveyard.all.push_back(remains);
-        self.watch_graveyard(0);
-        if self.upkeep.graveyard.all.len() > MOST {
-            self.bury_step();
+        self.upkeep.removals.all.push_back(remains);
+        self.schedule_removals(0);
+        if self.upkeep.removals.all.len() > MOST {
+            self.remove_step();
         }
     }
 
-    fn watch_graveyard(&mut self, ms: u64) {
-        if !self.upkeep.graveyard.all.is_empty() {
-            self.timers.set(self.now.uptime + ms, Timer::Bury);
+    fn schedule_removals(&mut self, ms: u64) {
+        if !self.upkeep.removals.all.is_empty() {
+            self.timers.set(self.now.uptime + ms, Timer::Removals);
         }
     }
 
     /// Removes some of what is left, unless the disk is behind.
-    pub(in crate::broker) fn bury(&mut self) {
+    pub(in crate::broker) fn continue_removals(&mut self) {
         if !self.is_congested() {
-            self.bury_step();
+            self.remove_step();
         }
-        self.watch_graveyard(STEP_MS);
+        self.schedule_removals(STEP_MS);
     }
 
-    fn bury_step(&mut self) {
+    fn remove_step(&mut self) {
         let mut left = STEP;
         while left > 0
-            && let Some(mut remains) = self.upkeep.graveyard.all.pop_front()
+            && let Some(mut remains) = self.upkeep.removals.all.pop_front()
         {
-            left -= self.bury_some(&mut remains, left);
+            left -= self.remove_some(&mut remains, left);
             if remains.len() > 0 {
-                self.upkeep.graveyard.all.push_front(remains);
+                self.upkeep.removals.all.push_front(remains);
             }
         }
     }
 
     /// Removes so much of what is left at most; how much that was.
-    fn bury_some(&mut self, remains: &mut Remains, most: usize) -> usize {
+    fn remove_some(&mut self, remains: &mut Removal, most: usize) -> usize {
         let count = remains.len().min(most);
         match remains {
-            Remains::Queued(key, items) => {
+            Removal::Queued(key, items) => {
                 for item in items.drain(..count) {
                     self.forget(&item, *key);
                 }
             }
-            Remains::Inflight(items) => {
+            Removal::Inflight(items) => {
                 for (queue, item) in items.drain(..count) {
                     self.forget(&item, queue);
                 }
             }
-            Remains::Bodies(bodies) => bodies.truncate(bodies.len() - count),
-            Remains::Received(key, ids) => {
+            Removal::Bodies(bodies) => bodies.truncate(bodies.len() - count),
+            Removal::Received(key, ids) => {
                 for packet_id in ids.take(count) {
                     self.write(Write::RemoveReceived(*key, packet_id));
                 }
             }
-            Remains::Subscribed {
+            Removal::Subscribed {
                 place,
                 key,
                 groups,
@@ -246,7 +246,7 @@ impl Broker {
                 if groups.len() + nodes.len() == 0 {
                     let gone = self.sessions.remove(*place);
                     self.accounts.change_session(gone.subscription_bytes, 0);
-                    self.upkeep.graveyard.ghosts -= 1;
+                    self.upkeep.removals.placeholders -= 1;
                 }
             }
         }

@@ -2,8 +2,8 @@
 
 pub mod end;
 mod memory;
-mod release;
 mod restore;
+mod resume;
 pub mod tick;
 pub mod walk;
 mod wall;

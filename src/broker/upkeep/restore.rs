@@ -210,7 +210,7 @@ impl Broker {
     pub fn finish_restore(&mut self, next_seq: Seq, next_key: QueueKey, now: Now) -> Restored {
         self.now = now;
         self.restore_spreads(None);
-        self.messages.go_on(next_seq, next_key);
+        self.messages.resume_at(next_seq, next_key);
         self.gate.recovered(Seq(next_seq.0.saturating_sub(1)));
         let restoring = std::mem::take(&mut self.upkeep.restoring);
         self.forget_notes(&restoring);

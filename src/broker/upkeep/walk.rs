@@ -11,10 +11,10 @@ use crate::clock::Now;
 use crate::wire::ReasonCode;
 
 /// Places passed at a time: about a millisecond's work.
-pub(in crate::broker) const SLICE: usize = if cfg!(test) { 256 } else { 1024 };
+pub(in crate::broker) const PLACES_AT_ONCE: usize = if cfg!(test) { 256 } else { 1024 };
 
 /// When the next ones follow, in milliseconds.
-const SLICE_MS: u64 = 1;
+const PAUSE_MS: u64 = 1;
 
 impl Broker {
     /// Sends away who has come through a listener: it is gone, or lets in others from now on.
@@ -42,7 +42,7 @@ impl Broker {
 
     /// Goes on with the walks.
     pub(in crate::broker) fn walk(&mut self) {
-        let mut left = SLICE;
+        let mut left = PLACES_AT_ONCE;
         while left > 0
             && let Some((walk, from)) = self.upkeep.walks.all.pop_front()
         {
@@ -59,9 +59,9 @@ impl Broker {
                 self.upkeep.walks.all.push_front((walk, to));
             }
         }
-        self.pace.work += (SLICE - left) as u64 * OPERATION;
+        self.pace.work += (PLACES_AT_ONCE - left) as u64 * OPERATION;
         if !self.upkeep.walks.all.is_empty() {
-            self.timers.set(self.now.uptime + SLICE_MS, Timer::Walk);
+            self.timers.set(self.now.uptime + PAUSE_MS, Timer::Walk);
         }
     }
 
@@ -90,7 +90,7 @@ impl Broker {
         }
     }
 
-    /// Ends a connection from this side, however far it has come.
+    /// PendingEnds a connection from this side, however far it has come.
     fn dismiss(&mut self, id: ConnectionId, reason: ReasonCode, what: Option<&str>) {
         let connection = self.connections.get_mut(id);
         match connection.map(|connection| connection.state) {

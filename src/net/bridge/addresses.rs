@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{BridgeSettings, FAREWELL};
-use crate::broker::bridge::Standing;
+use crate::broker::bridge::AddressState;
 use crate::clock::Stopwatch;
 use crate::net::core::Core;
 use crate::net::visits::Purpose;
@@ -30,7 +30,7 @@ pub(super) struct Addresses {
 
 #[derive(Clone, Debug)]
 struct Known {
-    standing: Standing,
+    standing: AddressState,
     /// Since when it has answered every probe.
     good: Option<Stopwatch>,
 }
@@ -38,7 +38,7 @@ struct Known {
 impl Addresses {
     pub fn new(core: Arc<Core>, settings: BridgeSettings) -> Addresses {
         let unknown = Known {
-            standing: Standing::Unknown,
+            standing: AddressState::Unknown,
             good: None,
         };
         let addresses = Addresses {
@@ -68,13 +68,15 @@ impl Addresses {
     }
 
     /// Notes what was found out about an address.
-    pub fn note(&self, at: usize, standing: Standing) {
+    pub fn note(&self, at: usize, standing: AddressState) {
         {
             let mut known = self.known();
             let known = &mut known[at];
             known.good = match standing {
-                Standing::Reachable => known.good.take().or_else(|| Some(Stopwatch::start())),
-                Standing::Unknown | Standing::Connected | Standing::Unreachable(_) => None,
+                AddressState::Reachable => known.good.take().or_else(|| Some(Stopwatch::start())),
+                AddressState::Unknown | AddressState::Connected | AddressState::Unreachable(_) => {
+                    None
+                }
             };
             if known.standing == standing {
                 return;
@@ -82,7 +84,7 @@ impl Addresses {
             let bridge = &*self.settings.bridge.name;
             let address = &self.settings.addresses[at];
             match &standing {
-                Standing::Unreachable(why) => {
+                AddressState::Unreachable(why) => {
                     tracing::warn!(bridge, %address, why, "bridge address unreachable");
                 }
                 standing => tracing::info!(bridge, %address, "bridge address {standing}"),
@@ -132,7 +134,7 @@ impl Addresses {
         loop {
             let mut probes = JoinSet::new();
             for (at, address) in self.settings.addresses.iter().enumerate() {
-                if self.known()[at].standing == Standing::Connected {
+                if self.known()[at].standing == AddressState::Connected {
                     continue;
                 }
                 let transport = self.settings.transport.clone();
@@ -143,9 +145,9 @@ impl Addresses {
                     let answered = match dialed {
                         Ok(mut stream) => {
                             let _ = timeout(FAREWELL, stream.shutdown()).await;
-                            Standing::Reachable
+                            AddressState::Reachable
                         }
-                        Err(error) => Standing::Unreachable(error.to_string()),
+                        Err(error) => AddressState::Unreachable(error.to_string()),
                     };
                     (at, answered)
                 });
@@ -153,7 +155,7 @@ impl Addresses {
             while let Some(probed) = probes.join_next().await {
                 // A probe that has panicked has found out nothing.
                 let Ok((at, standing)) = probed else { continue };
-                if self.known()[at].standing != Standing::Connected {
+                if self.known()[at].standing != AddressState::Connected {
                     self.note(at, standing);
                 }
             }

@@ -14,7 +14,7 @@ use super::backoff::Backoff;
 use super::exchange::converse;
 use super::link::{Link, put_disconnect};
 use super::{BridgeSettings, Password, StartType};
-use crate::broker::bridge::{Leave, Login, Relay, Speech, Standing, Upstream, hint, told};
+use crate::broker::bridge::{AddressState, Leave, Login, Relay, Speech, Upstream, hint, told};
 use crate::clock::{self, Stopwatch};
 use crate::net::core::Core;
 use crate::net::socket::Stream;
@@ -196,7 +196,7 @@ impl Caller {
             Ok(accepted) => accepted,
             Err(error) => {
                 let why = format!("{}: {error}", self.settings.addresses[at]);
-                addresses.note(at, Standing::Unreachable(error.to_string()));
+                addresses.note(at, AddressState::Unreachable(error.to_string()));
                 return Ended::NotConnected(why);
             }
         };
@@ -235,7 +235,7 @@ impl Caller {
         let Some(relay) = relay else {
             return Served::Ended(Ended::ShuttingDown);
         };
-        addresses.note(at, Standing::Connected);
+        addresses.note(at, AddressState::Connected);
         let bridge = Arc::clone(&self.settings.bridge);
         let largest = self.settings.max_packet_size;
         let core = Arc::clone(&self.core);
@@ -263,14 +263,14 @@ impl Caller {
         drop(link);
         match better {
             Some((better, accepted)) if !matches!(ended, Some(Ok(Leave::ShuttingDown))) => {
-                addresses.note(at, Standing::Reachable);
+                addresses.note(at, AddressState::Reachable);
                 self.change_over(better, accepted, &ended).await
             }
             _ => {
                 let why = match ended {
                     Some(Ok(Leave::ShuttingDown)) => return Served::Ended(Ended::ShuttingDown),
                     Some(Ok(Leave::Idle)) => {
-                        addresses.note(at, Standing::Reachable);
+                        addresses.note(at, AddressState::Reachable);
                         let mut entered = self.core.enter(Purpose::Other, None);
                         let now = entered.now();
                         entered.broker().set_bridge_idle(&self.settings.bridge, now);
@@ -280,7 +280,7 @@ impl Caller {
                     Some(Err(error)) => error.to_string(),
                     None => "left".to_owned(),
                 };
-                addresses.note(at, Standing::Unreachable(why.clone()));
+                addresses.note(at, AddressState::Unreachable(why.clone()));
                 Served::Ended(Ended::Disconnected(format!("{address}: {why}")))
             }
         }
@@ -382,7 +382,7 @@ impl Caller {
                         &self.settings.addresses[better],
                     );
                     tracing::warn!(bridge, %address, %error, "the better address does not accept");
-                    addresses.note(better, Standing::Unreachable(error.to_string()));
+                    addresses.note(better, AddressState::Unreachable(error.to_string()));
                 }
             }
             beside.calling.store(false, Ordering::Relaxed);

@@ -9,12 +9,12 @@ use crate::broker::model::ids::ConnectionId;
 
 /// The connections whose CONNECT waits, by client identifier, in the order in which they came. No line is empty.
 #[derive(Debug)]
-pub struct Lines(HashMap<Box<str>, VecDeque<ConnectionId>, FixedState>);
+pub struct TakeOvers(HashMap<Box<str>, VecDeque<ConnectionId>, FixedState>);
 
-impl Lines {
+impl TakeOvers {
     /// Nobody waits yet; `seed` keeps peers from choosing client identifiers that collide.
-    pub fn new(seed: u64) -> Lines {
-        Lines(HashMap::with_hasher(FixedState::with_seed(seed)))
+    pub fn new(seed: u64) -> TakeOvers {
+        TakeOvers(HashMap::with_hasher(FixedState::with_seed(seed)))
     }
 
     /// Who is next to have a client identifier.

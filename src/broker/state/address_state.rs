@@ -2,7 +2,7 @@
 
 /// What is known of an address of a bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum AddressState {
     /// It has not been tried.
     Unknown,
     /// The bridge is connected to it.
@@ -13,13 +13,13 @@ pub enum Standing {
     Unreachable(String),
 }
 
-impl std::fmt::Display for Standing {
+impl std::fmt::Display for AddressState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Standing::Unknown => f.write_str("unknown"),
-            Standing::Connected => f.write_str("connected"),
-            Standing::Reachable => f.write_str("reachable"),
-            Standing::Unreachable(why) => write!(f, "unreachable: {why}"),
+            AddressState::Unknown => f.write_str("unknown"),
+            AddressState::Connected => f.write_str("connected"),
+            AddressState::Reachable => f.write_str("reachable"),
+            AddressState::Unreachable(why) => write!(f, "unreachable: {why}"),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::broker::model::message::Message;
 
 /// Bytes that wait to be written to all connections, in memory: payloads that several of them share count once.
 #[derive(Debug, Default)]
-pub struct Account {
+pub struct OutgoingAccount {
     pub own: usize,
     shared: usize,
     /// By address: how many connections share each, and how often.
@@ -20,7 +20,7 @@ pub struct Account {
     pub turns: Turns,
 }
 
-impl Account {
+impl OutgoingAccount {
     /// Bytes in all.
     pub fn total(&self) -> usize {
         self.own + self.shared

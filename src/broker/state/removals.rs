@@ -17,15 +17,15 @@ use crate::wire::PacketId;
 /// session or group goes with the batch that is open then, and its name is free. If the process ends before the rest is removed, recovery finds rows
 /// without an owner and removes them.
 #[derive(Debug, Default)]
-pub struct Graveyard {
-    pub all: VecDeque<Remains>,
+pub struct Removals {
+    pub all: VecDeque<Removal>,
     /// Places of ended sessions that subscriptions still lead to.
-    pub ghosts: usize,
+    pub placeholders: usize,
 }
 
 /// What is left of an ended session or group.
 #[derive(Debug)]
-pub enum Remains {
+pub enum Removal {
     /// Messages that waited in a queue.
     Queued(QueueKey, VecDeque<Queued>),
     /// Messages that were on their way, and whose rows they are.
@@ -43,37 +43,37 @@ pub enum Remains {
     },
 }
 
-impl Remains {
+impl Removal {
     pub fn len(&self) -> usize {
         match self {
-            Remains::Queued(_, items) => items.len(),
-            Remains::Inflight(items) => items.len(),
-            Remains::Bodies(bodies) => bodies.len(),
-            Remains::Received(_, ids) => ids.len(),
-            Remains::Subscribed { groups, nodes, .. } => groups.len() + nodes.len(),
+            Removal::Queued(_, items) => items.len(),
+            Removal::Inflight(items) => items.len(),
+            Removal::Bodies(bodies) => bodies.len(),
+            Removal::Received(_, ids) => ids.len(),
+            Removal::Subscribed { groups, nodes, .. } => groups.len() + nodes.len(),
         }
     }
 }
 
-impl Graveyard {
+impl Removals {
     /// Places in which there is no session any more.
-    pub fn ghosts(&self) -> usize {
-        self.ghosts
+    pub fn placeholders(&self) -> usize {
+        self.placeholders
     }
 
-    /// Subscriptions that lead to ghosts.
+    /// Subscriptions that lead to placeholders.
     #[cfg(test)]
     pub fn subscriptions(&self) -> usize {
-        let subscribed = |remains: &&Remains| matches!(remains, Remains::Subscribed { .. });
-        self.all.iter().filter(subscribed).map(Remains::len).sum()
+        let subscribed = |remains: &&Removal| matches!(remains, Removal::Subscribed { .. });
+        self.all.iter().filter(subscribed).map(Removal::len).sum()
     }
 
     /// The stored messages whose rows are still to be removed.
     #[cfg(test)]
     pub fn stored(&self) -> impl Iterator<Item = crate::broker::model::record::Seq> {
         let items = self.all.iter().flat_map(|remains| match remains {
-            Remains::Queued(_, items) => items.iter().collect(),
-            Remains::Inflight(items) => items.iter().map(|(_, item)| item).collect(),
+            Removal::Queued(_, items) => items.iter().collect(),
+            Removal::Inflight(items) => items.iter().map(|(_, item)| item).collect(),
             _ => Vec::new(),
         });
         items.filter(|item| item.is_stored()).map(|item| item.seq)
@@ -82,17 +82,17 @@ impl Graveyard {
 
 /// Sessions that have ended and whose rows a crash might bring back. Whoever is told that there is no session waits until it cannot.
 #[derive(Debug)]
-pub struct Ends {
+pub struct PendingEnds {
     /// Those that end with the open batch, by client identifier.
     pub open: HashSet<Box<str>, FixedState>,
     /// Those that end with the batch on its way to the disk.
     pub committing: HashSet<Box<str>, FixedState>,
 }
 
-impl Ends {
-    pub fn new(seed: u64) -> Ends {
+impl PendingEnds {
+    pub fn new(seed: u64) -> PendingEnds {
         let none = || HashSet::with_hasher(FixedState::with_seed(seed));
-        Ends {
+        PendingEnds {
             open: none(),
             committing: none(),
         }

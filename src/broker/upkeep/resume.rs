@@ -6,7 +6,7 @@ use crate::broker::state::waiting::Waiting;
 use crate::clock::Now;
 
 /// When the next ones follow, in milliseconds.
-const SLICE_MS: u64 = 1;
+const PAUSE_MS: u64 = 1;
 
 impl Broker {
     /// All of a batch has been handed to the operating system.
@@ -21,12 +21,16 @@ impl Broker {
         self.now = now;
         self.counters.commits += 1;
         self.gate.durable(batch);
-        self.upkeep.ends.durable();
-        let Waiting { starved, fed, .. } = &mut self.upkeep.waiting;
-        if fed.is_empty() {
-            std::mem::swap(starved, fed);
+        self.upkeep.pending_ends.durable();
+        let Waiting {
+            awaiting_commit,
+            committed,
+            ..
+        } = &mut self.upkeep.waiting;
+        if committed.is_empty() {
+            std::mem::swap(awaiting_commit, committed);
         } else {
-            fed.append(starved);
+            committed.append(awaiting_commit);
         }
         self.release();
     }
@@ -43,7 +47,7 @@ impl Broker {
             self.release_outbox(id);
         }
         while left > 0
-            && let Some(session) = self.upkeep.waiting.fed.pop_first()
+            && let Some(session) = self.upkeep.waiting.committed.pop_first()
         {
             left -= 1;
             self.touch_session(session);
@@ -51,17 +55,17 @@ impl Broker {
         let more = left == 0 || self.resume_reading();
         self.pace.work += (slice - left) as u64;
         if more {
-            self.timers.set(self.now.uptime + SLICE_MS, Timer::Release);
+            self.timers.set(self.now.uptime + PAUSE_MS, Timer::Release);
         }
     }
 
     /// The next message is not on disk yet: its owner goes on after the next commit.
-    pub(in crate::broker) fn starve(&mut self, owner: Owner) {
+    pub(in crate::broker) fn await_commit(&mut self, owner: Owner) {
         match owner {
             Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
-                self.upkeep.waiting.starved.insert(index);
+                self.upkeep.waiting.awaiting_commit.insert(index);
             }
-            Owner::Group(group) => self.starve_members(group),
+            Owner::Group(group) => self.await_commit_of_members(group),
         }
     }
 
