@@ -2,7 +2,7 @@
 //!
 //! # The map
 //!
-//! Folders are floors; a floor imports only from floors below it, and `tests/tidy` sees to it.
+//! Folders are floors; a floor imports only from floors below it, and files import each other in no circle. `tests/tidy` sees to both.
 //!
 //! | floor | says | never sees |
 //! |---|---|---|

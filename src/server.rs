@@ -2,6 +2,7 @@
 
 mod bridges;
 mod descriptors;
+mod error;
 mod full;
 mod listeners;
 mod reload;
@@ -20,20 +21,20 @@ use crate::broker::record::{DurabilityRules, Seq};
 use crate::broker::{Acls, Broker, Chance, Restored, Settings};
 use crate::clock::{self, Clock, Resumed, Stopwatch};
 use crate::config::{Config, ConfigError};
-use crate::net::auth::{self, Authentication};
+use crate::net::auth::Authentication;
 use crate::net::control::{Command, Request};
 use crate::net::core::Core;
 use crate::net::log::Log;
-use crate::net::tls::TlsError;
 use crate::net::visits::Purpose;
 use crate::net::{admin, control};
 use crate::store::{Committer, Opened, Start, Store, StoreError};
 
 use bridges::{Bridges, Change};
 pub use descriptors::Descriptors;
+pub use error::Error;
 use listeners::Listeners;
 pub use listeners::{Listening, load_authenticator, load_tls};
-use reload::Running;
+use reload::{Running, warn};
 use signals::Signals;
 
 /// How long clients have to take their DISCONNECT when the broker stops.
@@ -54,34 +55,6 @@ pub struct Ready {
     pub recovered: String,
     /// How long the start took.
     pub took: Duration,
-}
-
-/// Why a broker could not start, or had to stop.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A listener could not be opened.
-    #[error("cannot listen on {bind}: {source}")]
-    Listen {
-        /// The address.
-        bind: String,
-        /// What the operating system says.
-        source: io::Error,
-    },
-    /// Files of certificates and keys that cannot be used.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Tls(Vec<TlsError>),
-    /// A configuration, or a file it names, that cannot be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Files that authentication needs and that cannot be used.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Authentication(Vec<auth::Problem>),
-    /// The operating system gave no threads, or no signals.
-    #[error("cannot start: {0}")]
-    Start(io::Error),
-    /// The store could not be opened, or failed. Nothing was acknowledged that is not on disk.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 /// Runs a broker until it is told to stop (SIGINT, SIGTERM), and blocks meanwhile. `reread` reads the configuration again, at SIGHUP and when
@@ -212,13 +185,6 @@ fn resume_clock(store: &Store) -> Clock {
         ),
     }
     clock
-}
-
-/// Says what is allowed and most likely not meant.
-fn warn(config: &Config, acls: &Acls) {
-    for warning in config.warnings(acls) {
-        tracing::warn!("{warning}");
-    }
 }
 
 /// Builds the broker from what the store remembers.

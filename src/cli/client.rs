@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use super::exit::{self, Failure};
 use super::options::Settings;
+use super::stream::Stream;
 use super::tell;
-use super::transport::Stream;
 use crate::clock::Clock;
 use crate::wire::packet::{Connect, Disconnect, Will};
 use crate::wire::{Fault, Packet, Property, ProtocolVersion, ReasonCode, codec};

@@ -19,6 +19,7 @@ pub mod run;
 mod running;
 #[cfg(test)]
 mod scripted;
+mod stream;
 mod subscribe;
 mod tell;
 mod transport;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::http::Uri;
 
-use super::listener::{path, text, texts};
+use super::text::{path, text, texts};
 use super::tree::{Section, Value};
 use crate::broker::Access;
 use crate::net::auth::http::{HttpSettings, OnError, Secret};

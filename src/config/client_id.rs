@@ -1,6 +1,6 @@
 //! Which client identifiers a listener takes.
 
-use super::listener::texts;
+use super::text::texts;
 use super::tree::Section;
 use crate::broker::Access;
 

@@ -1,9 +1,7 @@
 //! Environment variables: laid over the file's tree, and those that only look like ours.
 
 use super::tree::{Node, Origin, Report, Table, Value};
-
-/// Environment variables that begin with this override the file.
-pub const ENVIRONMENT_PREFIX: &str = "TIDEGATE_";
+use super::variable::ENVIRONMENT_PREFIX;
 
 /// Tables inside tables in a variable's name: more than any key has.
 const MAX_DEPTH: usize = 8;

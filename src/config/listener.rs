@@ -1,25 +1,24 @@
 //! Listeners: each key by itself, then what goes with what. A key that would have no effect is an error: whoever wrote it expects one.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::authentication::{Authentication, admission};
 use super::balancer::proxy_requirement;
+use super::bind::{BIND_EXPECTED, binds};
 use super::client_id::client_ids;
-use super::read::{LARGEST_PACKET, maximum_qos};
+use super::model::{DEFAULT_PORT, Listener};
+use super::mqtt::{LARGEST_PACKET, maximum_qos, protocol, version};
 use super::socket::socket;
+use super::text::{text, texts};
 use super::tls::tls;
-use super::tree::{Origin, Report, Section, Value};
+use super::tree::{Origin, Report, Section};
 use super::value::Bind;
 use super::websocket::websocket;
-use super::{DEFAULT_PORT, Listener};
 use crate::broker::{Access, IdentityKind};
-use crate::net::listener::{AddressRange, ListenerSettings, Protocol};
+use crate::net::listener::{AddressRange, ListenerSettings};
 use crate::net::tls::{ClientCertificates, TlsSettings};
-use crate::wire::{ProtocolVersion, QoS, topic};
+use crate::wire::{QoS, topic};
 
-pub(super) const BIND_EXPECTED: &str =
-    "an address and a port such as \"127.0.0.1:1883\", \"[::1]:1883\" or \"gateway.local:1883\"";
 const ANY_BIND_EXPECTED: &str = "an address and a port such as \"127.0.0.1:1883\", \"[::1]:1883\" or \"gateway.local:1883\", an \
      address alone for the protocol's own port, or a list of such";
 const RANGES_EXPECTED: &str =
@@ -164,19 +163,6 @@ fn listener(s: &mut Section<'_, '_>, authentication: &Authentication) -> Option<
     })
 }
 
-pub(super) fn protocol(s: &mut Section<'_, '_>) -> Protocol {
-    let expected = "\"mqtt\", \"mqtts\" (TLS), \"ws\" (WebSocket) or \"wss\" (WebSocket over TLS)";
-    s.get("protocol", Protocol::Mqtt, expected, |value| {
-        Some(match value.as_text()? {
-            "mqtt" => Protocol::Mqtt,
-            "mqtts" => Protocol::Mqtts,
-            "ws" => Protocol::Ws,
-            "wss" => Protocol::Wss,
-            _ => return None,
-        })
-    })
-}
-
 fn interface(s: &mut Section<'_, '_>) -> Option<String> {
     // Linux has 16 bytes for a name, with the zero at its end.
     let expected = "the name of a network interface such as \"eth0\", of at most 15 bytes";
@@ -244,27 +230,6 @@ fn mount_point(s: &mut Section<'_, '_>) -> Box<str> {
     })
 }
 
-pub(super) fn version(text: &str) -> Option<ProtocolVersion> {
-    match text {
-        "3.1" => Some(ProtocolVersion::V31),
-        "3.1.1" => Some(ProtocolVersion::V311),
-        "5" | "5.0" => Some(ProtocolVersion::V5),
-        _ => None,
-    }
-}
-
-pub(super) fn path(s: &mut Section<'_, '_>, key: &'static str) -> Option<PathBuf> {
-    text(s, key, "the path of a file").map(PathBuf::from)
-}
-
-pub(super) fn text(s: &mut Section<'_, '_>, key: &'static str, expected: &str) -> Option<String> {
-    let read = s.optional(key, expected, |value| {
-        let text = value.as_text().filter(|text| !text.is_empty())?;
-        Some(text.to_owned())
-    });
-    read.ok().flatten()
-}
-
 fn ranges(s: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<AddressRange>> {
     let read = s.optional(key, RANGES_EXPECTED, |value| {
         let ranges: Option<Vec<_>> = texts(value)?
@@ -276,33 +241,13 @@ fn ranges(s: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<AddressRange
     read.ok().flatten()
 }
 
-/// Addresses; without a port they are good if there is a default.
-pub(super) fn binds(value: &Value, default_port: Option<u16>) -> Option<Vec<Bind>> {
-    let binds: Option<Vec<Bind>> = texts(value)?
-        .into_iter()
-        .map(|text| match default_port {
-            Some(port) => Bind::with_default(text, port),
-            None => text.parse().ok(),
-        })
-        .collect();
-    binds.filter(|binds| !binds.is_empty())
-}
-
-/// One text, a list of them, or several in a variable, separated by commas.
-pub(super) fn texts(value: &Value) -> Option<Vec<&str>> {
-    match value {
-        Value::Raw(text) => Some(text.split(',').map(str::trim).collect()),
-        Value::List(items) => items.iter().map(|item| item.value.as_text()).collect(),
-        other => Some(vec![other.as_text()?]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{Config, Overrides};
     use crate::net::proxy::Required;
     use crate::net::tls::{CrlExpired, TlsVersion};
+    use crate::wire::ProtocolVersion;
     use std::path::Path;
 
     fn parse(text: &str) -> Result<Vec<Listener>, Vec<String>> {

@@ -5,122 +5,49 @@
 //! entry of a list (`TIDEGATE_LISTENERS__0__BIND`). A key that is not known is refused, wherever it stands.
 
 mod acl;
+mod acl_file;
 mod advice;
 mod authentication;
 mod balancer;
+mod bind;
 mod bridge;
 mod client_id;
 mod environment;
+mod error;
+mod file;
 mod listener;
+mod model;
+mod mqtt;
 mod notifications;
 mod proxy;
 mod read;
 mod socket;
 mod start;
+mod text;
 mod tls;
 mod tree;
 mod value;
+mod variable;
 mod websocket;
 
-use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use tracing_subscriber::filter::Targets;
-
-use crate::broker::record::DurabilityRules;
-use crate::limits::Limits;
-use crate::net::auth::ThrottleSettings;
-use crate::net::bridge::BridgeSettings;
-use crate::net::listener::ListenerSettings;
-use crate::net::socket::SocketFile;
-use crate::store::StoreOptions;
+use std::path::Path;
 
 pub use acl::AclSettings;
 pub use bridge::is_bridge_name;
-pub use environment::{ENVIRONMENT_PREFIX, is_foreign_variable};
+pub use environment::is_foreign_variable;
+pub use error::ConfigError;
+pub use model::{Config, DEFAULT_PORT, Listener, Overrides};
 pub use proxy::parse_proxy;
 pub use tree::Problem;
 pub use value::{Bind, exact_duration, parse_duration, parse_size, show_duration, show_size};
+pub use variable::ENVIRONMENT_PREFIX;
 
+use file::read_text;
 use read::read;
 use tree::Report;
 
-/// MQTT's own port.
-pub const DEFAULT_PORT: u16 = 1883;
-
 /// Bytes of a configuration file that are read; a longer one is refused.
 const MAX_FILE_BYTES: u64 = 1 << 20;
-
-/// A broker's configuration. `Default` is what a broker has that was given none.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Config {
-    /// The directory of the data, as written: relative to where the broker was started. Created if it is not there.
-    pub data_dir: PathBuf,
-    /// Limits of the broker.
-    pub limits: Limits,
-    /// Where to listen; never empty.
-    pub listeners: Vec<Listener>,
-    /// What clients may do.
-    pub acl: AclSettings,
-    /// Clients may have sessions that other users have had.
-    pub allow_other_users: bool,
-    /// Deliveries go out at the QoS that was granted, also those of messages that were published at a lower one.
-    pub upgrade_outgoing_qos: bool,
-    /// How many logins may fail from an address; how clients log in is in the settings of each listener.
-    pub throttle: ThrottleSettings,
-    /// How far acknowledgements wait.
-    pub durability: DurabilityRules,
-    /// The database file in `data_dir`, and its limits.
-    pub store: StoreOptions,
-    /// How long a batch of writes gathers before it is committed; zero commits as soon as the disk is free.
-    pub commit_delay: Duration,
-    /// Threads that serve connections; `None` is one a core.
-    pub worker_threads: Option<usize>,
-    /// How often the broker publishes its figures under `$SYS`; `None` is never.
-    pub sys_interval: Option<Duration>,
-    /// Where figures and health are served over HTTP; empty is nowhere.
-    pub metrics: Vec<Bind>,
-    /// What is logged, by module.
-    pub log: Targets,
-    /// Bridges to upstream brokers.
-    pub bridges: Vec<BridgeSettings>,
-}
-
-/// A place to listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
-    /// Its addresses; empty only if there is a socket.
-    pub bind: Vec<Bind>,
-    /// The network interface connections through its addresses must come in by; `None` for all.
-    pub interface: Option<String>,
-    /// Its Unix socket.
-    pub socket: Option<SocketFile>,
-    /// How it takes connections in.
-    pub settings: ListenerSettings,
-    /// A bind that fails is logged and left out, instead of ending the start: IPv6 loopback, on a machine without IPv6.
-    pub optional: bool,
-}
-
-/// What `tidegate run` was told on its command line; it overrides the environment and the file.
-#[derive(Clone, Debug, Default)]
-pub struct Overrides {
-    /// Addresses to listen on, instead of all configured listeners.
-    pub bind: Vec<String>,
-    /// The directory of the data.
-    pub data_dir: Option<PathBuf>,
-    /// What is logged.
-    pub log: Option<String>,
-}
-
-/// Why there is no configuration: at least one problem.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    /// All that is wrong, in the order in which it was found.
-    pub problems: Vec<Problem>,
-}
 
 impl Config {
     /// Reads the file, if there is one, then the environment, then the flags.
@@ -172,46 +99,6 @@ impl Default for Config {
         let mut report = Report::new(Path::new(""), "");
         read(&mut report, [], &Overrides::default())
     }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.problems.iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            problem.fmt(f)?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-/// The text of a file of at most `most` bytes.
-fn read_text(path: &Path, most: u64) -> Result<String, ConfigError> {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let text = match read() {
-        Err(error) => Err(format!("cannot be read: {error}")),
-        Ok(bytes) if bytes.len() as u64 > most => {
-            Err(format!("is longer than {}", show_size(most)))
-        }
-        Ok(bytes) => String::from_utf8(bytes).map_err(|error| {
-            let offset = error.utf8_error().valid_up_to();
-            format!("is not UTF-8 text, from byte {offset} on")
-        }),
-    };
-    text.map_err(|what| ConfigError {
-        problems: vec![Problem {
-            place: path.display().to_string(),
-            key: String::new(),
-            what,
-        }],
-    })
 }
 
 #[cfg(test)]

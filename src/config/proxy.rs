@@ -1,6 +1,6 @@
 //! The proxy of a bridge: one URL, and a file for its password.
 
-use super::listener::path;
+use super::text::path;
 use super::tree::Section;
 use crate::net::bridge::{Address, Password, Proxy, ProxyKind};
 

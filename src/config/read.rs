@@ -7,18 +7,18 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::acl::acl;
 use super::authentication::authentication;
+use super::bind::{BIND_EXPECTED, binds};
 use super::bridge::bridges;
 use super::environment::overlay;
-use super::listener::{BIND_EXPECTED, binds, flag_bind, listeners, open_to_all};
+use super::listener::{flag_bind, listeners, open_to_all};
+use super::model::{Config, Overrides};
+use super::mqtt::{LARGEST_PACKET, maximum_qos, session_expiry, whole_seconds};
 use super::tree::{self, Origin, Report, Section, Table, Value};
-use super::{Bind, Config, Overrides};
+use super::value::Bind;
 use crate::broker::record::{Durability, DurabilityRules};
 use crate::limits::Limits;
 use crate::store::StoreOptions;
-use crate::wire::{QoS, topic};
-
-/// The largest MQTT packet there can be: a fixed header of five bytes and 268,435,455 bytes after it.
-pub(super) const LARGEST_PACKET: u64 = 268_435_460;
+use crate::wire::topic;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -266,39 +266,11 @@ fn limits(mut s: Section<'_, '_>) -> Limits {
     limits
 }
 
-pub(super) fn maximum_qos(s: &mut Section<'_, '_>, default: QoS) -> QoS {
-    qos(s, "maximum_qos", default)
-}
-
-pub(super) fn qos(s: &mut Section<'_, '_>, key: &'static str, default: QoS) -> QoS {
-    s.get(key, default, "0, 1 or 2", |value| {
-        QoS::new(u8::try_from(value.as_u64()?).ok()?)
-    })
-}
-
 fn keepalive(s: &mut Section<'_, '_>, default: u16) -> u16 {
     let expected = "a duration in whole seconds from \"0s\" (no limit) to \"65535s\"";
     s.get("max_keepalive", default, expected, |value| {
         u16::try_from(whole_seconds(value)?).ok()
     })
-}
-
-pub(super) fn session_expiry(s: &mut Section<'_, '_>, key: &'static str, default: u32) -> u32 {
-    let expected =
-        "\"never\", or a duration in whole seconds such as \"7d\", shorter than 136 years";
-    s.get(key, default, expected, |value| {
-        if value.as_text()? == "never" {
-            return Some(u32::MAX);
-        }
-        u32::try_from(whole_seconds(value)?)
-            .ok()
-            .filter(|seconds| *seconds < u32::MAX)
-    })
-}
-
-pub(super) fn whole_seconds(value: &Value) -> Option<u64> {
-    let duration = value.as_duration()?;
-    (duration.subsec_millis() == 0).then_some(duration.as_secs())
 }
 
 fn store(mut s: Section<'_, '_>, data_dir: &Path) -> (StoreOptions, Duration) {
@@ -357,6 +329,7 @@ fn level(word: &str) -> Option<LevelFilter> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::QoS;
 
     fn parse(text: &str) -> Result<Config, Vec<String>> {
         Config::parse(text, Path::new("f.toml"), [], &Overrides::default())

@@ -1,6 +1,6 @@
 //! A listener's Unix socket.
 
-use super::listener::{path, text};
+use super::text::{path, text};
 use super::tree::Section;
 use crate::net::socket::SocketFile;
 

@@ -2,7 +2,7 @@
 
 use rustls::CipherSuite;
 
-use super::listener::{path, texts};
+use super::text::{path, texts};
 use super::tree::Section;
 use crate::net::listener::Protocol;
 use crate::net::tls::cipher::{self, Ciphers};

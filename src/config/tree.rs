@@ -14,8 +14,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::advice;
-use super::environment::ENVIRONMENT_PREFIX;
 use super::value::{exact_duration, parse_duration, parse_size, show_size};
+use super::variable::variable_of;
 
 /// Problems told in full; more are counted.
 const MAX_PROBLEMS: usize = 50;
@@ -539,12 +539,6 @@ fn join(table: &str, key: &str) -> String {
 /// `listeners[3].bind` is the key `listeners.bind`.
 fn without_indices(path: &str) -> &str {
     path.split('[').next().unwrap_or(path)
-}
-
-/// The environment variable of a key.
-fn variable_of(key: &str) -> String {
-    let name = key.replace('[', ".").replace(']', "").replace('.', "__");
-    format!("{ENVIRONMENT_PREFIX}{}", name.to_uppercase())
 }
 
 /// Counted from 1; a column is a character.

@@ -1,6 +1,6 @@
 //! WebSocket: where it is opened, and by whom.
 
-use super::listener::texts;
+use super::text::texts;
 use super::tree::{Section, Value};
 
 use crate::net::listener::Protocol;

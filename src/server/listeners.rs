@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
-use super::Error;
+use super::error::Error;
 use crate::broker::Broker;
 use crate::clock::{self, Now};
 use crate::config::{Bind, Config, Listener};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use super::Error;
 use super::bridges::Bridges;
 use super::descriptors::Descriptors;
+use super::error::Error;
 use super::listeners::{Listeners, load_authenticator, load_tls};
 use crate::broker::Acls;
 use crate::config::{AclSettings, Config, ConfigError};
@@ -86,7 +86,7 @@ impl Running {
         for file in acls.own.keys() {
             told.push(format!("access rules: {file} was read again"));
         }
-        super::warn(&config, &acls);
+        warn(&config, &acls);
         let max_connections = self.descriptors.connections(&config);
         self.listeners.set_max_connections(max_connections);
         let throttle = config.throttle;
@@ -185,4 +185,11 @@ fn in_force(old: &Config, mut new: Config) -> (Config, Vec<&'static str>) {
         bridge.max_packet_size = new.limits.max_packet_size;
     }
     (new, restart)
+}
+
+/// Says what is allowed and most likely not meant, in the name of the server: at its start as at a reload.
+pub(super) fn warn(config: &Config, acls: &Acls) {
+    for warning in config.warnings(acls) {
+        tracing::warn!(target: "tidegate::server", "{warning}");
+    }
 }

@@ -40,7 +40,6 @@ pub use recover::{Recovery, read_row};
 use self::apply::{Sorted, Unused};
 use self::backend::{Disk, Handle};
 use self::error::Doing;
-use self::open::COMPACT;
 use self::room::{Advice, DiskSpace, Room, Space};
 use self::rows::{Row, key_u64};
 use self::tables::{PART, READ, bad, whole};
@@ -348,17 +347,6 @@ impl Store {
         self.gauges
             .limited_by_disk
             .store(limited, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Gives the disk back what is free. Takes as long as moving the live rows of the file's end to its beginning.
-    fn compact(&self) -> Result<(), StoreError> {
-        let mut database = self
-            .database
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let database = database.as_mut().ok_or(StoreError::Stopped)?;
-        database.compact().doing(COMPACT)?;
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use redb::{
@@ -28,7 +28,7 @@ pub(super) const OLDEST_FORMAT: u64 = 1;
 /// A file is compacted when it is opened if more of it is free than this, and more than half of it.
 const WORTH_COMPACTING: u64 = 64 << 20;
 
-pub(super) const COMPACT: &str = "compact its file";
+const COMPACT: &str = "compact its file";
 
 /// How a store was opened.
 #[derive(Clone, Debug, PartialEq)]
@@ -125,6 +125,17 @@ impl Store {
         }
         transaction.commit().doing(RENEW)?;
         Ok(identity)
+    }
+
+    /// Gives the disk back what is free. Takes as long as moving the live rows of the file's end to its beginning.
+    pub(super) fn compact(&self) -> Result<(), StoreError> {
+        let mut database = self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let database = database.as_mut().ok_or(StoreError::Stopped)?;
+        database.compact().doing(COMPACT)?;
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The data types that fields are made of (MQTT 5 section 1.5), read and written.
 
-use super::packet::PacketId;
+use super::packet_id::PacketId;
 use super::reason::Fault;
 
 /// The largest variable byte integer, so also the largest remaining length \[MQTT-1.5.5-1\].

@@ -12,13 +12,15 @@
 pub mod codec;
 mod field;
 pub mod packet;
+mod packet_id;
 pub mod property;
 mod qos;
 pub mod reason;
 pub mod text;
 pub mod topic;
 
-pub use packet::{Packet, PacketId, ProtocolVersion};
+pub use packet::{Packet, ProtocolVersion};
+pub use packet_id::PacketId;
 pub use property::{Properties, PropertiesBuf, Property};
 pub use qos::QoS;
 pub use reason::{Fault, ReasonCode};

@@ -3,11 +3,9 @@
 //! A packet borrows from the frame it was decoded from: reading a PUBLISH allocates nothing. What MQTT 3 does not
 //! have (properties, reason codes) is empty or a success there; the codec maps return codes to reason codes.
 
-use std::fmt;
-use std::num::NonZeroU16;
-
-use super::QoS;
+use super::packet_id::PacketId;
 use super::property::Properties;
+use super::qos::QoS;
 use super::reason::ReasonCode;
 
 /// The protocol versions served, on one port.
@@ -19,42 +17,6 @@ pub enum ProtocolVersion {
     V311,
     /// MQTT 5.0: protocol name `MQTT`, level 5.
     V5,
-}
-
-/// A packet identifier: 1 to 65,535; zero cannot be built \[MQTT-2.2.1-3\].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PacketId(NonZeroU16);
-
-impl PacketId {
-    /// The smallest packet identifier, 1.
-    pub const FIRST: PacketId = PacketId(NonZeroU16::MIN);
-
-    /// The identifier with this value; `None` for zero.
-    pub const fn new(value: u16) -> Option<PacketId> {
-        match NonZeroU16::new(value) {
-            Some(value) => Some(PacketId(value)),
-            None => None,
-        }
-    }
-
-    /// The identifier as it goes on the wire.
-    pub const fn get(self) -> u16 {
-        self.0.get()
-    }
-
-    /// The identifier after this one; 1 after 65,535.
-    pub const fn next(self) -> PacketId {
-        match self.0.checked_add(1) {
-            Some(value) => PacketId(value),
-            None => PacketId::FIRST,
-        }
-    }
-}
-
-impl fmt::Display for PacketId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
 }
 
 /// One MQTT control packet.

@@ -1,7 +1,6 @@
 //! Several brokers beside each other: medians, and ratios with their spread.
 
-use super::Record;
-use super::outcome::{Better, Metric};
+use super::outcome::{Better, Metric, Record};
 use super::table::number;
 
 /// What several brokers made of one scenario, as text. Ratios are to the first of them, round by round.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 
+use super::model::{Disturbance, Load, Scenario, Target};
 use super::rig::STAMP_BYTES;
-use super::scenario::{Disturbance, Load, Scenario, Target};
 use crate::cli::exit::{self, Failure};
 use crate::cli::options::{protocol_version, qos, topic_filter};
 use crate::cli::transport::LayerFlags;

@@ -1,7 +1,6 @@
 //! Everything that was found, as one JSON document.
 
-use super::Record;
-use super::outcome::{Outcome, Sample};
+use super::outcome::{Outcome, Record, Sample};
 use crate::cli::json::push_string;
 
 /// The document: a list with an object for each scenario, broker and round.

@@ -10,6 +10,7 @@ mod histogram;
 mod json;
 mod lock;
 mod meter;
+mod model;
 mod outcome;
 mod process;
 mod report;
@@ -26,18 +27,8 @@ use super::exit::{self, Failure};
 use super::tell;
 use flags::{Compare, CompareFlags, OutputFlags, Task, resolve};
 use lock::Lock;
-use outcome::{About, Better, Outcome};
-use scenario::{Load, Scenario, Target};
-
-/// What was found at one broker in one round.
-#[derive(Clone, Debug)]
-struct Record {
-    /// The broker's name.
-    broker: String,
-    /// The round, from 1.
-    round: usize,
-    outcome: Outcome,
-}
+use model::{Load, Scenario, Target};
+use outcome::{About, Better, Outcome, Record};
 
 /// Runs the scenarios.
 ///

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use super::histogram::{Histogram, Summary};
-use super::rig::Faults;
 
 /// The share of a rate that counts as reached.
 const REACHED: f64 = 0.98;
@@ -75,6 +74,37 @@ pub struct Sample {
     pub resident: Option<u64>,
 }
 
+/// What was wrong at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Messages that did not arrive, counted for each receiver.
+    pub lost: u64,
+    /// Messages that arrived more than once.
+    pub duplicates: u64,
+    /// Messages that arrived after later ones.
+    pub disordered: u64,
+    /// Messages the broker refused.
+    pub refused: u64,
+    /// Packets that nobody should have got.
+    pub strange: u64,
+}
+
+impl Faults {
+    /// Counts what was wrong elsewhere, too.
+    pub fn add(&mut self, more: Faults) {
+        self.lost += more.lost;
+        self.duplicates += more.duplicates;
+        self.disordered += more.disordered;
+        self.refused += more.refused;
+        self.strange += more.strange;
+    }
+
+    /// Whether a broker may do none of what was seen. Repetitions are allowed where QoS 1 says so, which is for the caller to know.
+    pub fn is_clean(&self) -> bool {
+        *self == Faults::default()
+    }
+}
+
 /// What a scenario has found.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
@@ -98,6 +128,17 @@ pub struct Outcome {
     pub doubts: Vec<Doubt>,
     /// Repetitions are not wrong here, as connections were lost and QoS 1 allows them.
     pub may_repeat: bool,
+}
+
+/// What was found at one broker in one round.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The broker's name.
+    pub broker: String,
+    /// The round, from 1.
+    pub round: usize,
+    /// What was found.
+    pub outcome: Outcome,
 }
 
 impl Outcome {

@@ -2,9 +2,8 @@
 
 use std::fmt::Write;
 
-use super::Record;
 use super::compare::median;
-use super::outcome::Better;
+use super::outcome::{Better, Record};
 use super::table::number;
 
 /// Size of a plot.

@@ -32,7 +32,10 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::{Answer, Credentials, Problem, accepted, credential_of, read_secret, rules_of};
+use super::answer::{Answer, accepted, credential_of, rules_of};
+use super::credentials::Credentials;
+use super::problem::Problem;
+use super::secret::read_secret;
 use crate::broker::Identity;
 use crate::clock::{self, Stopwatch};
 use crate::net::seldom::Seldom;

@@ -17,7 +17,9 @@ use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Map, Value};
 
-use super::{Answer, NO_FILTERS, Problem, accepted, credential_of, read_secret, rules_of};
+use super::answer::{Answer, NO_FILTERS, accepted, credential_of, rules_of};
+use super::problem::Problem;
+use super::secret::read_secret;
 use crate::broker::{Identity, Rules};
 
 /// Bytes of a secret for HS256: as many as the hash has (RFC 7518, section 3.2).

@@ -13,28 +13,29 @@
 //!
 //! All this happens between the decoding of CONNECT and [`crate::broker::Broker::connect`]; the broker hears what was proved.
 
+mod answer;
+mod credentials;
 pub mod hash;
 pub mod http;
 pub mod jwt;
 pub mod password_file;
+mod problem;
+mod secret;
 mod threads;
 mod throttle;
 
-use std::fmt;
-use std::fs::File;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Read};
-use std::net::IpAddr;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+pub use credentials::Credentials;
+pub use problem::Problem;
 pub use throttle::ThrottleSettings;
 
-use super::tls::TlsError;
-use crate::broker::{Arrival, Identity, Permission, Rules};
+use crate::broker::Identity;
 use crate::clock::{self, Clock};
-use crate::wire::packet::Connect;
 use crate::wire::{Fault, ReasonCode};
+use answer::Answer;
 use http::{Http, HttpSettings, Secret};
 use jwt::{Jwt, JwtSettings};
 use password_file::PasswordFile;
@@ -55,9 +56,6 @@ const ADDRESS_THROTTLED: Fault = Fault::new(
     "too many logins from this address have failed: try again later",
 );
 
-/// Bytes of a file with a key or a secret that are read.
-const MAX_SECRET_BYTES: u64 = 64 * 1024;
-
 /// A way to prove who one is, and where what it needs is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -67,27 +65,6 @@ pub enum Method {
     Jwt(Arc<[JwtSettings]>),
     /// Somebody else, over HTTP.
     Http(Arc<HttpSettings>),
-}
-
-/// What a CONNECT is judged by.
-#[derive(Clone)]
-pub struct Credentials {
-    /// The user name.
-    pub username: Option<Box<str>>,
-    /// The password.
-    pub password: Option<Box<[u8]>>,
-    /// The client identifier; may be empty.
-    pub client_id: Box<str>,
-    /// Where the client connects from; `None` on a Unix socket.
-    pub address: Option<IpAddr>,
-}
-
-/// Something wrong with a file that authentication needs.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Problem {
-    file: PathBuf,
-    line: Option<usize>,
-    what: String,
 }
 
 /// All that was read to authenticate clients: what each method needs.
@@ -102,17 +79,6 @@ enum Loaded {
     PasswordFile(Arc<PasswordFile>),
     Jwt(Arc<Jwt>),
     Http(Arc<Http>),
-}
-
-/// What a method says.
-#[derive(Debug)]
-enum Answer {
-    Accepted(Identity),
-    /// With the reason, for the log.
-    Refused(&'static str),
-    /// It could not be found out, which has nothing to do with the client.
-    Failed(&'static str),
-    Unknown,
 }
 
 /// What credentials were found to prove, and by what was read of the configuration then. `Default` is a client that has none.
@@ -139,25 +105,6 @@ pub struct Authentication {
     threads: HashThreads,
     throttle: Mutex<Throttle>,
     clock: Clock,
-}
-
-impl Credentials {
-    /// Those of a CONNECT; `None` if it has neither a user name nor a password. Where anonymous clients are allowed, an empty one is none.
-    pub fn of(connect: &Connect<'_>, arrival: &Arrival) -> Option<Credentials> {
-        let lenient = arrival.access.allow_anonymous;
-        let is_name = |name: &&str| !lenient || !name.is_empty();
-        let is_password = |password: &&[u8]| !lenient || !password.is_empty();
-        let name = connect.username.filter(is_name);
-        if name.is_none() && connect.password.filter(is_password).is_none() {
-            return None;
-        }
-        Some(Credentials {
-            username: connect.username.map(Into::into),
-            password: connect.password.map(Into::into),
-            client_id: connect.client_id.into(),
-            address: arrival.peer.address.map(|address| address.ip()),
-        })
-    }
 }
 
 impl Authenticator {
@@ -410,95 +357,5 @@ impl Authentication {
 
     fn current(&self) -> Arc<Authenticator> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// A user that comes with rules of its own, and what its credential is known by.
-///
-/// # Errors
-/// The name cannot be a user name.
-fn accepted(user: &str, rules: Option<Rules>, credential: u64) -> Result<Identity, &'static str> {
-    if user.is_empty() || user.len() > usize::from(u16::MAX) || user.contains(char::is_control) {
-        return Err("the user name is empty, too long or has control characters");
-    }
-    Ok(Identity {
-        user: Some(user.into()),
-        rules: rules.map(Arc::new),
-        credential: Some(credential),
-        expires_in: None,
-    })
-}
-
-/// What is wrong with lists of topic filters that are none.
-const NO_FILTERS: &str = "publish or subscribe is not a list of topic filters";
-
-/// The rules that these lists of topic filters are; `None` if there are none.
-///
-/// # Errors
-/// One is no topic filter.
-fn rules_of(
-    publish: Option<Vec<String>>,
-    subscribe: Option<Vec<String>>,
-) -> Result<Option<Rules>, &'static str> {
-    if publish.is_none() && subscribe.is_none() {
-        return Ok(None);
-    }
-    let mut rules = Rules::default();
-    for (filters, permission) in [(publish, Permission::Write), (subscribe, Permission::Read)] {
-        for filter in filters.unwrap_or_default() {
-            rules
-                .add_topic(permission, &filter)
-                .map_err(|_| NO_FILTERS)?;
-        }
-    }
-    Ok(Some(rules))
-}
-
-/// A number that what a login was proved with is known by as long as it is the same.
-fn credential_of(what: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    what.hash(&mut hasher);
-    hasher.finish()
-}
-
-/// A key or a secret, without the line feed that an editor has left at the end.
-fn read_secret(file: &Path) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let read =
-        File::open(file).and_then(|file| file.take(MAX_SECRET_BYTES).read_to_end(&mut bytes));
-    read.map_err(|error| format!("cannot be read: {error}"))?;
-    while bytes
-        .last()
-        .is_some_and(|last| matches!(last, b'\n' | b'\r'))
-    {
-        bytes.pop();
-    }
-    Ok(bytes)
-}
-
-impl Problem {
-    fn new(file: &Path, line: Option<usize>, what: impl Into<String>) -> Problem {
-        Problem {
-            file: file.to_owned(),
-            line,
-            what: what.into(),
-        }
-    }
-}
-
-impl From<TlsError> for Problem {
-    fn from(error: TlsError) -> Problem {
-        Problem::new(&error.file, None, error.what)
-    }
-}
-
-/// File, line and what is wrong there.
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
-        if let Some(line) = self.line {
-            write!(f, ":{line}")?;
-        }
-        write!(f, ": {}", self.what)
     }
 }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
-use super::Problem;
 use super::hash::PasswordHash;
+use super::problem::Problem;
 use crate::clock;
 
 /// Bytes of a password file that are read: some hundred thousand users. A longer one is refused.

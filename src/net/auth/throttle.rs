@@ -12,7 +12,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use foldhash::quality::FixedState;
 
-use super::Credentials;
+use super::credentials::Credentials;
 use crate::clock;
 
 /// Counts kept at once, and successes remembered. Reached: the one that matters least is forgotten.

@@ -9,7 +9,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{BridgeSettings, FAREWELL};
+use super::exchange::FAREWELL;
+use super::settings::BridgeSettings;
 use crate::broker::bridge::AddressState;
 use crate::clock::Stopwatch;
 use crate::net::core::Core;

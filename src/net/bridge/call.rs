@@ -11,9 +11,10 @@ use tokio::time::sleep;
 
 use super::addresses::Addresses;
 use super::backoff::Backoff;
-use super::exchange::converse;
+use super::exchange::{converse, is_closed};
 use super::link::{Link, put_disconnect};
-use super::{BridgeSettings, Password, StartType};
+use super::password::Password;
+use super::settings::{BridgeSettings, StartType};
 use crate::broker::bridge::{AddressState, Leave, Login, Relay, Speech, Upstream, hint, told};
 use crate::clock::{self, Stopwatch};
 use crate::net::core::Core;
@@ -520,14 +521,4 @@ impl Caller {
         };
         true
     }
-}
-
-pub(super) fn is_closed(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::BrokenPipe
-    )
 }

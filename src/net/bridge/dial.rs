@@ -1,6 +1,5 @@
 //! From an address to a stream that MQTT can be spoken on.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,31 +9,13 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::address::Address;
 use super::through::Proxy;
 use crate::net::socket::{Socket, Stream};
 use crate::net::tls::client::ClientTls;
 use crate::net::tls::explained;
 use crate::net::websocket;
 use crate::wire::ProtocolVersion;
-
-/// Where an upstream is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// A name, which is resolved at each attempt, or an address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
 
 /// What lies under MQTT.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -16,6 +16,8 @@ use crate::net::socket::{Flow, Stream};
 pub(super) const LOOKS: u32 = 8;
 /// What comes this much too late shows that this process was stopped: what has come meanwhile is looked at first.
 pub(super) const LATE: Duration = Duration::from_millis(100);
+/// How long the upstream has to take a DISCONNECT.
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What [`exchange`] has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -142,4 +144,15 @@ pub(super) async fn take_leave(
             break;
         }
     }
+}
+
+/// Whether the peer has closed the connection.
+pub(super) fn is_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+    )
 }

@@ -8,9 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::FAREWELL;
-use super::call::is_closed;
-use super::exchange::{LATE, LOOKS, exchange, take_leave};
+use super::exchange::{FAREWELL, LATE, LOOKS, exchange, is_closed, take_leave};
 use super::input::{Input, Next};
 use crate::broker::bridge::{Bridge, End, Leave, Relay};
 use crate::clock::Now;

@@ -7,7 +7,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{Address, Password};
+use super::address::Address;
+use super::password::Password;
 use crate::net::websocket::{MAX_HEADERS, read_head};
 
 /// A proxy between the bridge and its upstream.

@@ -14,8 +14,8 @@ use x509_parser::oid_registry::{
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, X509Version};
 use x509_parser::x509::AlgorithmIdentifier;
 
-use super::CrlExpired;
 use super::certificate::{Certificate, algorithm_of};
+use super::settings::CrlExpired;
 
 /// Whether a certificate is of version 1.
 pub(super) fn is_v1(certificate: &CertificateDer<'_>) -> bool {

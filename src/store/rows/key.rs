@@ -1,6 +1,6 @@
 //! Keys of rows: byte strings that sort as what they stand for.
 
-use super::What;
+use super::record::What;
 
 /// What a table is keyed by.
 pub(in crate::store) trait RowKey: Ord {

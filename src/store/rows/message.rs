@@ -10,7 +10,7 @@ use redb::TableDefinition;
 
 use super::key::key_u64;
 use super::record::{EXPIRES, ID, Input, RETAIN, SHORT, optional, qos};
-use super::retained::{put_source, source};
+use super::source::{put_source, source};
 use super::{Definition, Owner, Row, VERSION, What};
 use crate::broker::Message as Body;
 use crate::broker::message::Parts;

@@ -17,14 +17,14 @@ pub(super) mod meta;
 mod received;
 mod record;
 mod retained;
+mod row;
 mod session;
+mod source;
 mod spread;
 mod subscription;
 #[cfg(test)]
 mod tests;
 mod will;
-
-use redb::TableDefinition;
 
 pub(super) use bridge::Bridge;
 pub(super) use delivery::Delivery;
@@ -34,62 +34,16 @@ pub(super) use key::{RowKey, key_pair, key_short_pair, key_u64, key_u64_and};
 pub(super) use message::{MESSAGE_HEAD, Message};
 pub(super) use message_id::MessageId;
 pub(super) use received::Received;
+pub(super) use record::What;
 pub(super) use retained::Retained;
+pub(super) use row::{Definition, Owner, Row};
 pub(super) use session::Session;
 pub(super) use spread::Spread;
 pub(super) use subscription::Subscription;
 pub(super) use will::Will;
 
 use crate::broker::record::Write;
-
-/// What is wrong with a row.
-pub(super) type What = &'static str;
-
-/// A table of the store.
-pub(super) type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
-
-/// Version of every record written by this program.
-const VERSION: u8 = 1;
-
-/// A kind of row.
-pub(super) trait Row {
-    /// Its table.
-    const TABLE: Definition;
-    /// What it belongs to.
-    const OWNER: Owner;
-    /// What it is keyed by.
-    type Key<'a>: RowKey;
-    /// What its record says.
-    type Value<'a>: Copy;
-
-    /// Appends its record.
-    fn put(value: Self::Value<'_>, out: &mut Vec<u8>);
-
-    /// Reads a row: the write that would put it there.
-    ///
-    /// # Errors
-    /// What is wrong with the key or the record.
-    fn read(key: &[u8], record: &[u8]) -> Result<Write, What>;
-
-    /// Whether a row that a batch puts and removes was not there before it: then it never reaches the database. `fresh` are the `Seq`s, in order, of the
-    /// messages that the batch puts.
-    fn is_new(_key: &Self::Key<'_>, _fresh: &[u64]) -> bool {
-        false
-    }
-}
-
-/// What a row belongs to: without that it is an orphan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owner {
-    /// To nothing.
-    Nobody,
-    /// To nothing, and other rows belong to it: its key is that of a queue.
-    IsQueue,
-    /// To the queue whose key its own begins with.
-    Queue,
-    /// To a message, or it is one: its key begins with a `Seq`.
-    Message,
-}
+use record::VERSION;
 
 /// What is known of a kind of row where its type is not.
 #[derive(Clone, Copy)]

@@ -1,8 +1,13 @@
 //! Reading records strictly, and what several kinds of records have in common.
 
-use super::{VERSION, What};
 use crate::broker::record::SubscriptionIds;
 use crate::wire::{PacketId, QoS};
+
+/// What is wrong with a row.
+pub(in crate::store) type What = &'static str;
+
+/// Version of every record written by this program.
+pub(super) const VERSION: u8 = 1;
 
 /// Flags that mean the same in several kinds of records.
 pub(super) const RETAIN: u8 = 1 << 2;

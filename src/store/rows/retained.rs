@@ -6,13 +6,9 @@ use redb::TableDefinition;
 
 use super::key::key_text;
 use super::message;
-use super::record::{Input, put_text};
 use super::{Definition, Owner, Row, What};
 use crate::broker::Message;
 use crate::broker::record::{Source, Write};
-
-const SOURCE_USER: u8 = 1;
-const SOURCE_ACL: u8 = 1 << 1;
 
 /// A retained message, and who published it, where that is known.
 pub(in crate::store) struct Retained;
@@ -31,32 +27,6 @@ impl Row for Retained {
         let (message, source) = message::read(record, Some(key_text(key)?))?;
         Ok(Write::PutRetained(message, source.map(Arc::new)))
     }
-}
-
-/// Appends who published a message.
-pub(super) fn put_source(out: &mut Vec<u8>, source: &Source) {
-    let user = source.user.as_ref().map_or(0, |_| SOURCE_USER);
-    let acl = source.acl.as_ref().map_or(0, |_| SOURCE_ACL);
-    out.push(user | acl);
-    put_text(out, &source.client_id);
-    for text in source.user.iter().chain(&source.acl) {
-        put_text(out, text);
-    }
-}
-
-/// Reads who published a message.
-pub(super) fn source(input: &mut Input<'_>) -> Result<Source, What> {
-    let flags = input.flags(SOURCE_USER | SOURCE_ACL)?;
-    let client_id = input.long_text()?.into();
-    let mut there = |flag| match flags & flag {
-        0 => Ok(None),
-        _ => input.long_text().map(|text| Some(text.into())),
-    };
-    Ok(Source {
-        client_id,
-        user: there(SOURCE_USER)?,
-        acl: there(SOURCE_ACL)?,
-    })
 }
 
 #[cfg(test)]

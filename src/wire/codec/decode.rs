@@ -2,6 +2,7 @@
 
 use super::super::field::Reader;
 use super::super::packet::*;
+use super::super::packet_id::PacketId;
 use super::super::property::{Place, Properties};
 use super::super::reason::{Fault, ReasonCode};
 use super::super::topic;

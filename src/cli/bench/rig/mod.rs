@@ -9,7 +9,9 @@ mod connect;
 mod flow;
 mod frame;
 mod link;
+mod peer;
 mod publish;
+mod schedule;
 mod tally;
 
 use std::net::SocketAddr;
@@ -17,22 +19,23 @@ use std::time::Duration;
 
 use mio::{Events, Poll, Token};
 
-pub use connect::Client;
 pub use flow::Shape;
 pub use frame::STAMP_BYTES;
+pub use peer::Client;
 
 use super::histogram::Histogram;
-use super::scenario::{Load, Target};
+use super::model::{Load, Target};
+use super::outcome::Faults;
 use crate::cli::exit::{self, Failure};
 use crate::cli::transport::Layers;
 use crate::clock::{self, Stopwatch};
 use crate::wire::packet::Publish;
 use crate::wire::{Properties, ProtocolVersion, QoS, codec};
 use alarm::Alarm;
-use connect::Peer;
 use flow::{Flow, Publisher};
 use frame::{Frame, Stamp};
-use publish::Schedule;
+use peer::Peer;
+use schedule::Schedule;
 use tally::{GroupTally, Seen};
 
 /// Bytes that may wait for one connection before its publisher makes no more.
@@ -56,37 +59,6 @@ pub struct Counts {
     pub strange: u64,
     /// Messages given up, because nothing arrived for long.
     pub written_off: u64,
-}
-
-/// What was wrong at the end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Faults {
-    /// Messages that did not arrive, counted for each receiver.
-    pub lost: u64,
-    /// Messages that arrived more than once.
-    pub duplicates: u64,
-    /// Messages that arrived after later ones.
-    pub disordered: u64,
-    /// Messages the broker refused.
-    pub refused: u64,
-    /// Packets that nobody should have got.
-    pub strange: u64,
-}
-
-impl Faults {
-    /// Counts what was wrong elsewhere, too.
-    pub fn add(&mut self, more: Faults) {
-        self.lost += more.lost;
-        self.duplicates += more.duplicates;
-        self.disordered += more.disordered;
-        self.refused += more.refused;
-        self.strange += more.strange;
-    }
-
-    /// Whether a broker may do none of what was seen. Repetitions are allowed where QoS 1 says so, which is for the caller to know.
-    pub fn is_clean(&self) -> bool {
-        *self == Faults::default()
-    }
 }
 
 /// All connections of a run.

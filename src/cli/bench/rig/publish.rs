@@ -4,20 +4,12 @@ use std::time::Duration;
 
 use super::flow::{Flow, Publisher, Shape, Slot, SlotState};
 use super::frame::Stamp;
+use super::schedule::Schedule;
 use super::{MAX_WAITING, Rig};
 use crate::cli::exit::{self, Failure};
 
 /// How long nothing may arrive, with messages on their way, before they count as lost.
 const STALL_NS: u64 = 5_000_000_000;
-
-/// A fixed rate in all, shared out evenly.
-#[derive(Debug)]
-pub struct Schedule {
-    start: u64,
-    period_ns: f64,
-    /// Messages that were due so far.
-    due: u64,
-}
 
 impl Rig {
     /// Makes a connection a publisher to these topics, in turn. Returns the number of the first flow; the others follow.

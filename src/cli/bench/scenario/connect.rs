@@ -1,7 +1,7 @@
 //! Connections: how fast they are made, and what one costs that does nothing.
 
-use super::{Load, Scenario, Target};
 use crate::cli::bench::meter::Moment;
+use crate::cli::bench::model::{Load, Scenario, Target};
 use crate::cli::bench::outcome::{Better, Outcome};
 use crate::cli::bench::rig::{Client, Rig};
 use crate::cli::exit::Failure;

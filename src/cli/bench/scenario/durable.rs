@@ -1,7 +1,7 @@
 //! Durable sessions that are offline: how fast messages for them are acknowledged, what that writes to the disk, and how fast they are drained.
 
-use super::{Load, PATIENCE, Target};
 use crate::cli::bench::meter::{Counting, Moment, Stretch};
+use crate::cli::bench::model::{Load, PATIENCE, Target};
 use crate::cli::bench::outcome::{Better, Outcome};
 use crate::cli::bench::rig::{Client, Rig, Shape};
 use crate::cli::exit::{self, Failure};

@@ -1,7 +1,7 @@
 //! Subscribers to what others publish, for example a `bench pub` elsewhere.
 
-use super::{Load, Target};
 use crate::cli::bench::meter::{Counting, Stretch};
+use crate::cli::bench::model::{Load, Target};
 use crate::cli::bench::outcome::Outcome;
 use crate::cli::bench::rig::{Client, Rig};
 use crate::cli::exit::Failure;

@@ -8,10 +8,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::spawned::Spawned;
-use super::{Load, PATIENCE, Target};
-use crate::cli::bench::outcome::{Better, Outcome};
+use crate::cli::bench::model::{Load, PATIENCE, Target};
+use crate::cli::bench::outcome::{Better, Faults, Outcome};
 use crate::cli::bench::process::Usage;
-use crate::cli::bench::rig::{Client, Faults, Rig, Shape};
+use crate::cli::bench::rig::{Client, Rig, Shape};
 use crate::cli::exit::{self, Failure};
 use crate::cli::transport::Transport;
 use crate::wire::QoS;

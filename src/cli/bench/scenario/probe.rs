@@ -3,9 +3,10 @@
 use std::thread;
 use std::time::Duration;
 
-use super::{Load, PATIENCE, Target};
 use crate::cli::bench::histogram::Histogram;
-use crate::cli::bench::rig::{Client, Faults, Rig, Shape};
+use crate::cli::bench::model::{Load, PATIENCE, Target};
+use crate::cli::bench::outcome::Faults;
+use crate::cli::bench::rig::{Client, Rig, Shape};
 use crate::cli::exit::{self, Failure};
 use crate::wire::QoS;
 

@@ -4,8 +4,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::spawned::Spawned;
-use super::{Load, PATIENCE, Target};
 use crate::cli::bench::meter::Moment;
+use crate::cli::bench::model::{Load, PATIENCE, Target};
 use crate::cli::bench::outcome::{Better, Outcome};
 use crate::cli::bench::process::Usage;
 use crate::cli::bench::rig::{Client, Rig, Shape};

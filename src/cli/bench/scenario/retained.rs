@@ -5,9 +5,9 @@ use std::thread;
 use std::time::Duration;
 
 use super::probe::Probes;
-use super::{Load, Target};
 use crate::cli::bench::histogram::Histogram;
 use crate::cli::bench::meter::{Counting, Moment, Stretch};
+use crate::cli::bench::model::{Load, PATIENCE, Target};
 use crate::cli::bench::outcome::{Better, Outcome};
 use crate::cli::bench::rig::{Client, Rig, Shape};
 use crate::cli::exit::{self, Failure};
@@ -48,9 +48,7 @@ pub fn run(target: &Target, load: &Load) -> Result<Outcome, Failure> {
     }
     let from = Moment::now(&rig, target.pid);
     rig.publish_each(each as u64);
-    let done = rig.run_until(super::PATIENCE, |rig| {
-        rig.has_sent_all() && rig.is_acknowledged()
-    })?;
+    let done = rig.run_until(PATIENCE, |rig| rig.has_sent_all() && rig.is_acknowledged())?;
     if !done {
         return Err(Failure::new(
             exit::TIMEOUT,
@@ -118,7 +116,7 @@ fn replay(
         client.from_the_first = true;
         let from = Moment::now(rig, target.pid);
         rig.connect([client])?;
-        rig.run_until(super::PATIENCE, |rig| rig.counts().arrived >= count)?;
+        rig.run_until(PATIENCE, |rig| rig.counts().arrived >= count)?;
         moments = Some((from, Moment::now(rig, target.pid)));
         Ok(())
     })?;

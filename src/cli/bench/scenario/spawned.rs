@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::{Load, Target};
+use crate::cli::bench::model::{Load, Target};
 use crate::cli::bench::rig::{Client, Rig};
 use crate::cli::exit::{self, Failure};
 use crate::clock::Stopwatch;

@@ -11,12 +11,12 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::probe::Probes;
-use super::{Load, PATIENCE, Target};
 use crate::cli::bench::histogram::Histogram;
 use crate::cli::bench::lock::Lock;
-use crate::cli::bench::outcome::{Better, Outcome};
+use crate::cli::bench::model::{Disturbance, Load, PATIENCE, Target};
+use crate::cli::bench::outcome::{Better, Faults, Outcome};
 use crate::cli::bench::process::{self, Usage};
-use crate::cli::bench::rig::{Client, Faults, Rig, Shape};
+use crate::cli::bench::rig::{Client, Rig, Shape};
 use crate::cli::exit::{self, Failure};
 use crate::wire::QoS;
 
@@ -39,23 +39,6 @@ const AT_ONCE: usize = 100;
 const BACKLOG: u64 = 10;
 /// Sessions that are ended, each with all the messages of the backlog.
 const ENDED: usize = 3;
-
-/// What is going on while others exchange messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Disturbance {
-    /// Nothing: the base line
-    Nothing,
-    /// Every 100 ms, 1,000 messages for durable sessions that are offline
-    Commits,
-    /// New subscribers, one after the other, to all retained messages (--messages)
-    Retained,
-    /// Durable clients (--clients) with messages waiting for them connect, 100 at once, take what waits, and leave
-    Storm,
-    /// A message to many connected subscribers (--clients)
-    FanOut,
-    /// Durable sessions, for each of which many messages wait (--messages), are ended by a clean start
-    End,
-}
 
 /// What figures of one disturbance are called.
 struct Names {

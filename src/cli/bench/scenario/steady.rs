@@ -1,7 +1,7 @@
 //! Scenarios in which the same goes on all the time: clients connect, load the broker, and are measured.
 
-use super::{Load, PATIENCE, Scenario, Target};
 use crate::cli::bench::meter::{Counting, Stretch};
+use crate::cli::bench::model::{Load, PATIENCE, Scenario, Target};
 use crate::cli::bench::outcome::Outcome;
 use crate::cli::bench::rig::{Client, Rig, Shape};
 use crate::cli::exit::Failure;

@@ -1,7 +1,7 @@
 //! Many wildcard filters: what each costs in time and memory, and what they cost a message that must find its way through them.
 
-use super::{Load, Target};
 use crate::cli::bench::meter::{Counting, Moment, Stretch};
+use crate::cli::bench::model::{Load, PATIENCE, Target};
 use crate::cli::bench::outcome::{Better, Outcome};
 use crate::cli::bench::rig::{Client, Rig, Shape};
 use crate::cli::exit::Failure;
@@ -99,7 +99,7 @@ fn through(
     rig.publish_freely();
     rig.run_for(load.warm_up)?;
     let stretch = Stretch::measure(&mut rig, target.pid, load.duration, Counting::Delivered)?;
-    rig.drain(super::PATIENCE)?;
+    rig.drain(PATIENCE)?;
     outcome.faults = rig.faults();
     outcome.samples.clone_from(&stretch.samples);
     rig.disconnect(0..rig.peer_count());

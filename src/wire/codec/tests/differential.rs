@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::super::*;
 use super::round_trip::{KINDS, Parts, parts, place};
+use crate::wire::PacketId;
 use crate::wire::packet::*;
 use crate::wire::property::{Place, PropertiesBuf, Property};
 

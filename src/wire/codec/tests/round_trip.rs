@@ -6,11 +6,11 @@ use proptest::sample::Index;
 
 use super::super::codes::{self, Carrier};
 use super::super::*;
-use crate::wire::QoS;
 use crate::wire::field::put_varint;
 use crate::wire::packet::*;
 use crate::wire::property::{Place, Properties, PropertiesBuf, Property};
 use crate::wire::topic;
+use crate::wire::{PacketId, QoS};
 
 use ProtocolVersion::{V5, V31, V311};
 

@@ -8,21 +8,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::{Load, PATIENCE, Target};
 use crate::cli::bench::meter::Moment;
-use crate::cli::bench::outcome::{Better, Outcome, Sample};
+use crate::cli::bench::model::{Load, PATIENCE, Target};
+use crate::cli::bench::outcome::{Better, Faults, Outcome, Sample};
 use crate::cli::bench::process::Open;
-use crate::cli::bench::rig::{Client, Faults, Rig, Shape};
+use crate::cli::bench::rig::{Client, Rig};
 use crate::cli::exit::{self, Failure};
 use crate::cli::tell;
 use crate::wire::QoS;
 use flat::Reading;
-use parts::Part;
+use parts::{Part, shape};
 
 /// Messages a second in all, unless told otherwise.
 const RATE: f64 = 1000.0;
-/// Bytes of payload, unless told otherwise.
-const SIZE: usize = 128;
 /// Pairs of the steady stream; each other part takes as many clients, or a few.
 const PAIRS: usize = 30;
 
@@ -153,14 +151,4 @@ fn steady(
     );
     rig.disconnect(0..rig.peer_count());
     Ok(readings)
-}
-
-fn shape(load: &Load, qos: QoS) -> Shape {
-    Shape {
-        qos,
-        size: load.size.unwrap_or(SIZE),
-        retain: false,
-        window: load.window,
-        receivers: 0,
-    }
 }

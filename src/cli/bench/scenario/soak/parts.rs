@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::super::{Load, PATIENCE, Target};
-use super::shape;
-use crate::cli::bench::rig::{Client, Faults, Rig};
+use crate::cli::bench::model::{Load, PATIENCE, Target};
+use crate::cli::bench::outcome::Faults;
+use crate::cli::bench::rig::{Client, Rig, Shape};
 use crate::cli::exit::Failure;
 use crate::wire::QoS;
 
@@ -15,6 +15,8 @@ const CLIENTS: usize = 10;
 const AWAY: Duration = Duration::from_millis(100);
 /// Topics that are retained.
 const STATES: usize = 200;
+/// Bytes of payload, unless told otherwise.
+const SIZE: usize = 128;
 
 /// A part.
 #[derive(Clone, Copy, Debug)]
@@ -209,4 +211,15 @@ fn leave(mut rig: Rig, peers: std::ops::Range<usize>) -> Result<(), Failure> {
     rig.end_sessions(peers.clone())?;
     rig.disconnect(peers);
     Ok(())
+}
+
+/// Messages of the soak.
+pub fn shape(load: &Load, qos: QoS) -> Shape {
+    Shape {
+        qos,
+        size: load.size.unwrap_or(SIZE),
+        retain: false,
+        window: load.window,
+        receivers: 0,
+    }
 }

@@ -1,0 +1,42 @@
+//! The password of a bridge at its upstream, or at a proxy.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// A password, which is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Password {
+    /// This one.
+    Is(String),
+    /// The first line of this file, which is read at each attempt.
+    In(PathBuf),
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Password::Is(_) => f.write_str("Is(..)"),
+            Password::In(path) => write!(f, "In({path:?})"),
+        }
+    }
+}
+
+impl Password {
+    /// The password.
+    ///
+    /// # Errors
+    /// Its file cannot be read; it is named.
+    pub fn read(&self) -> io::Result<Vec<u8>> {
+        match self {
+            Password::Is(password) => Ok(password.clone().into_bytes()),
+            Password::In(path) => {
+                let named =
+                    |error: io::Error| io::Error::new(error.kind(), format!("{path:?}: {error}"));
+                let bytes = std::fs::read(path).map_err(named)?;
+                let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+                Ok(bytes[..end.unwrap_or(bytes.len())].to_vec())
+            }
+        }
+    }
+}
