@@ -1,107 +1,102 @@
-//! Tidegate: an MQTT broker for the edge, MQTT 3.1, 3.1.1 and 5.0, whose acknowledgements mean "on disk".
+//! Tidegate: an MQTT broker for the edge. It speaks MQTT 3.1, 3.1.1 and 5.0, and its acknowledgements mean "on disk".
 //!
 //! # The map
 //!
-//! Folders are floors; a floor imports only from floors below it, and files import each other in no circle. `tests/tidy` sees to both.
+//! Folders are floors. A floor imports only from floors below it, and no files import each other in a circle; `tests/tidy` checks both.
 //!
-//! | floor | says | never sees |
+//! | floor | owns | knows nothing of |
 //! |---|---|---|
-//! | [`wire`] | what is said: packets, properties, reason codes, topics, the codec | sessions, IO, time |
-//! | [`broker`] | what is decided: sessions, QoS flows, subscriptions, retained messages, wills, expiry, the gate | sockets, files, clocks, chance, locks |
-//! | [`store`] | what is remembered: one redb database, the record layouts, the committer thread | sockets |
-//! | [`net`] | what touches the world: listeners (TCP, TLS, WebSocket, Unix sockets), connections, bridges, the broker behind one lock, figures over HTTP, a control socket | MQTT rules |
-//! | [`server`], [`config`], [`cli`] | assembly and stop, the configuration, the subcommands | |
+//! | [`cli`] | the subcommands | |
+//! | [`server`] | assembly, reload and stop | |
+//! | [`config`] | the configuration file | sockets that are open, the store |
+//! | [`net`] | listeners, connections, TLS, WebSocket, bridges' sockets, logins, the broker behind one lock | MQTT's rules |
+//! | [`store`] | the redb database, its rows, the committer thread | sockets |
+//! | [`broker`] | sessions, QoS flows, subscriptions, retained messages, wills, expiry, the gate | sockets, files, clocks, chance, locks |
+//! | [`wire`] | packets, properties, reason codes, topics, the codec | sessions, IO, time |
 //!
-//! Beside them, [`limits`] names every limit and its one answer, and [`clock`] is the only place that reads a clock or a source of chance.
+//! [`limits`] names every limit and the one answer when it is reached. [`clock`] is the only place that reads a clock or a source of chance.
 //!
-//! # The way of a PUBLISH
+//! # The rooms of the broker
 //!
-//! 1. `net::connection`: `poll_read` reads what there is into a buffer of the thread; `handle_packets` decodes all whole packets; `visit` locks
-//!    the broker once for all of them.
-//! 2. [`broker::Broker::receive`] hands it to `receive_publish` (broker/publish.rs), which checks it against the limits and, at QoS 2, against
-//!    the identifiers it has received before.
-//! 3. `publish` (broker/route.rs) finds the receivers in the subscription tree, each session once, and offers it to them.
-//! 4. `offer` (broker/route.rs) sends it at once if the client's window is open (`send`, broker/deliver.rs), and queues it otherwise. What
-//!    must be remembered becomes a [`broker::record::Write`] in the open batch (broker/gate.rs).
-//! 5. The PUBACK or PUBREC, and each delivery, is pushed to its connection's one outgoing FIFO with the stamp of that batch.
-//! 6. [`store::Committer`] takes the whole batch, applies it in one redb transaction with one fsync ([`store::Store::apply`]), and
-//!    [`broker::Broker::durable`] opens the gate for all stamps up to it. While one fsync runs, the next batch grows: group commit without a timer.
-//! 7. The connections concerned are woken once each; [`broker::Broker::take_output`] moves what is released to the task, which writes it at once:
-//!    bytes, and payloads of large messages, which all connections share (broker/outbox.rs).
+//! | room | what is in it |
+//! |---|---|
+//! | `broker/model/` | plain data: messages, records of the store, identities, rules |
+//! | `broker/state/` | what a broker consists of. Each file owns one kind of state and keeps its invariants; none knows the `Broker` |
+//! | `broker/mod.rs` | [`broker::Broker`], which composes that state, and the table of calls for drivers |
+//! | `broker/flows/` | what packets do: CONNECT, PUBLISH, acknowledgements, SUBSCRIBE, DISCONNECT, wills, keep alive |
+//! | `broker/delivery/` | from an accepted message to outboxes: routing, sending, shared groups, fan-out in slices |
+//! | `broker/access/` | admission, rights, quotas |
+//! | `broker/upkeep/` | timers, expiry, the end of sessions, recovery at a start |
+//! | `broker/bridge/` | the bridges' side of the broker |
+//! | `broker/observe/` | `$SYS`, warnings about clients, the audit of the tests |
 //!
-//! A message that no durable session wants and that is not retained is never written and waits for nothing: steps 4 and 6 fall away.
+//! The rooms above `mod.rs` add methods to `Broker`. They know one another only by these methods.
 //!
-//! # The way of a CONNECT
+//! # The life of a PUBLISH
 //!
-//! `net::connection` decodes it. Where the listener has methods of authentication and the client sends a user name or a password, the CONNECT waits in the
-//! connection's task while [`net::auth`] asks the methods in turn; passwords are hashed on threads of their own. What was proved goes to
-//! [`broker::Broker::connect`] with the CONNECT, and `admit` (broker/access.rs) decides with what the listener allows and the certificate says.
-//! Where an older connection has its client identifier, the CONNECT waits once more: that one's task first reads what its socket still holds, so that a
-//! client that leaves and comes back at once loses nothing (broker/takeover.rs).
+//! 1. `net/connection.rs`: `poll_read` reads what there is. `handle_packets` decodes all whole packets. `visit` takes the broker's lock once for
+//!    all of them.
+//! 2. `broker/mod.rs`: [`broker::Broker::receive`] hands the packet to its flow.
+//! 3. `broker/flows/publish.rs`: `receive_publish` checks limits, rights and, at QoS 2, whether the identifier is known.
+//! 4. `broker/delivery/route.rs`: `publish` finds the receivers in the subscription tree, each session once. `offer` either sends the message now or
+//!    puts it into the session's queue. What must be stored becomes a [`broker::record::Write`] in the open batch (`broker/state/gate.rs`).
+//! 5. `broker/delivery/send.rs`: `send` takes a packet identifier and pushes the PUBLISH to the connection's outbox with a stamp. The PUBACK or
+//!    PUBREC to the publisher gets a stamp, too.
+//! 6. [`store::Committer`] applies the batch in one redb transaction with one fsync. Meanwhile the next batch grows: a group commit without a timer.
+//! 7. `broker/upkeep/resume.rs`: [`broker::Broker::durable`] opens the gate for all stamps of the batch.
+//! 8. `broker/driver.rs`: [`broker::Broker::take_output`] moves what is released to the connection's task, which writes it.
+//!
+//! A message that no durable session gets and that is not retained is never stored. It skips steps 6 and 7.
+//!
+//! # The life of a CONNECT
+//!
+//! 1. `net/connection.rs` decodes it. If it carries a user name or a password and the listener has methods of authentication, [`net::auth`] asks them
+//!    in turn. Passwords are hashed on threads of their own.
+//! 2. `broker/flows/connect.rs`: [`broker::Broker::connect`] gets the packet and what was proved.
+//! 3. `broker/access/admit.rs`: `admit` compares that with the listener and the certificate.
+//! 4. `broker/flows/take_over.rs`: if another connection has the client identifier, that one first hands over what its peer had already sent. So a
+//!    client that leaves and comes back at once loses nothing.
+//! 5. `broker/flows/connect.rs`: `open_session` finds or makes the session, `attach` ties the connection to it. CONNACK waits for the disk if the
+//!    session is durable.
+//!
+//! # The life of a restart
+//!
+//! 1. [`store::Store`] opens the file, checks it, and brings an older layout up to date.
+//! 2. It reads the rows in a fixed order. `broker/upkeep/restore.rs`: [`broker::Broker::restore`] takes each of them.
+//! 3. [`broker::Broker::finish_restore`] disconnects the sessions whose connections died with the process, and starts their wills.
+//! 4. Listeners open after that. Bodies of queued messages stay on disk until a client takes them.
 //!
 //! # What is promised, and where it is kept
 //!
-//! - An acknowledgement leaves after the fsync that makes it true: each packet that promises or reveals a write carries a stamp (broker/gate.rs).
-//!   The arrows are PUBACK, PUBREC, PUBREL, PUBCOMP, the outgoing QoS 2 PUBLISH to a durable session (its packet identifier must be known after a
-//!   crash), and SUBACK, UNSUBACK and CONNACK of durable sessions. How far PUBACK and PUBREC wait is a matter of the topic; the others are about
-//!   sessions and packet identifiers, and always wait for the disk: the next message with an identifier may be of another topic.
-//! - Order per topic: one broker decides, every connection has one FIFO, queues are in the order of [`broker::record::Seq`].
-//! - Exactly once at QoS 2: both hand-shakes' states are rows of the store, changed in the same batch as the message they belong to.
-//! - Nothing a peer sends panics, hangs or takes memory without a limit: faults are values ([`wire::Fault`]), limits have names.
-//! - A failed commit ends the process with its error: memory may be ahead of disk, and what was not acknowledged will be sent again.
+//! - **An acknowledgement leaves after the fsync that makes it true.** Each packet that promises or reveals a write carries a stamp
+//!   (`broker/state/gate.rs`). These packets are PUBACK, PUBREC, PUBREL and PUBCOMP; the outgoing QoS 2 PUBLISH to a durable session; and SUBACK,
+//!   UNSUBACK and CONNACK of durable sessions. The topic decides how far PUBACK and PUBREC wait. All others always wait for the disk, because
+//!   sessions and packet identifiers outlast a topic.
+//! - **Order per topic.** One broker decides, each connection has one FIFO, and queues are in the order of [`broker::record::Seq`].
+//! - **Exactly once at QoS 2.** Both handshakes are rows of the store, changed in the same batch as their message.
+//! - **No input panics, hangs or takes memory without a limit.** Faults are values ([`wire::Fault`]), limits have names.
+//! - **A failed commit ends the process.** Memory may be ahead of the disk then. Nothing unacknowledged is lost: its sender has it still.
 //!
-//! # Decisions
+//! # Glossary
 //!
-//! - The broker is driven by method calls, not by an event enum: a driver needs no dispatch, and what may be called when is in the table of [`broker`].
-//!   What comes out are three polls: output, batches, fetches.
-//! - A session's queue in memory is an index; bodies beyond the first 512 of a connected client's queue are read back from the store in runs.
-//!   An offline session holds no bodies at all.
-//! - A message needed by one session only has no reference count; shared ones are counted in memory and counted again at recovery.
-//! - Small packets are copied into each connection's outbox: that costs less than to count references. Payloads of 16 KiB and more are not: a large
-//!   message for a thousand clients takes the memory of one, and the lock no longer for it than for a small one.
-//! - A shared group is a queue of its own from which members pull; so a slow or absent member holds nothing back.
-//! - A retained message sent for a new subscription is a message of its own, with its own place in the order. It comes from the broker and from no
-//!   connection, and whose it was is not kept: No Local (\[MQTT-3.8.3-3\]) holds back what its client publishes, not what is retained of it. A client
-//!   that does not want to be told what it has said itself asks for that with Retain Handling.
-//! - `durability = "os"` is not a missing fsync (after a power cut the database could be damaged) but an earlier release: acknowledgements leave
-//!   when the transaction has been handed to the operating system, just before its fsync.
-//! - What a client may do (broker/acl.rs) is asked when it publishes or subscribes and again when a message is sent to it: rights may change while a
-//!   message waits. A mount point is part of it: topics are whole within the broker, and change at its edges only.
-//! - A reload (server/reload.rs) prepares everything that can fail, and then puts it in force in one visit to the broker.
-//! - Within a process, time only goes on with the monotonic clock: a gateway whose wall clock jumps at its first NTP answer expires nothing.
-//!   Deadlines on disk are in this broker time, and the store keeps what it and the wall clock showed last ([`clock::Reading`]): the difference tells
-//!   the next start how long the broker was stopped. A wall clock that is behind that, or 400 days ahead, is not believed and nothing is counted: what
-//!   remains of an interval may stop passing for a while, but never is more than was asked for (broker/wall.rs).
-//! - What is known of QoS 2 messages on their way to a client is one row for 128 packet identifiers, made when a batch is taken: a run of messages from
-//!   a queue costs a write, not one each. A message leaves that row in the batch that removes its delivery, or it would be sent again.
-//! - A message for thousands is handed out in slices, a millisecond apart (broker/spread.rs). At QoS 1 and 2, whom it is still to be given to is
-//!   written with it, so its acknowledgement waits for that and not for all deliveries, and a crash in between loses and repeats nothing. A slice is
-//!   one of receivers, who get all there is for them: by messages, a burst for ten thousand would wake each of them once a message.
-//! - Nobody keeps the lock for long: what may be very much is done in slices with others in between. A session ends at once, and what is left of it is
-//!   removed bit by bit (broker/end.rs); a tick does so much and no more (broker/timer.rs); a commit lets so many go on at a time (broker/release.rs);
-//!   what concerns all sessions or connections is a walk past them (broker/walk.rs). Slices are bounded by what they count, for no clock is seen here;
-//!   `cargo bench --bench broker -- longest` measures the longest call of each.
-//! - How long the lock is held and waited for is counted under the lock itself (net/visits.rs): figures tell what for (docs/proof.md). Not
-//!   only the lock makes others wait: where a visit has something for thousands of connections, they are woken 64 at a time.
-//! - QoS 1 packet identifiers are written only with rows that are written anyway; after a crash a message may go out again under a new one. Those of
-//!   messages that a connection leaves unacknowledged are written when it ends: DUP must be known after a restart, too (\[MQTT-3.3.1-1\]).
-//! - Identifiers of QoS 2 messages that have no row (durability `memory`) are set aside by blocks of 128: a row says that the client may hold any of
-//!   them. After a crash they are not used until the client releases them; nothing else could tell whether it holds one.
-//! - That retained messages are still to be sent for a subscription is in its row; how far that has come is not. After a crash they are sent from
-//!   the first again: SUBACK has promised them, and none is missing.
-//! - Removals that nobody waits for go with the next batch, or after 5 seconds: a message a second costs one commit, not two.
-//! - A bridge is a client of both sides: a relay hands packets from its durable session to the upstream under the same identifiers, and back. So the state
-//!   of its exchanges is that of sessions, and nothing else has to be remembered (broker/bridge), but of upstreams it has left for another address: there,
-//!   packet identifiers may mean something still (broker/bridge/addresses.rs).
-//! - Messages to bridges carry their identity and their path as user properties (broker/marks.rs); what has come before is known by one number made of
-//!   identity, topic and payload (broker/repetition.rs). The identity is that of the message, not of its delivery, so it holds on every way; and as the
-//!   content is in the number, no client can hold back what another one publishes, whatever identities it makes up.
-//! - Of each topic a bridge may keep only the newest waiting message (broker/bridge/backlog.rs). Topics are in the bodies; after a restart they are read
-//!   once in the background, rather than written into each row a second time.
+//! Words that are ours. All others are those of the MQTT standard.
 //!
-//! # Deliberately absent
+//! - **Batch**: the writes that commit together. One is open, at most one is on its way to the disk.
+//! - **Stamp**: names the batch that a packet waits for.
+//! - **Gate**: collects the open batch, and knows which stamps are durable.
+//! - **Arrow**: a kind of packet that must not pass the gate early. Tests open one on purpose.
+//! - **Seq**: the place of a message in the order in which messages were accepted.
+//! - **Body**: topic, properties and payload of a message. A queue entry may lack its body; then it is read from the store (a *fetch*).
+//! - **Hot**: in memory. The bytes of hot bodies are limited over all queues.
+//! - **Held**: waits for rights that its client lacks at present (`broker/delivery/hold.rs`).
+//! - **Spread**: a message for thousands of receivers that is handed out in slices (`broker/delivery/spread.rs`).
+//! - **Removal**: what is left of an ended session or group. It is removed in slices.
+//! - **Walk**: a pass over all sessions or connections, in slices.
+//! - **Relay**: one connection of a bridge to its upstream.
+//! - **Mark**: a user property with which bridges tell where a message has been.
+//! - **Origin**: names the broker, and the run of it, that a bridge comes from.
 //!
-//! Clustering, plugins, a storage trait, feature flags.
+//! `docs/decisions.md` says why things are as they are.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

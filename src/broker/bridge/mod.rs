@@ -1,6 +1,6 @@
 //! Bridges: connections that dial out, each with an ordinary durable session of this broker.
 //!
-//! To the broker, a bridge is a MQTT 5 client ([`Arrival::bridge`]) with the client identifier `$bridge/NAME`, subscribed to what goes out. To the
+//! To the broker, a bridge is a MQTT 5 client ([`Arrival::bridge`](crate::broker::Arrival::bridge)) with the client identifier `$bridge/NAME`, subscribed to what goes out. To the
 //! upstream it is a client, too, subscribed to what comes in. A [`Relay`] hands each packet of one side to the other under the same packet
 //! identifier: a delivery of this broker is a publish at the upstream, a delivery of the upstream is a publish here, and the hand-shakes are the same.
 //! So what a bridge must remember is what sessions remember anyway: this broker's for what it sends and what it has received, the upstream's for the rest.

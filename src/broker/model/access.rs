@@ -201,7 +201,7 @@ pub struct Identity {
     pub user: Option<Box<str>>,
     /// What it may do, if its credentials say so: that stands instead of the broker's list.
     pub rules: Option<Arc<Rules>>,
-    /// A number of what it has proved that with, if that can be withdrawn while it is connected: see [`Broker::withdraw_logins`].
+    /// A number of what it has proved that with, if that can be withdrawn while it is connected: see [`Broker::withdraw_logins`](crate::broker::Broker::withdraw_logins).
     pub credential: Option<u64>,
     /// For how long what it has proved that with is good, from its CONNECT on, in milliseconds: then the connection ends (0xA0). `None` for ever.
     pub expires_in: Option<u64>,

@@ -3,7 +3,7 @@
 use crate::broker::model::ids::Owner;
 use crate::broker::model::record::{QueueKey, Seq};
 
-/// Bodies to be read from the store: the answer goes to [`Broker::fetched`].
+/// Bodies to be read from the store: the answer goes to [`Broker::fetched`](crate::broker::Broker::fetched).
 #[derive(Debug)]
 pub struct Fetch {
     pub(in crate::broker) owner: Owner,

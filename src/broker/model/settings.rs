@@ -34,11 +34,11 @@ pub struct Settings {
     pub durability: DurabilityRules,
     /// How often `$SYS` topics are published, in milliseconds; 0 for never.
     pub sys_interval_ms: u64,
-    /// What clients may do. [`Broker::set_acl`] replaces it.
+    /// What clients may do. [`Broker::set_acl`](crate::broker::Broker::set_acl) replaces it.
     pub acl: Acls,
-    /// Clients may have sessions that other users have had, and connections with them. [`Broker::allow_other_users`] replaces it.
+    /// Clients may have sessions that other users have had, and connections with them. [`Broker::allow_other_users`](crate::broker::Broker::allow_other_users) replaces it.
     pub allow_other_users: bool,
     /// Deliveries go out at the QoS that was granted, also those of messages that were published at a lower one. Against
-    /// \[MQTT-3.8.4-8\]. [`Broker::upgrade_outgoing_qos`] replaces it.
+    /// \[MQTT-3.8.4-8\]. [`Broker::upgrade_outgoing_qos`](crate::broker::Broker::upgrade_outgoing_qos) replaces it.
     pub upgrade_outgoing_qos: bool,
 }

@@ -78,7 +78,7 @@ impl Timer {
         ]
     }
 
-    /// Whether a connection may be given up then that was not heard of. (Of sessions, [`Broker::check_session`] sees to that.)
+    /// Whether a connection may be given up then that was not heard of. (Of sessions, [`Broker::check_session`](crate::broker::Broker::check_session) sees to that.)
     pub fn gives_up(self) -> bool {
         matches!(self, Timer::Connect(..) | Timer::KeepAlive(..))
     }
