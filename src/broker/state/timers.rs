@@ -89,6 +89,8 @@ impl Timer {
 pub struct Timers {
     /// In the order in which they are due.
     due: BTreeSet<(u64, Timer)>,
+    /// When the first of them is due: asked after each call of the broker.
+    first: Option<u64>,
     /// When each is due.
     set: Table<Timer, u64, FxBuildHasher>,
     /// A tick came late: nobody is given up before this moment, in milliseconds of uptime.
@@ -114,13 +116,19 @@ impl Timers {
             }
         }
         self.due.insert((at, timer));
+        self.first = Some(self.first.map_or(at, |first| first.min(at)));
     }
 
     /// Stops a timer, if it is set.
     pub fn stop(&mut self, timer: Timer) {
         if let Some(at) = self.set.remove(&timer) {
             self.due.remove(&(at, timer));
+            self.note_first();
         }
+    }
+
+    fn note_first(&mut self) {
+        self.first = self.due.first().map(|(at, _)| *at);
     }
 
     /// Whether a timer is set.
@@ -132,6 +140,7 @@ impl Timers {
     #[cfg(test)]
     pub fn len(&self) -> usize {
         assert_eq!(self.due.len(), self.set.len());
+        assert_eq!(self.first, self.due.first().map(|(at, _)| *at));
         self.due.len()
     }
 
@@ -143,15 +152,15 @@ impl Timers {
 
     /// When the next one is due, in milliseconds of uptime.
     pub fn next(&self) -> Option<u64> {
-        let (at, _) = self.due.first()?;
-        Some(self.rest_until.max(*at))
+        Some(self.rest_until.max(self.first?))
     }
 
     /// Takes one that is due.
     pub fn take_due(&mut self, uptime: u64) -> Option<Timer> {
-        self.due.first().filter(|(at, _)| *at <= uptime)?;
+        self.first.filter(|at| *at <= uptime)?;
         let (_, timer) = self.due.pop_first()?;
         self.set.remove(&timer);
+        self.note_first();
         Some(timer)
     }
 }
