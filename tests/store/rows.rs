@@ -113,7 +113,7 @@ pub fn samples() -> Vec<Write> {
             SubscriptionRecord {
                 options: SubscribeOptions::with_qos(QoS::AtMostOnce),
                 id: None,
-                replaying: false,
+                replaying: None,
             },
         ),
         Write::PutSubscription(
@@ -122,7 +122,7 @@ pub fn samples() -> Vec<Write> {
             SubscriptionRecord {
                 options,
                 id: Some(268_435_455),
-                replaying: false,
+                replaying: None,
             },
         ),
         Write::PutWill(QueueKey(1), will(&full)),
@@ -264,7 +264,7 @@ pub fn later_samples() -> Vec<Write> {
             SubscriptionRecord {
                 options: SubscribeOptions::with_qos(QoS::AtLeastOnce),
                 id: None,
-                replaying: true,
+                replaying: Some("r/5".into()),
             },
         ),
     ]

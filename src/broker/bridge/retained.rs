@@ -61,7 +61,7 @@ impl Broker {
                 let record = SubscriptionRecord {
                     options,
                     id: None,
-                    replaying: false,
+                    replaying: None,
                 };
                 self.begin_replay(session, filter, subscriber, record);
             }

@@ -154,8 +154,8 @@ impl Broker {
         Some(inflight)
     }
 
-    /// A session has blocks that have changed. If they are very many, those of the first are written now: a batch is taken in one go.
-    fn note_changed(&mut self, index: SessionIndex) {
+    /// A session has blocks or replays that have changed. If they are very many, those of the first are written now: a batch is taken in one go.
+    pub(in crate::broker) fn note_changed(&mut self, index: SessionIndex) {
         self.gate.expect_removal(self.now.uptime);
         self.sessions.changed.push_back(index);
         if self.sessions.changed.len() > MOST_CHANGED
@@ -208,6 +208,7 @@ impl Broker {
             for write in session.outgoing.changes(session.queue.key) {
                 self.gate.write(write, self.now.uptime);
             }
+            self.write_replays(index);
         }
     }
 }

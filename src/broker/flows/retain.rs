@@ -123,35 +123,75 @@ impl Broker {
         self.retained.candidates(filter, None).next().is_some()
     }
 
-    /// A subscription is made anew. Whether retained messages that were to be sent for it still are, and are lost with the process if that is not
-    /// written with it.
-    pub(in crate::broker) fn goes_on_replaying(
+    /// A subscription is made anew. If retained messages that were to be sent for it still are, returns how far that has come: it is lost with the
+    /// process if it is not written with the subscription.
+    pub(in crate::broker) fn replayed(
         &mut self,
         index: SessionIndex,
         filter: &str,
-        record: SubscriptionRecord,
-    ) -> bool {
+        record: &SubscriptionRecord,
+    ) -> Option<Box<str>> {
         let replays = self.sessions[index].replays.iter_mut();
-        let mut has_more = false;
-        for replay in replays.filter(|it| it.record.replaying && *it.filter == *filter) {
+        let mut least: Option<Box<str>> = None;
+        for replay in replays.filter(|it| it.is_stored() && *it.filter == *filter) {
             replay.record = SubscriptionRecord {
-                replaying: true,
-                ..record
+                replaying: Some("".into()),
+                ..record.clone()
             };
-            has_more = true;
+            if least.as_deref().is_none_or(|least| replay.after() < least) {
+                least = Some(replay.after().into());
+            }
         }
-        has_more
+        least
+    }
+
+    /// A replay goes on later. How far it has come is written with the open batch, which has what it has sent so far.
+    fn suspend_replay(&mut self, index: SessionIndex, replay: Replay) {
+        let session = &mut self.sessions[index];
+        let moved = replay.moved && replay.is_stored();
+        session.replays.push_front(replay);
+        if moved && !std::mem::replace(&mut session.replays_moved, true) {
+            self.note_changed(index);
+        }
+    }
+
+    /// Writes how far the replays of a session have come, where that has changed.
+    pub(in crate::broker) fn write_replays(&mut self, index: SessionIndex) {
+        let session = &mut self.sessions[index];
+        if !std::mem::take(&mut session.replays_moved) {
+            return;
+        }
+        let key = session.key();
+        let mut rows = Vec::new();
+        // The first ones move, and those behind them wait for their turn.
+        for at in 0..session.replays.len() {
+            if !std::mem::take(&mut session.replays[at].moved) {
+                continue;
+            }
+            let moved = &session.replays[at];
+            let same = session
+                .replays
+                .iter()
+                .filter(|it| it.is_stored() && it.filter == moved.filter);
+            let least = same.map(Replay::after).min().unwrap_or_default();
+            let record = SubscriptionRecord {
+                replaying: Some(least.into()),
+                ..moved.record.clone()
+            };
+            rows.push(Write::PutSubscription(key, moved.filter.clone(), record));
+        }
+        rows.into_iter().for_each(|row| self.write(row));
     }
 
     /// All retained messages of a replay have been sent or are in the queue: its subscription says so from now on, unless there is another one for it.
     fn end_replay(&mut self, index: SessionIndex, replay: Replay) {
         let session = &self.sessions[index];
         let mut others = session.replays.iter();
-        if replay.record.replaying
-            && !others.any(|other| other.record.replaying && other.filter == replay.filter)
+        if replay.is_stored()
+            && !others.any(|other| other.is_stored() && other.filter == replay.filter)
         {
             let record = SubscriptionRecord {
-                replaying: false,
+                replaying: None,
                 ..replay.record
             };
             let key = session.key();
@@ -184,6 +224,7 @@ impl Broker {
             subscriber,
             record,
             after: None,
+            moved: false,
         };
         let session = &mut self.sessions[index];
         session.replays.push_back(replay);
@@ -234,14 +275,14 @@ impl Broker {
                         break false;
                     }
                 }
-                replay.after = last.or(replay.after);
+                replay.advance(last);
                 match found {
                     Some(message) => self.replay_one(index, &message, replay.subscriber),
                     None => break looked < TOPICS_AT_ONCE,
                 }
             };
             if !finished {
-                self.sessions[index].replays.push_front(replay);
+                self.suspend_replay(index, replay);
                 break;
             }
             self.end_replay(index, replay);
@@ -267,14 +308,14 @@ impl Broker {
         let (found, last, seen) = self.next_retained(&replay, TOPICS_AT_ONCE);
         if let Some(message) = &found {
             if self.would_be_dropped(index, message, replay.subscriber) {
-                self.sessions[index].replays.push_front(replay);
+                self.suspend_replay(index, replay);
                 return;
             }
             self.replay_one(index, message, replay.subscriber);
         }
         if found.is_some() || seen == TOPICS_AT_ONCE {
-            replay.after = last.or(replay.after);
-            self.sessions[index].replays.push_front(replay);
+            replay.advance(last);
+            self.suspend_replay(index, replay);
         } else {
             self.end_replay(index, replay);
         }
@@ -392,8 +433,8 @@ impl Broker {
                 self.replay_one(index, message, replay.subscriber);
             }
             if found.is_some() || looked == TOPICS_AT_ONCE {
-                replay.after = last.or(replay.after);
-                self.sessions[index].replays.push_front(replay);
+                replay.advance(last);
+                self.suspend_replay(index, replay);
             } else {
                 self.end_replay(index, replay);
             }

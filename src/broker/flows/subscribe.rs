@@ -111,13 +111,14 @@ impl Broker {
         let mut record = SubscriptionRecord {
             options,
             id: subscription_id,
-            replaying: false,
+            replaying: None,
         };
         if state.durable {
             let key = state.key();
             let begins = wanted && options.qos != QoS::AtMostOnce && self.may_be_retained(text);
-            record.replaying = self.goes_on_replaying(session, text, record) || begins;
-            self.write(Write::PutSubscription(key, text.into(), record));
+            let replayed = self.replayed(session, text, &record);
+            record.replaying = if begins { Some("".into()) } else { replayed };
+            self.write(Write::PutSubscription(key, text.into(), record.clone()));
         }
         Ok((record, wanted))
     }

@@ -67,6 +67,19 @@ impl Message {
         Message(ThinArc::from_header_and_slice(head, &data))
     }
 
+    /// A message that says nothing but its topic.
+    pub(in crate::broker) fn of_topic(topic: &str) -> Message {
+        Message::new(&Parts {
+            topic,
+            properties: Properties::EMPTY,
+            payload: &[],
+            qos: QoS::AtMostOnce,
+            retain: false,
+            expires: None,
+            id: None,
+        })
+    }
+
     /// Topic name.
     pub fn topic(&self) -> &str {
         let topic = &self.0.slice[..usize::from(self.0.header.header.topic_len)];

@@ -50,14 +50,14 @@ pub struct SessionRecord {
 }
 
 /// A subscription of a session.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SubscriptionRecord {
     /// Options as granted.
     pub options: SubscribeOptions,
     /// Subscription identifier, where there is one.
     pub id: Option<u32>,
-    /// Retained messages are still to be sent for it: all of them again, if the process ends.
-    pub replaying: bool,
+    /// Retained messages are still to be sent for it: those of topics that sort after this one. Empty for all of them.
+    pub replaying: Option<Box<str>>,
 }
 
 /// A will, kept until the session's connection ends well or the will has been published.

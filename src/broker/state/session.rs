@@ -51,6 +51,8 @@ pub struct Session {
     pub backlog: Option<Box<Backlog>>,
     /// QoS 2 messages this client has published and not released.
     pub received: HashMap<PacketId, Received, FxBuildHasher>,
+    /// One of its replays has moved on since the last batch was taken.
+    pub replays_moved: bool,
     /// Retained messages still to be sent for new subscriptions.
     pub replays: VecDeque<Replay>,
     /// It has ended: this only holds its place until no subscription leads here any more.
@@ -76,6 +78,26 @@ pub struct Replay {
     pub record: SubscriptionRecord,
     /// The last topic that was looked at.
     pub after: Option<Message>,
+    /// That has changed since it was written.
+    pub moved: bool,
+}
+
+impl Replay {
+    /// Whether its subscription's row says how far it has come.
+    pub fn is_stored(&self) -> bool {
+        self.record.replaying.is_some()
+    }
+
+    /// Notes the last topic that was looked at, if there was another.
+    pub fn advance(&mut self, last: Option<Message>) {
+        self.moved |= last.is_some();
+        self.after = last.or(self.after.take());
+    }
+
+    /// The last topic that was looked at; empty if there was none.
+    pub fn after(&self) -> &str {
+        self.after.as_ref().map_or("", |after| after.topic())
+    }
 }
 
 impl Session {
@@ -101,6 +123,7 @@ impl Session {
             backlog: None,
             received: HashMap::default(),
             replays: VecDeque::new(),
+            replays_moved: false,
             is_placeholder: false,
         }
     }

@@ -163,7 +163,7 @@ impl Disk {
         let groups = self.groups.iter();
         rows.extend(groups.map(|(key, name)| Write::PutGroup(QueueKey(*key), name.clone())));
         rows.extend(self.subscriptions.iter().map(|((key, filter), record)| {
-            Write::PutSubscription(QueueKey(*key), filter.clone(), *record)
+            Write::PutSubscription(QueueKey(*key), filter.clone(), record.clone())
         }));
         let wills = self.wills.iter();
         rows.extend(wills.map(|(key, record)| Write::PutWill(QueueKey(*key), record.clone())));

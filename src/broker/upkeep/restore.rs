@@ -1,6 +1,7 @@
 use crate::broker::Broker;
 use crate::broker::model::ids::GroupIndex;
 use crate::broker::model::ids::{Owner, SessionIndex};
+use crate::broker::model::message::Message;
 use crate::broker::model::record::{
     Block, DeliveryRecord, Durability, InflightRecord, QueueKey, Seq, SubscriptionRecord, Write,
 };
@@ -110,12 +111,14 @@ impl Broker {
         };
         let subscriber = Subscriber::new(index, record.options, record.id);
         self.insert_subscription(index, text, &filter, subscriber);
-        if record.replaying {
+        if let Some(after) = record.replaying.as_deref() {
+            let after = (!after.is_empty()).then(|| Message::of_topic(after));
             self.sessions[index].replays.push_back(Replay {
                 filter: filter.filter.into(),
                 subscriber,
                 record,
-                after: None,
+                after,
+                moved: false,
             });
         }
     }

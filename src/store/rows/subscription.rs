@@ -36,10 +36,12 @@ impl Row for Subscription {
         } else {
             0
         };
-        bits |= if subscription.replaying { REPLAYING } else { 0 };
+        bits |= subscription.replaying.as_ref().map_or(0, |_| REPLAYING);
         out.extend_from_slice(&[VERSION, bits]);
         // Zero is not a subscription identifier, so it stands for none [MQTT-3.8.2.1.2].
         out.extend_from_slice(&subscription.id.unwrap_or(0).to_le_bytes());
+        let after = subscription.replaying.as_deref().unwrap_or_default();
+        out.extend_from_slice(after.as_bytes());
     }
 
     fn read(key: &[u8], record: &[u8]) -> Result<Write, What> {
@@ -53,6 +55,11 @@ fn subscription(bytes: &[u8]) -> Result<SubscriptionRecord, What> {
     let mut input = Input::versioned(bytes)?;
     let bits = input.flags(0b0111_1111)?;
     let id = input.u32()?;
+    // Rows of older programs do not say how far a replay has come.
+    let replaying = match bits & REPLAYING {
+        0 => None,
+        _ => Some(input.rest_text()?.into()),
+    };
     input.end()?;
     Ok(SubscriptionRecord {
         options: SubscribeOptions {
@@ -67,6 +74,6 @@ fn subscription(bytes: &[u8]) -> Result<SubscriptionRecord, What> {
             },
         },
         id: (id != 0).then_some(id),
-        replaying: bits & REPLAYING != 0,
+        replaying,
     })
 }
