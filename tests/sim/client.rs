@@ -271,7 +271,7 @@ impl Client {
         (number, delay)
     }
 
-    /// PendingEnds the connection, if chance or the end of a look says so.
+    /// Ends the connection, if chance or the end of a look says so.
     fn leave(
         &mut self,
         rng: &mut Rng,

@@ -67,7 +67,7 @@ impl Broker {
         told
     }
 
-    /// PendingEnds the session of a bridge that is configured no more, with all messages that wait in it. [`Broker::is_dropped`] says when that is on disk.
+    /// Ends the session of a bridge that is configured no more, with all messages that wait in it. [`Broker::is_dropped`] says when that is on disk.
     ///
     /// # Errors
     /// The bridge is configured, or has left nothing.

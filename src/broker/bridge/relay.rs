@@ -584,7 +584,7 @@ impl Relay {
         !self.awaiting.is_empty() || !self.subscribes.is_empty()
     }
 
-    /// PendingEnds the bridge's connection at the broker; its session waits for the next one, or ends as well.
+    /// Ends the bridge's connection at the broker; its session waits for the next one, or ends as well.
     pub fn close(&self, broker: &mut Broker, now: Now) {
         broker.end_replays_to_bridge(self.id, &self.bridge);
         broker.lost(self.id, now);

@@ -36,7 +36,7 @@ impl Broker {
         }
     }
 
-    /// PendingEnds a bridge's session, with what waits in it.
+    /// Ends a bridge's session, with what waits in it.
     pub(in crate::broker) fn end_bridge_session(&mut self, bridge: &Bridge, now: Now) {
         self.now = now;
         if let Some(index) = self.bridge_session(&bridge.name) {

@@ -37,7 +37,7 @@ impl Broker {
         }
     }
 
-    /// PendingEnds the PUBLISH just pushed to a connection with a payload that others are sent too.
+    /// Ends the PUBLISH just pushed to a connection with a payload that others are sent too.
     pub(in crate::broker) fn push_shared(&mut self, id: ConnectionId, message: &Message) {
         self.outgoing.enter(message);
         let outbox = &mut self.connections[id].outbox;

@@ -78,7 +78,7 @@ impl Broker {
         }
     }
 
-    /// PendingEnds a session's membership; a group without members ends, and its queue with it.
+    /// Ends a session's membership; a group without members ends, and its queue with it.
     pub(in crate::broker) fn leave_group(&mut self, index: GroupIndex, session: SessionIndex) {
         let state = &mut self.sessions[session];
         let (durable, connected) = (state.durable, state.connection.is_some());
@@ -94,7 +94,7 @@ impl Broker {
         self.remove_group(index);
     }
 
-    /// PendingEnds a group without members, and its queue with it.
+    /// Ends a group without members, and its queue with it.
     pub(in crate::broker) fn remove_group(&mut self, index: GroupIndex) {
         let group = self.groups.remove(index);
         self.tree.remove_group(group.node(), index);

@@ -12,7 +12,7 @@ use crate::wire::ReasonCode;
 use crate::wire::packet::Disconnect;
 
 impl Broker {
-    /// PendingEnds a connection from this side: says why to a client that can be told, and closes once that has been written. What still waits for the
+    /// Ends a connection from this side: says why to a client that can be told, and closes once that has been written. What still waits for the
     /// disk is not sent.
     pub(in crate::broker) fn disconnect(
         &mut self,

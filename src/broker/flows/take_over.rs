@@ -61,7 +61,7 @@ impl Broker {
         }
     }
 
-    /// PendingEnds a connection because another one has its client identifier \[MQTT-3.1.4-3\].
+    /// Ends a connection because another one has its client identifier \[MQTT-3.1.4-3\].
     pub(in crate::broker) fn take_over(&mut self, older: ConnectionId) {
         self.counters.takeovers += 1;
         let newer = self.connections.take_overs.first(self.client_name(older));

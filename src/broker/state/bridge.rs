@@ -7,7 +7,7 @@ use crate::broker::state::address_state::AddressState;
 use crate::broker::state::suspicion::Suspicion;
 use crate::clock::Now;
 
-/// AcceptTimes remembered to tell the age of messages; when there are more, every second one of the older half is forgotten.
+/// Times remembered to tell the age of messages; when there are more, every second one of the older half is forgotten.
 pub const ACCEPT_TIMES: usize = 1024;
 
 /// A bridge's state.

@@ -61,7 +61,7 @@ impl Outbox {
         encode(&mut self.waiting.bytes);
     }
 
-    /// PendingEnds the PUBLISH just pushed with the payload of a message, which is not copied.
+    /// Ends the PUBLISH just pushed with the payload of a message, which is not copied.
     pub fn push_payload(&mut self, message: Message) {
         self.waiting.push_payload(message);
     }

@@ -23,7 +23,7 @@ use crate::broker::model::leave::Leave;
 use crate::broker::model::record::Seq;
 use crate::wire::ReasonCode;
 
-/// PendingEnds that make what was unanswered suspect, and that a suspect may have on trial before it is set aside.
+/// Ends that make what was unanswered suspect, and that a suspect may have on trial before it is set aside.
 const CLOSES: u32 = 3;
 
 /// PINGREQs a connection has to answer before a trial, at most; two bytes each.

@@ -41,7 +41,7 @@ impl Waiting {
         self.holding.entry(stamp).or_default().push_back(id);
     }
 
-    /// How many hold packets back, and how many are awaiting_commit.
+    /// How many hold packets back, and how many await a commit.
     #[cfg(test)]
     pub fn counts(&self) -> (usize, usize) {
         let holding = self.holding.values().map(VecDeque::len).sum();

@@ -316,7 +316,7 @@ impl World {
         peer
     }
 
-    /// PendingEnds a connection that holds up a CONNECT, if there is one.
+    /// Ends a connection that holds up a CONNECT, if there is one.
     fn drain_older(&mut self, peer: Peer) -> bool {
         if !self.broker.is_waiting(peer.id) {
             return false;

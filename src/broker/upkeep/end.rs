@@ -24,7 +24,7 @@ pub(in crate::broker) const STEP: usize = if cfg!(test) { 8 } else { 2048 };
 /// How long to wait before the next go, in milliseconds.
 pub(in crate::broker) const STEP_MS: u64 = 4;
 
-/// PendingEnds that may be unfinished at once. Who ends beyond that removes a step of the oldest.
+/// Removals that may be unfinished at once. Who ends beyond that removes a step of the oldest.
 pub const MOST: usize = if cfg!(test) { 4 } else { 1024 };
 
 impl Broker {
@@ -112,7 +112,7 @@ impl Broker {
         self.set_session_timer(index);
     }
 
-    /// PendingEnds a session that has no connection: its will is published \[MQTT-3.1.2-8\], and everything else is forgotten.
+    /// Ends a session that has no connection: its will is published \[MQTT-3.1.2-8\], and everything else is forgotten.
     pub(in crate::broker) fn end_session(&mut self, index: SessionIndex) {
         let groups = self.sessions[index].groups.clone();
         self.take_back(&groups, index);

@@ -90,7 +90,7 @@ impl Broker {
         }
     }
 
-    /// PendingEnds a connection from this side, however far it has come.
+    /// Ends a connection from this side, however far it has come.
     fn dismiss(&mut self, id: ConnectionId, reason: ReasonCode, what: Option<&str>) {
         let connection = self.connections.get_mut(id);
         match connection.map(|connection| connection.state) {
