@@ -84,7 +84,7 @@ impl Broker {
 
     /// What packets and their deliveries have cost so far, about, in deliveries at QoS 0: a measure of the work of a visit.
     pub fn work(&self) -> u64 {
-        self.pace.work
+        self.pace.spent()
     }
 
     /// Whether a connection is to be closed as soon as what waits for it has been written.

@@ -153,7 +153,7 @@ impl Broker {
         self.now = now;
         let connection = &mut self.connections[id];
         connection.last_received = now.uptime;
-        self.pace.work += PACKET;
+        self.pace.spend(PACKET);
         let outcome = match (connection.state, connection.session) {
             (State::Closing, _) => return,
             (State::Open, Some(session)) => self.receive_in_session(id, session, packet),

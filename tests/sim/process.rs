@@ -97,8 +97,8 @@ impl World {
         let started = self.ms() * 1000;
         let now = self.now(started, unix);
         let mut broker = Broker::new(settings, Chance::fixed(7), now);
-        broker.set_slice(self.plan.slice);
-        broker.set_release(self.plan.slice);
+        broker.set_slice(self.plan.slice as u64);
+        broker.set_release(self.plan.slice as u64);
         match self.planted {
             Planted::Open(arrow) => broker.open_arrow(arrow),
             Planted::Told(Lie::Miscounted) => broker.miscount(),

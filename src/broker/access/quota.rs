@@ -33,8 +33,12 @@ impl Broker {
         if self.upkeep.waiting.paused.is_empty() || self.is_congested() {
             return false;
         }
-        let count = self.upkeep.waiting.paused.len();
-        for _ in 0..count.min(RESUMED_AT_ONCE) {
+        let slice = self.pace.slice(RESUMED_AT_ONCE);
+        for _ in 0..self.upkeep.waiting.paused.len() {
+            if self.pace.is_over(slice) {
+                return true;
+            }
+            self.pace.spend(1);
             let Some(id) = self.upkeep.waiting.paused.pop_front() else {
                 break;
             };
@@ -46,7 +50,7 @@ impl Broker {
                 self.touch(id);
             }
         }
-        count > RESUMED_AT_ONCE
+        false
     }
 
     /// The rates that hold for a connection, in and out.

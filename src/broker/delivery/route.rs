@@ -175,7 +175,7 @@ impl Broker {
         let Receiver { subscriber, ids } = receiver;
         let retain = offer.parts.retain && self.keeps_retain(&subscriber); // [MQTT-3.3.1-12, MQTT-3.3.1-13]
         let qos = offer.parts.qos.min(subscriber.qos()); // [MQTT-3.8.4-8]
-        self.pace.work += cost(qos) as u64;
+        self.pace.spend(cost(qos));
         if qos == QoS::AtMostOnce {
             self.deliver_qos0(subscriber.session, offer, retain, ids.as_slice(), frames);
         } else {
@@ -205,7 +205,7 @@ impl Broker {
             .tree
             .matches(parts.topic, &mut routes.subscribers, &mut routes.groups);
         // Groups and receivers count when they are given the message.
-        self.pace.work += matched.visited as u64;
+        self.pace.spend(matched.visited as u64);
         let most_ids = self.settings.limits.max_subscription_ids;
         if matched.filters > 1 {
             routes

@@ -33,7 +33,7 @@ impl Broker {
             return Some(replaced);
         }
         // Each of them is looked at for what it can give back.
-        self.pace.work += group.members().len() as u64;
+        self.pace.spend(group.members().len() as u64);
         if durable && group.store() {
             let key = group.queue.key;
             self.write(Write::PutGroup(key, name.into()));
@@ -82,7 +82,7 @@ impl Broker {
     pub(in crate::broker) fn leave_group(&mut self, index: GroupIndex, session: SessionIndex) {
         let state = &mut self.sessions[session];
         let (durable, connected) = (state.durable, state.connection.is_some());
-        self.pace.work += state.groups.len() as u64 / 16;
+        self.pace.spend(state.groups.len() as u64 / 16);
         if let Some(at) = state.groups.iter().position(|other| *other == index) {
             state.groups.remove(at);
         }
@@ -106,7 +106,7 @@ impl Broker {
 
     /// Gives a message to a group: to the next member that can take it, or to the group's queue.
     pub(in crate::broker) fn offer_to_group(&mut self, index: GroupIndex, offer: &mut Offer<'_>) {
-        self.pace.work += OPERATION;
+        self.pace.spend(OPERATION);
         let (key, durable, waiting) = {
             let group = &self.groups[index];
             (group.queue.key, group.is_durable(), !group.queue.is_empty())
@@ -182,7 +182,7 @@ impl Broker {
         }
         for at in group.turns() {
             let member = self.groups[index].members()[at];
-            self.pace.work += 1;
+            self.pace.spend(1);
             if self.can_take(member, parts.qos, parts.size())
                 && self.is_readable(member.session, parts.topic)
             {
@@ -197,7 +197,7 @@ impl Broker {
     fn any_member_may_read(&mut self, index: GroupIndex, topic: &str, qos: QoS) -> bool {
         for at in 0..self.groups[index].members().len() {
             let member = self.groups[index].members()[at];
-            self.pace.work += 1;
+            self.pace.spend(1);
             if member.qos() >= qos && self.is_readable(member.session, topic) {
                 return true;
             }
@@ -401,7 +401,7 @@ impl Broker {
         if group.queue.is_empty() || group.connected() == 0 {
             return;
         }
-        self.pace.work += group.members().len() as u64;
+        self.pace.spend(group.members().len() as u64);
         for at in 0..group.members().len() {
             let session = self.groups[index].members()[at].session;
             self.touch_session(session);

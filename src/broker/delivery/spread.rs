@@ -7,7 +7,7 @@ use crate::broker::state::timers::Timer;
 use crate::wire::QoS;
 
 /// What a delivery at QoS 1 or 2 costs, compared with one at QoS 0.
-const ACKNOWLEDGED: usize = 3;
+const ACKNOWLEDGED: u64 = 3;
 
 /// When the next slice follows, in milliseconds.
 const PAUSE_MS: u64 = 1;
@@ -19,7 +19,7 @@ const EACH: usize = if cfg!(test) { 4 } else { 64 };
 const WAITING: usize = if cfg!(test) { 500 } else { 1 << 22 };
 
 /// What a delivery costs, in deliveries at QoS 0.
-pub(in crate::broker) fn cost(qos: QoS) -> usize {
+pub(in crate::broker) fn cost(qos: QoS) -> u64 {
     match qos {
         QoS::AtMostOnce => 1,
         QoS::AtLeastOnce | QoS::ExactlyOnce => ACKNOWLEDGED,
@@ -34,7 +34,7 @@ impl Broker {
         receivers: &mut Vec<Receiver>,
     ) -> Vec<Receiver> {
         let mut left = self.upkeep.spreads.slice;
-        if receivers.len() * ACKNOWLEDGED <= left {
+        if receivers.len() as u64 * ACKNOWLEDGED <= left {
             return Vec::new();
         }
         let end = receivers.iter().position(|receiver| {
@@ -157,10 +157,10 @@ impl Broker {
 
     /// Goes on until that has cost `most`. Whoever has its turn is given all there is for it: so of many messages for the same very many, each of them
     /// is woken once.
-    fn spread_on(&mut self, most: usize) {
+    fn spread_on(&mut self, most: u64) {
         let mut spreads = std::mem::take(&mut self.upkeep.spreads);
-        let mut left = most;
-        while left > 0
+        let slice = self.pace.slice(most);
+        while !self.pace.is_over(slice)
             && let Some(first) = spreads.all.front_mut()
         {
             if first.left == 0 {
@@ -173,16 +173,15 @@ impl Broker {
             first.next += 1;
             if !first.given[at] {
                 let session = first.receivers[at].subscriber.session;
-                let cost = self.give_all(&mut spreads, session, at);
-                left = left.saturating_sub(cost);
+                self.give_all(&mut spreads, session, at);
             }
         }
         self.upkeep.spreads = spreads;
     }
 
-    /// Gives a session all there is for it, the oldest first; what that costs. `guess` is where it may be among the receivers.
-    fn give_all(&mut self, spreads: &mut Spreads, session: SessionIndex, guess: usize) -> usize {
-        let before = self.pace.work;
+    /// Gives a session all there is for it, the oldest first. `guess` is where it may be among the receivers.
+    fn give_all(&mut self, spreads: &mut Spreads, session: SessionIndex, guess: usize) {
+        let before = self.pace.spent();
         for spread in &mut spreads.all {
             if let Some(at) = spread.find(session, guess) {
                 spreads.changed |= spread.is_stored();
@@ -191,7 +190,9 @@ impl Broker {
                 self.give_one(spread, at);
             }
         }
-        ((self.pace.work - before) as usize).max(1)
+        if self.pace.spent() == before {
+            self.pace.spend(1);
+        }
     }
 
     fn give_one(&mut self, spread: &mut Spread, at: usize) {
@@ -267,7 +268,7 @@ impl Broker {
 
     /// Makes slices smaller, for tests.
     #[cfg(test)]
-    pub(crate) fn set_slice(&mut self, slice: usize) {
+    pub(crate) fn set_slice(&mut self, slice: u64) {
         self.upkeep.spreads.slice = slice;
     }
 

@@ -267,6 +267,7 @@ impl Broker {
                 }
                 let (found, last, seen) = self.next_retained(&replay, TOPICS_AT_ONCE - looked);
                 looked += seen;
+                self.pace.spend(seen as u64);
                 if let Some(message) = &found {
                     let size = self.outgoing_size(message.size() as usize, Some(message));
                     if !self.may_send_at_once(index, size) {
@@ -306,6 +307,7 @@ impl Broker {
             return;
         }
         let (found, last, seen) = self.next_retained(&replay, TOPICS_AT_ONCE);
+        self.pace.spend(seen as u64);
         if let Some(message) = &found {
             if self.would_be_dropped(index, message, replay.subscriber) {
                 self.suspend_replay(index, replay);
@@ -429,6 +431,7 @@ impl Broker {
             }
             let (found, last, seen) = self.next_retained(&replay, TOPICS_AT_ONCE - looked);
             looked += seen;
+            self.pace.spend(seen as u64);
             if let Some(message) = &found {
                 self.replay_one(index, message, replay.subscriber);
             }

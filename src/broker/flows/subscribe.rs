@@ -172,7 +172,7 @@ impl Broker {
     /// Counts the work that a filter of a packet is: each of its levels is looked up, and made or removed.
     fn count_filter(&mut self, text: &str) {
         let levels = text.bytes().filter(|byte| *byte == b'/').count() as u64;
-        self.pace.work += OPERATION + levels;
+        self.pace.spend(OPERATION + levels);
     }
 
     /// \[MQTT-3.10.4-4\]: UNSUBACK even if nothing was removed. What is under way or queued is still delivered.

@@ -64,14 +64,14 @@ impl Removals {
     /// Subscriptions that lead to placeholders.
     #[cfg(test)]
     pub fn subscriptions(&self) -> usize {
-        let subscribed = |remains: &&Removal| matches!(remains, Removal::Subscribed { .. });
+        let subscribed = |removal: &&Removal| matches!(removal, Removal::Subscribed { .. });
         self.all.iter().filter(subscribed).map(Removal::len).sum()
     }
 
     /// The stored messages whose rows are still to be removed.
     #[cfg(test)]
     pub fn stored(&self) -> impl Iterator<Item = crate::broker::model::record::Seq> {
-        let items = self.all.iter().flat_map(|remains| match remains {
+        let items = self.all.iter().flat_map(|removal| match removal {
             Removal::Queued(_, items) => items.iter().collect(),
             Removal::Inflight(items) => items.iter().map(|(_, item)| item).collect(),
             _ => Vec::new(),

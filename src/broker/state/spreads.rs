@@ -11,7 +11,7 @@ use crate::broker::state::sessions::Sessions;
 use crate::wire::QoS;
 
 /// What is handed out in one go, in deliveries at QoS 0: one or two milliseconds' work.
-const COST_AT_ONCE: usize = 8192;
+const COST_AT_ONCE: u64 = 8192;
 
 /// Receivers whose names share a row.
 pub const PART: usize = if cfg!(test) { 3 } else { 256 };
@@ -27,7 +27,7 @@ pub struct Spreads {
     /// A row must be written anew.
     pub changed: bool,
     /// [`COST_AT_ONCE`], or less in tests.
-    pub slice: usize,
+    pub slice: u64,
 }
 
 impl Default for Spreads {

@@ -6,7 +6,7 @@ use crate::broker::model::ids::{ConnectionId, SessionIndex};
 use crate::broker::state::gate::Stamp;
 
 /// How many go on at a time: about a millisecond's work.
-pub const RESUMED_AT_ONCE: usize = 4096;
+pub const RESUMED_AT_ONCE: u64 = 4096;
 
 /// Who waits for the disk.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Waiting {
     /// Connections from which nothing is read because the disk is behind.
     pub paused: VecDeque<ConnectionId>,
     /// [`RESUMED_AT_ONCE`], or less in tests.
-    pub slice: usize,
+    pub slice: u64,
 }
 
 impl Default for Waiting {

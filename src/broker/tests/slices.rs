@@ -5,11 +5,13 @@ use super::super::{Permission, model::work::OPERATION};
 use super::*;
 use crate::broker::upkeep::end::AT_ONCE;
 use crate::broker::upkeep::tick::TICK_WORK;
-use crate::broker::upkeep::walk::PLACES_AT_ONCE as WALK;
+use crate::broker::upkeep::walk;
 use std::sync::Arc;
 
 /// How many go on at a time when a batch is durable.
 const RELEASE: usize = 8;
+/// Places that a walk passes at once.
+const WALK: usize = (walk::AT_ONCE / OPERATION) as usize;
 /// More of anything than is removed at once.
 const MANY: usize = 10 * AT_ONCE;
 
@@ -192,7 +194,7 @@ fn many_sessions_that_expire_at_once_do_so_a_slice_at_a_time_and_each_will_is_pu
 #[test]
 fn a_commit_lets_many_go_a_slice_at_a_time() {
     let mut world = World::new();
-    world.broker.set_release(RELEASE);
+    world.broker.set_release(RELEASE as u64);
     let peers: Vec<Peer> = (0..2 * RELEASE + 1)
         .map(|n| world.connect(&durable(name("c", n))))
         .collect();

@@ -8,7 +8,7 @@ const SLICE: usize = 8;
 
 /// Subscribers for a slice and a half more than one.
 fn many(world: &mut World) -> Vec<Peer> {
-    world.broker.set_slice(SLICE);
+    world.broker.set_slice(SLICE as u64);
     (0..2 * SLICE + SLICE / 2)
         .map(|n| {
             let peer = world.connect(&client(format!("sub{n:03}").leak()));
@@ -84,7 +84,7 @@ fn who_unsubscribes_gets_what_was_published_before_and_who_takes_a_place_gets_no
 
 /// Durable sessions for three slices at QoS 1 or 2, which subscribe to "t".
 fn many_durable(world: &mut World, qos: u8) -> Vec<Peer> {
-    world.broker.set_slice(SLICE * cost(level(qos)));
+    world.broker.set_slice(SLICE as u64 * cost(level(qos)));
     (0..3 * SLICE)
         .map(|n| {
             let peer = world.connect(&durable(format!("sub{n:03}").leak()));

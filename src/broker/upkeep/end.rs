@@ -171,13 +171,13 @@ impl Broker {
     }
 
     /// Removes what is left, at once if that is little.
-    fn remove_later(&mut self, mut remains: Removal) {
-        let most = remains.len();
+    fn remove_later(&mut self, mut removal: Removal) {
+        let most = removal.len();
         if most <= AT_ONCE {
-            self.remove_some(&mut remains, most);
+            self.remove_some(&mut removal, most);
             return;
         }
-        self.upkeep.removals.all.push_back(remains);
+        self.upkeep.removals.all.push_back(removal);
         self.schedule_removals(0);
         if self.upkeep.removals.all.len() > MOST {
             self.remove_step();
@@ -199,21 +199,22 @@ impl Broker {
     }
 
     fn remove_step(&mut self) {
-        let mut left = STEP;
-        while left > 0
-            && let Some(mut remains) = self.upkeep.removals.all.pop_front()
+        let slice = self.pace.slice(OPERATION * STEP as u64);
+        while !self.pace.is_over(slice)
+            && let Some(mut removal) = self.upkeep.removals.all.pop_front()
         {
-            left -= self.remove_some(&mut remains, left);
-            if remains.len() > 0 {
-                self.upkeep.removals.all.push_front(remains);
+            let most = self.pace.left(slice).div_ceil(OPERATION);
+            self.remove_some(&mut removal, most as usize);
+            if removal.len() > 0 {
+                self.upkeep.removals.all.push_front(removal);
             }
         }
     }
 
-    /// Removes so much of what is left at most; how much that was.
-    fn remove_some(&mut self, remains: &mut Removal, most: usize) -> usize {
-        let count = remains.len().min(most);
-        match remains {
+    /// Removes so many rows and subscriptions at most.
+    fn remove_some(&mut self, removal: &mut Removal, most: usize) {
+        let count = removal.len().min(most);
+        match removal {
             Removal::Queued(key, items) => {
                 for item in items.drain(..count) {
                     self.forget(&item, *key);
@@ -250,8 +251,7 @@ impl Broker {
                 }
             }
         }
-        self.pace.work += count as u64 * OPERATION;
-        count
+        self.pace.spend(count as u64 * OPERATION);
     }
 
     fn end_membership(&mut self, group: GroupIndex, place: SessionIndex, key: QueueKey) {

@@ -35,25 +35,22 @@ impl Broker {
         self.release();
     }
 
-    /// Lets some of those go on whose time has come. If there may be more, a timer goes on with them.
-    /// Goes on with those who have waited for the disk.
+    /// Lets some of those go on who have waited for the disk. If there may be more, a timer goes on with them.
     pub(in crate::broker) fn release(&mut self) {
-        let slice = self.upkeep.waiting.slice;
-        let mut left = slice;
-        while left > 0
+        let slice = self.pace.slice(self.upkeep.waiting.slice);
+        while !self.pace.is_over(slice)
             && let Some(id) = self.next_released()
         {
-            left -= 1;
+            self.pace.spend(1);
             self.release_outbox(id);
         }
-        while left > 0
+        while !self.pace.is_over(slice)
             && let Some(session) = self.upkeep.waiting.committed.pop_first()
         {
-            left -= 1;
+            self.pace.spend(1);
             self.touch_session(session);
         }
-        let more = left == 0 || self.resume_reading();
-        self.pace.work += (slice - left) as u64;
+        let more = self.pace.is_over(slice) || self.resume_reading();
         if more {
             self.timers.set(self.now.uptime + PAUSE_MS, Timer::Release);
         }
@@ -71,7 +68,7 @@ impl Broker {
 
     /// Makes slices smaller, for tests.
     #[cfg(test)]
-    pub(crate) fn set_release(&mut self, slice: usize) {
+    pub(crate) fn set_release(&mut self, slice: u64) {
         self.upkeep.waiting.slice = slice;
     }
 

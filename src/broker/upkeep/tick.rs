@@ -26,9 +26,9 @@ impl Broker {
     pub fn tick(&mut self, now: Now) {
         self.now = now;
         self.forgive_late_tick();
-        let end = self.pace.work + TICK_WORK;
+        let slice = self.pace.slice(TICK_WORK);
         while let Some(timer) = self.timers.take_due(now.uptime) {
-            self.pace.work += OPERATION;
+            self.pace.spend(OPERATION);
             if timer.gives_up() && now.uptime < self.timers.grace_until {
                 self.timers.set(self.timers.grace_until, timer);
                 continue;
@@ -61,7 +61,7 @@ impl Broker {
                         .set(now.uptime + self.settings.sys_interval_ms, Timer::Sys);
                 }
             }
-            if self.pace.work >= end {
+            if self.pace.is_over(slice) {
                 self.timers.rest_until = now.uptime + 1;
                 return;
             }
@@ -129,6 +129,7 @@ impl Broker {
             if let Some((key, looked, (expired, rest))) = swept {
                 next = rest;
                 budget -= looked;
+                self.pace.spend(looked as u64);
                 for item in expired {
                     let session = match owner {
                         Owner::Session(index) => Some(index),

@@ -10,8 +10,8 @@ use crate::broker::state::walks::Walk;
 use crate::clock::Now;
 use crate::wire::ReasonCode;
 
-/// Places passed at a time: about a millisecond's work.
-pub(in crate::broker) const PLACES_AT_ONCE: usize = if cfg!(test) { 256 } else { 1024 };
+/// Work of a slice: about a millisecond's. Most places cost no more than [`OPERATION`].
+pub(in crate::broker) const AT_ONCE: u64 = OPERATION * if cfg!(test) { 256 } else { 1024 };
 
 /// When the next ones follow, in milliseconds.
 const PAUSE_MS: u64 = 1;
@@ -42,24 +42,23 @@ impl Broker {
 
     /// Goes on with the walks.
     pub(in crate::broker) fn walk(&mut self) {
-        let mut left = PLACES_AT_ONCE;
-        while left > 0
-            && let Some((walk, from)) = self.upkeep.walks.all.pop_front()
+        let slice = self.pace.slice(AT_ONCE);
+        while !self.pace.is_over(slice)
+            && let Some((walk, mut at)) = self.upkeep.walks.all.pop_front()
         {
             let places = match walk {
                 Walk::Rights => self.sessions.places(),
                 Walk::SendAway(_) | Walk::Admit(..) | Walk::ShutDown => self.connections.places(),
             };
-            let to = places.min(from + left as u32);
-            left -= (to - from) as usize;
-            for at in from..to {
+            while at < places && !self.pace.is_over(slice) {
+                self.pace.spend(OPERATION);
                 self.pass(&walk, at);
+                at += 1;
             }
-            if to < places {
-                self.upkeep.walks.all.push_front((walk, to));
+            if at < places {
+                self.upkeep.walks.all.push_front((walk, at));
             }
         }
-        self.pace.work += (PLACES_AT_ONCE - left) as u64 * OPERATION;
         if !self.upkeep.walks.all.is_empty() {
             self.timers.set(self.now.uptime + PAUSE_MS, Timer::Walk);
         }
