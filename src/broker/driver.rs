@@ -61,6 +61,7 @@ impl Broker {
         if !out.is_empty() {
             self.sent(id);
         }
+        self.check_connection(id);
         self.output(id)
     }
 

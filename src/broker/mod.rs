@@ -176,6 +176,7 @@ impl Broker {
             let version = self.connections[id].version;
             self.fault(id, fault, Some(version), now);
         }
+        self.check_connection(id);
     }
 
     fn receive_in_session(

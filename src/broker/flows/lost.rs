@@ -26,6 +26,7 @@ impl Broker {
         let gone = self.connections.remove(id);
         log_end(&gone, traffic, now);
         self.drop_outgoing(id, &gone);
+        self.check();
     }
 
     /// Why a connection ends, for the simulator to judge.

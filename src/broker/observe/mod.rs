@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 pub mod audit;
+mod check;
 mod notice;
 mod origin;
 mod sys;

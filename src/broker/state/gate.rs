@@ -115,6 +115,25 @@ impl Gate {
         }
     }
 
+    /// Checks that batches, stamps and places in the order follow one another.
+    pub fn check(&self) {
+        let committing = self.committing.as_ref();
+        let open = Stamp::of(self.open.id, Durability::Os);
+        assert!(self.passed < open, "the open batch has passed");
+        assert!(
+            committing.is_none_or(|it| it.id < self.open.id && it.last_seq >= self.durable_seq),
+            "batch {:?} commits while {:?} is open",
+            committing,
+            self.open.id
+        );
+        assert!(
+            self.open.writes.is_empty() == (self.open_bytes == 0),
+            "{} writes of {} bytes",
+            self.open.writes.len(),
+            self.open_bytes
+        );
+    }
+
     /// How much may wait before nothing more is read.
     pub fn set_most_bytes(&mut self, most_bytes: usize) {
         self.lazy_bytes = most_bytes / LAZY_PART;

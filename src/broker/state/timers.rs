@@ -150,6 +150,12 @@ impl Timers {
         self.due.iter().filter(|(_, timer)| is_it(timer)).count()
     }
 
+    /// Checks that what is kept of the first one is true.
+    pub fn check(&self) {
+        let first = self.due.first().map(|(at, _)| *at);
+        assert_eq!(self.first, first, "when the next timer is due");
+    }
+
     /// When the next one is due, in milliseconds of uptime.
     pub fn next(&self) -> Option<u64> {
         Some(self.rest_until.max(self.first?))

@@ -33,6 +33,7 @@ impl Broker {
             committed.append(awaiting_commit);
         }
         self.release();
+        self.check();
     }
 
     /// Lets some of those go on who have waited for the disk. If there may be more, a timer goes on with them.

@@ -63,9 +63,10 @@ impl Broker {
             }
             if self.pace.is_over(slice) {
                 self.timers.rest_until = now.uptime + 1;
-                return;
+                break;
             }
         }
+        self.check();
     }
 
     /// Sees to it that a session without a connection is looked at when its will is due or it expires.
