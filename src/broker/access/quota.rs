@@ -16,7 +16,7 @@ impl Broker {
         let connection = &mut self.connections[id];
         if paused && !std::mem::replace(&mut connection.paused, true) {
             self.counters.reading_paused += 1;
-            self.upkeep.waiting.paused.push_back(id);
+            self.upkeep.waiting.pause(id);
         }
         paused
             || connection.outbox.len() > self.settings.limits.max_outgoing_bytes
@@ -30,20 +30,20 @@ impl Broker {
 
     /// Reads again from those it has paused for which there is no reason any more; it looks at some of them. Whether there may be more.
     pub(in crate::broker) fn resume_reading(&mut self) -> bool {
-        if self.upkeep.waiting.paused.is_empty() || self.is_congested() {
+        if self.upkeep.waiting.paused() == 0 || self.is_congested() {
             return false;
         }
         let slice = self.pace.slice(RESUMED_AT_ONCE);
-        for _ in 0..self.upkeep.waiting.paused.len() {
+        for _ in 0..self.upkeep.waiting.paused() {
             if self.pace.is_over(slice) {
                 return true;
             }
             self.pace.spend(1);
-            let Some(id) = self.upkeep.waiting.paused.pop_front() else {
+            let Some(id) = self.upkeep.waiting.next_paused() else {
                 break;
             };
             if self.is_spreading_much(id) {
-                self.upkeep.waiting.paused.push_back(id);
+                self.upkeep.waiting.pause(id);
             } else if let Some(connection) = self.connections.get_mut(id) {
                 connection.paused = false;
                 connection.last_received = self.now.uptime;

@@ -4,7 +4,6 @@ use crate::broker::model::message::Message;
 use crate::broker::model::segments::Taken;
 use crate::broker::state::connection::Connection;
 use crate::broker::state::inflight::Inflight;
-use crate::broker::state::outgoing::Turn;
 use crate::broker::state::timers::Timer;
 
 /// Bytes that may wait for each connection when the total is reached.
@@ -31,7 +30,7 @@ impl Broker {
         let connection = &mut self.connections[id];
         let bytes = connection.outbox.own_len() + connection.taken;
         let before = std::mem::replace(&mut connection.counted, bytes);
-        self.outgoing.own = self.outgoing.own + bytes - before;
+        self.outgoing.change(before, bytes);
         if bytes < before {
             self.pass_turn();
         }
@@ -74,14 +73,11 @@ impl Broker {
 
     /// A connection is gone, and with it what waited for it.
     pub(in crate::broker) fn drop_outgoing(&mut self, id: ConnectionId, gone: &Connection) {
-        self.outgoing.own -= gone.counted;
+        self.outgoing.change(gone.counted, 0);
         for message in gone.outbox.messages().chain(&gone.taken_messages) {
             self.outgoing.leave(message);
         }
-        if let Some(ticket) = gone.ticket {
-            self.outgoing.turns.waiting.remove(&ticket);
-        }
-        self.outgoing.turns.turn.take_if(|turn| turn.id == id);
+        self.outgoing.turns.leave(id, gone.ticket);
         self.pass_turn();
     }
 
@@ -127,63 +123,46 @@ impl Broker {
         if !is_held_back || connection.outbox.len() > 0 || connection.ticket.is_some() {
             return;
         }
-        let ticket = self.outgoing.turns.next;
-        self.outgoing.turns.next += 1;
-        connection.ticket = Some(ticket);
-        self.outgoing.turns.waiting.insert(ticket, id);
+        connection.ticket = Some(self.outgoing.turns.wait(id));
         self.pass_turn();
     }
 
     /// Whether it is a connection's turn, and it has not been sent anything yet.
     pub(in crate::broker) fn has_turn(&self, id: ConnectionId) -> bool {
-        let turn = self.outgoing.turns.turn.as_ref();
-        turn.is_some_and(|turn| turn.id == id && !turn.used)
+        self.outgoing.turns.is_unused(id)
     }
 
     /// A connection has had its turn: it is over when what it was sent has been written, or fits.
     pub(in crate::broker) fn use_turn(&mut self, id: ConnectionId) {
-        if let Some(turn) = self
-            .outgoing
-            .turns
-            .turn
-            .as_mut()
-            .filter(|turn| turn.id == id)
-        {
-            turn.used = true;
+        if self.outgoing.turns.use_turn(id) {
             self.pass_turn();
         }
     }
 
     /// Gives the turn to the next one, if it is nobody's any more.
     fn pass_turn(&mut self) {
-        if let Some(turn) = &self.outgoing.turns.turn {
-            let fits = self.outgoing.total() <= self.settings.limits.max_outgoing_bytes_total;
-            let connection = self.connections.get(turn.id);
-            let is_written = connection.is_none_or(|connection| connection.counted == 0);
-            if turn.until > self.now.uptime && !(turn.used && (fits || is_written)) {
-                return;
-            }
-            self.outgoing.turns.turn = None;
-        }
-        let Some((_, id)) = self.outgoing.turns.waiting.pop_first() else {
-            return;
+        let fits = self.outgoing.total() <= self.settings.limits.max_outgoing_bytes_total;
+        let connections = &self.connections;
+        let is_over = |id| {
+            let connection = connections.get(id);
+            fits || connection.is_none_or(|connection| connection.counted == 0)
         };
+        if !self.outgoing.turns.end(self.now.uptime, is_over) {
+            return;
+        }
         let until = self.now.uptime + TURN_MS;
-        self.outgoing.turns.turn = Some(Turn {
-            id,
-            until,
-            used: false,
-        });
-        self.connections[id].ticket = None;
-        // Its own task may be the one that is here.
-        self.serve_again(id);
-        self.timers.set(until, Timer::Turn);
+        if let Some(id) = self.outgoing.turns.pass(until) {
+            self.connections[id].ticket = None;
+            // Its own task may be the one that is here.
+            self.serve_again(id);
+            self.timers.set(until, Timer::Turn);
+        }
     }
 
     /// Somebody may have had its turn for too long.
     pub(in crate::broker) fn check_turn(&mut self) {
         self.pass_turn();
-        if !self.outgoing.turns.waiting.is_empty() {
+        if self.outgoing.turns.len() > 0 {
             let at = self.now.uptime + TURN_MS;
             self.timers.set(at, Timer::Turn);
         }

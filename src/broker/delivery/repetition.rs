@@ -3,7 +3,6 @@ use crate::broker::model::ids::SessionIndex;
 use crate::broker::model::marks::{Marks, digest};
 use crate::broker::model::message::Parts;
 use crate::broker::model::record::{MessageId, Seq, Write};
-use crate::broker::state::message_ids::CIRCLES_MS;
 use crate::broker::state::offer::Published;
 use crate::wire::{QoS, ReasonCode};
 
@@ -61,16 +60,9 @@ impl Broker {
         if let Some(backlog) = &mut session.backlog {
             backlog.loops += 1;
         }
-        let circles = &mut self.bridges.message_ids.circles;
-        circles.unsaid += 1;
-        if circles
-            .said
-            .is_some_and(|said| self.now.uptime < said + CIRCLES_MS)
-        {
+        let Some(count) = self.bridges.message_ids.note_circle(self.now.uptime) else {
             return;
-        }
-        circles.said = Some(self.now.uptime);
-        let count = std::mem::take(&mut circles.unsaid);
+        };
         tracing::warn!(
             client = &*session.client_id,
             topic,

@@ -410,9 +410,9 @@ impl Broker {
 
     /// Lets the members of a group look at its queue after the next commit.
     pub(in crate::broker) fn await_commit_of_members(&mut self, index: GroupIndex) {
-        let members = self.groups[index].members().iter();
-        let sessions = members.map(|member| member.session);
-        self.upkeep.waiting.awaiting_commit.extend(sessions);
+        for member in self.groups[index].members() {
+            self.upkeep.waiting.await_commit(member.session);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 use crate::broker::Broker;
 use crate::broker::model::ids::SessionIndex;
-use crate::broker::state::notices::{Counts, MINUTE_MS, Notice, describe};
+use crate::broker::state::notices::Notice;
 use crate::broker::state::timers::Timer;
 
 /// How often it is looked for what is to be said, in milliseconds.
@@ -23,25 +23,7 @@ impl Broker {
 
     /// Says what has gathered in a minute.
     pub(in crate::broker) fn say_notices(&mut self) {
-        let uptime = self.now.uptime;
-        let notices = &mut self.observed.notices;
-        notices.named.retain(|_, named| {
-            if uptime < named.said + MINUTE_MS {
-                return true;
-            }
-            let Some(counted) = describe(&mut named.counts) else {
-                return false;
-            };
-            tracing::warn!(client = &*named.name, "since it was said last: {counted}");
-            named.said = uptime;
-            true
-        });
-        let is_due = uptime >= notices.others_said + MINUTE_MS;
-        if is_due && let Some(counted) = describe(&mut notices.others) {
-            tracing::warn!("of other clients, which are too many to name: {counted}");
-            notices.others_said = uptime;
-        }
-        if !notices.named.is_empty() || notices.others != Counts::default() {
+        if self.observed.notices.say(self.now.uptime) {
             self.watch_notices();
         }
     }

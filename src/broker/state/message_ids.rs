@@ -12,7 +12,7 @@ use crate::limits::Limits;
 const WINDOW: usize = 16;
 
 /// How often the log is told of messages that go in circles, in milliseconds.
-pub const CIRCLES_MS: u64 = 60_000;
+const CIRCLES_MS: u64 = 60_000;
 
 /// The messages that were accepted last of each client that tells their identities.
 #[derive(Debug)]
@@ -23,16 +23,16 @@ pub struct MessageIds {
     /// The publishers, the one that is idle longest first.
     by_use: BTreeMap<u64, u64>,
     uses: u64,
-    pub circles: Circles,
+    circles: Circles,
 }
 
 /// Messages that go in circles, as far as the log goes.
 #[derive(Debug, Default)]
-pub struct Circles {
+struct Circles {
     /// When the log was told last, in milliseconds of uptime.
-    pub said: Option<u64>,
+    said: Option<u64>,
     /// How many there were since.
-    pub unsaid: u64,
+    unsaid: u64,
 }
 
 /// The messages of one publisher, the oldest first.
@@ -52,6 +52,17 @@ impl MessageIds {
             uses: 0,
             circles: Circles::default(),
         }
+    }
+
+    /// Counts a message that goes in a circle. Returns how many there were since that was last said, if it is time to say it.
+    pub fn note_circle(&mut self, uptime: u64) -> Option<u64> {
+        self.circles.unsaid += 1;
+        let said = self.circles.said;
+        if said.is_some_and(|said| uptime < said + CIRCLES_MS) {
+            return None;
+        }
+        self.circles.said = Some(uptime);
+        Some(std::mem::take(&mut self.circles.unsaid))
     }
 
     /// The `Seq` of a message that is known, if it has a row.

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use crate::broker::model::record::QueueKey;
 
 /// The least time between two lines of a client, in milliseconds.
-pub const MINUTE_MS: u64 = 60_000;
+const MINUTE_MS: u64 = 60_000;
 
 /// Clients, and shared groups, that are named at a time: so many lines a minute there are at most, and one.
 pub const MOST: usize = if cfg!(test) { 4 } else { 256 };
@@ -60,27 +60,48 @@ const KINDS: [(Notice, &str, &str); 6] = [
 ];
 
 /// What was not said yet, by kind.
-pub type Counts = [u64; KINDS.len()];
+type Counts = [u64; KINDS.len()];
 
 /// What was said of clients, and what is to be said.
 #[derive(Debug, Default)]
 pub struct Notices {
-    pub named: HashMap<QueueKey, Named, FixedState>,
+    named: HashMap<QueueKey, Named, FixedState>,
     /// Of clients that are not named.
-    pub others: Counts,
+    others: Counts,
     /// When that was said last, in milliseconds of uptime.
-    pub others_said: u64,
+    others_said: u64,
 }
 
 #[derive(Debug)]
-pub struct Named {
-    pub name: Box<str>,
+struct Named {
+    name: Box<str>,
     /// When something was said last, in milliseconds of uptime.
-    pub said: u64,
-    pub counts: Counts,
+    said: u64,
+    counts: Counts,
 }
 
 impl Notices {
+    /// Says what has gathered in a minute. Returns whether there is something left to be said later.
+    pub fn say(&mut self, uptime: u64) -> bool {
+        self.named.retain(|_, named| {
+            if uptime < named.said + MINUTE_MS {
+                return true;
+            }
+            let Some(counted) = describe(&mut named.counts) else {
+                return false;
+            };
+            tracing::warn!(client = &*named.name, "since it was said last: {counted}");
+            named.said = uptime;
+            true
+        });
+        let is_due = uptime >= self.others_said + MINUTE_MS;
+        if is_due && let Some(counted) = describe(&mut self.others) {
+            tracing::warn!("of other clients, which are too many to name: {counted}");
+            self.others_said = uptime;
+        }
+        !self.named.is_empty() || self.others != Counts::default()
+    }
+
     /// Notes what happened to whom this key stands for; the first time, says it.
     pub fn note(&mut self, key: QueueKey, name: &str, what: Notice, topic: &str, uptime: u64) {
         let kind = KINDS.iter().position(|(kind, ..)| *kind == what);
@@ -109,7 +130,7 @@ impl Notices {
 }
 
 /// Says how many of each there were, and begins to count anew; `None` if there was nothing.
-pub fn describe(counts: &mut Counts) -> Option<String> {
+fn describe(counts: &mut Counts) -> Option<String> {
     let counts = std::mem::take(counts);
     let kinds = KINDS.iter().zip(counts).filter(|(_, count)| *count > 0);
     let parts: Vec<String> = kinds

@@ -9,6 +9,7 @@ use hashbrown::{HashSet, hash_set};
 use crate::broker::model::ids::{GroupIndex, SessionIndex};
 use crate::broker::model::message::Message;
 use crate::broker::model::record::QueueKey;
+use crate::broker::state::gate::{Gate, SESSION, Stamp};
 use crate::broker::state::queued::Queued;
 use crate::broker::state::tree::NodeId;
 use crate::wire::PacketId;
@@ -18,9 +19,9 @@ use crate::wire::PacketId;
 /// without an owner and removes them.
 #[derive(Debug, Default)]
 pub struct Removals {
-    pub all: VecDeque<Removal>,
+    all: VecDeque<Removal>,
     /// Places of ended sessions that subscriptions still lead to.
-    pub placeholders: usize,
+    placeholders: usize,
 }
 
 /// What is left of an ended session or group.
@@ -44,6 +45,7 @@ pub enum Removal {
 }
 
 impl Removal {
+    /// Rows, subscriptions and bodies that are left.
     pub fn len(&self) -> usize {
         match self {
             Removal::Queued(_, items) => items.len(),
@@ -56,6 +58,38 @@ impl Removal {
 }
 
 impl Removals {
+    /// Adds what is left of an end; it is removed after all that is there already.
+    pub fn add(&mut self, removal: Removal) {
+        self.all.push_back(removal);
+    }
+
+    /// Takes the oldest.
+    pub fn take(&mut self) -> Option<Removal> {
+        self.all.pop_front()
+    }
+
+    /// Puts back what is left of the one that was taken, if anything is.
+    pub fn put_back(&mut self, removal: Removal) {
+        if removal.len() > 0 {
+            self.all.push_front(removal);
+        }
+    }
+
+    /// How many ends are unfinished.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// A session has ended: its place is kept until no subscription leads there any more.
+    pub fn keep_place(&mut self) {
+        self.placeholders += 1;
+    }
+
+    /// No subscription leads to such a place any more.
+    pub fn free_place(&mut self) {
+        self.placeholders -= 1;
+    }
+
     /// Places in which there is no session any more.
     pub fn placeholders(&self) -> usize {
         self.placeholders
@@ -84,17 +118,34 @@ impl Removals {
 #[derive(Debug)]
 pub struct PendingEnds {
     /// Those that end with the open batch, by client identifier.
-    pub open: HashSet<Box<str>, FixedState>,
+    open: HashSet<Box<str>, FixedState>,
     /// Those that end with the batch on its way to the disk.
-    pub committing: HashSet<Box<str>, FixedState>,
+    committing: HashSet<Box<str>, FixedState>,
 }
 
 impl PendingEnds {
+    /// None yet; `seed` keeps clients from choosing identifiers that collide.
     pub fn new(seed: u64) -> PendingEnds {
         let none = || HashSet::with_hasher(FixedState::with_seed(seed));
         PendingEnds {
             open: none(),
             committing: none(),
+        }
+    }
+
+    /// A session with this client identifier ends with the open batch.
+    pub fn add(&mut self, client_id: Box<str>) {
+        self.open.insert(client_id);
+    }
+
+    /// What a packet waits for that says there is no session with this client identifier.
+    pub fn stamp(&self, client_id: &str, gate: &mut Gate) -> Stamp {
+        if self.open.contains(client_id) {
+            return gate.require(SESSION);
+        }
+        match self.committing.contains(client_id) {
+            true => gate.stamp_of_committing(SESSION),
+            false => Stamp::NONE,
         }
     }
 

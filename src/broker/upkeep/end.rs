@@ -5,7 +5,7 @@ use crate::broker::model::ids::{ConnectionId, GroupIndex, Owner, SessionIndex};
 use crate::broker::model::record::{QueueKey, Write};
 use crate::broker::model::work::OPERATION;
 use crate::broker::state::connection::State;
-use crate::broker::state::gate::{SESSION, Stamp};
+use crate::broker::state::gate::Stamp;
 use crate::broker::state::queue::Queue;
 use crate::broker::state::queued::Queued;
 use crate::broker::state::removals::Removal;
@@ -30,13 +30,7 @@ pub const MOST: usize = if cfg!(test) { 4 } else { 1024 };
 impl Broker {
     /// What a CONNACK waits for that says there is no session with this client identifier.
     pub(in crate::broker) fn stamp_of_end(&mut self, client_id: &str) -> Stamp {
-        if self.upkeep.pending_ends.open.contains(client_id) {
-            return self.gate.require(SESSION);
-        }
-        match self.upkeep.pending_ends.committing.contains(client_id) {
-            true => self.gate.stamp_of_committing(SESSION),
-            false => Stamp::NONE,
-        }
+        self.upkeep.pending_ends.stamp(client_id, &mut self.gate)
     }
 
     /// DISCONNECT from the client.
@@ -126,7 +120,7 @@ impl Broker {
         placeholder.subscription_bytes = place.subscription_bytes;
         let mut session = self.sessions.end(index, placeholder);
         self.accounts.change_session(session.own_bytes(), 0);
-        self.upkeep.removals.placeholders += 1;
+        self.upkeep.removals.keep_place();
         let key = session.key();
         self.remove_later(Removal::Subscribed {
             place: index,
@@ -155,7 +149,7 @@ impl Broker {
         }
         if session.stored {
             self.write(Write::RemoveSession(key));
-            self.upkeep.pending_ends.open.insert(session.client_id);
+            self.upkeep.pending_ends.add(session.client_id);
         }
     }
 
@@ -177,15 +171,15 @@ impl Broker {
             self.remove_some(&mut removal, most);
             return;
         }
-        self.upkeep.removals.all.push_back(removal);
+        self.upkeep.removals.add(removal);
         self.schedule_removals(0);
-        if self.upkeep.removals.all.len() > MOST {
+        if self.upkeep.removals.len() > MOST {
             self.remove_step();
         }
     }
 
     fn schedule_removals(&mut self, ms: u64) {
-        if !self.upkeep.removals.all.is_empty() {
+        if self.upkeep.removals.len() > 0 {
             self.timers.set(self.now.uptime + ms, Timer::Removals);
         }
     }
@@ -201,13 +195,11 @@ impl Broker {
     fn remove_step(&mut self) {
         let slice = self.pace.slice(OPERATION * STEP as u64);
         while !self.pace.is_over(slice)
-            && let Some(mut removal) = self.upkeep.removals.all.pop_front()
+            && let Some(mut removal) = self.upkeep.removals.take()
         {
             let most = self.pace.left(slice).div_ceil(OPERATION);
             self.remove_some(&mut removal, most as usize);
-            if removal.len() > 0 {
-                self.upkeep.removals.all.push_front(removal);
-            }
+            self.upkeep.removals.put_back(removal);
         }
     }
 
@@ -247,7 +239,7 @@ impl Broker {
                 if groups.len() + nodes.len() == 0 {
                     let gone = self.sessions.remove(*place);
                     self.accounts.change_session(gone.subscription_bytes, 0);
-                    self.upkeep.removals.placeholders -= 1;
+                    self.upkeep.removals.free_place();
                 }
             }
         }

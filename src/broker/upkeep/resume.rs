@@ -2,7 +2,6 @@ use crate::broker::Broker;
 use crate::broker::model::ids::{ConnectionId, Owner};
 use crate::broker::model::record::BatchId;
 use crate::broker::state::timers::Timer;
-use crate::broker::state::waiting::Waiting;
 use crate::clock::Now;
 
 /// When the next ones follow, in milliseconds.
@@ -22,16 +21,7 @@ impl Broker {
         self.counters.commits += 1;
         self.gate.durable(batch);
         self.upkeep.pending_ends.durable();
-        let Waiting {
-            awaiting_commit,
-            committed,
-            ..
-        } = &mut self.upkeep.waiting;
-        if committed.is_empty() {
-            std::mem::swap(awaiting_commit, committed);
-        } else {
-            committed.append(awaiting_commit);
-        }
+        self.upkeep.waiting.commit();
         self.release();
         self.check();
     }
@@ -40,13 +30,13 @@ impl Broker {
     pub(in crate::broker) fn release(&mut self) {
         let slice = self.pace.slice(self.upkeep.waiting.slice);
         while !self.pace.is_over(slice)
-            && let Some(id) = self.next_released()
+            && let Some(id) = self.upkeep.waiting.next_released(&self.gate)
         {
             self.pace.spend(1);
             self.release_outbox(id);
         }
         while !self.pace.is_over(slice)
-            && let Some(session) = self.upkeep.waiting.committed.pop_first()
+            && let Some(session) = self.upkeep.waiting.next_committed()
         {
             self.pace.spend(1);
             self.touch_session(session);
@@ -61,7 +51,7 @@ impl Broker {
     pub(in crate::broker) fn await_commit(&mut self, owner: Owner) {
         match owner {
             Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
-                self.upkeep.waiting.awaiting_commit.insert(index);
+                self.upkeep.waiting.await_commit(index);
             }
             Owner::Group(group) => self.await_commit_of_members(group),
         }
@@ -71,19 +61,6 @@ impl Broker {
     #[cfg(test)]
     pub(crate) fn set_release(&mut self, slice: u64) {
         self.upkeep.waiting.slice = slice;
-    }
-
-    fn next_released(&mut self) -> Option<ConnectionId> {
-        loop {
-            let mut first = self.upkeep.waiting.holding.first_entry()?;
-            if !self.gate.is_open(*first.key()) {
-                return None;
-            }
-            match first.get_mut().pop_front() {
-                Some(id) => return Some(id),
-                None => first.remove(),
-            };
-        }
     }
 
     fn release_outbox(&mut self, id: ConnectionId) {

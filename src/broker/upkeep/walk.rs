@@ -31,12 +31,7 @@ impl Broker {
 
     /// Begins a walk: few places are passed at once.
     pub(in crate::broker) fn begin_walk(&mut self, walk: Walk) {
-        if matches!(walk, Walk::Rights) {
-            // One that is on its way gives those rights that were to be given before.
-            let walks = &mut self.upkeep.walks.all;
-            walks.retain(|(other, _)| !matches!(other, Walk::Rights));
-        }
-        self.upkeep.walks.all.push_back((walk, 0));
+        self.upkeep.walks.begin(walk);
         self.walk();
     }
 
@@ -44,7 +39,7 @@ impl Broker {
     pub(in crate::broker) fn walk(&mut self) {
         let slice = self.pace.slice(AT_ONCE);
         while !self.pace.is_over(slice)
-            && let Some((walk, mut at)) = self.upkeep.walks.all.pop_front()
+            && let Some((walk, mut at)) = self.upkeep.walks.take()
         {
             let places = match walk {
                 Walk::Rights => self.sessions.places(),
@@ -56,10 +51,10 @@ impl Broker {
                 at += 1;
             }
             if at < places {
-                self.upkeep.walks.all.push_front((walk, at));
+                self.upkeep.walks.put_back(walk, at);
             }
         }
-        if !self.upkeep.walks.all.is_empty() {
+        if !self.upkeep.walks.is_empty() {
             self.timers.set(self.now.uptime + PAUSE_MS, Timer::Walk);
         }
     }

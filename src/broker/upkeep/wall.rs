@@ -1,32 +1,19 @@
 use crate::broker::Broker;
 use crate::broker::model::ids::SessionIndex;
 use crate::broker::model::record::Write;
-use crate::broker::state::wall::ahead;
-use crate::clock::{Now, READING_MS, Reading};
-
-/// A wall clock that moves by less than this against broker time between two looks was not set, in
-/// milliseconds.
-const JUMP_MS: u64 = 2000;
-
-/// How often jumps are logged at most, in milliseconds.
-const LOG_MS: u64 = 60_000;
+use crate::clock::Now;
 
 impl Broker {
     /// Says what the wall clock shows, in milliseconds since 1970. If it was set since the last
     /// call, or while the broker was stopped, that is stored at once. Nothing expires by it.
     pub fn set_wall(&mut self, wall: u64, now: Now) {
         self.now = now;
-        let ahead = ahead(wall, now.unix);
-        let before = self.wall.ahead.replace(ahead);
-        let told = std::mem::replace(&mut self.wall.told, true);
-        let Some(before) = before.filter(|before| before.abs_diff(ahead) >= JUMP_MS) else {
+        let Some(jump) = self.wall.set(wall, now) else {
             return;
         };
         self.write_reading();
-        let quiet = self.wall.logged.is_some_and(|at| now.uptime < at + LOG_MS);
-        if told && !quiet {
-            self.wall.logged = Some(now.uptime);
-            let seconds = ahead.saturating_sub(before) / 1000;
+        if jump.is_told {
+            let seconds = jump.seconds;
             tracing::warn!(
                 seconds,
                 "the system's clock was set while the broker runs; sessions, messages and wills expire as if it had not been"
@@ -36,21 +23,16 @@ impl Broker {
 
     /// Adds a reading to the batch that is about to be taken, if it is time for one.
     pub(in crate::broker) fn write_reading_if_due(&mut self) {
-        let written = self.wall.written;
-        if written.is_none_or(|written| self.now.uptime >= written + READING_MS) {
+        if self.wall.is_due(self.now.uptime) {
             self.write_reading();
         }
     }
 
     /// Writes what the clocks show, if that is known.
     pub(in crate::broker) fn write_reading(&mut self) {
-        let (true, Some(ahead)) = (self.wall.told, self.wall.ahead) else {
-            return;
-        };
-        let unix = self.now.unix;
-        let wall = unix.saturating_add_signed(ahead);
-        self.wall.written = Some(self.now.uptime);
-        self.write(Write::PutClock(Reading { unix, wall }));
+        if let Some(reading) = self.wall.reading(self.now) {
+            self.write(Write::PutClock(reading));
+        }
     }
 
     /// Brings what a session and its will wait for into what they asked for: a store that was written without readings may have moments of a
