@@ -272,6 +272,15 @@ fn no_file_is_too_long_to_read() {
 }
 
 #[test]
+fn each_file_says_what_it_is() {
+    let silent = sources().iter().filter_map(|source| {
+        let is_silent = !source.text.starts_with("//!") && !source.path.ends_with("tests.rs");
+        is_silent.then(|| format!("src/{}: does not begin with //!", source.path))
+    });
+    check(silent.collect());
+}
+
+#[test]
 fn nothing_is_left_for_later() {
     let words = [
         concat!("TO", "DO"),

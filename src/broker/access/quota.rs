@@ -1,3 +1,9 @@
+//! Rates of a client, pauses in reading, and connections of a user or an address.
+//!
+//! Each of a client's four rates is a bucket that holds one second's worth. When it is overdrawn, nothing is
+//! read from the client, or its messages wait in its queue, until it is level again. Only deliveries at
+//! QoS 0 are dropped, because they wait for nobody.
+
 use crate::broker::Broker;
 use crate::broker::model::access::Identity;
 use crate::broker::model::ids::ConnectionId;

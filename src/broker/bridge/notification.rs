@@ -1,3 +1,5 @@
+//! Notifications: a retained message that tells whether a bridge is connected, as Mosquitto's bridges send it.
+
 use crate::broker::bridge::relay::Relay;
 use crate::broker::bridge::settings::Bridge;
 use crate::wire::packet::{Publish, Will};

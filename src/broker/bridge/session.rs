@@ -1,3 +1,5 @@
+//! A bridge's session at this broker: its subscriptions, and what is set aside.
+
 use crate::broker::Broker;
 use crate::broker::bridge::retained::subscribe_options;
 use crate::broker::bridge::rules::Rule;

@@ -1,3 +1,9 @@
+//! Bytes that wait to be written: to each connection, and to all of them together.
+//!
+//! A payload that many connections share counts once. When the total is reached, QoS 0 is dropped, and
+//! QoS 1 and 2 wait in queues. A small packet is always sent. A larger one waits for a turn: one connection
+//! after the other is sent one message beyond the total. A turn ends when that is written, or after a second.
+
 use crate::broker::Broker;
 use crate::broker::model::ids::ConnectionId;
 use crate::broker::model::message::Message;

@@ -1,3 +1,9 @@
+//! Messages that come over a bridge again under a new packet identifier.
+//!
+//! A session was lost, or there is more than one way to this broker. Such a message is known by its
+//! identity ([`marks`](crate::broker::model::marks)). What is remembered is one number made of identity, topic
+//! and payload. So a client can hold back no message but one that it has published itself.
+
 use crate::broker::Broker;
 use crate::broker::model::ids::SessionIndex;
 use crate::broker::model::marks::{Marks, digest};

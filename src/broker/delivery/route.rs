@@ -1,3 +1,7 @@
+//! From an accepted message to the queues of its receivers.
+//!
+//! One broker decides, so every topic has one order.
+
 use crate::broker::Broker;
 use crate::broker::delivery::spread::cost;
 use crate::broker::model::ids::{Owner, SessionIndex};

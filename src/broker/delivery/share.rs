@@ -1,3 +1,12 @@
+//! Shared subscriptions (MQTT 5 section 4.8.2): a group has a queue, and its members take from it.
+//!
+//! - A message goes to the next member that is connected and has room in its window.
+//! - If there is none, it waits in the group's queue. That is on disk if one member's session is.
+//! - What was sent at QoS 1 and not acknowledged goes back to the queue when the member's connection is
+//!   gone and another member is there.
+//! - A QoS 2 message that was sent stays with the member's session until that ends
+//!   \[MQTT-4.8.2-4, MQTT-4.8.2-5\].
+
 use crate::broker::Broker;
 use crate::broker::model::ids::{GroupIndex, Owner, SessionIndex};
 use crate::broker::model::message::Parts;

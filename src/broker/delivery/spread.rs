@@ -1,3 +1,12 @@
+//! Spreads: messages for thousands of receivers, handed out in slices.
+//!
+//! A session's next message must not overtake a message on its way here. So whoever gives a session a
+//! message first calls [`Broker::catch_up`].
+//!
+//! At QoS 1 and 2, the receivers that still have to get the message are stored with it. The rows are
+//! rewritten in the batches that have the deliveries. So the acknowledgement does not wait for all
+//! deliveries, and after a crash each receiver gets the message once.
+
 use crate::broker::Broker;
 use crate::broker::model::ids::{ConnectionId, SessionIndex};
 use crate::broker::model::record::{Durability, Write};

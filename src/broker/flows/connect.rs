@@ -1,3 +1,5 @@
+//! CONNECT: which session a client gets, and what CONNACK says (MQTT 5 sections 3.1 and 3.2).
+
 use crate::broker::Broker;
 use crate::broker::model::access::{Arrival, Identity};
 use crate::broker::model::ids::{ConnectionId, SessionIndex};

@@ -1,3 +1,5 @@
+//! Retained messages: kept by topic, and sent to new subscriptions in slices.
+
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;

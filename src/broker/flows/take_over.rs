@@ -1,3 +1,12 @@
+//! Take-overs (MQTT 5 section 3.1.4): a CONNECT whose client identifier an open connection has.
+//!
+//! The client may have left that connection in good order and come back at once. Then its last packets and
+//! its DISCONNECT are still unread. So the CONNECT waits until the older connection's driver has handed over
+//! what its peer had sent \[MQTT-3.14.4-3, MQTT-3.1.2-8\], but no longer than [`WAIT_MS`].
+//!
+//! Several CONNECTs with one client identifier are served in the order in which they came. One that has
+//! waited for [`WAIT_MS`] ends all that are before it.
+
 use crate::broker::Broker;
 use crate::broker::model::ids::ConnectionId;
 use crate::broker::state::connection::State;

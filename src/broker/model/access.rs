@@ -1,3 +1,5 @@
+//! What a listener allows, and what is known of a peer before and after its CONNECT.
+
 use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 

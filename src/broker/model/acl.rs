@@ -1,3 +1,10 @@
+//! Access control lists: rules on topics, as in Mosquitto.
+//!
+//! [`Rules`] belong to a user, come with credentials, or hold for everybody as patterns. An [`Acl`] is a
+//! whole list. A listener may have a list of its own ([`Acls`]). What no rule allows is refused. A rule
+//! that denies wins over all that allow. For each client the rules become
+//! [`Rights`](crate::broker::state::rights::Rights).
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::str::FromStr;

@@ -1,3 +1,11 @@
+//! Marks: user properties with which brokers of this kind tell each other about a message over MQTT 5.
+//!
+//! They keep a message from being taken twice and from going in circles. A mark is believed only from a
+//! client whose CONNECT says that it is a bridge, and shown only to such a client. From any other client
+//! it is taken off: an application that copies the user properties of a request into its answer must not
+//! lose the answer. An application behind a broker of another make cannot be recognized. So a hop stands
+//! for a broker and a payload, and means nothing on a message with another payload.
+
 use std::fmt::Write as _;
 use std::num::NonZeroU64;
 

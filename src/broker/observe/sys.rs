@@ -1,3 +1,5 @@
+//! `$SYS` topics: retained, in memory only. Their names are Mosquitto's where it has them.
+
 use crate::broker::Broker;
 use crate::broker::model::gauges::Gauges;
 use crate::broker::model::message::Parts;

@@ -1,3 +1,5 @@
+//! A network connection as the broker sees it.
+
 use crate::broker::model::access::Arrival;
 use crate::broker::model::alias::Alias;
 use crate::broker::model::ids::SessionIndex;
@@ -7,75 +9,85 @@ use crate::broker::state::outbox::Outbox;
 use crate::broker::state::quota::Quota;
 use crate::wire::ProtocolVersion;
 
+/// A network connection.
 #[derive(Debug)]
 pub struct Connection {
-    /// Tells connections apart that had the same place one after the other.
+    /// Never given twice, unlike its [`ConnectionId`](crate::broker::ConnectionId).
     pub serial: u64,
+    /// How far it has come.
     pub state: State,
+    /// Its listener and its peer.
     pub arrival: Arrival,
+    /// Protocol version of its CONNECT.
     pub version: ProtocolVersion,
-    /// Its client has said that it is a bridge, in MQTT 3: it is sent nothing of its own, and retain flags as they were published.
+    /// Its CONNECT has the bridge bit (MQTT 3): it gets nothing that it has published, and retain flags
+    /// as they were published.
     pub is_bridge: bool,
     /// Its client wants reasons with acknowledgements \[MQTT-3.1.2-29\].
     pub wants_reasons: bool,
-    /// Its client has said that it is a bridge, in MQTT 5: messages to it are marked.
+    /// Its CONNECT says that it is a bridge (MQTT 5): messages to it carry marks.
     pub marked: bool,
+    /// Its session, from CONNACK on.
     pub session: Option<SessionIndex>,
+    /// Packets that wait to be taken by the driver.
     pub outbox: Outbox,
-    /// Bytes that were taken from the outbox last: they are being written.
+    /// Bytes that the driver has taken and is writing.
     pub taken: usize,
-    /// Messages that were taken with them, whose payloads are shared.
+    /// Messages among them whose payloads are shared.
     pub taken_messages: Vec<Message>,
-    /// What of both is in the account of all connections, but for payloads that are shared.
+    /// Bytes of both that [`OutgoingAccount`](crate::broker::state::outgoing::OutgoingAccount) has counted, shared payloads aside.
     pub counted: usize,
     /// 1.5 times the keep alive, in milliseconds; 0 for none \[MQTT-3.1.2-22\].
     pub keep_alive: u64,
-    /// When what the client has proved itself with is good no more, in milliseconds of uptime; `u64::MAX` for never.
+    /// When its credential expires, in milliseconds of uptime. `u64::MAX` for never.
     pub expires_at: u64,
-    /// When it came in, in milliseconds of uptime.
+    /// When it was accepted, in milliseconds of uptime.
     pub since: u64,
-    /// How it ended, once it has.
+    /// How it ended.
     pub end: Option<Box<End>>,
-    /// When a packet last came in, or bytes of one, in milliseconds of uptime.
+    /// When bytes last came in, in milliseconds of uptime.
     pub last_received: u64,
-    /// Whether the client takes what it is sent.
+    /// Whether the client takes what is written to it.
     pub progress: WriteProgress,
-    /// QoS 1 and 2 messages the client takes at once.
+    /// QoS 1 and 2 messages that the client takes without acknowledging one.
     pub receive_maximum: u16,
-    /// Bytes of a packet the client takes.
+    /// The largest packet that the client takes, in bytes.
     pub maximum_packet_size: u32,
-    /// QoS 2 messages the client has sent on this connection and not released.
+    /// QoS 2 messages that the client has sent on this connection and not released.
     pub unreleased: u32,
-    /// The CONNECT was accepted with a session expiry interval other than 0 (so a DISCONNECT may change it).
+    /// The session expiry interval of its CONNECT is not 0. So a DISCONNECT may change it.
     pub may_set_expiry: bool,
     aliases: Option<Box<Aliases>>,
-    /// What they take.
+    /// Memory that topic aliases take, in bytes.
     pub alias_bytes: u64,
-    /// Its place among those that wait until less is to be written to all connections.
+    /// Its place among the connections that wait for a turn.
     pub ticket: Option<u64>,
-    /// What its client has sent and been sent of late, if that is limited.
+    /// Its rates, if they are limited.
     pub quota: Option<Box<Quota>>,
-    /// A bridge is about to leave: what is under way is finished, and nothing more is begun.
+    /// No new message is sent: what is under way is finished first.
     pub finishing: bool,
-    /// The client identifier its CONNECT waits for.
+    /// The client identifier that its CONNECT waits for.
     pub waits_for: Option<Box<str>>,
     /// Another connection waits for its client identifier.
     pub yields: bool,
+    /// The driver has been asked to serve it.
     pub touched: bool,
-    /// There was more to do for it than was done when its output was last taken.
+    /// Taking its output stopped early, so that others have their turn.
     pub has_more: bool,
+    /// Its outbox has a packet that waits for the disk.
     pub holding: bool,
+    /// Nothing is read from it.
     pub paused: bool,
 }
 
-/// Whether a client takes what it is sent.
+/// Whether a client takes what is written to it.
 #[derive(Debug, Default)]
 pub struct WriteProgress {
-    /// It was sent something that it may not have taken.
+    /// Something was sent that it may not have taken.
     pub waits: bool,
     /// When it last took something, or something was first sent, in milliseconds of uptime.
     pub last: u64,
-    /// The driver should look whether it has taken something.
+    /// The driver is asked whether it has taken something.
     pub ask: bool,
 }
 
@@ -84,18 +96,18 @@ pub struct WriteProgress {
 pub struct End {
     /// The client identifier; empty if its CONNECT was not accepted.
     pub client: Box<str>,
-    /// Why; empty if the broker has not ended it, and its client has not taken its leave.
+    /// Why. Empty if the connection was lost.
     pub why: Box<str>,
 }
 
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Its CONNECT has not come.
+    /// Its CONNECT has not been accepted.
     New,
     /// Its CONNECT was accepted.
     Open,
-    /// What it may still have is in its outbox; after that it is closed.
+    /// It is closed once its outbox is written.
     Closing,
 }
 

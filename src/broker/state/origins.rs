@@ -1,3 +1,12 @@
+//! The brokers that bridges come from.
+//!
+//! Two brokers with one identity are a fault: the data directory of one is a copy of the other's. Messages of
+//! one are then taken for repetitions of the other's, and are lost.
+//!
+//! The CONNECT of a bridge names its broker and the run of it, a number of that process. A broker that was
+//! started again has a new run, and the old run is never seen again. So if an earlier run connects again,
+//! or sends something long after a later run has come, two brokers are alive.
+
 use std::fmt;
 
 use foldhash::fast::FixedState;

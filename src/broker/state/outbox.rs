@@ -1,3 +1,9 @@
+//! What waits to be written to one connection: a FIFO of packets.
+//!
+//! A packet leaves when its stamp is durable and all packets before it have left. Small packets are bytes.
+//! The payload of a large PUBLISH is shared by all connections that are sent it. So the memory and the time
+//! of a fan-out do not depend on the size of its payload.
+
 use std::collections::VecDeque;
 
 use crate::broker::model::message::Message;

@@ -1,11 +1,14 @@
-//! A queue of messages: a session's or a shared group's. The memory it takes is an index; bodies are kept for connected clients only, within
-//! the broker's budget, and read from the store when they are needed.
+//! The queue of a session or of a shared group.
 //!
-//! A queue has two lanes. What is inserted goes to the first one. What a bridge with `live_first` gets while it is connected goes to the second,
-//! which is sent before the first, save for every [`LIVE_RUN`]th message; when the connection ends, it joins the first.
+//! In memory it is an index. Bodies are kept for connected clients only, within a limit over all queues, and
+//! are read from the store when they are needed.
 //!
-//! Beside them, messages are held that nobody there may have at present (broker/hold.rs): they count in the queue's limits, expire as others do, and
-//! stand in nobody's way.
+//! A queue has three lanes:
+//! - the backlog, where messages are inserted;
+//! - the live lane, for a bridge with `live_first` while it is connected. It goes before the backlog, except for
+//!   every [`LIVE_RUN`]th message, and joins the backlog when the connection ends;
+//! - the held lane, for messages whose client lacks the rights at present (`broker/delivery/hold.rs`). They
+//!   count in the queue's limits and expire, and hold nothing back.
 
 use std::collections::VecDeque;
 
@@ -21,22 +24,25 @@ pub const LIVE_RUN: u8 = 8;
 /// Waiting messages.
 #[derive(Debug)]
 pub struct Queue {
+    /// Its key in the store.
     pub key: QueueKey,
     backlog: Lane,
-    /// All of them younger than those of the backlog.
+    /// All of them are younger than those of the backlog.
     live: Lane,
-    /// Messages that wait for rights, not for their turn.
+    /// Messages that wait for rights.
     held: Lane,
-    /// Live messages sent since one of the backlog was.
+    /// Live messages sent since the last one of the backlog.
     run: u8,
     bytes: u64,
     hot_bytes: u64,
-    /// A read from the store is under way.
+    /// A fetch of bodies is under way.
     pub fetching: bool,
 }
 
-/// Messages in the order in which they were accepted. One that is taken out of the middle leaves a hole, so that this costs no more in a long queue
-/// than in a short one; the first is never a hole, and when there are more holes than messages they are all removed.
+/// Messages in their order.
+///
+/// A message that is taken out of the middle leaves a hole, so this costs the same in a long queue as in a short
+/// one. The first entry is never a hole. When there are more holes than messages, all holes are removed.
 #[derive(Debug, Default)]
 struct Lane {
     items: VecDeque<Queued>,

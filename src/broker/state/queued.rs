@@ -7,25 +7,29 @@ use crate::broker::model::record::{DeliveryRecord, Durability, Seq, Subscription
 use crate::broker::state::gate::Stamp;
 use crate::wire::{PacketId, QoS};
 
-/// A message waiting in a queue, or on its way to a client.
+/// A message in a queue, or sent and not acknowledged.
 #[derive(Clone, Debug)]
 pub struct Queued {
-    /// Its place in the order of accepted messages.
+    /// Its place in the order.
     pub seq: Seq,
-    /// Its body, if it is in memory. A message that is not stored always has it.
+    /// Its body, if that is in memory. A message that is not stored always has it.
     pub body: Option<Message>,
+    /// Identifiers of the subscriptions that matched.
     pub ids: SubscriptionIds,
-    /// When it expires, in milliseconds since 1970; 0 for never.
+    /// When it expires, in broker time. 0 for never.
     pub expires: u64,
+    /// Bytes of topic, properties and payload.
     pub size: u32,
+    /// QoS of the delivery.
     pub qos: QoS,
-    /// The retain flag to deliver it with.
+    /// Retain flag of the delivery.
     pub retain: bool,
-    /// How far acknowledgements wait for it; `Memory` says that it has no row in the store.
+    /// Durability of its row. `Memory` if it has none.
     pub level: Durability,
-    /// What it waits for if it has no row itself, but is kept for others: whoever is shown it must not see an older one after a crash.
+    /// What the delivery waits for if it has no row but the message is stored for others. A receiver that
+    /// is shown it must not see an older one after a crash.
     pub reveals: Stamp,
-    /// It may have been sent before, on a connection that a crash has ended.
+    /// It may have been sent before a crash.
     pub dup: bool,
 }
 
@@ -35,7 +39,7 @@ impl Queued {
         self.level != Durability::Memory
     }
 
-    /// Whether it is only the place of a message that was taken out of the middle of a queue.
+    /// Whether the message was taken out of the middle of its queue.
     pub fn is_hole(&self) -> bool {
         !self.is_stored() && self.body.is_none()
     }
@@ -58,7 +62,8 @@ impl Queued {
         }
     }
 
-    /// The row of this delivery in the queue of a group: what is sent to one member may be given to another, who has subscribed otherwise.
+    /// The row of this delivery in the queue of a group. It has the QoS and retain flag of the publish, because
+    /// another member, with other options, may get the message.
     pub fn record_as_published(&self) -> DeliveryRecord {
         let mut record = self.record(None, false);
         if let Some(body) = &self.body {

@@ -19,49 +19,60 @@ use crate::broker::state::rights::Rights;
 use crate::broker::state::tree::{NodeId, Subscriber};
 use crate::wire::{PacketId, ProtocolVersion};
 
+/// What the broker keeps for a client.
 #[derive(Debug)]
 pub struct Session {
+    /// Client identifier.
     pub client_id: Box<str>,
+    /// Protocol version of the last CONNECT.
     pub version: ProtocolVersion,
-    /// Its client knows of the options that subscriptions have: it speaks MQTT 5, or is a bridge. Those that were given in MQTT 5 wait otherwise.
+    /// Subscription options apply: the client speaks MQTT 5, or is a bridge. Options from an earlier
+    /// MQTT 5 connection are kept meanwhile.
     pub has_options: bool,
-    /// Its state is kept on disk.
+    /// Its messages and subscriptions are on disk.
     pub durable: bool,
     /// It has a row in the store: a durable session, or one that has or had a will.
     pub stored: bool,
     /// Session expiry interval in seconds; 0 ends it with its connection.
     pub expiry: u32,
+    /// The connection of its client.
     pub connection: Option<ConnectionId>,
-    /// Who its client was when it last connected; `None` if that was to a process before this one.
+    /// What its client had proved when it last connected. `None` if that was to an earlier process.
     pub identity: Option<Identity>,
-    /// The user name of its client if that was to a process before this one.
+    /// The user name of its client, if that was to an earlier process.
     pub restored_user: Option<Box<str>>,
-    /// What that client may do; `None` for everything.
+    /// What its client may do. `None` for everything.
     pub rights: Option<Box<Rights>>,
-    /// When its last connection ended, in milliseconds since 1970; `None` while it is connected.
+    /// When its last connection ended, in broker time. `None` while it is connected.
     pub disconnected_at: Option<u64>,
+    /// Its will, until that is published or discarded.
     pub will: Option<Box<WillRecord>>,
+    /// Its subscriptions in the tree, shared ones aside.
     pub subscriptions: HashSet<NodeId, FxBuildHasher>,
-    /// What subscriptions take, shared ones included.
+    /// Memory that its subscriptions take, shared ones included, in bytes.
     pub subscription_bytes: u64,
+    /// Its shared groups.
     pub groups: Vec<GroupIndex>,
+    /// Messages that wait for its client.
     pub queue: Queue,
+    /// Messages that are sent and not acknowledged.
     pub outgoing: Outgoing,
-    /// How messages wait, if it is a bridge's.
+    /// How messages wait, if the client is a bridge.
     pub backlog: Option<Box<Backlog>>,
-    /// QoS 2 messages this client has published and not released.
+    /// QoS 2 messages that its client has published and not released.
     pub received: HashMap<PacketId, Received, FxBuildHasher>,
-    /// One of its replays has moved on since the last batch was taken.
+    /// A replay has moved on since the last batch was taken.
     pub replays_moved: bool,
     /// Retained messages still to be sent for new subscriptions.
     pub replays: VecDeque<Replay>,
-    /// It has ended: this only holds its place until no subscription leads here any more.
+    /// The session has ended. This holds its place until no subscription leads here.
     pub is_placeholder: bool,
 }
 
-/// A QoS 2 message the client has published and not released.
+/// A QoS 2 message that the client has published and not released.
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
+    /// What its PUBREC waits for.
     pub stamp: Stamp,
     /// It has a row in the store.
     pub stored: bool,
@@ -69,12 +80,14 @@ pub struct Received {
     pub counted: bool,
 }
 
-/// Retained messages on their way to a new subscription: how far it has come.
+/// Retained messages on their way to a new subscription.
 #[derive(Debug)]
 pub struct Replay {
+    /// Filter of the subscription.
     pub filter: Box<str>,
+    /// Options of the subscription.
     pub subscriber: Subscriber,
-    /// What is kept of the subscription.
+    /// The row of the subscription.
     pub record: SubscriptionRecord,
     /// The last topic that was looked at.
     pub after: Option<Message>,

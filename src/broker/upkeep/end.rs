@@ -1,3 +1,5 @@
+//! The end of connections and sessions (MQTT 5 sections 3.14, 4.1 and 3.1.2.11.2).
+
 use std::collections::VecDeque;
 
 use crate::broker::Broker;

@@ -1,3 +1,9 @@
+//! Memory that sessions take, messages aside, and room in the store.
+//!
+//! Client identifiers, user names, wills, subscriptions and topic aliases are one account for each session,
+//! and one for all sessions. Counted are the bytes that the peer says, and about what tables need for them: each
+//! level of a filter may be a node of the tree. The subscriptions of an ended session count until they are removed.
+
 use crate::broker::Broker;
 use crate::broker::model::access::Identity;
 use crate::broker::model::alias::Alias;

@@ -1,3 +1,5 @@
+//! Recovery: rows of the store become sessions, queues, subscriptions and retained messages again.
+
 use crate::broker::Broker;
 use crate::broker::model::ids::GroupIndex;
 use crate::broker::model::ids::{Owner, SessionIndex};

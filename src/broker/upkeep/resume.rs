@@ -1,3 +1,8 @@
+//! What goes on when a batch is durable.
+//!
+//! Acknowledgements leave, messages can be read back, and paused publishers are read from again. If these
+//! are very many, it is done in slices.
+
 use crate::broker::Broker;
 use crate::broker::model::ids::{ConnectionId, Owner};
 use crate::broker::model::record::BatchId;

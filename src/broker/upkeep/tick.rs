@@ -1,3 +1,5 @@
+//! What is done when its time has come.
+
 use crate::broker::Broker;
 use crate::broker::model::ids::{GroupIndex, Owner, SessionIndex};
 use crate::broker::model::work::OPERATION;

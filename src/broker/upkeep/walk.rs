@@ -1,3 +1,5 @@
+//! Walks: what concerns all sessions or all connections is done in slices.
+
 use std::sync::Arc;
 
 use crate::broker::Broker;

@@ -1,3 +1,8 @@
+//! The wall clock beside broker time.
+//!
+//! Deadlines are kept in broker time, which no wall clock moves. A [`Reading`](crate::clock::Reading) of both is stored with
+//! them. It tells the next start how long the broker was stopped.
+
 use crate::broker::Broker;
 use crate::broker::model::ids::SessionIndex;
 use crate::broker::model::record::Write;

@@ -1,3 +1,11 @@
+//! Retained messages that go both ways: an old value of the upstream must not replace a newer one that waits here.
+//!
+//! The upstream shows what it retains when it is subscribed to. While messages from before the connection wait,
+//! that may be older than what they will make of it. So it is asked for behind them. In MQTT 5, the subscription
+//! is made at once without retained messages, and made again when the backlog is acknowledged. In MQTT 3.1.1,
+//! it is made only then. While a retained message waits to go out, one that comes in for its topic is not
+//! taken: the upstream will have the one that waits.
+
 use crate::broker::Broker;
 use crate::broker::bridge::relay::Relay;
 use crate::broker::bridge::rules::Rule;

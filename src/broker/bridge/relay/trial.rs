@@ -1,3 +1,6 @@
+//! One message or filter at a time, when connections have died on something: see
+//! [`suspicion`](crate::broker::state::suspicion).
+
 use crate::broker::Broker;
 use crate::broker::bridge::relay::Relay;
 use crate::broker::bridge::rules::Rule;
