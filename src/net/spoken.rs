@@ -9,7 +9,15 @@ pub enum Spoken {
     Tls,
     /// A request line.
     Http,
+    /// A header of the PROXY protocol, version 1 or 2.
+    Proxy,
 }
+
+/// Says what is wrong with a PROXY header where it is not expected.
+const PROXY: &str = "a PROXY protocol header where none is expected: name the balancer in proxy_protocol_from, or let it send none";
+
+/// What PROXY headers of version 1 and 2 begin with; as much of the signature of version 2 as nothing else begins with.
+const PROXY_HEADERS: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUI"];
 
 /// The methods of HTTP, and what HTTP/2 begins with.
 const METHODS: [&[u8]; 10] = [
@@ -32,8 +40,14 @@ impl Spoken {
             [0x16, 0x03, ..] => Some(Spoken::Tls),
             [0x10, ..] => Some(Spoken::Mqtt),
             _ => {
-                let is_http = METHODS.iter().any(|method| bytes.starts_with(method));
-                is_http.then_some(Spoken::Http)
+                let begins = |with: &&[u8]| bytes.starts_with(with);
+                if METHODS.iter().any(begins) {
+                    Some(Spoken::Http)
+                } else if PROXY_HEADERS.iter().any(begins) {
+                    Some(Spoken::Proxy)
+                } else {
+                    None
+                }
             }
         }
     }
@@ -42,6 +56,7 @@ impl Spoken {
     pub fn on_mqtt(self) -> Option<&'static str> {
         match self {
             Spoken::Mqtt => None,
+            Spoken::Proxy => Some(PROXY),
             Spoken::Tls => Some(
                 "TLS where MQTT without TLS is spoken: connect without TLS, or to a listener with protocol = \"mqtts\"",
             ),
@@ -55,6 +70,7 @@ impl Spoken {
     pub fn on_tls(self) -> Option<&'static str> {
         match self {
             Spoken::Tls => None,
+            Spoken::Proxy => Some(PROXY),
             Spoken::Mqtt => Some(
                 "MQTT without TLS where TLS is spoken: connect with TLS, or to a listener with protocol = \"mqtt\"",
             ),
@@ -66,6 +82,7 @@ impl Spoken {
     pub fn on_websocket(self) -> Option<&'static str> {
         match self {
             Spoken::Http => None,
+            Spoken::Proxy => Some(PROXY),
             Spoken::Mqtt => Some(
                 "MQTT without WebSocket where WebSocket is spoken: connect over WebSocket, or to a listener with protocol = \"mqtt\" or \"mqtts\"",
             ),
@@ -87,6 +104,11 @@ mod tests {
             (b"\x10\x0c\0\x04MQTT", Some(Spoken::Mqtt)),
             (b"GET / HTTP/1.1\r\n", Some(Spoken::Http)),
             (b"PRI * HTTP/2.0\r\n", Some(Spoken::Http)),
+            (b"PROXY TCP4 192.0.2.1 ", Some(Spoken::Proxy)),
+            (b"\r\n\r\n\0\r\nQUIT\n\x21\x11", Some(Spoken::Proxy)),
+            // What is seen of it before a TLS handshake.
+            (b"\r\n\r\n\0\r\nQUIT", Some(Spoken::Proxy)),
+            (b"PROXYING", None),
             (b"GETTING", None),
             (b"\x16", None),
             (b"\x20\x02\0\0", None),

@@ -443,6 +443,8 @@ fn a_client_on_the_wrong_port_is_named_in_the_log_at_once() {
     let hello = b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03";
     let connect = b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01c";
     let request = b"GET / HTTP/1.1\r\n\r\n";
+    let proxy1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 5 6\r\n";
+    let proxy2 = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
     for (protocol, bytes, needle) in [
         ("mqtt", &hello[..], "TLS where MQTT without TLS is spoken"),
         ("mqtt", request, "HTTP where MQTT is spoken"),
@@ -450,14 +452,18 @@ fn a_client_on_the_wrong_port_is_named_in_the_log_at_once() {
         ("mqtts", request, "HTTP without TLS where TLS is spoken"),
         ("ws", connect, "MQTT without WebSocket where WebSocket"),
         ("ws", hello, "TLS where WebSocket without TLS is spoken"),
+        ("mqtt", proxy1, "a PROXY protocol header where none"),
+        ("mqtts", proxy2, "a PROXY protocol header where none"),
+        ("ws", proxy1, "a PROXY protocol header where none"),
     ] {
         let start = Instant::now();
         let mut stream = dial(place(&broker, protocol));
+        let peer = format!("peer={} ", stream.local_addr().expect("bound"));
         stream.write_all(bytes).expect("written");
         wait_until(needle, || {
             let log = broker.log();
-            let line = log.lines().find(|line| line.contains(needle));
-            line.is_some_and(|line| line.contains("peer="))
+            log.lines()
+                .any(|line| line.contains(needle) && line.contains(&peer))
         });
         // Long before connect_timeout and handshake_timeout.
         assert!(start.elapsed() < Duration::from_secs(9), "{needle}");
