@@ -306,15 +306,29 @@ impl<'f, W: Write> Subscriber<'f, W> {
     }
 
     fn print(&mut self, publish: &Publish<'_>) {
+        if let Err(failure) = self.append(publish)
+            && !self.flags.connection.quiet
+        {
+            tell::err(format_args!("tidegate sub: {failure}"));
+        }
+        if self.flags.remove_retained && publish.retain {
+            self.clearing.add(publish.topic);
+        }
+        if let Some(left) = &mut self.left {
+            *left -= 1;
+            self.done |= *left == 0;
+        }
+    }
+
+    /// Appends what is shown of a message to the output.
+    ///
+    /// # Errors
+    /// The format does not fit the message. Nothing is appended.
+    fn append(&mut self, publish: &Publish<'_>) -> Result<(), Failure> {
         let start = self.output.len();
         if let Some(format) = &self.flags.format {
             let (now, pretty) = (self.clock.now().unix, self.flags.pretty);
-            if let Err(failure) = format.write(publish, now, pretty, &mut self.output) {
-                if !self.flags.connection.quiet {
-                    tell::err(format_args!("tidegate sub: {failure}"));
-                }
-                return;
-            }
+            format.write(publish, now, pretty, &mut self.output)?;
         } else {
             let verbose = self.flags.verbose || self.flags.watch;
             if verbose {
@@ -332,13 +346,7 @@ impl<'f, W: Write> Subscriber<'f, W> {
         } else if !self.flags.no_newline {
             self.output.push(b'\n');
         }
-        if self.flags.remove_retained && publish.retain {
-            self.clearing.add(publish.topic);
-        }
-        if let Some(left) = &mut self.left {
-            *left -= 1;
-            self.done |= *left == 0;
-        }
+        Ok(())
     }
 
     /// A message is acknowledged when it has left: whoever reads the output has it, or the session still does.

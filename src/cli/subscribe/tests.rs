@@ -77,6 +77,21 @@ fn a_message_is_acknowledged_after_it_has_been_printed() {
     server.join().expect("as scripted");
 }
 
+/// As with mosquitto_sub: it counts, is acknowledged, and nothing is printed of it.
+#[test]
+fn a_message_that_does_not_fit_the_format_counts() {
+    let (port, server) = serve(|peer| {
+        grant(peer, &[ReasonCode::GrantedQos1]);
+        peer.send(&publish(7, QoS::AtLeastOnce, "not JSON"));
+        expect(peer, &Packet::PubAck(ack(7)));
+        disconnected(peer);
+    });
+    let mut printed = Vec::new();
+    let ended = subscribe(&port, "-t a -q 1 -C 1 -F %J", &mut printed);
+    assert_eq!((ended, printed), (Ok(()), Vec::new()));
+    server.join().expect("as scripted");
+}
+
 #[test]
 fn a_message_that_cannot_be_printed_is_not_acknowledged() {
     let (port, server) = serve(|peer| {

@@ -291,15 +291,15 @@ impl Authentication {
         let (user, client, address) = (
             credentials.username.as_deref(),
             &*credentials.client_id,
-            credentials.address,
+            credentials.address.map(tracing::field::display),
         );
-        tracing::warn!(user, client, ?address, why, "login failed");
+        tracing::warn!(user, client, address, why, "login failed");
         let reached = self.throttle().failed(credentials, self.clock.now().uptime);
         if let Some(reached) = reached {
             let user = user.filter(|_| reached == Reached::User);
             tracing::warn!(
                 user,
-                ?address,
+                address,
                 "too many logins have failed: more are refused unseen for a while"
             );
         }
