@@ -1,47 +1,64 @@
 //! What a broker is made of: each file owns its state and keeps its invariants, and none of them knows the [`Broker`](super::Broker).
 
-pub mod accounts;
-pub mod address_state;
+// Connections: what comes from and goes to one peer, and what all peers share.
 pub mod aliases;
-pub mod backlog;
-pub mod bridge;
-pub mod bridges;
-pub mod client_ids;
 pub mod connection;
 pub mod connections;
-pub mod gate;
-pub mod group;
-pub mod groups;
-pub mod inflight;
-pub mod message_ids;
-pub mod messages;
-pub mod notices;
-pub mod observed;
-pub mod offer;
-pub mod origins;
 pub mod outbox;
 pub mod outgoing;
-pub mod pace;
+pub mod quota;
+pub mod take_overs;
+pub mod tally;
+
+// Sessions: what is kept for a client.
+pub mod backlog;
+pub mod client_ids;
+pub mod inflight;
 pub mod queue;
 pub mod queued;
-pub mod quota;
-pub mod removals;
-pub mod restoring;
-pub mod retained;
 pub mod rights;
 pub mod session;
 pub mod sessions;
-pub mod slots;
+
+// Subscriptions, shared groups and retained messages.
+pub mod group;
+pub mod groups;
+pub mod offer;
+pub mod retained;
 pub mod sources;
-pub mod spreads;
-pub mod suspicion;
-pub mod sys;
-pub mod table;
-pub mod take_overs;
-pub mod tally;
-pub mod timers;
 pub mod tree;
-pub mod upkeep;
+
+// Durability: what is to be written, and who waits for it.
+pub mod gate;
+pub mod messages;
+pub mod restoring;
 pub mod waiting;
-pub mod walks;
+
+// Accounts and time.
+pub mod accounts;
+pub mod pace;
+pub mod timers;
 pub mod wall;
+
+// Work in slices.
+pub mod removals;
+pub mod spreads;
+pub mod upkeep;
+pub mod walks;
+
+// Bridges.
+pub mod address_state;
+pub mod bridge;
+pub mod bridges;
+pub mod message_ids;
+pub mod origins;
+pub mod suspicion;
+
+// What an operator is told.
+pub mod notices;
+pub mod observed;
+pub mod sys;
+
+// Containers.
+pub mod slots;
+pub mod table;
