@@ -5,8 +5,7 @@ use crate::broker::bridge::settings::Bridge;
 use crate::broker::bridge::tell::address_topic;
 use crate::broker::model::topics::CLIENT_PREFIX;
 use crate::broker::state::backlog::Backlog;
-use crate::broker::state::bridge::at;
-use crate::broker::state::bridge::{BridgeFigures, State};
+use crate::broker::state::bridge::{BridgeFigures, State, at};
 use crate::clock::Now;
 
 /// What is published of each bridge's figures, in this order.

@@ -1,13 +1,10 @@
 //! Packets and writes on their way out: into the open batch, and into the outboxes of connections.
 
 use crate::broker::Broker;
-use crate::broker::model::ids::ConnectionId;
-use crate::broker::model::ids::SessionIndex;
+use crate::broker::model::ids::{ConnectionId, SessionIndex};
 use crate::broker::model::record::Write;
-use crate::broker::state::gate::Arrow;
-use crate::broker::state::gate::Stamp;
-use crate::wire::Packet;
-use crate::wire::codec;
+use crate::broker::state::gate::{Arrow, Stamp};
+use crate::wire::{Packet, codec};
 
 impl Broker {
     pub(in crate::broker) fn write(&mut self, write: Write) {

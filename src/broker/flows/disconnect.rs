@@ -4,12 +4,8 @@ use crate::broker::Broker;
 use crate::broker::model::ids::ConnectionId;
 use crate::broker::state::connection::State;
 use crate::broker::state::gate::Stamp;
-use crate::wire::Packet;
-use crate::wire::PropertiesBuf;
-use crate::wire::Property;
-use crate::wire::ProtocolVersion;
-use crate::wire::ReasonCode;
 use crate::wire::packet::Disconnect;
+use crate::wire::{Packet, PropertiesBuf, Property, ProtocolVersion, ReasonCode};
 
 impl Broker {
     /// Ends a connection from this side: says why to a client that can be told, and closes once that has been written. What still waits for the

@@ -6,8 +6,7 @@
 use crate::broker::Broker;
 use crate::broker::model::ids::{ConnectionId, SessionIndex};
 use crate::broker::state::connection::State;
-use crate::broker::state::timers::LONGEST_MS;
-use crate::broker::state::timers::Timer;
+use crate::broker::state::timers::{LONGEST_MS, Timer};
 use crate::clock::Now;
 use crate::wire::ReasonCode;
 

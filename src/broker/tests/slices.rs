@@ -1,7 +1,6 @@
 //! What is long is done in slices: others have their turn in between, and whatever happens then is as if it had been done at once.
 
-use super::super::Acl;
-use super::super::{Permission, model::work::OPERATION};
+use super::super::{Acl, Permission, model::work::OPERATION};
 use super::*;
 use crate::broker::upkeep::end::AT_ONCE;
 use crate::broker::upkeep::tick::TICK_WORK;

@@ -1,8 +1,7 @@
 //! Recovery: rows of the store become sessions, queues, subscriptions and retained messages again.
 
 use crate::broker::Broker;
-use crate::broker::model::ids::GroupIndex;
-use crate::broker::model::ids::{Owner, SessionIndex};
+use crate::broker::model::ids::{GroupIndex, Owner, SessionIndex};
 use crate::broker::model::message::Message;
 use crate::broker::model::record::{
     Block, DeliveryRecord, Durability, InflightRecord, QueueKey, Seq, SubscriptionRecord, Write,

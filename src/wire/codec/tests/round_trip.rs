@@ -9,8 +9,7 @@ use super::super::*;
 use crate::wire::field::put_varint;
 use crate::wire::packet::*;
 use crate::wire::property::{Place, Properties, PropertiesBuf, Property};
-use crate::wire::topic;
-use crate::wire::{PacketId, QoS};
+use crate::wire::{PacketId, QoS, topic};
 
 use ProtocolVersion::{V5, V31, V311};
 
