@@ -1,15 +1,16 @@
 //! The gate: how an acknowledgement comes to mean "on disk".
 //!
-//! Writes join the open batch; the committer takes it whole and reports it written and durable. Every packet that promises or reveals a write
-//! carries the [`Stamp`] of its batch and stays in its connection's [`Outbox`](super::outbox::Outbox) until the stamp has passed.
+//! Writes join the open batch. The committer takes it whole, and reports it written and then durable. A packet
+//! that promises or reveals a write carries the [`Stamp`] of its batch. It stays in its connection's
+//! [`Outbox`](super::outbox::Outbox) until the stamp has passed.
 
 use crate::broker::model::record::{Batch, BatchId, Durability, Seq, Write};
 
-/// How long writes that nobody waits for may wait for company before they are committed on their own, in milliseconds.
+/// How long writes that nobody waits for are gathered before they are committed, in milliseconds.
 const LAZY_MS: u64 = 100;
 
-/// The same if they only say that messages are done with: at one message a second they go with the next one, and flash memory wears half as fast.
-/// So much may be sent once more after a crash.
+/// The same for removals only. At one message a second they go with the next message, so flash memory wears half
+/// as fast. What was acknowledged meanwhile may be sent once more after a crash.
 const REMOVALS_MS: u64 = 5_000;
 
 /// How many writes may wait before they are committed on their own.
@@ -18,18 +19,19 @@ const LAZY_WRITES: usize = 4096;
 /// The part of `max_pending_write_bytes` that may wait before it is committed on its own.
 const LAZY_PART: usize = 4;
 
-/// What a write weighs beyond the message body it carries, in bytes; an estimate.
+/// What a write weighs beside the body that it carries, in bytes. An estimate.
 pub const WRITE_WEIGHT: usize = 96;
 
-/// What each session weighs that a message is still to be given to.
+/// What each receiver weighs in the row of a spread, in bytes.
 const SPREAD_WEIGHT: usize = 9;
 
-/// How far packets wait that tell of a session or of packet identifiers, where those are kept on disk: whatever the topic of the message. A later
-/// message may have another level and the same identifier, and below fsync a power cut could make an earlier state of the session come back.
+/// The durability of facts about sessions and packet identifiers, whatever the topic of the message. A later message
+/// may have another level and the same identifier. Below fsync, a power cut could bring an earlier state of the
+/// session back.
 pub const SESSION: Durability = Durability::Fsync;
 
-/// A point in the order of commits that a packet waits for. Batch `n` is written at `2n` and durable at `2n + 1`: the committer is done with
-/// one batch before it begins the next, so the points of all batches are in one order.
+/// A point in the order of commits. Batch `n` is written at `2n` and durable at `2n + 1`. The committer finishes one
+/// batch before it begins the next, so all points are in one order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp(u64);
 
@@ -46,7 +48,7 @@ impl Stamp {
     }
 }
 
-/// The packets that wait for the disk, by what they promise.
+/// Kinds of packets that wait for the disk, by what they promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrow {
     /// The message of a client is kept (QoS 1).
@@ -139,7 +141,8 @@ impl Gate {
         self.lazy_bytes = most_bytes / LAZY_PART;
     }
 
-    /// Adds a write to the open batch. Nobody waits for it yet: it commits with the next batch, or alone after a short while.
+    /// Adds a write to the open batch. Nobody waits for it yet: it commits with the next batch, or alone after a
+    /// while.
     pub fn write(&mut self, write: Write, uptime: u64) {
         self.open_bytes += WRITE_WEIGHT;
         match &write {
@@ -165,30 +168,31 @@ impl Gate {
         self.open.writes.push(write);
     }
 
-    /// Rows of messages that are done with will be written anew when the open batch is taken; nobody waits for that.
+    /// Expects removals that are written when the open batch is taken. Nobody waits for them.
     pub fn expect_removal(&mut self, uptime: u64) {
         self.expect(uptime + REMOVALS_MS);
     }
 
-    /// The open batch is to be committed at this time, if not before.
+    /// Has the open batch committed at this time, if not before.
     fn expect(&mut self, at: u64) {
         let sooner = self.lazy_deadline.map_or(at, |deadline| deadline.min(at));
         self.lazy_deadline = Some(sooner);
     }
 
-    /// The stamp of the open batch, for a packet that waits for what was just written; the batch commits as soon as the disk is free.
+    /// The stamp of the open batch, for a packet that waits for what was just written. The batch commits as soon as
+    /// the disk is free.
     pub fn require(&mut self, level: Durability) -> Stamp {
         self.urgent |= level != Durability::Memory;
         Stamp::of(self.open.id, level)
     }
 
-    /// The stamp of the batch that is on its way to the disk; none if there is none.
+    /// The stamp of the batch that is being committed. [`Stamp::NONE`] if there is none.
     pub fn stamp_of_committing(&self, level: Durability) -> Stamp {
         let committing = self.committing.as_ref();
         committing.map_or(Stamp::NONE, |batch| Stamp::of(batch.id, level))
     }
 
-    /// The stamp for a packet that reveals a stored message: none if its body is durable already.
+    /// The stamp for a packet that reveals a stored message. [`Stamp::NONE`] if its body is durable.
     pub fn stamp_of(&self, seq: Seq, level: Durability) -> Stamp {
         if seq <= self.durable_seq {
             return Stamp::NONE;
@@ -246,13 +250,13 @@ impl Gate {
                 .is_some_and(|deadline| deadline <= uptime)
     }
 
-    /// When a batch that nobody waits for should be committed. While the disk is busy with another there is no such time: the next batch is
-    /// taken when that one is durable.
+    /// When a batch that nobody waits for should be committed. `None` while another one is being committed: the next
+    /// is taken when that one is durable.
     pub fn deadline(&self) -> Option<u64> {
         self.lazy_deadline.filter(|_| self.committing.is_none())
     }
 
-    /// Makes the open batch commit now, whatever is in it.
+    /// Has the open batch committed now, whatever is in it.
     pub fn flush(&mut self) {
         self.urgent |= !self.open.writes.is_empty();
     }
@@ -281,13 +285,13 @@ impl Gate {
         }
     }
 
-    /// What was found in the store at start is durable.
+    /// All messages up to this one were found in the store at the start.
     pub fn recovered(&mut self, last: Seq) {
         self.durable_seq = last;
         self.open_last_seq = last;
     }
 
-    /// Bytes of writes that are not durable yet; an estimate.
+    /// Bytes of writes that are not durable yet. An estimate.
     pub fn pending_bytes(&self) -> usize {
         self.open_bytes
             + self
@@ -297,7 +301,8 @@ impl Gate {
     }
 }
 
-/// Whether a write says no more than that a message is done with: without it, the message is sent once more after a crash, as DUP, or PUBREL is.
+/// Whether a write only says that a message is done with. If it is lost, the message is sent once more after a crash,
+/// as DUP, or its PUBREL is.
 fn is_removal(write: &Write) -> bool {
     matches!(
         write,

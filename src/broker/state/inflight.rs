@@ -1,4 +1,6 @@
-//! The messages on their way to a session's client: their packet identifiers, what must be sent again, and what is written of them.
+//! In-flight messages of a session: sent to its client and not completely acknowledged.
+//!
+//! Here are their packet identifiers, what must be sent again, and the rows that the store has of them.
 
 use std::collections::VecDeque;
 
@@ -11,52 +13,53 @@ use crate::broker::model::record::{Block, InflightRecord, QueueKey, Seq, Write};
 use crate::broker::state::queued::Queued;
 use crate::wire::{PacketId, QoS};
 
-/// A message on its way to the client: sent and not completely acknowledged.
+/// A message that is sent and not completely acknowledged.
 #[derive(Debug)]
 pub struct Inflight {
     pub item: Queued,
-    /// The queue whose row it has: the session's own, or a shared group's.
+    /// The queue that has its row: the session's own, or a shared group's.
     pub queue: QueueKey,
     /// The group it came from.
     pub group: Option<GroupIndex>,
-    /// QoS and retain flag it was published with: the group gives it to another member with those.
+    /// QoS and retain flag of the publish. Another member of the group gets the message with these.
     pub published: (QoS, bool),
-    /// QoS 2: the client has sent PUBREC, what remains is PUBREL and PUBCOMP.
+    /// QoS 2: the client has sent PUBREC. PUBREL and PUBCOMP are left.
     pub released: bool,
     /// It has been sent on the present connection.
     pub on_wire: bool,
-    /// It is not sent again while its client may not have it.
+    /// It is not sent again while its client lacks the right to read it.
     withheld: bool,
     /// Its state is in the row of its block.
     pub noted: bool,
-    /// Its place in the order of sending: that of the message, and a count.
+    /// Its place in the order of sending.
     order: (Seq, u64),
 }
 
-/// The messages on their way to a session's client, by packet identifier.
+/// In-flight messages by packet identifier.
 #[derive(Debug, Default)]
 pub struct Outgoing {
     inflight: HashMap<PacketId, Inflight, FxBuildHasher>,
-    /// What a new connection still has to be sent again, in the original order.
+    /// What is still to be sent again on a new connection, in the original order.
     resend: VecDeque<PacketId>,
     last_id: Option<PacketId>,
-    /// Identifiers that are not given to messages, because an address a bridge has left may hold them as received; in order.
+    /// Identifiers that an address may hold as received which a bridge has left. They are not given to messages.
+    /// In ascending order.
     reserved: Vec<PacketId>,
-    /// Identifiers that are not given to messages, because the client may hold them as received: with messages of QoS 2 that had no row and are lost
-    /// with an earlier process. In order.
+    /// Identifiers that the client may hold as received, of QoS 2 messages without rows that were lost with an
+    /// earlier process. They are not given to messages. In ascending order.
     held: Vec<PacketId>,
     sent: u64,
     /// The youngest message sent.
     last_seq: Seq,
     on_wire: usize,
-    /// Bytes of all these messages, without those that are withheld.
+    /// Bytes of all messages, those aside that are withheld.
     bytes: u64,
     /// Messages that are withheld.
     withheld: usize,
     blocks: Vec<BlockRow>,
-    /// A read of bodies to resend is under way.
+    /// A fetch of bodies to be sent again is under way.
     pub fetching: bool,
-    /// Messages are not sent in the order in which they were accepted, and sent again in the order in which they were sent.
+    /// Messages are sent again in the order in which they were sent, not in that in which they were accepted.
     pub as_sent: bool,
 }
 
@@ -66,44 +69,45 @@ struct BlockRow {
     block: Block,
     /// The store has one.
     stored: bool,
-    /// It has to be written anew.
+    /// It is to be written with the next batch.
     changed: bool,
-    /// Messages without rows have identifiers of it: all that are in no other record are written as such that the client may hold.
+    /// Messages without rows use identifiers of the block. Its row then says that the client may hold any of
+    /// them.
     open: bool,
 }
 
-/// Identifiers of an earlier process that a client may hold, of one session; beyond it the oldest are let go.
+/// The most identifiers of a session that its client may hold from earlier processes. Beyond it, the oldest are
+/// let go.
 const MOST_HELD: usize = 32_768;
 
 impl Outgoing {
-    /// PUBLISHes sent on the present connection that the client has not acknowledged completely: what its receive maximum bounds.
+    /// Messages sent on the present connection. The client's receive maximum bounds them.
     pub fn on_wire(&self) -> usize {
         self.on_wire
     }
 
-    /// The messages that are not acknowledged completely, in no order.
+    /// All messages, in no order.
     pub fn seqs(&self) -> Vec<Seq> {
         let seqs = self.inflight.values().map(|inflight| inflight.item.seq);
         seqs.collect()
     }
 
-    /// The messages that are not acknowledged completely, in no order.
+    /// All messages, in no order.
     pub fn items(&self) -> impl Iterator<Item = &Queued> {
         self.inflight.values().map(|inflight| &inflight.item)
     }
 
-    /// How many messages are not acknowledged completely.
+    /// How many messages there are.
     pub fn len(&self) -> usize {
         self.inflight.len()
     }
 
-    /// Bytes of the messages that are not acknowledged completely, without those that are withheld.
+    /// Bytes of all messages, those aside that are withheld.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Whether a message may be sent beside those that are not acknowledged completely, where that is allowed to `most` at once. Those that are withheld
-    /// keep no others back.
+    /// Whether another message may be sent where `most` may be in flight. Those that are withheld do not count.
     pub fn has_room(&self, most: usize) -> bool {
         self.inflight.len() - self.withheld < most && self.has_free_id()
     }
@@ -123,7 +127,7 @@ impl Outgoing {
         }
     }
 
-    /// Messages that were withheld must be sent again, in the original order; whether there were any.
+    /// Lets messages that were withheld be sent again, in the original order. Returns whether there were any.
     pub fn release_withheld(&mut self) -> bool {
         if std::mem::take(&mut self.withheld) == 0 {
             return false;
@@ -144,23 +148,24 @@ impl Outgoing {
         taken < usize::from(u16::MAX)
     }
 
-    /// The oldest message that is not acknowledged completely. Looks at all of them.
+    /// The oldest message. Looks at all of them.
     pub fn oldest(&self) -> Option<Seq> {
         let seqs = self.inflight.values().map(|inflight| inflight.item.seq);
         seqs.min()
     }
 
-    /// Whether something must be sent again before anything new.
+    /// The message that must be sent again before anything new.
     pub fn resend(&self) -> Option<PacketId> {
         self.resend.front().copied()
     }
 
-    /// The first message to be sent again has been, or needs not be any more.
+    /// The first message to be sent again is sent, or gone.
     pub fn resent(&mut self) {
         self.resend.pop_front();
     }
 
-    /// The next messages to be sent again whose bodies are not in memory and are `readable`, `most` at most, in ascending order.
+    /// Of the next `most` messages to be sent again, those whose bodies must be fetched and are `readable`. In
+    /// ascending order.
     pub fn cold_resends(&self, most: usize, readable: impl Fn(Seq) -> bool) -> Vec<Seq> {
         let inflight = self.resend.iter().take(most).filter_map(|id| self.get(*id));
         let cold = inflight.filter(|inflight| {
@@ -179,19 +184,19 @@ impl Outgoing {
         self.inflight.get(&id)
     }
 
-    /// Gives none of these identifiers to messages from now on, and all others.
+    /// Reserves these identifiers, and no others.
     pub fn reserve(&mut self, mut ids: Vec<PacketId>) {
         ids.sort_unstable();
         ids.dedup();
         self.reserved = ids;
     }
 
-    /// Whether an identifier is not given to messages.
+    /// Whether an identifier is reserved.
     pub fn is_reserved(&self, id: PacketId) -> bool {
         self.reserved.binary_search(&id).is_ok()
     }
 
-    /// The identifiers of QoS 2 messages that are not acknowledged completely, in order.
+    /// The identifiers of QoS 2 messages, in ascending order.
     pub fn exact(&self) -> Vec<PacketId> {
         let all = self.inflight.iter();
         let exact = all.filter(|(_, inflight)| inflight.item.qos == QoS::ExactlyOnce);
@@ -200,7 +205,7 @@ impl Outgoing {
         ids
     }
 
-    /// A packet identifier that is not in use \[MQTT-2.2.1-3\]; `None` if all are.
+    /// Takes a packet identifier that is not in use \[MQTT-2.2.1-3\]. `None` if all are.
     pub fn free_id(&mut self) -> Option<PacketId> {
         if !self.has_free_id() {
             return None;
@@ -213,12 +218,12 @@ impl Outgoing {
         Some(id)
     }
 
-    /// Recovery has found an identifier that the client may hold.
+    /// Notes an identifier that the client may hold, while rows are recovered.
     pub fn hold(&mut self, id: PacketId) {
         self.held.push(id);
     }
 
-    /// Recovery has found all of them, and all messages that are on their way: whose identifiers they are is known.
+    /// All rows are recovered: identifiers of in-flight messages are no longer merely held.
     pub fn settle_held(&mut self) {
         let inflight = &self.inflight;
         self.held.retain(|id| !inflight.contains_key(id));
@@ -229,25 +234,25 @@ impl Outgoing {
         self.held.drain(..excess);
     }
 
-    /// Whether the client may hold an identifier as received, and no message of this process has it.
+    /// Whether the client may hold an identifier as received that no message has.
     pub fn is_held(&self, id: PacketId) -> bool {
         self.held.binary_search(&id).is_ok()
     }
 
-    /// The client does not hold an identifier; whether it might have.
+    /// The client does not hold an identifier. Returns whether it was held.
     pub fn release_held(&mut self, id: PacketId) -> bool {
         let at = self.held.binary_search(&id);
         at.map(|at| self.held.remove(at)).is_ok()
     }
 
-    /// Whether it is written that identifiers of this one's block may be held by the client, or will be with the open batch.
+    /// Whether the block of an identifier is open on disk, or will be with the open batch.
     pub fn is_open(&self, id: PacketId) -> bool {
         let block = Block::of(id);
         self.blocks.iter().any(|row| row.open && row.block == block)
     }
 
-    /// Opens the block of an identifier for messages without rows. What such messages still have in other blocks is written one by one. True if no
-    /// block had changed before.
+    /// Opens the block of an identifier for messages without rows, and closes the one that was open: its
+    /// identifiers in use are written one by one. Returns whether no block had changed before.
     pub fn open(&mut self, id: PacketId) -> bool {
         let first = self.change(Block::of(id), false);
         for row in &mut self.blocks {
@@ -266,7 +271,7 @@ impl Outgoing {
         first
     }
 
-    /// Notes a message that is being sent for the first time.
+    /// Adds a message that is sent for the first time.
     pub fn insert_sent(
         &mut self,
         id: PacketId,
@@ -294,7 +299,7 @@ impl Outgoing {
         );
     }
 
-    /// Notes a message that a broker before this process had sent.
+    /// Adds a message that an earlier process had sent.
     pub fn insert_recovered(
         &mut self,
         id: PacketId,
@@ -355,7 +360,8 @@ impl Outgoing {
         Some(inflight)
     }
 
-    /// The state of a message is kept in the row of its block from now on. True if no block had changed before.
+    /// Keeps the state of a message in the row of its block from now on. Returns whether no block had changed
+    /// before.
     pub fn note(&mut self, id: PacketId) -> bool {
         if let Some(inflight) = self.inflight.get_mut(&id) {
             inflight.noted = true;
@@ -363,7 +369,7 @@ impl Outgoing {
         self.change(Block::of(id), false)
     }
 
-    /// The QoS 1 messages of a queue on disk whose packet identifiers no block says.
+    /// The stored QoS 1 messages of a queue whose packet identifiers are in no row.
     pub fn unsaid(&self, queue: QueueKey) -> Vec<PacketId> {
         let unsaid = |inflight: &Inflight| {
             let item = &inflight.item;
@@ -373,7 +379,8 @@ impl Outgoing {
         self.in_order(unsaid)
     }
 
-    /// A block's row must be written anew; `stored` says that there is one. True if no block had changed before.
+    /// Has the row of a block written with the next batch. `stored` says that there is one. Returns whether no
+    /// block had changed before.
     pub fn change(&mut self, block: Block, stored: bool) -> bool {
         let first = self.blocks.iter().all(|row| !row.changed);
         match self.blocks.iter_mut().find(|row| row.block == block) {
@@ -388,7 +395,7 @@ impl Outgoing {
         first
     }
 
-    /// The store has a row of a block, which is as it should be.
+    /// Notes that the store has the row of a block.
     pub fn recovered(&mut self, block: Block) {
         self.blocks.push(BlockRow {
             block,
@@ -398,14 +405,14 @@ impl Outgoing {
         });
     }
 
-    /// What a row says of a message was found to hold: it is on its way with this identifier. Otherwise it is false.
+    /// Compares a row of a block with the messages. Returns whether this message has this identifier.
     pub fn recovered_note(&mut self, id: PacketId, seq: Seq) -> bool {
         let inflight = self.inflight.get_mut(&id);
         let inflight = inflight.filter(|inflight| inflight.item.seq == seq);
         inflight.map(|inflight| inflight.noted = true).is_some()
     }
 
-    /// The rows of the blocks that have changed.
+    /// The writes for all blocks that have changed.
     pub fn changes(&mut self, key: QueueKey) -> Vec<Write> {
         let mut writes = Vec::new();
         let mut blocks = std::mem::take(&mut self.blocks);
@@ -425,7 +432,7 @@ impl Outgoing {
         writes
     }
 
-    /// Removes all rows of blocks.
+    /// The writes that remove all rows of blocks.
     pub fn end(&mut self, key: QueueKey) -> impl Iterator<Item = Write> {
         let blocks = std::mem::take(&mut self.blocks).into_iter();
         let stored = blocks.filter(|row| row.stored);
@@ -479,8 +486,8 @@ impl Outgoing {
         }
     }
 
-    /// The connection has ended: nothing is on the wire, and all must be sent again, in the original order. Returned are the bodies that the store
-    /// has: they are let go.
+    /// The connection has ended: all messages must be sent again, in the original order. Returns the bodies that
+    /// the store has as well, to be dropped.
     pub fn disconnected(&mut self) -> Vec<Message> {
         self.on_wire = 0;
         self.withheld = 0;
@@ -500,7 +507,7 @@ impl Outgoing {
         bodies
     }
 
-    /// The messages for which `which` holds, in the order they were sent.
+    /// The messages for which `which` holds, in the order in which they were sent.
     fn in_order(&self, which: impl Fn(&Inflight) -> bool) -> Vec<PacketId> {
         let mut order: Vec<((Seq, u64), PacketId)> = Vec::new();
         let mut look = |id: PacketId, inflight: &Inflight| {
@@ -524,7 +531,7 @@ impl Outgoing {
         order.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Puts bodies that were read from the store into the messages to be sent again. Returns those whose body is not in the store.
+    /// Gives messages the bodies that were fetched. Returns those that have no body in the store.
     pub fn warm(&mut self, bodies: &[(Seq, Option<Message>)]) -> Vec<(PacketId, Seq)> {
         let mut missing = Vec::new();
         for (id, inflight) in &mut self.inflight {
@@ -544,7 +551,7 @@ impl Outgoing {
         missing
     }
 
-    /// The messages that are not acknowledged completely, in no order.
+    /// All messages, in no order.
     pub fn into_all(self) -> impl Iterator<Item = Inflight> {
         self.inflight.into_values()
     }
@@ -565,7 +572,7 @@ impl Outgoing {
             .map(|(id, inflight)| (*id, inflight))
     }
 
-    /// Takes out the messages for which `which` holds, in the order they were sent.
+    /// Takes out the messages for which `which` holds, in the order in which they were sent.
     pub fn extract(&mut self, which: impl Fn(&Inflight) -> bool) -> Vec<Inflight> {
         let ids = self.in_order(which).into_iter();
         ids.filter_map(|id| self.remove(id)).collect()
