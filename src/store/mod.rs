@@ -322,14 +322,14 @@ impl Store {
         let space = self.space(ledger.live);
         match ledger.room.advice(&space) {
             Advice::Nothing => {}
-            Advice::Prove => {
-                let mut proved = self.prove(ledger.room.proof)?;
+            Advice::Prove(bytes) => {
+                let mut proved = self.prove(bytes)?;
                 if !proved && ledger.room.can_extend(&space) {
                     self.extend(ledger.room.cap(&space))?;
                     ledger.room.resized(space.file, self.disk.file_len());
-                    proved = self.prove(ledger.room.proof)?;
+                    proved = self.prove(bytes)?;
                 }
-                ledger.room.proved(proved, ledger.live);
+                ledger.room.proved(bytes, proved, ledger.live);
             }
             Advice::Compact => {
                 self.compact()?;

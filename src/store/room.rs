@@ -21,6 +21,10 @@ use super::backend::PAGE;
 /// Usable bytes from which on redb grows by whole regions instead of doubling.
 const REGION: u64 = 4 << 30;
 
+/// A proof tries to allocate so many times as much as it has to. What is proven must last for the batch that is gathered while one commits: a
+/// publisher that fills it sooner would be refused although the file is not full.
+const LONG: u64 = 2;
+
 /// What is known about room. All figures are bytes.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
@@ -28,11 +32,13 @@ pub(super) struct Room {
     min_free: u64,
     /// Kept for what has been accepted already.
     pub(super) reserve: u64,
-    /// How much a proof tries to allocate.
-    pub(super) proof: u64,
+    /// How much a proof tries to allocate when the file is nearly full.
+    proof: u64,
     proven: u64,
     /// Live bytes when a proof last failed: another is worth its time when enough has been removed.
     live_at_failure: Option<u64>,
+    /// The same of a proof of [`LONG`] times as much.
+    live_at_long_failure: Option<u64>,
     /// What the file took of the disk after it was last compacted: less than that and a little it will not become.
     compacted_to: u64,
 }
@@ -62,15 +68,15 @@ pub(super) struct DiskSpace {
 pub(super) enum Advice {
     /// There is enough, or nothing that could be done.
     Nothing,
-    /// Find out whether [`Room::proof`] bytes are free, and say so to [`Room::proved`].
-    Prove,
+    /// Find out whether so many bytes are free, and say so to [`Room::proved`].
+    Prove(u64),
     /// Compact the file, and say so to [`Room::compacted`].
     Compact,
 }
 
 impl Room {
     /// Room in a file of at most `max` bytes that leaves `min_free` bytes of disk alone. A proof holds its pages in a
-    /// cache of `cache` bytes, of which it takes a quarter at most.
+    /// cache of `cache` bytes, of which it takes a half at most.
     pub(super) fn new(max: u64, min_free: u64, cache: u64) -> Room {
         let reserve = (max / 8).min(cache / 8).clamp(128 << 10, 16 << 20);
         Room {
@@ -80,6 +86,7 @@ impl Room {
             proof: 2 * reserve,
             proven: 0,
             live_at_failure: None,
+            live_at_long_failure: None,
             compacted_to: 0,
         }
     }
@@ -118,21 +125,27 @@ impl Room {
             .saturating_sub(before.saturating_sub(after));
         if after > before {
             self.live_at_failure = None;
+            self.live_at_long_failure = None;
         }
     }
 
-    /// A proof has been tried while `live` bytes were live.
-    pub(super) fn proved(&mut self, there: bool, live: u64) {
+    /// A proof of so many bytes has been tried while `live` bytes were live.
+    pub(super) fn proved(&mut self, bytes: u64, there: bool, live: u64) {
         if there {
-            self.proven = self.proven.max(self.proof);
+            self.proven = self.proven.max(bytes);
         }
-        self.live_at_failure = (!there).then_some(live);
+        let failure = (!there).then_some(live);
+        match bytes > self.proof {
+            true => self.live_at_long_failure = failure,
+            false => self.live_at_failure = failure,
+        }
     }
 
     /// The file has been compacted, after which it takes so much of the disk.
     pub(super) fn compacted(&mut self, given: u64) {
         self.compacted_to = given;
         self.live_at_failure = None;
+        self.live_at_long_failure = None;
     }
 
     /// Whether a proof or a compaction is called for.
@@ -146,12 +159,21 @@ impl Room {
         if self.is_disk_short(space) && !self.could_fill_holes(space) {
             return Advice::Nothing;
         }
-        let removed = |then| space.live.saturating_add(self.reserve / 2) <= then;
-        match self.live_at_failure {
-            // The disk may have got room since.
-            Some(then) if !removed(then) && !self.can_extend(space) => Advice::Nothing,
-            _ => Advice::Prove,
+        if self.is_worth_a_proof(self.live_at_long_failure, space) {
+            return Advice::Prove(LONG * self.proof);
         }
+        // The disk may have got room since.
+        match self.usable(space) < self.least()
+            && (self.is_worth_a_proof(self.live_at_failure, space) || self.can_extend(space))
+        {
+            true => Advice::Prove(self.proof),
+            false => Advice::Nothing,
+        }
+    }
+
+    /// Whether a proof that failed with so much live would be different now.
+    fn is_worth_a_proof(&self, failed: Option<u64>, space: &Space) -> bool {
+        failed.is_none_or(|then| space.live.saturating_add(self.reserve / 2) <= then)
     }
 
     /// Bytes that may still be accepted; 0 when durable messages are to be refused.
@@ -161,7 +183,7 @@ impl Room {
 
     /// Whether it is the disk that has no room, and not the file.
     fn is_disk_short(&self, space: &Space) -> bool {
-        self.outside(space) < self.enough()
+        self.outside(space) < self.least()
     }
 
     /// Bytes that can be written for certain.
@@ -179,6 +201,11 @@ impl Room {
 
     /// From which on there is no need to look for more.
     fn enough(&self) -> u64 {
+        self.reserve + (LONG * self.proof - self.reserve) / 2
+    }
+
+    /// From which on there is no need to look for more in a file that is nearly full.
+    fn least(&self) -> u64 {
         self.reserve + self.reserve / 4
     }
 
@@ -250,7 +277,7 @@ mod tests {
         assert_eq!(room.left(&endless(64 * MB + PAGE, 60 * MB)), 0);
         assert_eq!(
             room.advice(&endless(64 * MB + PAGE, 60 * MB)),
-            Advice::Prove
+            Advice::Prove(2 * room.proof)
         );
         assert!(room.can_extend(&endless(64 * MB + PAGE, 0)));
         assert!(!room.can_extend(&endless(MB + PAGE, 0)));
@@ -261,17 +288,29 @@ mod tests {
     fn what_was_proven_is_used_up_by_writing_and_proven_again_when_rows_have_gone() {
         let mut room = Room::new(100 * MB, 0, 64 * MB);
         let (file, live) = (100 * MB, 90 * MB);
-        room.proved(true, live);
+        let (long, short) = (Advice::Prove(2 * room.proof), Advice::Prove(room.proof));
+        assert_eq!(room.advice(&endless(file, live)), long);
+        room.proved(2 * room.proof, true, live);
+        let left = 2 * room.proof - room.reserve;
+        assert_eq!(room.left(&endless(file, live)), left);
+        // Half of it is there for what comes while it is proven again.
+        room.wrote(left / 2);
+        assert_eq!(room.advice(&endless(file, live)), Advice::Nothing);
+        room.wrote(PAGE);
+        assert_eq!(room.advice(&endless(file, live)), long);
+        assert_eq!(room.left(&endless(file, live)), left / 2 - PAGE);
+        // Near the end so much is not there any more, and half as much may be.
+        room.proved(2 * room.proof, false, live);
+        assert_eq!(room.advice(&endless(file, live)), Advice::Nothing);
+        room.wrote(left / 2);
+        assert_eq!(room.left(&endless(file, live)), 0);
+        assert_eq!(room.advice(&endless(file, live)), short);
+        room.proved(room.proof, true, live);
         assert_eq!(room.left(&endless(file, live)), room.proof - room.reserve);
         room.wrote(room.proof);
-        assert_eq!(room.left(&endless(file, live)), 0);
-        assert_eq!(room.advice(&endless(file, live)), Advice::Prove);
-        room.proved(false, live);
+        room.proved(room.proof, false, live);
         assert_eq!(room.advice(&endless(file, live)), Advice::Nothing);
-        assert_eq!(
-            room.advice(&endless(file, live - room.reserve)),
-            Advice::Prove
-        );
+        assert_eq!(room.advice(&endless(file, live - room.reserve)), long);
     }
 
     #[test]
@@ -289,9 +328,9 @@ mod tests {
         let full = 50 * MB + room.reserve;
         let tight = on_disk(file, live, file - room.reserve, full);
         assert_eq!(room.left(&tight), 0);
-        assert_eq!(room.advice(&tight), Advice::Prove);
+        assert_eq!(room.advice(&tight), Advice::Prove(2 * room.proof));
         assert!(!room.can_extend(&tight));
-        room.proved(true, live);
+        room.proved(room.proof, true, live);
         assert_eq!(room.left(&tight), room.proof - room.reserve);
         // It is not made longer than the disk can fill, and not for a little.
         let extended = on_disk(file, live, file, full + 3 * room.reserve);
@@ -300,11 +339,12 @@ mod tests {
         assert!(!room.can_extend(&on_disk(file, live, file - room.reserve, full + PAGE)));
         // Nor does a proof that failed keep it short when the disk has got room again.
         let mut failed = room.clone();
-        failed.proved(false, live);
+        failed.proved(2 * room.proof, false, live);
+        failed.proved(room.proof, false, live);
         failed.wrote(u64::MAX);
         assert_eq!(
             failed.advice(&on_disk(file, live, file, full)),
-            Advice::Prove
+            Advice::Prove(room.proof)
         );
         assert_eq!(
             failed.advice(&on_disk(file, live, file - room.reserve, full)),
