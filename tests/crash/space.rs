@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::{Broker, Connect, Message, Version, wait_until};
+use support::{Broker, Connect, Message, Packet, Version, wait_until};
 
 use crate::backlog::Backlog;
 
@@ -127,4 +127,70 @@ fn a_disk_that_refuses_a_write_ends_it_with_an_error_and_nothing_acknowledged_is
         backlog.acknowledged()
     );
     resumes(&broker, &mut Backlog::begin(broker.addr()));
+}
+
+/// Messages on their way at once, and bytes of each: a megabyte comes while a batch commits.
+const WINDOW: usize = 500;
+const LARGE: usize = 2000;
+
+/// Publishes large messages until one is refused. Returns how many were acknowledged.
+fn fill_with_large(broker: &Broker) -> usize {
+    let mut client = Connect::new(Version::V5, "filler").open(broker.addr());
+    let payload = "x".repeat(LARGE);
+    let (mut flying, mut acknowledged, mut is_full) = (0, 0, false);
+    while !is_full || flying > 0 {
+        while !is_full && flying < WINDOW {
+            client.send_publish(&Message::new("backlog/0", &payload, 1));
+            flying += 1;
+        }
+        match client.try_receive(support::PATIENCE).expect("an answer") {
+            Some(Packet::PubAck(ack)) => {
+                flying -= 1;
+                is_full |= ack.reason == 0x97;
+                acknowledged += usize::from(ack.reason < 0x80);
+            }
+            other => panic!("{other:?} for a publisher"),
+        }
+    }
+    client.disconnect();
+    acknowledged
+}
+
+/// Takes so many messages from the queue of the backlog's subscriber.
+fn drain_large(broker: &Broker, count: usize) {
+    let (mut client, _) = Connect::durable(Version::V5, "backlog").open_with_answer(broker.addr());
+    for _ in 0..count {
+        match client.try_receive(support::PATIENCE) {
+            Ok(Some(Packet::Publish(publish))) => client.send_ack(0x40, publish.id),
+            other => panic!("{other:?} for a subscriber"),
+        }
+    }
+    client.disconnect();
+}
+
+/// Pages that are free inside the file are room, and are known to be in time.
+#[test]
+fn a_disk_that_is_filled_and_drained_takes_as_much_each_time() {
+    if !can_mount() {
+        return;
+    }
+    let script = SMALL_DISK.replace("48M", "300M");
+    let script = format!("exec unshare -m sh -c '{script}' sh \"$@\"");
+    let config = "[store]\nmin_free_disk = \"16MB\"\n";
+    let Some(broker) = Broker::within(config, &script) else {
+        return;
+    };
+    Backlog::begin(broker.addr());
+    let mut taken = Vec::new();
+    for _ in 0..3 {
+        let count = fill_with_large(&broker);
+        drain_large(&broker, count);
+        taken.push(count);
+        // The last removals are on disk.
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    println!("{taken:?} messages of {LARGE} bytes");
+    let (least, most) = (taken.iter().min(), taken.iter().max());
+    let (least, most) = (least.expect("three"), most.expect("three"));
+    assert!(4 * least >= 3 * most, "{taken:?}");
 }
