@@ -208,7 +208,7 @@ fn recover(
     };
     let mut broker = Broker::new(settings, chance, clock.now());
     let recovery = store.recover(&mut |row| broker.restore(row))?;
-    broker.set_room(store.room());
+    broker.set_room(store.room(), store.may_have_more_room());
     // The identity of a message is made of its number; if this store is an older copy of itself, the next numbers have been used already.
     let skipped = clock::seed() >> 32;
     let next_seq = Seq(recovery.next_seq.0 + skipped);

@@ -15,8 +15,11 @@ use crate::limits::Limits;
 impl Broker {
     /// Says how many bytes of messages the store can still take, those included that wait to be committed. Beyond it, messages that must be
     /// stored are refused.
-    pub fn set_room(&mut self, bytes: u64) {
-        self.accounts.set_room(bytes);
+    ///
+    /// `may_have_more` says that the store may find more once that is used up. Until it has looked, clients are not read from when half of it is taken: they
+    /// wait, and are not refused.
+    pub fn set_room(&mut self, bytes: u64, may_have_more: bool) {
+        self.accounts.set_room(bytes, may_have_more);
     }
 
     /// The batch that should be committed now, if there is one. The one taken before must be durable.

@@ -277,7 +277,7 @@ mod tests {
             move_corrupt_aside: false,
         };
         let (store, _) = Store::open(&options).expect("a store");
-        broker.set_room(store.room());
+        broker.set_room(store.room(), store.may_have_more_room());
         Sources {
             core: Core::new(broker, clock).0,
             store: Arc::new(store),

@@ -186,7 +186,7 @@ impl Core {
         match progress {
             Progress::Written(batch) => broker.written(*batch, now),
             Progress::Durable(batch) => {
-                broker.set_room(store.room());
+                broker.set_room(store.room(), store.may_have_more_room());
                 broker.durable(*batch, now);
             }
             Progress::Failed(_) => return false,

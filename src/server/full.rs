@@ -43,7 +43,9 @@ pub(super) async fn watch(core: Arc<Core>, store: Arc<Store>, options: StoreOpti
                 return tracing::error!(%error, "the store's room cannot be told");
             }
             let mut entered = core.enter(Purpose::Other, None);
-            entered.broker().set_room(store.room());
+            entered
+                .broker()
+                .set_room(store.room(), store.may_have_more_room());
         }
         sleep(LOOK).await;
     }

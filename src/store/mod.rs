@@ -92,6 +92,8 @@ struct Ledger {
 #[derive(Default)]
 struct Gauges {
     room: AtomicU64,
+    /// Looking for room may find more.
+    may_have_more: AtomicBool,
     live: AtomicU64,
     limited_by_disk: AtomicBool,
     commits: AtomicU64,
@@ -225,6 +227,11 @@ impl Store {
         self.gauges.room.load(Ordering::Relaxed) / 2
     }
 
+    /// Whether [`Store::room`] may become more when it is used up, though no row is removed: it is a bound from below, and looked for anew after commits.
+    pub fn may_have_more_room(&self) -> bool {
+        self.gauges.may_have_more.load(Ordering::Relaxed)
+    }
+
     /// The store's figures.
     pub fn usage(&self) -> Usage {
         let gauges = &self.gauges;
@@ -343,6 +350,8 @@ impl Store {
         self.gauges
             .room
             .store(ledger.room.left(&space), Ordering::Relaxed);
+        let more = ledger.room.may_have_more(&space);
+        self.gauges.may_have_more.store(more, Ordering::Relaxed);
         self.gauges.live.store(ledger.live, Ordering::Relaxed);
         self.gauges
             .limited_by_disk

@@ -181,6 +181,14 @@ impl Room {
         self.usable(space).saturating_sub(self.reserve)
     }
 
+    /// Whether looking for room may find some when what is known is used up.
+    pub(super) fn may_have_more(&self, space: &Space) -> bool {
+        let is_stuck = self.is_disk_short(space) && !self.could_fill_holes(space);
+        self.pays_to_compact(space)
+            || !is_stuck
+                && (self.is_worth_a_proof(self.live_at_failure, space) || self.can_extend(space))
+    }
+
     /// Whether it is the disk that has no room, and not the file.
     fn is_disk_short(&self, space: &Space) -> bool {
         self.outside(space) < self.least()

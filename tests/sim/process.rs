@@ -124,7 +124,7 @@ impl World {
             }
         };
         self.check_clock(unix, stored)?;
-        broker.set_room(store.room());
+        broker.set_room(store.room(), store.may_have_more_room());
         let restored = broker.finish_restore(recovery.next_seq, recovery.next_queue, now);
         broker.set_wall(self.wall(), now);
         self.say(format_args!(
@@ -655,7 +655,9 @@ impl World {
         self.clock_durable();
         self.safe = self.taken_at;
         if let Some((process, now)) = self.process() {
-            process.broker.set_room(process.store.room());
+            process
+                .broker
+                .set_room(process.store.room(), process.store.may_have_more_room());
             process.broker.durable(process.taken, now);
         }
         self.take_batch();

@@ -21,6 +21,8 @@ impl Broker {
         let paused = self.is_congested() || self.is_spreading_much(id);
         let connection = &mut self.connections[id];
         if paused && !std::mem::replace(&mut connection.paused, true) {
+            // What is pending may be what nobody waits for.
+            self.gate.flush();
             self.counters.reading_paused += 1;
             self.upkeep.waiting.pause(id);
         }
@@ -31,7 +33,9 @@ impl Broker {
 
     /// Whether so many writes wait for the disk that nothing more should be read.
     pub(in crate::broker) fn is_congested(&self) -> bool {
-        self.gate.pending_bytes() > self.settings.limits.max_pending_write_bytes
+        let pending = self.gate.pending_bytes();
+        pending > self.settings.limits.max_pending_write_bytes
+            || self.accounts.is_tight(pending as u64)
     }
 
     /// Reads again from those it has paused for which there is no reason any more; it looks at some of them. Whether there may be more.

@@ -13,6 +13,8 @@ pub struct Accounts {
     subscriptions: u64,
     /// Bytes that the store can still take, those included that wait to be committed.
     room: u64,
+    /// The store may find more when that is used up.
+    may_have_more: bool,
 }
 
 impl Default for Accounts {
@@ -22,6 +24,7 @@ impl Default for Accounts {
             session_bytes: 0,
             subscriptions: 0,
             room: u64::MAX,
+            may_have_more: false,
         }
     }
 }
@@ -67,8 +70,14 @@ impl Accounts {
     }
 
     /// The store can take so many bytes, those included that wait to be committed.
-    pub fn set_room(&mut self, bytes: u64) {
+    pub fn set_room(&mut self, bytes: u64, may_have_more: bool) {
         self.room = bytes;
+        self.may_have_more = may_have_more;
+    }
+
+    /// Whether so many bytes that are not committed take half of the room while the store may find more.
+    pub fn is_tight(&self, pending: u64) -> bool {
+        self.may_have_more && pending > self.room / 2
     }
 
     /// Bytes that the store can still take, those included that wait to be committed.

@@ -416,7 +416,7 @@ fn a_message_that_cannot_be_stored_is_not_acknowledged_to_the_upstream() {
         let mut b = Bridged::to(vec![rule("#", Direction::In, 2)], upstream(version));
         let device = b.world.connect(&durable("device"));
         b.world.subscribe(device, "#", 2);
-        b.world.broker.set_room(0);
+        b.world.broker.set_room(0, false);
         b.hears(Packet::Publish(message(1, 1, "a", "x")))
             .expect("taken");
         let mut out = Vec::new();

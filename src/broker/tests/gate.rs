@@ -497,7 +497,7 @@ fn removals_are_committed_when_there_is_no_room() {
     world.settle();
     world.got(subscriber);
     world.puback(subscriber, 1);
-    world.broker.set_room(0);
+    world.broker.set_room(0, false);
     assert!(!world.take());
     world.publish(peer, message(1, 2, "t", "n"));
     assert!(world.take(), "what it was refused for may be gone then");

@@ -333,7 +333,7 @@ fn without_room_in_the_store_nothing_new_is_kept_and_nobody_is_kept_away() {
     world.leave(known);
     world.flush();
     world.disk.room = 0;
-    world.broker.set_room(0);
+    world.broker.set_room(0, false);
     world.writes();
     let refused = |world: &mut World, client: Client| {
         let peer = world.open(&client);
@@ -378,7 +378,7 @@ fn what_is_retained_is_shown_from_memory_where_the_store_has_no_room() {
     world.writes();
     world.ask(known, 1, &[("r/#", options(1))]);
     world.disk.room = 0;
-    world.broker.set_room(0);
+    world.broker.set_room(0, false);
     let got = world.drain(known);
     assert_eq!(got.len(), 5, "{got:?}");
     let written = world.writes();
@@ -404,7 +404,7 @@ fn a_message_for_many_needs_room_for_all_of_its_rows() {
     world.flush();
     // Enough for a message, not for its two thousand deliveries.
     world.disk.room = 200_000;
-    world.broker.set_room(world.disk.room);
+    world.broker.set_room(world.disk.room, false);
     world.publish(peer, message(1, 1, "one", "m"));
     world.publish(peer, message(1, 2, "t", "m"));
     world.settle();
@@ -412,7 +412,7 @@ fn a_message_for_many_needs_room_for_all_of_its_rows() {
     // What is promised and not written yet counts.
     world.disk.room = 290_000;
     world.broker.set_slice(50);
-    world.broker.set_room(world.disk.room);
+    world.broker.set_room(world.disk.room, false);
     world.publish(peer, message(1, 3, "t", "m"));
     world.settle();
     assert_eq!(world.got(peer), ["PUBACK #3"]);

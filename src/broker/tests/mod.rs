@@ -523,7 +523,7 @@ impl World {
         for write in batch.writes {
             self.disk.apply(write);
         }
-        self.broker.set_room(self.disk.room);
+        self.broker.set_room(self.disk.room, false);
         self.broker.durable(batch.id, self.now);
     }
 

@@ -294,10 +294,10 @@ fn what_needs_no_disk_is_known_in_memory_only() {
 #[test]
 fn a_refused_message_is_not_remembered() {
     let mut world = listening();
-    world.broker.set_room(0);
+    world.broker.set_room(0, false);
     let peer = publish_marked(&mut world, "up", message(1, 1, "t", "one"), ID);
     assert_eq!(world.got(peer), ["PUBACK #1 QuotaExceeded"]);
-    world.broker.set_room(u64::MAX);
+    world.broker.set_room(u64::MAX, false);
     world.publish_with(peer, message(1, 1, "t", "one"), &[id_property(ID)]);
     world.settle();
     assert_eq!(world.got(peer), ["PUBACK #1"]);

@@ -90,7 +90,7 @@ fn without_room_for_more_it_goes_out_as_it_was_published() {
     world.lose(away);
     world.flush();
     let publisher = world.connect(&publisher());
-    world.broker.set_room(0);
+    world.broker.set_room(0, false);
     world.publish(publisher, message(0, 1, "t", "m"));
     assert_eq!(world.drain(there), ["PUBLISH t=m"]);
     let away = world.connect(&durable("away"));
