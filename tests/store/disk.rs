@@ -10,7 +10,7 @@ use tidegate::broker::record::{Batch, BatchId, QueueKey, Seq, Write};
 use tidegate::store::{Committer, Progress, Start, Store, StoreError};
 
 use crate::fake_disk::{FakeDisk, Image};
-use crate::golden;
+use crate::layouts::golden;
 use crate::rows::{
     Chance, apply, assert_has, assert_has_samples, bodies, delivery, layout_of, message, options,
     rows, samples, session,
