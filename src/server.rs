@@ -23,9 +23,9 @@ use crate::clock::{self, Clock, Resumed, Stopwatch};
 use crate::config::{Config, ConfigError};
 use crate::net::auth::Authentication;
 use crate::net::control::{Command, Request};
-use crate::net::core::Core;
+use crate::net::lock_stats::Purpose;
 use crate::net::log::Log;
-use crate::net::visits::Purpose;
+use crate::net::shared_broker::SharedBroker;
 use crate::net::{admin, control};
 use crate::store::{Committer, Opened, Start, Store, StoreError};
 
@@ -87,10 +87,10 @@ pub fn run(
     let recovered = describe(&opened, restored, orphans);
     let opened_bridges = Change::at_start(&config.bridges, &mut broker, clock.now());
 
-    let (core, fetches) = Core::new(broker, clock);
+    let (broker, fetches) = SharedBroker::new(broker, clock);
     let (failed, failure) = unbounded_channel();
-    let committer = start_committer(&core, &store, failed.clone(), config.commit_delay)?;
-    let reader = Arc::clone(&core);
+    let committer = start_committer(&broker, &store, failed.clone(), config.commit_delay)?;
+    let reader = Arc::clone(&broker);
     let reader_store = Arc::clone(&store);
     std::thread::Builder::new()
         .name("reader".to_owned())
@@ -104,13 +104,13 @@ pub fn run(
     let runtime = runtime(&config)?;
     let outcome = runtime.block_on(async {
         let mut listeners = Listeners::new(
-            Arc::clone(&core),
+            Arc::clone(&broker),
             Arc::clone(&authentication),
             &config.limits,
         );
         listeners.set_max_connections(descriptors.connections(&config));
         let figures = admin::Sources {
-            core: Arc::clone(&core),
+            broker: Arc::clone(&broker),
             store: Arc::clone(&store),
             tls: Arc::clone(&listeners.tls),
             log: Arc::clone(&log),
@@ -120,13 +120,13 @@ pub fn run(
         listeners.put_in_force(prepared, |_, _| {});
         tokio::spawn(listeners::watch(Arc::clone(&listeners.tls)));
         let mut bridges = Bridges::default();
-        bridges.start(opened_bridges, &core);
-        let ticking = Arc::clone(&core);
-        tokio::spawn(async move { ticking.tick().await });
-        let watched = (core.clone(), store.clone(), config.store.clone());
+        bridges.start(opened_bridges, &broker);
+        let ticking = Arc::clone(&broker);
+        tokio::spawn(async move { ticking.run_timer().await });
+        let watched = (broker.clone(), store.clone(), config.store.clone());
         tokio::spawn(full::watch(watched.0, watched.1, watched.2));
-        let waking = Arc::clone(&core);
-        tokio::spawn(async move { waking.wake_crowds().await });
+        let waking = Arc::clone(&broker);
+        tokio::spawn(async move { waking.run_wake_queue().await });
         let requests = open_control(&config);
         signals.started();
         on_ready(&Ready {
@@ -140,12 +140,12 @@ pub fn run(
             config,
             descriptors,
             reread: Arc::new(reread),
-            core: Arc::clone(&core),
+            broker: Arc::clone(&broker),
             listeners,
             bridges,
             authentication,
         };
-        serve(&core, running, requests, signals, failure).await
+        serve(&broker, running, requests, signals, failure).await
     });
     if outcome.is_ok() {
         // What is in the open batch is committed, then the file is closed properly.
@@ -244,12 +244,12 @@ fn describe(opened: &Opened, restored: Restored, orphans: u64) -> String {
 }
 
 fn start_committer(
-    core: &Arc<Core>,
+    broker: &Arc<SharedBroker>,
     store: &Arc<Store>,
     failed: tokio::sync::mpsc::UnboundedSender<StoreError>,
     delay: Duration,
 ) -> Result<Committer, Error> {
-    let (source, told, room) = (Arc::clone(core), Arc::clone(core), Arc::clone(store));
+    let (source, told, room) = (Arc::clone(broker), Arc::clone(broker), Arc::clone(store));
     let done = move |progress| {
         told.committed(&progress, &room);
         if let crate::store::Progress::Failed(error) = progress {
@@ -258,7 +258,7 @@ fn start_committer(
     };
     let committer = Committer::spawn(Arc::clone(store), move || source.next_batch(), done, delay)
         .map_err(Error::Start)?;
-    core.set_committer(committer.notifier());
+    broker.set_committer(committer.notifier());
     Ok(committer)
 }
 
@@ -304,7 +304,7 @@ fn open_control(config: &Config) -> mpsc::Receiver<Request> {
 
 /// Serves until a signal comes or the store fails; then closes the listeners and takes leave of the clients.
 async fn serve(
-    core: &Arc<Core>,
+    broker: &Arc<SharedBroker>,
     mut running: Running,
     mut requests: mpsc::Receiver<Request>,
     signals: Signals,
@@ -323,7 +323,7 @@ async fn serve(
                         // Whoever asked may be gone.
                         let _ = reply.send(running.reload().await);
                     }
-                    Command::DropBridge(name) => bridges::drop_queue(core, &name, reply),
+                    Command::DropBridge(name) => bridges::drop_queue(broker, &name, reply),
                 },
             }
         }
@@ -339,30 +339,35 @@ async fn serve(
     }
     running.listeners.shut_down().await;
     {
-        let mut entered = core.enter(Purpose::Other, None);
-        let now = entered.now();
-        entered.broker().shut_down(now);
+        let mut guard = broker.lock(Purpose::Other, None);
+        let now = guard.now();
+        guard.broker().shut_down(now);
     }
     let gone = async {
-        while core.enter(Purpose::Other, None).broker().connection_count() > 0 {
+        while broker
+            .lock(Purpose::Other, None)
+            .broker()
+            .connection_count()
+            > 0
+        {
             sleep(Duration::from_millis(5)).await;
         }
     };
     if timeout(FAREWELL, gone).await.is_err() {
         tracing::warn!("some clients did not take their leave in time");
     }
-    core.enter(Purpose::Other, None).broker().flush();
+    broker.lock(Purpose::Other, None).broker().flush();
     let settled = async {
         let (watch, mut is_told) = (Stopwatch::start(), false);
         loop {
             // Over and over: what clients say that have not taken their leave is not waited for.
-            let mut entered = core.enter(Purpose::Other, None);
-            entered.broker().hurry();
-            if entered.broker().is_settled() {
+            let mut guard = broker.lock(Purpose::Other, None);
+            guard.broker().hurry();
+            if guard.broker().is_settled() {
                 return;
             }
-            let bytes = entered.broker().gauges().pending_write_bytes;
-            drop(entered);
+            let bytes = guard.broker().gauges().pending_write_bytes;
+            drop(guard);
             if !is_told && watch.elapsed() >= SLOW_STOP {
                 is_told = true;
                 tracing::warn!(

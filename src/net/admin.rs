@@ -26,11 +26,11 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use super::core::Core;
+use super::lock_stats::{LockStats, Purpose};
 use super::log::Log;
 use super::seldom::Seldom;
+use super::shared_broker::SharedBroker;
 use super::tls::TlsListeners;
-use super::visits::{Purpose, Visits};
 use crate::broker::bridge::AddressState;
 use crate::clock;
 use crate::store::Store;
@@ -52,7 +52,7 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Sources {
     /// The broker.
-    pub core: Arc<Core>,
+    pub broker: Arc<SharedBroker>,
     /// The store.
     pub store: Arc<Store>,
     /// The TLS of all listeners.
@@ -69,15 +69,15 @@ pub async fn serve(listeners: Vec<TcpListener>, from: Sources) {
         .with_state(Arc::new(from.clone()));
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     for listener in listeners {
-        let (core, routes) = (Arc::clone(&from.core), routes.clone());
-        tokio::spawn(accept(listener, core, routes, Arc::clone(&places)));
+        let (broker, routes) = (Arc::clone(&from.broker), routes.clone());
+        tokio::spawn(accept(listener, broker, routes, Arc::clone(&places)));
     }
 }
 
 /// Accepts for ever. A connection has one request: an idle one keeps no place.
 async fn accept(
     listener: TcpListener,
-    core: Arc<Core>,
+    broker: Arc<SharedBroker>,
     routes: Router,
     places: Arc<Semaphore>,
 ) -> io::Result<()> {
@@ -87,7 +87,7 @@ async fn accept(
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                if let Some(unlogged) = seldom.admit(core.now().uptime) {
+                if let Some(unlogged) = seldom.admit(broker.now().uptime) {
                     tracing::warn!(%error, unlogged, "cannot accept a connection for /metrics and /health");
                 }
                 sleep(Duration::from_millis(50)).await;
@@ -131,13 +131,10 @@ fn unavailable(why: &str) -> Response {
 impl Sources {
     /// What is wrong with the broker; `None` if it is healthy.
     async fn ailment(&self) -> Option<String> {
-        let core = Arc::clone(&self.core);
+        let broker = Arc::clone(&self.broker);
         let looked = spawn_blocking(move || {
-            let mut entered = core.enter(Purpose::Other, None);
-            (
-                entered.commit_under_way(),
-                entered.broker().is_shutting_down(),
-            )
+            let mut guard = broker.lock(Purpose::Other, None);
+            (guard.commit_under_way(), guard.broker().is_shutting_down())
         });
         let Ok(Ok((commit, stopping))) = timeout(LOCK_PATIENCE, looked).await else {
             return Some(format!(
@@ -169,20 +166,20 @@ impl Sources {
     /// All figures, as Prometheus reads them.
     fn text(&self) -> String {
         let recorder = PrometheusBuilder::new().build_recorder();
-        let visits = with_local_recorder(&recorder, || self.record());
+        let lock_stats = with_local_recorder(&recorder, || self.record());
         let mut text = recorder.handle().render();
         // The recorder's histograms take one value at a time, and these were counted elsewhere.
-        visits.render(&mut text);
+        lock_stats.render(&mut text);
         text
     }
 
-    /// Puts all figures into the recorder, but for the visits, which it returns.
-    fn record(&self) -> Visits {
-        let (bridges, visits);
+    /// Puts all figures into the recorder, except the lock statistics, which it returns.
+    fn record(&self) -> LockStats {
+        let (bridges, lock_stats);
         let (counters, gauges) = {
-            let mut entered = self.core.enter(Purpose::Other, None);
-            visits = entered.visits();
-            let broker = entered.broker();
+            let mut guard = self.broker.lock(Purpose::Other, None);
+            lock_stats = guard.lock_stats();
+            let broker = guard.broker();
             bridges = broker.bridge_figures();
             (broker.counters().clone(), broker.gauges())
         };
@@ -254,7 +251,7 @@ impl Sources {
         }
         gauge!("tidegate_store_last_commit_seconds").set(usage.last_commit.as_secs_f64());
         gauge!("tidegate_store_longest_commit_seconds").set(usage.longest_commit.as_secs_f64());
-        visits
+        lock_stats
     }
 }
 
@@ -279,7 +276,7 @@ mod tests {
         let (store, _) = Store::open(&options).expect("a store");
         broker.set_room(store.room(), store.may_have_more_room());
         Sources {
-            core: Core::new(broker, clock).0,
+            broker: SharedBroker::new(broker, clock).0,
             store: Arc::new(store),
             tls: Arc::default(),
             log: Log::start(io::sink()).expect("a thread"),
@@ -301,11 +298,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let from = sources(dir.path());
         assert_eq!(ailment(&from), None);
-        let core = Arc::clone(&from.core);
-        let entered = core.enter(Purpose::Other, None);
+        let broker = Arc::clone(&from.broker);
+        let guard = broker.lock(Purpose::Other, None);
         let told = ailment(&from).expect("stuck");
         assert!(told.contains("its lock was not had within 1s"), "{told}");
-        drop(entered);
+        drop(guard);
         assert_eq!(ailment(&from), None);
     }
 
@@ -314,9 +311,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let from = sources(dir.path());
         {
-            let mut entered = from.core.enter(Purpose::Other, None);
-            let now = entered.now();
-            entered.broker().shut_down(now);
+            let mut guard = from.broker.lock(Purpose::Other, None);
+            let now = guard.now();
+            guard.broker().shut_down(now);
         }
         let told = ailment(&from).expect("stopping");
         assert_eq!(told, "the broker is stopping");
@@ -326,15 +323,15 @@ mod tests {
     fn a_commit_under_way_is_seen_and_one_that_takes_too_long_is_not_healthy() {
         let dir = tempfile::tempdir().expect("a directory");
         let from = sources(dir.path());
-        let under_way = || from.core.enter(Purpose::Other, None).commit_under_way();
+        let under_way = || from.broker.lock(Purpose::Other, None).commit_under_way();
         {
-            let mut entered = from.core.enter(Purpose::Connect, None);
-            let now = entered.now();
+            let mut guard = from.broker.lock(Purpose::Connect, None);
+            let now = guard.now();
             let access = Access {
                 allow_anonymous: true,
                 ..Access::default()
             };
-            let broker = entered.broker();
+            let broker = guard.broker();
             let id = broker.accept(Arrival::from(access), now).expect("room");
             // A session that is kept.
             let bytes = b"\x10\x0d\0\x04MQTT\x04\0\0\0\0\x01c";
@@ -342,12 +339,12 @@ mod tests {
             broker.receive(id, packet, now);
         }
         assert_eq!(under_way(), None);
-        let batch = from.core.next_batch().expect("a session to write");
+        let batch = from.broker.next_batch().expect("a session to write");
         assert!(under_way().is_some());
         assert_eq!(from.judge(under_way(), false), None);
         let told = from.judge(Some(COMMIT_PATIENCE + Duration::from_secs(1)), false);
         assert!(told.expect("stuck").contains("under way for 11 s"));
-        from.core
+        from.broker
             .committed(&Progress::Durable(batch.id), &from.store);
         assert_eq!(under_way(), None);
     }

@@ -17,11 +17,11 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::auth::{Authentication, Credentials, Method, Proved};
-use super::core::{Core, Entered, Until};
+use super::lock_stats::Purpose;
+use super::shared_broker::{BrokerGuard, SharedBroker, WakeOn};
 use super::socket::{Flow, Seen, Socket, Stream};
 use super::spoken::Spoken;
 use super::unfinished::Held;
-use super::visits::Purpose;
 use crate::broker::{ConnectionId, Output, Segments, Traffic};
 use crate::clock::Stopwatch;
 use crate::wire::packet::Connect;
@@ -61,7 +61,7 @@ thread_local! {
 #[derive(Clone, Debug)]
 pub struct Door {
     /// The broker.
-    pub core: Arc<Core>,
+    pub broker: Arc<SharedBroker>,
     /// The largest packet that is taken, in bytes.
     pub max_packet_size: u32,
     /// Proves who clients are.
@@ -124,11 +124,11 @@ pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
         _ => error.to_string().into(),
     });
     {
-        let mut entered = connection.door.core.enter(Purpose::Lost, Some(id));
-        let now = entered.now();
-        entered.hold(&mut connection.held, id, 0, true, true);
-        entered.broker().lost_after(id, &traffic, now);
-        entered.forget_waker(id);
+        let mut guard = connection.door.broker.lock(Purpose::Lost, Some(id));
+        let now = guard.now();
+        guard.hold(&mut connection.held, id, 0, true, true);
+        guard.broker().lost_after(id, &traffic, now);
+        guard.forget_waker(id);
     }
     if let Ok(()) = ended {
         // Closed from this side: bytes of the peer that nobody reads would make the operating system take back what was just written.
@@ -370,18 +370,18 @@ impl<S: Stream> Connection<S> {
     /// Tells the broker that the client is there.
     fn hear(&mut self, cx: &mut Context<'_>) {
         self.heard = Some(Stopwatch::start());
-        self.visit(cx, Purpose::Packets, |entered, id| {
-            let now = entered.now();
-            entered.broker().heard(id, now);
+        self.visit(cx, Purpose::Packets, |guard, id| {
+            let now = guard.now();
+            guard.broker().heard(id, now);
         });
     }
 
     /// The peer has closed its sending side, if not the whole connection: it is still told what becomes of what it has sent.
     fn end_of_input(&mut self, cx: &mut Context<'_>) {
         self.over = true;
-        self.visit(cx, Purpose::Lost, |entered, id| {
-            let now = entered.now();
-            entered.broker().half_closed(id, now);
+        self.visit(cx, Purpose::Lost, |guard, id| {
+            let now = guard.now();
+            guard.broker().half_closed(id, now);
         });
     }
 
@@ -389,9 +389,9 @@ impl<S: Stream> Connection<S> {
     fn answer_look(&mut self, cx: &mut Context<'_>) {
         self.output.ask_progress = false;
         let seen = self.has_taken();
-        self.visit(cx, Purpose::Output, |entered, id| {
-            let now = entered.now();
-            entered.broker().progress(id, seen.waits, seen.moved, now);
+        self.visit(cx, Purpose::Output, |guard, id| {
+            let now = guard.now();
+            guard.broker().progress(id, seen.waits, seen.moved, now);
         });
     }
 
@@ -413,9 +413,9 @@ impl<S: Stream> Connection<S> {
         if !has_budget_remaining() {
             return false;
         }
-        self.visit(cx, Purpose::Connect, |entered, id| {
-            let now = entered.now();
-            entered.broker().drained(id, now);
+        self.visit(cx, Purpose::Connect, |guard, id| {
+            let now = guard.now();
+            guard.broker().drained(id, now);
         });
         true
     }
@@ -428,11 +428,11 @@ impl<S: Stream> Connection<S> {
             return true;
         };
         let door = Arc::clone(&self.door);
-        let stands = self.visit(cx, Purpose::Connect, |entered, id| {
+        let stands = self.visit(cx, Purpose::Connect, |guard, id| {
             let stands = door.authentication.stands(&proved);
             if stands {
-                let (now, outcome) = (entered.now(), proved.outcome.clone());
-                entered.broker().connect(id, &connect, outcome, now);
+                let (now, outcome) = (guard.now(), proved.outcome.clone());
+                guard.broker().connect(id, &connect, outcome, now);
             }
             stands
         });
@@ -509,12 +509,12 @@ impl<S: Stream> Connection<S> {
             _ => Purpose::Packets,
         };
         let most = TURN_WORK.saturating_sub(self.work);
-        let (used, work) = self.visit(cx, purpose, |entered, id| {
-            let before = entered.broker().work();
+        let (used, work) = self.visit(cx, purpose, |guard, id| {
+            let before = guard.broker().work();
             let (mut used, mut work, mut breath) = (0, 0, 0);
             for (packet, end) in packets {
-                let now = entered.now();
-                let broker = entered.broker();
+                let now = guard.now();
+                let broker = guard.broker();
                 let is_connect = matches!(packet, Packet::Connect(_));
                 broker.receive(id, packet, now);
                 if is_connect && broker.is_waiting(id) {
@@ -527,12 +527,12 @@ impl<S: Stream> Connection<S> {
                 }
                 if work - breath >= VISIT_WORK {
                     breath = work;
-                    entered.breathe();
+                    guard.yield_lock();
                 }
             }
             if let Some((fault, end)) = fault {
-                let now = entered.now();
-                entered.broker().fault(id, fault, version, now);
+                let now = guard.now();
+                guard.broker().fault(id, fault, version, now);
                 used = end;
             }
             (used, work)
@@ -571,8 +571,8 @@ impl<S: Stream> Connection<S> {
             return false;
         }
         let credentials = {
-            let mut entered = self.door.core.enter(Purpose::Connect, Some(self.id));
-            let arrival = entered.broker().arrival(self.id);
+            let mut guard = self.door.broker.lock(Purpose::Connect, Some(self.id));
+            let arrival = guard.broker().arrival(self.id);
             match arrival.certified_user() {
                 Some(_) => None,
                 None => Credentials::of(connect, arrival),
@@ -594,23 +594,23 @@ impl<S: Stream> Connection<S> {
         &mut self,
         cx: &mut Context<'_>,
         purpose: Purpose,
-        work: impl FnOnce(&mut Entered<'_>, ConnectionId) -> T,
+        work: impl FnOnce(&mut BrokerGuard<'_>, ConnectionId) -> T,
     ) -> T {
         let writable = self.writing.is_empty() && !self.unflushed;
         let door = Arc::clone(&self.door);
-        let mut entered = door.core.enter(purpose, writable.then_some(self.id));
-        let done = work(&mut entered, self.id);
-        self.count(&mut entered);
-        let now = entered.now();
-        let broker = entered.broker();
+        let mut guard = door.broker.lock(purpose, writable.then_some(self.id));
+        let done = work(&mut guard, self.id);
+        self.count(&mut guard);
+        let now = guard.now();
+        let broker = guard.broker();
         if writable {
             self.output = broker.take_output(self.id, &mut self.writing, now);
-            entered.set_waker(self.id, cx.waker(), Until::Touched);
+            guard.set_waker(self.id, cx.waker(), WakeOn::Output);
         } else {
             self.output = broker.output(self.id);
         }
         if self.over {
-            self.owed = entered.broker().is_owed(self.id);
+            self.owed = guard.broker().is_owed(self.id);
         }
         done
     }
@@ -619,24 +619,22 @@ impl<S: Stream> Connection<S> {
     fn take_output(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.output;
         let door = Arc::clone(&self.door);
-        let mut entered = door.core.enter(Purpose::Output, Some(self.id));
-        let now = entered.now();
-        self.count(&mut entered);
-        self.output = entered
-            .broker()
-            .take_output(self.id, &mut self.writing, now);
-        entered.set_waker(self.id, cx.waker(), Until::Touched);
+        let mut guard = door.broker.lock(Purpose::Output, Some(self.id));
+        let now = guard.now();
+        self.count(&mut guard);
+        self.output = guard.broker().take_output(self.id, &mut self.writing, now);
+        guard.set_waker(self.id, cx.waker(), WakeOn::Output);
         if self.over {
-            self.owed = entered.broker().is_owed(self.id);
+            self.owed = guard.broker().is_owed(self.id);
         }
         !self.writing.is_empty() || self.output != before
     }
 
     /// Counts what is held of an unfinished packet.
-    fn count(&mut self, entered: &mut Entered<'_>) {
+    fn count(&mut self, guard: &mut BrokerGuard<'_>) {
         let (bytes, connected) = (self.partial.capacity(), self.version.is_some());
         let began = std::mem::take(&mut self.began);
-        entered.hold(&mut self.held, self.id, bytes, connected, began);
+        guard.hold(&mut self.held, self.id, bytes, connected, began);
     }
 
     /// Looks, while the peer does not take what was sent, whether the broker has ended the connection, lets it yield its place, or wants to read from it
@@ -644,17 +642,17 @@ impl<S: Stream> Connection<S> {
     fn look(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.output;
         let door = Arc::clone(&self.door);
-        let mut entered = door.core.enter(Purpose::Output, Some(self.id));
-        let broker = entered.broker();
+        let mut guard = door.broker.lock(Purpose::Output, Some(self.id));
+        let broker = guard.broker();
         self.output = broker.output(self.id);
         let until = match self.output.pause {
-            true => Until::Touched,
-            false => Until::Leaving,
+            true => WakeOn::Output,
+            false => WakeOn::Closing,
         };
-        entered.set_waker(self.id, cx.waker(), until);
+        guard.set_waker(self.id, cx.waker(), until);
         if self.output.close {
             self.partial = Vec::new();
-            self.count(&mut entered);
+            self.count(&mut guard);
         }
         self.output != before
     }

@@ -16,14 +16,14 @@ use tokio_rustls::server::TlsStream;
 
 use super::auth::Method;
 use super::connection::{Door, serve};
-use super::core::Core;
+use super::lock_stats::Purpose;
 use super::proxy;
 use super::seldom::Seldom;
+use super::shared_broker::SharedBroker;
 use super::socket::{ListeningSocket, Socket, Stream};
 use super::spoken::Spoken;
 use super::tls::certificate::Certificate;
 use super::tls::{ALERT_VERSION, Offered, Tls, TlsSettings, explained, too_old};
-use super::visits::Purpose;
 use super::websocket::{self, WebSocketSettings};
 use crate::broker::{Access, Admission, Arrival, Broker, Peer};
 use crate::clock::{self, Now};
@@ -372,13 +372,13 @@ impl Entrance {
         let mut rate = self.settings.max_connection_rate.map(Rate::new);
         loop {
             if let Some(rate) = &mut rate {
-                rate.wait(&self.door.core).await;
+                rate.wait(&self.door.broker).await;
             }
             match listening.accept().await {
                 Ok((socket, peer)) => self.take_in(socket, peer),
                 Err(error) => {
                     // Out of file descriptors, most likely: those that are waiting may find room a moment later.
-                    if let Some(unlogged) = self.failures.admit(self.door.core.now().uptime) {
+                    if let Some(unlogged) = self.failures.admit(self.door.broker.now().uptime) {
                         tracing::warn!(%error, unlogged, "cannot accept a connection: it waits");
                     }
                     sleep(Duration::from_millis(50)).await;
@@ -434,8 +434,8 @@ impl Entrance {
     fn begin(&self, stream: impl Stream + 'static, peer: Peer, place: Place) {
         tracing::debug!(%peer, "connection accepted");
         let access = Arc::clone(&self.access);
-        let mut entered = self.door.core.enter(Purpose::Connect, None);
-        let now = entered.now();
+        let mut guard = self.door.broker.lock(Purpose::Connect, None);
+        let now = guard.now();
         // Both may have changed since it was accepted.
         if self.closed.load(Ordering::Relaxed) || !self.lets_in(peer.address) {
             return;
@@ -445,7 +445,7 @@ impl Entrance {
             peer,
             bridge: false,
         };
-        let Some(id) = entered.broker().accept(arrival, now) else {
+        let Some(id) = guard.broker().accept(arrival, now) else {
             if let Some(unlogged) = self.refusals.admit(now.uptime) {
                 tracing::warn!(
                     unlogged,
@@ -454,7 +454,7 @@ impl Entrance {
             }
             return;
         };
-        drop(entered);
+        drop(guard);
         let door = Arc::clone(&self.door);
         tokio::spawn(async move {
             serve(door, stream, id).await;
@@ -463,12 +463,12 @@ impl Entrance {
     }
 
     fn refuse(&self, peer: &Peer, why: &str) {
-        if let Some(unlogged) = self.refusals.admit(self.door.core.now().uptime) {
+        if let Some(unlogged) = self.refusals.admit(self.door.broker.now().uptime) {
             tracing::info!(%peer, why, unlogged, "connection refused");
         }
         self.door
-            .core
-            .enter(Purpose::Other, None)
+            .broker
+            .lock(Purpose::Other, None)
             .broker()
             .refused();
     }
@@ -560,8 +560,8 @@ impl Rate {
     }
 
     /// Waits until the next connection may be accepted.
-    async fn wait(&mut self, core: &Core) {
-        while let Some(millis) = self.take(core.now().uptime) {
+    async fn wait(&mut self, broker: &SharedBroker) {
+        while let Some(millis) = self.take(broker.now().uptime) {
             sleep(Duration::from_millis(millis)).await;
         }
     }

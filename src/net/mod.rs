@@ -1,7 +1,7 @@
-//! What touches the world: sockets, and the driver that feeds the broker from them.
+//! Sockets, and the tasks that drive the broker from them.
 //!
-//! - [`core`]: the broker behind one lock, entered in place by whoever has something for it.
-//! - [`visits`]: how long that lock is held and waited for, and for what.
+//! - [`shared_broker`]: the broker behind one lock, for all tasks.
+//! - [`lock_stats`]: how long that lock is held and waited for, by purpose.
 //! - [`connection`]: one task a connection: read once, decode all, handle all under one lock, write once.
 //! - [`unfinished`]: the memory of packets that have begun and not ended, of all connections together.
 //! - [`bridge`]: tasks that dial out to upstream brokers.
@@ -18,14 +18,14 @@ pub mod auth;
 pub mod bridge;
 pub mod connection;
 pub mod control;
-pub mod core;
 pub mod listener;
+pub mod lock_stats;
 pub mod log;
 pub mod proxy;
 pub mod seldom;
+pub mod shared_broker;
 pub mod socket;
 pub mod spoken;
 pub mod tls;
 pub mod unfinished;
-pub mod visits;
 pub mod websocket;

@@ -581,7 +581,7 @@ mod tests {
             .enable_io()
             .build()
             .expect("a runtime");
-        let _entered = runtime.enter();
+        let _guard = runtime.enter();
         let dir = tempfile::tempdir().expect("a directory");
         what(dir.path())
     }
@@ -601,7 +601,7 @@ mod tests {
             .enable_io()
             .build()
             .expect("a runtime");
-        let _entered = runtime.enter();
+        let _guard = runtime.enter();
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         match bind_tcp(address, Some("lo"), 5) {
             Ok(listener) => {

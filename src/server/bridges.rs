@@ -10,8 +10,8 @@ use crate::broker::Broker;
 use crate::clock::Now;
 use crate::net::bridge::{BridgeSettings, Running};
 use crate::net::control::{Answer, Outcome};
-use crate::net::core::Core;
-use crate::net::visits::Purpose;
+use crate::net::lock_stats::Purpose;
+use crate::net::shared_broker::SharedBroker;
 
 /// The bridges that run.
 #[derive(Debug, Default)]
@@ -73,9 +73,9 @@ impl Bridges {
     }
 
     /// Starts what [`Change::open`] has opened.
-    pub fn start(&mut self, change: Change, core: &Arc<Core>) {
+    pub fn start(&mut self, change: Change, broker: &Arc<SharedBroker>) {
         for Start { settings, .. } in change.start {
-            self.0.push(Running::start(Arc::clone(core), settings));
+            self.0.push(Running::start(Arc::clone(broker), settings));
         }
     }
 }
@@ -130,11 +130,11 @@ impl Change {
 }
 
 /// Drops what a bridge has left that is configured no more, and answers when that is on disk.
-pub(super) fn drop_queue(core: &Arc<Core>, name: &str, reply: oneshot::Sender<Answer>) {
+pub(super) fn drop_queue(broker: &Arc<SharedBroker>, name: &str, reply: oneshot::Sender<Answer>) {
     let dropped = {
-        let mut entered = core.enter(Purpose::Other, None);
-        let now = entered.now();
-        entered.broker().drop_bridge(name, now)
+        let mut guard = broker.lock(Purpose::Other, None);
+        let now = guard.now();
+        guard.broker().drop_bridge(name, now)
     };
     let dropped = match dropped {
         Ok(dropped) => dropped,
@@ -151,10 +151,10 @@ pub(super) fn drop_queue(core: &Arc<Core>, name: &str, reply: oneshot::Sender<An
         "the queue of bridge {name} and its {} messages were dropped",
         dropped.messages
     );
-    let core = Arc::clone(core);
+    let broker = Arc::clone(broker);
     tokio::spawn(async move {
-        while !core
-            .enter(Purpose::Other, None)
+        while !broker
+            .lock(Purpose::Other, None)
             .broker()
             .is_dropped(&dropped)
         {

@@ -7,8 +7,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::clock::Stopwatch;
-use crate::net::core::Core;
-use crate::net::visits::Purpose;
+use crate::net::lock_stats::Purpose;
+use crate::net::shared_broker::SharedBroker;
 use crate::store::{Store, StoreOptions, Usage};
 
 /// How often it is looked at.
@@ -18,13 +18,13 @@ const LOOK: Duration = Duration::from_secs(1);
 const CALM: Duration = Duration::from_secs(5);
 
 /// Looks after the store for ever.
-pub(super) async fn watch(core: Arc<Core>, store: Arc<Store>, options: StoreOptions) {
+pub(super) async fn watch(broker: Arc<SharedBroker>, store: Arc<Store>, options: StoreOptions) {
     let mut fullness = Fullness::default();
     let started = Stopwatch::start();
     loop {
         let refused = {
-            let mut entered = core.enter(Purpose::Other, None);
-            entered.broker().counters().refused_store_full
+            let mut guard = broker.lock(Purpose::Other, None);
+            guard.broker().counters().refused_store_full
         };
         match fullness.look(store.has_room(), refused, started.elapsed()) {
             None => {}
@@ -42,8 +42,8 @@ pub(super) async fn watch(core: Arc<Core>, store: Arc<Store>, options: StoreOpti
                 // The next commit fails, and ends the process with that.
                 return tracing::error!(%error, "the store's room cannot be told");
             }
-            let mut entered = core.enter(Purpose::Other, None);
-            entered
+            let mut guard = broker.lock(Purpose::Other, None);
+            guard
                 .broker()
                 .set_room(store.room(), store.may_have_more_room());
         }

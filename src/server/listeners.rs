@@ -18,11 +18,11 @@ use crate::config::{Bind, Config, Listener};
 use crate::limits::Limits;
 use crate::net::auth::{Authentication, Authenticator, Problem};
 use crate::net::connection::Door;
-use crate::net::core::Core;
 use crate::net::listener::{Census, Entrance, ListenerSettings, Protocol};
+use crate::net::lock_stats::Purpose;
+use crate::net::shared_broker::SharedBroker;
 use crate::net::socket::{ListenAddress, ListeningSocket, SocketFile, bind_tcp, bind_tcp_beside};
 use crate::net::tls::{CrlExpired, Tls, TlsError, TlsListeners};
-use crate::net::visits::Purpose;
 
 /// Connections that wait for what is no listener for MQTT.
 const BACKLOG: i32 = 128;
@@ -92,7 +92,7 @@ pub fn load_authenticator(config: &Config) -> Result<Authenticator, Vec<Problem>
 /// All listeners that are open.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    core: Arc<Core>,
+    broker: Arc<SharedBroker>,
     authentication: Arc<Authentication>,
     all: Arc<Census>,
     max_packet_size: u32,
@@ -140,9 +140,13 @@ struct Next {
 
 impl Listeners {
     /// None yet.
-    pub fn new(core: Arc<Core>, authentication: Arc<Authentication>, limits: &Limits) -> Listeners {
+    pub fn new(
+        broker: Arc<SharedBroker>,
+        authentication: Arc<Authentication>,
+        limits: &Limits,
+    ) -> Listeners {
         Listeners {
-            core,
+            broker,
             authentication,
             all: Census::new(limits.max_connections),
             max_packet_size: limits.max_packet_size,
@@ -258,23 +262,23 @@ impl Listeners {
         also: impl FnOnce(&mut Broker, Now),
         told: &mut Vec<String>,
     ) {
-        let mut entered = self.core.enter(Purpose::Other, None);
-        let now = entered.now();
+        let mut guard = self.broker.lock(Purpose::Other, None);
+        let now = guard.now();
         for open in old.iter().flatten() {
             told.push(format!("{}: closed", open.name()));
-            open.entrance.close(entered.broker(), now);
+            open.entrance.close(guard.broker(), now);
         }
         for next in next {
             let before = next.before.as_ref().map(|open| &open.entrance);
             match before {
                 Some(before) if before.is_followed_by(&next.entrance) => {
-                    before.hand_over(&next.entrance, entered.broker(), now);
+                    before.hand_over(&next.entrance, guard.broker(), now);
                 }
-                Some(before) => before.close(entered.broker(), now),
+                Some(before) => before.close(guard.broker(), now),
                 None => {}
             }
         }
-        also(entered.broker(), now);
+        also(guard.broker(), now);
     }
 
     /// The way in for a listener: the one there was, if nothing has changed but what its certificates are; one that follows it, if its connections
@@ -306,7 +310,7 @@ impl Listeners {
             None => "opened",
         };
         let door = Door {
-            core: Arc::clone(&self.core),
+            broker: Arc::clone(&self.broker),
             max_packet_size: settings.access.max_packet_size.min(self.max_packet_size),
             authentication: Arc::clone(&self.authentication),
             methods: settings.authentication.clone(),

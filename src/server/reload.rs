@@ -13,7 +13,7 @@ use crate::broker::Acls;
 use crate::config::{AclSettings, Config, ConfigError};
 use crate::net::auth::{Authentication, Authenticator};
 use crate::net::control::{Answer, Outcome};
-use crate::net::core::Core;
+use crate::net::shared_broker::SharedBroker;
 use crate::net::tls::Tls;
 
 /// What a running broker was started with, and what of it can be replaced.
@@ -23,7 +23,7 @@ pub(super) struct Running {
     pub descriptors: Descriptors,
     /// Reads the configuration as it was read at the start.
     pub reread: Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>,
-    pub core: Arc<Core>,
+    pub broker: Arc<SharedBroker>,
     pub listeners: Listeners,
     pub bridges: Bridges,
     pub authentication: Arc<Authentication>,
@@ -103,7 +103,7 @@ impl Running {
             broker.set_acl(acls, now);
             broker.withdraw_logins(|user, credential| logins.vouches(user, credential), now);
         }));
-        self.bridges.start(change, &self.core);
+        self.bridges.start(change, &self.broker);
         told.extend(bridges);
         self.config = config;
         Ok(answer(&told, &restart))

@@ -15,7 +15,7 @@ const MAX_ANSWER: u64 = 4 << 20;
 /// What was counted since that broker's start. Times in seconds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lock {
-    /// Visits by what they were for.
+    /// LockStats by what they were for.
     kinds: BTreeMap<String, Kind>,
     /// All together.
     held: f64,
@@ -23,7 +23,7 @@ pub struct Lock {
     publishes: u64,
 }
 
-/// Visits of one kind.
+/// LockStats of one kind.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Kind {
     /// Upper bounds of buckets, and how many visits were no longer.
@@ -123,12 +123,12 @@ fn get(metrics: SocketAddr) -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::visits::{Purpose, Visits};
+    use crate::net::lock_stats::{LockStats, Purpose};
 
     fn lock(publishes: u64, visits: &[(Purpose, u64)]) -> Lock {
-        let mut all = Visits::default();
+        let mut all = LockStats::default();
         for (purpose, us) in visits {
-            all.count(*purpose, Duration::ZERO, Duration::from_micros(*us));
+            all.add(*purpose, Duration::ZERO, Duration::from_micros(*us));
         }
         let mut text = format!("HTTP/1.0 200 OK\n\ntidegate_publishes_received {publishes}\n");
         all.render(&mut text);

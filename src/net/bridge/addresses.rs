@@ -13,8 +13,8 @@ use super::exchange::FAREWELL;
 use super::settings::BridgeSettings;
 use crate::broker::bridge::AddressState;
 use crate::clock::Stopwatch;
-use crate::net::core::Core;
-use crate::net::visits::Purpose;
+use crate::net::lock_stats::Purpose;
+use crate::net::shared_broker::SharedBroker;
 use crate::wire::ProtocolVersion;
 
 /// How long the first round of probes waits for the first connection, at most.
@@ -23,7 +23,7 @@ const FIRST_PROBES: Duration = Duration::from_secs(1);
 /// What is known of each address, in the order of the configuration.
 #[derive(Debug)]
 pub(super) struct Addresses {
-    core: Arc<Core>,
+    broker: Arc<SharedBroker>,
     settings: BridgeSettings,
     known: Mutex<Vec<Known>>,
     changed: Notify,
@@ -37,7 +37,7 @@ struct Known {
 }
 
 impl Addresses {
-    pub fn new(core: Arc<Core>, settings: BridgeSettings) -> Addresses {
+    pub fn new(broker: Arc<SharedBroker>, settings: BridgeSettings) -> Addresses {
         let unknown = Known {
             standing: AddressState::Unknown,
             good: None,
@@ -45,7 +45,7 @@ impl Addresses {
         let addresses = Addresses {
             known: Mutex::new(vec![unknown; settings.addresses.len()]),
             changed: Notify::new(),
-            core,
+            broker,
             settings,
         };
         addresses.publish();
@@ -57,8 +57,8 @@ impl Addresses {
         let all = &self.settings.addresses;
         let mut order: Vec<usize> = (0..all.len()).collect();
         if self.settings.round_robin {
-            let mut entered = self.core.enter(Purpose::Other, None);
-            let record = entered.broker().bridge_record(&self.settings.bridge.name);
+            let mut guard = self.broker.lock(Purpose::Other, None);
+            let record = guard.broker().bridge_record(&self.settings.bridge.name);
             let home = record.and_then(|record| {
                 all.iter()
                     .position(|address| *address.to_string() == *record.home)
@@ -176,9 +176,9 @@ impl Addresses {
             .collect::<Vec<_>>();
         let names = self.settings.addresses.iter().map(ToString::to_string);
         let all = names.zip(standings).collect();
-        let mut entered = self.core.enter(Purpose::Other, None);
-        let now = entered.now();
+        let mut guard = self.broker.lock(Purpose::Other, None);
+        let now = guard.now();
         let bridge = &self.settings.bridge;
-        entered.broker().set_bridge_addresses(bridge, all, now);
+        guard.broker().set_bridge_addresses(bridge, all, now);
     }
 }

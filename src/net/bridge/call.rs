@@ -17,9 +17,9 @@ use super::password::Password;
 use super::settings::{BridgeSettings, StartType};
 use crate::broker::bridge::{AddressState, Leave, Login, Relay, Speech, Upstream, hint, told};
 use crate::clock::{self, Stopwatch};
-use crate::net::core::Core;
+use crate::net::lock_stats::Purpose;
+use crate::net::shared_broker::SharedBroker;
 use crate::net::socket::Stream;
-use crate::net::visits::Purpose;
 use crate::wire::{Packet, ProtocolVersion, ReasonCode, codec};
 
 /// How often a bridge that is not always connected looks whether it has to be.
@@ -27,7 +27,7 @@ const LAZY_LOOK: Duration = Duration::from_millis(200);
 
 /// What a bridge knows between two connections.
 pub(super) struct Caller {
-    core: Arc<Core>,
+    broker: Arc<SharedBroker>,
     settings: BridgeSettings,
     /// What the upstream was found to speak.
     speech: Speech,
@@ -105,9 +105,10 @@ impl Accepted {
 }
 
 impl Caller {
-    pub fn new(core: Arc<Core>, settings: BridgeSettings) -> Caller {
+    pub fn new(broker: Arc<SharedBroker>, settings: BridgeSettings) -> Caller {
         let names: Vec<String> = settings.addresses.iter().map(ToString::to_string).collect();
-        core.enter(Purpose::Other, None)
+        broker
+            .lock(Purpose::Other, None)
             .broker()
             .keep_bridge_addresses(&settings.bridge, &names);
         Caller {
@@ -118,7 +119,7 @@ impl Caller {
             closed: 0,
             worked: false,
             subscribed: vec![false; names.len()],
-            core,
+            broker,
             settings,
         }
     }
@@ -180,8 +181,8 @@ impl Caller {
         let name = &self.settings.bridge.name;
         loop {
             let queued = self
-                .core
-                .enter(Purpose::Other, None)
+                .broker
+                .lock(Purpose::Other, None)
                 .broker()
                 .bridge_queued(name);
             if queued >= threshold {
@@ -220,18 +221,11 @@ impl Caller {
         }
         tracing::info!(bridge = &*self.settings.bridge.name, %address, version = ?upstream.version, present = upstream.session_present, "bridge connected");
         let relay = {
-            let mut entered = self.core.enter(Purpose::Other, None);
-            let now = entered.now();
+            let mut guard = self.broker.lock(Purpose::Other, None);
+            let now = guard.now();
             let bridge = Arc::clone(&self.settings.bridge);
             let (address, subscribed) = (address.to_string(), self.subscribed[at]);
-            Relay::open(
-                bridge,
-                upstream,
-                &address,
-                subscribed,
-                entered.broker(),
-                now,
-            )
+            Relay::open(bridge, upstream, &address, subscribed, guard.broker(), now)
         };
         let Some(relay) = relay else {
             return Served::Ended(Ended::ShuttingDown);
@@ -239,12 +233,12 @@ impl Caller {
         addresses.note(at, AddressState::Connected);
         let bridge = Arc::clone(&self.settings.bridge);
         let largest = self.settings.max_packet_size;
-        let core = Arc::clone(&self.core);
+        let broker = Arc::clone(&self.broker);
         let idle = match self.settings.start {
             StartType::Lazy { idle_timeout, .. } => Some(idle_timeout),
             StartType::Automatic | StartType::Once => None,
         };
-        let mut link = Link::new(core, bridge, relay, largest, idle, accepted.input);
+        let mut link = Link::new(broker, bridge, relay, largest, idle, accepted.input);
         let mut stream = accepted.stream;
         let (ended, better) = self
             .serve_until_better(at, addresses, &mut link, &mut stream)
@@ -272,9 +266,9 @@ impl Caller {
                     Some(Ok(Leave::ShuttingDown)) => return Served::Ended(Ended::ShuttingDown),
                     Some(Ok(Leave::Idle)) => {
                         addresses.note(at, AddressState::Reachable);
-                        let mut entered = self.core.enter(Purpose::Other, None);
-                        let now = entered.now();
-                        entered.broker().set_bridge_idle(&self.settings.bridge, now);
+                        let mut guard = self.broker.lock(Purpose::Other, None);
+                        let now = guard.now();
+                        guard.broker().set_bridge_idle(&self.settings.bridge, now);
                         return Served::Ended(Ended::Idle);
                     }
                     Some(Ok(leave)) => leave.to_string(),
@@ -345,11 +339,11 @@ impl Caller {
         };
         let (bridge, address) = (&self.settings.bridge, &self.settings.addresses[at]);
         let begins_anew = {
-            let mut entered = self.core.enter(Purpose::Other, None);
+            let mut guard = self.broker.lock(Purpose::Other, None);
             if let Some(apart) = apart {
-                entered.broker().set_bridge_apart(bridge, apart);
+                guard.broker().set_bridge_apart(bridge, apart);
             }
-            entered.broker().begins_anew(bridge, &address.to_string())
+            guard.broker().begins_anew(bridge, &address.to_string())
         };
         if !begins_anew || !accepted.upstream.session_present {
             return Served::Better(at, accepted);
@@ -395,20 +389,18 @@ impl Caller {
 
     /// Publishes why the bridge is not connected.
     fn tell(&self, error: &str) {
-        let mut entered = self.core.enter(Purpose::Other, None);
-        let now = entered.now();
+        let mut guard = self.broker.lock(Purpose::Other, None);
+        let now = guard.now();
         let bridge = &self.settings.bridge;
-        entered.broker().set_bridge_state(bridge, Some(error), now);
+        guard.broker().set_bridge_state(bridge, Some(error), now);
     }
 
     /// Dials, and says CONNECT, in whatever way the upstream understands.
     async fn connect(&mut self, at: usize) -> io::Result<Accepted> {
         let mut clean = {
             let address = self.settings.addresses[at].to_string();
-            let mut entered = self.core.enter(Purpose::Other, None);
-            entered
-                .broker()
-                .begins_anew(&self.settings.bridge, &address)
+            let mut guard = self.broker.lock(Purpose::Other, None);
+            guard.broker().begins_anew(&self.settings.bridge, &address)
         };
         let known = self.speech;
         self.closed = 0;
@@ -442,7 +434,7 @@ impl Caller {
             password: password.as_deref(),
         };
         let largest = settings.max_packet_size;
-        let origin = self.core.enter(Purpose::Other, None).broker().origin();
+        let origin = self.broker.lock(Purpose::Other, None).broker().origin();
         let bridge = &settings.bridge;
         bridge.encode_connect(origin, self.speech, login, clean, largest, &mut out);
         let mut input = Vec::new();

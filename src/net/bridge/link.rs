@@ -12,9 +12,9 @@ use super::exchange::{FAREWELL, LATE, LOOKS, exchange, is_closed, take_leave};
 use super::input::{Input, Next};
 use crate::broker::bridge::{Bridge, End, Leave, Relay};
 use crate::clock::Now;
-use crate::net::core::{Core, Until};
+use crate::net::lock_stats::Purpose;
+use crate::net::shared_broker::{SharedBroker, WakeOn};
 use crate::net::socket::{Flow, Socket, Stream};
-use crate::net::visits::Purpose;
 use crate::wire::packet::Disconnect;
 use crate::wire::{Packet, Properties, ProtocolVersion, ReasonCode, codec};
 
@@ -33,7 +33,7 @@ impl Wake for Wakeup {
 
 /// A connection to an upstream that has accepted.
 pub(super) struct Link {
-    core: Arc<Core>,
+    broker: Arc<SharedBroker>,
     bridge: Arc<Bridge>,
     /// It has been published that the bridge is connected.
     told: bool,
@@ -61,7 +61,7 @@ pub(super) struct Link {
 impl Link {
     /// `input` is what has come behind the CONNACK.
     pub fn new(
-        core: Arc<Core>,
+        broker: Arc<SharedBroker>,
         bridge: Arc<Bridge>,
         relay: Relay,
         max_packet_size: u32,
@@ -69,7 +69,7 @@ impl Link {
         input: Vec<u8>,
     ) -> Link {
         Link {
-            core,
+            broker,
             bridge,
             told: false,
             relay,
@@ -108,7 +108,7 @@ impl Link {
                     self.has_read |= moved.read.is_some();
                     // In the middle of a packet nothing else can come.
                     if moved.read.is_some() && within {
-                        self.relay.heard(self.core.now());
+                        self.relay.heard(self.broker.now());
                     }
                     if let Some(count) = moved.wrote {
                         self.wrote(count);
@@ -123,7 +123,7 @@ impl Link {
     /// One visit to the broker: hands over all whole packets that have come, and takes what there is. Whether to pause reading, and how long until
     /// something is due.
     fn visit(&mut self, stream: &dyn Stream) -> Result<(bool, Duration), Leave> {
-        let now = self.core.now();
+        let now = self.broker.now();
         if now.uptime >= self.due.saturating_add(LATE.as_millis() as u64) {
             self.relay.excuse(now);
         }
@@ -131,45 +131,45 @@ impl Link {
         let Link {
             relay, out, input, ..
         } = self;
-        let mut entered = self.core.enter(Purpose::Packets, Some(relay.connection()));
-        let now = entered.now();
+        let mut guard = self.broker.lock(Purpose::Packets, Some(relay.connection()));
+        let now = guard.now();
         let version = relay.version();
         let mut used = 0;
-        while !relay.is_ahead(entered.broker(), now) {
+        while !relay.is_ahead(guard.broker(), now) {
             match input.next(&mut used, self.max_packet_size)? {
                 Next::Frame(frame) => {
                     let packet = codec::decode(frame, version)?;
-                    relay.receive(packet, entered.broker(), out, now)?;
+                    relay.receive(packet, guard.broker(), out, now)?;
                 }
                 Next::TooLarge(publish) => {
-                    relay.refuse_too_large(&publish, entered.broker(), out, now);
+                    relay.refuse_too_large(&publish, guard.broker(), out, now);
                 }
                 Next::Nothing => break,
             }
         }
         input.bytes.drain(..used);
-        if relay.is_ahead(entered.broker(), now) {
+        if relay.is_ahead(guard.broker(), now) {
             // Nothing of the upstream is looked at: it is not to blame for being quiet.
             relay.heard(now);
         }
         relay.tick(out, now)?;
         let pause = if out.is_empty() {
-            relay.take_output(entered.broker(), out, now)?
+            relay.take_output(guard.broker(), out, now)?
         } else {
-            entered.broker().should_pause(relay.connection())
+            guard.broker().should_pause(relay.connection())
         };
         if relay.is_subscribed() && !std::mem::replace(&mut self.told, true) {
             let bridge = &self.bridge;
-            entered.broker().set_bridge_state(bridge, None, now);
-            relay.tell_what_is_missed(entered.broker());
+            guard.broker().set_bridge_state(bridge, None, now);
+            relay.tell_what_is_missed(guard.broker());
             relay.notify(true, out);
         }
-        let pause = pause || relay.has_heard_all(entered.broker());
+        let pause = pause || relay.has_heard_all(guard.broker());
         let waker = Waker::from(Arc::clone(&self.wakeup));
-        entered.set_waker(relay.connection(), &waker, Until::Touched);
+        guard.set_waker(relay.connection(), &waker, WakeOn::Output);
         let mut next = relay.next_timeout();
         if let Some(timeout) = self.idle_timeout
-            && let Some(since) = relay.idle_since(entered.broker())
+            && let Some(since) = relay.idle_since(guard.broker())
         {
             let at = since + timeout.as_millis() as u64;
             if now.uptime >= at && out.is_empty() {
@@ -218,16 +218,16 @@ impl Link {
             self.written = 0;
             self.unflushed = true;
         }
-        self.relay.wrote(self.core.now());
+        self.relay.wrote(self.broker.now());
     }
 
     /// Finishes what is under way and begins nothing more: [`Link::serve`] ends when that is done. How long that may take is up to the caller.
     pub fn finish(&mut self) {
-        let mut entered = self
-            .core
-            .enter(Purpose::Other, Some(self.relay.connection()));
-        let now = entered.now();
-        self.relay.finish(entered.broker(), &mut self.out, now);
+        let mut guard = self
+            .broker
+            .lock(Purpose::Other, Some(self.relay.connection()));
+        let now = guard.now();
+        self.relay.finish(guard.broker(), &mut self.out, now);
     }
 
     /// Notes how the connection has ended, so that the next one knows what this one may have died on.
@@ -237,11 +237,11 @@ impl Link {
             Err(error) if is_closed(error) => End::Closed,
             Err(_) => End::Other,
         };
-        let mut entered = self
-            .core
-            .enter(Purpose::Other, Some(self.relay.connection()));
-        let now = entered.now();
-        self.relay.ended(&end, entered.broker(), now);
+        let mut guard = self
+            .broker
+            .lock(Purpose::Other, Some(self.relay.connection()));
+        let now = guard.now();
+        self.relay.ended(&end, guard.broker(), now);
     }
 
     /// Writes what was begun, and DISCONNECT, if the upstream takes it soon.
@@ -257,12 +257,12 @@ impl Link {
 impl Drop for Link {
     /// However the connection ends, also when the bridge is stopped in the middle of it, it ends at this broker.
     fn drop(&mut self) {
-        let mut entered = self
-            .core
-            .enter(Purpose::Lost, Some(self.relay.connection()));
-        let now = entered.now();
-        self.relay.close(entered.broker(), now);
-        entered.forget_waker(self.relay.connection());
+        let mut guard = self
+            .broker
+            .lock(Purpose::Lost, Some(self.relay.connection()));
+        let now = guard.now();
+        self.relay.close(guard.broker(), now);
+        guard.forget_waker(self.relay.connection());
     }
 }
 

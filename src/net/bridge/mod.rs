@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::core::Core;
+use super::shared_broker::SharedBroker;
 
 pub use address::Address;
 pub use dial::Transport;
@@ -38,10 +38,10 @@ pub struct Running {
 
 impl Running {
     /// Keeps a bridge connected, in a task of its own, until it is stopped or the broker shuts down. [`crate::broker::Broker::open_bridge`] comes before.
-    pub fn start(core: Arc<Core>, settings: BridgeSettings) -> Running {
+    pub fn start(broker: Arc<SharedBroker>, settings: BridgeSettings) -> Running {
         let stop = Arc::new(Notify::new());
-        let addresses = Addresses::new(Arc::clone(&core), settings.clone());
-        let mut caller = Caller::new(core, settings.clone());
+        let addresses = Addresses::new(Arc::clone(&broker), settings.clone());
+        let mut caller = Caller::new(broker, settings.clone());
         let stopped = Arc::clone(&stop);
         let task = tokio::spawn(async move {
             tokio::select! {

@@ -1,17 +1,18 @@
-//! How long the broker's lock is held and waited for: the only thing that all clients share. Counted under that lock itself, so it takes no more
-//! than a few additions a visit.
+//! How long the broker's lock is held and waited for. All clients share this lock.
+//!
+//! The times are counted under the lock itself, with a few additions each time.
 
 use std::fmt::Write;
 use std::time::Duration;
 
-/// What somebody enters the broker for.
+/// What the broker is locked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A new connection, or the first packets of one.
     Connect,
     /// Packets of a connection.
     Packets,
-    /// What the broker has for a connection.
+    /// Output for a connection.
     Output,
     /// The end of a connection.
     Lost,
@@ -19,11 +20,11 @@ pub enum Purpose {
     Batch,
     /// How far the committer has come.
     Durable,
-    /// What is due by time.
+    /// Time-outs that are due.
     Tick,
-    /// Bodies that were read from the store.
+    /// Message bodies that were read from the store.
     Bodies,
-    /// Figures, reloads, what bridges do beside handling packets, the end.
+    /// Metrics, reloads, the stop, and what bridges do beside handling packets.
     Other,
 }
 
@@ -40,7 +41,7 @@ impl Purpose {
         Purpose::Other,
     ];
 
-    /// As it is called in figures and in the log.
+    /// The name in metrics and in the log.
     pub fn name(self) -> &'static str {
         match self {
             Purpose::Connect => "connect",
@@ -56,7 +57,7 @@ impl Purpose {
     }
 }
 
-/// Upper bounds of the buckets: what Prometheus calls them, in seconds, and nanoseconds.
+/// Upper bounds of the buckets: as Prometheus writes them, in seconds; and in nanoseconds.
 const BOUNDS: [(&str, u64); 13] = [
     ("0.000001", 1_000),
     ("0.00001", 10_000),
@@ -73,32 +74,32 @@ const BOUNDS: [(&str, u64); 13] = [
     ("1", 1_000_000_000),
 ];
 
-/// Times of one kind.
+/// A histogram of times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Times {
-    /// How many were no longer than each bound and longer than the one before; the last, longer than all.
+struct Histogram {
+    /// How many times are in each bucket. The last bucket is for times above all bounds.
     counts: [u64; BOUNDS.len() + 1],
-    /// Nanoseconds in all.
+    /// Nanoseconds, summed.
     sum: u64,
-    /// Nanoseconds of the longest.
+    /// The longest time, in nanoseconds.
     longest: u64,
 }
 
-/// All visits since the process started.
+/// All times since the process started.
 #[derive(Clone, Debug, Default)]
-pub struct Visits {
-    held: [Times; Purpose::ALL.len()],
-    waited: Times,
+pub struct LockStats {
+    held: [Histogram; Purpose::ALL.len()],
+    waited: Histogram,
 }
 
-impl Visits {
-    /// Counts a visit that has waited for the lock and held it so long.
-    pub fn count(&mut self, purpose: Purpose, waited: Duration, held: Duration) {
+impl LockStats {
+    /// Counts one lock: how long it was waited for and held.
+    pub fn add(&mut self, purpose: Purpose, waited: Duration, held: Duration) {
         self.waited.add(waited);
         self.held[purpose as usize].add(held);
     }
 
-    /// Appends the figures in Prometheus' text format, times in seconds.
+    /// Appends the metrics in Prometheus' text format. Times are in seconds.
     pub fn render(&self, out: &mut String) {
         let held = || {
             Purpose::ALL.iter().map(|purpose| {
@@ -109,22 +110,22 @@ impl Visits {
             })
         };
         let waited = || std::iter::once((String::new(), self.waited));
-        render_times(
+        render_histograms(
             out,
             "tidegate_core_held",
-            "a visit held the broker's lock, by what it was for; all others wait meanwhile.",
+            "the broker's lock was held, by purpose; all others wait meanwhile.",
             held(),
         );
-        render_times(
+        render_histograms(
             out,
             "tidegate_core_waited",
-            "a visit waited for the broker's lock.",
+            "the broker's lock was waited for.",
             waited(),
         );
     }
 }
 
-impl Times {
+impl Histogram {
     fn add(&mut self, time: Duration) {
         let nanoseconds = time.as_nanos() as u64;
         let within = |(_, bound): &(&str, u64)| nanoseconds <= *bound;
@@ -135,15 +136,15 @@ impl Times {
     }
 }
 
-/// Appends a histogram and the longest, each with a line for every label.
-fn render_times(
+/// Appends the histogram and the longest time of each label.
+fn render_histograms(
     out: &mut String,
     name: &str,
     what: &str,
-    times: impl Iterator<Item = (String, Times)> + Clone,
+    times: impl Iterator<Item = (String, Histogram)> + Clone,
 ) {
     let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;
-    // Nothing that is written to a string fails.
+    // Writing to a string cannot fail.
     let _ = writeln!(out, "# HELP {name}_seconds How long {what}");
     let _ = writeln!(out, "# TYPE {name}_seconds histogram");
     for (label, times) in times.clone() {
@@ -189,14 +190,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_counts_in_every_bucket_it_fits_in() {
-        let mut visits = Visits::default();
+    fn a_time_counts_in_every_bucket_with_a_higher_bound() {
+        let mut stats = LockStats::default();
         let us = Duration::from_micros;
-        visits.count(Purpose::Tick, us(0), us(10));
-        visits.count(Purpose::Tick, us(3), us(9_000));
-        visits.count(Purpose::Lost, us(9_000), Duration::from_secs(2));
+        stats.add(Purpose::Tick, us(0), us(10));
+        stats.add(Purpose::Tick, us(3), us(9_000));
+        stats.add(Purpose::Lost, us(9_000), Duration::from_secs(2));
         let mut text = String::new();
-        visits.render(&mut text);
+        stats.render(&mut text);
         for line in [
             "# TYPE tidegate_core_held_seconds histogram",
             "tidegate_core_held_seconds_bucket{visit=\"tick\",le=\"0.000001\"} 0",
@@ -219,9 +220,9 @@ mod tests {
     }
 
     #[test]
-    fn every_purpose_has_its_place_and_the_bounds_grow() {
-        for (place, purpose) in Purpose::ALL.iter().enumerate() {
-            assert_eq!(*purpose as usize, place);
+    fn purposes_index_their_array_and_bounds_are_sorted() {
+        for (index, purpose) in Purpose::ALL.iter().enumerate() {
+            assert_eq!(*purpose as usize, index);
         }
         for (seconds, nanoseconds) in BOUNDS {
             let seconds: f64 = seconds.parse().expect("a number");
