@@ -1,6 +1,6 @@
 //! `-D packet name value`: the properties of MQTT 5 on the command line.
 
-use crate::wire::property::Place;
+use crate::wire::property::BlockKind;
 use crate::wire::{Properties, PropertiesBuf, Property};
 
 /// The property blocks of the packets a client sends.
@@ -40,22 +40,22 @@ impl PacketProperties {
             } else {
                 property(name, value).map_err(|what| format!("-D {packet} {name}: {what}"))?
             };
-            let (block, place) = all.block(packet)?;
+            let (block, kind) = all.block(packet)?;
             block.push(property);
-            Properties::parse(block.as_properties().as_bytes(), place)
+            Properties::parse(block.as_properties().as_bytes(), kind)
                 .map_err(|fault| format!("-D {packet} {name}: {}", fault.what))?;
         }
         Ok(all)
     }
 
-    fn block(&mut self, packet: &str) -> Result<(&mut PropertiesBuf, Place), String> {
+    fn block(&mut self, packet: &str) -> Result<(&mut PropertiesBuf, BlockKind), String> {
         Ok(match packet.to_ascii_lowercase().as_str() {
-            "connect" => (&mut self.connect, Place::Connect),
-            "will" => (&mut self.will, Place::Will),
-            "publish" => (&mut self.publish, Place::Publish),
-            "subscribe" => (&mut self.subscribe, Place::Subscribe),
-            "unsubscribe" => (&mut self.unsubscribe, Place::Unsubscribe),
-            "disconnect" => (&mut self.disconnect, Place::Disconnect),
+            "connect" => (&mut self.connect, BlockKind::Connect),
+            "will" => (&mut self.will, BlockKind::Will),
+            "publish" => (&mut self.publish, BlockKind::Publish),
+            "subscribe" => (&mut self.subscribe, BlockKind::Subscribe),
+            "unsubscribe" => (&mut self.unsubscribe, BlockKind::Unsubscribe),
+            "disconnect" => (&mut self.disconnect, BlockKind::Disconnect),
             _ => {
                 return Err(format!(
                     "-D {packet}: expected connect, will, publish, subscribe, unsubscribe or disconnect"

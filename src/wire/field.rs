@@ -1,15 +1,16 @@
-//! The data types that fields are made of (MQTT 5 section 1.5), read and written.
+//! Reads and writes the data types of fields (MQTT 5 section 1.5).
 
 use super::packet_id::PacketId;
 use super::reason::Fault;
 
-/// The largest variable byte integer, so also the largest remaining length \[MQTT-1.5.5-1\].
+/// The largest variable byte integer, which is also the largest remaining length \[MQTT-1.5.5-1\].
 pub(super) const MAX_VARINT: usize = 268_435_455;
 
-/// The most bytes a text or binary field has: its length prefix is two bytes.
+/// The maximum length of a text or binary field in bytes. Its length prefix has two bytes.
 const MAX_FIELD: usize = u16::MAX as usize;
 
-/// What is left of a packet, or of a part of one. Reading what is not there is a malformed packet, described by `what`.
+/// Reads the fields of a packet in order. Reading past the end is a malformed packet; `what` is the
+/// error text.
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
@@ -28,7 +29,7 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// All that is left.
+    /// Returns all bytes that were not read yet.
     pub(super) const fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -63,7 +64,8 @@ impl<'a> Reader<'a> {
         self.array(what).map(u16::from_be_bytes)
     }
 
-    /// A variable byte integer: one to four bytes, and as few as the value needs \[MQTT-1.5.5-1\].
+    /// Reads a variable byte integer: one to four bytes, and as few as the value needs
+    /// \[MQTT-1.5.5-1\].
     #[inline]
     pub(super) fn varint(&mut self, what: &'static str) -> Result<usize, Fault> {
         let mut value = 0;
@@ -78,25 +80,25 @@ impl<'a> Reader<'a> {
         Err(Fault::malformed(what))
     }
 
-    /// Binary data with its length in front.
+    /// Reads binary data after its two-byte length.
     #[inline]
     pub(super) fn binary(&mut self, what: &'static str) -> Result<&'a [u8], Fault> {
         let len = self.u16(what)?;
         self.take(usize::from(len), what)
     }
 
-    /// A UTF-8 string with its length in front.
+    /// Reads a UTF-8 string after its two-byte length.
     pub(super) fn text(&mut self, what: &'static str) -> Result<&'a str, Fault> {
         text(self.binary(what)?).ok_or(Fault::malformed(what))
     }
 
-    /// A packet identifier. Zero can be read but is not allowed \[MQTT-2.2.1-3\].
+    /// Reads a packet identifier. Zero is a protocol error \[MQTT-2.2.1-3\].
     #[inline]
     pub(super) fn packet_id(&mut self, what: &'static str) -> Result<PacketId, Fault> {
         PacketId::new(self.u16(what)?).ok_or(Fault::protocol("packet identifier is zero"))
     }
 
-    /// Nothing may be left.
+    /// Checks that all bytes were read.
     pub(super) const fn end(&self, what: &'static str) -> Result<(), Fault> {
         if self.rest.is_empty() {
             Ok(())
@@ -106,14 +108,16 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Bytes as an MQTT text: UTF-8, which excludes surrogates \[MQTT-1.5.4-1\], and without U+0000 \[MQTT-1.5.4-2\]. Control characters and
-/// U+FEFF are allowed and kept \[MQTT-1.5.4-3\].
+/// Checks that bytes are an MQTT text. It is UTF-8, which excludes surrogates \[MQTT-1.5.4-1\], and
+/// has no U+0000 \[MQTT-1.5.4-2\]. Other control characters and U+FEFF are allowed and kept
+/// \[MQTT-1.5.4-3\].
 pub(super) fn text(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     (!bytes.contains(&0)).then_some(text)
 }
 
-/// The part of a text that fits in a field: all of it, or whole characters up to 65,535 bytes.
+/// Returns the beginning of a text that fits in a field: at most 65,535 bytes, only whole
+/// characters.
 #[inline]
 pub(super) fn fit(text: &str) -> &str {
     if text.len() <= MAX_FIELD {
@@ -126,7 +130,7 @@ pub(super) fn fit(text: &str) -> &str {
     &text[..end]
 }
 
-/// How many bytes a variable byte integer takes.
+/// Returns the encoded length of a variable byte integer in bytes.
 #[inline]
 pub(super) const fn varint_len(value: usize) -> usize {
     match value {
@@ -152,13 +156,13 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: usize) {
     out.push(value as u8);
 }
 
-/// Appends a UTF-8 string with its length in front; what does not fit in 65,535 bytes is cut.
+/// Appends a UTF-8 string after its length. Cuts it to whole characters within 65,535 bytes.
 #[inline]
 pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
     put_binary(out, fit(text).as_bytes());
 }
 
-/// Appends binary data with its length in front; what does not fit in 65,535 bytes is cut.
+/// Appends binary data after its length. Cuts it to 65,535 bytes.
 #[inline]
 pub(super) fn put_binary(out: &mut Vec<u8>, bytes: &[u8]) {
     let bytes = &bytes[..bytes.len().min(MAX_FIELD)];

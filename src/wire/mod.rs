@@ -1,11 +1,11 @@
-//! What is said: the packets of MQTT 3.1, 3.1.1 and 5.0 in one model, in MQTT 5 vocabulary.
+//! The wire protocol: the packets of MQTT 3.1, 3.1.1 and 5.0 in one model with MQTT 5 names.
 //!
-//! - [`packet`]: the fifteen packets, borrowed from the bytes they were read from.
-//! - [`property`]: property blocks, validated once and then read by iterator.
-//! - [`reason`]: reason codes and [`Fault`], what a peer did wrong.
-//! - [`topic`]: topic names, topic filters and how one matches the other.
-//! - [`text`]: characters that texts from clients must not have.
-//! - [`codec`]: bytes to packets and back, for each version.
+//! - [`packet`]: the fifteen packets. They borrow from the bytes they were decoded from.
+//! - [`property`]: property blocks. They are validated once and then read by an iterator.
+//! - [`reason`]: reason codes, and [`Fault`], an error of the peer.
+//! - [`topic`]: topic names, topic filters and matching.
+//! - [`text`]: characters that texts from clients must not contain.
+//! - [`codec`]: decodes and encodes packets for each version.
 //!
 //! This floor knows nothing of sessions, IO or time.
 

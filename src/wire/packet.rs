@@ -1,14 +1,15 @@
-//! The packets of MQTT, one model for the three protocol versions, in MQTT 5 vocabulary.
+//! The packets of MQTT: one model for the three protocol versions, with MQTT 5 names.
 //!
-//! A packet borrows from the frame it was decoded from: reading a PUBLISH allocates nothing. What MQTT 3 does not
-//! have (properties, reason codes) is empty or a success there; the codec maps return codes to reason codes.
+//! A packet borrows from the frame it was decoded from, so decoding a PUBLISH allocates nothing.
+//! MQTT 3 has no properties and no reason codes: there they are empty and success. The codec maps
+//! return codes to reason codes.
 
 use super::packet_id::PacketId;
 use super::property::Properties;
 use super::qos::QoS;
 use super::reason::ReasonCode;
 
-/// The protocol versions served, on one port.
+/// The protocol versions that a listener accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProtocolVersion {
     /// MQTT 3.1: protocol name `MQIsdp`, level 3.
@@ -22,33 +23,34 @@ pub enum ProtocolVersion {
 /// One MQTT control packet.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Packet<'a> {
-    /// Client asks to connect.
+    /// A client asks to connect.
     Connect(Box<Connect<'a>>),
-    /// Server answers a CONNECT.
+    /// The server answers a CONNECT.
     ConnAck(ConnAck<'a>),
     /// A message.
     Publish(Publish<'a>),
     /// QoS 1: received.
     PubAck(Ack<'a>),
-    /// QoS 2, part 1: received.
+    /// QoS 2, step 1: received.
     PubRec(Ack<'a>),
-    /// QoS 2, part 2: released.
+    /// QoS 2, step 2: released.
     PubRel(Ack<'a>),
-    /// QoS 2, part 3: complete.
+    /// QoS 2, step 3: complete.
     PubComp(Ack<'a>),
-    /// Client subscribes.
+    /// A client subscribes.
     Subscribe(Subscribe<'a>),
-    /// Server answers a SUBSCRIBE.
+    /// The server answers a SUBSCRIBE.
     SubAck(SubAck<'a>),
-    /// Client unsubscribes.
+    /// A client unsubscribes.
     Unsubscribe(Unsubscribe<'a>),
-    /// Server answers an UNSUBSCRIBE. MQTT 3 has no codes here: they are empty when decoded and left out when encoded.
+    /// The server answers an UNSUBSCRIBE. In MQTT 3 it has no codes: the list is empty when decoded
+    /// and is not encoded.
     UnsubAck(SubAck<'a>),
-    /// Client asks for a sign of life.
+    /// A client asks for a PINGRESP.
     PingReq,
-    /// Server gives it.
+    /// The server answers a PINGREQ.
     PingResp,
-    /// Either side ends the connection; only clients in MQTT 3.
+    /// One side ends the connection. In MQTT 3 only clients send it.
     Disconnect(Disconnect<'a>),
     /// Enhanced authentication, MQTT 5 only.
     Auth(Disconnect<'a>),
@@ -57,21 +59,22 @@ pub enum Packet<'a> {
 /// CONNECT: a client's request for a connection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Connect<'a> {
-    /// Protocol version asked for.
+    /// Protocol version that the client asks for.
     pub version: ProtocolVersion,
-    /// Bit 7 of the protocol level in MQTT 3.1 and 3.1.1 (`0x83`, `0x84`): the peer says that it is a bridge.
+    /// Whether the peer says that it is a bridge: bit 7 of the protocol level in MQTT 3.1 and 3.1.1
+    /// (`0x83`, `0x84`).
     pub bridge: bool,
     /// Clean start (MQTT 5) or clean session (MQTT 3).
     pub clean_start: bool,
     /// Keep alive in seconds; 0 means none.
     pub keep_alive: u16,
-    /// Client identifier as sent; may be empty.
+    /// Client identifier as sent. May be empty.
     pub client_id: &'a str,
-    /// The will, where there is one.
+    /// The will, if any.
     pub will: Option<Will<'a>>,
-    /// User name, where there is one.
+    /// User name, if any.
     pub username: Option<&'a str>,
-    /// Password, where there is one. Binary.
+    /// Password, if any. Binary data.
     pub password: Option<&'a [u8]>,
     /// CONNECT properties.
     pub properties: Properties<'a>,
@@ -84,9 +87,9 @@ pub struct Will<'a> {
     pub topic: &'a str,
     /// Payload.
     pub payload: &'a [u8],
-    /// QoS to publish it with.
+    /// QoS of the will message.
     pub qos: QoS,
-    /// Whether to publish it retained.
+    /// Whether the will message is retained.
     pub retain: bool,
     /// Will properties.
     pub properties: Properties<'a>,
@@ -95,26 +98,26 @@ pub struct Will<'a> {
 /// CONNACK: a server's answer to a CONNECT.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnAck<'a> {
-    /// The server has the session's state. Always false in MQTT 3.1, which has no such bit.
+    /// Whether the server has state of the session. Always false in MQTT 3.1.
     pub session_present: bool,
-    /// Success, or why not. MQTT 3 return codes are mapped both ways.
+    /// Success, or the reason of the refusal. MQTT 3 return codes are mapped in both directions.
     pub reason: ReasonCode,
     /// CONNACK properties.
     pub properties: Properties<'a>,
 }
 
-/// PUBLISH: a message on its way.
+/// PUBLISH: a message.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Publish<'a> {
-    /// May be a repetition.
+    /// Whether the packet may have been sent before.
     pub dup: bool,
     /// Quality of service.
     pub qos: QoS,
     /// Retain flag.
     pub retain: bool,
-    /// Topic name, valid and without wildcards. Empty only where a topic alias stands for it (MQTT 5).
+    /// Topic name, valid and without wildcards. Empty only if a topic alias replaces it (MQTT 5).
     pub topic: &'a str,
-    /// Packet identifier; present exactly when `qos` is 1 or 2.
+    /// Packet identifier. Present exactly if `qos` is 1 or 2.
     pub packet_id: Option<PacketId>,
     /// PUBLISH properties.
     pub properties: Properties<'a>,
@@ -125,7 +128,7 @@ pub struct Publish<'a> {
 /// PUBACK, PUBREC, PUBREL or PUBCOMP.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ack<'a> {
-    /// The message's packet identifier.
+    /// Packet identifier of the message.
     pub packet_id: PacketId,
     /// Reason; always success in MQTT 3.
     pub reason: ReasonCode,
@@ -140,7 +143,8 @@ pub struct Subscribe<'a> {
     pub packet_id: PacketId,
     /// SUBSCRIBE properties.
     pub properties: Properties<'a>,
-    /// The filters as sent, with their options. The codec checks that each is UTF-8, not that it is a valid filter.
+    /// The filters as sent, with their options. The codec checks that each is UTF-8, but not that
+    /// it is a valid filter.
     pub filters: Vec<(&'a str, SubscribeOptions)>,
 }
 
@@ -149,9 +153,9 @@ pub struct Subscribe<'a> {
 pub struct SubscribeOptions {
     /// Maximum QoS of deliveries.
     pub qos: QoS,
-    /// Do not deliver what the same client published.
+    /// Whether messages that the same client published are not delivered.
     pub no_local: bool,
-    /// Keep the retain flag as it was published.
+    /// Whether deliveries keep the published retain flag.
     pub retain_as_published: bool,
     /// When to send retained messages.
     pub retain_handling: RetainHandling,
@@ -169,7 +173,7 @@ pub enum RetainHandling {
 }
 
 impl SubscribeOptions {
-    /// The options a MQTT 3 client has: only a QoS.
+    /// Returns the options of a MQTT 3 subscription, which has only a QoS.
     pub const fn with_qos(qos: QoS) -> SubscribeOptions {
         SubscribeOptions {
             qos,
@@ -180,14 +184,14 @@ impl SubscribeOptions {
     }
 }
 
-/// SUBACK or UNSUBACK: a code for each filter.
+/// SUBACK or UNSUBACK: one reason code for each filter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SubAck<'a> {
     /// Packet identifier of the SUBSCRIBE or UNSUBSCRIBE.
     pub packet_id: PacketId,
     /// Properties.
     pub properties: Properties<'a>,
-    /// One reason code a filter, in their order.
+    /// One reason code for each filter, in the order of the filters.
     pub codes: Vec<ReasonCode>,
 }
 

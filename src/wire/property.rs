@@ -1,10 +1,10 @@
-//! Property blocks of MQTT 5: validated once, then read by iterator.
+//! Property blocks of MQTT 5. They are validated once and then read by an iterator.
 
 use super::field::{Reader, put_binary, put_text, put_u16, put_varint, text};
 use super::reason::{Fault, ReasonCode};
 use super::topic;
 
-/// One property. The name in the standard is the name here; values are as on the wire.
+/// One property, named as in the standard. Values are as encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Property<'a> {
     /// 0x01 Payload Format Indicator: 0 or 1.
@@ -63,15 +63,15 @@ pub enum Property<'a> {
     SharedSubscriptionAvailable(u8),
 }
 
-/// A valid property block, without its length prefix; empty for MQTT 3. Reading it cannot fail.
+/// A valid property block without its length prefix. Empty for MQTT 3. Reading it cannot fail.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Properties<'a> {
     block: &'a [u8],
 }
 
-/// Which packet a property block stands in; each allows other properties (MQTT 5 table 2-4).
+/// What a property block belongs to. Each kind allows other properties (MQTT 5 table 2-4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum BlockKind {
     /// CONNECT.
     Connect,
     /// The will of a CONNECT.
@@ -92,18 +92,18 @@ pub enum Place {
     Auth,
 }
 
-impl Place {
-    /// All of them.
-    pub const ALL: [Place; 9] = [
-        Place::Connect,
-        Place::Will,
-        Place::ConnAck,
-        Place::Publish,
-        Place::Ack,
-        Place::Subscribe,
-        Place::Unsubscribe,
-        Place::Disconnect,
-        Place::Auth,
+impl BlockKind {
+    /// All kinds.
+    pub const ALL: [BlockKind; 9] = [
+        BlockKind::Connect,
+        BlockKind::Will,
+        BlockKind::ConnAck,
+        BlockKind::Publish,
+        BlockKind::Ack,
+        BlockKind::Subscribe,
+        BlockKind::Unsubscribe,
+        BlockKind::Disconnect,
+        BlockKind::Auth,
     ];
 }
 
@@ -111,13 +111,16 @@ impl<'a> Properties<'a> {
     /// No properties.
     pub const EMPTY: Properties<'static> = Properties { block: &[] };
 
-    /// Checks a block (without its length prefix) and takes it. The payload is not looked at, whatever the payload format indicator says.
+    /// Validates a block without its length prefix. Does not compare the payload with the payload
+    /// format indicator.
     ///
     /// # Errors
-    /// 0x81 for an unknown identifier, a property that does not belong in this packet, a value that does not fit, or text that is not UTF-8 or has
-    /// U+0000; 0x82 for a property that comes twice or has a forbidden value; 0x94 for topic alias 0.
-    pub fn parse(block: &'a [u8], place: Place) -> Result<Properties<'a>, Fault> {
-        let allowed = allowed(place);
+    /// - 0x81 for an unknown identifier, a property that is not allowed in this packet, a value
+    ///   that is cut, and text that is not UTF-8 or has U+0000.
+    /// - 0x82 for a property that occurs twice or has a forbidden value.
+    /// - 0x94 for topic alias 0.
+    pub fn parse(block: &'a [u8], kind: BlockKind) -> Result<Properties<'a>, Fault> {
+        let allowed = allowed(kind);
         let mut seen = 0_u64;
         let mut reader = Reader::new(block);
         while !reader.is_empty() {
@@ -127,10 +130,11 @@ impl<'a> Properties<'a> {
             ))?;
             let bit = 1 << id;
             if allowed & bit == 0 {
-                // Section 2.2.2.2: an identifier that is not valid for its packet makes the packet malformed.
+                // Section 2.2.2.2: an identifier that is not valid for its packet makes the packet
+                // malformed.
                 return Err(Fault::malformed("property: does not belong in this packet"));
             }
-            if seen & bit & !repeatable(place) != 0 {
+            if seen & bit & !repeatable(kind) != 0 {
                 return Err(Fault::protocol("property: comes twice"));
             }
             seen |= bit;
@@ -145,32 +149,35 @@ impl<'a> Properties<'a> {
         Ok(Properties { block })
     }
 
-    /// Takes a block that has been through [`Properties::parse`] before (when a message was accepted, or read from disk). Reading a block
-    /// for which that is not true stops at the first byte that makes no sense; it does not panic.
+    /// Takes a block that [`Properties::parse`] has validated before, when a message was accepted
+    /// or read from disk. Reading a block that was never validated stops at its first invalid byte;
+    /// it does not panic.
     pub fn assume_valid(block: &'a [u8]) -> Properties<'a> {
         Properties { block }
     }
 
-    /// The block's bytes, without the length prefix.
+    /// Returns the bytes of the block, without the length prefix.
     pub fn as_bytes(&self) -> &'a [u8] {
         self.block
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no properties.
     pub fn is_empty(&self) -> bool {
         self.block.is_empty()
     }
 
-    /// The properties, in the order they were sent.
+    /// Returns the properties in the order in which they were sent.
     pub fn iter(&self) -> impl Iterator<Item = Property<'a>> + use<'a> {
         raw(self.block)
             .map_while(|(id, value, _)| interpret(id, value))
             .fuse()
     }
 
-    /// The properties that travel with a PUBLISH or a will when it is forwarded: all but message expiry interval, topic alias, subscription
-    /// identifiers and will delay interval, which the broker reads and says anew. Mostly there are none of these, and this is the
-    /// same block; otherwise `copy` is overwritten with the rest.
+    /// Returns the properties that are forwarded with a PUBLISH or a will. The broker reads the
+    /// message expiry interval, topic alias, subscription identifiers and will delay interval
+    /// itself; they are removed.
+    ///
+    /// Returns the same block if it has none of these, otherwise overwrites `copy` with the rest.
     pub fn forwardable<'b>(&self, copy: &'b mut PropertiesBuf) -> Properties<'b>
     where
         'a: 'b,
@@ -184,17 +191,18 @@ impl<'a> Properties<'a> {
         )
     }
 
-    /// The properties without reason string and user properties, the two that explain: what stays when a packet would be too large for its
-    /// receiver, or when it asked for no problem information \[MQTT-3.1.2-29, MQTT-3.2.2-19, MQTT-3.2.2-20\]. `copy` is used as in
+    /// Returns the properties without reason string and user properties. These are removed from a
+    /// packet that is too large for its receiver, and if the receiver asked for no problem
+    /// information \[MQTT-3.1.2-29, MQTT-3.2.2-19, MQTT-3.2.2-20\]. `copy` is used as in
     /// [`Properties::forwardable`].
-    pub fn without_explanation<'b>(&self, copy: &'b mut PropertiesBuf) -> Properties<'b>
+    pub fn without_problem_information<'b>(&self, copy: &'b mut PropertiesBuf) -> Properties<'b>
     where
         'a: 'b,
     {
         self.without(1 << id::REASON_STRING | 1 << id::USER_PROPERTY, copy)
     }
 
-    /// The subscription identifiers of a PUBLISH, in the order they were sent.
+    /// Returns the subscription identifiers of a PUBLISH in the order in which they were sent.
     pub fn subscription_identifiers(&self) -> impl Iterator<Item = u32> + use<'a> {
         self.iter().filter_map(|property| match property {
             Property::SubscriptionIdentifier(id) => Some(id),
@@ -202,7 +210,7 @@ impl<'a> Properties<'a> {
         })
     }
 
-    /// Names and values of the user properties, in the order they were sent.
+    /// Returns names and values of the user properties in the order in which they were sent.
     pub fn user_properties(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         self.iter().filter_map(|property| match property {
             Property::UserProperty(name, value) => Some((name, value)),
@@ -235,7 +243,7 @@ impl<'a> Properties<'a> {
         copy.as_properties()
     }
 
-    /// The first property with this identifier; the others are stepped over unread.
+    /// Returns the first property with this identifier. Others are skipped without parsing.
     fn first(&self, id: u8) -> Option<Property<'a>> {
         raw(self.block)
             .find(|(found, _, _)| *found == id)
@@ -243,7 +251,7 @@ impl<'a> Properties<'a> {
     }
 }
 
-/// One getter a property that comes at most once.
+/// Defines one getter for each property that occurs at most once.
 macro_rules! getters {
     ($($(#[$doc:meta])* $name:ident: $id:ident $variant:ident -> $value:ty;)*) => {
         impl<'a> Properties<'a> {
@@ -271,9 +279,9 @@ getters! {
     response_topic: RESPONSE_TOPIC ResponseTopic -> &'a str;
     /// Correlation data.
     correlation_data: CORRELATION_DATA CorrelationData -> &'a [u8];
-    /// Subscription identifier: that of a SUBSCRIBE, or the first of a PUBLISH.
+    /// Subscription identifier: the one of a SUBSCRIBE, or the first of a PUBLISH.
     subscription_identifier: SUBSCRIPTION_IDENTIFIER SubscriptionIdentifier -> u32;
-    /// Session expiry interval, seconds; 0xFFFFFFFF is never.
+    /// Session expiry interval, seconds; 0xFFFFFFFF means never.
     session_expiry: SESSION_EXPIRY_INTERVAL SessionExpiryInterval -> u32;
     /// Assigned client identifier.
     assigned_client_identifier: ASSIGNED_CLIENT_IDENTIFIER AssignedClientIdentifier -> &'a str;
@@ -315,20 +323,20 @@ getters! {
     shared_subscription_available: SHARED_SUBSCRIPTION_AVAILABLE SharedSubscriptionAvailable -> u8;
 }
 
-/// A property block being built.
+/// Builds a property block.
 #[derive(Clone, Debug, Default)]
 pub struct PropertiesBuf {
     block: Vec<u8>,
 }
 
 impl PropertiesBuf {
-    /// An empty block; allocates nothing.
+    /// Creates an empty block. Allocates nothing.
     pub const fn new() -> PropertiesBuf {
         PropertiesBuf { block: Vec::new() }
     }
 
-    /// Appends a property. Text and data that do not fit in 65,535 bytes are cut. Whether the property belongs in a packet, and only once,
-    /// is the caller's to know.
+    /// Appends a property. Cuts text and data to 65,535 bytes. The caller must make sure that the
+    /// packet may have the property, and that it occurs once.
     pub fn push(&mut self, property: Property<'_>) {
         use Property::*;
         let out = &mut self.block;
@@ -382,12 +390,12 @@ impl PropertiesBuf {
         self.block.extend_from_slice(properties.block);
     }
 
-    /// Takes all properties out, keeping the allocation.
+    /// Removes all properties. Keeps the allocation.
     pub fn clear(&mut self) {
         self.block.clear();
     }
 
-    /// The block as it can be put in a packet.
+    /// Returns the block for use in a packet.
     pub fn as_properties(&self) -> Properties<'_> {
         Properties { block: &self.block }
     }
@@ -424,7 +432,8 @@ mod id {
     pub(super) const SHARED_SUBSCRIPTION_AVAILABLE: u8 = 0x2a;
 }
 
-/// Identifier and value of the next property, told apart by the identifier's data type only. A text or data value comes without its length.
+/// Splits off identifier and value of the next property. Looks only at the data type of the
+/// identifier. A text or data value is returned without its length.
 #[inline]
 fn split<'a>(reader: &mut Reader<'a>) -> Result<(u8, &'a [u8]), Fault> {
     const CUT: &str = "property: value runs past the end of the block";
@@ -450,7 +459,7 @@ fn split<'a>(reader: &mut Reader<'a>) -> Result<(u8, &'a [u8]), Fault> {
     Ok((id, value))
 }
 
-/// Identifier, value and all bytes of each property, up to the first that makes no sense.
+/// Returns identifier, value and all bytes of each property, up to the first that cannot be parsed.
 fn raw(block: &[u8]) -> impl Iterator<Item = (u8, &[u8], &[u8])> {
     let mut reader = Reader::new(block);
     std::iter::from_fn(move || {
@@ -460,7 +469,7 @@ fn raw(block: &[u8]) -> impl Iterator<Item = (u8, &[u8], &[u8])> {
     })
 }
 
-/// A property of what [`split`] found; `None` if its text is not MQTT text.
+/// Builds a property from the result of [`split`]. Returns `None` if its text is not MQTT text.
 fn interpret(id: u8, value: &[u8]) -> Option<Property<'_>> {
     use Property::*;
     Some(match id {
@@ -501,7 +510,7 @@ fn interpret(id: u8, value: &[u8]) -> Option<Property<'_>> {
     })
 }
 
-/// The values that can be read but are not allowed.
+/// Refuses values that can be parsed but are not allowed.
 fn check_value(property: Property<'_>) -> Result<(), Fault> {
     use Property::*;
     let wrong = match property {
@@ -518,7 +527,7 @@ fn check_value(property: Property<'_>) -> Result<(), Fault> {
         ReceiveMaximum(0) => Some("receive maximum is 0"),
         MaximumPacketSize(0) => Some("maximum packet size is 0"),
         SubscriptionIdentifier(0) => Some("subscription identifier is 0"),
-        // [MQTT-3.3.2-14], and for a will as for the PUBLISH it becomes.
+        // [MQTT-3.3.2-14]. A will becomes a PUBLISH, so the same holds for it.
         ResponseTopic(name) if !topic::is_valid_name(name) => {
             Some("response topic is empty or has a wildcard")
         }
@@ -534,8 +543,8 @@ fn check_value(property: Property<'_>) -> Result<(), Fault> {
     wrong.map_or(Ok(()), |what| Err(Fault::protocol(what)))
 }
 
-/// The identifiers allowed in a packet, as bits (MQTT 5 table 2-4).
-const fn allowed(place: Place) -> u64 {
+/// The identifiers that a packet may have, as bits (MQTT 5 table 2-4).
+const fn allowed(kind: BlockKind) -> u64 {
     const fn bits(ids: &[u8]) -> u64 {
         let mut bits = 1 << id::USER_PROPERTY;
         let mut rest = ids;
@@ -557,24 +566,25 @@ const fn allowed(place: Place) -> u64 {
     const UNSUBSCRIBE: u64 = bits(&[]);
     const DISCONNECT: u64 = bits(&[0x11, 0x1c, 0x1f]);
     const AUTH: u64 = bits(&[0x15, 0x16, 0x1f]);
-    match place {
-        Place::Connect => CONNECT,
-        Place::Will => WILL,
-        Place::ConnAck => CONN_ACK,
-        Place::Publish => PUBLISH,
-        Place::Ack => ACK,
-        Place::Subscribe => SUBSCRIBE,
-        Place::Unsubscribe => UNSUBSCRIBE,
-        Place::Disconnect => DISCONNECT,
-        Place::Auth => AUTH,
+    match kind {
+        BlockKind::Connect => CONNECT,
+        BlockKind::Will => WILL,
+        BlockKind::ConnAck => CONN_ACK,
+        BlockKind::Publish => PUBLISH,
+        BlockKind::Ack => ACK,
+        BlockKind::Subscribe => SUBSCRIBE,
+        BlockKind::Unsubscribe => UNSUBSCRIBE,
+        BlockKind::Disconnect => DISCONNECT,
+        BlockKind::Auth => AUTH,
     }
 }
 
-/// The identifiers that may come more than once, as bits. A PUBLISH from a server has one subscription identifier for each subscription it
-/// matches; that a client's PUBLISH has none at all [MQTT-3.3.4-6] is the broker's to check.
-const fn repeatable(place: Place) -> u64 {
-    match place {
-        Place::Publish => 1 << id::USER_PROPERTY | 1 << id::SUBSCRIPTION_IDENTIFIER,
+/// The identifiers that may occur more than once, as bits. A PUBLISH from a server has one
+/// subscription identifier for each matching subscription. The broker checks that a PUBLISH from a
+/// client has none [MQTT-3.3.4-6].
+const fn repeatable(kind: BlockKind) -> u64 {
+    match kind {
+        BlockKind::Publish => 1 << id::USER_PROPERTY | 1 << id::SUBSCRIPTION_IDENTIFIER,
         _ => 1 << id::USER_PROPERTY,
     }
 }

@@ -1,9 +1,9 @@
 //! Quality of service.
 
-/// How surely a message is delivered (MQTT 5 section 4.3). Ordered: the lower of two is their minimum.
+/// Quality of service (MQTT 5 section 4.3). Ordered: the lower of two is their minimum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum QoS {
-    /// At most once: sent, and forgotten.
+    /// At most once: sent once, never acknowledged.
     AtMostOnce = 0,
     /// At least once: sent until it is acknowledged.
     AtLeastOnce = 1,
@@ -12,7 +12,7 @@ pub enum QoS {
 }
 
 impl QoS {
-    /// The QoS of this number; `None` if there is none [MQTT-3.3.1-4].
+    /// Converts a number to a QoS. Returns `None` for 3 and above [MQTT-3.3.1-4].
     pub const fn new(number: u8) -> Option<QoS> {
         match number {
             0 => Some(QoS::AtMostOnce),

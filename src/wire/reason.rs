@@ -1,8 +1,9 @@
-//! Reason codes, and what a peer did wrong.
+//! Reason codes, and errors of the peer.
 
 use std::fmt;
 
-/// A reason code of MQTT 5 (section 2.4); for MQTT 3 the codec maps to and from the codes that exist there.
+/// A reason code of MQTT 5 (section 2.4). For MQTT 3 the codec maps it to and from the codes of
+/// that version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum ReasonCode {
@@ -12,9 +13,9 @@ pub enum ReasonCode {
     GrantedQos1 = 0x01,
     /// Granted QoS 2.
     GrantedQos2 = 0x02,
-    /// The client disconnects and wants its will published.
+    /// The client disconnects and asks for its will to be published.
     DisconnectWithWill = 0x04,
-    /// Accepted, but nobody subscribes.
+    /// Accepted, but there is no subscriber.
     NoMatchingSubscribers = 0x10,
     /// There was no such subscription.
     NoSubscriptionExisted = 0x11,
@@ -48,7 +49,7 @@ pub enum ReasonCode {
     ServerShuttingDown = 0x8b,
     /// The authentication method is not offered.
     BadAuthenticationMethod = 0x8c,
-    /// Nothing was heard for 1.5 times the keep alive.
+    /// No packet arrived for 1.5 times the keep alive.
     KeepAliveTimeout = 0x8d,
     /// Another connection uses the same client identifier.
     SessionTakenOver = 0x8e,
@@ -66,13 +67,13 @@ pub enum ReasonCode {
     TopicAliasInvalid = 0x94,
     /// The packet is larger than allowed.
     PacketTooLarge = 0x95,
-    /// Messages come too fast.
+    /// Messages arrive too fast.
     MessageRateTooHigh = 0x96,
     /// A limit of the server was reached.
     QuotaExceeded = 0x97,
     /// Closed by an administrator.
     AdministrativeAction = 0x98,
-    /// The payload is not what its format indicator says.
+    /// The payload is not in the format that the payload format indicator says.
     PayloadFormatInvalid = 0x99,
     /// Retained messages are not supported.
     RetainNotSupported = 0x9a,
@@ -163,7 +164,8 @@ impl fmt::Display for ReasonCode {
     }
 }
 
-/// What a peer did wrong: the reason code that tells it so, and what exactly, for the log and the reason string.
+/// What a peer did wrong: the reason code that tells it so, and what exactly, for the log and the
+/// reason string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}: {what}")]
 pub struct Fault {

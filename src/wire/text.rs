@@ -1,16 +1,20 @@
-//! Characters that no text should have \[MQTT-1.5.4 "SHOULD NOT"\]: control characters and what Unicode calls non-characters. Other brokers (Mosquitto
-//! among them) close the connection of whoever sends one, so it must not come in here and stop a bridge there.
+//! Characters that texts should not contain \[MQTT-1.5.4 "SHOULD NOT"\]: control characters and
+//! Unicode non-characters.
 //!
-//! They are looked for where a client's packets are accepted, and not by the codec: what an older store holds is read, and let out.
+//! Other brokers, Mosquitto among them, close the connection of a peer that sends one. Such a text
+//! must not be accepted, because it would stop a bridge to such a broker. Packets of clients are
+//! checked when they are accepted, not in the codec, so that texts from an older store can still be
+//! read and sent.
 
 use super::Property;
 use super::packet::{Connect, Subscribe, Unsubscribe};
 use super::reason::Fault;
 
-/// Whether a text has none of U+0001 to U+001F, U+007F to U+009F, U+FDD0 to U+FDEF, and of the last two code points of each plane.
+/// Returns whether a text has none of U+0001 to U+001F, U+007F to U+009F, U+FDD0 to U+FDEF, and of
+/// the last two code points of each plane.
 #[inline]
 pub fn is_plain(text: &str) -> bool {
-    // Eight bytes at a time: nearly all texts are ASCII without any of them.
+    // Reads eight bytes at a time, because nearly all texts are ASCII without any of these.
     let (words, rest) = text.as_bytes().as_chunks::<8>();
     let is_suspect = |word: &[u8; 8]| {
         let word = u64::from_le_bytes(*word);
@@ -29,7 +33,7 @@ fn is_plain_char(char: char) -> bool {
     !char.is_control() && !matches!(point, 0xfdd0..=0xfdef) && point & 0xfffe != 0xfffe
 }
 
-/// Says that a text is not plain: packet, field, and what is wrong with it.
+/// Builds the error text for a text that is not plain: packet, field and problem.
 macro_rules! not_plain {
     ($($field:literal),+) => {
         concat!(
@@ -39,7 +43,7 @@ macro_rules! not_plain {
     };
 }
 
-/// Checks that a text is plain; `what` names packet and field.
+/// Checks that a text is plain. `what` is the error text; it names the packet and the field.
 #[inline]
 fn check(text: &str, what: &'static str) -> Result<(), Fault> {
     match is_plain(text) {
@@ -48,16 +52,16 @@ fn check(text: &str, what: &'static str) -> Result<(), Fault> {
     }
 }
 
-/// Checks that a topic name of a PUBLISH is plain.
+/// Checks that the topic name of a PUBLISH is plain.
 ///
 /// # Errors
-/// 0x81: it is not.
+/// 0x81 if it is not.
 #[inline]
 pub fn check_topic_name(topic: &str) -> Result<(), Fault> {
     check(topic, not_plain!("PUBLISH: topic name"))
 }
 
-/// Checks the texts of a property of the packet that is named.
+/// Checks the texts of a property of the named packet.
 macro_rules! check_property {
     ($packet:literal, $property:expr) => {
         match $property {
@@ -75,19 +79,20 @@ macro_rules! check_property {
     };
 }
 
-/// Checks the texts of a property of a PUBLISH; see [`check_topic_name`].
+/// Checks that the texts of a property of a PUBLISH are plain.
 ///
 /// # Errors
-/// 0x81: one is not plain.
+/// 0x81 if one is not.
 pub fn check_publish_property(property: &Property<'_>) -> Result<(), Fault> {
     check_property!("PUBLISH", property)
 }
 
 impl Connect<'_> {
-    /// Checks client identifier, user name, will topic and the texts of properties; see [`check_topic_name`]. The password is bytes.
+    /// Checks that the client identifier, user name, will topic and the texts of properties are
+    /// plain. The password is binary and not checked.
     ///
     /// # Errors
-    /// 0x81: one is not plain.
+    /// 0x81 if one is not.
     pub fn check_texts(&self) -> Result<(), Fault> {
         check(self.client_id, not_plain!("CONNECT: client identifier"))?;
         let username = self.username.unwrap_or_default();
@@ -104,10 +109,10 @@ impl Connect<'_> {
 }
 
 impl Subscribe<'_> {
-    /// Checks filters and user properties; see [`check_topic_name`].
+    /// Checks that the filters and user properties are plain.
     ///
     /// # Errors
-    /// 0x81: one is not plain.
+    /// 0x81 if one is not.
     pub fn check_texts(&self) -> Result<(), Fault> {
         let what = not_plain!("SUBSCRIBE: topic filter");
         let mut filters = self.filters.iter();
@@ -118,10 +123,10 @@ impl Subscribe<'_> {
 }
 
 impl Unsubscribe<'_> {
-    /// Checks filters and user properties; see [`check_topic_name`].
+    /// Checks that the filters and user properties are plain.
     ///
     /// # Errors
-    /// 0x81: one is not plain.
+    /// 0x81 if one is not.
     pub fn check_texts(&self) -> Result<(), Fault> {
         let what = not_plain!("UNSUBSCRIBE: topic filter");
         let mut filters = self.filters.iter();
@@ -135,7 +140,7 @@ impl Unsubscribe<'_> {
 mod tests {
     use super::*;
 
-    /// The same, by the words of the standard.
+    /// The same check, written as in the standard.
     fn is_bad(point: u32) -> bool {
         matches!(point, 0x01..=0x1f | 0x7f..=0x9f | 0xfdd0..=0xfdef)
             || matches!(point & 0xffff, 0xfffe | 0xffff)

@@ -346,7 +346,7 @@ fn parse_body(version: Version, first: u8, r: &mut Reader<'_>) -> Result<Packet,
                 return Err(format!("CONNACK flags {flags:02x}"));
             }
             let code = r.byte()?;
-            let properties = r.properties(is5, Place::ConnAck)?;
+            let properties = r.properties(is5, BlockKind::ConnAck)?;
             if code != 0 && flags != 0 {
                 return Err("session present in a refusal [MQTT-3.2.2-6]".into());
             }
@@ -367,8 +367,8 @@ fn parse_body(version: Version, first: u8, r: &mut Reader<'_>) -> Result<Packet,
         0x90 => Packet::SubAck(parse_codes(is5, true, r)?),
         0xb0 => Packet::UnsubAck(parse_codes(is5, is5, r)?),
         0xd0 => Packet::PingResp,
-        0xe0 if is5 => Packet::Disconnect(parse_reason(Place::Disconnect, r)?),
-        0xf0 if is5 => Packet::Auth(parse_reason(Place::Auth, r)?),
+        0xe0 if is5 => Packet::Disconnect(parse_reason(BlockKind::Disconnect, r)?),
+        0xf0 if is5 => Packet::Auth(parse_reason(BlockKind::Auth, r)?),
         other => return Err(format!("a server must not send first byte 0x{other:02x}")),
     })
 }
@@ -387,7 +387,7 @@ fn parse_publish(is5: bool, first: u8, r: &mut Reader<'_>) -> Result<Publish, St
         return Err("a wildcard in a topic name [MQTT-3.3.2-2]".into());
     }
     let id = if qos > 0 { r.id()? } else { 0 };
-    let properties = r.properties(is5, Place::Publish)?;
+    let properties = r.properties(is5, BlockKind::Publish)?;
     if topic.is_empty() && properties.get(property::TOPIC_ALIAS).is_none() {
         return Err("PUBLISH without topic name and alias".into());
     }
@@ -410,7 +410,7 @@ fn parse_ack(is5: bool, r: &mut Reader<'_>) -> Result<Ack, String> {
     } else {
         0
     };
-    let properties = r.properties(is5 && !r.rest.is_empty(), Place::Ack)?;
+    let properties = r.properties(is5 && !r.rest.is_empty(), BlockKind::Ack)?;
     Ok(Ack {
         id,
         reason,
@@ -420,7 +420,7 @@ fn parse_ack(is5: bool, r: &mut Reader<'_>) -> Result<Ack, String> {
 
 fn parse_codes(is5: bool, has_codes: bool, r: &mut Reader<'_>) -> Result<Codes, String> {
     let id = r.id()?;
-    let properties = r.properties(is5, Place::Ack)?;
+    let properties = r.properties(is5, BlockKind::Ack)?;
     let codes = match has_codes {
         true => std::mem::take(&mut r.rest).to_vec(),
         false => Vec::new(),
@@ -435,14 +435,14 @@ fn parse_codes(is5: bool, has_codes: bool, r: &mut Reader<'_>) -> Result<Codes, 
     })
 }
 
-fn parse_reason(place: Place, r: &mut Reader<'_>) -> Result<Reason, String> {
+fn parse_reason(kind: BlockKind, r: &mut Reader<'_>) -> Result<Reason, String> {
     let reason = if r.rest.is_empty() { 0 } else { r.byte()? };
-    let properties = r.properties(!r.rest.is_empty(), place)?;
+    let properties = r.properties(!r.rest.is_empty(), kind)?;
     Ok(Reason { reason, properties })
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Place {
+enum BlockKind {
     ConnAck,
     Publish,
     Ack,
@@ -451,16 +451,16 @@ enum Place {
 }
 
 /// Whether a server may send this property there (MQTT 5 table 2-4 and the packets' own sections).
-fn belongs(id: u8, place: Place) -> bool {
-    match place {
-        Place::ConnAck => {
+fn belongs(id: u8, kind: BlockKind) -> bool {
+    match kind {
+        BlockKind::ConnAck => {
             matches!(id, 0x11..=0x13 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f | 0x21 | 0x22 | 0x24..=0x2a)
         }
-        Place::Publish => matches!(id, 0x01..=0x03 | 0x08 | 0x09 | 0x0b | 0x23 | 0x26),
-        Place::Ack => matches!(id, 0x1f | 0x26),
+        BlockKind::Publish => matches!(id, 0x01..=0x03 | 0x08 | 0x09 | 0x0b | 0x23 | 0x26),
+        BlockKind::Ack => matches!(id, 0x1f | 0x26),
         // A server must not send a session expiry in DISCONNECT [MQTT-3.14.2-2].
-        Place::Disconnect => matches!(id, 0x1c | 0x1f | 0x26),
-        Place::Auth => matches!(id, 0x15 | 0x16 | 0x1f | 0x26),
+        BlockKind::Disconnect => matches!(id, 0x1c | 0x1f | 0x26),
+        BlockKind::Auth => matches!(id, 0x15 | 0x16 | 0x1f | 0x26),
     }
 }
 
@@ -513,7 +513,7 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    fn properties(&mut self, there: bool, place: Place) -> Result<Properties, String> {
+    fn properties(&mut self, there: bool, kind: BlockKind) -> Result<Properties, String> {
         let mut properties = Properties::new();
         if !there {
             return Ok(properties);
@@ -524,7 +524,7 @@ impl<'a> Reader<'a> {
         };
         while !block.rest.is_empty() {
             let id = block.byte()?;
-            if !belongs(id, place) {
+            if !belongs(id, kind) {
                 return Err(format!("property 0x{id:02x} does not belong here"));
             }
             let twice_allowed = matches!(id, property::USER | property::SUBSCRIPTION_ID);

@@ -21,7 +21,7 @@ use crate::broker::model::leave::Leave;
 use crate::broker::model::marks::digest;
 use crate::broker::state::aliases::OutboundAliases;
 use crate::clock::Now;
-use crate::wire::codec::PublishHead;
+use crate::wire::codec::PublishHeader;
 use crate::wire::packet::{Ack, Publish, SubAck};
 use crate::wire::{
     Fault, Packet, PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
@@ -312,7 +312,7 @@ impl Relay {
     /// with every connection.
     pub fn refuse_too_large(
         &mut self,
-        publish: &PublishHead<'_>,
+        publish: &PublishHeader<'_>,
         broker: &mut Broker,
         out: &mut Vec<u8>,
         now: Now,

@@ -41,7 +41,7 @@ impl Delivery<'_> {
     pub fn encode(&self, publish: &Publish<'_>, version: ProtocolVersion, out: &mut Vec<u8>) {
         match self.shared {
             None => codec::encode_publish(publish, version, out),
-            Some(_) => codec::encode_publish_head(publish, version, out),
+            Some(_) => codec::encode_publish_header(publish, version, out),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::bridge::{Bridged, bridge, rule, upstream};
 use super::*;
 use crate::broker::bridge::{Bridge, Direction, Leave, Rates, Relay, Rule, SendRetained, Upstream};
-use crate::wire::codec::PublishHead;
+use crate::wire::codec::PublishHeader;
 use crate::wire::packet::{Disconnect, SubAck};
 
 fn v5() -> Upstream {
@@ -419,7 +419,7 @@ fn a_message_that_is_too_large_is_acknowledged_and_told_of() {
     for version in [ProtocolVersion::V5, ProtocolVersion::V311] {
         let mut b = Bridged::to(vec![rule("#", Direction::In, 2)], upstream(version));
         let mut refuse = |qos, id| {
-            let head = PublishHead {
+            let head = PublishHeader {
                 qos: level(qos),
                 topic: "big/one",
                 packet_id: PacketId::new(id),

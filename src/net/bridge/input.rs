@@ -1,7 +1,7 @@
 //! What the upstream has sent and nobody has looked at yet: packets that are to be handled, and those that are too large to be kept.
 
 use crate::broker::bridge::Leave;
-use crate::wire::codec::{self, PublishHead};
+use crate::wire::codec::{self, PublishHeader};
 use crate::wire::{Fault, ReasonCode};
 
 /// Bytes of the upstream.
@@ -19,7 +19,7 @@ pub enum Next<'a> {
     /// A whole packet, and its length.
     Frame(&'a [u8]),
     /// A PUBLISH that is too large: the rest of it is read past.
-    TooLarge(PublishHead<'a>),
+    TooLarge(PublishHeader<'a>),
     /// Nothing, before more bytes have come.
     Nothing,
 }
@@ -53,7 +53,7 @@ impl Input {
             Err(Fault {
                 reason: ReasonCode::PacketTooLarge,
                 ..
-            }) if rest[0] >> 4 == 3 => match codec::publish_head(rest)? {
+            }) if rest[0] >> 4 == 3 => match codec::publish_header(rest)? {
                 None => Ok(Next::Nothing),
                 Some(head) => {
                     let here = head.length.min(rest.len());

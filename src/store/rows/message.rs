@@ -15,7 +15,7 @@ use super::{Definition, Owner, Row, VERSION, What};
 use crate::broker::Message as Body;
 use crate::broker::message::Parts;
 use crate::broker::record::{Seq, Source, Write};
-use crate::wire::property::Place;
+use crate::wire::property::BlockKind;
 use crate::wire::{Properties, topic};
 
 /// Bytes of a message's record before its identity and its topic.
@@ -107,7 +107,7 @@ pub(super) fn read(record: &[u8], key_topic: Option<&str>) -> Result<(Body, Opti
     }
     let message = Body::new(&Parts {
         topic,
-        properties: Properties::parse(properties, Place::Publish)
+        properties: Properties::parse(properties, BlockKind::Publish)
             .map_err(|_| "the properties are not those of a PUBLISH")?,
         payload: input.rest(),
         qos: qos(flags)?,

@@ -1,50 +1,51 @@
-//! Which reason codes which packet may carry, and what they are in MQTT 3.
+//! The reason codes that each packet may carry, and the MQTT 3 codes for them.
 
 use super::super::reason::{Fault, ReasonCode};
 
-/// The packets that carry reason codes, as far as their codes differ.
+/// The tables of allowed reason codes (MQTT 5 section 2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Carrier {
+pub(super) enum CodeTable {
     ConnAck,
     /// PUBACK and PUBREC.
-    Received,
+    PubAck,
     /// PUBREL and PUBCOMP.
-    Released,
+    PubRel,
     SubAck,
     UnsubAck,
     Disconnect,
     Auth,
 }
 
-/// The reason code with this value, if this packet may carry it.
+/// Converts a value to a reason code that the table allows.
 ///
 /// # Errors
-/// 0x82 for a value that is no code at all, or not one of this packet's (MQTT 5 section 2.4)
-/// \[MQTT-3.2.2-8, MQTT-3.4.2-1, MQTT-3.5.2-1, MQTT-3.6.2-1, MQTT-3.7.2-1, MQTT-3.9.3-2, MQTT-3.11.3-2, MQTT-3.14.2-1, MQTT-3.15.2-1\].
-pub(super) fn reason(value: u8, carrier: Carrier) -> Result<ReasonCode, Fault> {
+/// 0x82 for a value that is no reason code, or is not in the table \[MQTT-3.2.2-8, MQTT-3.4.2-1,
+/// MQTT-3.5.2-1, MQTT-3.6.2-1, MQTT-3.7.2-1, MQTT-3.9.3-2, MQTT-3.11.3-2, MQTT-3.14.2-1,
+/// MQTT-3.15.2-1\].
+pub(super) fn reason(value: u8, table: CodeTable) -> Result<ReasonCode, Fault> {
     const WRONG: Fault = Fault::protocol("reason code: not one that this packet may carry");
-    let belongs = match carrier {
-        Carrier::ConnAck => matches!(
+    let belongs = match table {
+        CodeTable::ConnAck => matches!(
             value,
             0x00 | 0x80..=0x8a | 0x8c | 0x90 | 0x95 | 0x97 | 0x99..=0x9d | 0x9f
         ),
-        Carrier::Received => matches!(
+        CodeTable::PubAck => matches!(
             value,
             0x00 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99
         ),
-        Carrier::Released => matches!(value, 0x00 | 0x92),
-        Carrier::SubAck => matches!(
+        CodeTable::PubRel => matches!(value, 0x00 | 0x92),
+        CodeTable::SubAck => matches!(
             value,
             0x00..=0x02 | 0x80 | 0x83 | 0x87 | 0x8f | 0x91 | 0x97 | 0x9e | 0xa1 | 0xa2
         ),
-        Carrier::UnsubAck => {
+        CodeTable::UnsubAck => {
             matches!(value, 0x00 | 0x11 | 0x80 | 0x83 | 0x87 | 0x8f | 0x91)
         }
-        Carrier::Disconnect => matches!(
+        CodeTable::Disconnect => matches!(
             value,
             0x00 | 0x04 | 0x80..=0x83 | 0x87 | 0x89 | 0x8b..=0x90 | 0x93..=0xa2
         ),
-        Carrier::Auth => matches!(value, 0x00 | 0x18 | 0x19),
+        CodeTable::Auth => matches!(value, 0x00 | 0x18 | 0x19),
     };
     if !belongs {
         return Err(WRONG);
@@ -52,7 +53,7 @@ pub(super) fn reason(value: u8, carrier: Carrier) -> Result<ReasonCode, Fault> {
     ReasonCode::from_u8(value).ok_or(WRONG)
 }
 
-/// The reason code of a MQTT 3 CONNACK return code.
+/// Converts a MQTT 3 CONNACK return code to a reason code.
 pub(super) fn from_return_code(code: u8) -> Result<ReasonCode, Fault> {
     use ReasonCode::*;
     Ok(match code {
@@ -66,7 +67,8 @@ pub(super) fn from_return_code(code: u8) -> Result<ReasonCode, Fault> {
     })
 }
 
-/// The MQTT 3 CONNACK return code for a reason code: what comes nearest of the five, "server unavailable" where nothing does.
+/// Converts a reason code to the nearest MQTT 3 CONNACK return code. The default is "server
+/// unavailable".
 pub(super) const fn return_code(reason: ReasonCode) -> u8 {
     use ReasonCode::*;
     match reason {
@@ -79,16 +81,17 @@ pub(super) const fn return_code(reason: ReasonCode) -> u8 {
     }
 }
 
-/// The reason code of a MQTT 3 SUBACK code. MQTT 3.1 has no failure; brokers send it all the same.
+/// Converts a MQTT 3 SUBACK code to a reason code. MQTT 3.1 defines no failure code, but brokers
+/// send 0x80 there as well.
 pub(super) fn from_suback_code(code: u8) -> Result<ReasonCode, Fault> {
     match code {
-        0x00..=0x02 | 0x80 => reason(code, Carrier::SubAck),
+        0x00..=0x02 | 0x80 => reason(code, CodeTable::SubAck),
         // [MQTT-3.9.3-2] of MQTT 3.1.1
         _ => Err(Fault::protocol("SUBACK code: not 0, 1, 2 or 0x80")),
     }
 }
 
-/// The MQTT 3 SUBACK code for a reason code: there is only one failure.
+/// Converts a reason code to a MQTT 3 SUBACK code, which knows one failure.
 pub(super) const fn suback_code(reason: ReasonCode) -> u8 {
     if reason.is_error() {
         0x80
@@ -103,42 +106,42 @@ mod tests {
 
     #[test]
     fn each_packet_carries_the_codes_of_its_own_table() {
-        let carried = |carrier| {
+        let carried = |table| {
             (0..=255)
-                .filter(|value| reason(*value, carrier).is_ok())
+                .filter(|value| reason(*value, table).is_ok())
                 .collect::<Vec<u8>>()
         };
         assert_eq!(
-            carried(Carrier::ConnAck),
+            carried(CodeTable::ConnAck),
             [
                 0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8c, 0x90,
                 0x95, 0x97, 0x99, 0x9a, 0x9b, 0x9c, 0x9d, 0x9f
             ]
         );
         assert_eq!(
-            carried(Carrier::Received),
+            carried(CodeTable::PubAck),
             [0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99]
         );
-        assert_eq!(carried(Carrier::Released), [0x00, 0x92]);
+        assert_eq!(carried(CodeTable::PubRel), [0x00, 0x92]);
         assert_eq!(
-            carried(Carrier::SubAck),
+            carried(CodeTable::SubAck),
             [
                 0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8f, 0x91, 0x97, 0x9e, 0xa1, 0xa2
             ]
         );
         assert_eq!(
-            carried(Carrier::UnsubAck),
+            carried(CodeTable::UnsubAck),
             [0x00, 0x11, 0x80, 0x83, 0x87, 0x8f, 0x91]
         );
         assert_eq!(
-            carried(Carrier::Disconnect),
+            carried(CodeTable::Disconnect),
             [
                 0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8b, 0x8c, 0x8d, 0x8e, 0x8f, 0x90,
                 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9a, 0x9b, 0x9c, 0x9d, 0x9e, 0x9f, 0xa0,
                 0xa1, 0xa2
             ]
         );
-        assert_eq!(carried(Carrier::Auth), [0x00, 0x18, 0x19]);
+        assert_eq!(carried(CodeTable::Auth), [0x00, 0x18, 0x19]);
     }
 
     #[test]

@@ -1,24 +1,26 @@
-//! Bytes to packets.
+//! Decodes packets.
 
 use super::super::field::Reader;
 use super::super::packet::*;
 use super::super::packet_id::PacketId;
-use super::super::property::{Place, Properties};
+use super::super::property::{BlockKind, Properties};
 use super::super::reason::{Fault, ReasonCode};
 use super::super::topic;
-use super::codes::{self, Carrier};
+use super::codes::{self, CodeTable};
 use crate::wire::QoS;
 
-type Read<T> = Result<T, Fault>;
+type Result<T> = std::result::Result<T, Fault>;
 
-/// Decodes one whole frame. `version` is what the connection speaks; a CONNECT says its own.
+/// Decodes one complete frame. `version` is the version of the connection; a CONNECT carries its
+/// own.
 ///
 /// # Errors
-/// 0x81 and 0x82 told apart as the standard does, 0x84 for a CONNECT of an unknown version, 0x94 for topic alias 0. Where the standard
-/// gives no code, what no reading of the bytes allows (reserved bits, texts and topic names that are none, flags that contradict each other) is
-/// 0x81, and what can be read but not accepted is 0x82. The caller closes the connection; nothing of the packet is used.
+/// 0x81 (malformed packet), 0x82 (protocol error), 0x84 for a CONNECT of an unknown version, 0x94
+/// for topic alias 0. If the standard names no code, 0x81 is for bytes that cannot be parsed:
+/// reserved bits, invalid texts and topic names, contradicting flags. 0x82 is for packets that can
+/// be parsed but are not allowed. The caller closes the connection and uses nothing of the packet.
 #[inline]
-pub fn decode(frame: &[u8], version: ProtocolVersion) -> Result<Packet<'_>, Fault> {
+pub fn decode(frame: &[u8], version: ProtocolVersion) -> Result<Packet<'_>> {
     let mut body = Reader::new(frame);
     let first = body.u8("packet: no byte")?;
     let remaining = body.varint("packet: remaining length is not minimal or too long")?;
@@ -29,19 +31,24 @@ pub fn decode(frame: &[u8], version: ProtocolVersion) -> Result<Packet<'_>, Faul
     if first >> 4 == 3 {
         return publish(flags, body, version).map(Packet::Publish);
     }
-    other(first >> 4, flags, body, version)
+    decode_other(first >> 4, flags, body, version)
 }
 
-/// All packets but PUBLISH.
-fn other(kind: u8, flags: u8, body: Reader<'_>, version: ProtocolVersion) -> Read<Packet<'_>> {
+/// Decodes all packets but PUBLISH.
+fn decode_other(
+    kind: u8,
+    flags: u8,
+    body: Reader<'_>,
+    version: ProtocolVersion,
+) -> Result<Packet<'_>> {
     check_flags(kind, flags, version)?;
     match kind {
         1 => connect(body).map(|connect| Packet::Connect(Box::new(connect))),
         2 => connack(body, version).map(Packet::ConnAck),
-        4 => ack(body, version, Carrier::Received).map(Packet::PubAck),
-        5 => ack(body, version, Carrier::Received).map(Packet::PubRec),
-        6 => ack(body, version, Carrier::Released).map(Packet::PubRel),
-        7 => ack(body, version, Carrier::Released).map(Packet::PubComp),
+        4 => ack(body, version, CodeTable::PubAck).map(Packet::PubAck),
+        5 => ack(body, version, CodeTable::PubAck).map(Packet::PubRec),
+        6 => ack(body, version, CodeTable::PubRel).map(Packet::PubRel),
+        7 => ack(body, version, CodeTable::PubRel).map(Packet::PubComp),
         8 => subscribe(body, version).map(Packet::Subscribe),
         9 => suback(body, version).map(Packet::SubAck),
         10 => unsubscribe(body, version).map(Packet::Unsubscribe),
@@ -54,8 +61,9 @@ fn other(kind: u8, flags: u8, body: Reader<'_>, version: ProtocolVersion) -> Rea
     }
 }
 
-/// The reserved flags of the fixed header [MQTT-2.1.3-1]. In MQTT 3.1 PUBREL, SUBSCRIBE and UNSUBSCRIBE have a DUP flag.
-fn check_flags(kind: u8, flags: u8, version: ProtocolVersion) -> Read<()> {
+/// Checks the reserved flags of the fixed header [MQTT-2.1.3-1]. In MQTT 3.1 PUBREL, SUBSCRIBE and
+/// UNSUBSCRIBE have a DUP flag.
+fn check_flags(kind: u8, flags: u8, version: ProtocolVersion) -> Result<()> {
     let right = match kind {
         // [MQTT-3.6.1-1, MQTT-3.8.1-1, MQTT-3.10.1-1]
         6 | 8 | 10 => flags == 0b0010 || (version == ProtocolVersion::V31 && flags == 0b1010),
@@ -70,43 +78,43 @@ fn check_flags(kind: u8, flags: u8, version: ProtocolVersion) -> Read<()> {
     }
 }
 
-/// The property block of MQTT 5; MQTT 3 has none.
+/// Reads the property block of MQTT 5. MQTT 3 has none.
 #[inline]
 fn properties<'a>(
     body: &mut Reader<'a>,
     version: ProtocolVersion,
-    place: Place,
-) -> Read<Properties<'a>> {
+    kind: BlockKind,
+) -> Result<Properties<'a>> {
     if version != ProtocolVersion::V5 {
         return Ok(Properties::EMPTY);
     }
     let len = body.varint("property length: missing, not minimal or too long")?;
     let block = body.take(len, "property length: runs past the end of the packet")?;
-    Properties::parse(block, place)
+    Properties::parse(block, kind)
 }
 
-/// What a PUBLISH begins with.
+/// The fields at the beginning of a PUBLISH.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PublishHead<'a> {
+pub struct PublishHeader<'a> {
     /// QoS.
     pub qos: QoS,
     /// Topic name.
     pub topic: &'a str,
-    /// Packet identifier, with QoS 1 and 2.
+    /// Packet identifier, for QoS 1 and 2.
     pub packet_id: Option<PacketId>,
-    /// Bytes of the whole packet.
+    /// Length of the whole packet in bytes.
     pub length: usize,
 }
 
-/// The longest head of a PUBLISH, in bytes.
-const MAX_HEAD: usize = 1 + 4 + 2 + 65_535 + 2;
+/// The maximum length of the fields of a [`PublishHeader`], in bytes.
+const MAX_HEADER: usize = 1 + 4 + 2 + 65_535 + 2;
 
-/// Reads the beginning of a PUBLISH that need not be there as a whole: up to the packet identifier, which is within the first 65,544 bytes. `None` if
-/// more bytes are needed.
+/// Reads the beginning of a PUBLISH up to the packet identifier; the rest may be missing. These
+/// fields are within the first 65,544 bytes. Returns `None` if more bytes are needed.
 ///
 /// # Errors
-/// It is no PUBLISH, or not well formed.
-pub fn publish_head(bytes: &[u8]) -> Read<Option<PublishHead<'_>>> {
+/// Fails if the packet is no PUBLISH or is malformed.
+pub fn publish_header(bytes: &[u8]) -> Result<Option<PublishHeader<'_>>> {
     let cut = "PUBLISH: cut off";
     let Some((first, rest)) = bytes.split_first() else {
         return Ok(None);
@@ -120,7 +128,7 @@ pub fn publish_head(bytes: &[u8]) -> Read<Option<PublishHead<'_>>> {
     };
     let length = bytes.len() - rest.len() + remaining;
     let body = &rest.rest()[..remaining.min(rest.len())];
-    let enough = body.len() == remaining || bytes.len() >= MAX_HEAD;
+    let enough = body.len() == remaining || bytes.len() >= MAX_HEADER;
     let mut body = Reader::new(body);
     let mut read = || {
         let qos = QoS::new(first >> 1 & 0b11).ok_or(Fault::malformed("PUBLISH: QoS 3"))?;
@@ -130,7 +138,7 @@ pub fn publish_head(bytes: &[u8]) -> Read<Option<PublishHead<'_>>> {
             QoS::AtMostOnce => None,
             _ => Some(body.packet_id(cut)?),
         };
-        Ok(PublishHead {
+        Ok(PublishHeader {
             qos,
             topic,
             packet_id,
@@ -145,13 +153,13 @@ pub fn publish_head(bytes: &[u8]) -> Read<Option<PublishHead<'_>>> {
 }
 
 #[inline]
-fn publish<'a>(flags: u8, mut body: Reader<'a>, version: ProtocolVersion) -> Read<Publish<'a>> {
+fn publish<'a>(flags: u8, mut body: Reader<'a>, version: ProtocolVersion) -> Result<Publish<'a>> {
     let qos = QoS::new(flags >> 1 & 0b11).ok_or(Fault::malformed(
         "PUBLISH: QoS 3", // [MQTT-3.3.1-4]
     ))?;
     let mut dup = flags & 0b1000 != 0;
     if dup && qos == QoS::AtMostOnce {
-        // [MQTT-3.3.1-2]; MQTT 3.1 only says that the flag applies to QoS 1 and 2.
+        // [MQTT-3.3.1-2]. MQTT 3.1 says only that the flag applies to QoS 1 and 2.
         if version != ProtocolVersion::V31 {
             return Err(Fault::malformed("PUBLISH: DUP with QoS 0"));
         }
@@ -164,9 +172,9 @@ fn publish<'a>(flags: u8, mut body: Reader<'a>, version: ProtocolVersion) -> Rea
         QoS::AtMostOnce => None,
         _ => Some(body.packet_id("PUBLISH: no packet identifier")?),
     };
-    let properties = properties(&mut body, version, Place::Publish)?;
+    let properties = properties(&mut body, version, BlockKind::Publish)?;
     if !topic::is_valid_name(topic) {
-        check_no_name(topic, properties, version)?;
+        check_empty_topic(topic, properties, version)?;
     }
     Ok(Publish {
         dup,
@@ -179,8 +187,12 @@ fn publish<'a>(flags: u8, mut body: Reader<'a>, version: ProtocolVersion) -> Rea
     })
 }
 
-/// A topic that is not a valid name: it may only be empty, with a topic alias that stands for it.
-fn check_no_name(topic: &str, properties: Properties<'_>, version: ProtocolVersion) -> Read<()> {
+/// Checks a topic that is not a valid name: it must be empty and replaced by a topic alias.
+fn check_empty_topic(
+    topic: &str,
+    properties: Properties<'_>,
+    version: ProtocolVersion,
+) -> Result<()> {
     if !topic.is_empty() {
         // [MQTT-3.3.2-2, MQTT-1.5.4-2]
         return Err(Fault::malformed(
@@ -196,19 +208,19 @@ fn check_no_name(topic: &str, properties: Properties<'_>, version: ProtocolVersi
     }
 }
 
-fn connect(mut body: Reader<'_>) -> Read<Connect<'_>> {
+fn connect(mut body: Reader<'_>) -> Result<Connect<'_>> {
     let name = body.text("CONNECT: protocol name is cut or not UTF-8")?;
     let level = body.u8("CONNECT: no protocol level")?;
     let (version, bridge) = protocol(name, level)?;
     let flags = ConnectFlags::read(body.u8("CONNECT: no flags")?, version)?;
     let keep_alive = body.u16("CONNECT: no keep alive")?;
-    let properties = properties(&mut body, version, Place::Connect)?;
+    let properties = properties(&mut body, version, BlockKind::Connect)?;
     let client_id = body.text("CONNECT: client identifier is cut or not UTF-8")?;
     let will = match flags.will {
         Some((qos, retain)) => Some(will(&mut body, version, qos, retain)?),
         None => None,
     };
-    // In MQTT 3.1 the remaining length goes before these two flags: a string that is not there is not missed.
+    // In MQTT 3.1 the remaining length overrides these two flags: a field past the end is absent.
     let absent = |body: &Reader<'_>| version == ProtocolVersion::V31 && body.is_empty();
     let username = match flags.username && !absent(&body) {
         true => Some(body.text("CONNECT: user name is cut or not UTF-8")?),
@@ -232,8 +244,9 @@ fn connect(mut body: Reader<'_>) -> Read<Connect<'_>> {
     })
 }
 
-/// The version that a protocol name and level mean, and whether the peer is a bridge [MQTT-3.1.2-1, MQTT-3.1.2-2].
-fn protocol(name: &str, level: u8) -> Read<(ProtocolVersion, bool)> {
+/// Returns the version for a protocol name and level, and whether the peer is a bridge
+/// [MQTT-3.1.2-1, MQTT-3.1.2-2].
+fn protocol(name: &str, level: u8) -> Result<(ProtocolVersion, bool)> {
     let bridge = level & 0x80 != 0;
     match (name, level & 0x7f) {
         ("MQIsdp", 3) => Ok((ProtocolVersion::V31, bridge)),
@@ -254,8 +267,9 @@ struct ConnectFlags {
 }
 
 impl ConnectFlags {
-    /// MQTT 3.1 does not use bit 0, and uses the will's bits only with a will; the later versions want them to be 0.
-    fn read(bits: u8, version: ProtocolVersion) -> Read<ConnectFlags> {
+    /// Parses the flags. MQTT 3.1 ignores bit 0, and the bits of the will if there is no will. In
+    /// later versions they must be 0.
+    fn read(bits: u8, version: ProtocolVersion) -> Result<ConnectFlags> {
         let strict = version != ProtocolVersion::V31;
         if strict && bits & 0b0000_0001 != 0 {
             // [MQTT-3.1.2-3]
@@ -295,8 +309,8 @@ fn will<'a>(
     version: ProtocolVersion,
     qos: QoS,
     retain: bool,
-) -> Read<Will<'a>> {
-    let properties = properties(body, version, Place::Will)?;
+) -> Result<Will<'a>> {
+    let properties = properties(body, version, BlockKind::Will)?;
     // [MQTT-3.1.3-11]
     let topic = body.text("CONNECT: will topic is cut or not UTF-8")?;
     if !topic::is_valid_name(topic) {
@@ -313,11 +327,11 @@ fn will<'a>(
     })
 }
 
-fn connack(mut body: Reader<'_>, version: ProtocolVersion) -> Read<ConnAck<'_>> {
+fn connack(mut body: Reader<'_>, version: ProtocolVersion) -> Result<ConnAck<'_>> {
     let flags = body.u8("CONNACK: no flags")?;
     let code = body.u8("CONNACK: no reason code")?;
     let (flags, reason) = match version {
-        ProtocolVersion::V5 => (flags, codes::reason(code, Carrier::ConnAck)?),
+        ProtocolVersion::V5 => (flags, codes::reason(code, CodeTable::ConnAck)?),
         ProtocolVersion::V311 => (flags, codes::from_return_code(code)?),
         // The byte is not used in MQTT 3.1.
         ProtocolVersion::V31 => (0, codes::from_return_code(code)?),
@@ -331,7 +345,7 @@ fn connack(mut body: Reader<'_>, version: ProtocolVersion) -> Read<ConnAck<'_>> 
         // [MQTT-3.2.2-6]
         return Err(Fault::protocol("CONNACK: refused with session present"));
     }
-    let properties = properties(&mut body, version, Place::ConnAck)?;
+    let properties = properties(&mut body, version, BlockKind::ConnAck)?;
     body.end("CONNACK: bytes after the last field")?;
     Ok(ConnAck {
         session_present,
@@ -340,10 +354,10 @@ fn connack(mut body: Reader<'_>, version: ProtocolVersion) -> Read<ConnAck<'_>> 
     })
 }
 
-/// PUBACK, PUBREC, PUBREL and PUBCOMP.
-fn ack(mut body: Reader<'_>, version: ProtocolVersion, carrier: Carrier) -> Read<Ack<'_>> {
+/// Reads PUBACK, PUBREC, PUBREL and PUBCOMP.
+fn ack(mut body: Reader<'_>, version: ProtocolVersion, table: CodeTable) -> Result<Ack<'_>> {
     let packet_id = body.packet_id("acknowledgement: no packet identifier")?;
-    let (reason, properties) = ending(&mut body, version, carrier, Place::Ack)?;
+    let (reason, properties) = reason_and_properties(&mut body, version, table, BlockKind::Ack)?;
     Ok(Ack {
         packet_id,
         reason,
@@ -351,28 +365,29 @@ fn ack(mut body: Reader<'_>, version: ProtocolVersion, carrier: Carrier) -> Read
     })
 }
 
-/// A reason code and properties, both of which may be left out at the end of a packet. MQTT 3 never has them.
-fn ending<'a>(
+/// Reads a reason code and properties at the end of a packet. Each may be absent. MQTT 3 has
+/// neither.
+fn reason_and_properties<'a>(
     body: &mut Reader<'a>,
     version: ProtocolVersion,
-    carrier: Carrier,
-    place: Place,
-) -> Read<(ReasonCode, Properties<'a>)> {
+    table: CodeTable,
+    kind: BlockKind,
+) -> Result<(ReasonCode, Properties<'a>)> {
     let mut reason = ReasonCode::Success;
     let mut block = Properties::EMPTY;
     if version == ProtocolVersion::V5 && !body.is_empty() {
-        reason = codes::reason(body.u8("no reason code")?, carrier)?;
+        reason = codes::reason(body.u8("no reason code")?, table)?;
         if !body.is_empty() {
-            block = properties(body, version, place)?;
+            block = properties(body, version, kind)?;
         }
     }
     body.end("acknowledgement or DISCONNECT: bytes after the last field")?;
     Ok((reason, block))
 }
 
-fn subscribe(mut body: Reader<'_>, version: ProtocolVersion) -> Read<Subscribe<'_>> {
+fn subscribe(mut body: Reader<'_>, version: ProtocolVersion) -> Result<Subscribe<'_>> {
     let packet_id = body.packet_id("SUBSCRIBE: no packet identifier")?;
-    let properties = properties(&mut body, version, Place::Subscribe)?;
+    let properties = properties(&mut body, version, BlockKind::Subscribe)?;
     let mut filters = Vec::new();
     while !body.is_empty() {
         // [MQTT-3.8.3-1]
@@ -395,7 +410,7 @@ fn subscribe(mut body: Reader<'_>, version: ProtocolVersion) -> Read<Subscribe<'
     })
 }
 
-fn subscribe_options(filter: &str, bits: u8) -> Read<SubscribeOptions> {
+fn subscribe_options(filter: &str, bits: u8) -> Result<SubscribeOptions> {
     if bits & 0b1100_0000 != 0 {
         // [MQTT-3.8.3-5]
         return Err(Fault::malformed("SUBSCRIBE: reserved bits of the options"));
@@ -421,27 +436,28 @@ fn subscribe_options(filter: &str, bits: u8) -> Read<SubscribeOptions> {
     Ok(options)
 }
 
-/// The requested QoS of MQTT 3, with six reserved bits that MQTT 3.1 ignores [MQTT-3.8.3-4 of MQTT 3.1.1].
-fn requested_qos(bits: u8, version: ProtocolVersion) -> Read<QoS> {
+/// Reads the requested QoS of MQTT 3. MQTT 3.1 ignores the six reserved bits [MQTT-3.8.3-4 of MQTT
+/// 3.1.1].
+fn requested_qos(bits: u8, version: ProtocolVersion) -> Result<QoS> {
     if version != ProtocolVersion::V31 && bits & 0b1111_1100 != 0 {
         return Err(Fault::malformed("SUBSCRIBE: reserved bits of the QoS"));
     }
     QoS::new(bits & 0b11).ok_or(Fault::malformed("SUBSCRIBE: QoS 3"))
 }
 
-fn suback(mut body: Reader<'_>, version: ProtocolVersion) -> Read<SubAck<'_>> {
+fn suback(mut body: Reader<'_>, version: ProtocolVersion) -> Result<SubAck<'_>> {
     let packet_id = body.packet_id("SUBACK: no packet identifier")?;
-    let properties = properties(&mut body, version, Place::Ack)?;
+    let properties = properties(&mut body, version, BlockKind::Ack)?;
     let code = |code: &u8| match version {
-        ProtocolVersion::V5 => codes::reason(*code, Carrier::SubAck),
+        ProtocolVersion::V5 => codes::reason(*code, CodeTable::SubAck),
         _ => codes::from_suback_code(*code),
     };
     codes_for(packet_id, properties, body.rest(), code)
 }
 
-fn unsubscribe(mut body: Reader<'_>, version: ProtocolVersion) -> Read<Unsubscribe<'_>> {
+fn unsubscribe(mut body: Reader<'_>, version: ProtocolVersion) -> Result<Unsubscribe<'_>> {
     let packet_id = body.packet_id("UNSUBSCRIBE: no packet identifier")?;
-    let properties = properties(&mut body, version, Place::Unsubscribe)?;
+    let properties = properties(&mut body, version, BlockKind::Unsubscribe)?;
     let mut filters = Vec::new();
     while !body.is_empty() {
         // [MQTT-3.10.3-1]
@@ -458,7 +474,7 @@ fn unsubscribe(mut body: Reader<'_>, version: ProtocolVersion) -> Read<Unsubscri
     })
 }
 
-fn unsuback(mut body: Reader<'_>, version: ProtocolVersion) -> Read<SubAck<'_>> {
+fn unsuback(mut body: Reader<'_>, version: ProtocolVersion) -> Result<SubAck<'_>> {
     let packet_id = body.packet_id("UNSUBACK: no packet identifier")?;
     if version != ProtocolVersion::V5 {
         body.end("UNSUBACK: bytes after the packet identifier")?;
@@ -468,38 +484,44 @@ fn unsuback(mut body: Reader<'_>, version: ProtocolVersion) -> Read<SubAck<'_>> 
             codes: Vec::new(),
         });
     }
-    let properties = properties(&mut body, version, Place::Ack)?;
+    let properties = properties(&mut body, version, BlockKind::Ack)?;
     codes_for(packet_id, properties, body.rest(), |code| {
-        codes::reason(*code, Carrier::UnsubAck)
+        codes::reason(*code, CodeTable::UnsubAck)
     })
 }
 
-/// The codes of a SUBACK or UNSUBACK: at least one, since there is one for each filter.
+/// Builds a SUBACK or UNSUBACK. It has at least one code, because there is one for each filter.
 fn codes_for<'a>(
     packet_id: PacketId,
     properties: Properties<'a>,
     bytes: &[u8],
-    code: impl Fn(&u8) -> Read<ReasonCode>,
-) -> Read<SubAck<'a>> {
+    code: impl Fn(&u8) -> Result<ReasonCode>,
+) -> Result<SubAck<'a>> {
     if bytes.is_empty() {
         return Err(Fault::protocol("SUBACK or UNSUBACK: no code"));
     }
     Ok(SubAck {
         packet_id,
         properties,
-        codes: bytes.iter().map(code).collect::<Read<_>>()?,
+        codes: bytes.iter().map(code).collect::<Result<_>>()?,
     })
 }
 
-fn disconnect(mut body: Reader<'_>, version: ProtocolVersion) -> Read<Disconnect<'_>> {
-    let (reason, properties) = ending(&mut body, version, Carrier::Disconnect, Place::Disconnect)?;
+fn disconnect(mut body: Reader<'_>, version: ProtocolVersion) -> Result<Disconnect<'_>> {
+    let (reason, properties) = reason_and_properties(
+        &mut body,
+        version,
+        CodeTable::Disconnect,
+        BlockKind::Disconnect,
+    )?;
     Ok(Disconnect { reason, properties })
 }
 
-fn auth(mut body: Reader<'_>) -> Read<Disconnect<'_>> {
+fn auth(mut body: Reader<'_>) -> Result<Disconnect<'_>> {
     let version = ProtocolVersion::V5;
-    let (reason, properties) = ending(&mut body, version, Carrier::Auth, Place::Auth)?;
-    // Section 3.15.2.2.2; only a success without any property may be sent without it.
+    let (reason, properties) =
+        reason_and_properties(&mut body, version, CodeTable::Auth, BlockKind::Auth)?;
+    // Section 3.15.2.2.2: only a success without properties may omit the authentication method.
     let bare = reason == ReasonCode::Success && properties.is_empty();
     if !bare && properties.authentication_method().is_none() {
         return Err(Fault::protocol("AUTH: no authentication method"));

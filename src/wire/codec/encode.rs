@@ -1,4 +1,4 @@
-//! Packets to bytes.
+//! Encodes packets.
 
 use super::super::field::{MAX_VARINT, fit, put_binary, put_text, put_u16, put_varint, varint_len};
 use super::super::packet::*;
@@ -9,10 +9,12 @@ use crate::wire::QoS;
 
 use ProtocolVersion::{V5, V31};
 
-/// Appends a packet to `out`, in the shortest form the version has. A CONNECT is written in its own version.
+/// Appends a packet to `out` in the shortest form that the version allows. A CONNECT is encoded in
+/// its own version.
 ///
-/// What a version cannot say is left out: in MQTT 3 properties, reason codes (mapped where there are return codes), subscribe options, a
-/// password without user name, and AUTH packets altogether. Text and data longer than 65,535 bytes are cut; a packet longer than
+/// Fields that a version does not have are omitted. In MQTT 3 these are properties, reason codes
+/// (mapped where there are return codes), subscription options, a password without a user name, and
+/// AUTH packets as a whole. Text and data longer than 65,535 bytes are cut. A packet longer than
 /// [`MAX_PACKET_SIZE`](super::MAX_PACKET_SIZE) is not appended.
 pub fn encode(packet: &Packet<'_>, version: ProtocolVersion, out: &mut Vec<u8>) {
     match packet {
@@ -34,18 +36,20 @@ pub fn encode(packet: &Packet<'_>, version: ProtocolVersion, out: &mut Vec<u8>) 
         Packet::PingReq => out.extend_from_slice(&[0xc0, 0]),
         Packet::PingResp => out.extend_from_slice(&[0xd0, 0]),
         Packet::Disconnect(end) => frame(0xe0, out, |out| {
-            put_ending(end.reason, end.properties, version, out);
+            put_reason_and_properties(end.reason, end.properties, version, out);
         }),
         Packet::Auth(auth) if version == V5 => frame(0xf0, out, |out| {
-            put_ending(auth.reason, auth.properties, version, out);
+            put_reason_and_properties(auth.reason, auth.properties, version, out);
         }),
         Packet::Auth(_) => {}
     }
 }
 
-/// Appends a packet to `out` if it takes at most `max_packet_size` bytes, without its reason string and user properties if that is what it
-/// takes \[MQTT-3.2.2-19, MQTT-3.2.2-20, MQTT-3.4.2-2, MQTT-3.4.2-3 and their like\]; a PUBLISH keeps its user properties \[MQTT-3.3.2-17\].
-/// Returns whether it was appended; if not, `out` is as it was.
+/// Appends a packet to `out` if it takes at most `max_packet_size` bytes. A packet that is too long
+/// is encoded without its reason string and user properties \[MQTT-3.2.2-19, MQTT-3.2.2-20,
+/// MQTT-3.4.2-2, MQTT-3.4.2-3 and others\]. A PUBLISH keeps its user properties \[MQTT-3.3.2-17\].
+///
+/// Returns whether the packet was appended. If not, `out` is unchanged.
 pub fn encode_within(
     packet: &Packet<'_>,
     version: ProtocolVersion,
@@ -69,10 +73,10 @@ pub fn encode_within(
     out.truncate(start);
     let mut copy = PropertiesBuf::new();
     let mut bare = packet.clone();
-    let Some(properties) = explained(&mut bare) else {
+    let Some(properties) = removable_properties(&mut bare) else {
         return false;
     };
-    *properties = properties.without_explanation(&mut copy);
+    *properties = properties.without_problem_information(&mut copy);
     encode(&bare, version, out);
     if !appended(out) {
         out.truncate(start);
@@ -80,7 +84,7 @@ pub fn encode_within(
     out.len() > start
 }
 
-/// Appends a PUBLISH to `out`: the hot path of [`encode`], inlined where deliveries are made.
+/// Appends a PUBLISH to `out`. The hot path of [`encode`], inlined where deliveries are encoded.
 #[inline]
 pub fn encode_publish(publish: &Publish<'_>, version: ProtocolVersion, out: &mut Vec<u8>) {
     let remaining = remaining_len(publish, version);
@@ -88,20 +92,21 @@ pub fn encode_publish(publish: &Publish<'_>, version: ProtocolVersion, out: &mut
         return;
     }
     out.reserve(1 + varint_len(remaining) + remaining);
-    put_publish_head(publish, remaining, version, out);
+    put_publish_header(publish, remaining, version, out);
     out.extend_from_slice(publish.payload);
 }
 
-/// As [`encode_publish`], but without the payload, which the caller writes after it. Appends nothing for a packet that is too long.
-pub fn encode_publish_head(publish: &Publish<'_>, version: ProtocolVersion, out: &mut Vec<u8>) {
+/// Appends a PUBLISH without its payload, which the caller writes after it. Appends nothing if the
+/// packet is longer than MQTT allows.
+pub fn encode_publish_header(publish: &Publish<'_>, version: ProtocolVersion, out: &mut Vec<u8>) {
     let remaining = remaining_len(publish, version);
     if remaining <= MAX_VARINT {
-        put_publish_head(publish, remaining, version, out);
+        put_publish_header(publish, remaining, version, out);
     }
 }
 
 #[inline]
-fn put_publish_head(
+fn put_publish_header(
     publish: &Publish<'_>,
     remaining: usize,
     version: ProtocolVersion,
@@ -125,8 +130,8 @@ fn put_publish_head(
     put_properties(publish.properties, version, out);
 }
 
-/// The length in bytes of the frame that [`encode_publish`] would append; more than [`MAX_PACKET_SIZE`](super::MAX_PACKET_SIZE) for one that it
-/// would not.
+/// Returns the length in bytes of the frame that [`encode_publish`] would append. For a packet that
+/// is too long for MQTT the length is more than [`MAX_PACKET_SIZE`](super::MAX_PACKET_SIZE).
 #[inline]
 pub fn publish_len(publish: &Publish<'_>, version: ProtocolVersion) -> usize {
     let remaining = remaining_len(publish, version);
@@ -146,8 +151,8 @@ fn remaining_len(publish: &Publish<'_>, version: ProtocolVersion) -> usize {
     2 + fit(publish.topic).len() + packet_id + properties + publish.payload.len()
 }
 
-/// The properties of a packet that may have a reason string or user properties which explain something.
-fn explained<'p, 'a>(packet: &'p mut Packet<'a>) -> Option<&'p mut Properties<'a>> {
+/// Returns the properties of a packet from which reason string and user properties may be removed.
+fn removable_properties<'p, 'a>(packet: &'p mut Packet<'a>) -> Option<&'p mut Properties<'a>> {
     match packet {
         Packet::ConnAck(connack) => Some(&mut connack.properties),
         Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
@@ -159,7 +164,8 @@ fn explained<'p, 'a>(packet: &'p mut Packet<'a>) -> Option<&'p mut Properties<'a
     }
 }
 
-/// Appends a frame whose body is appended by `body`. Few bodies are longer than 127 bytes; those are moved to make room for their length.
+/// Appends a frame whose body is appended by `body`. Few bodies are longer than 127 bytes; those
+/// are moved to make room for a longer length field.
 fn frame(first: u8, out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[first, 0]);
@@ -220,7 +226,7 @@ fn put_connect(connect: &Connect<'_>, out: &mut Vec<u8>) {
 }
 
 fn put_connack(connack: &ConnAck<'_>, version: ProtocolVersion, out: &mut Vec<u8>) {
-    // [MQTT-3.2.2-6]: a refusal has no session; neither has a MQTT 3.1 CONNACK.
+    // [MQTT-3.2.2-6]: a refusal has no session. A MQTT 3.1 CONNACK has no such flag.
     let present =
         connack.session_present && version != V31 && connack.reason == ReasonCode::Success;
     let code = match version {
@@ -233,11 +239,11 @@ fn put_connack(connack: &ConnAck<'_>, version: ProtocolVersion, out: &mut Vec<u8
 
 fn put_ack(ack: &Ack<'_>, version: ProtocolVersion, out: &mut Vec<u8>) {
     put_u16(out, ack.packet_id.get());
-    put_ending(ack.reason, ack.properties, version, out);
+    put_reason_and_properties(ack.reason, ack.properties, version, out);
 }
 
-/// A reason code and properties, left out as far as they say nothing.
-fn put_ending(
+/// Appends a reason code and properties. Omits them if they are success and empty.
+fn put_reason_and_properties(
     reason: ReasonCode,
     properties: Properties<'_>,
     version: ProtocolVersion,

@@ -1,32 +1,33 @@
-//! Bytes to packets and back.
+//! Decodes and encodes packets.
 //!
-//! mqttbytes finds where a frame ends; the bodies of all three protocol versions are read and written here, into and from one packet model. The
-//! same codec serves both sides of a connection: whether a packet may come from this peer, and now, is for the caller to say.
+//! mqttbytes finds the end of a frame. This module decodes and encodes the bodies of all three
+//! protocol versions with one packet model. Both sides of a connection use the same codec: the
+//! caller checks whether its peer may send a packet, and when.
 
 mod codes;
 mod decode;
 mod encode;
 
-pub use decode::{PublishHead, decode, publish_head};
-pub use encode::{encode, encode_publish, encode_publish_head, encode_within, publish_len};
+pub use decode::{PublishHeader, decode, publish_header};
+pub use encode::{encode, encode_publish, encode_publish_header, encode_within, publish_len};
 
 use super::field::MAX_VARINT;
 use super::packet::ProtocolVersion;
 use super::reason::{Fault, ReasonCode};
 
-/// The longest packet there can be, in bytes: type, length and the largest remaining length.
+/// The length of the longest packet in bytes: type, length field and the largest remaining length.
 pub const MAX_PACKET_SIZE: u32 = 1 + 4 + MAX_VARINT as u32;
 
-/// The length of the first whole frame in `bytes`, `None` if more bytes are needed.
+/// Returns the length in bytes of the first frame in `bytes`, `None` if it is not complete.
 ///
 /// # Errors
-/// 0x81 for a remaining length that does not end within four bytes or is not minimal; 0x95 for a frame longer than `max_packet_size` bytes in
-/// all, known as soon as its header is there.
+/// 0x81 for a remaining length that does not end within four bytes or is not minimal. 0x95 for a
+/// frame of more than `max_packet_size` bytes, even before it is complete.
 #[inline]
 pub fn frame_len(bytes: &[u8], max_packet_size: u32) -> Result<Option<usize>, Fault> {
     let (len, whole) = match mqttbytes::check(bytes.iter(), usize::MAX) {
         Ok(header) => (header.frame_length(), true),
-        // At least this long: exactly, once the whole length is there.
+        // A lower bound while the length field is incomplete, exact after that.
         Err(mqttbytes::Error::InsufficientBytes(missing)) => {
             (bytes.len().saturating_add(missing), false)
         }
@@ -37,7 +38,7 @@ pub fn frame_len(bytes: &[u8], max_packet_size: u32) -> Result<Option<usize>, Fa
         }
     };
     let mut length_field = bytes.iter().skip(1).take(4).enumerate();
-    // mqttbytes takes `80 00` for 0; the standard does not [MQTT-1.5.5-1].
+    // mqttbytes accepts `80 00` as 0; the standard does not [MQTT-1.5.5-1].
     if let Some((1.., 0)) = length_field.find(|(_, byte)| **byte < 0x80) {
         return Err(Fault::malformed("remaining length is not minimal"));
     }
@@ -50,8 +51,10 @@ pub fn frame_len(bytes: &[u8], max_packet_size: u32) -> Result<Option<usize>, Fa
     Ok(whole.then_some(len))
 }
 
-/// The version a CONNECT asks for, even if the rest of it is malformed; `None` if the frame is no CONNECT, or of no version that is served. With
-/// it a connection that cannot be accepted can be answered in its own words.
+/// Returns the version that a CONNECT asks for, even if the rest of it is malformed. Returns `None`
+/// if the frame is no CONNECT or its version is not supported.
+///
+/// The answer to a CONNECT that is refused is encoded in this version.
 pub fn version_of_connect(frame: &[u8]) -> Option<ProtocolVersion> {
     let (kind, rest) = frame.split_first()?;
     let length = rest.iter().position(|byte| *byte < 0x80)?;

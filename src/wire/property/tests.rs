@@ -2,9 +2,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// One of each property, with the places it belongs in as the standard's table 2-4 has them.
-fn all() -> Vec<(Property<'static>, Vec<Place>)> {
-    use Place::{Ack, Auth, ConnAck, Connect, Disconnect, Publish, Subscribe, Will};
+/// One of each property, with the blocks that it is allowed in by table 2-4 of the standard.
+fn all() -> Vec<(Property<'static>, Vec<BlockKind>)> {
+    use BlockKind::{Ack, Auth, ConnAck, Connect, Disconnect, Publish, Subscribe, Will};
     use Property::*;
     vec![
         (PayloadFormatIndicator(1), vec![Publish, Will]),
@@ -35,7 +35,7 @@ fn all() -> Vec<(Property<'static>, Vec<Place>)> {
         (TopicAlias(65_535), vec![Publish]),
         (MaximumQos(1), vec![ConnAck]),
         (RetainAvailable(0), vec![ConnAck]),
-        (UserProperty("k", ""), Place::ALL.to_vec()),
+        (UserProperty("k", ""), BlockKind::ALL.to_vec()),
         (MaximumPacketSize(1), vec![Connect, ConnAck]),
         (WildcardSubscriptionAvailable(0), vec![ConnAck]),
         (SubscriptionIdentifierAvailable(0), vec![ConnAck]),
@@ -51,28 +51,28 @@ fn block(properties: &[Property<'_>]) -> Vec<u8> {
     buf.block
 }
 
-fn code(block: &[u8], place: Place) -> Option<u8> {
-    Properties::parse(block, place)
+fn code(block: &[u8], kind: BlockKind) -> Option<u8> {
+    Properties::parse(block, kind)
         .err()
         .map(|fault| fault.reason.as_u8())
 }
 
 #[test]
 fn every_property_is_taken_where_it_belongs_and_is_0x81_elsewhere() {
-    for (property, places) in all() {
-        for place in Place::ALL {
+    for (property, kinds) in all() {
+        for kind in BlockKind::ALL {
             let needs_method = matches!(property, Property::AuthenticationData(_));
             let mut properties = vec![property];
             if needs_method {
                 properties.push(Property::AuthenticationMethod("m"));
             }
             let block = block(&properties);
-            let expected = if places.contains(&place) {
+            let expected = if kinds.contains(&kind) {
                 None
             } else {
                 Some(0x81)
             };
-            assert_eq!(code(&block, place), expected, "{property:?} in {place:?}");
+            assert_eq!(code(&block, kind), expected, "{property:?} in {kind:?}");
             let read: Vec<_> = Properties::assume_valid(&block).iter().collect();
             assert_eq!(read, properties);
         }
@@ -81,14 +81,14 @@ fn every_property_is_taken_where_it_belongs_and_is_0x81_elsewhere() {
 
 #[test]
 fn a_property_that_comes_twice_is_0x82_but_for_user_properties_and_the_identifiers_of_a_publish() {
-    for (property, places) in all() {
-        for place in places {
+    for (property, kinds) in all() {
+        for kind in kinds {
             let repeats = matches!(property, Property::UserProperty(..))
                 || (matches!(property, Property::SubscriptionIdentifier(_))
-                    && place == Place::Publish);
+                    && kind == BlockKind::Publish);
             let block = block(&[Property::UserProperty("a", "b"), property, property]);
             let expected = if repeats { None } else { Some(0x82) };
-            assert_eq!(code(&block, place), expected, "{property:?} in {place:?}");
+            assert_eq!(code(&block, kind), expected, "{property:?} in {kind:?}");
         }
     }
 }
@@ -98,9 +98,9 @@ fn a_property_cut_short_anywhere_is_0x81() {
     for (property, _) in all() {
         let whole = block(&[property]);
         for end in 1..whole.len() {
-            for place in Place::ALL {
+            for kind in BlockKind::ALL {
                 assert_eq!(
-                    code(&whole[..end], place),
+                    code(&whole[..end], kind),
                     Some(0x81),
                     "{property:?} cut to {end} bytes"
                 );
@@ -113,8 +113,8 @@ fn a_property_cut_short_anywhere_is_0x81() {
 fn an_unknown_identifier_is_0x81() {
     let known: Vec<u8> = all().iter().map(|(p, _)| block(&[*p])[0]).collect();
     for id in (0..=255).filter(|id| !known.contains(id)) {
-        for place in Place::ALL {
-            assert_eq!(code(&[id, 1, 1, 1, 1, 1], place), Some(0x81), "{id:#x}");
+        for kind in BlockKind::ALL {
+            assert_eq!(code(&[id, 1, 1, 1, 1, 1], kind), Some(0x81), "{id:#x}");
         }
     }
     assert_eq!(known.len(), 27);
@@ -123,29 +123,29 @@ fn an_unknown_identifier_is_0x81() {
 #[test]
 fn forbidden_values_have_their_reason_code() {
     use Property::*;
-    for (property, place, expected) in [
-        (PayloadFormatIndicator(2), Place::Publish, 0x82),
-        (PayloadFormatIndicator(2), Place::Will, 0x82),
-        (ResponseTopic("a/+"), Place::Publish, 0x82),
-        (ResponseTopic("#"), Place::Will, 0x82),
-        (ResponseTopic(""), Place::Publish, 0x82),
-        (SubscriptionIdentifier(0), Place::Subscribe, 0x82),
-        (SubscriptionIdentifier(0), Place::Publish, 0x82),
-        (RequestProblemInformation(2), Place::Connect, 0x82),
-        (RequestResponseInformation(255), Place::Connect, 0x82),
-        (ReceiveMaximum(0), Place::Connect, 0x82),
-        (MaximumPacketSize(0), Place::Connect, 0x82),
-        (MaximumQos(2), Place::ConnAck, 0x82),
-        (RetainAvailable(2), Place::ConnAck, 0x82),
-        (WildcardSubscriptionAvailable(2), Place::ConnAck, 0x82),
-        (SubscriptionIdentifierAvailable(2), Place::ConnAck, 0x82),
-        (SharedSubscriptionAvailable(2), Place::ConnAck, 0x82),
-        (TopicAlias(0), Place::Publish, 0x94),
-        (AuthenticationData(b"x"), Place::Connect, 0x82),
-        (AuthenticationData(b"x"), Place::Auth, 0x82),
+    for (property, kind, expected) in [
+        (PayloadFormatIndicator(2), BlockKind::Publish, 0x82),
+        (PayloadFormatIndicator(2), BlockKind::Will, 0x82),
+        (ResponseTopic("a/+"), BlockKind::Publish, 0x82),
+        (ResponseTopic("#"), BlockKind::Will, 0x82),
+        (ResponseTopic(""), BlockKind::Publish, 0x82),
+        (SubscriptionIdentifier(0), BlockKind::Subscribe, 0x82),
+        (SubscriptionIdentifier(0), BlockKind::Publish, 0x82),
+        (RequestProblemInformation(2), BlockKind::Connect, 0x82),
+        (RequestResponseInformation(255), BlockKind::Connect, 0x82),
+        (ReceiveMaximum(0), BlockKind::Connect, 0x82),
+        (MaximumPacketSize(0), BlockKind::Connect, 0x82),
+        (MaximumQos(2), BlockKind::ConnAck, 0x82),
+        (RetainAvailable(2), BlockKind::ConnAck, 0x82),
+        (WildcardSubscriptionAvailable(2), BlockKind::ConnAck, 0x82),
+        (SubscriptionIdentifierAvailable(2), BlockKind::ConnAck, 0x82),
+        (SharedSubscriptionAvailable(2), BlockKind::ConnAck, 0x82),
+        (TopicAlias(0), BlockKind::Publish, 0x94),
+        (AuthenticationData(b"x"), BlockKind::Connect, 0x82),
+        (AuthenticationData(b"x"), BlockKind::Auth, 0x82),
     ] {
         assert_eq!(
-            code(&block(&[property]), place),
+            code(&block(&[property]), kind),
             Some(expected),
             "{property:?}"
         );
@@ -154,17 +154,17 @@ fn forbidden_values_have_their_reason_code() {
 
 #[test]
 fn text_that_is_none_and_numbers_that_are_not_minimal_are_0x81() {
-    for (block, place) in [
-        (&b"\x03\x00\x01\xff"[..], Place::Publish),
-        (b"\x03\x00\x03\xed\xa0\x80", Place::Publish),
-        (b"\x03\x00\x02a\x00", Place::Publish),
-        (b"\x26\x00\x01\xff\x00\x00", Place::Ack),
-        (b"\x26\x00\x00\x00\x01\x00", Place::Ack),
-        (b"\x0b\x80\x00", Place::Subscribe),
-        (b"\x0b\x80\x80\x80\x80\x01", Place::Subscribe),
-        (b"\x0b", Place::Subscribe),
+    for (block, kind) in [
+        (&b"\x03\x00\x01\xff"[..], BlockKind::Publish),
+        (b"\x03\x00\x03\xed\xa0\x80", BlockKind::Publish),
+        (b"\x03\x00\x02a\x00", BlockKind::Publish),
+        (b"\x26\x00\x01\xff\x00\x00", BlockKind::Ack),
+        (b"\x26\x00\x00\x00\x01\x00", BlockKind::Ack),
+        (b"\x0b\x80\x00", BlockKind::Subscribe),
+        (b"\x0b\x80\x80\x80\x80\x01", BlockKind::Subscribe),
+        (b"\x0b", BlockKind::Subscribe),
     ] {
-        assert_eq!(code(block, place), Some(0x81), "{block:02x?}");
+        assert_eq!(code(block, kind), Some(0x81), "{block:02x?}");
     }
 }
 
@@ -258,7 +258,7 @@ fn what_explains_can_be_taken_out() {
         UserProperty("a", "b"),
     ]);
     let mut copy = PropertiesBuf::new();
-    let left = Properties::assume_valid(&block).without_explanation(&mut copy);
+    let left = Properties::assume_valid(&block).without_problem_information(&mut copy);
     assert_eq!(left.iter().collect::<Vec<_>>(), [ServerKeepAlive(3)]);
 }
 
@@ -283,8 +283,8 @@ proptest! {
             unchecked.topic_alias();
             let mut copy = PropertiesBuf::new();
             unchecked.forwardable(&mut copy);
-            for place in Place::ALL {
-                let Ok(valid) = Properties::parse(&block, place) else { continue };
+            for kind in BlockKind::ALL {
+                let Ok(valid) = Properties::parse(&block, kind) else { continue };
                 let mut again = PropertiesBuf::new();
                 valid.iter().for_each(|property| again.push(property));
                 prop_assert_eq!(again.as_properties().as_bytes(), &block[..]);

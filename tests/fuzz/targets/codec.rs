@@ -2,7 +2,7 @@
 
 use tidegate::wire::codec::{self, MAX_PACKET_SIZE};
 use tidegate::wire::packet::Packet;
-use tidegate::wire::property::{Place, Properties, PropertiesBuf, Property};
+use tidegate::wire::property::{BlockKind, Properties, PropertiesBuf, Property};
 use tidegate::wire::topic::{self, Filter};
 use tidegate::wire::{Fault, ProtocolVersion};
 
@@ -127,11 +127,11 @@ fn second_opinion(frame: &[u8], mut packet: Packet<'_>, version: ProtocolVersion
     assert_eq!(read, packet);
 }
 
-/// A property block, in every place.
+/// A property block of every kind.
 pub fn properties(data: &[u8]) {
     let unchecked: Vec<Property<'_>> = Properties::assume_valid(data).iter().collect();
-    for place in Place::ALL {
-        let Ok(block) = Properties::parse(data, place) else {
+    for kind in BlockKind::ALL {
+        let Ok(block) = Properties::parse(data, kind) else {
             continue;
         };
         let listed: Vec<Property<'_>> = block.iter().collect();
@@ -148,7 +148,10 @@ pub fn properties(data: &[u8]) {
             )
         };
         let mut buffer = PropertiesBuf::new();
-        let short: Vec<_> = block.without_explanation(&mut buffer).iter().collect();
+        let short: Vec<_> = block
+            .without_problem_information(&mut buffer)
+            .iter()
+            .collect();
         let expected: Vec<_> = listed.iter().filter(|p| !explains(p)).copied().collect();
         assert_eq!(short, expected);
         let _ = block.forwardable(&mut buffer).iter().count();

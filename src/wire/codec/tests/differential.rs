@@ -1,14 +1,15 @@
-//! Our codec against mqttbytes' packet types, wherever those are right: mqttbytes reads what we encode, writes it again, and we read that.
+//! Compares our codec with the packet types of mqttbytes, except where those are wrong: mqttbytes
+//! decodes what we encode and encodes it again, and we decode that.
 
 use bytes::BytesMut;
 use mqttbytes::{v4, v5};
 use proptest::prelude::*;
 
 use super::super::*;
-use super::round_trip::{KINDS, Parts, parts, place};
+use super::round_trip::{KINDS, Values, block_kind, values};
 use crate::wire::PacketId;
 use crate::wire::packet::*;
-use crate::wire::property::{Place, PropertiesBuf, Property};
+use crate::wire::property::{BlockKind, PropertiesBuf, Property};
 
 #[path = "../../../../tests/fuzz/mqttbytes.rs"]
 mod mqttbytes_opinion;
@@ -27,11 +28,11 @@ fn without_identifiers(block: &PropertiesBuf) -> PropertiesBuf {
     kept
 }
 
-fn compare(parts: &Parts, kind: u8, version: ProtocolVersion) -> Result<bool, TestCaseError> {
-    let block = without_identifiers(&parts.block(version, place(kind)));
-    let will = parts.block(version, Place::Will);
+fn compare(values: &Values, kind: u8, version: ProtocolVersion) -> Result<bool, TestCaseError> {
+    let block = without_identifiers(&values.block(version, block_kind(kind)));
+    let will = values.block(version, BlockKind::Will);
     let (block, will) = (block.as_properties(), will.as_properties());
-    let packet = parts.packet(kind, version, block, will);
+    let packet = values.packet(kind, version, block, will);
     let Some(mut packet) = packet.filter(|packet| is_right_there(packet, version)) else {
         return Ok(false);
     };
@@ -51,10 +52,10 @@ fn compare(parts: &Parts, kind: u8, version: ProtocolVersion) -> Result<bool, Te
 
 proptest! {
     #[test]
-    fn mqttbytes_reads_what_we_write_and_writes_what_we_read(parts in parts()) {
+    fn mqttbytes_reads_what_we_write_and_writes_what_we_read(values in values()) {
         for kind in KINDS.filter(|kind| *kind != 15) {
-            compare(&parts, kind, V311)?;
-            compare(&parts, kind, V5)?;
+            compare(&values, kind, V311)?;
+            compare(&values, kind, V5)?;
         }
     }
 }
@@ -68,7 +69,7 @@ fn every_kind_of_packet_is_compared() {
     for version in [V311, V5] {
         for kind in KINDS.filter(|kind| *kind != 15) {
             let compared = (0..200).any(|_| {
-                let tree = parts().new_tree(&mut runner).expect("parts can be made");
+                let tree = values().new_tree(&mut runner).expect("values can be made");
                 compare(&tree.current(), kind, version).is_ok_and(|compared| compared)
             });
             assert!(compared, "type {kind} in {version:?}");
@@ -76,7 +77,7 @@ fn every_kind_of_packet_is_compared() {
     }
 }
 
-/// Frames by mqttbytes' own hand, field by field.
+/// Decodes frames that mqttbytes encoded, and checks each field.
 #[test]
 fn what_mqttbytes_builds_reads_field_by_field() {
     let mut out = BytesMut::new();

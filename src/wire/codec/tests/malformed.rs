@@ -1,4 +1,5 @@
-//! Every kind of wrong frame by name, with its reason code; those of CONNECT and CONNACK are in [`super::malformed_connect`].
+//! Malformed and forbidden frames of every kind, each with its reason code. Those of CONNECT and
+//! CONNACK are in [`super::malformed_connect`].
 
 use super::super::*;
 use crate::wire::packet::*;
@@ -13,7 +14,7 @@ pub(super) const ONLY_31: &[ProtocolVersion] = &[V31];
 pub(super) const ONLY_311: &[ProtocolVersion] = &[V311];
 pub(super) const ONLY_5: &[ProtocolVersion] = &[V5];
 
-/// A frame: first byte and body, with the right length between them.
+/// Builds a frame from its first byte and body, with the right length between them.
 pub(super) fn framed(first: u8, body: &[u8]) -> Vec<u8> {
     assert!(body.len() < 0x80);
     [&[first, body.len() as u8], body].concat()
@@ -34,7 +35,8 @@ pub(super) type Case = (
     u8,
 );
 
-/// Each case: what it shows, in which versions, first byte, body, and the reason code (0: it decodes).
+/// Checks each case: its name, the versions, first byte, body, and the expected reason code (0 if
+/// it decodes).
 pub(super) fn check(cases: &[Case]) {
     for (name, versions, first, body, expected) in cases {
         for version in *versions {
@@ -584,7 +586,7 @@ fn frames_end_where_they_say() {
         (b"\x30\x83\x00abc", Err(0x81)),
         (b"\x30\xff\x80\x00", Err(0x81)),
         (b"\x30\xff\xff\x80\x00", Err(0x81)),
-        // The payload looks like a length: it is not one.
+        // The payload looks like a length but is none.
         (b"\x30\x02\x80\x00", Ok(Some(4))),
     ] {
         let got = frame_len(bytes, LIMIT).map_err(|fault| fault.reason.as_u8());
@@ -594,7 +596,7 @@ fn frames_end_where_they_say() {
 
 #[test]
 fn the_packet_size_limit_counts_the_whole_packet() {
-    // Remaining length 997 and three bytes of header make 1000.
+    // Remaining length 997 and three bytes of header are 1000 bytes.
     assert_eq!(frame_len(b"\x30\xe5\x07", 1000), Ok(None));
     assert_eq!(
         frame_len(b"\x30\xe5\x07", 999).map_err(|fault| fault.reason),

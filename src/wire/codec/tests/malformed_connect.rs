@@ -1,9 +1,10 @@
-//! Every kind of wrong CONNECT and CONNACK by name, with its reason code.
+//! Malformed and forbidden CONNECT and CONNACK packets, each with its reason code.
 
 use super::malformed::*;
 use crate::wire::packet::ProtocolVersion::V5;
 
-/// A CONNECT: name, level, flags, and all after the keep alive.
+/// Decodes a CONNECT with this name, level, flags and the bytes after the keep alive. Returns the
+/// reason code.
 fn connect(name: &str, level: u8, flags: u8, rest: &[u8]) -> u8 {
     let mut body = vec![0, name.len() as u8];
     body.extend_from_slice(name.as_bytes());

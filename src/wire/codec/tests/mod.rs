@@ -1,4 +1,5 @@
-//! Tests of the codec as a whole: [`malformed`] by name, [`round_trip`] by chance, [`differential`] against mqttbytes.
+//! Tests of the codec: [`malformed`] packets by name, [`round_trip`] of random packets, and
+//! [`differential`] comparison with mqttbytes.
 
 mod differential;
 mod malformed;

@@ -1,24 +1,24 @@
-//! Packets and frames by chance: what is encoded decodes to the same, and no bytes do harm.
+//! Random packets decode to what was encoded, and random bytes never panic.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::super::codes::{self, Carrier};
+use super::super::codes::{self, CodeTable};
 use super::super::*;
 use crate::wire::field::put_varint;
 use crate::wire::packet::*;
-use crate::wire::property::{Place, Properties, PropertiesBuf, Property};
+use crate::wire::property::{BlockKind, Properties, PropertiesBuf, Property};
 use crate::wire::{PacketId, QoS, topic};
 
 use ProtocolVersion::{V5, V31, V311};
 
-/// The kinds of packet, by their type on the wire.
+/// The packet types of the fixed header.
 pub(super) const KINDS: std::ops::RangeInclusive<u8> = 1..=15;
 
-/// What packets are made of.
+/// The random values that packets are built from.
 #[derive(Clone, Debug)]
-pub(super) struct Parts {
+pub(super) struct Values {
     texts: [String; 3],
     topic: String,
     data: Vec<u8>,
@@ -30,7 +30,7 @@ pub(super) struct Parts {
     picks: Vec<u8>,
 }
 
-pub(super) fn parts() -> impl Strategy<Value = Parts> {
+pub(super) fn values() -> impl Strategy<Value = Values> {
     let text = "[a-zé日\u{1}\u{feff}\u{2a6d4}/+#$]{0,12}";
     let name = "[a-z/$é日]{1,12}|[a-z]{120,140}";
     let number = prop_oneof![any::<u32>(), 0..4_u32, Just(u32::MAX)];
@@ -46,7 +46,7 @@ pub(super) fn parts() -> impl Strategy<Value = Parts> {
         vec(0..27_u8, 0..7),
     )
         .prop_map(
-            |(texts, topic, data, packet_id, number, flags, filters, codes, picks)| Parts {
+            |(texts, topic, data, packet_id, number, flags, filters, codes, picks)| Values {
                 texts,
                 topic,
                 data,
@@ -60,7 +60,7 @@ pub(super) fn parts() -> impl Strategy<Value = Parts> {
         )
 }
 
-impl Parts {
+impl Values {
     fn flag(&self, bit: u8) -> bool {
         self.flags >> bit & 1 == 1
     }
@@ -69,9 +69,9 @@ impl Parts {
         [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][usize::from(self.flags % 3)]
     }
 
-    fn code(&self, at: usize, carrier: Carrier) -> ReasonCode {
+    fn code(&self, at: usize, table: CodeTable) -> ReasonCode {
         let carried: Vec<_> = (0..=255)
-            .filter_map(|value| codes::reason(value, carrier).ok())
+            .filter_map(|value| codes::reason(value, table).ok())
             .collect();
         self.codes[at % self.codes.len()].get(&carried).to_owned()
     }
@@ -111,8 +111,8 @@ impl Parts {
         }
     }
 
-    /// As many of the picked properties as are allowed there together.
-    pub(super) fn block(&self, version: ProtocolVersion, place: Place) -> PropertiesBuf {
+    /// Builds a block of the picked properties, without those that are not allowed there.
+    pub(super) fn block(&self, version: ProtocolVersion, block_kind: BlockKind) -> PropertiesBuf {
         let mut block = PropertiesBuf::new();
         if version != V5 {
             return block;
@@ -120,14 +120,14 @@ impl Parts {
         for pick in &self.picks {
             let mut longer = block.clone();
             longer.push(self.property(*pick));
-            if Properties::parse(longer.as_properties().as_bytes(), place).is_ok() {
+            if Properties::parse(longer.as_properties().as_bytes(), block_kind).is_ok() {
                 block = longer;
             }
         }
         block
     }
 
-    /// The packet of this kind that the parts and blocks make; `None` if the version has none.
+    /// Builds a packet of this type. Returns `None` if the version does not have it.
     pub(super) fn packet<'a>(
         &'a self,
         kind: u8,
@@ -136,10 +136,10 @@ impl Parts {
         will: Properties<'a>,
     ) -> Option<Packet<'a>> {
         let v5 = version == V5;
-        let ack = |carrier| Ack {
+        let ack = |table| Ack {
             packet_id: self.packet_id,
             reason: if v5 {
-                self.code(0, carrier)
+                self.code(0, table)
             } else {
                 ReasonCode::Success
             },
@@ -149,10 +149,10 @@ impl Parts {
             1 => Packet::Connect(Box::new(self.connect(version, properties, will))),
             2 => Packet::ConnAck(self.connack(version, properties)),
             3 => Packet::Publish(self.publish(properties)),
-            4 => Packet::PubAck(ack(Carrier::Received)),
-            5 => Packet::PubRec(ack(Carrier::Received)),
-            6 => Packet::PubRel(ack(Carrier::Released)),
-            7 => Packet::PubComp(ack(Carrier::Released)),
+            4 => Packet::PubAck(ack(CodeTable::PubAck)),
+            5 => Packet::PubRec(ack(CodeTable::PubAck)),
+            6 => Packet::PubRel(ack(CodeTable::PubRel)),
+            7 => Packet::PubComp(ack(CodeTable::PubRel)),
             8 => Packet::Subscribe(self.subscribe(v5, properties)),
             9 => Packet::SubAck(self.suback(version, properties)),
             10 => Packet::Unsubscribe(Unsubscribe {
@@ -168,21 +168,21 @@ impl Parts {
                 packet_id: self.packet_id,
                 properties,
                 codes: (0..if v5 { self.codes.len() } else { 0 })
-                    .map(|at| self.code(at, Carrier::UnsubAck))
+                    .map(|at| self.code(at, CodeTable::UnsubAck))
                     .collect(),
             }),
             12 => Packet::PingReq,
             13 => Packet::PingResp,
             14 => Packet::Disconnect(Disconnect {
                 reason: if v5 {
-                    self.code(0, Carrier::Disconnect)
+                    self.code(0, CodeTable::Disconnect)
                 } else {
                     ReasonCode::Success
                 },
                 properties,
             }),
             _ if v5 && properties.authentication_method().is_some() => Packet::Auth(Disconnect {
-                reason: self.code(0, Carrier::Auth),
+                reason: self.code(0, CodeTable::Auth),
                 properties,
             }),
             _ => return None,
@@ -218,7 +218,7 @@ impl Parts {
 
     fn connack<'a>(&'a self, version: ProtocolVersion, properties: Properties<'a>) -> ConnAck<'a> {
         let reason = match version {
-            V5 => self.code(0, Carrier::ConnAck),
+            V5 => self.code(0, CodeTable::ConnAck),
             _ => [0x00, 0x84, 0x85, 0x88, 0x86, 0x87]
                 .map(ReasonCode::from_u8)
                 .get(usize::from(self.flags >> 1) % 6)
@@ -271,7 +271,7 @@ impl Parts {
     }
 
     fn suback<'a>(&'a self, version: ProtocolVersion, properties: Properties<'a>) -> SubAck<'a> {
-        let code = |at| match (version, self.code(at, Carrier::SubAck)) {
+        let code = |at| match (version, self.code(at, CodeTable::SubAck)) {
             (V31 | V311, code) if code.is_error() => ReasonCode::UnspecifiedError,
             (_, code) => code,
         };
@@ -283,17 +283,17 @@ impl Parts {
     }
 }
 
-/// Where the properties of a kind of packet stand.
-pub(super) fn place(kind: u8) -> Place {
+/// Returns the kind of property block that a packet type has.
+pub(super) fn block_kind(kind: u8) -> BlockKind {
     match kind {
-        1 => Place::Connect,
-        2 => Place::ConnAck,
-        3 => Place::Publish,
-        8 => Place::Subscribe,
-        10 => Place::Unsubscribe,
-        14 => Place::Disconnect,
-        15 => Place::Auth,
-        _ => Place::Ack,
+        1 => BlockKind::Connect,
+        2 => BlockKind::ConnAck,
+        3 => BlockKind::Publish,
+        8 => BlockKind::Subscribe,
+        10 => BlockKind::Unsubscribe,
+        14 => BlockKind::Disconnect,
+        15 => BlockKind::Auth,
+        _ => BlockKind::Ack,
     }
 }
 
@@ -305,12 +305,12 @@ fn encoded(packet: &Packet<'_>, version: ProtocolVersion) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn every_packet_decodes_to_what_was_encoded_in_every_version(parts in parts()) {
+    fn every_packet_decodes_to_what_was_encoded_in_every_version(values in values()) {
         for version in [V31, V311, V5] {
             for kind in KINDS {
-                let block = parts.block(version, place(kind));
-                let will = parts.block(version, Place::Will);
-                let Some(packet) = parts.packet(kind, version, block.as_properties(), will.as_properties()) else {
+                let block = values.block(version, block_kind(kind));
+                let will = values.block(version, BlockKind::Will);
+                let Some(packet) = values.packet(kind, version, block.as_properties(), will.as_properties()) else {
                     continue;
                 };
                 let mut out = b"before".to_vec();
@@ -328,11 +328,11 @@ proptest! {
     }
 
     #[test]
-    fn encode_within_keeps_to_the_limit_and_drops_only_what_explains(parts in parts(), limit in 0..200_u32) {
+    fn encode_within_keeps_to_the_limit_and_drops_only_what_explains(values in values(), limit in 0..200_u32) {
         for version in [V311, V5] {
             for kind in KINDS {
-                let block = parts.block(version, place(kind));
-                let Some(packet) = parts.packet(kind, version, block.as_properties(), Properties::EMPTY) else {
+                let block = values.block(version, block_kind(kind));
+                let Some(packet) = values.packet(kind, version, block.as_properties(), Properties::EMPTY) else {
                     continue;
                 };
                 let whole = encoded(&packet, version);
@@ -353,15 +353,15 @@ proptest! {
 
     #[test]
     fn no_bytes_make_decoding_panic_and_what_decodes_encodes_to_the_same_packet(
-        parts in parts(),
+        values in values(),
         kind in KINDS,
         flips in vec((any::<Index>(), any::<u8>()), 0..4),
         cut in prop_oneof![Just(None), any::<Index>().prop_map(Some)],
         random in vec(any::<u8>(), 0..80),
     ) {
         for version in [V31, V311, V5] {
-            let block = parts.block(version, place(kind));
-            let packet = parts.packet(kind, version, block.as_properties(), Properties::EMPTY);
+            let block = values.block(version, block_kind(kind));
+            let packet = values.packet(kind, version, block.as_properties(), Properties::EMPTY);
             let whole = packet.map_or_else(Vec::new, |packet| encoded(&packet, version));
             for mut bytes in [whole, random.clone()] {
                 for (at, byte) in &flips {
@@ -371,7 +371,7 @@ proptest! {
                     }
                 }
                 check_any(&bytes, version)?;
-                // The same with a length that is right, so that what is inside gets looked at.
+                // The same bytes with the right length, so that the body is decoded too.
                 let Some((first, body)) = bytes.split_first() else { continue };
                 let body = body.get(body.iter().take_while(|byte| **byte > 0x7f).count() + 1..).unwrap_or(&[]);
                 let body = &body[..cut.map_or(body.len(), |cut| cut.index(body.len() + 1))];
@@ -384,7 +384,7 @@ proptest! {
     }
 }
 
-/// Any bytes decode or not; if they do, then the packet is one that the model allows and reads back.
+/// Checks that a packet decoded from any bytes is valid in the model and survives encoding.
 fn check_any(bytes: &[u8], version: ProtocolVersion) -> Result<(), TestCaseError> {
     if let Ok(Some(len)) = frame_len(bytes, MAX_PACKET_SIZE) {
         prop_assert!(len <= bytes.len());
