@@ -53,7 +53,7 @@ impl Broker {
     /// Whether everything that was sent to a bridge is acknowledged completely.
     pub(in crate::broker) fn has_finished(&self, id: ConnectionId) -> bool {
         let session = self.connections[id].session;
-        session.is_none_or(|session| self.sessions[session].outgoing.len() == 0)
+        session.is_none_or(|session| self.sessions[session].inflight.len() == 0)
     }
 
     /// Whether nothing waits to be taken for this connection.
@@ -74,7 +74,7 @@ impl Broker {
         };
         let mut record = self.record_of(bridge);
         let elsewhere = !record.home.is_empty() && *record.home != *address;
-        let under_way = self.sessions[at].outgoing.exact();
+        let under_way = self.sessions[at].inflight.exact();
         if elsewhere {
             record.apart |= !present;
             let mut dirty = take(&mut record, None).map_or_else(Vec::new, |left| left.dirty);
@@ -156,7 +156,7 @@ impl Broker {
             .map(|record| &record.left[..]);
         let dirty = left.unwrap_or_default().iter().flat_map(|left| &left.dirty);
         let dirty = dirty.copied().collect();
-        self.sessions[at].outgoing.reserve(dirty);
+        self.sessions[at].inflight.reserve(dirty);
     }
 
     /// Makes these the QoS 2 messages the upstream has sent and not released.

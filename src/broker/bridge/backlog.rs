@@ -61,7 +61,7 @@ impl Broker {
             })
         });
         backlog.policy = bridge.queue.clone();
-        session.outgoing.as_sent = bridge.queue.live_first;
+        session.inflight.as_sent = bridge.queue.live_first;
         if restored && bridge.queue.live_first {
             // The process before may have sent any of them.
             session.queue.mark_dup();
@@ -76,7 +76,7 @@ impl Broker {
             latest.round += 1;
             if !latest.rules.is_empty() {
                 latest.unread = Seq(0)..next_seq;
-                latest.unread_inflight = session.outgoing.seqs();
+                latest.unread_inflight = session.inflight.seqs();
                 latest.unread_inflight.sort_unstable();
             }
         }

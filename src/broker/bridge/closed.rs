@@ -119,6 +119,6 @@ impl Broker {
     /// The same of a bridge's session.
     pub(in crate::broker) fn waiting(&self, index: SessionIndex) -> u64 {
         let session = &self.sessions[index];
-        session.queue.len() as u64 + session.outgoing.len() as u64
+        session.queue.len() as u64 + session.inflight.len() as u64
     }
 }

@@ -96,7 +96,7 @@ impl Broker {
                     let session = &self.sessions[index];
                     let queued = self.waiting(index);
                     let waiting = session.queue.front().map(|item| item.seq);
-                    let oldest = session.outgoing.oldest().into_iter().chain(waiting).min();
+                    let oldest = session.inflight.oldest().into_iter().chain(waiting).min();
                     (queued, session.queue.bytes(), oldest)
                 }
             };

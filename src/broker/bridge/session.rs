@@ -152,8 +152,8 @@ impl Broker {
     pub(in crate::broker) fn is_used(&self, id: ConnectionId, packet_id: PacketId) -> bool {
         let session = self.connections[id].session;
         session.is_some_and(|session| {
-            let outgoing = &self.sessions[session].outgoing;
-            outgoing.get(packet_id).is_some() || outgoing.is_reserved(packet_id)
+            let inflight = &self.sessions[session].inflight;
+            inflight.get(packet_id).is_some() || inflight.is_reserved(packet_id)
         })
     }
 
@@ -170,10 +170,10 @@ impl Broker {
         let Some(session) = self.connections[id].session else {
             return true;
         };
-        let Some(inflight) = self.sessions[session].outgoing.get(packet_id) else {
+        let Some(message) = self.sessions[session].inflight.get(packet_id) else {
             return true;
         };
-        let (qos, body) = (inflight.item.qos, inflight.item.body.clone());
+        let (qos, body) = (message.item.qos, message.item.body.clone());
         if let Some(body) = &body {
             tracing::warn!(
                 bridge = &*bridge.name,

@@ -7,7 +7,7 @@
 use crate::broker::Broker;
 use crate::broker::model::ids::{GroupIndex, Owner, SessionIndex};
 use crate::broker::model::record::SubscriptionIds;
-use crate::broker::state::inflight::Inflight;
+use crate::broker::state::inflight::InflightMessage;
 use crate::broker::state::notices::Notice;
 use crate::broker::state::offer::{Offer, Receiver};
 use crate::broker::state::queued::Queued;
@@ -51,23 +51,23 @@ impl Broker {
     pub(in crate::broker) fn hold_inflight(&mut self, index: SessionIndex, packet_id: PacketId) {
         let most = usize::from(self.settings.limits.max_inflight_messages);
         let unix = self.now.unix;
-        let outgoing = &mut self.sessions[index].outgoing;
-        let Some(inflight) = outgoing.get(packet_id) else {
+        let inflight = &mut self.sessions[index].inflight;
+        let Some(message) = inflight.get(packet_id) else {
             return;
         };
-        let once = inflight.item.qos == QoS::AtLeastOnce;
-        let has_expired = once && inflight.item.is_expired(unix);
-        let group = inflight.group.filter(|_| once && !has_expired);
-        if group.is_none() && !has_expired && outgoing.withheld() < most {
-            outgoing.withhold(packet_id);
+        let once = message.item.qos == QoS::AtLeastOnce;
+        let has_expired = once && message.item.is_expired(unix);
+        let group = message.group.filter(|_| once && !has_expired);
+        if group.is_none() && !has_expired && inflight.withheld() < most {
+            inflight.withhold(packet_id);
             self.counters.held_not_authorized += 1;
             return;
         }
-        let Some(inflight) = self.take_inflight(index, packet_id) else {
+        let Some(message) = self.take_inflight(index, packet_id) else {
             return;
         };
         if let Some(group) = group {
-            self.give_back(group, inflight);
+            self.give_back(group, message);
             self.wake_members(group);
             return;
         }
@@ -75,15 +75,15 @@ impl Broker {
             true => self.count_expired(Some(index)),
             false => self.counters.dropped_not_authorized += 1,
         }
-        self.forget(&inflight.item, inflight.queue);
+        self.forget(&message.item, message.queue);
     }
 
     /// Puts a message that a member of a group was sent back into the group's queue, where its row still is.
-    pub(in crate::broker) fn give_back(&mut self, group: GroupIndex, inflight: Inflight) {
-        let mut item = inflight.item;
+    pub(in crate::broker) fn give_back(&mut self, group: GroupIndex, message: InflightMessage) {
+        let mut item = message.item;
         item.ids = SubscriptionIds::NONE;
         item.dup = false;
-        (item.qos, item.retain) = inflight.published;
+        (item.qos, item.retain) = message.published;
         self.change_queue(Owner::Group(group), |queue| queue.insert(item));
     }
 
@@ -91,7 +91,7 @@ impl Broker {
     pub(in crate::broker) fn recheck_held(&mut self, index: SessionIndex) {
         let session = &mut self.sessions[index];
         let mut any = session.queue.release_held();
-        any |= session.outgoing.release_withheld();
+        any |= session.inflight.release_withheld();
         for group in &session.groups {
             any |= self.groups[*group].queue.release_held();
         }

@@ -9,7 +9,7 @@ use crate::broker::model::ids::ConnectionId;
 use crate::broker::model::message::Message;
 use crate::broker::model::segments::Taken;
 use crate::broker::state::connection::Connection;
-use crate::broker::state::inflight::Inflight;
+use crate::broker::state::inflight::InflightMessage;
 use crate::broker::state::timers::Timer;
 
 /// Bytes that may wait for each connection when the total is reached.
@@ -18,7 +18,7 @@ const SHARE: usize = 4096;
 /// How long a connection has its turn while others wait, in milliseconds.
 const TURN_MS: u64 = 1000;
 
-impl Inflight {
+impl InflightMessage {
     /// Bytes of what is sent next of it.
     pub fn len(&self) -> usize {
         if self.released {

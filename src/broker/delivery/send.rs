@@ -35,7 +35,7 @@ impl Broker {
         let queue = &session.queue;
         let overtakes = || session.is_live_first() && queue.may_overtake() && !session.is_held();
         (queue.is_empty() || overtakes())
-            && session.outgoing.resend().is_none()
+            && session.inflight.resend().is_none()
             && self.has_window(index, size)
     }
 
@@ -44,7 +44,7 @@ impl Broker {
         let session = &self.sessions[index];
         session.connection.is_some_and(|id| {
             let most = self.connections[id].receive_maximum;
-            session.outgoing.on_wire() < usize::from(most)
+            session.inflight.on_wire() < usize::from(most)
         })
     }
 
@@ -57,8 +57,8 @@ impl Broker {
         let limits = &self.settings.limits;
         let most = usize::from(limits.max_inflight_messages);
         let bytes = limits.max_inflight_bytes;
-        let outgoing = &session.outgoing;
-        let fits = outgoing.has_room(most) && (bytes == 0 || outgoing.bytes() < bytes);
+        let inflight = &session.inflight;
+        let fits = inflight.has_room(most) && (bytes == 0 || inflight.bytes() < bytes);
         let connection = &self.connections[id];
         self.client_has_window(index)
             && !connection.finishing
@@ -204,7 +204,7 @@ impl Broker {
         let (own, durable) = (session.key(), session.durable);
         let ready = session
             .connection
-            .zip(session.outgoing.free_id())
+            .zip(session.inflight.free_id())
             .zip(item.body.clone());
         let Some(((id, packet_id), body)) = ready else {
             debug_assert!(
@@ -258,7 +258,7 @@ impl Broker {
         }
         self.push_publish(id, &delivery, stamp);
         self.sessions[index]
-            .outgoing
+            .inflight
             .insert_sent(packet_id, item, row, group);
         if exact && !write_row {
             self.note(index, packet_id);
@@ -336,9 +336,9 @@ impl Broker {
     }
 
     fn pump_session(&mut self, id: ConnectionId, index: SessionIndex, left: &mut usize) {
-        while let Some(packet_id) = self.sessions[index].outgoing.resend() {
-            let outgoing = &self.sessions[index].outgoing;
-            let size = outgoing
+        while let Some(packet_id) = self.sessions[index].inflight.resend() {
+            let inflight = &self.sessions[index].inflight;
+            let size = inflight
                 .get(packet_id)
                 .map_or(0, |it| self.outgoing_size(it.len(), it.item.body.as_ref()));
             if *left == 0 || self.is_outgoing_full(id, FILL_BYTES, size) {
@@ -355,7 +355,7 @@ impl Broker {
             if !self.resend(id, index, packet_id) {
                 return;
             }
-            self.sessions[index].outgoing.resent();
+            self.sessions[index].inflight.resent();
         }
         while let Some(item) = self.sessions[index].queue.next_item() {
             let size = self.outgoing_size(item.size as usize, item.body.as_ref());
@@ -378,13 +378,13 @@ impl Broker {
     /// Whether the queue has a message older than one to be sent again: after a crash it may, because QoS 1 messages lose their identifiers.
     fn has_older_queued(&self, index: SessionIndex, packet_id: PacketId) -> bool {
         let session = &self.sessions[index];
-        if session.outgoing.as_sent {
+        if session.inflight.as_sent {
             return false;
         }
         let again = session
-            .outgoing
+            .inflight
             .get(packet_id)
-            .filter(|inflight| !inflight.released);
+            .filter(|message| !message.released);
         again
             .zip(session.queue.front())
             .is_some_and(|(again, first)| first.seq < again.item.seq)
@@ -444,10 +444,10 @@ impl Broker {
     /// Sends a message or a PUBREL again after a reconnection, under its original packet identifier \[MQTT-4.4.0-1\]; false if it cannot be yet.
     fn resend(&mut self, id: ConnectionId, index: SessionIndex, packet_id: PacketId) -> bool {
         let session = &mut self.sessions[index];
-        let Some(inflight) = session.outgoing.get(packet_id) else {
+        let Some(message) = session.inflight.get(packet_id) else {
             return true;
         };
-        if inflight.released {
+        if message.released {
             self.push(
                 id,
                 Stamp::NONE,
@@ -455,15 +455,15 @@ impl Broker {
             );
             return true;
         }
-        if session.outgoing.on_wire() >= usize::from(self.connections[id].receive_maximum) {
+        if session.inflight.on_wire() >= usize::from(self.connections[id].receive_maximum) {
             return false;
         }
-        let Some(body) = inflight.item.body.clone() else {
+        let Some(body) = message.item.body.clone() else {
             self.fetch(Owner::Resend(index));
             return false;
         };
-        let item = inflight.item.clone();
-        let queue = inflight.queue;
+        let item = message.item.clone();
+        let queue = message.queue;
         // What has been sent once is sent again even if it has expired since: the exchange must be finished. A message that was never sent is not here.
         let mut delivery = Delivery {
             parts: &body.parts(),
@@ -481,7 +481,7 @@ impl Broker {
             self.hold_inflight(index, packet_id);
         } else if self.fits_client(id, &mut delivery) {
             self.push_publish(id, &delivery, stamp);
-            self.sessions[index].outgoing.mark_on_wire(packet_id);
+            self.sessions[index].inflight.mark_on_wire(packet_id);
         } else {
             self.take_inflight(index, packet_id);
             self.forget(&item, queue);
@@ -519,12 +519,12 @@ impl Broker {
             }
             Owner::Resend(index) => {
                 let session = &mut self.sessions[index];
-                if session.outgoing.fetching {
+                if session.inflight.fetching {
                     return;
                 }
-                let outgoing = &session.outgoing;
-                let seqs = outgoing.cold_resends(FETCH_MESSAGES, |seq| gate.is_durable(seq));
-                session.outgoing.fetching = !seqs.is_empty();
+                let inflight = &session.inflight;
+                let seqs = inflight.cold_resends(FETCH_MESSAGES, |seq| gate.is_durable(seq));
+                session.inflight.fetching = !seqs.is_empty();
                 (session.key(), seqs)
             }
             Owner::Topics(index) => return self.learn(index),
@@ -568,15 +568,15 @@ impl Broker {
                 if serial != fetch.serial {
                     return; // The connection has changed since; the new one asks for itself.
                 }
-                session.outgoing.fetching = false;
-                let missing = session.outgoing.warm(&bodies);
+                session.inflight.fetching = false;
+                let missing = session.inflight.warm(&bodies);
                 for (packet_id, seq) in missing {
                     tracing::error!(
                         seq = seq.0,
                         "a message in flight has no body in the store; it is given up"
                     );
-                    if let Some(inflight) = self.take_inflight(index, packet_id) {
-                        self.forget(&inflight.item, inflight.queue);
+                    if let Some(message) = self.take_inflight(index, packet_id) {
+                        self.forget(&message.item, message.queue);
                     }
                 }
                 self.touch_session(index);

@@ -261,7 +261,7 @@ impl Broker {
             return !self.is_outgoing_full(id, most, size)
                 && !self.connections[id].has_had_enough(self.now.uptime);
         }
-        session.outgoing.resend().is_none() && self.has_window(member.session, size)
+        session.inflight.resend().is_none() && self.has_window(member.session, size)
     }
 
     /// Sends a member what waits in its groups, as far as its window allows, and `left` messages at most.
@@ -365,13 +365,13 @@ impl Broker {
         let state = &mut self.sessions[session];
         let (own, durable) = (state.queue.key, state.durable);
         let mut writes = Vec::new();
-        for (packet_id, inflight) in state.outgoing.of_group(index) {
-            inflight.group = None;
-            let from = inflight.queue;
-            if durable && inflight.item.is_stored() && from != own {
-                inflight.queue = own;
-                let (seq, released) = (inflight.item.seq, inflight.released);
-                let record = inflight.item.record(Some(packet_id), released);
+        for (packet_id, message) in state.inflight.of_group(index) {
+            message.group = None;
+            let from = message.queue;
+            if durable && message.item.is_stored() && from != own {
+                message.queue = own;
+                let (seq, released) = (message.item.seq, message.released);
+                let record = message.item.record(Some(packet_id), released);
                 writes.push(Write::PutDelivery(seq, own, record));
                 writes.push(Write::RemoveDelivery(seq, from));
             }
@@ -383,22 +383,22 @@ impl Broker {
 
     /// Puts what a member was sent at QoS 1 and has not acknowledged back into the queues of these groups, where its rows still are.
     pub(in crate::broker) fn take_back(&mut self, groups: &[GroupIndex], session: SessionIndex) {
-        let outgoing = &mut self.sessions[session].outgoing;
-        if groups.is_empty() || outgoing.len() == 0 {
+        let inflight = &mut self.sessions[session].inflight;
+        if groups.is_empty() || inflight.len() == 0 {
             return;
         }
         let mut groups = groups.to_vec();
         groups.sort_unstable();
-        let taken = outgoing.extract(|inflight| {
+        let taken = inflight.extract(|message| {
             let is_theirs = |group| groups.binary_search(&group).is_ok();
-            inflight.item.qos == QoS::AtLeastOnce && inflight.group.is_some_and(is_theirs)
+            message.item.qos == QoS::AtLeastOnce && message.group.is_some_and(is_theirs)
         });
         // The youngest first: so each is put before all that wait.
-        for inflight in taken.into_iter().rev() {
-            let Some(index) = inflight.group else {
+        for message in taken.into_iter().rev() {
+            let Some(index) = message.group else {
                 continue;
             };
-            self.give_back(index, inflight);
+            self.give_back(index, message);
         }
     }
 

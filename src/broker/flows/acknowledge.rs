@@ -5,7 +5,7 @@ use crate::broker::model::ack::ack;
 use crate::broker::model::ids::{ConnectionId, SessionIndex};
 use crate::broker::model::record::Block;
 use crate::broker::state::gate::{Arrow, SESSION, Stamp};
-use crate::broker::state::inflight::Inflight;
+use crate::broker::state::inflight::InflightMessage;
 use crate::wire::packet::Ack;
 use crate::wire::{Fault, Packet, PacketId, QoS, ReasonCode};
 
@@ -20,12 +20,12 @@ impl Broker {
         session: SessionIndex,
         puback: &Ack<'_>,
     ) -> Result<(), Fault> {
-        let outgoing = &mut self.sessions[session].outgoing;
+        let inflight = &mut self.sessions[session].inflight;
         // An identifier that is not known may be that of an acknowledgement lost with an earlier broker process.
-        let Some(inflight) = outgoing.get(puback.packet_id) else {
+        let Some(message) = inflight.get(puback.packet_id) else {
             return Ok(());
         };
-        if inflight.item.qos != QoS::AtLeastOnce {
+        if message.item.qos != QoS::AtLeastOnce {
             return Err(Fault::protocol(
                 "PUBACK for a message that was sent with QoS 2",
             ));
@@ -44,7 +44,7 @@ impl Broker {
     ) -> Result<(), Fault> {
         let packet_id = pubrec.packet_id;
         let state = &mut self.sessions[session];
-        let Some(inflight) = state.outgoing.get_mut(packet_id) else {
+        let Some(message) = state.inflight.get_mut(packet_id) else {
             if pubrec.reason.is_error() {
                 self.release_held(session, packet_id);
             } else {
@@ -53,7 +53,7 @@ impl Broker {
             }
             return Ok(());
         };
-        if inflight.item.qos != QoS::ExactlyOnce {
+        if message.item.qos != QoS::ExactlyOnce {
             return Err(Fault::protocol(
                 "PUBREC for a message that was sent with QoS 1",
             ));
@@ -63,9 +63,9 @@ impl Broker {
             return Ok(());
         }
         let mut stamp = Default::default();
-        if !std::mem::replace(&mut inflight.released, true) {
-            inflight.item.body = None;
-            if inflight.item.is_stored() && inflight.queue == state.queue.key {
+        if !std::mem::replace(&mut message.released, true) {
+            message.item.body = None;
+            if message.item.is_stored() && message.queue == state.queue.key {
                 stamp = self.gate.require(SESSION);
                 self.note(session, packet_id);
             }
@@ -85,12 +85,12 @@ impl Broker {
         session: SessionIndex,
         pubcomp: &Ack<'_>,
     ) -> Result<(), Fault> {
-        let outgoing = &self.sessions[session].outgoing;
-        let Some(inflight) = outgoing.get(pubcomp.packet_id) else {
+        let inflight = &self.sessions[session].inflight;
+        let Some(message) = inflight.get(pubcomp.packet_id) else {
             self.release_held(session, pubcomp.packet_id);
             return Ok(());
         };
-        if !inflight.released {
+        if !message.released {
             return Err(Fault::protocol(
                 "PUBCOMP for a message that was not released",
             ));
@@ -101,8 +101,8 @@ impl Broker {
 
     /// The client does not hold this identifier any more, if it did.
     fn release_held(&mut self, index: SessionIndex, packet_id: PacketId) {
-        let outgoing = &mut self.sessions[index].outgoing;
-        if outgoing.release_held(packet_id) && outgoing.change(Block::of(packet_id), true) {
+        let inflight = &mut self.sessions[index].inflight;
+        if inflight.release_held(packet_id) && inflight.change(Block::of(packet_id), true) {
             self.note_changed(index);
         }
     }
@@ -114,11 +114,11 @@ impl Broker {
         index: SessionIndex,
         packet_id: PacketId,
     ) -> Stamp {
-        let outgoing = &mut self.sessions[index].outgoing;
-        if outgoing.is_open(packet_id) {
+        let inflight = &mut self.sessions[index].inflight;
+        if inflight.is_open(packet_id) {
             return Stamp::NONE;
         }
-        if outgoing.open(packet_id) {
+        if inflight.open(packet_id) {
             self.note_changed(index);
         }
         self.gate.require(SESSION)
@@ -126,8 +126,8 @@ impl Broker {
 
     /// The delivery is over and its packet identifier free; the next message may go out.
     fn complete(&mut self, id: ConnectionId, session: SessionIndex, last: &Ack<'_>) {
-        if let Some(inflight) = self.take_inflight(session, last.packet_id) {
-            self.forget(&inflight.item, inflight.queue);
+        if let Some(message) = self.take_inflight(session, last.packet_id) {
+            self.forget(&message.item, message.queue);
         }
         self.touch(id);
     }
@@ -135,7 +135,7 @@ impl Broker {
     /// The state of a message on its way goes into the row of its block when the open batch is taken. So whatever changes in a block while a batch
     /// is open is written once.
     pub(in crate::broker) fn note(&mut self, index: SessionIndex, packet_id: PacketId) {
-        if self.sessions[index].outgoing.note(packet_id) {
+        if self.sessions[index].inflight.note(packet_id) {
             self.note_changed(index);
         }
     }
@@ -145,13 +145,13 @@ impl Broker {
         &mut self,
         index: SessionIndex,
         packet_id: PacketId,
-    ) -> Option<Inflight> {
-        let outgoing = &mut self.sessions[index].outgoing;
-        let inflight = outgoing.remove(packet_id)?;
-        if inflight.noted && outgoing.change(Block::of(packet_id), true) {
+    ) -> Option<InflightMessage> {
+        let inflight = &mut self.sessions[index].inflight;
+        let message = inflight.remove(packet_id)?;
+        if message.noted && inflight.change(Block::of(packet_id), true) {
             self.note_changed(index);
         }
-        Some(inflight)
+        Some(message)
     }
 
     /// A session has blocks or replays that have changed. If they are very many, those of the first are written now: a batch is taken in one go.
@@ -205,7 +205,7 @@ impl Broker {
     fn write_changes(&mut self, index: SessionIndex) {
         // The session may have ended, and another one have its place.
         if let Some(session) = self.sessions.get_mut(index) {
-            for write in session.outgoing.changes(session.queue.key) {
+            for write in session.inflight.changes(session.queue.key) {
                 self.gate.write(write, self.now.uptime);
             }
             self.write_replays(index);

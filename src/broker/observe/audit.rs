@@ -28,7 +28,7 @@ pub struct Kept {
     /// Messages in its queue.
     pub queued: usize,
     /// Messages on their way to its client.
-    pub outgoing: usize,
+    pub inflight: usize,
     /// QoS 2 messages of its client that are not released.
     pub received: usize,
 }
@@ -78,13 +78,13 @@ impl Broker {
         let mut taken: u64 = connections.map(|(_, it)| it.alias_bytes).sum();
         for (_, session) in self.sessions.iter() {
             let mut on_wire = 0;
-            for inflight in session.outgoing.all() {
-                on_wire += usize::from(inflight.on_wire);
-                if inflight.item.is_stored() {
-                    *needed.entry(inflight.item.seq).or_default() += 1;
+            for message in session.inflight.all() {
+                on_wire += usize::from(message.on_wire);
+                if message.item.is_stored() {
+                    *needed.entry(message.item.seq).or_default() += 1;
                 }
             }
-            if on_wire != session.outgoing.on_wire() {
+            if on_wire != session.inflight.on_wire() {
                 return Err(format!("{}: on the wire {on_wire}", session.client_id));
             }
             let nodes = session.subscriptions.iter();
@@ -101,7 +101,7 @@ impl Broker {
             taken += session.own_bytes() + session.subscription_bytes;
             let kept = Kept {
                 queued: session.queue.len(),
-                outgoing: session.outgoing.len(),
+                inflight: session.inflight.len(),
                 received: session.received.len(),
             };
             audit.kept.insert(session.client_id.to_string(), kept);

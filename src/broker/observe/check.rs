@@ -62,10 +62,10 @@ impl Broker {
                 && own.hot_bytes <= all.hot_bytes,
             "{index:?} has {own:?} of {all:?}"
         );
-        let outgoing = &session.outgoing;
-        assert!(outgoing.withheld() <= outgoing.len(), "{index:?}: withheld");
+        let inflight = &session.inflight;
+        assert!(inflight.withheld() <= inflight.len(), "{index:?}: withheld");
         assert!(
-            outgoing.on_wire() <= outgoing.len(),
+            inflight.on_wire() <= inflight.len(),
             "{index:?}: on the wire"
         );
     }

@@ -15,7 +15,7 @@ use crate::wire::{PacketId, QoS};
 
 /// A message that is sent and not completely acknowledged.
 #[derive(Debug)]
-pub struct Inflight {
+pub struct InflightMessage {
     pub item: Queued,
     /// The queue that has its row: the session's own, or a shared group's.
     pub queue: QueueKey,
@@ -37,8 +37,8 @@ pub struct Inflight {
 
 /// In-flight messages by packet identifier.
 #[derive(Debug, Default)]
-pub struct Outgoing {
-    inflight: HashMap<PacketId, Inflight, FxBuildHasher>,
+pub struct Inflight {
+    messages: HashMap<PacketId, InflightMessage, FxBuildHasher>,
     /// What is still to be sent again on a new connection, in the original order.
     resend: VecDeque<PacketId>,
     last_id: Option<PacketId>,
@@ -80,7 +80,7 @@ struct BlockRow {
 /// let go.
 const MOST_HELD: usize = 32_768;
 
-impl Outgoing {
+impl Inflight {
     /// Messages sent on the present connection. The client's receive maximum bounds them.
     pub fn on_wire(&self) -> usize {
         self.on_wire
@@ -88,18 +88,18 @@ impl Outgoing {
 
     /// All messages, in no order.
     pub fn seqs(&self) -> Vec<Seq> {
-        let seqs = self.inflight.values().map(|inflight| inflight.item.seq);
+        let seqs = self.messages.values().map(|message| message.item.seq);
         seqs.collect()
     }
 
     /// All messages, in no order.
     pub fn items(&self) -> impl Iterator<Item = &Queued> {
-        self.inflight.values().map(|inflight| &inflight.item)
+        self.messages.values().map(|message| &message.item)
     }
 
     /// How many messages there are.
     pub fn len(&self) -> usize {
-        self.inflight.len()
+        self.messages.len()
     }
 
     /// Bytes of all messages, those aside that are withheld.
@@ -109,7 +109,7 @@ impl Outgoing {
 
     /// Whether another message may be sent where `most` may be in flight. Those that are withheld do not count.
     pub fn has_room(&self, most: usize) -> bool {
-        self.inflight.len() - self.withheld < most && self.has_free_id()
+        self.messages.len() - self.withheld < most && self.has_free_id()
     }
 
     /// How many messages are withheld.
@@ -117,13 +117,13 @@ impl Outgoing {
         self.withheld
     }
 
-    /// Withholds a message until [`Outgoing::release_withheld`], or until its session is connected again.
+    /// Withholds a message until [`Inflight::release_withheld`], or until its session is connected again.
     pub fn withhold(&mut self, id: PacketId) {
-        if let Some(inflight) = self.inflight.get_mut(&id)
-            && !std::mem::replace(&mut inflight.withheld, true)
+        if let Some(message) = self.messages.get_mut(&id)
+            && !std::mem::replace(&mut message.withheld, true)
         {
             self.withheld += 1;
-            self.bytes -= u64::from(inflight.item.size);
+            self.bytes -= u64::from(message.item.size);
         }
     }
 
@@ -132,10 +132,10 @@ impl Outgoing {
         if std::mem::take(&mut self.withheld) == 0 {
             return false;
         }
-        for id in self.in_order(|inflight| inflight.withheld) {
-            if let Some(inflight) = self.inflight.get_mut(&id) {
-                inflight.withheld = false;
-                self.bytes += u64::from(inflight.item.size);
+        for id in self.in_order(|message| message.withheld) {
+            if let Some(message) = self.messages.get_mut(&id) {
+                message.withheld = false;
+                self.bytes += u64::from(message.item.size);
                 self.resend.push_back(id);
             }
         }
@@ -144,13 +144,13 @@ impl Outgoing {
 
     /// Whether there is a packet identifier that is not in use.
     pub fn has_free_id(&self) -> bool {
-        let taken = self.inflight.len() + self.reserved.len() + self.held.len();
+        let taken = self.messages.len() + self.reserved.len() + self.held.len();
         taken < usize::from(u16::MAX)
     }
 
     /// The oldest message. Looks at all of them.
     pub fn oldest(&self) -> Option<Seq> {
-        let seqs = self.inflight.values().map(|inflight| inflight.item.seq);
+        let seqs = self.messages.values().map(|message| message.item.seq);
         seqs.min()
     }
 
@@ -167,21 +167,21 @@ impl Outgoing {
     /// Of the next `most` messages to be sent again, those whose bodies must be fetched and are `readable`. In
     /// ascending order.
     pub fn cold_resends(&self, most: usize, readable: impl Fn(Seq) -> bool) -> Vec<Seq> {
-        let inflight = self.resend.iter().take(most).filter_map(|id| self.get(*id));
-        let cold = inflight.filter(|inflight| {
-            !inflight.released && inflight.item.body.is_none() && readable(inflight.item.seq)
+        let messages = self.resend.iter().take(most).filter_map(|id| self.get(*id));
+        let cold = messages.filter(|message| {
+            !message.released && message.item.body.is_none() && readable(message.item.seq)
         });
-        let mut seqs: Vec<Seq> = cold.map(|inflight| inflight.item.seq).collect();
+        let mut seqs: Vec<Seq> = cold.map(|message| message.item.seq).collect();
         seqs.sort_unstable();
         seqs
     }
 
-    pub fn get_mut(&mut self, id: PacketId) -> Option<&mut Inflight> {
-        self.inflight.get_mut(&id)
+    pub fn get_mut(&mut self, id: PacketId) -> Option<&mut InflightMessage> {
+        self.messages.get_mut(&id)
     }
 
-    pub fn get(&self, id: PacketId) -> Option<&Inflight> {
-        self.inflight.get(&id)
+    pub fn get(&self, id: PacketId) -> Option<&InflightMessage> {
+        self.messages.get(&id)
     }
 
     /// Reserves these identifiers, and no others.
@@ -198,8 +198,8 @@ impl Outgoing {
 
     /// The identifiers of QoS 2 messages, in ascending order.
     pub fn exact(&self) -> Vec<PacketId> {
-        let all = self.inflight.iter();
-        let exact = all.filter(|(_, inflight)| inflight.item.qos == QoS::ExactlyOnce);
+        let all = self.messages.iter();
+        let exact = all.filter(|(_, message)| message.item.qos == QoS::ExactlyOnce);
         let mut ids: Vec<PacketId> = exact.map(|(id, _)| *id).collect();
         ids.sort_unstable();
         ids
@@ -211,7 +211,7 @@ impl Outgoing {
             return None;
         }
         let mut id = self.last_id.map_or(PacketId::FIRST, PacketId::next);
-        while self.inflight.contains_key(&id) || self.is_reserved(id) || self.is_held(id) {
+        while self.messages.contains_key(&id) || self.is_reserved(id) || self.is_held(id) {
             id = id.next();
         }
         self.last_id = Some(id);
@@ -225,8 +225,8 @@ impl Outgoing {
 
     /// All rows are recovered: identifiers of in-flight messages are no longer merely held.
     pub fn settle_held(&mut self) {
-        let inflight = &self.inflight;
-        self.held.retain(|id| !inflight.contains_key(id));
+        let messages = &self.messages;
+        self.held.retain(|id| !messages.contains_key(id));
         self.held.sort_unstable();
         self.held.dedup();
         // Each process begins with the lowest that is free, so the lowest were held first.
@@ -262,9 +262,9 @@ impl Outgoing {
             }
             row.changed = true;
             for id in row.block.ids() {
-                let inflight = self.inflight.get_mut(&id);
-                if let Some(inflight) = inflight.filter(|it| it.item.qos == QoS::ExactlyOnce) {
-                    inflight.noted |= !inflight.item.is_stored();
+                let message = self.messages.get_mut(&id);
+                if let Some(message) = message.filter(|it| it.item.qos == QoS::ExactlyOnce) {
+                    message.noted |= !message.item.is_stored();
                 }
             }
         }
@@ -285,7 +285,7 @@ impl Outgoing {
         let published = body.map_or(as_it_is, |body| (body.qos(), body.retain()));
         self.insert(
             id,
-            Inflight {
+            InflightMessage {
                 item,
                 queue,
                 group,
@@ -310,7 +310,7 @@ impl Outgoing {
         let published = (item.qos, item.retain);
         self.insert(
             id,
-            Inflight {
+            InflightMessage {
                 item,
                 queue,
                 group: None,
@@ -324,26 +324,26 @@ impl Outgoing {
         );
     }
 
-    fn insert(&mut self, id: PacketId, mut inflight: Inflight) {
+    fn insert(&mut self, id: PacketId, mut message: InflightMessage) {
         // What was under way before a crash is not sent in one go again, but its order is that of the messages. A shared group's message is sent
         // when its turn comes, which may be late.
-        let seq = inflight.item.seq;
+        let seq = message.item.seq;
         self.last_seq = self.last_seq.max(seq);
-        let place = if inflight.group.is_some() || self.as_sent {
+        let place = if message.group.is_some() || self.as_sent {
             self.last_seq
         } else {
             seq
         };
         self.sent += 1;
-        inflight.order = (place, self.sent);
-        self.bytes += u64::from(inflight.item.size);
-        if let Some(replaced) = self.inflight.insert(id, inflight) {
+        message.order = (place, self.sent);
+        self.bytes += u64::from(message.item.size);
+        if let Some(replaced) = self.messages.insert(id, message) {
             self.discount(&replaced);
         }
     }
 
     /// A message was taken out.
-    fn discount(&mut self, gone: &Inflight) {
+    fn discount(&mut self, gone: &InflightMessage) {
         self.on_wire -= usize::from(gone.on_wire);
         match gone.withheld {
             true => self.withheld -= 1,
@@ -351,30 +351,30 @@ impl Outgoing {
         }
     }
 
-    pub fn remove(&mut self, id: PacketId) -> Option<Inflight> {
-        let inflight = self.inflight.remove(&id)?;
-        self.discount(&inflight);
-        if self.inflight.is_empty() && self.inflight.capacity() > 256 {
-            self.inflight = HashMap::default();
+    pub fn remove(&mut self, id: PacketId) -> Option<InflightMessage> {
+        let message = self.messages.remove(&id)?;
+        self.discount(&message);
+        if self.messages.is_empty() && self.messages.capacity() > 256 {
+            self.messages = HashMap::default();
         }
-        Some(inflight)
+        Some(message)
     }
 
     /// Keeps the state of a message in the row of its block from now on. Returns whether no block had changed
     /// before.
     pub fn note(&mut self, id: PacketId) -> bool {
-        if let Some(inflight) = self.inflight.get_mut(&id) {
-            inflight.noted = true;
+        if let Some(message) = self.messages.get_mut(&id) {
+            message.noted = true;
         }
         self.change(Block::of(id), false)
     }
 
     /// The stored QoS 1 messages of a queue whose packet identifiers are in no row.
     pub fn unsaid(&self, queue: QueueKey) -> Vec<PacketId> {
-        let unsaid = |inflight: &Inflight| {
-            let item = &inflight.item;
-            let own = inflight.queue == queue && item.is_stored();
-            own && !inflight.noted && item.qos == QoS::AtLeastOnce
+        let unsaid = |message: &InflightMessage| {
+            let item = &message.item;
+            let own = message.queue == queue && item.is_stored();
+            own && !message.noted && item.qos == QoS::AtLeastOnce
         };
         self.in_order(unsaid)
     }
@@ -407,9 +407,9 @@ impl Outgoing {
 
     /// Compares a row of a block with the messages. Returns whether this message has this identifier.
     pub fn recovered_note(&mut self, id: PacketId, seq: Seq) -> bool {
-        let inflight = self.inflight.get_mut(&id);
-        let inflight = inflight.filter(|inflight| inflight.item.seq == seq);
-        inflight.map(|inflight| inflight.noted = true).is_some()
+        let message = self.messages.get_mut(&id);
+        let message = message.filter(|message| message.item.seq == seq);
+        message.map(|message| message.noted = true).is_some()
     }
 
     /// The writes for all blocks that have changed.
@@ -441,19 +441,19 @@ impl Outgoing {
 
     fn noted(&self, row: &BlockRow) -> Vec<InflightRecord> {
         let block = row.block;
-        let record = |(id, inflight): (PacketId, &Inflight)| {
-            inflight.noted.then_some(InflightRecord {
+        let record = |(id, message): (PacketId, &InflightMessage)| {
+            message.noted.then_some(InflightRecord {
                 packet_id: id,
-                seq: match inflight.item.is_stored() {
-                    true => inflight.item.seq,
+                seq: match message.item.is_stored() {
+                    true => message.item.seq,
                     false => InflightRecord::NO_ROW,
                 },
-                released: inflight.released,
+                released: message.released,
             })
         };
         if row.open || !self.held.is_empty() {
             let all = block.ids().filter_map(|id| {
-                let known = self.get(id).and_then(|inflight| record((id, inflight)));
+                let known = self.get(id).and_then(|message| record((id, message)));
                 let held = || InflightRecord {
                     packet_id: id,
                     seq: InflightRecord::NO_ROW,
@@ -463,11 +463,11 @@ impl Outgoing {
             });
             return all.collect();
         }
-        if self.inflight.len() > usize::from(Block::IDS) {
+        if self.messages.len() > usize::from(Block::IDS) {
             let known = block.ids().filter_map(|id| Some((id, self.get(id)?)));
             return known.filter_map(record).collect();
         }
-        let all = self.inflight.iter().map(|(id, inflight)| (*id, inflight));
+        let all = self.messages.iter().map(|(id, message)| (*id, message));
         let in_block = all.filter(|(id, _)| Block::of(*id) == block);
         let mut records: Vec<InflightRecord> = in_block.filter_map(record).collect();
         records.sort_unstable_by_key(|record| record.packet_id);
@@ -476,12 +476,12 @@ impl Outgoing {
 
     /// Notes that a message has been sent again.
     pub fn mark_on_wire(&mut self, id: PacketId) {
-        if let Some(inflight) = self
-            .inflight
+        if let Some(message) = self
+            .messages
             .get_mut(&id)
-            .filter(|inflight| !inflight.on_wire)
+            .filter(|message| !message.on_wire)
         {
-            inflight.on_wire = true;
+            message.on_wire = true;
             self.on_wire += 1;
         }
     }
@@ -494,38 +494,38 @@ impl Outgoing {
         self.fetching = false;
         self.resend = self.in_order(|_| true).into();
         let mut bodies = Vec::new();
-        for inflight in self.inflight.values_mut() {
-            inflight.on_wire = false;
-            if std::mem::take(&mut inflight.withheld) {
-                self.bytes += u64::from(inflight.item.size);
+        for message in self.messages.values_mut() {
+            message.on_wire = false;
+            if std::mem::take(&mut message.withheld) {
+                self.bytes += u64::from(message.item.size);
             }
-            inflight.item.dup = true;
-            if inflight.item.is_stored() {
-                bodies.extend(inflight.item.body.take());
+            message.item.dup = true;
+            if message.item.is_stored() {
+                bodies.extend(message.item.body.take());
             }
         }
         bodies
     }
 
     /// The messages for which `which` holds, in the order in which they were sent.
-    fn in_order(&self, which: impl Fn(&Inflight) -> bool) -> Vec<PacketId> {
+    fn in_order(&self, which: impl Fn(&InflightMessage) -> bool) -> Vec<PacketId> {
         let mut order: Vec<((Seq, u64), PacketId)> = Vec::new();
-        let mut look = |id: PacketId, inflight: &Inflight| {
-            if which(inflight) {
-                order.push((inflight.order, id));
+        let mut look = |id: PacketId, message: &InflightMessage| {
+            if which(message) {
+                order.push((message.order, id));
             }
         };
-        if self.inflight.len() > usize::from(u16::MAX / 8) {
+        if self.messages.len() > usize::from(u16::MAX / 8) {
             // Identifiers are given one after the other: this is nearly the order already, and that is sorted far faster.
             let mut id = self.last_id.unwrap_or(PacketId::FIRST);
             for _ in 0..u16::MAX {
                 id = id.next();
-                if let Some(inflight) = self.inflight.get(&id) {
-                    look(id, inflight);
+                if let Some(message) = self.messages.get(&id) {
+                    look(id, message);
                 }
             }
         } else {
-            self.inflight.iter().for_each(|(id, it)| look(*id, it));
+            self.messages.iter().for_each(|(id, it)| look(*id, it));
         }
         order.sort();
         order.into_iter().map(|(_, id)| id).collect()
@@ -534,9 +534,9 @@ impl Outgoing {
     /// Gives messages the bodies that were fetched. Returns those that have no body in the store.
     pub fn warm(&mut self, bodies: &[(Seq, Option<Message>)]) -> Vec<(PacketId, Seq)> {
         let mut missing = Vec::new();
-        for (id, inflight) in &mut self.inflight {
-            let item = &mut inflight.item;
-            if inflight.released || item.body.is_some() {
+        for (id, message) in &mut self.messages {
+            let item = &mut message.item;
+            if message.released || item.body.is_some() {
                 continue;
             }
             match bodies
@@ -552,28 +552,28 @@ impl Outgoing {
     }
 
     /// All messages, in no order.
-    pub fn into_all(self) -> impl Iterator<Item = Inflight> {
-        self.inflight.into_values()
+    pub fn into_all(self) -> impl Iterator<Item = InflightMessage> {
+        self.messages.into_values()
     }
 
     /// All messages on their way.
     #[cfg(test)]
-    pub fn all(&self) -> impl Iterator<Item = &Inflight> {
-        self.inflight.values()
+    pub fn all(&self) -> impl Iterator<Item = &InflightMessage> {
+        self.messages.values()
     }
 
     /// The messages that came from a group, with their packet identifiers.
     pub fn of_group(
         &mut self,
         group: GroupIndex,
-    ) -> impl Iterator<Item = (PacketId, &mut Inflight)> {
-        let all = self.inflight.iter_mut();
-        all.filter(move |(_, inflight)| inflight.group == Some(group))
-            .map(|(id, inflight)| (*id, inflight))
+    ) -> impl Iterator<Item = (PacketId, &mut InflightMessage)> {
+        let all = self.messages.iter_mut();
+        all.filter(move |(_, message)| message.group == Some(group))
+            .map(|(id, message)| (*id, message))
     }
 
     /// Takes out the messages for which `which` holds, in the order in which they were sent.
-    pub fn extract(&mut self, which: impl Fn(&Inflight) -> bool) -> Vec<Inflight> {
+    pub fn extract(&mut self, which: impl Fn(&InflightMessage) -> bool) -> Vec<InflightMessage> {
         let ids = self.in_order(which).into_iter();
         ids.filter_map(|id| self.remove(id)).collect()
     }

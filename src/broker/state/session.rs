@@ -13,7 +13,7 @@ use crate::broker::model::record::{
 };
 use crate::broker::state::backlog::Backlog;
 use crate::broker::state::gate::Stamp;
-use crate::broker::state::inflight::Outgoing;
+use crate::broker::state::inflight::Inflight;
 use crate::broker::state::queue::Queue;
 use crate::broker::state::rights::Rights;
 use crate::broker::state::tree::{NodeId, Subscriber};
@@ -56,7 +56,7 @@ pub struct Session {
     /// Messages that wait for its client.
     pub queue: Queue,
     /// Messages that are sent and not acknowledged.
-    pub outgoing: Outgoing,
+    pub inflight: Inflight,
     /// How messages wait, if the client is a bridge.
     pub backlog: Option<Box<Backlog>>,
     /// QoS 2 messages that its client has published and not released.
@@ -132,7 +132,7 @@ impl Session {
             subscription_bytes: 0,
             groups: Vec::new(),
             queue: Queue::new(key),
-            outgoing: Outgoing::default(),
+            inflight: Inflight::default(),
             backlog: None,
             received: HashMap::default(),
             replays: VecDeque::new(),

@@ -270,7 +270,7 @@ fn an_identifier_that_a_client_releases_is_free_again() {
     assert_eq!(world.got(subscriber), ["PUBLISH #1 q2 mem/t=m"]);
     world.crash();
     let subscriber = world.connect(&durable("sub"));
-    assert!(world.session(subscriber).outgoing.is_held(packet_id(1)));
+    assert!(world.session(subscriber).inflight.is_held(packet_id(1)));
     world.pubrec(subscriber, 1);
     assert_eq!(
         world.got(subscriber),
@@ -278,11 +278,11 @@ fn an_identifier_that_a_client_releases_is_free_again() {
     );
     world.pubcomp(subscriber, 1);
     world.flush();
-    assert!(!world.session(subscriber).outgoing.is_held(packet_id(1)));
+    assert!(!world.session(subscriber).inflight.is_held(packet_id(1)));
     world.crash();
     let subscriber = world.connect(&durable("sub"));
-    assert!(!world.session(subscriber).outgoing.is_held(packet_id(1)));
-    assert!(world.session(subscriber).outgoing.is_held(packet_id(2)));
+    assert!(!world.session(subscriber).inflight.is_held(packet_id(1)));
+    assert!(world.session(subscriber).inflight.is_held(packet_id(2)));
 }
 
 /// Where everything is in memory no session is on disk, and nothing waits.

@@ -236,7 +236,7 @@ fn no_more_are_held_under_way_than_may_be_under_way() {
     set(&mut world, &["- write #"]);
     let alice = connect_as(&mut world, "alice", &durable("a"));
     assert_eq!(world.all(alice), [""; 0]);
-    assert_eq!(world.session(alice).outgoing.withheld(), 2);
+    assert_eq!(world.session(alice).inflight.withheld(), 2);
     assert_eq!(world.broker.counters().dropped_not_authorized, 1);
     world.broker.audit().expect("the accounts agree");
 }

@@ -365,5 +365,5 @@ fn bytes_on_their_way_are_limited_and_a_message_that_is_larger_goes_alone() {
     assert_eq!(world.all(subscriber).len(), 1, "PUBREL");
     world.pubcomp(subscriber, 5);
     assert_eq!(world.all(subscriber), ["PUBLISH #6 q1 t=z"]);
-    assert_eq!(world.session(subscriber).outgoing.bytes(), 2);
+    assert_eq!(world.session(subscriber).inflight.bytes(), 2);
 }

@@ -88,7 +88,7 @@ impl Broker {
         self.member_disconnected(index);
         self.queue_replays(index);
         let session = &mut self.sessions[index];
-        let bodies = session.outgoing.disconnected();
+        let bodies = session.inflight.disconnected();
         self.change_queue(Owner::Session(index), |queue| {
             queue.end_live();
             queue.cool();
@@ -96,7 +96,7 @@ impl Broker {
         self.remove_later(Removal::Bodies(bodies));
         // Sent from the queue and not acknowledged: after a restart nothing else would say so, and they would go out without DUP [MQTT-3.3.1-1].
         let session = &self.sessions[index];
-        for packet_id in session.outgoing.unsaid(session.key()) {
+        for packet_id in session.inflight.unsaid(session.key()) {
             self.note(index, packet_id);
         }
         self.start_will(index);
@@ -134,11 +134,11 @@ impl Broker {
         let received = received.filter(|(_, it)| it.stored);
         let received: Vec<PacketId> = received.map(|(packet_id, _)| packet_id).collect();
         self.remove_later(Removal::Received(key, received.into_iter()));
-        for write in session.outgoing.end(key) {
+        for write in session.inflight.end(key) {
             self.write(write);
         }
-        let mut inflight = VecDeque::with_capacity(session.outgoing.len());
-        for it in session.outgoing.into_all() {
+        let mut inflight = VecDeque::with_capacity(session.inflight.len());
+        for it in session.inflight.into_all() {
             if it.group.is_some() && it.item.qos == QoS::ExactlyOnce && !it.released {
                 self.counters.dropped_shared_incomplete += 1;
             }

@@ -73,11 +73,11 @@ impl Broker {
             }
             Write::PutInflight(key, block, records) => {
                 if let Some(index) = self.restored_session(key) {
-                    let outgoing = &mut self.sessions[index].outgoing;
-                    outgoing.recovered(block);
+                    let inflight = &mut self.sessions[index].inflight;
+                    inflight.recovered(block);
                     for record in records {
                         if record.seq == InflightRecord::NO_ROW {
-                            outgoing.hold(record.packet_id);
+                            inflight.hold(record.packet_id);
                         } else {
                             self.upkeep
                                 .restoring
@@ -155,7 +155,7 @@ impl Broker {
                 match record.packet_id {
                     Some(id) => {
                         let waiting = recover_inflight(session, id, item, record.released);
-                        if noted.is_some() && session.outgoing.recovered_note(id, seq) {
+                        if noted.is_some() && session.inflight.recovered_note(id, seq) {
                             self.upkeep.restoring.inflight.remove(&(key, seq));
                         }
                         waiting
@@ -228,8 +228,8 @@ impl Broker {
         for index in all {
             self.limit_waits(index);
             let session = &mut self.sessions[index];
-            session.outgoing.settle_held();
-            session.outgoing.disconnected();
+            session.inflight.settle_held();
+            session.inflight.disconnected();
             if session.disconnected_at.is_none() {
                 session.disconnected_at = Some(now.unix);
                 let (key, record) = (session.key(), session.record());
@@ -255,8 +255,8 @@ impl Broker {
     fn forget_notes(&mut self, restoring: &Restoring) {
         for ((key, _), note) in &restoring.inflight {
             if let Some(Owner::Session(index)) = restoring.owners.get(key) {
-                let outgoing = &mut self.sessions[*index].outgoing;
-                if outgoing.change(Block::of(note.packet_id), true) {
+                let inflight = &mut self.sessions[*index].inflight;
+                if inflight.change(Block::of(note.packet_id), true) {
                     self.sessions.changed.push_back(*index);
                 }
             }
@@ -291,12 +291,12 @@ fn recover_inflight(
     if !exact && !session.queue.is_empty() {
         return Some(item);
     }
-    let displaced = match session.outgoing.get(id).map(|holder| holder.item.qos) {
+    let displaced = match session.inflight.get(id).map(|holder| holder.item.qos) {
         None => None,
-        Some(QoS::AtLeastOnce) if exact => session.outgoing.remove(id).map(|holder| holder.item),
+        Some(QoS::AtLeastOnce) if exact => session.inflight.remove(id).map(|holder| holder.item),
         Some(_) => return Some(item),
     };
     let key = session.key();
-    session.outgoing.insert_recovered(id, item, key, released);
+    session.inflight.insert_recovered(id, item, key, released);
     displaced
 }

@@ -99,7 +99,7 @@ impl Broker {
         };
         let session = &self.sessions[session];
         let waiting = session.queue.front().map(|item| item.seq);
-        let oldest = session.outgoing.oldest().into_iter().chain(waiting).min();
+        let oldest = session.inflight.oldest().into_iter().chain(waiting).min();
         oldest.is_some_and(|seq| seq < end)
     }
 
@@ -110,7 +110,7 @@ impl Broker {
         };
         let session = &self.sessions[session];
         let mut items = session
-            .outgoing
+            .inflight
             .items()
             .chain(session.queue.messages_from(Seq(0)).take(WAITING));
         items.any(|item| {

@@ -217,12 +217,12 @@ impl Broker {
     /// The messages on their way to a bridge.
     fn seqs_of_bridge(&self, id: ConnectionId) -> Vec<Seq> {
         let session = self.connections[id].session;
-        session.map_or_else(Vec::new, |session| self.sessions[session].outgoing.seqs())
+        session.map_or_else(Vec::new, |session| self.sessions[session].inflight.seqs())
     }
 
     fn seq_of_delivery(&self, id: ConnectionId, packet_id: PacketId) -> Option<Seq> {
         let session = self.connections[id].session?;
-        let outgoing = &self.sessions[session].outgoing;
-        outgoing.get(packet_id).map(|it| it.item.seq)
+        let inflight = &self.sessions[session].inflight;
+        inflight.get(packet_id).map(|it| it.item.seq)
     }
 }
