@@ -129,7 +129,7 @@ pub fn seed() -> u64 {
 ///
 /// # Errors
 /// The operating system gives no randomness.
-pub fn fill_unguessable(bytes: &mut [u8]) -> Result<(), &'static str> {
+pub fn fill_random(bytes: &mut [u8]) -> Result<(), &'static str> {
     aws_lc_rs::rand::fill(bytes).map_err(|_| "the system gives no randomness")
 }
 
@@ -164,12 +164,12 @@ mod tests {
     const TODAY: u64 = 1_780_000_000_000;
 
     /// A broker that runs: broker time, and by how much the wall clock is wrong.
-    struct Line {
+    struct SimulatedClock {
         unix: u64,
         stored: Option<Reading>,
     }
 
-    impl Line {
+    impl SimulatedClock {
         /// Starts with this wall clock, runs for an hour, and stores a reading at the end.
         fn run(&mut self, wall: u64) -> Resumed {
             let (start, resumed) = Reading::resume(self.stored, wall);
@@ -188,67 +188,67 @@ mod tests {
         }
     }
 
-    fn begun(wall: u64) -> Line {
-        let mut line = Line {
+    fn begun(wall: u64) -> SimulatedClock {
+        let mut clock = SimulatedClock {
             unix: 0,
             stored: None,
         };
-        assert_eq!(line.run(wall), Resumed::Begun);
-        assert_eq!(line.unix, wall + HOUR);
-        line
+        assert_eq!(clock.run(wall), Resumed::Begun);
+        assert_eq!(clock.unix, wall + HOUR);
+        clock
     }
 
     #[test]
     fn with_a_good_clock_the_time_of_a_stop_counts() {
-        let mut line = begun(TODAY);
-        assert_eq!(line.run(TODAY + 4 * HOUR), Resumed::Passed(3 * HOUR));
-        assert_eq!(line.unix, TODAY + 5 * HOUR);
-        assert_eq!(line.run(TODAY + YEAR), Resumed::Passed(YEAR - 5 * HOUR));
-        assert_eq!(line.unix, TODAY + YEAR + HOUR);
+        let mut clock = begun(TODAY);
+        assert_eq!(clock.run(TODAY + 4 * HOUR), Resumed::Passed(3 * HOUR));
+        assert_eq!(clock.unix, TODAY + 5 * HOUR);
+        assert_eq!(clock.run(TODAY + YEAR), Resumed::Passed(YEAR - 5 * HOUR));
+        assert_eq!(clock.unix, TODAY + YEAR + HOUR);
     }
 
     #[test]
     fn a_start_in_1970_and_the_right_time_at_the_next_lets_nothing_pass() {
-        let mut line = begun(20_000);
-        let before = line.unix;
-        assert!(matches!(line.run(TODAY), Resumed::FarAhead(_)));
-        assert_eq!(line.unix, before + READING_MS + HOUR);
+        let mut clock = begun(20_000);
+        let before = clock.unix;
+        assert!(matches!(clock.run(TODAY), Resumed::FarAhead(_)));
+        assert_eq!(clock.unix, before + READING_MS + HOUR);
         // From then on the clock is right, and believed.
-        assert_eq!(line.run(TODAY + 2 * HOUR), Resumed::Passed(HOUR));
-        assert_eq!(line.unix, before + READING_MS + 3 * HOUR);
+        assert_eq!(clock.run(TODAY + 2 * HOUR), Resumed::Passed(HOUR));
+        assert_eq!(clock.unix, before + READING_MS + 3 * HOUR);
     }
 
     #[test]
     fn a_clock_that_is_set_while_it_runs_is_right_at_the_next_start() {
         for first in [0, TODAY - 3 * HOUR, TODAY + 24 * YEAR] {
-            let mut line = begun(first);
-            let before = line.unix;
-            line.set(TODAY);
-            assert_eq!(line.run(TODAY + HOUR), Resumed::Passed(HOUR));
-            assert_eq!(line.unix, before + 2 * HOUR, "booted at {first}");
+            let mut clock = begun(first);
+            let before = clock.unix;
+            clock.set(TODAY);
+            assert_eq!(clock.run(TODAY + HOUR), Resumed::Passed(HOUR));
+            assert_eq!(clock.unix, before + 2 * HOUR, "booted at {first}");
         }
     }
 
     #[test]
     fn a_clock_before_the_last_reading_is_not_believed() {
         for wrong in [0, TODAY, TODAY - YEAR] {
-            let mut line = begun(TODAY);
-            let before = line.unix;
-            assert!(matches!(line.run(wrong), Resumed::Behind(_)));
-            assert_eq!(line.unix, before + READING_MS + HOUR);
+            let mut clock = begun(TODAY);
+            let before = clock.unix;
+            assert!(matches!(clock.run(wrong), Resumed::Behind(_)));
+            assert_eq!(clock.unix, before + READING_MS + HOUR);
         }
         // Clocks are not exact, and starts are fast.
-        let mut line = begun(TODAY);
-        assert_eq!(line.run(TODAY + HOUR - 100), Resumed::Passed(0));
+        let mut clock = begun(TODAY);
+        assert_eq!(clock.run(TODAY + HOUR - 100), Resumed::Passed(0));
     }
 
     #[test]
     fn a_start_in_2050_by_mistake_lets_nothing_pass_either() {
-        let mut line = begun(TODAY);
-        let before = line.unix;
-        assert!(matches!(line.run(TODAY + 24 * YEAR), Resumed::FarAhead(_)));
-        assert!(matches!(line.run(TODAY + 2 * HOUR), Resumed::Behind(_)));
-        assert_eq!(line.unix, before + 2 * (READING_MS + HOUR));
+        let mut clock = begun(TODAY);
+        let before = clock.unix;
+        assert!(matches!(clock.run(TODAY + 24 * YEAR), Resumed::FarAhead(_)));
+        assert!(matches!(clock.run(TODAY + 2 * HOUR), Resumed::Behind(_)));
+        assert_eq!(clock.unix, before + 2 * (READING_MS + HOUR));
     }
 
     #[test]

@@ -34,7 +34,7 @@
 //!
 //! # The life of a PUBLISH
 //!
-//! 1. `net/connection.rs`: `poll_read` reads what there is. `handle_packets` decodes all whole packets. `visit` takes the broker's lock once for
+//! 1. `net/connection.rs`: `poll_read` reads what there is. `handle_packets` decodes all whole packets. `with_broker` takes the broker's lock once for
 //!    all of them.
 //! 2. `broker/mod.rs`: [`broker::Broker::receive`] hands the packet to its flow.
 //! 3. `broker/flows/publish.rs`: `receive_publish` checks limits, rights and, at QoS 2, whether the identifier is known.

@@ -3,10 +3,10 @@
 mod bridges;
 mod descriptors;
 mod error;
-mod full;
 mod listeners;
 mod reload;
 mod signals;
+mod store_full;
 
 use std::io;
 use std::path::PathBuf;
@@ -29,24 +29,24 @@ use crate::net::shared_broker::SharedBroker;
 use crate::net::{admin, control};
 use crate::store::{Committer, Opened, Start, Store, StoreError};
 
-use bridges::{Bridges, Change};
+use bridges::{BridgeChange, Bridges};
 pub use descriptors::Descriptors;
 pub use error::Error;
 use listeners::Listeners;
-pub use listeners::{Listening, load_authenticator, load_tls};
-use reload::{Running, warn};
+pub use listeners::{Endpoint, load_authenticator, load_tls};
+use reload::{RunningBroker, warn};
 use signals::Signals;
 
 /// How long clients have to take their DISCONNECT when the broker stops.
-const FAREWELL: Duration = Duration::from_secs(5);
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the disk is waited for at the end before that is said.
-const SLOW_STOP: Duration = Duration::from_secs(10);
+const SLOW_STOP_WARNING: Duration = Duration::from_secs(10);
 
 /// What a broker that has just started tells.
 #[derive(Clone, Debug)]
 pub struct Ready {
     /// Where it listens, with the ports really bound.
-    pub listeners: Vec<Listening>,
+    pub listeners: Vec<Endpoint>,
     /// Where its data is.
     pub data_dir: PathBuf,
     /// How far acknowledgements wait.
@@ -57,7 +57,7 @@ pub struct Ready {
     pub took: Duration,
 }
 
-/// Runs a broker until it is told to stop (SIGINT, SIGTERM), and blocks meanwhile. `reread` reads the configuration again, at SIGHUP and when
+/// Runs a broker until it is told to stop (SIGINT, SIGTERM), and blocks meanwhile. `read_config` reads the configuration again, at SIGHUP and when
 /// `tidegate reload` asks for it; `on_ready` is called once clients can connect. `log` takes the log lines; of it, figures tell how many were lost.
 ///
 /// # Errors
@@ -66,13 +66,13 @@ pub fn run(
     config: Config,
     descriptors: Descriptors,
     log: Arc<Log>,
-    reread: impl Fn() -> Result<Config, ConfigError> + Send + Sync + 'static,
+    read_config: impl Fn() -> Result<Config, ConfigError> + Send + Sync + 'static,
     on_ready: impl FnOnce(&Ready) + Send + 'static,
 ) -> Result<(), Error> {
     let watch = Stopwatch::start();
     let signals = Signals::listen(Arc::clone(&log)).map_err(Error::Start)?;
-    descriptors.tell(&config);
-    let chance = draw_chance().map_err(Error::Start)?;
+    descriptors.log(&config);
+    let chance = draw_random().map_err(Error::Start)?;
     let tls = load_tls(&config).map_err(Error::Tls)?;
     let acls = config.load_acls()?;
     warn(&config, &acls);
@@ -85,7 +85,7 @@ pub fn run(
     let clock = resume_clock(&store);
     let (mut broker, restored, orphans) = recover(&config, &store, &clock, acls, chance)?;
     let recovered = describe(&opened, restored, orphans);
-    let opened_bridges = Change::at_start(&config.bridges, &mut broker, clock.now());
+    let opened_bridges = BridgeChange::at_start(&config.bridges, &mut broker, clock.now());
 
     let (broker, fetches) = SharedBroker::new(broker, clock);
     let (failed, failure) = unbounded_channel();
@@ -109,37 +109,37 @@ pub fn run(
             &config.limits,
         );
         listeners.set_max_connections(descriptors.connections(&config));
-        let figures = admin::Sources {
+        let metrics = admin::MetricsSources {
             broker: Arc::clone(&broker),
             store: Arc::clone(&store),
             tls: Arc::clone(&listeners.tls),
             log: Arc::clone(&log),
         };
-        serve_figures(&config, figures, &signals)?;
+        serve_metrics(&config, metrics, &signals)?;
         let prepared = listeners.prepare(&config, tls)?;
-        listeners.put_in_force(prepared, |_, _| {});
-        tokio::spawn(listeners::watch(Arc::clone(&listeners.tls)));
+        listeners.apply(prepared, |_, _| {});
+        tokio::spawn(listeners::watch_files(Arc::clone(&listeners.tls)));
         let mut bridges = Bridges::default();
         bridges.start(opened_bridges, &broker);
         let ticking = Arc::clone(&broker);
         tokio::spawn(async move { ticking.run_timer().await });
         let watched = (broker.clone(), store.clone(), config.store.clone());
-        tokio::spawn(full::watch(watched.0, watched.1, watched.2));
+        tokio::spawn(store_full::watch(watched.0, watched.1, watched.2));
         let waking = Arc::clone(&broker);
         tokio::spawn(async move { waking.run_wake_queue().await });
         let requests = open_control(&config);
         signals.started();
         on_ready(&Ready {
-            listeners: listeners.listening()?,
+            listeners: listeners.endpoints()?,
             data_dir: config.data_dir.clone(),
             durability: config.durability.clone(),
             recovered,
             took: watch.elapsed(),
         });
-        let running = Running {
+        let running = RunningBroker {
             config,
             descriptors,
-            reread: Arc::new(reread),
+            read_config: Arc::new(read_config),
             broker: Arc::clone(&broker),
             listeners,
             bridges,
@@ -159,9 +159,9 @@ pub fn run(
 }
 
 /// Draws what a broker needs of chance.
-fn draw_chance() -> io::Result<Chance> {
+fn draw_random() -> io::Result<Chance> {
     let mut client_ids = [0; 32];
-    clock::fill_unguessable(&mut client_ids).map_err(io::Error::other)?;
+    clock::fill_random(&mut client_ids).map_err(io::Error::other)?;
     Ok(Chance {
         seed: clock::seed(),
         client_ids,
@@ -263,13 +263,17 @@ fn start_committer(
 }
 
 /// Opens what `[metrics]` says, on the runtime of the signals.
-fn serve_figures(config: &Config, from: admin::Sources, signals: &Signals) -> Result<(), Error> {
+fn serve_metrics(
+    config: &Config,
+    from: admin::MetricsSources,
+    signals: &Signals,
+) -> Result<(), Error> {
     for bind in config.metrics.iter().filter(|bind| !bind.is_loopback()) {
         tracing::warn!(%bind, "[metrics]: everybody who reaches this address can read figures and names of bridges and files, without a login");
     }
     let opened = {
         let _context = signals.handle().enter();
-        listeners::bind_plain(&config.metrics)?
+        listeners::bind_metrics(&config.metrics)?
     };
     signals.handle().spawn(admin::serve(opened, from));
     Ok(())
@@ -305,7 +309,7 @@ fn open_control(config: &Config) -> mpsc::Receiver<Request> {
 /// Serves until a signal comes or the store fails; then closes the listeners and takes leave of the clients.
 async fn serve(
     broker: &Arc<SharedBroker>,
-    mut running: Running,
+    mut running: RunningBroker,
     mut requests: mpsc::Receiver<Request>,
     signals: Signals,
     mut failure: UnboundedReceiver<StoreError>,
@@ -353,12 +357,12 @@ async fn serve(
             sleep(Duration::from_millis(5)).await;
         }
     };
-    if timeout(FAREWELL, gone).await.is_err() {
+    if timeout(DISCONNECT_TIMEOUT, gone).await.is_err() {
         tracing::warn!("some clients did not take their leave in time");
     }
     broker.lock(Purpose::Other, None).broker().flush();
     let settled = async {
-        let (watch, mut is_told) = (Stopwatch::start(), false);
+        let (watch, mut is_warned) = (Stopwatch::start(), false);
         loop {
             // Over and over: what clients say that have not taken their leave is not waited for.
             let mut guard = broker.lock(Purpose::Other, None);
@@ -368,8 +372,8 @@ async fn serve(
             }
             let bytes = guard.broker().gauges().pending_write_bytes;
             drop(guard);
-            if !is_told && watch.elapsed() >= SLOW_STOP {
-                is_told = true;
+            if !is_warned && watch.elapsed() >= SLOW_STOP_WARNING {
+                is_warned = true;
                 tracing::warn!(
                     bytes,
                     "still waiting for the disk to take what is not written yet; what was acknowledged is safe, and a second signal ends at once"

@@ -172,8 +172,8 @@ impl ConnectionFlags {
         };
         let (transport, url) = self.transport.transport()?;
         let login = url.as_ref().and_then(|url| url.login.clone());
-        let of_file = self.pw_file.map(Password::In);
-        let of_flag = self.password.map(Password::Is).or(of_file);
+        let of_file = self.pw_file.map(Password::File);
+        let of_flag = self.password.map(Password::Inline).or(of_file);
         let (username, password) = match login {
             Some((user, password)) => {
                 if self.username.is_some() || (password.is_some() && of_flag.is_some()) {
@@ -181,13 +181,13 @@ impl ConnectionFlags {
                         "-u, -P and --pw-file, and a login in -L, say the same: one of them is enough",
                     ));
                 }
-                (Some(user), password.map(Password::Is).or(of_flag))
+                (Some(user), password.map(Password::Inline).or(of_flag))
             }
             None => (self.username, of_flag),
         };
         let of_environment = || {
             let password = std::env::var(PASSWORD_VARIABLE).ok()?;
-            username.is_some().then_some(Password::Is(password))
+            username.is_some().then_some(Password::Inline(password))
         };
         let password = password.or_else(of_environment);
         let read = |password: Password| {

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::exit::{self, Failure};
 use super::tell;
 use crate::net::auth::hash::{HashKind, PasswordHash};
-use crate::net::auth::password_file::{Line, check_user, read, split};
+use crate::net::auth::password_file::{Line, check_user, parse_line, read};
 
 /// The flags of `tidegate passwd`.
 #[derive(Args, Clone, Debug)]
@@ -106,7 +106,7 @@ fn with(text: &str, user: &str, hash: &str) -> String {
     let mut new = String::new();
     let mut found = false;
     for line in text.lines() {
-        if matches!(split(line), Ok(Line::User(name, _)) if name == user) {
+        if matches!(parse_line(line), Ok(Line::User(name, _)) if name == user) {
             if !found {
                 let _ = writeln!(new, "{user}:{hash}");
             }
@@ -122,7 +122,8 @@ fn with(text: &str, user: &str, hash: &str) -> String {
 }
 
 fn without(text: &str, user: &str) -> Result<String, String> {
-    let is_other = |line: &&str| !matches!(split(line), Ok(Line::User(name, _)) if name == user);
+    let is_other =
+        |line: &&str| !matches!(parse_line(line), Ok(Line::User(name, _)) if name == user);
     let kept: Vec<&str> = text.lines().filter(is_other).collect();
     if kept.len() == text.lines().count() {
         return Err(format!("there is no user {user:?}"));
@@ -135,7 +136,7 @@ fn upgrade(text: &str, flags: &PasswdFlags) -> Result<String, String> {
     let mut new = String::new();
     for (index, line) in text.lines().enumerate() {
         let at = |what: String| format!("line {}: {what}", index + 1);
-        let (user, password) = match split(line).map_err(at)? {
+        let (user, password) = match parse_line(line).map_err(at)? {
             Line::Other => {
                 let _ = writeln!(new, "{line}");
                 continue;

@@ -23,7 +23,7 @@ use crate::config::{
 use crate::net::listener::Protocol;
 use crate::net::log::Log;
 use crate::net::socket::ListenAddress;
-use crate::server::{self, Descriptors, Listening, Ready};
+use crate::server::{self, Descriptors, Endpoint, Ready};
 
 /// The flags of `tidegate run`.
 #[derive(Args, Clone, Debug, Default)]
@@ -170,7 +170,7 @@ pub fn describe_durability(rules: &DurabilityRules) -> String {
 }
 
 fn describe(ready: &Ready, command: &str) -> String {
-    let listeners: Vec<String> = ready.listeners.iter().map(Listening::to_string).collect();
+    let listeners: Vec<String> = ready.listeners.iter().map(Endpoint::to_string).collect();
     let data_dir = std::path::absolute(&ready.data_dir).unwrap_or_else(|_| ready.data_dir.clone());
     let mut text = format!(
         "Tidegate {}\n\
@@ -204,8 +204,8 @@ fn describe(ready: &Ready, command: &str) -> String {
     text
 }
 
-fn plain_address(listening: &Listening) -> Option<SocketAddr> {
-    match (listening.protocol, &listening.address) {
+fn plain_address(endpoint: &Endpoint) -> Option<SocketAddr> {
+    match (endpoint.protocol, &endpoint.address) {
         (Protocol::Mqtt, ListenAddress::Tcp(address)) => Some(*address),
         _ => None,
     }
@@ -270,7 +270,7 @@ mod tests {
         Ready {
             listeners: listeners
                 .iter()
-                .map(|text| Listening {
+                .map(|text| Endpoint {
                     protocol: Protocol::Mqtt,
                     address: ListenAddress::Tcp(text.parse().expect("an address")),
                     path: String::new(),

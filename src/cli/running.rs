@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::exit::{self, Failure};
 use super::run::{RunFlags, load};
-use crate::net::control::{self, Answer, Command, Outcome};
+use crate::net::control::{self, Command, Outcome, Response};
 
 /// The flags that say which broker is meant.
 #[derive(Args, Clone, Debug)]
@@ -68,7 +68,7 @@ pub fn drop_bridge(flags: DropBridgeFlags, tell: impl FnOnce(&str)) -> Result<()
     }
 }
 
-fn ask(which: WhichFlags, command: &Command) -> Result<Answer, Failure> {
+fn ask(which: WhichFlags, command: &Command) -> Result<Response, Failure> {
     let data_dir = match which.data_dir {
         Some(data_dir) => data_dir,
         None => {

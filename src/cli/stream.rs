@@ -14,7 +14,7 @@ use tokio::io::copy_bidirectional;
 use super::exit::{self, Failure};
 use super::options::Settings;
 use super::transport::Layers;
-use crate::net::socket::progress;
+use crate::net::socket::tcp_progress;
 
 /// A connection to the server, plain to whoever uses it.
 #[derive(Debug)]
@@ -85,9 +85,9 @@ impl Stream {
     /// Bytes that have got further either way: as long as it grows, a slow link is not a dead one. `None` if nobody knows.
     pub fn progress(&self) -> Option<u64> {
         match self {
-            Stream::Tcp(stream) => progress(stream),
+            Stream::Tcp(stream) => tcp_progress(stream),
             Stream::Unix(_) => None,
-            Stream::Tunnel(_, _, below) => progress(&**below),
+            Stream::Tunnel(_, _, below) => tcp_progress(&**below),
         }
     }
 

@@ -270,7 +270,7 @@ impl Layers {
         mut stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     ) -> io::Result<Box<dyn Layered>> {
         if let Some(proxy) = &self.proxy {
-            proxy.reach(&mut stream, &self.server).await?;
+            proxy.connect(&mut stream, &self.server).await?;
         }
         let secured: Box<dyn Layered> = match self.tls {
             None => Box::new(stream),

@@ -1,7 +1,7 @@
 //! What a load balancer in front of a listener has to say.
 
 use super::tree::Section;
-use crate::net::proxy::Required;
+use crate::net::proxy_protocol::Required;
 
 /// What headers of the PROXY protocol must say, if there are any.
 pub(super) fn proxy_requirement(s: &mut Section<'_, '_>, proxied: bool) -> Required {

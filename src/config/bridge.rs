@@ -270,8 +270,8 @@ fn speech(s: &mut Section<'_, '_>) -> Option<ProtocolVersion> {
 
 fn login(s: &mut Section<'_, '_>) -> (Option<String>, Option<Password>) {
     let username = text(s, "remote_username", "the user name at the upstream");
-    let password = text(s, "remote_password", "the password at the upstream").map(Password::Is);
-    let file = path(s, "remote_password_file").map(Password::In);
+    let password = text(s, "remote_password", "the password at the upstream").map(Password::Inline);
+    let file = path(s, "remote_password_file").map(Password::File);
     if password.is_some() && file.is_some() {
         s.reject(
             "remote_password_file",
@@ -595,7 +595,7 @@ mod tests {
         assert!(!format!("{through:?}").contains("hush"));
         let filed = bridge("proxy = 'socks5://me@proxy:1080'\nproxy_password_file = 'f'");
         let proxy = filed.transport.proxy.expect("a proxy");
-        let login = ("me".to_owned(), Password::In("f".into()));
+        let login = ("me".to_owned(), Password::File("f".into()));
         assert_eq!(proxy.login, Some(login));
         let bad = problem("address = 'u'\nproxy = 'https://me:hush@proxy:1'");
         assert!(bad.contains("bridges[0].proxy: is no URL"), "{bad}");
@@ -677,7 +677,7 @@ mod tests {
         let bridge = &config.expect("good").bridges[0];
         assert_eq!(bridge.username.as_deref(), Some("site7"));
         assert!(bridge.transport.proxy.is_some());
-        assert_eq!(bridge.password, Some(Password::Is("hush".to_owned())));
+        assert_eq!(bridge.password, Some(Password::Inline("hush".to_owned())));
         assert!(!format!("{bridge:?}").contains("hush"));
     }
 }

@@ -245,7 +245,7 @@ fn ranges(s: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<AddressRange
 mod tests {
     use super::*;
     use crate::config::{Config, Overrides};
-    use crate::net::proxy::Required;
+    use crate::net::proxy_protocol::Required;
     use crate::net::tls::{CrlExpired, TlsVersion};
     use crate::wire::ProtocolVersion;
     use std::path::Path;

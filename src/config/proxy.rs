@@ -44,8 +44,10 @@ pub(super) fn proxy(s: &mut Section<'_, '_>) -> Option<Proxy> {
             s.reject("proxy_password_file", what);
             None
         }
-        (Some(user), None, Some(file)) => Some((user, Password::In(file))),
-        (Some(user), password, None) => Some((user, Password::Is(password.unwrap_or_default()))),
+        (Some(user), None, Some(file)) => Some((user, Password::File(file))),
+        (Some(user), password, None) => {
+            Some((user, Password::Inline(password.unwrap_or_default())))
+        }
         (None, _, None) => None,
     };
     if let Some(what) = login
@@ -68,7 +70,7 @@ pub(super) fn proxy(s: &mut Section<'_, '_>) -> Option<Proxy> {
 pub fn parse_proxy(text: &str) -> Result<Proxy, String> {
     let url = parse(text).ok_or_else(|| format!("is no URL of a proxy; expected {EXPECTED}"))?;
     let login = url.user.map(|user| {
-        let password = Password::Is(url.password.unwrap_or_default());
+        let password = Password::Inline(url.password.unwrap_or_default());
         (user, password)
     });
     match login
@@ -88,8 +90,10 @@ pub fn parse_proxy(text: &str) -> Result<Proxy, String> {
 fn refuse_login(kind: ProxyKind, (user, password): &(String, Password)) -> Option<&'static str> {
     let is_good = |text: &str| (1..=SOCKS_TEXT).contains(&text.len());
     match (kind, password) {
-        (ProxyKind::Socks5, Password::Is(password)) if is_good(user) && is_good(password) => None,
-        (ProxyKind::Socks5, Password::In(_)) if is_good(user) => None,
+        (ProxyKind::Socks5, Password::Inline(password)) if is_good(user) && is_good(password) => {
+            None
+        }
+        (ProxyKind::Socks5, Password::File(_)) if is_good(user) => None,
         (ProxyKind::Socks5, _) => Some("SOCKS5 takes user names and passwords of 1 to 255 bytes"),
         (ProxyKind::Http, _) if user.contains(':') => {
             Some("an HTTP proxy takes no user name with a colon")

@@ -28,7 +28,7 @@ use tokio::time::{sleep, timeout};
 
 use super::lock_stats::{LockStats, Purpose};
 use super::log::Log;
-use super::seldom::Seldom;
+use super::log_limit::LogLimit;
 use super::shared_broker::SharedBroker;
 use super::tls::TlsListeners;
 use crate::broker::bridge::AddressState;
@@ -42,15 +42,15 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection has for all of it, taking the answer included. Exceeded: it is closed.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long figures may take. Exceeded: 503.
-const FIGURES_TIMEOUT: Duration = Duration::from_secs(5);
+const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a healthy broker's lock is waited for.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a commit of a healthy store takes at most.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
+const MAX_COMMIT_TIME: Duration = Duration::from_secs(10);
 
 /// Where figures come from.
 #[derive(Clone)]
-pub struct Sources {
+pub struct MetricsSources {
     /// The broker.
     pub broker: Arc<SharedBroker>,
     /// The store.
@@ -62,15 +62,15 @@ pub struct Sources {
 }
 
 /// Serves `/metrics` (Prometheus' text format) and `/health` until the process ends.
-pub async fn serve(listeners: Vec<TcpListener>, from: Sources) {
+pub async fn serve(listeners: Vec<TcpListener>, sources: MetricsSources) {
     let routes = Router::new()
-        .route("/metrics", get(figures))
+        .route("/metrics", get(metrics))
         .route("/health", get(health))
-        .with_state(Arc::new(from.clone()));
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        .with_state(Arc::new(sources.clone()));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     for listener in listeners {
-        let (broker, routes) = (Arc::clone(&from.broker), routes.clone());
-        tokio::spawn(accept(listener, broker, routes, Arc::clone(&places)));
+        let (broker, routes) = (Arc::clone(&sources.broker), routes.clone());
+        tokio::spawn(accept(listener, broker, routes, Arc::clone(&permits)));
     }
 }
 
@@ -79,15 +79,15 @@ async fn accept(
     listener: TcpListener,
     broker: Arc<SharedBroker>,
     routes: Router,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 ) -> io::Result<()> {
-    let seldom = Seldom::new(1);
+    let log_limit = LogLimit::new(1);
     loop {
-        let place = Arc::clone(&places).acquire_owned().await;
+        let permit = Arc::clone(&permits).acquire_owned().await;
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                if let Some(unlogged) = seldom.admit(broker.now().uptime) {
+                if let Some(unlogged) = log_limit.admit(broker.now().uptime) {
                     tracing::warn!(%error, unlogged, "cannot accept a connection for /metrics and /health");
                 }
                 sleep(Duration::from_millis(50)).await;
@@ -103,24 +103,24 @@ async fn accept(
                 .serve_connection(TokioIo::new(stream), service);
             // Whoever has asked may be gone.
             let _ = timeout(CONNECTION_TIMEOUT, served).await;
-            drop(place);
+            drop(permit);
         });
     }
 }
 
-async fn figures(State(from): State<Arc<Sources>>) -> Response {
+async fn metrics(State(sources): State<Arc<MetricsSources>>) -> Response {
     // What waits for the broker's lock is done where it holds up nobody.
-    let text = spawn_blocking(move || from.text());
-    match timeout(FIGURES_TIMEOUT, text).await {
+    let text = spawn_blocking(move || sources.text());
+    match timeout(METRICS_TIMEOUT, text).await {
         Ok(Ok(text)) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         _ => unavailable("the broker has no time for its figures"),
     }
 }
 
-async fn health(State(from): State<Arc<Sources>>) -> Response {
-    match from.ailment().await {
+async fn health(State(sources): State<Arc<MetricsSources>>) -> Response {
+    match sources.health_problem().await {
         None => "ok\n".into_response(),
-        Some(ailment) => unavailable(&ailment),
+        Some(health_problem) => unavailable(&health_problem),
     }
 }
 
@@ -128,28 +128,28 @@ fn unavailable(why: &str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
 }
 
-impl Sources {
+impl MetricsSources {
     /// What is wrong with the broker; `None` if it is healthy.
-    async fn ailment(&self) -> Option<String> {
+    async fn health_problem(&self) -> Option<String> {
         let broker = Arc::clone(&self.broker);
-        let looked = spawn_blocking(move || {
+        let checked = spawn_blocking(move || {
             let mut guard = broker.lock(Purpose::Other, None);
             (guard.commit_under_way(), guard.broker().is_shutting_down())
         });
-        let Ok(Ok((commit, stopping))) = timeout(LOCK_PATIENCE, looked).await else {
+        let Ok(Ok((commit, stopping))) = timeout(LOCK_TIMEOUT, checked).await else {
             return Some(format!(
-                "the broker is stuck: its lock was not had within {LOCK_PATIENCE:?}"
+                "the broker is stuck: its lock was not had within {LOCK_TIMEOUT:?}"
             ));
         };
-        self.judge(commit, stopping)
+        self.find_problem(commit, stopping)
     }
 
     /// What is wrong, by for how long a commit is under way and whether the broker is stopping.
-    fn judge(&self, commit: Option<Duration>, stopping: bool) -> Option<String> {
+    fn find_problem(&self, commit: Option<Duration>, stopping: bool) -> Option<String> {
         if stopping {
             return Some("the broker is stopping".to_owned());
         }
-        if let Some(since) = commit.filter(|since| *since > COMMIT_PATIENCE) {
+        if let Some(since) = commit.filter(|since| *since > MAX_COMMIT_TIME) {
             return Some(format!(
                 "the disk is stuck: a commit is under way for {} s, and acknowledgements wait for it",
                 since.as_secs()
@@ -218,13 +218,13 @@ impl Sources {
             counter!("tidegate_bridge_loops_dropped_messages", &label())
                 .absolute(bridge.loops_dropped);
             counter!("tidegate_bridge_set_aside_messages", &label()).absolute(bridge.set_aside);
-            for (address, standing) in &bridge.addresses {
+            for (address, state) in &bridge.addresses {
                 let labels = [
                     ("bridge", bridge.name.to_string()),
                     ("address", address.clone()),
                 ];
-                let connected = *standing == AddressState::Connected;
-                let reachable = connected || *standing == AddressState::Reachable;
+                let connected = *state == AddressState::Connected;
+                let reachable = connected || *state == AddressState::Reachable;
                 gauge!("tidegate_bridge_address_connected", &labels).set(f64::from(connected));
                 gauge!("tidegate_bridge_address_reachable", &labels).set(f64::from(reachable));
             }
@@ -263,7 +263,7 @@ mod tests {
     use crate::store::{Progress, StoreOptions};
     use crate::wire::{ProtocolVersion, codec};
 
-    fn sources(dir: &std::path::Path) -> Sources {
+    fn sources(dir: &std::path::Path) -> MetricsSources {
         let clock = Clock::start();
         let mut broker = Broker::new(Settings::default(), Chance::fixed(7), clock.now());
         let options = StoreOptions {
@@ -275,7 +275,7 @@ mod tests {
         };
         let (store, _) = Store::open(&options).expect("a store");
         broker.set_room(store.room(), store.may_have_more_room());
-        Sources {
+        MetricsSources {
             broker: SharedBroker::new(broker, clock).0,
             store: Arc::new(store),
             tls: Arc::default(),
@@ -283,49 +283,52 @@ mod tests {
         }
     }
 
-    fn ailment(from: &Sources) -> Option<String> {
+    fn health_problem(sources: &MetricsSources) -> Option<String> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .expect("a runtime");
-        let ailment = runtime.block_on(from.ailment());
+        let health_problem = runtime.block_on(sources.health_problem());
         runtime.shutdown_background();
-        ailment
+        health_problem
     }
 
     #[test]
     fn a_broker_whose_lock_is_not_had_is_not_healthy_and_then_is_again() {
         let dir = tempfile::tempdir().expect("a directory");
-        let from = sources(dir.path());
-        assert_eq!(ailment(&from), None);
-        let broker = Arc::clone(&from.broker);
+        let sources = sources(dir.path());
+        assert_eq!(health_problem(&sources), None);
+        let broker = Arc::clone(&sources.broker);
         let guard = broker.lock(Purpose::Other, None);
-        let told = ailment(&from).expect("stuck");
-        assert!(told.contains("its lock was not had within 1s"), "{told}");
+        let problem = health_problem(&sources).expect("stuck");
+        assert!(
+            problem.contains("its lock was not had within 1s"),
+            "{problem}"
+        );
         drop(guard);
-        assert_eq!(ailment(&from), None);
+        assert_eq!(health_problem(&sources), None);
     }
 
     #[test]
     fn a_broker_that_stops_is_not_healthy() {
         let dir = tempfile::tempdir().expect("a directory");
-        let from = sources(dir.path());
+        let sources = sources(dir.path());
         {
-            let mut guard = from.broker.lock(Purpose::Other, None);
+            let mut guard = sources.broker.lock(Purpose::Other, None);
             let now = guard.now();
             guard.broker().shut_down(now);
         }
-        let told = ailment(&from).expect("stopping");
-        assert_eq!(told, "the broker is stopping");
+        let problem = health_problem(&sources).expect("stopping");
+        assert_eq!(problem, "the broker is stopping");
     }
 
     #[test]
     fn a_commit_under_way_is_seen_and_one_that_takes_too_long_is_not_healthy() {
         let dir = tempfile::tempdir().expect("a directory");
-        let from = sources(dir.path());
-        let under_way = || from.broker.lock(Purpose::Other, None).commit_under_way();
+        let sources = sources(dir.path());
+        let under_way = || sources.broker.lock(Purpose::Other, None).commit_under_way();
         {
-            let mut guard = from.broker.lock(Purpose::Connect, None);
+            let mut guard = sources.broker.lock(Purpose::Connect, None);
             let now = guard.now();
             let access = Access {
                 allow_anonymous: true,
@@ -339,13 +342,14 @@ mod tests {
             broker.receive(id, packet, now);
         }
         assert_eq!(under_way(), None);
-        let batch = from.broker.next_batch().expect("a session to write");
+        let batch = sources.broker.next_batch().expect("a session to write");
         assert!(under_way().is_some());
-        assert_eq!(from.judge(under_way(), false), None);
-        let told = from.judge(Some(COMMIT_PATIENCE + Duration::from_secs(1)), false);
-        assert!(told.expect("stuck").contains("under way for 11 s"));
-        from.broker
-            .committed(&Progress::Durable(batch.id), &from.store);
+        assert_eq!(sources.find_problem(under_way(), false), None);
+        let problem = sources.find_problem(Some(MAX_COMMIT_TIME + Duration::from_secs(1)), false);
+        assert!(problem.expect("stuck").contains("under way for 11 s"));
+        sources
+            .broker
+            .committed(&Progress::Durable(batch.id), &sources.store);
         assert_eq!(under_way(), None);
     }
 }

@@ -1,8 +1,10 @@
-//! One task a connection: it reads what there is into a buffer of its thread, decodes all whole packets, handles them all in one visit to the
-//! broker, takes what the broker has for it, and writes that at once. An idle connection holds no buffer.
+//! One task per connection. It reads once, decodes all whole packets, handles them under one lock
+//! of the broker, takes the output, and writes it. The read buffer belongs to the thread: an idle
+//! connection holds none.
 //!
-//! A CONNECT whose user name and password have to be proved, or that waits for an older connection of its client, is kept, with what came after it in
-//! the same read, until it may go on; nothing more is read meanwhile, and the time for the CONNECT goes on running.
+//! A CONNECT may have to wait for its authentication, or for the end of an older connection of its
+//! client. It is kept then, with the bytes read behind it. Nothing more is read meanwhile, and the
+//! time-out for the CONNECT goes on.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -16,92 +18,93 @@ use tokio::io::ReadBuf;
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::auth::{Authentication, Credentials, Method, Proved};
+use super::auth::{Authentication, Credentials, LoginResult, Method};
 use super::lock_stats::Purpose;
+use super::partial_packets::PartialEntry;
 use super::shared_broker::{BrokerGuard, SharedBroker, WakeOn};
-use super::socket::{Flow, Seen, Socket, Stream};
-use super::spoken::Spoken;
-use super::unfinished::Held;
+use super::sniff::SniffedProtocol;
+use super::socket::{SendProgress, SendState, Socket, Stream};
 use crate::broker::{ConnectionId, Output, Segments, Traffic};
 use crate::clock::Stopwatch;
 use crate::wire::packet::Connect;
 use crate::wire::{Fault, Packet, ProtocolVersion, codec};
 
-/// Bytes read at once.
+/// Bytes of one read, at most.
 const READ_BYTES: usize = 64 * 1024;
-/// ... and when little should be.
-const LEAST_READ: usize = 1024;
-/// Parts that are written at once.
-const SLICES: usize = 32;
-/// Packets decoded at once.
-const DECODED: usize = 256;
-/// Work after which a visit to the broker lets others in, in the measure of [`Broker::work`](crate::broker::Broker::work): a millisecond or two.
-const VISIT_WORK: u64 = 8 * 1024;
-/// Work after which other tasks get their turn; what has been read and not handled waits. And rounds of reading and writing.
-const TURN_WORK: u64 = 64 * 1024;
-const ROUNDS: usize = 16;
-/// Bytes that are read of a peer whose connection gives way to a newer one of its client: more than a socket holds.
-const LAST_BYTES: usize = 8 * 1024 * 1024;
-/// How long a peer has to read what it was told last, once the connection is closed from this side, and how long it has to close its own; it
-/// begins anew while the peer takes something, this many times at most.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGERS: u32 = 15;
-/// Bytes that are read of a peer that goes on sending after its connection was closed.
-const DRAIN_BYTES: usize = 1024 * 1024;
-/// Bytes by which an unfinished packet may grow before they are counted; smaller growth is counted with the next visit to the broker.
-const GRAIN: usize = 4096;
-/// How often the broker hears, at most, that the client is there while one packet comes in.
-const SIGN_OF_LIFE: Duration = Duration::from_millis(250);
+/// Bytes of one read from a client that is slowed down or causes much work.
+const MIN_READ_BYTES: usize = 1024;
+/// Slices of one vectored write.
+const MAX_IO_SLICES: usize = 32;
+/// Packets that are decoded before they are handled.
+const MAX_DECODED: usize = 256;
+/// Work after which the lock is yielded, as [`Broker::work`](crate::broker::Broker::work) counts
+/// it: one or two milliseconds.
+const LOCK_WORK: u64 = 8 * 1024;
+/// Work of one poll, and rounds of reading and writing. Then other tasks run. Bytes that were read
+/// and not handled wait.
+const POLL_WORK: u64 = 64 * 1024;
+const MAX_ROUNDS: usize = 16;
+/// Bytes that are still read from a connection that is taken over: more than a socket holds.
+const MAX_TAKEOVER_BYTES: usize = 8 * 1024 * 1024;
+/// How long a peer has to read the last bytes, and to close the connection after this side did. The
+/// time starts again while the peer takes bytes, at most `MAX_LINGERS` times.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_LINGERS: u32 = 15;
+/// Bytes that are read and dropped of a peer that goes on sending after the connection was closed.
+const MAX_DRAIN_BYTES: usize = 1024 * 1024;
+/// Growth of a partial packet, in bytes, that is counted only with the next lock of the broker.
+const PARTIAL_STEP: usize = 4096;
+/// How often the broker is told, at most, that a part of a packet has come.
+const ACTIVITY_INTERVAL: Duration = Duration::from_millis(250);
 
 thread_local! {
-    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+    static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
 /// What all connections of a listener share.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct ConnectionContext {
     /// The broker.
     pub broker: Arc<SharedBroker>,
-    /// The largest packet that is taken, in bytes.
+    /// The largest packet a client may send, in bytes.
     pub max_packet_size: u32,
-    /// Proves who clients are.
+    /// Authenticates clients.
     pub authentication: Arc<Authentication>,
-    /// How clients prove it here, in the order of asking.
+    /// The listener's methods of authentication, in order.
     pub methods: Vec<Method>,
 }
 
-/// What a CONNECT was found to prove, once that is known.
-type Proof = Pin<Box<dyn Future<Output = Proved> + Send>>;
+/// The authentication of a CONNECT.
+type Login = Pin<Box<dyn Future<Output = LoginResult> + Send>>;
 
 /// What a CONNECT waits for.
-enum Waiting {
-    /// It is being found out what it proves.
-    Proof(Proof),
-    /// An older connection of its client is to end first; this is what it was found to prove.
-    Turn(Box<Proved>),
+enum PendingConnect {
+    Login(Login),
+    /// The end of an older connection of the client. Holds the result of the authentication.
+    Takeover(Box<LoginResult>),
 }
 
-/// Serves a connection the broker has accepted, until either side closes it.
-pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
+/// Serves a connection that the broker has accepted, until either side closes it.
+pub async fn serve(context: Arc<ConnectionContext>, stream: impl Stream, id: ConnectionId) {
     let mut connection = Connection {
-        door,
+        context,
         stream,
         id,
-        waiting: None,
+        pending_connect: None,
         version: None,
         partial: Vec::new(),
-        held: Held::default(),
-        began: false,
-        patience: None,
+        partial_entry: PartialEntry::default(),
+        is_new_partial: false,
+        linger: None,
         work: 0,
-        unhandled: false,
-        appetite: READ_BYTES,
-        last_bytes: 0,
+        has_unhandled: false,
+        read_size: READ_BYTES,
+        takeover_bytes: 0,
         writing: Segments::default(),
         wrote: false,
         traffic: Traffic::default(),
         unflushed: false,
-        broken: None,
+        write_error: None,
         output: Output {
             close: false,
             pause: false,
@@ -109,11 +112,11 @@ pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
             yields: false,
             ask_progress: false,
         },
-        flow: Flow::default(),
-        heard: None,
-        arrived: 0,
-        over: false,
-        owed: false,
+        send_progress: SendProgress::default(),
+        last_activity_report: None,
+        received_bytes: 0,
+        input_ended: false,
+        awaits_acks: false,
     };
     let ended = poll_fn(|cx| connection.poll(cx)).await;
     connection.partial = Vec::new();
@@ -124,18 +127,19 @@ pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
         _ => error.to_string().into(),
     });
     {
-        let mut guard = connection.door.broker.lock(Purpose::Lost, Some(id));
+        let mut guard = connection.context.broker.lock(Purpose::Lost, Some(id));
         let now = guard.now();
-        guard.hold(&mut connection.held, id, 0, true, true);
+        guard.set_partial_size(&mut connection.partial_entry, id, 0, true, true);
         guard.broker().lost_after(id, &traffic, now);
         guard.forget_waker(id);
     }
     if let Ok(()) = ended {
-        // Closed from this side: bytes of the peer that nobody reads would make the operating system take back what was just written.
-        let mut left = DRAIN_BYTES;
-        for _ in 0..LINGERS {
-            let drained = timeout(LINGER, connection.drain(&mut left)).await;
-            if drained.is_ok() || !connection.has_taken().moved {
+        // With unread bytes of the peer, the operating system would reset the connection and the
+        // peer would lose what was just written.
+        let mut left = MAX_DRAIN_BYTES;
+        for _ in 0..MAX_LINGERS {
+            let drained = timeout(LINGER_TIMEOUT, connection.drain(&mut left)).await;
+            if drained.is_ok() || !connection.check_send_state().has_advanced {
                 break;
             }
         }
@@ -143,105 +147,107 @@ pub async fn serve(door: Arc<Door>, stream: impl Stream, id: ConnectionId) {
 }
 
 struct Connection<S> {
-    door: Arc<Door>,
+    context: Arc<ConnectionContext>,
     stream: S,
     id: ConnectionId,
-    /// What the CONNECT at the beginning of `partial` waits for.
-    waiting: Option<Waiting>,
-    /// What the peer speaks, once it has said so.
+    /// What the CONNECT at the start of `partial` waits for.
+    pending_connect: Option<PendingConnect>,
+    /// The protocol version of the CONNECT.
     version: Option<ProtocolVersion>,
-    /// The beginning of a packet whose rest has not come.
+    /// The start of a packet whose rest has not come.
     partial: Vec<u8>,
     /// What is counted of it.
-    held: Held,
-    /// It is another packet than the one that was counted.
-    began: bool,
-    /// Runs from when the connection is to be closed and the peer does not take what was sent; how often it has.
-    patience: Option<(Pin<Box<Sleep>>, u32)>,
-    /// Work done in this turn.
+    partial_entry: PartialEntry,
+    /// It is another packet than the one that is counted.
+    is_new_partial: bool,
+    /// Runs when the connection is to close and the peer takes nothing; and how often it was
+    /// started.
+    linger: Option<(Pin<Box<Sleep>>, u32)>,
+    /// Work done in this poll.
     work: u64,
-    /// `partial` may begin with whole packets, for which the turn was too short.
-    unhandled: bool,
-    /// Bytes to be read at once.
-    appetite: usize,
-    /// Bytes read since another connection waits to take the place of this one.
-    last_bytes: usize,
-    /// What is still to be written of what was taken last, and whether some of that has been written.
+    /// `partial` may start with whole packets.
+    has_unhandled: bool,
+    /// Bytes of the next read.
+    read_size: usize,
+    /// Bytes read since another connection waits to take over.
+    takeover_bytes: usize,
+    /// Output that is still to be written, and whether some of it has been.
     writing: Segments,
     wrote: bool,
-    /// What has come and gone so far.
+    /// Bytes sent and received so far.
     traffic: Traffic,
-    /// The stream may still hold what was written to it: TLS and WebSocket do.
+    /// The stream may still hold written bytes, as TLS and WebSocket do.
     unflushed: bool,
-    /// Nothing can be written any more; what the peer had sent before it went is still read.
-    broken: Option<io::Error>,
+    /// Nothing can be written any more. What the peer sent before is still read.
+    write_error: Option<io::Error>,
     output: Output,
     /// Whether the peer takes what is written.
-    flow: Flow,
-    /// When the broker last heard that a part of a packet had come.
-    heard: Option<Stopwatch>,
-    /// Bytes that had come from the peer when something was last read.
-    arrived: u64,
-    /// The peer will send nothing more.
-    over: bool,
-    /// ... and is still owed what waits for the disk.
-    owed: bool,
+    send_progress: SendProgress,
+    /// When the broker was last told that a part of a packet has come.
+    last_activity_report: Option<Stopwatch>,
+    /// Bytes that had come from the peer at the last read.
+    received_bytes: u64,
+    /// The peer sends nothing more.
+    input_ended: bool,
+    /// ... but acknowledgements for it still wait for the disk.
+    awaits_acks: bool,
 }
 
 impl<S: Stream> Connection<S> {
-    /// Goes on as far as it can. Ready when the connection is closed: by this side (`Ok`), or by the peer.
+    /// Reads, handles and writes as far as possible. Ready when the connection is closed: by this
+    /// side (`Ok`) or by the peer.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.work = 0;
-        for _ in 0..ROUNDS {
-            if self.work >= TURN_WORK {
+        for _ in 0..MAX_ROUNDS {
+            if self.work >= POLL_WORK {
                 break;
             }
             let all_written = self.poll_write(cx);
             if self.output.close {
-                return match (self.broken.take(), all_written) {
+                return match (self.write_error.take(), all_written) {
                     (Some(error), _) => Poll::Ready(Err(error)),
                     (None, true) => Poll::Ready(Ok(())),
-                    (None, false) => self.poll_patience(cx),
+                    (None, false) => self.poll_linger(cx),
                 };
             }
-            if self.over && !self.owed && all_written {
+            if self.input_ended && !self.awaits_acks && all_written {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            if self.over && !all_written {
-                return self.poll_patience(cx);
+            if self.input_ended && !all_written {
+                return self.poll_linger(cx);
             }
             if self.output.ask_progress {
-                self.answer_look(cx);
+                self.report_send_state(cx);
             }
             if !self.output.yields {
-                self.last_bytes = 0;
+                self.takeover_bytes = 0;
             }
-            let read = match &mut self.waiting {
-                Some(Waiting::Proof(proof)) => match proof.as_mut().poll(cx) {
-                    Poll::Ready(proved) => self.present(cx, proved),
+            let read = match &mut self.pending_connect {
+                Some(PendingConnect::Login(login)) => match login.as_mut().poll(cx) {
+                    Poll::Ready(login) => self.resume_connect(cx, login),
                     Poll::Pending => false,
                 },
-                Some(Waiting::Turn(_)) if self.output.waits => false,
-                Some(Waiting::Turn(proved)) => {
-                    let proved = Proved::clone(proved);
-                    self.present(cx, proved)
+                Some(PendingConnect::Takeover(_)) if self.output.waits => false,
+                Some(PendingConnect::Takeover(login)) => {
+                    let login = LoginResult::clone(login);
+                    self.resume_connect(cx, login)
                 }
                 None if self.output.pause => false,
-                None if self.over => self.output.yields && self.end_reading(cx),
-                None if std::mem::take(&mut self.unhandled) => {
+                None if self.input_ended => self.output.yields && self.end_reading(cx),
+                None if std::mem::take(&mut self.has_unhandled) => {
                     self.handle(cx, &[]);
                     true
                 }
-                None if self.last_bytes >= LAST_BYTES => self.end_reading(cx),
+                None if self.takeover_bytes >= MAX_TAKEOVER_BYTES => self.end_reading(cx),
                 None => self.poll_read(cx)? || self.output.yields && self.end_reading(cx),
             };
-            if !read && self.broken.is_some() && has_budget_remaining() {
-                return Poll::Ready(self.broken.take().map_or(Ok(()), Err));
+            if !read && self.write_error.is_some() && has_budget_remaining() {
+                return Poll::Ready(self.write_error.take().map_or(Ok(()), Err));
             }
             let took = !read
                 && match all_written {
                     true => self.take_output(cx),
-                    false => self.look(cx),
+                    false => self.check_broker(cx),
                 };
             if !read && !took {
                 return Poll::Pending;
@@ -251,12 +257,12 @@ impl<S: Stream> Connection<S> {
         Poll::Pending
     }
 
-    /// Writes what was taken; whether all of it is written, or never will be.
+    /// Writes the output. Returns whether nothing is left to write.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.broken.is_none() {
+        if self.write_error.is_none() {
             match self.try_write(cx) {
                 Ok(all) => return all,
-                Err(error) => self.broken = Some(error),
+                Err(error) => self.write_error = Some(error),
             }
         }
         (self.writing, self.wrote, self.unflushed) = (Segments::default(), false, false);
@@ -265,7 +271,7 @@ impl<S: Stream> Connection<S> {
 
     fn try_write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         while !self.writing.is_empty() {
-            let mut slices = [&[][..]; SLICES];
+            let mut slices = [&[][..]; MAX_IO_SLICES];
             let filled = self.writing.slices(&mut slices);
             let stream = Pin::new(&mut self.stream);
             let wrote = match &slices[..filled] {
@@ -277,7 +283,7 @@ impl<S: Stream> Connection<S> {
                 Poll::Ready(Ok(written)) => {
                     self.wrote = true;
                     self.writing.advance(written);
-                    self.flow.wrote(written);
+                    self.send_progress.add_written(written);
                     self.traffic.sent += written as u64;
                 }
                 Poll::Ready(Err(error)) => return Err(error),
@@ -298,21 +304,21 @@ impl<S: Stream> Connection<S> {
         Ok(true)
     }
 
-    /// Reads once and handles what came; whether anything did.
+    /// Reads once and handles what came. Returns whether anything came.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let read = self.read_once(cx)?;
         let arrived = self.stream.socket().map_or(0, Socket::received);
-        let is_part = std::mem::replace(&mut self.arrived, arrived) < arrived && !read;
-        if is_part && self.version.is_some() && self.may_be_news() {
-            // A record of TLS, or a frame of WebSocket, that is not whole: the client is there.
-            self.hear(cx);
+        let is_part = std::mem::replace(&mut self.received_bytes, arrived) < arrived && !read;
+        if is_part && self.version.is_some() && self.is_report_due() {
+            // An incomplete TLS record or WebSocket frame also shows that the client is alive.
+            self.report_activity(cx);
         }
         Ok(read)
     }
 
     fn read_once(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(&mut scratch[..self.appetite]);
+        READ_BUFFER.with_borrow_mut(|memory| {
+            let mut buffer = ReadBuf::new(&mut memory[..self.read_size]);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
                     self.end_of_input(cx);
@@ -320,15 +326,16 @@ impl<S: Stream> Connection<S> {
                 }
                 Poll::Ready(Ok(())) => {
                     if self.output.yields {
-                        self.last_bytes += buffer.filled().len();
+                        self.takeover_bytes += buffer.filled().len();
                     }
                     self.traffic.received += buffer.filled().len() as u64;
                     self.handle(cx, buffer.filled());
-                    // What is read takes memory until it is handled, and is handled whatever the broker says: of a client that is slowed down, or
-                    // makes much work, it should be little.
-                    self.appetite = match self.output.pause || self.unhandled {
-                        true => (self.appetite / 2).max(LEAST_READ),
-                        false => (self.appetite * 2).min(READ_BYTES),
+                    // Bytes that were read take memory until they are handled, even if the broker
+                    // pauses the client. So little is read from a client that is slowed down or
+                    // causes much work.
+                    self.read_size = match self.output.pause || self.has_unhandled {
+                        true => (self.read_size / 2).max(MIN_READ_BYTES),
+                        false => (self.read_size * 2).min(READ_BYTES),
                     };
                     Ok(true)
                 }
@@ -341,107 +348,108 @@ impl<S: Stream> Connection<S> {
     fn handle(&mut self, cx: &mut Context<'_>, new: &[u8]) {
         if self.partial.is_empty() {
             let used = self.handle_packets(cx, new);
-            self.keep(&new[used..]);
+            self.save_partial(&new[used..]);
         } else {
             let mut bytes = std::mem::take(&mut self.partial);
             bytes.extend_from_slice(new);
             match self.handle_packets(cx, &bytes) {
                 0 => self.partial = bytes,
-                // What is left is copied, so that the little there is does not hold the memory of a large packet.
-                used => self.keep(&bytes[used..]),
+                // The rest is copied, so that it does not hold the memory of a large packet.
+                used => self.save_partial(&bytes[used..]),
             }
         }
-        let is_partial = !self.partial.is_empty() && self.waiting.is_none();
-        let is_news = is_partial && self.version.is_some() && self.may_be_news();
-        // Of those that may never be clients every byte counts.
-        let is_client = self.version.is_some() && self.waiting.is_none();
-        let grain = if is_client { GRAIN } else { 0 };
-        if is_news || self.partial.capacity() > self.held.bytes() + grain {
-            self.hear(cx);
+        let is_partial = !self.partial.is_empty() && self.pending_connect.is_none();
+        let is_due = is_partial && self.version.is_some() && self.is_report_due();
+        // Each byte counts before the connection has a client.
+        let is_client = self.version.is_some() && self.pending_connect.is_none();
+        let step = if is_client { PARTIAL_STEP } else { 0 };
+        if is_due || self.partial.capacity() > self.partial_entry.bytes() + step {
+            self.report_activity(cx);
         }
     }
 
-    /// Whether the broker has not heard for a while that the client is there.
-    fn may_be_news(&self) -> bool {
-        let mut heard = self.heard.iter();
-        heard.all(|heard| heard.elapsed() >= SIGN_OF_LIFE)
+    fn is_report_due(&self) -> bool {
+        let mut last_report = self.last_activity_report.iter();
+        last_report.all(|last| last.elapsed() >= ACTIVITY_INTERVAL)
     }
 
-    /// Tells the broker that the client is there.
-    fn hear(&mut self, cx: &mut Context<'_>) {
-        self.heard = Some(Stopwatch::start());
-        self.visit(cx, Purpose::Packets, |guard, id| {
+    /// Tells the broker that the client is alive.
+    fn report_activity(&mut self, cx: &mut Context<'_>) {
+        self.last_activity_report = Some(Stopwatch::start());
+        self.with_broker(cx, Purpose::Packets, |guard, id| {
             let now = guard.now();
             guard.broker().heard(id, now);
         });
     }
 
-    /// The peer has closed its sending side, if not the whole connection: it is still told what becomes of what it has sent.
+    /// The peer has closed at least its sending side. It still gets the answers to what it has
+    /// sent.
     fn end_of_input(&mut self, cx: &mut Context<'_>) {
-        self.over = true;
-        self.visit(cx, Purpose::Lost, |guard, id| {
+        self.input_ended = true;
+        self.with_broker(cx, Purpose::Lost, |guard, id| {
             let now = guard.now();
             guard.broker().half_closed(id, now);
         });
     }
 
-    /// Tells the broker whether the peer takes what is written.
-    fn answer_look(&mut self, cx: &mut Context<'_>) {
+    fn report_send_state(&mut self, cx: &mut Context<'_>) {
         self.output.ask_progress = false;
-        let seen = self.has_taken();
-        self.visit(cx, Purpose::Output, |guard, id| {
+        let state = self.check_send_state();
+        self.with_broker(cx, Purpose::Output, |guard, id| {
             let now = guard.now();
-            guard.broker().progress(id, seen.waits, seen.moved, now);
+            guard
+                .broker()
+                .progress(id, state.is_pending, state.has_advanced, now);
         });
     }
 
-    /// What the peer has taken since this was last asked.
-    fn has_taken(&mut self) -> Seen {
+    /// Returns what the peer has taken since the last call.
+    fn check_send_state(&mut self) -> SendState {
         let held = !self.writing.is_empty() || self.unflushed;
-        self.flow.look(&self.stream, held)
+        self.send_progress.check(&self.stream, held)
     }
 
-    /// Keeps the beginning of a packet.
-    fn keep(&mut self, bytes: &[u8]) {
+    fn save_partial(&mut self, bytes: &[u8]) {
         self.partial = bytes.to_vec();
-        self.began = true;
+        self.is_new_partial = true;
     }
 
-    /// Nothing more comes of a peer whose connection gives way to another one, or it is too much; false if that is not known yet.
+    /// Tells the broker that all bytes of a connection that is taken over are read, or enough of
+    /// them. Returns false if it is not known yet whether there are more.
     fn end_reading(&mut self, cx: &mut Context<'_>) -> bool {
-        // Without a budget the runtime does not even look whether there is something to read. The task comes again.
+        // Without a budget the runtime does not look for input. The task is polled again.
         if !has_budget_remaining() {
             return false;
         }
-        self.visit(cx, Purpose::Connect, |guard, id| {
+        self.with_broker(cx, Purpose::Connect, |guard, id| {
             let now = guard.now();
             guard.broker().drained(id, now);
         });
         true
     }
 
-    /// Hands over the CONNECT that has waited, with what it has been found to prove, and what came after it; that is always something.
-    fn present(&mut self, cx: &mut Context<'_>, proved: Proved) -> bool {
-        self.waiting = None;
+    /// Hands the waiting CONNECT to the broker, then the bytes behind it. Returns true.
+    fn resume_connect(&mut self, cx: &mut Context<'_>, login: LoginResult) -> bool {
+        self.pending_connect = None;
         let bytes = std::mem::take(&mut self.partial);
         let Ok(Some((Packet::Connect(connect), length))) = self.decode_next(&bytes) else {
             return true;
         };
-        let door = Arc::clone(&self.door);
-        let stands = self.visit(cx, Purpose::Connect, |guard, id| {
-            let stands = door.authentication.stands(&proved);
-            if stands {
-                let (now, outcome) = (guard.now(), proved.outcome.clone());
+        let context = Arc::clone(&self.context);
+        let is_current = self.with_broker(cx, Purpose::Connect, |guard, id| {
+            let is_current = context.authentication.is_current(&login);
+            if is_current {
+                let (now, outcome) = (guard.now(), login.outcome.clone());
                 guard.broker().connect(id, &connect, outcome, now);
             }
-            stands
+            is_current
         });
-        if !stands {
-            // The configuration has changed meanwhile: it is asked again.
-            self.must_prove(&connect);
+        if !is_current {
+            // The configuration has changed meanwhile, so the client is authenticated again.
+            self.start_login(&connect);
             self.partial = bytes;
         } else if self.output.waits {
-            self.waiting = Some(Waiting::Turn(Box::new(proved)));
+            self.pending_connect = Some(PendingConnect::Takeover(Box::new(login)));
             self.partial = bytes;
         } else if !self.output.close {
             self.handle(cx, &bytes[length..]);
@@ -449,20 +457,21 @@ impl<S: Stream> Connection<S> {
         true
     }
 
-    /// Hands whole packets to the broker, all that there are unless that becomes too much for this turn; how many bytes they were.
+    /// Hands all whole packets to the broker, unless that is too much work for this poll. Returns
+    /// how many bytes they had.
     fn handle_packets(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
         let mut used = 0;
         loop {
             let mut packets = Vec::new();
             let mut fault = None;
             let mut end = used;
-            while packets.len() < DECODED {
+            while packets.len() < MAX_DECODED {
                 let is_first = self.version.is_none();
                 match self.decode_next(&bytes[end..]) {
-                    // What comes before a CONNECT is answered first, and ends the connection.
+                    // Packets before the CONNECT are handled first. They end the connection.
                     Ok(Some((Packet::Connect(_), _))) if is_first && !packets.is_empty() => break,
                     Ok(Some((Packet::Connect(connect), _)))
-                        if is_first && self.must_prove(&connect) =>
+                        if is_first && self.start_login(&connect) =>
                     {
                         return used;
                     }
@@ -480,24 +489,25 @@ impl<S: Stream> Connection<S> {
             if packets.is_empty() && fault.is_none() {
                 return used;
             }
-            used = self.hand_over(cx, packets, fault).max(used);
+            used = self.receive_packets(cx, packets, fault).max(used);
             if self.output.close {
                 return bytes.len();
             }
             if self.output.waits {
-                self.waiting = Some(Waiting::Turn(Box::default()));
+                self.pending_connect = Some(PendingConnect::Takeover(Box::default()));
                 return used;
             }
-            if self.work >= TURN_WORK {
-                self.unhandled = used < bytes.len();
+            if self.work >= POLL_WORK {
+                self.has_unhandled = used < bytes.len();
                 return used;
             }
         }
     }
 
-    /// Hands packets to the broker, and the fault that comes after them, until that is enough for this turn. Each has with it where its bytes end;
-    /// returns where the last one that was handled does.
-    fn hand_over(
+    /// Hands packets to the broker, then the fault that follows them, until this poll has done
+    /// enough work. Each packet comes with the offset of its end. Returns that of the last handled
+    /// one.
+    fn receive_packets(
         &mut self,
         cx: &mut Context<'_>,
         packets: Vec<(Packet<'_>, usize)>,
@@ -508,10 +518,10 @@ impl<S: Stream> Connection<S> {
             Some((Packet::Connect(_), _)) => Purpose::Connect,
             _ => Purpose::Packets,
         };
-        let most = TURN_WORK.saturating_sub(self.work);
-        let (used, work) = self.visit(cx, purpose, |guard, id| {
+        let most = POLL_WORK.saturating_sub(self.work);
+        let (used, work) = self.with_broker(cx, purpose, |guard, id| {
             let before = guard.broker().work();
-            let (mut used, mut work, mut breath) = (0, 0, 0);
+            let (mut used, mut work, mut yielded) = (0, 0, 0);
             for (packet, end) in packets {
                 let now = guard.now();
                 let broker = guard.broker();
@@ -525,8 +535,8 @@ impl<S: Stream> Connection<S> {
                 if work >= most {
                     return (used, work);
                 }
-                if work - breath >= VISIT_WORK {
-                    breath = work;
+                if work - yielded >= LOCK_WORK {
+                    yielded = work;
                     guard.yield_lock();
                 }
             }
@@ -543,11 +553,12 @@ impl<S: Stream> Connection<S> {
 
     fn decode_next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(Packet<'a>, usize)>, Fault> {
         if self.version.is_none()
-            && let Some(wrong) = Spoken::of(bytes).and_then(Spoken::on_mqtt)
+            && let Some(wrong) =
+                SniffedProtocol::detect(bytes).and_then(SniffedProtocol::mismatch_on_mqtt)
         {
             return Err(Fault::malformed(wrong));
         }
-        let Some(length) = codec::frame_len(bytes, self.door.max_packet_size)? else {
+        let Some(length) = codec::frame_len(bytes, self.context.max_packet_size)? else {
             return Ok(None);
         };
         let frame = &bytes[..length];
@@ -559,48 +570,48 @@ impl<S: Stream> Connection<S> {
             && connect.keep_alive == 0
             && let Some(socket) = self.stream.socket()
         {
-            // It may vanish without a word, and nobody would notice.
-            socket.watch();
+            // Without keep alive a client could vanish and nobody would notice.
+            socket.enable_keepalive();
         }
         Ok(Some((packet, length)))
     }
 
-    /// Whether a CONNECT has to wait until its user name and password have been proved, which has begun then.
-    fn must_prove(&mut self, connect: &Connect<'_>) -> bool {
-        if self.door.methods.is_empty() {
+    /// Starts the authentication of a CONNECT. Returns false if it needs none.
+    fn start_login(&mut self, connect: &Connect<'_>) -> bool {
+        if self.context.methods.is_empty() {
             return false;
         }
         let credentials = {
-            let mut guard = self.door.broker.lock(Purpose::Connect, Some(self.id));
+            let mut guard = self.context.broker.lock(Purpose::Connect, Some(self.id));
             let arrival = guard.broker().arrival(self.id);
             match arrival.certified_user() {
                 Some(_) => None,
-                None => Credentials::of(connect, arrival),
+                None => Credentials::from_connect(connect, arrival),
             }
         };
         let Some(credentials) = credentials else {
             return false;
         };
-        let door = Arc::clone(&self.door);
-        self.waiting = Some(Waiting::Proof(Box::pin(async move {
-            let proof = door.authentication.authenticate(&door.methods, credentials);
-            proof.await
+        let context = Arc::clone(&self.context);
+        self.pending_connect = Some(PendingConnect::Login(Box::pin(async move {
+            let login = &context.authentication;
+            login.authenticate(&context.methods, credentials).await
         })));
         true
     }
 
-    /// Has the broker do something, and takes what it has for this connection, in one visit.
-    fn visit<T>(
+    /// Locks the broker, calls `work`, and takes the output for this connection.
+    fn with_broker<T>(
         &mut self,
         cx: &mut Context<'_>,
         purpose: Purpose,
         work: impl FnOnce(&mut BrokerGuard<'_>, ConnectionId) -> T,
     ) -> T {
         let writable = self.writing.is_empty() && !self.unflushed;
-        let door = Arc::clone(&self.door);
-        let mut guard = door.broker.lock(purpose, writable.then_some(self.id));
+        let context = Arc::clone(&self.context);
+        let mut guard = context.broker.lock(purpose, writable.then_some(self.id));
         let done = work(&mut guard, self.id);
-        self.count(&mut guard);
+        self.count_partial(&mut guard);
         let now = guard.now();
         let broker = guard.broker();
         if writable {
@@ -609,81 +620,72 @@ impl<S: Stream> Connection<S> {
         } else {
             self.output = broker.output(self.id);
         }
-        if self.over {
-            self.owed = guard.broker().is_owed(self.id);
+        if self.input_ended {
+            self.awaits_acks = guard.broker().is_owed(self.id);
         }
         done
     }
 
-    /// Takes what the broker has for this connection; whether that was anything, or whether it may go on reading.
+    /// Takes the output for this connection. Returns whether anything changed.
     fn take_output(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.output;
-        let door = Arc::clone(&self.door);
-        let mut guard = door.broker.lock(Purpose::Output, Some(self.id));
-        let now = guard.now();
-        self.count(&mut guard);
-        self.output = guard.broker().take_output(self.id, &mut self.writing, now);
-        guard.set_waker(self.id, cx.waker(), WakeOn::Output);
-        if self.over {
-            self.owed = guard.broker().is_owed(self.id);
-        }
+        self.with_broker(cx, Purpose::Output, |_, _| ());
         !self.writing.is_empty() || self.output != before
     }
 
-    /// Counts what is held of an unfinished packet.
-    fn count(&mut self, guard: &mut BrokerGuard<'_>) {
+    fn count_partial(&mut self, guard: &mut BrokerGuard<'_>) {
         let (bytes, connected) = (self.partial.capacity(), self.version.is_some());
-        let began = std::mem::take(&mut self.began);
-        guard.hold(&mut self.held, self.id, bytes, connected, began);
+        let is_new = std::mem::take(&mut self.is_new_partial);
+        guard.set_partial_size(&mut self.partial_entry, self.id, bytes, connected, is_new);
     }
 
-    /// Looks, while the peer does not take what was sent, whether the broker has ended the connection, lets it yield its place, or wants to read from it
-    /// again; whether that is so.
-    fn look(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Checks the broker's state for this connection while the peer takes nothing: whether it is
+    /// closed, taken over, or may be read from again. Returns whether anything changed.
+    fn check_broker(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.output;
-        let door = Arc::clone(&self.door);
-        let mut guard = door.broker.lock(Purpose::Output, Some(self.id));
+        let context = Arc::clone(&self.context);
+        let mut guard = context.broker.lock(Purpose::Output, Some(self.id));
         let broker = guard.broker();
         self.output = broker.output(self.id);
-        let until = match self.output.pause {
+        let wake_on = match self.output.pause {
             true => WakeOn::Output,
             false => WakeOn::Closing,
         };
-        guard.set_waker(self.id, cx.waker(), until);
+        guard.set_waker(self.id, cx.waker(), wake_on);
         if self.output.close {
             self.partial = Vec::new();
-            self.count(&mut guard);
+            self.count_partial(&mut guard);
         }
         self.output != before
     }
 
-    /// Waits a little longer for a peer that does not take what was sent before the end.
-    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Waits for a peer that has not taken all output before the close.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            let (patience, lingers) = match &mut self.patience {
-                Some(patience) => patience,
+            let (linger, lingers) = match &mut self.linger {
+                Some(linger) => linger,
                 None => {
-                    self.has_taken();
-                    self.patience.insert((Box::pin(sleep(LINGER)), 1))
+                    self.check_send_state();
+                    self.linger.insert((Box::pin(sleep(LINGER_TIMEOUT)), 1))
                 }
             };
-            ready!(patience.as_mut().poll(cx));
+            ready!(linger.as_mut().poll(cx));
             *lingers += 1;
-            let enough = *lingers > LINGERS;
-            patience.set(sleep(LINGER));
-            if enough || !self.has_taken().moved {
+            let enough = *lingers > MAX_LINGERS;
+            linger.set(sleep(LINGER_TIMEOUT));
+            if enough || !self.check_send_state().has_advanced {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }
     }
 
-    /// Closes the sending side and reads until the peer does the same, this much at most.
+    /// Closes the sending side and reads until the peer does the same, at most `left` bytes.
     async fn drain(&mut self, left: &mut usize) -> io::Result<()> {
         poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await?;
         while *left > 0 {
             let read = poll_fn(|cx| {
-                SCRATCH.with_borrow_mut(|scratch| {
-                    let mut buffer = ReadBuf::new(scratch);
+                READ_BUFFER.with_borrow_mut(|memory| {
+                    let mut buffer = ReadBuf::new(memory);
                     let read = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
                     read.map_ok(|()| buffer.filled().len())
                 })

@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::seldom::Seldom;
+use super::log_limit::LogLimit;
 use super::socket::{ListeningSocket, Socket, SocketFile};
 use crate::clock::Stopwatch;
 
@@ -21,9 +21,9 @@ const DROP_BRIDGE: &str = "drop-bridge ";
 /// Bytes of a command.
 const MAX_COMMAND: u64 = 256;
 /// How long a client has for its command, and for taking the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client waits for the answer: files may be on a slow disk.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(120);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Clients that wait to be accepted.
 const BACKLOG: i32 = 8;
 
@@ -40,7 +40,7 @@ pub enum Outcome {
 
 /// What a broker answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct Response {
     /// How it ended.
     pub outcome: Outcome,
     /// For a person, in lines.
@@ -85,7 +85,7 @@ pub struct Request {
     /// What to do.
     pub command: Command,
     /// Where the answer goes.
-    pub reply: oneshot::Sender<Answer>,
+    pub reply: oneshot::Sender<Response>,
 }
 
 impl Outcome {
@@ -129,14 +129,14 @@ pub fn bind(data_dir: &Path) -> io::Result<ListeningSocket> {
 
 /// Takes commands and hands them on, for ever.
 pub async fn serve(listening: ListeningSocket, requests: mpsc::Sender<Request>) {
-    let (seldom, watch) = (Seldom::new(1), Stopwatch::start());
+    let (log_limit, watch) = (LogLimit::new(1), Stopwatch::start());
     loop {
         match listening.accept().await {
             Ok((socket, _)) => {
                 tokio::spawn(serve_one(socket, requests.clone()));
             }
             Err(error) => {
-                if let Some(unlogged) = seldom.admit(watch.elapsed().as_millis() as u64) {
+                if let Some(unlogged) = log_limit.admit(watch.elapsed().as_millis() as u64) {
                     tracing::warn!(%error, unlogged, "cannot accept a connection to the control socket");
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -149,26 +149,26 @@ async fn serve_one(socket: Socket, requests: mpsc::Sender<Request>) {
     let mut stream = BufReader::new(socket);
     let mut line = String::new();
     let mut limited = (&mut stream).take(MAX_COMMAND);
-    let read = timeout(PATIENCE, limited.read_line(&mut line)).await;
+    let read = timeout(IO_TIMEOUT, limited.read_line(&mut line)).await;
     if !matches!(read, Ok(Ok(_))) {
         return;
     }
-    let answer = match line.parse() {
+    let response = match line.parse() {
         Ok(command) => {
-            let (reply, answer) = oneshot::channel();
+            let (reply, response) = oneshot::channel();
             match requests.send(Request { command, reply }).await {
-                Ok(()) => answer.await.ok(),
+                Ok(()) => response.await.ok(),
                 Err(_) => None,
             }
         }
         Err(()) => None,
     };
-    let answer = answer.unwrap_or_else(|| Answer {
+    let response = response.unwrap_or_else(|| Response {
         outcome: Outcome::Failed,
         text: format!("found {line:?}, expected \"{RELOAD}\" or \"{DROP_BRIDGE}NAME\", of a broker that is not stopping\n"),
     });
-    let bytes = format!("{}\n{}", answer.outcome.word(), answer.text);
-    let _ = timeout(PATIENCE, async {
+    let bytes = format!("{}\n{}", response.outcome.word(), response.text);
+    let _ = timeout(IO_TIMEOUT, async {
         stream.write_all(bytes.as_bytes()).await?;
         stream.shutdown().await
     })
@@ -179,9 +179,9 @@ async fn serve_one(socket: Socket, requests: mpsc::Sender<Request>) {
 ///
 /// # Errors
 /// No broker answers there.
-pub fn request(data_dir: &Path, command: &Command) -> io::Result<Answer> {
+pub fn request(data_dir: &Path, command: &Command) -> io::Result<Response> {
     let mut stream = UnixStream::connect(path(data_dir))?;
-    stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
+    stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
     stream.write_all(command.line().as_bytes())?;
     let mut bytes = String::new();
     stream.read_to_string(&mut bytes)?;
@@ -192,7 +192,7 @@ pub fn request(data_dir: &Path, command: &Command) -> io::Result<Answer> {
             format!("the broker answered {word:?}"),
         )
     })?;
-    Ok(Answer {
+    Ok(Response {
         outcome,
         text: text.to_owned(),
     })

@@ -1,4 +1,4 @@
-//! Takes connections in: who may come, how many, how fast; and what has to happen before MQTT begins: PROXY header, TLS, WebSocket.
+//! Accepts connections, and does what comes before MQTT: PROXY protocol header, TLS, WebSocket.
 
 use std::fmt;
 use std::io;
@@ -15,53 +15,56 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::auth::Method;
-use super::connection::{Door, serve};
+use super::connection::{ConnectionContext, serve};
 use super::lock_stats::Purpose;
-use super::proxy;
-use super::seldom::Seldom;
+use super::log_limit::LogLimit;
+use super::proxy_protocol;
 use super::shared_broker::SharedBroker;
+use super::sniff::SniffedProtocol;
 use super::socket::{ListeningSocket, Socket, Stream};
-use super::spoken::Spoken;
 use super::tls::certificate::Certificate;
-use super::tls::{ALERT_VERSION, Offered, Tls, TlsSettings, explained, too_old};
+use super::tls::{ALERT_VERSION, Offered, Tls, TlsSettings, old_version_error, with_hint};
 use super::websocket::{self, WebSocketSettings};
 use crate::broker::{Access, Admission, Arrival, Broker, Peer};
 use crate::clock::{self, Now};
 
-/// Lines a minute for connections of a listener that are refused.
-const REFUSALS: u64 = 60;
+/// Log lines per minute and listener for refused connections.
+const REFUSAL_LINES_PER_MINUTE: u64 = 60;
 
-/// How a listener takes connections in.
+/// The settings of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerSettings {
-    /// What the broker allows those who come this way.
+    /// What the broker allows the clients of this listener.
     pub access: Access,
-    /// How clients prove who they are, in the order of asking; empty if nobody can.
+    /// The methods of authentication, in order. If it is empty, no client can authenticate.
     pub authentication: Vec<Method>,
-    /// TLS, if there is any.
+    /// TLS, if the listener has it.
     pub tls: Option<TlsSettings>,
-    /// WebSocket, if it is that.
+    /// WebSocket, if the listener has it.
     pub websocket: Option<WebSocketSettings>,
-    /// Every connection begins with a header of the PROXY protocol and comes from one of these addresses, or through a Unix socket; others are closed.
-    /// `None` if no connection has a header.
+    /// Addresses of load balancers. Each connection must come from one of them, or through a Unix
+    /// socket, and must begin with a PROXY protocol header. Others are closed. `None` if
+    /// connections have no such header.
     pub proxy_protocol_from: Option<Vec<AddressRange>>,
-    /// What these headers must say of how a client has come; others are closed.
-    pub proxy_protocol_require: proxy::Required,
-    /// Addresses that may connect; empty for all.
+    /// What the header must say about the client's connection to the balancer. If it does not, the
+    /// connection is closed.
+    pub proxy_protocol_require: proxy_protocol::Required,
+    /// Addresses that may connect. If it is empty, all may.
     pub allow: Vec<AddressRange>,
-    /// Addresses that may not, even if `allow` has them.
+    /// Addresses that may not connect, even if `allow` contains them.
     pub deny: Vec<AddressRange>,
-    /// Connections at once, those in their handshake included. Reached: a new one is closed at once.
+    /// Connections at once, with those in their handshake. Reached: a new one is closed at once.
     pub max_connections: usize,
-    /// Connections accepted in a second, and at once after a pause. Reached: the others wait in the backlog.
+    /// Connections accepted per second. After a pause, that many are accepted at once. Reached:
+    /// further connections wait in the backlog.
     pub max_connection_rate: Option<u32>,
-    /// Connections the operating system holds until they are accepted.
+    /// Connections that the operating system holds until they are accepted.
     pub backlog: i32,
-    /// How long a connection has for what comes before MQTT. Exceeded: it is closed.
+    /// How long a connection has until MQTT begins. Exceeded: it is closed.
     pub handshake_timeout: Duration,
 }
 
-/// What a listener speaks.
+/// The protocol of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// MQTT, port 1883.
@@ -74,7 +77,7 @@ pub enum Protocol {
     Wss,
 }
 
-/// Addresses that begin alike: `192.0.2.0/24`, `2001:db8::/32`, or one alone.
+/// Addresses with a common prefix (`192.0.2.0/24`, `2001:db8::/32`), or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressRange {
     first: IpAddr,
@@ -83,44 +86,45 @@ pub struct AddressRange {
 
 /// Addresses that may connect, and those that may not.
 #[derive(Clone, Debug)]
-struct Addresses {
+struct AddressFilter {
     allow: Vec<AddressRange>,
     deny: Vec<AddressRange>,
 }
 
-/// Connections there may be, and are, through all listeners: those in their handshake included.
+/// A limit for open connections, with those in their handshake, and how many there are.
 #[derive(Debug)]
-pub struct Census {
+pub struct ConnectionLimit {
     open: AtomicUsize,
     max: AtomicUsize,
 }
 
 /// A listener, shared by all its sockets and connections.
 #[derive(Debug)]
-pub struct Entrance {
-    door: Arc<Door>,
+pub struct Listener {
+    context: Arc<ConnectionContext>,
     settings: ListenerSettings,
     access: Arc<Access>,
     tls: Option<Arc<Tls>>,
-    all: Arc<Census>,
-    here: Arc<Census>,
-    /// What is logged of connections that are refused, and of those that cannot be accepted.
-    refusals: Arc<Seldom>,
-    failures: Arc<Seldom>,
-    /// Who may come this way, or by one that has followed: a handshake that is under way ends by what is in force then.
-    addresses: Arc<RwLock<Addresses>>,
-    /// It is not the way in any more: a handshake that is under way leads nowhere.
+    process_limit: Arc<ConnectionLimit>,
+    listener_limit: Arc<ConnectionLimit>,
+    /// Limits the log lines for refused connections, and for errors of accept.
+    refusal_log: Arc<LogLimit>,
+    failure_log: Arc<LogLimit>,
+    /// Shared with the listeners that this one replaces: a handshake that is under way uses the
+    /// newest filter.
+    address_filter: Arc<RwLock<AddressFilter>>,
+    /// It is closed or replaced. Handshakes that are under way end without a connection.
     closed: AtomicBool,
 }
 
-/// One of the connections counted; given back when it is dropped.
+/// Counts one connection until it is dropped.
 #[derive(Debug)]
-struct Place {
-    _counted: [Counted; 2],
+struct ConnectionPermits {
+    _permits: [ConnectionPermit; 2],
 }
 
 #[derive(Debug)]
-struct Counted(Arc<Census>);
+struct ConnectionPermit(Arc<ConnectionLimit>);
 
 impl Default for ListenerSettings {
     fn default() -> ListenerSettings {
@@ -130,7 +134,7 @@ impl Default for ListenerSettings {
             tls: None,
             websocket: None,
             proxy_protocol_from: None,
-            proxy_protocol_require: proxy::Required::default(),
+            proxy_protocol_require: proxy_protocol::Required::default(),
             allow: Vec::new(),
             deny: Vec::new(),
             max_connections: usize::MAX,
@@ -142,7 +146,7 @@ impl Default for ListenerSettings {
 }
 
 impl ListenerSettings {
-    /// What it speaks.
+    /// Returns the protocol.
     pub fn protocol(&self) -> Protocol {
         match (&self.websocket, &self.tls) {
             (None, None) => Protocol::Mqtt,
@@ -152,8 +156,9 @@ impl ListenerSettings {
         }
     }
 
-    /// Whether other settings differ from these only in how many come in, how fast, from where, and how they prove who they are.
-    pub fn differs_in_admission(&self, other: &ListenerSettings) -> bool {
+    /// Returns whether `other` differs only in how many clients may connect, how fast, from where,
+    /// and how they authenticate.
+    pub fn differs_only_in_admission(&self, other: &ListenerSettings) -> bool {
         let ListenerSettings {
             max_connections,
             max_connection_rate,
@@ -174,22 +179,21 @@ impl ListenerSettings {
         alike == *other
     }
 
-    /// Whether others let in the same addresses.
-    pub fn lets_in_as(&self, other: &ListenerSettings) -> bool {
+    /// Returns whether `other` allows the same addresses.
+    pub fn has_same_address_filter(&self, other: &ListenerSettings) -> bool {
         self.allow == other.allow && self.deny == other.deny
     }
 
-    fn addresses(&self) -> Addresses {
-        Addresses {
+    fn address_filter(&self) -> AddressFilter {
+        AddressFilter {
             allow: self.allow.clone(),
             deny: self.deny.clone(),
         }
     }
 }
 
-impl Addresses {
-    /// Whether an address may connect.
-    fn lets_in(&self, address: Option<SocketAddr>) -> bool {
+impl AddressFilter {
+    fn allows(&self, address: Option<SocketAddr>) -> bool {
         let Some(ip) = address.map(|address| address.ip()) else {
             return true;
         };
@@ -199,7 +203,7 @@ impl Addresses {
 }
 
 impl Protocol {
-    /// The port it has by default.
+    /// Returns the default port.
     pub fn default_port(self) -> u16 {
         match self {
             Protocol::Mqtt => 1883,
@@ -211,7 +215,7 @@ impl Protocol {
 }
 
 impl fmt::Display for Protocol {
-    /// As in a URL.
+    /// Writes the scheme of a URL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Protocol::Mqtt => "mqtt",
@@ -223,7 +227,7 @@ impl fmt::Display for Protocol {
 }
 
 impl AddressRange {
-    /// Whether an address is one of these.
+    /// Returns whether an address is in the range.
     pub fn contains(&self, address: IpAddr) -> bool {
         let bits = u32::from(self.bits);
         match (self.first, address.to_canonical()) {
@@ -258,127 +262,130 @@ impl FromStr for AddressRange {
     }
 }
 
-impl Census {
-    /// Nobody yet, and at most `max`.
-    pub fn new(max: usize) -> Arc<Census> {
+impl ConnectionLimit {
+    /// Creates a limit of `max` connections.
+    pub fn new(max: usize) -> Arc<ConnectionLimit> {
         let (open, max) = (AtomicUsize::new(0), AtomicUsize::new(max));
-        Arc::new(Census { open, max })
+        Arc::new(ConnectionLimit { open, max })
     }
 
-    /// Sets how many there may be; those beyond it stay.
+    /// Sets the limit. Connections beyond it stay open.
     pub fn set_max(&self, max: usize) {
         self.max.store(max, Ordering::Relaxed);
     }
 
-    fn count(self: &Arc<Census>) -> Option<Counted> {
-        let counted = Counted(Arc::clone(self));
+    fn acquire(self: &Arc<ConnectionLimit>) -> Option<ConnectionPermit> {
+        let permit = ConnectionPermit(Arc::clone(self));
         let max = self.max.load(Ordering::Relaxed);
-        (self.open.fetch_add(1, Ordering::Relaxed) < max).then_some(counted)
+        (self.open.fetch_add(1, Ordering::Relaxed) < max).then_some(permit)
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Entrance {
-    /// A listener's way into the broker. `tls` is there if the settings have TLS.
+impl Listener {
+    /// Creates a listener. `tls` is there if the settings have TLS.
     pub fn new(
-        door: Door,
+        context: ConnectionContext,
         settings: ListenerSettings,
         tls: Option<Arc<Tls>>,
-        all: Arc<Census>,
-    ) -> Arc<Entrance> {
-        Arc::new(Entrance {
-            door: Arc::new(door),
+        process_limit: Arc<ConnectionLimit>,
+    ) -> Arc<Listener> {
+        Arc::new(Listener {
+            context: Arc::new(context),
             access: Arc::new(settings.access.clone()),
-            here: Census::new(settings.max_connections),
-            addresses: Arc::new(RwLock::new(settings.addresses())),
+            listener_limit: ConnectionLimit::new(settings.max_connections),
+            address_filter: Arc::new(RwLock::new(settings.address_filter())),
             settings,
             tls,
-            all,
-            refusals: Arc::new(Seldom::new(REFUSALS)),
-            failures: Arc::new(Seldom::new(1)),
+            process_limit,
+            refusal_log: Arc::new(LogLimit::new(REFUSAL_LINES_PER_MINUTE)),
+            failure_log: Arc::new(LogLimit::new(1)),
             closed: AtomicBool::new(false),
         })
     }
 
-    /// The way in that follows this one: those who have come this way stay, and are counted with those who will.
-    pub fn successor(&self, settings: ListenerSettings, tls: Option<Arc<Tls>>) -> Arc<Entrance> {
-        self.here.set_max(settings.max_connections);
-        let mut addresses = self
-            .addresses
+    /// Creates the listener that replaces this one. The connections of this one stay, and count for
+    /// both.
+    pub fn replacement(&self, settings: ListenerSettings, tls: Option<Arc<Tls>>) -> Arc<Listener> {
+        self.listener_limit.set_max(settings.max_connections);
+        let mut address_filter = self
+            .address_filter
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        *addresses = settings.addresses();
-        drop(addresses);
-        Arc::new(Entrance {
-            door: Arc::new(Door {
+        *address_filter = settings.address_filter();
+        drop(address_filter);
+        Arc::new(Listener {
+            context: Arc::new(ConnectionContext {
                 methods: settings.authentication.clone(),
-                ..Door::clone(&self.door)
+                ..ConnectionContext::clone(&self.context)
             }),
             access: Arc::clone(&self.access),
-            here: Arc::clone(&self.here),
-            addresses: Arc::clone(&self.addresses),
+            listener_limit: Arc::clone(&self.listener_limit),
+            address_filter: Arc::clone(&self.address_filter),
             settings,
             tls,
-            all: Arc::clone(&self.all),
-            refusals: Arc::clone(&self.refusals),
-            failures: Arc::clone(&self.failures),
+            process_limit: Arc::clone(&self.process_limit),
+            refusal_log: Arc::clone(&self.refusal_log),
+            failure_log: Arc::clone(&self.failure_log),
             closed: AtomicBool::new(false),
         })
     }
 
-    /// Whether who has come this way has come that way as well.
-    pub fn is_followed_by(&self, other: &Entrance) -> bool {
+    /// Returns whether connections of `other` are also connections of this listener.
+    pub fn shares_connections_with(&self, other: &Listener) -> bool {
         Arc::ptr_eq(&self.access, &other.access)
     }
 
-    /// How it takes connections in.
+    /// Returns the settings.
     pub fn settings(&self) -> &ListenerSettings {
         &self.settings
     }
 
-    /// Its TLS, if it has any.
+    /// Returns the TLS, if the listener has it.
     pub fn tls(&self) -> Option<&Arc<Tls>> {
         self.tls.as_ref()
     }
 
-    /// Closes it, and sends away who has come this way: its settings are not in force any more.
+    /// Closes the listener and disconnects its clients.
     pub fn close(&self, broker: &mut Broker, now: Now) {
         self.closed.store(true, Ordering::Relaxed);
         broker.send_away(&self.access, now);
     }
 
-    /// Sends away who has come this way from an address that one that follows it does not let in.
-    pub fn hand_over(&self, next: &Entrance, broker: &mut Broker, now: Now) {
-        if !self.settings.lets_in_as(&next.settings) {
-            let addresses = next.settings.addresses();
-            let admission = Admission::new(move |address| addresses.lets_in(address));
+    /// Disconnects the clients whose addresses `next` does not allow.
+    pub fn disconnect_disallowed(&self, next: &Listener, broker: &mut Broker, now: Now) {
+        if !self.settings.has_same_address_filter(&next.settings) {
+            let address_filter = next.settings.address_filter();
+            let admission = Admission::new(move |address| address_filter.allows(address));
             broker.send_away_unless(&self.access, admission, now);
         }
     }
 
-    fn lets_in(&self, address: Option<SocketAddr>) -> bool {
-        let addresses = self.addresses.read();
-        let addresses = addresses.unwrap_or_else(PoisonError::into_inner);
-        addresses.lets_in(address)
+    fn allows(&self, address: Option<SocketAddr>) -> bool {
+        let address_filter = self.address_filter.read();
+        let address_filter = address_filter.unwrap_or_else(PoisonError::into_inner);
+        address_filter.allows(address)
     }
 
-    /// Accepts connections for ever.
-    pub async fn accept(self: Arc<Entrance>, listening: Arc<ListeningSocket>) {
-        let mut rate = self.settings.max_connection_rate.map(Rate::new);
+    /// Accepts connections. Never returns.
+    pub async fn accept(self: Arc<Listener>, listening: Arc<ListeningSocket>) {
+        let mut rate = self.settings.max_connection_rate.map(TokenBucket::new);
         loop {
             if let Some(rate) = &mut rate {
-                rate.wait(&self.door.broker).await;
+                rate.wait(&self.context.broker).await;
             }
             match listening.accept().await {
-                Ok((socket, peer)) => self.take_in(socket, peer),
+                Ok((socket, peer)) => self.accept_socket(socket, peer),
                 Err(error) => {
-                    // Out of file descriptors, most likely: those that are waiting may find room a moment later.
-                    if let Some(unlogged) = self.failures.admit(self.door.broker.now().uptime) {
+                    // Most likely no file descriptor is free. Connections in the backlog may get
+                    // one later.
+                    if let Some(unlogged) = self.failure_log.admit(self.context.broker.now().uptime)
+                    {
                         tracing::warn!(%error, unlogged, "cannot accept a connection: it waits");
                     }
                     sleep(Duration::from_millis(50)).await;
@@ -387,14 +394,14 @@ impl Entrance {
         }
     }
 
-    fn take_in(self: &Arc<Entrance>, socket: Socket, address: Option<SocketAddr>) {
+    fn accept_socket(self: &Arc<Listener>, socket: Socket, address: Option<SocketAddr>) {
         let peer = Peer {
             address,
             certificate: None,
         };
         let settings = &self.settings;
         let trusted = match (&settings.proxy_protocol_from, address) {
-            (None, _) => self.lets_in(address),
+            (None, _) => self.allows(address),
             (Some(trusted), Some(address)) => {
                 trusted.iter().any(|range| range.contains(address.ip()))
             }
@@ -403,41 +410,48 @@ impl Entrance {
         if !trusted {
             return self.refuse(&peer, "its address is not allowed here");
         }
-        let (Some(all), Some(here)) = (self.all.count(), self.here.count()) else {
+        let (Some(all), Some(here)) = (self.process_limit.acquire(), self.listener_limit.acquire())
+        else {
             return self.refuse(&peer, "max_connections is reached");
         };
-        let place = Place {
-            _counted: [all, here],
+        let permits = ConnectionPermits {
+            _permits: [all, here],
         };
         let is_plain = settings.tls.is_none()
             && settings.websocket.is_none()
             && settings.proxy_protocol_from.is_none();
         if is_plain {
-            return self.begin(socket, peer, place);
+            return self.start_connection(socket, peer, permits);
         }
-        let entrance = Arc::clone(self);
-        // What is done before MQTT begins is a task of its own, which is gone, with all it holds, when the connection's own begins.
+        let listener = Arc::clone(self);
+        // The handshake has a task of its own. Its memory is free when the connection's task
+        // starts.
         tokio::spawn(async move {
-            let patience = entrance.settings.handshake_timeout;
+            let limit = listener.settings.handshake_timeout;
             let mut peer = peer;
-            match timeout(patience, entrance.shake_hands(socket, &mut peer)).await {
-                Ok(Ok(stream)) => entrance.begin(stream, peer, place),
+            match timeout(limit, listener.handshake(socket, &mut peer)).await {
+                Ok(Ok(stream)) => listener.start_connection(stream, peer, permits),
                 Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     tracing::debug!(%peer, "connection closed in its handshake");
                 }
-                Ok(Err(error)) => entrance.refuse(&peer, &error.to_string()),
-                Err(_) => entrance.refuse(&peer, "its handshake takes too long"),
+                Ok(Err(error)) => listener.refuse(&peer, &error.to_string()),
+                Err(_) => listener.refuse(&peer, "its handshake takes too long"),
             }
         });
     }
 
-    fn begin(&self, stream: impl Stream + 'static, peer: Peer, place: Place) {
+    fn start_connection(
+        &self,
+        stream: impl Stream + 'static,
+        peer: Peer,
+        permits: ConnectionPermits,
+    ) {
         tracing::debug!(%peer, "connection accepted");
         let access = Arc::clone(&self.access);
-        let mut guard = self.door.broker.lock(Purpose::Connect, None);
+        let mut guard = self.context.broker.lock(Purpose::Connect, None);
         let now = guard.now();
-        // Both may have changed since it was accepted.
-        if self.closed.load(Ordering::Relaxed) || !self.lets_in(peer.address) {
+        // Both may have changed since the connection was accepted.
+        if self.closed.load(Ordering::Relaxed) || !self.allows(peer.address) {
             return;
         }
         let arrival = Arrival {
@@ -446,7 +460,7 @@ impl Entrance {
             bridge: false,
         };
         let Some(id) = guard.broker().accept(arrival, now) else {
-            if let Some(unlogged) = self.refusals.admit(now.uptime) {
+            if let Some(unlogged) = self.refusal_log.admit(now.uptime) {
                 tracing::warn!(
                     unlogged,
                     "connection refused: max_connections is reached, or the broker is stopping"
@@ -455,62 +469,60 @@ impl Entrance {
             return;
         };
         drop(guard);
-        let door = Arc::clone(&self.door);
+        let context = Arc::clone(&self.context);
         tokio::spawn(async move {
-            serve(door, stream, id).await;
-            drop(place);
+            serve(context, stream, id).await;
+            drop(permits);
         });
     }
 
     fn refuse(&self, peer: &Peer, why: &str) {
-        if let Some(unlogged) = self.refusals.admit(self.door.broker.now().uptime) {
+        if let Some(unlogged) = self.refusal_log.admit(self.context.broker.now().uptime) {
             tracing::info!(%peer, why, unlogged, "connection refused");
         }
-        self.door
+        self.context
             .broker
             .lock(Purpose::Other, None)
             .broker()
             .refused();
     }
 
-    /// Does what comes before MQTT.
-    async fn shake_hands(
-        &self,
-        mut socket: Socket,
-        peer: &mut Peer,
-    ) -> io::Result<Box<dyn Stream>> {
+    async fn handshake(&self, mut socket: Socket, peer: &mut Peer) -> io::Result<Box<dyn Stream>> {
         let settings = &self.settings;
         if settings.proxy_protocol_from.is_some() {
-            // What the balancer does not tell stays its own.
-            let told = proxy::read_header(&mut socket).await?;
-            settings.proxy_protocol_require.check(told.as_ref())?;
-            if let Some(told) = told {
-                peer.address = told.peer.address.or(peer.address);
-                peer.certificate = told.peer.certificate;
+            // What the header does not say is taken from the balancer's connection.
+            let header = proxy_protocol::read_header(&mut socket).await?;
+            settings.proxy_protocol_require.check(header.as_ref())?;
+            if let Some(header) = header {
+                peer.address = header.peer.address.or(peer.address);
+                peer.certificate = header.peer.certificate;
             }
-            if !self.lets_in(peer.address) {
+            if !self.allows(peer.address) {
                 return Err(io::Error::other("its address is not allowed here"));
             }
         }
         let Some(tls) = &self.tls else {
-            return self.open(socket).await;
+            return self.upgrade(socket).await;
         };
         let mut first = [0; 11];
         let seen = socket.peek(&mut first).await?;
-        if let Some(wrong) = Spoken::of(&first[..seen]).and_then(Spoken::on_tls) {
+        if let Some(wrong) =
+            SniffedProtocol::detect(&first[..seen]).and_then(SniffedProtocol::mismatch_on_tls)
+        {
             return Err(io::Error::other(wrong));
         }
-        if let Some(wrong) = too_old(&first[..seen]) {
-            // Unread bytes would make the operating system reset the connection, and the alert be lost on its way.
+        if let Some(wrong) = old_version_error(&first[..seen]) {
+            // With unread bytes, the operating system would reset the connection and the alert
+            // would be lost.
             let mut hello = [0; 4096];
             let _ = socket.read(&mut hello).await?;
             socket.write_all(&ALERT_VERSION).await?;
             return Err(io::Error::other(wrong));
         }
-        let greeting = LazyConfigAcceptor::new(Acceptor::default(), socket).await;
-        let greeting = greeting.map_err(explained)?;
-        let offered = Offered::by(&greeting.client_hello());
-        let accepting = greeting.into_stream(tls.config()).await;
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await;
+        let hello = hello.map_err(with_hint)?;
+        let offered = Offered::from_hello(&hello.client_hello());
+        let accepting = hello.into_stream(tls.config()).await;
         let stream = accepting.map_err(|error| offered.explain(error))?;
         if let Some(shown) = stream.get_ref().1.peer_certificates() {
             if tls.refuses_certificates(clock::wall_seconds()) {
@@ -518,12 +530,13 @@ impl Entrance {
                     "the revocation list has expired, and crl_expired = \"refuse\"",
                 ));
             }
-            peer.certificate = Some(Box::new(names_of(&shown[0])?));
+            peer.certificate = Some(Box::new(verified_names(&shown[0])?));
         }
-        self.open::<Box<TlsStream<Socket>>>(Box::new(stream)).await
+        self.upgrade::<Box<TlsStream<Socket>>>(Box::new(stream))
+            .await
     }
 
-    async fn open<S: Stream + 'static>(&self, stream: S) -> io::Result<Box<dyn Stream>> {
+    async fn upgrade<S: Stream + 'static>(&self, stream: S) -> io::Result<Box<dyn Stream>> {
         Ok(match &self.settings.websocket {
             None => Box::new(stream),
             Some(settings) => Box::new(websocket::accept(stream, settings).await?),
@@ -531,8 +544,9 @@ impl Entrance {
     }
 }
 
-/// Whom a client's verified certificate names. A session that is resumed is not verified again, so whether it has expired is.
-fn names_of(der: &[u8]) -> io::Result<crate::broker::CertificateNames> {
+/// Returns the names in a client's verified certificate. A resumed TLS session is not verified
+/// again, so its certificate may have expired.
+fn verified_names(der: &[u8]) -> io::Result<crate::broker::CertificateNames> {
     let certificate = Certificate::parse(der)
         .ok_or_else(|| io::Error::other("its certificate cannot be read"))?;
     if certificate.not_after < clock::wall_seconds() {
@@ -541,18 +555,18 @@ fn names_of(der: &[u8]) -> io::Result<crate::broker::CertificateNames> {
     Ok(certificate.names)
 }
 
-/// A bucket of connections, refilled evenly; it holds a second's worth.
-struct Rate {
+/// A token bucket for connections. It holds the tokens of one second.
+struct TokenBucket {
     per_second: u64,
-    /// Thousandths of connections.
+    /// Thousandths of tokens.
     level: u64,
     filled: u64,
 }
 
-impl Rate {
-    fn new(per_second: u32) -> Rate {
+impl TokenBucket {
+    fn new(per_second: u32) -> TokenBucket {
         let per_second = u64::from(per_second);
-        Rate {
+        TokenBucket {
             per_second,
             level: per_second * 1000,
             filled: 0,
@@ -566,7 +580,7 @@ impl Rate {
         }
     }
 
-    /// Takes a connection out, or tells how many milliseconds it takes until there is one.
+    /// Takes a token. If there is none, returns how many milliseconds it takes until there is one.
     fn take(&mut self, uptime: u64) -> Option<u64> {
         let passed = uptime.saturating_sub(self.filled).min(1000);
         self.filled = uptime;
@@ -588,7 +602,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_holds_the_addresses_that_begin_alike() {
+    fn a_range_contains_addresses_with_its_prefix() {
         let holds =
             |text: &str, address: &str| range(text).contains(address.parse().expect("an address"));
         assert!(holds("192.0.2.0/24", "192.0.2.255"));
@@ -614,26 +628,26 @@ mod tests {
     }
 
     #[test]
-    fn deny_wins_over_allow_and_an_empty_allow_is_everybody() {
-        let lets_in = |allow: &[&str], deny: &[&str], address: &str| {
+    fn deny_overrides_allow_and_an_empty_allow_allows_all() {
+        let allows = |allow: &[&str], deny: &[&str], address: &str| {
             let settings = ListenerSettings {
                 allow: allow.iter().map(|text| range(text)).collect(),
                 deny: deny.iter().map(|text| range(text)).collect(),
                 ..ListenerSettings::default()
             };
-            let addresses = settings.addresses();
-            addresses.lets_in(Some(SocketAddr::new(address.parse().expect("good"), 1)))
+            let address_filter = settings.address_filter();
+            address_filter.allows(Some(SocketAddr::new(address.parse().expect("good"), 1)))
         };
-        assert!(lets_in(&[], &[], "192.0.2.1"));
-        assert!(lets_in(&["192.0.2.0/24"], &[], "192.0.2.1"));
-        assert!(!lets_in(&["192.0.2.0/24"], &[], "192.0.3.1"));
-        assert!(!lets_in(&["192.0.2.0/24"], &["192.0.2.1"], "192.0.2.1"));
-        assert!(!lets_in(&[], &["::/0"], "::1"));
+        assert!(allows(&[], &[], "192.0.2.1"));
+        assert!(allows(&["192.0.2.0/24"], &[], "192.0.2.1"));
+        assert!(!allows(&["192.0.2.0/24"], &[], "192.0.3.1"));
+        assert!(!allows(&["192.0.2.0/24"], &["192.0.2.1"], "192.0.2.1"));
+        assert!(!allows(&[], &["::/0"], "::1"));
     }
 
     #[test]
     fn connections_beyond_the_rate_wait() {
-        let mut rate = Rate::new(4);
+        let mut rate = TokenBucket::new(4);
         for _ in 0..4 {
             assert_eq!(rate.take(10_000), None);
         }
@@ -647,15 +661,15 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_given_back() {
-        let census = Census::new(2);
-        let first = census.count().expect("room");
-        let second = census.count().expect("room");
-        assert!(census.count().is_none());
+    fn a_permit_is_returned_when_it_is_dropped() {
+        let limit = ConnectionLimit::new(2);
+        let first = limit.acquire().expect("room");
+        let second = limit.acquire().expect("room");
+        assert!(limit.acquire().is_none());
         drop(first);
-        let third = census.count().expect("room again");
-        assert!(census.count().is_none());
+        let third = limit.acquire().expect("room again");
+        assert!(limit.acquire().is_none());
         drop((second, third));
-        assert_eq!(census.open.load(Ordering::Relaxed), 0);
+        assert_eq!(limit.open.load(Ordering::Relaxed), 0);
     }
 }

@@ -1,30 +1,32 @@
-//! Log lines on their way to standard error. Who logs never waits for who reads: a terminal that was
-//! stopped, or a log driver that is stalled, must not stop the broker.
+//! Log lines on their way to standard error.
 //!
-//! A thread writes; lines that wait for it are bounded in bytes, and what is beyond is lost and
-//! counted. When the thread goes on, a line says how many were lost. This is a thread of our own
-//! because what there is in crates bounds lines and not bytes, and may itself wait on a stalled
-//! stream when the process ends.
+//! Logging never blocks: a stopped terminal or a stalled log driver must not stop the broker. A
+//! thread writes the lines. The bytes that wait for it are limited. Lines beyond the limit are lost
+//! and counted, and a line says how many when the thread goes on.
+//!
+//! This is a thread of our own, because existing crates limit lines and not bytes, and may wait for
+//! a stalled stream when the process ends.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Bytes of lines that wait to be written. Reached: further lines are lost, and counted.
+/// Bytes of lines that wait to be written. Reached: further lines are lost and counted.
 const MAX_WAITING_BYTES: usize = 1 << 20;
-/// Bytes of a line. Of a longer one, as a client identifier of 65 KB makes, the middle is left out.
+/// Bytes of one line. Exceeded: its middle is left out. A client identifier of 65 KB makes such a
+/// line.
 const MAX_LINE_BYTES: usize = 4096;
-/// How long to wait before the next attempt on a stream that takes nothing and does not block.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Time between two attempts to write to a stream that does not block and takes nothing.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Lines that wait to be written, and the count of those that were lost.
+/// Lines that wait to be written, and the count of lost lines.
 #[derive(Debug, Default)]
 pub struct Log {
     state: Mutex<State>,
-    /// Rung when there is something to write.
+    /// Notified when there is something to write.
     more: Condvar,
-    /// Rung when everything has been written.
+    /// Notified when everything is written.
     done: Condvar,
     lost: AtomicU64,
 }
@@ -33,9 +35,9 @@ pub struct Log {
 struct State {
     /// Whole lines.
     waiting: Vec<u8>,
-    /// The thread is writing what it has taken.
+    /// The thread writes lines that it has taken.
     writing: bool,
-    /// Lines that were lost after those that wait.
+    /// Lines that were lost behind those that wait.
     lost: u64,
 }
 
@@ -49,18 +51,20 @@ impl Log {
         let written = Arc::clone(&log);
         std::thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || written.write_for_ever(to))?;
+            .spawn(move || written.run(to))?;
         Ok(log)
     }
 
-    /// Waits until all lines have been written, at most this long. Returns whether they have.
-    pub fn flush(&self, patience: Duration) -> bool {
-        let is_open = |state: &mut State| state.writing || !state.waiting.is_empty();
-        let waited = self.done.wait_timeout_while(self.lock(), patience, is_open);
+    /// Waits until all lines are written, or until the time-out. Returns whether all are written.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        let is_unwritten = |state: &mut State| state.writing || !state.waiting.is_empty();
+        let waited = self
+            .done
+            .wait_timeout_while(self.lock(), timeout, is_unwritten);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Lines that were lost since the start.
+    /// Returns how many lines were lost since the start.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
@@ -80,7 +84,7 @@ impl Log {
         }
     }
 
-    fn write_for_ever(&self, mut to: impl Write) {
+    fn run(&self, mut to: impl Write) {
         loop {
             let (lines, lost) = {
                 let mut state = self.lock();
@@ -96,7 +100,7 @@ impl Log {
                 (std::mem::take(&mut state.waiting), lost)
             };
             if lost > 0 {
-                // It is the next line to be written after those of before the loss.
+                // This line is written directly behind those before the loss.
                 tracing::warn!(
                     lines = lost,
                     "log lines were lost: standard error was not read in time"
@@ -115,7 +119,7 @@ impl Log {
 }
 
 impl Write for &Log {
-    /// Takes a whole line, or loses it.
+    /// Takes a whole line, or drops it if there is no room.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
         Ok(line.len())
@@ -126,7 +130,7 @@ impl Write for &Log {
     }
 }
 
-/// The beginning and the end of a line that is too long; `None` for any other.
+/// Returns the start and the end of a line that is too long. `None` for other lines.
 fn shortened(line: &[u8]) -> Option<Vec<u8>> {
     if line.len() <= MAX_LINE_BYTES {
         return None;
@@ -144,14 +148,16 @@ fn shortened(line: &[u8]) -> Option<Vec<u8>> {
     Some([&line[..head], left_out.as_bytes(), &line[tail..]].concat())
 }
 
-/// Writes all of it, or returns what could not be written.
+/// Writes all bytes, or returns those that could not be written.
 fn write_all<'a>(to: &mut impl Write, mut bytes: &'a [u8]) -> Result<(), &'a [u8]> {
     while !bytes.is_empty() {
         match to.write(bytes) {
             Ok(0) => return Err(bytes),
             Ok(written) => bytes = &bytes[written..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(PAUSE),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                std::thread::sleep(RETRY_INTERVAL)
+            }
             Err(_) => return Err(bytes),
         }
     }
@@ -164,10 +170,10 @@ mod tests {
 
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
     #[test]
-    fn of_a_line_that_is_too_long_the_middle_is_left_out() {
+    fn the_middle_of_a_long_line_is_left_out() {
         assert_eq!(shortened(&[b'x'; MAX_LINE_BYTES]), None);
         for (fill, more) in [("x", 60_000), ("ä", 30_001), ("€", 20_002)] {
             let line = format!("client={} why=ended\n", fill.repeat(more));
@@ -179,10 +185,10 @@ mod tests {
         }
     }
 
-    /// A stream that takes something only when it is read.
-    struct Stalled(SyncSender<Vec<u8>>);
+    /// A stream that takes bytes only when it is read.
+    struct StalledStream(SyncSender<Vec<u8>>);
 
-    impl Write for Stalled {
+    impl Write for StalledStream {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let sent = self.0.send(bytes.to_vec());
             sent.map(|()| bytes.len())
@@ -196,15 +202,18 @@ mod tests {
 
     fn stalled() -> (Arc<Log>, Receiver<Vec<u8>>) {
         let (sender, receiver) = sync_channel(0);
-        (Log::start(Stalled(sender)).expect("a thread"), receiver)
+        (
+            Log::start(StalledStream(sender)).expect("a thread"),
+            receiver,
+        )
     }
 
     #[test]
-    fn who_logs_never_waits_and_what_does_not_fit_is_counted() {
+    fn logging_never_blocks_and_lines_that_do_not_fit_are_counted() {
         let (log, reader) = stalled();
         let line = [&[b'x'; 1023][..], b"\n"].concat();
         let fit = MAX_WAITING_BYTES / line.len();
-        // The thread may have taken the first ones by the time the others come.
+        // The thread may take the first lines before the others come.
         for _ in 0..3 * fit {
             log.push(&line);
         }
@@ -213,21 +222,24 @@ mod tests {
         assert!(!log.flush(Duration::from_millis(1)), "nobody reads");
         let mut got = 0;
         while got < (3 * fit - lost) * line.len() {
-            got += reader.recv_timeout(LONG).expect("the rest comes").len();
+            got += reader
+                .recv_timeout(TEST_TIMEOUT)
+                .expect("the rest comes")
+                .len();
         }
-        assert!(log.flush(LONG));
+        assert!(log.flush(TEST_TIMEOUT));
         assert_eq!(log.lost() as usize, lost);
     }
 
     #[test]
-    fn lines_that_a_closed_stream_does_not_take_are_lost_and_it_goes_on() {
+    fn lines_for_a_closed_stream_are_lost_and_later_lines_are_tried() {
         let (log, reader) = stalled();
         drop(reader);
         log.push(b"a\nb\n");
-        assert!(log.flush(LONG));
+        assert!(log.flush(TEST_TIMEOUT));
         assert_eq!(log.lost(), 2);
         log.push(b"c\n");
-        assert!(log.flush(LONG));
+        assert!(log.flush(TEST_TIMEOUT));
         assert_eq!(log.lost(), 3);
     }
 }

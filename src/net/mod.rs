@@ -2,14 +2,17 @@
 //!
 //! - [`shared_broker`]: the broker behind one lock, for all tasks.
 //! - [`lock_stats`]: how long that lock is held and waited for, by purpose.
-//! - [`connection`]: one task a connection: read once, decode all, handle all under one lock, write once.
-//! - [`unfinished`]: the memory of packets that have begun and not ended, of all connections together.
-//! - [`bridge`]: tasks that dial out to upstream brokers.
-//! - [`listener`]: takes connections in: who may come, and what comes before MQTT.
-//! - [`socket`], [`proxy`], [`tls`], [`websocket`]: what lies under MQTT, from the bottom; [`spoken`]: names what does not belong there.
-//! - [`auth`]: what the user name and the password of a CONNECT prove.
-//! - [`log`]: log lines on their way to standard error; [`seldom`]: how often a line may come.
-//! - [`admin`]: figures and health over HTTP; [`control`]: commands through a socket in the data directory.
+//! - [`listener`]: accepts connections and does what comes before MQTT.
+//! - [`connection`]: one task per connection: reads, decodes, handles, writes.
+//! - [`partial_packets`]: the memory of packets that have begun and not ended.
+//! - [`bridge`]: connections to upstream brokers.
+//! - [`socket`], [`proxy_protocol`], [`tls`], [`websocket`]: the transports below MQTT.
+//! - [`sniff`]: detects a client that uses the wrong port.
+//! - [`auth`]: authenticates clients by user name and password.
+//! - [`log`]: writes log lines to standard error.
+//! - [`log_limit`]: limits log lines per minute.
+//! - [`admin`]: metrics and health over HTTP.
+//! - [`control`]: commands through a socket in the data directory.
 //!
 //! This floor makes no protocol decisions.
 
@@ -21,11 +24,11 @@ pub mod control;
 pub mod listener;
 pub mod lock_stats;
 pub mod log;
-pub mod proxy;
-pub mod seldom;
+pub mod log_limit;
+pub mod partial_packets;
+pub mod proxy_protocol;
 pub mod shared_broker;
+pub mod sniff;
 pub mod socket;
-pub mod spoken;
 pub mod tls;
-pub mod unfinished;
 pub mod websocket;

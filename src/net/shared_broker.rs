@@ -16,7 +16,7 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::lock_stats::{LockStats, Purpose};
-use super::unfinished::{Held, Unfinished};
+use super::partial_packets::{PartialEntry, PartialPackets};
 use crate::broker::record::Batch;
 use crate::broker::{Broker, ConnectionId, Fetch};
 use crate::clock::{self, Clock, Now, Stopwatch};
@@ -57,7 +57,7 @@ struct State {
     broker: Broker,
     /// The waiting task of each connection, indexed by [`ConnectionId`].
     tasks: Vec<Option<WaitingTask>>,
-    unfinished: Unfinished,
+    partial_packets: PartialPackets,
     /// When [`SharedBroker::run_timer`] wakes up next, in milliseconds of uptime.
     next_tick: u64,
     /// The committer works on a batch and will ask for the next one by itself.
@@ -107,10 +107,10 @@ impl SharedBroker {
     /// Shares a broker. The receiver is for [`SharedBroker::read_bodies`].
     pub fn new(broker: Broker, clock: Clock) -> (Arc<SharedBroker>, Receiver<Fetch>) {
         let (fetches, receiver) = channel();
-        let unfinished = Unfinished::new(broker.limits().max_incoming_bytes);
+        let partial_packets = PartialPackets::new(broker.limits().max_incoming_bytes);
         let state = State {
             broker,
-            unfinished,
+            partial_packets,
             tasks: Vec::new(),
             next_tick: u64::MAX,
             committing: false,
@@ -338,18 +338,22 @@ impl BrokerGuard<'_> {
         }
     }
 
-    /// A connection holds this many bytes of an unfinished packet: connections that must make room are closed. See [`Unfinished::hold`].
-    pub fn hold(
+    /// Sets how many bytes of a partial packet a connection holds. Closes connections that must make
+    /// room for it. See [`PartialPackets::set_size`].
+    pub fn set_partial_size(
         &mut self,
-        held: &mut Held,
+        entry: &mut PartialEntry,
         id: ConnectionId,
         bytes: usize,
         connected: bool,
-        began: bool,
+        is_new: bool,
     ) {
         let now = self.now;
         let state = self.state_mut();
-        for shed in state.unfinished.hold(held, id, bytes, connected, began) {
+        for shed in state
+            .partial_packets
+            .set_size(entry, id, bytes, connected, is_new)
+        {
             state.broker.shed(shed, now);
         }
     }

@@ -118,40 +118,40 @@ impl<S: Stream> Stream for tokio_rustls::client::TlsStream<S> {
 
 /// Tells whether a peer goes on taking what is written to it. What the operating system holds until the peer's has acknowledged it counts as not taken.
 #[derive(Debug, Default)]
-pub struct Flow {
+pub struct SendProgress {
     /// Bytes that were handed to the stream.
     written: u64,
     /// What was seen last, if something waited then: it grows with every byte that gets further.
-    seen: Option<u64>,
+    last_mark: Option<u64>,
 }
 
-/// What [`Flow::look`] finds.
+/// What [`SendProgress::look`] finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct SendState {
     /// Something waits to be taken by the peer.
-    pub waits: bool,
+    pub is_pending: bool,
     /// Something that waited at the last look has got further.
-    pub moved: bool,
+    pub has_advanced: bool,
 }
 
-impl Flow {
+impl SendProgress {
     /// Counts bytes that were handed to the stream.
-    pub fn wrote(&mut self, count: usize) {
+    pub fn add_written(&mut self, count: usize) {
         self.written += count as u64;
     }
 
     /// Looks at the stream; `held` says that its owner has bytes the stream did not take. Costs a system call.
-    pub fn look(&mut self, stream: &dyn Stream, held: bool) -> Seen {
+    pub fn check(&mut self, stream: &dyn Stream, held: bool) -> SendState {
         let mark = match stream.socket().and_then(Socket::acknowledged) {
             Some((acknowledged, all)) => (held || !all).then_some(acknowledged),
             // What the operating system has taken is the best that is known.
             None => held.then_some(self.written),
         };
-        let moved = self.seen.is_some() && self.seen != mark;
-        self.seen = mark;
-        Seen {
-            waits: mark.is_some(),
-            moved,
+        let has_advanced = self.last_mark.is_some() && self.last_mark != mark;
+        self.last_mark = mark;
+        SendState {
+            is_pending: mark.is_some(),
+            has_advanced,
         }
     }
 }
@@ -167,9 +167,9 @@ sockopt_impl!(
 );
 
 /// Whether the operating system tells all that is asked for of a TCP connection.
-fn tells_tcp_info() -> bool {
-    static TELLS: OnceLock<bool> = OnceLock::new();
-    *TELLS.get_or_init(|| {
+fn has_tcp_info() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| {
         let name = rustix::system::uname();
         let release = name.release().to_string_lossy();
         let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
@@ -185,17 +185,17 @@ const RECEIVED: usize = 32;
 const NOT_SENT: usize = 36;
 
 /// A number of eight bytes.
-fn number(info: &[u32], at: usize) -> u64 {
+fn read_u64(info: &[u32], at: usize) -> u64 {
     let low = at + usize::from(cfg!(target_endian = "big"));
     u64::from(info[low]) | u64::from(info[low ^ 1]) << 32
 }
 
 /// Bytes that have got further on a TCP connection, either way: those that have come, and those that the peer's operating system has acknowledged. `None`
 /// if nobody knows: Linux before 4.6.
-pub fn progress(stream: &impl AsFd) -> Option<u64> {
-    let info = tells_tcp_info().then(|| getsockopt(stream, TcpInfo))?;
+pub fn tcp_progress(stream: &impl AsFd) -> Option<u64> {
+    let info = has_tcp_info().then(|| getsockopt(stream, TcpInfo))?;
     let info = info.ok()?;
-    Some(number(&info, ACKED) + number(&info, RECEIVED))
+    Some(read_u64(&info, ACKED) + read_u64(&info, RECEIVED))
 }
 
 impl Socket {
@@ -204,15 +204,13 @@ impl Socket {
         let Kind::Tcp(stream) = &self.kind else {
             return None;
         };
-        let info = tells_tcp_info()
-            .then(|| getsockopt(stream, TcpInfo))?
-            .ok()?;
+        let info = has_tcp_info().then(|| getsockopt(stream, TcpInfo))?.ok()?;
         let all = info[UNACKED] == 0 && info[NOT_SENT] == 0;
-        Some((number(&info, ACKED), all))
+        Some((read_u64(&info, ACKED), all))
     }
 
     /// Has the operating system find out, while nothing is sent, whether the peer is still there; after about two minutes without it, the connection is lost.
-    pub fn watch(&self) {
+    pub fn enable_keepalive(&self) {
         let Kind::Tcp(stream) = &self.kind else {
             return;
         };
@@ -272,7 +270,7 @@ fn open_tcp(
 ///
 /// # Errors
 /// As [`bind_tcp`].
-pub fn bind_tcp_beside(
+pub fn bind_tcp_sharing_port(
     open: &[&ListeningSocket],
     address: SocketAddr,
     interface: Option<&str>,
@@ -298,33 +296,39 @@ impl ListeningSocket {
     /// # Errors
     /// Somebody listens there already, or the file is no socket, or it cannot be made as it should be.
     pub fn bind_unix(file: &SocketFile, backlog: i32) -> io::Result<ListeningSocket> {
-        make_way(&file.path)?;
-        let listening = ListeningSocket::bind_unix_unnamed(file, backlog)?;
-        listening.take_name()?;
+        remove_stale_socket(&file.path)?;
+        let listening = ListeningSocket::bind_unix_temporary(file, backlog)?;
+        listening.rename_into_place()?;
         Ok(listening)
     }
 
     /// As [`ListeningSocket::bind_unix`], but nobody can connect before
-    /// [`ListeningSocket::take_name`], which may take the name from another socket of this process.
+    /// [`ListeningSocket::rename_into_place`], which may take the name from another socket of this process.
     ///
     /// # Errors
     /// It cannot be made as it should be.
-    pub fn bind_unix_unnamed(file: &SocketFile, backlog: i32) -> io::Result<ListeningSocket> {
-        let unnamed = unnamed(&file.path);
-        make_way(&unnamed)?;
+    pub fn bind_unix_temporary(file: &SocketFile, backlog: i32) -> io::Result<ListeningSocket> {
+        let temporary = temporary_path(&file.path);
+        remove_stale_socket(&temporary)?;
         let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
-        socket.bind(&socket2::SockAddr::unix(&unnamed)?)?;
+        socket.bind(&socket2::SockAddr::unix(&temporary)?)?;
         let made = (|| {
-            fs::set_permissions(&unnamed, fs::Permissions::from_mode(file.mode))?;
-            let owner = file.owner.as_deref().map(|name| id("/etc/passwd", name));
-            let group = file.group.as_deref().map(|name| id("/etc/group", name));
-            chown(&unnamed, owner.transpose()?, group.transpose()?)?;
+            fs::set_permissions(&temporary, fs::Permissions::from_mode(file.mode))?;
+            let owner = file
+                .owner
+                .as_deref()
+                .map(|name| user_or_group_id("/etc/passwd", name));
+            let group = file
+                .group
+                .as_deref()
+                .map(|name| user_or_group_id("/etc/group", name));
+            chown(&temporary, owner.transpose()?, group.transpose()?)?;
             socket.listen(backlog)?;
-            fs::metadata(&unnamed)
+            fs::metadata(&temporary)
         })();
         let metadata = made.inspect_err(|_| {
-            let _ = fs::remove_file(&unnamed);
+            let _ = fs::remove_file(&temporary);
         })?;
         let listener = UnixListener::from_std(std::os::fd::OwnedFd::from(socket).into())?;
         Ok(ListeningSocket::Unix(
@@ -338,10 +342,10 @@ impl ListeningSocket {
     ///
     /// # Errors
     /// The file cannot be renamed.
-    pub fn take_name(&self) -> io::Result<()> {
+    pub fn rename_into_place(&self) -> io::Result<()> {
         match self {
-            ListeningSocket::Unix(_, path, number) if is(&unnamed(path), *number) => {
-                fs::rename(unnamed(path), path)
+            ListeningSocket::Unix(_, path, number) if has_inode(&temporary_path(path), *number) => {
+                fs::rename(temporary_path(path), path)
             }
             _ => Ok(()),
         }
@@ -394,8 +398,8 @@ impl Drop for ListeningSocket {
         let ListeningSocket::Unix(_, path, number) = self else {
             return;
         };
-        for path in [path.clone(), unnamed(path)] {
-            if is(&path, *number) {
+        for path in [path.clone(), temporary_path(path)] {
+            if has_inode(&path, *number) {
                 let _ = fs::remove_file(path);
             }
         }
@@ -403,19 +407,19 @@ impl Drop for ListeningSocket {
 }
 
 /// Where a Unix socket is until its permissions are right.
-fn unnamed(path: &Path) -> PathBuf {
-    let mut unnamed = path.as_os_str().to_owned();
-    unnamed.push(".new");
-    unnamed.into()
+fn temporary_path(path: &Path) -> PathBuf {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    temporary.into()
 }
 
 /// Whether the file at this path is the one with this number.
-fn is(path: &Path, number: u64) -> bool {
+fn has_inode(path: &Path, number: u64) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.ino() == number)
 }
 
 /// Removes a socket on which nobody listens.
-fn make_way(path: &Path) -> io::Result<()> {
+fn remove_stale_socket(path: &Path) -> io::Result<()> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -438,7 +442,7 @@ fn make_way(path: &Path) -> io::Result<()> {
 }
 
 /// The number of a user or group, from the table that has names in the first and numbers in the third column.
-fn id(table: &str, name: &str) -> io::Result<u32> {
+fn user_or_group_id(table: &str, name: &str) -> io::Result<u32> {
     if let Ok(number) = name.parse() {
         return Ok(number);
     }
@@ -528,7 +532,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_peer_that_takes_bytes_is_told_from_one_that_does_not() {
+    async fn progress_is_seen_only_of_a_peer_that_takes_bytes() {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let listener = bind_tcp(SocketAddr::from(([127, 0, 0, 1], 0)), None, 5).expect("bound");
         SockRef::from(&listener)
@@ -537,43 +541,43 @@ mod tests {
         let to = listener.local_addr().expect("bound");
         let mut near = Socket::from(TcpStream::connect(to).await.expect("connected"));
         let (mut far, _) = listener.accept().await.expect("accepted");
-        let mut flow = Flow::default();
-        let nothing = Seen {
-            waits: false,
-            moved: false,
+        let mut progress = SendProgress::default();
+        let nothing = SendState {
+            is_pending: false,
+            has_advanced: false,
         };
-        assert_eq!(flow.look(&near, false), nothing);
+        assert_eq!(progress.check(&near, false), nothing);
         near.write_all(&[0; 100_000]).await.expect("written");
-        flow.wrote(100_000);
-        let waits = Seen {
-            waits: true,
-            moved: false,
+        progress.add_written(100_000);
+        let is_pending = SendState {
+            is_pending: true,
+            has_advanced: false,
         };
-        assert_eq!(flow.look(&near, false), waits);
+        assert_eq!(progress.check(&near, false), is_pending);
         // What the other side has room for arrives without being read; after that, more that is written changes nothing.
         loop {
             near.write_all(&[0]).await.expect("written");
-            flow.wrote(1);
+            progress.add_written(1);
             tokio::time::sleep(Duration::from_millis(500)).await;
-            if flow.look(&near, false) == waits {
+            if progress.check(&near, false) == is_pending {
                 break;
             }
         }
         far.read_exact(&mut [0; 20_000]).await.expect("read");
-        while !flow.look(&near, false).moved {
+        while !progress.check(&near, false).has_advanced {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let mut rest = vec![0; 100_000];
-        while flow.look(&near, false).waits {
+        while progress.check(&near, false).is_pending {
             let _ = tokio::time::timeout(Duration::from_millis(50), far.read(&mut rest)).await;
         }
-        while flow.look(&near, false).waits {
+        while progress.check(&near, false).is_pending {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert_eq!(flow.look(&near, false), nothing);
+        assert_eq!(progress.check(&near, false), nothing);
         // What its owner still holds back waits as well.
-        assert_eq!(flow.look(&near, true), waits);
-        assert!(flow.look(&near, false).moved);
+        assert_eq!(progress.check(&near, true), is_pending);
+        assert!(progress.check(&near, false).has_advanced);
     }
 
     fn in_runtime<T>(what: impl FnOnce(&Path) -> T) -> T {
@@ -616,7 +620,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_has_its_mode_and_goes_with_its_listener() {
+    fn a_socket_has_its_mode_and_is_removed_with_its_listener() {
         in_runtime(|dir| {
             let path = dir.join("s");
             let listening = ListeningSocket::bind_unix(&file(&path), 5).expect("bound");
@@ -649,9 +653,12 @@ mod tests {
 
     #[test]
     fn owners_are_found_by_name_and_number() {
-        assert_eq!(id("/etc/passwd", "root").expect("root"), 0);
-        assert_eq!(id("/etc/passwd", "1234").expect("a number"), 1234);
-        let error = id("/etc/passwd", "no such user").expect_err("nobody");
+        assert_eq!(user_or_group_id("/etc/passwd", "root").expect("root"), 0);
+        assert_eq!(
+            user_or_group_id("/etc/passwd", "1234").expect("a number"),
+            1234
+        );
+        let error = user_or_group_id("/etc/passwd", "no such user").expect_err("nobody");
         assert_eq!(error.kind(), ErrorKind::NotFound);
         in_runtime(|dir| {
             let mut file = file(&dir.join("s"));

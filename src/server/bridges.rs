@@ -8,23 +8,23 @@ use tokio::time::sleep;
 
 use crate::broker::Broker;
 use crate::clock::Now;
-use crate::net::bridge::{BridgeSettings, Running};
-use crate::net::control::{Answer, Outcome};
+use crate::net::bridge::{BridgeSettings, BridgeTask};
+use crate::net::control::{Outcome, Response};
 use crate::net::lock_stats::Purpose;
 use crate::net::shared_broker::SharedBroker;
 
 /// The bridges that run.
 #[derive(Debug, Default)]
-pub(super) struct Bridges(Vec<Running>);
+pub(super) struct Bridges(Vec<BridgeTask>);
 
 /// Bridges as they should be. Those that go or change have been stopped, and those that come or change have not been started.
 #[derive(Debug, Default)]
-pub(super) struct Change {
+pub(super) struct BridgeChange {
     /// All that are configured.
     names: Vec<Box<str>>,
     start: Vec<Start>,
     /// Those that are configured no more.
-    gone: Vec<Box<str>>,
+    removed: Vec<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -35,11 +35,11 @@ struct Start {
 
 impl Bridges {
     /// Stops what is configured no more or otherwise. Messages wait on disk as long as a bridge is stopped.
-    pub async fn stop(&mut self, wanted: &[BridgeSettings]) -> Change {
+    pub async fn stop(&mut self, wanted: &[BridgeSettings]) -> BridgeChange {
         let name = |settings: &BridgeSettings| settings.bridge.name.clone();
-        let mut change = Change {
+        let mut change = BridgeChange {
             names: wanted.iter().map(name).collect(),
-            ..Change::default()
+            ..BridgeChange::default()
         };
         let mut stopped = Vec::new();
         for running in std::mem::take(&mut self.0) {
@@ -52,7 +52,7 @@ impl Bridges {
             if change.names.contains(&name) {
                 stopped.push(name);
             } else {
-                change.gone.push(name);
+                change.removed.push(name);
             }
         }
         for settings in wanted {
@@ -72,25 +72,25 @@ impl Bridges {
         change
     }
 
-    /// Starts what [`Change::open`] has opened.
-    pub fn start(&mut self, change: Change, broker: &Arc<SharedBroker>) {
+    /// Starts what [`BridgeChange::open`] has opened.
+    pub fn start(&mut self, change: BridgeChange, broker: &Arc<SharedBroker>) {
         for Start { settings, .. } in change.start {
-            self.0.push(Running::start(Arc::clone(broker), settings));
+            self.0.push(BridgeTask::start(Arc::clone(broker), settings));
         }
     }
 }
 
-impl Change {
+impl BridgeChange {
     /// The bridges of a broker that starts; what was left by others is named in the log.
-    pub fn at_start(wanted: &[BridgeSettings], broker: &mut Broker, now: Now) -> Change {
+    pub fn at_start(wanted: &[BridgeSettings], broker: &mut Broker, now: Now) -> BridgeChange {
         let start = wanted.iter().map(|settings| Start {
             settings: settings.clone(),
             what: "started",
         });
-        let change = Change {
+        let change = BridgeChange {
             names: wanted.iter().map(|it| it.bridge.name.clone()).collect(),
             start: start.collect(),
-            gone: Vec::new(),
+            removed: Vec::new(),
         };
         for (name, waiting) in change.open_sessions(broker, now) {
             tracing::warn!(
@@ -105,17 +105,18 @@ impl Change {
     /// Makes messages wait for each bridge that will be started, and for none that is gone. What has changed, in a line each.
     pub fn open(&self, broker: &mut Broker, now: Now) -> Vec<String> {
         let left = self.open_sessions(broker, now);
-        let gone = left
+        let removed = left
             .iter()
-            .filter(|(name, _)| self.gone.iter().any(|gone| **gone == **name));
-        let mut told: Vec<String> = gone
+            .filter(|(name, _)| self.removed.iter().any(|removed| **removed == **name));
+        let mut changes: Vec<String> = removed
             .map(|(name, waiting)| {
                 format!("bridge {name}: stopped; {waiting} messages wait for it and are kept until `tidegate drop-bridge {name}`")
             })
             .collect();
         let started = self.start.iter();
-        told.extend(started.map(|it| format!("bridge {}: {}", it.settings.bridge.name, it.what)));
-        told
+        changes
+            .extend(started.map(|it| format!("bridge {}: {}", it.settings.bridge.name, it.what)));
+        changes
     }
 
     /// The sessions that were left by bridges which are configured no more, with the messages that wait.
@@ -130,7 +131,7 @@ impl Change {
 }
 
 /// Drops what a bridge has left that is configured no more, and answers when that is on disk.
-pub(super) fn drop_queue(broker: &Arc<SharedBroker>, name: &str, reply: oneshot::Sender<Answer>) {
+pub(super) fn drop_queue(broker: &Arc<SharedBroker>, name: &str, reply: oneshot::Sender<Response>) {
     let dropped = {
         let mut guard = broker.lock(Purpose::Other, None);
         let now = guard.now();
@@ -140,7 +141,7 @@ pub(super) fn drop_queue(broker: &Arc<SharedBroker>, name: &str, reply: oneshot:
         Ok(dropped) => dropped,
         Err(error) => {
             // Whoever asked may be gone.
-            let _ = reply.send(Answer {
+            let _ = reply.send(Response {
                 outcome: Outcome::Failed,
                 text: format!("{error}\n"),
             });
@@ -161,7 +162,7 @@ pub(super) fn drop_queue(broker: &Arc<SharedBroker>, name: &str, reply: oneshot:
             sleep(Duration::from_millis(2)).await;
         }
         tracing::warn!("{text}");
-        let _ = reply.send(Answer {
+        let _ = reply.send(Response {
             outcome: Outcome::Done,
             text: text + "\n",
         });

@@ -10,9 +10,9 @@ use crate::config::Config;
 use crate::limits::Limits;
 
 /// Descriptors that are no client's: database, listeners, files that are read again, figures over HTTP.
-const OWN: usize = 128;
+const OWN_DESCRIPTORS: usize = 128;
 /// ... and those of a bridge.
-const BRIDGE: usize = 4;
+const DESCRIPTORS_PER_BRIDGE: usize = 4;
 
 /// How many descriptors the process may have open.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +25,7 @@ impl Descriptors {
     /// a connection then waits until all processors have passed by: 20 ms, again and again while
     /// clients come.
     pub fn raise(connections: usize) -> Descriptors {
-        const MOST: usize = 1 << 16;
+        const MAX_TABLE: usize = 1 << 16;
         let mut limit = getrlimit(Resource::Nofile);
         let before = limit.current;
         limit.current = limit.maximum;
@@ -34,7 +34,7 @@ impl Descriptors {
             Err(_) => before,
         };
         let allowed = allowed.map_or(usize::MAX, |it| usize::try_from(it).unwrap_or(usize::MAX));
-        let last = MOST.min(allowed).min(connections.saturating_add(64)) as i32 - 1;
+        let last = MAX_TABLE.min(allowed).min(connections.saturating_add(64)) as i32 - 1;
         // A table that is not made now is made later.
         let _ = fcntl_dupfd_cloexec(io::stderr(), last);
         Descriptors(allowed)
@@ -44,13 +44,13 @@ impl Descriptors {
     /// descriptors it needs itself. Beyond it a connection is closed at once; without this bound it
     /// would wait unanswered until a descriptor is free.
     pub fn connections(self, config: &Config) -> usize {
-        let own = OWN + BRIDGE * config.bridges.len();
+        let own = OWN_DESCRIPTORS + DESCRIPTORS_PER_BRIDGE * config.bridges.len();
         let left = self.0.saturating_sub(own).max(self.0 / 2);
         config.limits.max_connections.min(left)
     }
 
     /// Says in the log what was got, if it is less than `max_connections` needs.
-    pub fn tell(self, config: &Config) {
+    pub fn log(self, config: &Config) {
         let (wanted, possible) = (config.limits.max_connections, self.connections(config));
         if possible >= wanted {
             return;

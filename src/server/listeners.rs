@@ -14,14 +14,16 @@ use tokio::time::sleep;
 use super::error::Error;
 use crate::broker::Broker;
 use crate::clock::{self, Now};
-use crate::config::{Bind, Config, Listener};
+use crate::config::{self, Bind, Config};
 use crate::limits::Limits;
 use crate::net::auth::{Authentication, Authenticator, Problem};
-use crate::net::connection::Door;
-use crate::net::listener::{Census, Entrance, ListenerSettings, Protocol};
+use crate::net::connection::ConnectionContext;
+use crate::net::listener::{ConnectionLimit, Listener, ListenerSettings, Protocol};
 use crate::net::lock_stats::Purpose;
 use crate::net::shared_broker::SharedBroker;
-use crate::net::socket::{ListenAddress, ListeningSocket, SocketFile, bind_tcp, bind_tcp_beside};
+use crate::net::socket::{
+    ListenAddress, ListeningSocket, SocketFile, bind_tcp, bind_tcp_sharing_port,
+};
 use crate::net::tls::{CrlExpired, Tls, TlsError, TlsListeners};
 
 /// Connections that wait for what is no listener for MQTT.
@@ -33,7 +35,7 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(86_400);
 
 /// A place where clients can connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listening {
+pub struct Endpoint {
     /// What is spoken there.
     pub protocol: Protocol,
     /// Where it is, with the port really bound.
@@ -42,7 +44,7 @@ pub struct Listening {
     pub path: String,
 }
 
-impl fmt::Display for Listening {
+impl fmt::Display for Endpoint {
     /// As a URL; a Unix socket, which has none, as `unix:` and its path.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
@@ -94,48 +96,48 @@ pub fn load_authenticator(config: &Config) -> Result<Authenticator, Vec<Problem>
 pub(super) struct Listeners {
     broker: Arc<SharedBroker>,
     authentication: Arc<Authentication>,
-    all: Arc<Census>,
+    process_limit: Arc<ConnectionLimit>,
     max_packet_size: u32,
-    open: Vec<Open>,
+    open: Vec<OpenListener>,
     /// Their TLS, for those who watch it.
     pub tls: Arc<TlsListeners>,
     accepting: JoinSet<()>,
 }
 
 #[derive(Debug)]
-struct Open {
-    entrance: Arc<Entrance>,
-    sockets: Vec<(Place, Accepting)>,
+struct OpenListener {
+    listener: Arc<Listener>,
+    sockets: Vec<(SocketSpec, AcceptTask)>,
 }
 
 /// A socket, and the task that accepts from it.
 #[derive(Debug)]
-struct Accepting {
+struct AcceptTask {
     socket: Arc<ListeningSocket>,
     task: AbortHandle,
 }
 
 /// What was asked for when a socket was opened: who asks for the same gets the same socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+enum SocketSpec {
     Tcp(SocketAddr, Option<String>),
     Unix(SocketFile),
 }
 
 /// Listeners that could be put in force: all they need has been read and opened.
-pub(super) struct Prepared(Vec<Candidate>);
+pub(super) struct Prepared(Vec<PreparedListener>);
 
-struct Candidate {
+struct PreparedListener {
     settings: ListenerSettings,
     tls: Option<Tls>,
-    sockets: Vec<(Place, Arc<ListeningSocket>)>,
+    sockets: Vec<(SocketSpec, Arc<ListeningSocket>)>,
 }
 
 /// A listener about to be in force, and the one whose sockets it takes over.
-struct Next {
-    entrance: Arc<Entrance>,
-    sockets: Vec<(Place, Arc<ListeningSocket>)>,
-    before: Option<Open>,
+struct Replacement {
+    listener: Arc<Listener>,
+    sockets: Vec<(SocketSpec, Arc<ListeningSocket>)>,
+    before: Option<OpenListener>,
 }
 
 impl Listeners {
@@ -148,7 +150,7 @@ impl Listeners {
         Listeners {
             broker,
             authentication,
-            all: Census::new(limits.max_connections),
+            process_limit: ConnectionLimit::new(limits.max_connections),
             max_packet_size: limits.max_packet_size,
             open: Vec::new(),
             tls: Arc::default(),
@@ -162,81 +164,81 @@ impl Listeners {
     /// A listener cannot be opened that is not optional.
     pub fn prepare(&self, config: &Config, tls: Vec<Option<Tls>>) -> Result<Prepared, Error> {
         let open = self.open.iter().flat_map(|open| &open.sockets);
-        let mut free: Vec<(&Place, &Arc<ListeningSocket>)> = open
-            .map(|(place, accepting)| (place, &accepting.socket))
+        let mut free: Vec<(&SocketSpec, &Arc<ListeningSocket>)> = open
+            .map(|(spec, accepting)| (spec, &accepting.socket))
             .collect();
         let all = free.clone();
-        let mut candidates = Vec::new();
+        let mut listeners = Vec::new();
         for (listener, tls) in config.listeners.iter().zip(tls) {
             let mut sockets = Vec::new();
-            for place in places(listener)? {
-                if let Some(at) = free.iter().position(|(open, _)| **open == place) {
-                    sockets.push((place, Arc::clone(free.remove(at).1)));
+            for spec in socket_specs(listener)? {
+                if let Some(at) = free.iter().position(|(open, _)| **open == spec) {
+                    sockets.push((spec, Arc::clone(free.remove(at).1)));
                     continue;
                 }
-                let in_the_way: Vec<&ListeningSocket> = all
+                let overlapping: Vec<&ListeningSocket> = all
                     .iter()
-                    .filter(|(open, _)| open.overlaps(&place))
+                    .filter(|(open, _)| open.overlaps(&spec))
                     .map(|(_, socket)| &***socket)
                     .collect();
-                match place.open(&in_the_way, listener.settings.backlog) {
-                    Ok(socket) => sockets.push((place, Arc::new(socket))),
+                match spec.open(&overlapping, listener.settings.backlog) {
+                    Ok(socket) => sockets.push((spec, Arc::new(socket))),
                     Err(error) if listener.optional => {
                         tracing::info!(%error, "not listening there");
                     }
                     Err(error) => return Err(error),
                 }
             }
-            candidates.push(Candidate {
+            listeners.push(PreparedListener {
                 settings: listener.settings.clone(),
                 tls,
                 sockets,
             });
         }
-        Ok(Prepared(candidates))
+        Ok(Prepared(listeners))
     }
 
     /// Puts listeners in force instead of those there are; `also` is done in the same moment, as the broker sees it. A listener that keeps a socket
     /// and its settings keeps its connections. Tells what has changed, a line for each listener that has.
-    pub fn put_in_force(
+    pub fn apply(
         &mut self,
         prepared: Prepared,
-        also: impl FnOnce(&mut Broker, Now),
+        apply_rest: impl FnOnce(&mut Broker, Now),
     ) -> Vec<String> {
-        let mut old: Vec<Option<Open>> = self.open.drain(..).map(Some).collect();
-        let mut told = Vec::new();
+        let mut old: Vec<Option<OpenListener>> = self.open.drain(..).map(Some).collect();
+        let mut changes = Vec::new();
         let mut next = Vec::new();
-        for Candidate {
+        for PreparedListener {
             settings,
             tls,
             sockets,
         } in prepared.0
         {
             let name = name_of(&settings, &sockets);
-            let keeps = |open: &Open| {
+            let keeps = |open: &OpenListener| {
                 let mut kept = open.sockets.iter().map(|(_, it)| &it.socket);
                 kept.any(|kept| sockets.iter().any(|(_, socket)| Arc::ptr_eq(socket, kept)))
             };
             let before = old.iter_mut().find(|open| open.as_ref().is_some_and(keeps));
             let before = before.and_then(Option::take);
-            let way = before.as_ref().map(|open| &open.entrance);
-            let (entrance, what) = self.entrance(way, settings, tls);
-            told.extend(what.map(|what| format!("{name}: {what}")));
+            let current = before.as_ref().map(|open| &open.listener);
+            let (listener, what) = self.listener(current, settings, tls);
+            changes.extend(what.map(|what| format!("{name}: {what}")));
             for (_, socket) in &sockets {
-                if let Err(error) = socket.take_name() {
+                if let Err(error) = socket.rename_into_place() {
                     tracing::error!(%error, listener = name, "the Unix socket has no name: nobody can connect to it");
                 }
-                if let Err(error) = socket.set_backlog(entrance.settings().backlog) {
+                if let Err(error) = socket.set_backlog(listener.settings().backlog) {
                     tracing::warn!(%error, listener = name, "the backlog stays as it was");
                 }
             }
-            next.push(Next {
-                entrance,
+            next.push(Replacement {
+                listener,
                 sockets,
                 before,
             });
         }
-        self.close_what_is_gone(&old, &next, also, &mut told);
+        self.close_removed(&old, &next, apply_rest, &mut changes);
         for next in next {
             self.accept(next);
         }
@@ -248,58 +250,60 @@ impl Listeners {
         self.tls.set(
             self.open
                 .iter()
-                .filter_map(|open| Some((open.name(), Arc::clone(open.entrance.tls()?))))
+                .filter_map(|open| Some((open.name(), Arc::clone(open.listener.tls()?))))
                 .collect(),
         );
-        told
+        changes
     }
 
     /// In one visit to the broker: entrances are closed that are not in force any more, and `also` is done.
-    fn close_what_is_gone(
+    fn close_removed(
         &self,
-        old: &[Option<Open>],
-        next: &[Next],
-        also: impl FnOnce(&mut Broker, Now),
-        told: &mut Vec<String>,
+        old: &[Option<OpenListener>],
+        next: &[Replacement],
+        apply_rest: impl FnOnce(&mut Broker, Now),
+        changes: &mut Vec<String>,
     ) {
         let mut guard = self.broker.lock(Purpose::Other, None);
         let now = guard.now();
         for open in old.iter().flatten() {
-            told.push(format!("{}: closed", open.name()));
-            open.entrance.close(guard.broker(), now);
+            changes.push(format!("{}: closed", open.name()));
+            open.listener.close(guard.broker(), now);
         }
         for next in next {
-            let before = next.before.as_ref().map(|open| &open.entrance);
+            let before = next.before.as_ref().map(|open| &open.listener);
             match before {
-                Some(before) if before.is_followed_by(&next.entrance) => {
-                    before.hand_over(&next.entrance, guard.broker(), now);
+                Some(before) if before.shares_connections_with(&next.listener) => {
+                    before.disconnect_disallowed(&next.listener, guard.broker(), now);
                 }
                 Some(before) => before.close(guard.broker(), now),
                 None => {}
             }
         }
-        also(guard.broker(), now);
+        apply_rest(guard.broker(), now);
     }
 
     /// The way in for a listener: the one there was, if nothing has changed but what its certificates are; one that follows it, if its connections
     /// can stay; or another one. And what people are told of that.
-    fn entrance(
+    fn listener(
         &self,
-        before: Option<&Arc<Entrance>>,
+        before: Option<&Arc<Listener>>,
         settings: ListenerSettings,
         tls: Option<Tls>,
-    ) -> (Arc<Entrance>, Option<&'static str>) {
-        if let Some(way) = before.filter(|way| *way.settings() == settings) {
-            let read = take_over(way, tls);
+    ) -> (Arc<Listener>, Option<&'static str>) {
+        if let Some(current) = before.filter(|current| *current.settings() == settings) {
+            let read = replace_certificates(current, tls);
             return (
-                Arc::clone(way),
+                Arc::clone(current),
                 read.then_some("certificates were read again"),
             );
         }
-        if let Some(way) = before.filter(|way| way.settings().differs_in_admission(&settings)) {
-            take_over(way, tls);
-            let next = way.successor(settings, way.tls().cloned());
-            let what = match next.settings().lets_in_as(way.settings()) {
+        if let Some(current) =
+            before.filter(|current| current.settings().differs_only_in_admission(&settings))
+        {
+            replace_certificates(current, tls);
+            let next = current.replacement(settings, current.tls().cloned());
+            let what = match next.settings().has_same_address_filter(current.settings()) {
                 true => "changed; its connections stay",
                 false => "changed; its connections stay, but for addresses it does not let in",
             };
@@ -309,63 +313,68 @@ impl Listeners {
             Some(_) => "changed; its clients have to connect again",
             None => "opened",
         };
-        let door = Door {
+        let context = ConnectionContext {
             broker: Arc::clone(&self.broker),
             max_packet_size: settings.access.max_packet_size.min(self.max_packet_size),
             authentication: Arc::clone(&self.authentication),
             methods: settings.authentication.clone(),
         };
-        let entrance = Entrance::new(door, settings, tls.map(Arc::new), Arc::clone(&self.all));
-        (entrance, Some(what))
+        let listener = Listener::new(
+            context,
+            settings,
+            tls.map(Arc::new),
+            Arc::clone(&self.process_limit),
+        );
+        (listener, Some(what))
     }
 
     /// Accepts from these sockets; those that `before` accepts from already, by the same way, are left alone.
-    fn accept(&mut self, next: Next) {
-        let Next {
-            entrance,
+    fn accept(&mut self, next: Replacement) {
+        let Replacement {
+            listener,
             sockets,
             before,
         } = next;
         let (mut running, same) = match before {
-            Some(open) => (open.sockets, Arc::ptr_eq(&open.entrance, &entrance)),
+            Some(open) => (open.sockets, Arc::ptr_eq(&open.listener, &listener)),
             None => (Vec::new(), false),
         };
         let mut all = Vec::new();
-        for (place, socket) in sockets {
-            let is_running = |(_, it): &(Place, Accepting)| Arc::ptr_eq(&it.socket, &socket);
+        for (spec, socket) in sockets {
+            let is_running = |(_, it): &(SocketSpec, AcceptTask)| Arc::ptr_eq(&it.socket, &socket);
             let at = running.iter().position(is_running).filter(|_| same);
             let accepting = match at {
                 Some(at) => running.swap_remove(at).1,
-                None => Accepting {
+                None => AcceptTask {
                     task: self
                         .accepting
-                        .spawn(Arc::clone(&entrance).accept(Arc::clone(&socket))),
+                        .spawn(Arc::clone(&listener).accept(Arc::clone(&socket))),
                     socket,
                 },
             };
-            all.push((place, accepting));
+            all.push((spec, accepting));
         }
         running.iter().for_each(|(_, it)| it.task.abort());
-        self.open.push(Open {
-            entrance,
+        self.open.push(OpenListener {
+            listener,
             sockets: all,
         });
     }
 
     /// Sets how many connections there may be through all of them.
     pub fn set_max_connections(&self, max: usize) {
-        self.all.set_max(max);
+        self.process_limit.set_max(max);
     }
 
     /// Where they listen.
     ///
     /// # Errors
     /// The operating system does not tell.
-    pub fn listening(&self) -> Result<Vec<Listening>, Error> {
+    pub fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
         let mut all = Vec::new();
         for open in &self.open {
             for (_, accepting) in &open.sockets {
-                all.push(listening(open.entrance.settings(), &accepting.socket)?);
+                all.push(endpoint(open.listener.settings(), &accepting.socket)?);
             }
         }
         Ok(all)
@@ -379,20 +388,20 @@ impl Listeners {
 }
 
 /// Hands an entrance what was just read of its certificates; whether it has any.
-fn take_over(entrance: &Entrance, fresh: Option<Tls>) -> bool {
-    let both = entrance.tls().zip(fresh);
-    both.map(|(tls, fresh)| tls.take_over(fresh)).is_some()
+fn replace_certificates(listener: &Listener, fresh: Option<Tls>) -> bool {
+    let both = listener.tls().zip(fresh);
+    both.map(|(tls, fresh)| tls.replace(fresh)).is_some()
 }
 
-impl Open {
+impl OpenListener {
     /// What people know it by: where it listens.
     fn name(&self) -> String {
         let sockets = self.sockets.iter().map(|(_, it)| &it.socket);
-        names(self.entrance.settings(), sockets)
+        names(self.listener.settings(), sockets)
     }
 }
 
-fn name_of(settings: &ListenerSettings, sockets: &[(Place, Arc<ListeningSocket>)]) -> String {
+fn name_of(settings: &ListenerSettings, sockets: &[(SocketSpec, Arc<ListeningSocket>)]) -> String {
     names(settings, sockets.iter().map(|(_, socket)| socket))
 }
 
@@ -400,28 +409,28 @@ fn names<'a>(
     settings: &ListenerSettings,
     sockets: impl Iterator<Item = &'a Arc<ListeningSocket>>,
 ) -> String {
-    let names = sockets.filter_map(|socket| listening(settings, socket).ok());
+    let names = sockets.filter_map(|socket| endpoint(settings, socket).ok());
     let names: Vec<String> = names.map(|it| it.to_string()).collect();
     names.join(", ")
 }
 
-fn listening(settings: &ListenerSettings, socket: &ListeningSocket) -> Result<Listening, Error> {
+fn endpoint(settings: &ListenerSettings, socket: &ListeningSocket) -> Result<Endpoint, Error> {
     let websocket = settings.websocket.as_ref();
-    Ok(Listening {
+    Ok(Endpoint {
         protocol: settings.protocol(),
         address: socket.address().map_err(Error::Start)?,
         path: websocket.map_or(String::new(), |it| it.paths.first().to_owned()),
     })
 }
 
-fn places(listener: &Listener) -> Result<Vec<Place>, Error> {
-    let mut places = Vec::new();
+fn socket_specs(listener: &config::Listener) -> Result<Vec<SocketSpec>, Error> {
+    let mut specs = Vec::new();
     for bind in &listener.bind {
         match bind.resolve() {
-            Ok(addresses) => places.extend(
+            Ok(addresses) => specs.extend(
                 addresses
                     .into_iter()
-                    .map(|address| Place::Tcp(address, listener.interface.clone())),
+                    .map(|address| SocketSpec::Tcp(address, listener.interface.clone())),
             ),
             Err(source) => {
                 return Err(Error::Listen {
@@ -431,42 +440,42 @@ fn places(listener: &Listener) -> Result<Vec<Place>, Error> {
             }
         }
     }
-    places.extend(listener.socket.clone().map(Place::Unix));
-    Ok(places)
+    specs.extend(listener.socket.clone().map(SocketSpec::Unix));
+    Ok(specs)
 }
 
-impl Place {
+impl SocketSpec {
     /// Whether both cannot be open at once without care: the same port, or the same file.
-    fn overlaps(&self, other: &Place) -> bool {
+    fn overlaps(&self, other: &SocketSpec) -> bool {
         match (self, other) {
-            (Place::Tcp(one, _), Place::Tcp(other, _)) => {
+            (SocketSpec::Tcp(one, _), SocketSpec::Tcp(other, _)) => {
                 one.port() == other.port() && one.port() != 0 && one.is_ipv4() == other.is_ipv4()
             }
-            (Place::Unix(one), Place::Unix(other)) => one.path == other.path,
+            (SocketSpec::Unix(one), SocketSpec::Unix(other)) => one.path == other.path,
             _ => false,
         }
     }
 
-    /// Opens it; `in_the_way` are sockets of this process that will be closed or have the port at
+    /// Opens it; `overlapping` are sockets of this process that will be closed or have the port at
     /// another address.
     fn open(
         &self,
-        in_the_way: &[&ListeningSocket],
+        overlapping: &[&ListeningSocket],
         backlog: i32,
     ) -> Result<ListeningSocket, Error> {
         let opened = match self {
-            Place::Tcp(address, interface) => {
+            SocketSpec::Tcp(address, interface) => {
                 let interface = interface.as_deref();
-                let bound = match in_the_way {
+                let bound = match overlapping {
                     [] => bind_tcp(*address, interface, backlog),
-                    open => bind_tcp_beside(open, *address, interface, backlog),
+                    open => bind_tcp_sharing_port(open, *address, interface, backlog),
                 };
                 bound.map(ListeningSocket::Tcp)
             }
-            Place::Unix(file) if !in_the_way.is_empty() => {
-                ListeningSocket::bind_unix_unnamed(file, backlog)
+            SocketSpec::Unix(file) if !overlapping.is_empty() => {
+                ListeningSocket::bind_unix_temporary(file, backlog)
             }
-            Place::Unix(file) => ListeningSocket::bind_unix(file, backlog),
+            SocketSpec::Unix(file) => ListeningSocket::bind_unix(file, backlog),
         };
         opened.map_err(|source| Error::Listen {
             bind: self.to_string(),
@@ -475,12 +484,12 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SocketSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Tcp(address, None) => address.fmt(f),
-            Place::Tcp(address, Some(interface)) => write!(f, "{address} at {interface}"),
-            Place::Unix(file) => file.path.display().fmt(f),
+            SocketSpec::Tcp(address, None) => address.fmt(f),
+            SocketSpec::Tcp(address, Some(interface)) => write!(f, "{address} at {interface}"),
+            SocketSpec::Unix(file) => file.path.display().fmt(f),
         }
     }
 }
@@ -489,7 +498,7 @@ impl fmt::Display for Place {
 ///
 /// # Errors
 /// An address cannot be used.
-pub(super) fn bind_plain(binds: &[Bind]) -> Result<Vec<TcpListener>, Error> {
+pub(super) fn bind_metrics(binds: &[Bind]) -> Result<Vec<TcpListener>, Error> {
     let mut open = Vec::new();
     for bind in binds {
         let sockets = bind.resolve().and_then(|addresses| {
@@ -506,7 +515,7 @@ pub(super) fn bind_plain(binds: &[Bind]) -> Result<Vec<TcpListener>, Error> {
 }
 
 /// Reads files again when they have changed, and warns of certificates that expire soon, for ever.
-pub(super) async fn watch(listeners: Arc<TlsListeners>) {
+pub(super) async fn watch_files(listeners: Arc<TlsListeners>) {
     let mut since_warned = EXPIRY_INTERVAL;
     let mut known = HashSet::new();
     loop {

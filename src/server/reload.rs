@@ -12,17 +12,17 @@ use super::listeners::{Listeners, load_authenticator, load_tls};
 use crate::broker::Acls;
 use crate::config::{AclSettings, Config, ConfigError};
 use crate::net::auth::{Authentication, Authenticator};
-use crate::net::control::{Answer, Outcome};
+use crate::net::control::{Outcome, Response};
 use crate::net::shared_broker::SharedBroker;
 use crate::net::tls::Tls;
 
 /// What a running broker was started with, and what of it can be replaced.
-pub(super) struct Running {
+pub(super) struct RunningBroker {
     /// What is in force.
     pub config: Config,
     pub descriptors: Descriptors,
     /// Reads the configuration as it was read at the start.
-    pub reread: Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>,
+    pub read_config: Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>,
     pub broker: Arc<SharedBroker>,
     pub listeners: Listeners,
     pub bridges: Bridges,
@@ -30,34 +30,34 @@ pub(super) struct Running {
 }
 
 /// A configuration, with all the files it names.
-struct Read {
+struct LoadedConfig {
     config: Config,
     tls: Vec<Option<Tls>>,
     acls: Acls,
     authenticator: Authenticator,
 }
 
-impl Running {
+impl RunningBroker {
     /// Reads the configuration again and puts it in force. What came of it is logged, and returned for whoever has asked.
-    pub async fn reload(&mut self) -> Answer {
-        let answer = self.try_reload().await.unwrap_or_else(|error| Answer {
+    pub async fn reload(&mut self) -> Response {
+        let response = self.try_reload().await.unwrap_or_else(|error| Response {
             outcome: Outcome::Failed,
             text: format!("nothing took effect:\n{error}\n"),
         });
-        for line in answer.text.lines() {
-            match answer.outcome {
+        for line in response.text.lines() {
+            match response.outcome {
                 Outcome::Failed => tracing::error!("reload: {line}"),
                 Outcome::Done | Outcome::Restart => tracing::info!("reload: {line}"),
             }
         }
-        answer
+        response
     }
 
-    async fn try_reload(&mut self) -> Result<Answer, Error> {
-        let reread = Arc::clone(&self.reread);
+    async fn try_reload(&mut self) -> Result<Response, Error> {
+        let read_config = Arc::clone(&self.read_config);
         // Files are read where waiting for a disk holds up no connection.
-        let read = spawn_blocking(move || read(&*reread)).await;
-        let Read {
+        let read = spawn_blocking(move || read(&*read_config)).await;
+        let LoadedConfig {
             config,
             tls,
             acls,
@@ -65,58 +65,61 @@ impl Running {
         } = read.map_err(|panic| Error::Start(std::io::Error::other(panic)))??;
         let prepared = self.listeners.prepare(&config, tls)?;
         // From here on nothing can fail.
-        let (config, restart) = in_force(&self.config, config);
+        let (config, restart) = effective_config(&self.config, config);
         let limits = config.limits.clone();
-        let mut told = Vec::new();
+        let mut changes = Vec::new();
         if self.config.limits != limits {
-            told.push("[limits]: changed".to_owned());
+            changes.push("[limits]: changed".to_owned());
         }
         if self.config.allow_other_users != config.allow_other_users {
-            told.push("authentication.allow_other_users: changed".to_owned());
+            changes.push("authentication.allow_other_users: changed".to_owned());
         }
         if self.config.upgrade_outgoing_qos != config.upgrade_outgoing_qos {
-            told.push("upgrade_outgoing_qos: changed".to_owned());
+            changes.push("upgrade_outgoing_qos: changed".to_owned());
         }
         for file in authenticator.files() {
-            told.push(format!("logins: {} was read again", file.display()));
+            changes.push(format!("logins: {} was read again", file.display()));
         }
         if acls.common.is_some() || self.config.acl != config.acl {
-            told.push(describe(&config.acl));
+            changes.push(describe(&config.acl));
         }
         for file in acls.own.keys() {
-            told.push(format!("access rules: {file} was read again"));
+            changes.push(format!("access rules: {file} was read again"));
         }
         warn(&config, &acls);
         let max_connections = self.descriptors.connections(&config);
         self.listeners.set_max_connections(max_connections);
         let throttle = config.throttle;
-        let logins = &self.authentication;
+        let authentication = &self.authentication;
         // While a bridge changes, its messages wait.
         let change = self.bridges.stop(&config.bridges).await;
         let mut bridges = Vec::new();
-        told.extend(self.listeners.put_in_force(prepared, |broker, now| {
+        changes.extend(self.listeners.apply(prepared, |broker, now| {
             bridges = change.open(broker, now);
-            logins.replace(authenticator, throttle);
+            authentication.replace(authenticator, throttle);
             broker.set_limits(limits, now);
             broker.allow_other_users(config.allow_other_users);
             broker.upgrade_outgoing_qos(config.upgrade_outgoing_qos);
             broker.set_acl(acls, now);
-            broker.withdraw_logins(|user, credential| logins.vouches(user, credential), now);
+            broker.withdraw_logins(
+                |user, credential| authentication.accepts_credential(user, credential),
+                now,
+            );
         }));
         self.bridges.start(change, &self.broker);
-        told.extend(bridges);
+        changes.extend(bridges);
         self.config = config;
-        Ok(answer(&told, &restart))
+        Ok(response(&changes, &restart))
     }
 }
 
-fn read(reread: &dyn Fn() -> Result<Config, ConfigError>) -> Result<Read, Error> {
-    let config = reread()?;
+fn read(read_config: &dyn Fn() -> Result<Config, ConfigError>) -> Result<LoadedConfig, Error> {
+    let config = read_config()?;
     let tls = load_tls(&config).map_err(Error::Tls)?;
     let acls = config.load_acls()?;
     config.try_bridge_passwords()?;
     let authenticator = load_authenticator(&config).map_err(Error::Authentication)?;
-    Ok(Read {
+    Ok(LoadedConfig {
         config,
         tls,
         acls,
@@ -132,29 +135,29 @@ fn describe(acl: &AclSettings) -> String {
     }
 }
 
-fn answer(told: &[String], restart: &[&str]) -> Answer {
+fn response(changes: &[String], restart: &[&str]) -> Response {
     let mut text = String::new();
-    for line in told {
+    for line in changes {
         let _ = writeln!(text, "{line}");
     }
-    if told.is_empty() && restart.is_empty() {
+    if changes.is_empty() && restart.is_empty() {
         text += "nothing has changed\n";
     }
     if restart.is_empty() {
-        return Answer {
+        return Response {
             outcome: Outcome::Done,
             text,
         };
     }
     let _ = writeln!(text, "takes a restart: {}", restart.join(", "));
-    Answer {
+    Response {
         outcome: Outcome::Restart,
         text,
     }
 }
 
 /// The configuration that is in force after a reload: the new one, but for what takes a restart; and the names of that.
-fn in_force(old: &Config, mut new: Config) -> (Config, Vec<&'static str>) {
+fn effective_config(old: &Config, mut new: Config) -> (Config, Vec<&'static str>) {
     let mut restart = Vec::new();
     /// Keeps what was, and names the key if it has changed.
     macro_rules! keep {

@@ -14,19 +14,19 @@ use tokio::sync::{Notify, watch};
 use crate::net::log::Log;
 
 /// How long the log has for its last lines when the process ends at once.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 /// Threads for what blocks and must not hold up the answer to a signal.
 const BLOCKING_THREADS: usize = 4;
 
 /// What signals have asked for.
 #[derive(Debug)]
 pub(super) struct Signals {
-    told: Arc<Told>,
+    state: Arc<SignalState>,
     handle: Handle,
 }
 
 #[derive(Debug)]
-struct Told {
+struct SignalState {
     log: Arc<Log>,
     /// The broker serves: it stops in good order.
     started: AtomicBool,
@@ -54,17 +54,17 @@ impl Signals {
                 signal(SignalKind::interrupt())?,
             )
         };
-        let told = Arc::new(Told {
+        let state = Arc::new(SignalState {
             log,
             started: AtomicBool::new(false),
             stop: watch::Sender::new(false),
             reload: Notify::new(),
         });
-        let telling = Arc::clone(&told);
+        let watcher = Arc::clone(&state);
         std::thread::Builder::new()
             .name("signals".to_owned())
-            .spawn(move || runtime.block_on(telling.watch(hangup, terminate, interrupt)))?;
-        Ok(Signals { told, handle })
+            .spawn(move || runtime.block_on(watcher.watch(hangup, terminate, interrupt)))?;
+        Ok(Signals { state, handle })
     }
 
     /// The runtime of the thread: what runs there goes on when the broker is stuck.
@@ -74,23 +74,23 @@ impl Signals {
 
     /// The broker serves: SIGTERM and SIGINT now stop it in good order, and a second one at once.
     pub fn started(&self) {
-        self.told.started.store(true, Ordering::Relaxed);
+        self.state.started.store(true, Ordering::Relaxed);
     }
 
     /// Waits until the process is told to stop.
     pub async fn stop(&self) {
-        let mut stop = self.told.stop.subscribe();
+        let mut stop = self.state.stop.subscribe();
         // The sender is here.
         let _ = stop.wait_for(|stop| *stop).await;
     }
 
     /// Waits until a SIGHUP has come that was not asked for yet. Several count as one.
     pub async fn reload(&self) {
-        self.told.reload.notified().await;
+        self.state.reload.notified().await;
     }
 }
 
-impl Told {
+impl SignalState {
     async fn watch(&self, mut hangup: Signal, mut terminate: Signal, mut interrupt: Signal) {
         loop {
             tokio::select! {
@@ -118,7 +118,7 @@ impl Told {
     }
 
     fn end(&self, code: i32) -> ! {
-        self.log.flush(LAST_WORDS);
+        self.log.flush(LOG_FLUSH_TIMEOUT);
         exit(code)
     }
 }

@@ -30,4 +30,4 @@ pub use notifications::Notifications;
 pub use relay::Relay;
 pub use rules::{Direction, Rule, SendRetained};
 pub use settings::Bridge;
-pub use upstream::{Login, Speech, Upstream, told};
+pub use upstream::{Login, Upstream, UpstreamProtocol, told};

@@ -10,7 +10,7 @@ use crate::wire::{
 
 /// How to speak to the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speech {
+pub enum UpstreamProtocol {
     /// MQTT 5.
     V5,
     /// MQTT 3.1.1, saying with bit 7 of the protocol level that this is a bridge: a broker that knows it returns nothing to where it came from, and
@@ -20,12 +20,12 @@ pub enum Speech {
     V311,
 }
 
-impl Speech {
+impl UpstreamProtocol {
     /// The protocol version.
     pub fn version(self) -> ProtocolVersion {
         match self {
-            Speech::V5 => ProtocolVersion::V5,
-            Speech::V311Bridge | Speech::V311 => ProtocolVersion::V311,
+            UpstreamProtocol::V5 => ProtocolVersion::V5,
+            UpstreamProtocol::V311Bridge | UpstreamProtocol::V311 => ProtocolVersion::V311,
         }
     }
 }
@@ -125,7 +125,7 @@ impl Bridge {
     pub fn encode_connect(
         &self,
         origin: Origin,
-        speech: Speech,
+        protocol: UpstreamProtocol,
         login: Login<'_>,
         new: bool,
         max_packet_size: u32,
@@ -143,8 +143,8 @@ impl Bridge {
             properties.push(Property::UserProperty(BRIDGE, &origin.to_string()));
         }
         let connect = Connect {
-            version: speech.version(),
-            bridge: speech == Speech::V311Bridge,
+            version: protocol.version(),
+            bridge: protocol == UpstreamProtocol::V311Bridge,
             clean_start: new || self.clean_session,
             keep_alive: self.keepalive_interval,
             client_id: &self.remote_clientid,
@@ -153,6 +153,6 @@ impl Bridge {
             password: login.password,
             properties: properties.as_properties(),
         };
-        codec::encode(&Packet::Connect(Box::new(connect)), speech.version(), out);
+        codec::encode(&Packet::Connect(Box::new(connect)), protocol.version(), out);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::broker::Origin;
 use crate::broker::bridge::{
-    Bridge, Direction, Leave, Login, QueuePolicy, Rates, Relay, Rule, Speech, Upstream,
+    Bridge, Direction, Leave, Login, QueuePolicy, Rates, Relay, Rule, Upstream, UpstreamProtocol,
 };
 use crate::wire::packet::{ConnAck, SubAck};
 
@@ -559,7 +559,7 @@ fn a_client_that_says_it_is_a_bridge_gets_nothing_back_and_retain_flags_as_they_
     let mut out = Vec::new();
     bridge(Vec::new()).encode_connect(
         Origin::default(),
-        Speech::V311Bridge,
+        UpstreamProtocol::V311Bridge,
         Login::default(),
         false,
         0,

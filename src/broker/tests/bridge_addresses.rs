@@ -8,7 +8,7 @@ use super::bridge_random::{Random, Wire, arrived, disk};
 use super::*;
 use crate::broker::Origin;
 use crate::broker::bridge::{
-    AddressState, Bridge, Direction, Leave, Login, Relay, Speech, Upstream,
+    AddressState, Bridge, Direction, Leave, Login, Relay, Upstream, UpstreamProtocol,
 };
 
 /// Messages from each broker.
@@ -22,7 +22,7 @@ struct Several {
     edge: World,
     clouds: Vec<World>,
     bridge: Arc<Bridge>,
-    speech: Speech,
+    protocol: UpstreamProtocol,
     /// The connection, and to which address it is.
     wire: Option<(usize, Wire)>,
     /// The address that will be changed over to, and has accepted.
@@ -32,7 +32,7 @@ struct Several {
 }
 
 impl Several {
-    fn new(seed: u64, qos: u8, speech: Speech, clouds: usize) -> Several {
+    fn new(seed: u64, qos: u8, protocol: UpstreamProtocol, clouds: usize) -> Several {
         let rules = vec![
             rule("up/#", Direction::Out, qos),
             rule("down/#", Direction::In, qos),
@@ -41,7 +41,7 @@ impl Several {
             edge: World::named(1),
             clouds: (0..clouds).map(|n| World::named(2 + n as u64)).collect(),
             bridge: Arc::new(bridge(rules)),
-            speech,
+            protocol,
             wire: None,
             next: None,
             qos,
@@ -67,14 +67,14 @@ impl Several {
 
     /// CONNECT and CONNACK, as a driver does it.
     fn call(&mut self, at: usize) -> Accepted {
-        let version = self.speech.version();
+        let version = self.protocol.version();
         let mut clean = self.edge.broker.begins_anew(&self.bridge, NAMES[at]);
         loop {
             let peer = self.cloud(at).accept(version);
             let mut out = Vec::new();
             self.bridge.encode_connect(
                 Origin::default(),
-                self.speech,
+                self.protocol,
                 Login::default(),
                 clean,
                 1 << 20,
@@ -205,7 +205,7 @@ impl Several {
         let Some((_, wire)) = &mut self.wire else {
             return;
         };
-        let version = self.speech.version();
+        let version = self.protocol.version();
         let moved = match what {
             0 if wire.up.is_empty() => wire
                 .relay
@@ -274,7 +274,7 @@ impl Several {
                     let at = self.random.below(2) as usize;
                     self.crash_cloud(at);
                 }
-                3 | 4 if self.speech == Speech::V5 => self.plan(),
+                3 | 4 if self.protocol == UpstreamProtocol::V5 => self.plan(),
                 5..=10 => {
                     let from = self.random.below(sent.len() as u64) as usize;
                     if sent[from] < MESSAGES {
@@ -312,11 +312,11 @@ fn assert_rising(got: &[usize], what: &str) {
     assert!(got.windows(2).all(|two| two[0] < two[1]), "{what}: {got:?}");
 }
 
-fn try_schedules(qos: u8, speech: Speech, clouds: usize, planned: bool) {
+fn try_schedules(qos: u8, protocol: UpstreamProtocol, clouds: usize, planned: bool) {
     for seed in 0..150 {
-        let mut all = Several::new(seed, qos, speech, clouds);
+        let mut all = Several::new(seed, qos, protocol, clouds);
         all.run(planned);
-        let what = format!("seed {seed}, QoS {qos}, {speech:?}, {clouds} clouds, {planned}");
+        let what = format!("seed {seed}, QoS {qos}, {protocol:?}, {clouds} clouds, {planned}");
         let (down, up) = all.arrived();
         for cloud in 1..=clouds {
             let of = down.iter().filter(|n| **n / 1000 == cloud);
@@ -341,23 +341,23 @@ fn try_schedules(qos: u8, speech: Speech, clouds: usize, planned: bool) {
 
 #[test]
 fn apart_nothing_is_lost_and_each_gets_it_once() {
-    for speech in [Speech::V5, Speech::V311] {
-        try_schedules(1, speech, 2, false);
-        try_schedules(2, speech, 2, false);
+    for protocol in [UpstreamProtocol::V5, UpstreamProtocol::V311] {
+        try_schedules(1, protocol, 2, false);
+        try_schedules(2, protocol, 2, false);
     }
 }
 
 #[test]
 fn apart_and_planned_it_arrives_once_at_one_of_them() {
-    try_schedules(2, Speech::V5, 2, true);
+    try_schedules(2, UpstreamProtocol::V5, 2, true);
 }
 
 #[test]
 fn sharing_it_arrives_once_whatever_happens() {
-    try_schedules(1, Speech::V5, 1, false);
-    try_schedules(2, Speech::V5, 1, false);
-    try_schedules(2, Speech::V311, 1, false);
-    try_schedules(2, Speech::V5, 1, true);
+    try_schedules(1, UpstreamProtocol::V5, 1, false);
+    try_schedules(2, UpstreamProtocol::V5, 1, false);
+    try_schedules(2, UpstreamProtocol::V311, 1, false);
+    try_schedules(2, UpstreamProtocol::V5, 1, true);
 }
 
 /// A new session at the upstream.

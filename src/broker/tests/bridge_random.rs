@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::bridge::{bridge, rule};
 use super::*;
 use crate::broker::Origin;
-use crate::broker::bridge::{Bridge, Direction, Login, Relay, Speech, Upstream};
+use crate::broker::bridge::{Bridge, Direction, Login, Relay, Upstream, UpstreamProtocol};
 
 /// Messages each way.
 const MESSAGES: usize = 12;
@@ -46,7 +46,7 @@ struct Two {
     edge: World,
     cloud: World,
     bridge: Arc<Bridge>,
-    speech: Speech,
+    protocol: UpstreamProtocol,
     wire: Option<Wire>,
     loss: Loss,
     qos: u8,
@@ -54,7 +54,7 @@ struct Two {
 }
 
 impl Two {
-    fn new(seed: u64, qos: u8, speech: Speech, loss: Loss) -> Two {
+    fn new(seed: u64, qos: u8, protocol: UpstreamProtocol, loss: Loss) -> Two {
         let rules = vec![
             rule("up/#", Direction::Out, qos),
             rule("down/#", Direction::In, qos),
@@ -63,7 +63,7 @@ impl Two {
             edge: World::named(1),
             cloud: World::named(2),
             bridge: Arc::new(bridge(rules)),
-            speech,
+            protocol,
             wire: None,
             loss,
             qos,
@@ -83,22 +83,22 @@ impl Two {
     /// Connects, as a driver would. Before this, nothing can have been subscribed to, so the messages of the cloud begin when it has been done once.
     fn connect(&mut self) {
         let mut anew = self.edge.broker.begins_anew(&self.bridge, "a:1883");
-        if anew && self.speech.version() != ProtocolVersion::V5 {
+        if anew && self.protocol.version() != ProtocolVersion::V5 {
             // A clean session of MQTT 3 ends with its connection: the one that is kept is begun by the next.
             self.lose_session_of_cloud();
             anew = false;
         }
-        let peer = self.cloud.accept(self.speech.version());
+        let peer = self.cloud.accept(self.protocol.version());
         let mut out = Vec::new();
         self.bridge.encode_connect(
             Origin::default(),
-            self.speech,
+            self.protocol,
             Login::default(),
             anew,
             1 << 20,
             &mut out,
         );
-        let connect = codec::decode(&out, self.speech.version()).expect("a CONNECT");
+        let connect = codec::decode(&out, self.protocol.version()).expect("a CONNECT");
         self.cloud.send(peer, connect);
         self.cloud.settle();
         let mut down = Vec::new();
@@ -108,11 +108,11 @@ impl Two {
         let length = codec::frame_len(&down, u32::MAX)
             .expect("good")
             .expect("whole");
-        let answer = codec::decode(&down[..length], self.speech.version());
+        let answer = codec::decode(&down[..length], self.protocol.version());
         let Ok(Packet::ConnAck(connack)) = answer else {
             panic!("{answer:?} is no CONNACK");
         };
-        let upstream = Upstream::new(&connack, self.speech.version(), &self.bridge);
+        let upstream = Upstream::new(&connack, self.protocol.version(), &self.bridge);
         down.drain(..length);
         let bridge = Arc::clone(&self.bridge);
         let now = self.edge.now;
@@ -176,7 +176,7 @@ impl Two {
         let Some(wire) = &mut self.wire else {
             return self.connect();
         };
-        let version = self.speech.version();
+        let version = self.protocol.version();
         match what {
             0 if wire.up.is_empty() => {
                 let broker = &mut self.edge.broker;
@@ -283,33 +283,33 @@ pub(super) fn arrived(world: &mut World) -> Vec<usize> {
     got.iter().map(number).collect()
 }
 
-fn try_schedules(qos: u8, speech: Speech) {
+fn try_schedules(qos: u8, protocol: UpstreamProtocol) {
     let all: Vec<usize> = (0..MESSAGES).collect();
     for seed in 0..150 {
-        let mut two = Two::new(seed, qos, speech, Loss::None);
+        let mut two = Two::new(seed, qos, protocol, Loss::None);
         two.run();
         for world in [&mut two.cloud, &mut two.edge] {
             let mut got = arrived(world);
-            if qos == 1 && speech != Speech::V5 {
+            if qos == 1 && protocol != UpstreamProtocol::V5 {
                 // What is repeated is repeated from somewhere on, so the first of each are in order.
                 let mut seen = std::collections::BTreeSet::new();
                 got.retain(|n| seen.insert(*n));
             }
-            assert_eq!(got, all, "seed {seed}, QoS {qos}, {speech:?}");
+            assert_eq!(got, all, "seed {seed}, QoS {qos}, {protocol:?}");
         }
     }
 }
 
 #[test]
 fn qos_1_loses_nothing_and_keeps_the_order_and_repeats_nothing_over_mqtt_5() {
-    try_schedules(1, Speech::V5);
-    try_schedules(1, Speech::V311Bridge);
+    try_schedules(1, UpstreamProtocol::V5);
+    try_schedules(1, UpstreamProtocol::V311Bridge);
 }
 
 #[test]
 fn qos_2_arrives_exactly_once_in_order() {
-    try_schedules(2, Speech::V5);
-    try_schedules(2, Speech::V311);
+    try_schedules(2, UpstreamProtocol::V5);
+    try_schedules(2, UpstreamProtocol::V311);
 }
 
 /// What waits in a session that is lost is gone. What waits in the other one arrives all the same, and nothing arrives twice.
@@ -317,7 +317,7 @@ fn try_losses(qos: u8, loss: Loss) {
     let all: Vec<usize> = (0..MESSAGES).collect();
     let (mut lost, mut suppressed) = (0, 0);
     for seed in 0..150 {
-        let mut two = Two::new(seed, qos, Speech::V5, loss);
+        let mut two = Two::new(seed, qos, UpstreamProtocol::V5, loss);
         two.run();
         let up = arrived(&mut two.cloud);
         if loss == Loss::Cloud {

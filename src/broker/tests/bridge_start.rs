@@ -3,7 +3,7 @@
 use super::bridge::{Bridged, bridge, rule, upstream};
 use super::*;
 use crate::broker::Origin;
-use crate::broker::bridge::{Bridge, Direction, Login, Speech};
+use crate::broker::bridge::{Bridge, Direction, Login, UpstreamProtocol};
 
 fn clean() -> Bridge {
     Bridge {
@@ -42,12 +42,12 @@ fn a_clean_session_lasts_as_long_as_its_connection_on_both_sides() {
 
 #[test]
 fn a_clean_session_is_asked_for_at_the_upstream() {
-    for speech in [Speech::V5, Speech::V311Bridge] {
+    for protocol in [UpstreamProtocol::V5, UpstreamProtocol::V311Bridge] {
         let asked = |bridge: &Bridge| {
             let mut out = Vec::new();
             let (origin, login) = (Origin::default(), Login::default());
-            bridge.encode_connect(origin, speech, login, false, 1 << 20, &mut out);
-            let packet = codec::decode(&out, speech.version()).expect("a CONNECT");
+            bridge.encode_connect(origin, protocol, login, false, 1 << 20, &mut out);
+            let packet = codec::decode(&out, protocol.version()).expect("a CONNECT");
             let Packet::Connect(connect) = packet else {
                 panic!("{packet:?}");
             };
@@ -57,7 +57,7 @@ fn a_clean_session_is_asked_for_at_the_upstream() {
         assert_eq!(asked(&clean()), (true, 0));
         let kept = asked(&bridge(Vec::new()));
         assert!(!kept.0);
-        assert_eq!(kept.1 > 0, speech == Speech::V5);
+        assert_eq!(kept.1 > 0, protocol == UpstreamProtocol::V5);
     }
 }
 

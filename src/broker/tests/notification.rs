@@ -3,7 +3,7 @@
 use super::bridge::{Bridged, bridge, rule};
 use super::*;
 use crate::broker::Origin;
-use crate::broker::bridge::{Bridge, Direction, Login, Notifications, Speech};
+use crate::broker::bridge::{Bridge, Direction, Login, Notifications, UpstreamProtocol};
 
 const TOPIC: &str = "$SYS/broker/connection/edge1/state";
 
@@ -21,7 +21,14 @@ fn told(local_only: bool) -> Bridge {
 fn connect_of(bridge: &Bridge) -> Vec<String> {
     let mut out = Vec::new();
     let (origin, login) = (Origin::default(), Login::default());
-    bridge.encode_connect(origin, Speech::V5, login, false, 1 << 20, &mut out);
+    bridge.encode_connect(
+        origin,
+        UpstreamProtocol::V5,
+        login,
+        false,
+        1 << 20,
+        &mut out,
+    );
     let packet = codec::decode(&out, ProtocolVersion::V5).expect("a CONNECT");
     let Packet::Connect(connect) = packet else {
         panic!("{packet:?}");

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::broker::Arrival;
 use crate::wire::packet::Connect;
 
-/// What a CONNECT is judged by.
+/// What a CONNECT is checked by.
 #[derive(Clone)]
 pub struct Credentials {
     /// The user name.
@@ -20,7 +20,7 @@ pub struct Credentials {
 
 impl Credentials {
     /// Those of a CONNECT; `None` if it has neither a user name nor a password. Where anonymous clients are allowed, an empty one is none.
-    pub fn of(connect: &Connect<'_>, arrival: &Arrival) -> Option<Credentials> {
+    pub fn from_connect(connect: &Connect<'_>, arrival: &Arrival) -> Option<Credentials> {
         let lenient = arrival.access.allow_anonymous;
         let is_name = |name: &&str| !lenient || !name.is_empty();
         let is_password = |password: &&[u8]| !lenient || !password.is_empty();

@@ -90,7 +90,7 @@ impl PasswordHash {
             _ => (SHA512_SALT_BYTES, SHA512_BYTES),
         };
         let mut salt = vec![0; salt_length].into_boxed_slice();
-        clock::fill_unguessable(&mut salt)?;
+        clock::fill_random(&mut salt)?;
         let mut hash = vec![0; length].into_boxed_slice();
         cost.hash(&salt, password, &mut hash)?;
         Ok(PasswordHash { cost, salt, hash })

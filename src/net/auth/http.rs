@@ -32,19 +32,19 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::answer::{Answer, accepted, credential_of, rules_of};
 use super::credentials::Credentials;
+use super::method_result::{MethodResult, accepted, credential_of, rules_of};
 use super::problem::Problem;
 use super::secret::read_secret;
 use crate::broker::Identity;
 use crate::clock::{self, Stopwatch};
-use crate::net::seldom::Seldom;
+use crate::net::log_limit::LogLimit;
 use crate::net::tls::{authorities, provider};
 
 /// Bytes of an answer that are read; a longer one is a failure.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Lines that say that there was no answer. Reached: the next one says how many were not logged.
-const FAILURES_A_MINUTE: u64 = 10;
+const FAILURE_LINES_PER_MINUTE: u64 = 10;
 /// How long a connection is kept that is not used.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -93,14 +93,14 @@ pub struct Http {
     settings: Arc<HttpSettings>,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     authorization: Option<HeaderValue>,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     cache: Mutex<Cache>,
     /// When a callout is gone, every client that comes fails.
-    failures: Seldom,
+    failure_log: LogLimit,
 }
 
 /// The right to ask. The time for the answer runs since it was asked for.
-pub(super) struct Turn {
+pub(super) struct Permit {
     _permit: OwnedSemaphorePermit,
     asked: Stopwatch,
 }
@@ -143,9 +143,9 @@ impl Http {
         Ok(Http {
             client,
             authorization,
-            turns: Arc::new(Semaphore::new(settings.max_requests)),
+            permits: Arc::new(Semaphore::new(settings.max_requests)),
             cache: Mutex::new(cache),
-            failures: Seldom::new(FAILURES_A_MINUTE),
+            failure_log: LogLimit::new(FAILURE_LINES_PER_MINUTE),
             settings: Arc::clone(settings),
         })
     }
@@ -159,11 +159,11 @@ impl Http {
     ///
     /// # Errors
     /// The answer, if there is no turn in time.
-    pub(super) async fn turn(&self, uptime: u64) -> Result<Turn, Answer> {
+    pub(super) async fn acquire(&self, uptime: u64) -> Result<Permit, MethodResult> {
         let asked = Stopwatch::start();
-        let permit = Arc::clone(&self.turns).acquire_owned();
+        let permit = Arc::clone(&self.permits).acquire_owned();
         match timeout(self.settings.timeout, permit).await {
-            Ok(Ok(permit)) => Ok(Turn {
+            Ok(Ok(permit)) => Ok(Permit {
                 _permit: permit,
                 asked,
             }),
@@ -172,10 +172,15 @@ impl Http {
     }
 
     /// Asks. `uptime` is in milliseconds.
-    pub(super) async fn ask(&self, credentials: &Credentials, uptime: u64, turn: &Turn) -> Answer {
+    pub(super) async fn ask(
+        &self,
+        credentials: &Credentials,
+        uptime: u64,
+        permit: &Permit,
+    ) -> MethodResult {
         let password = credentials.password.as_deref().map(std::str::from_utf8);
         let Ok(password) = password.transpose() else {
-            return Answer::Refused(
+            return MethodResult::Refused(
                 "its password is not UTF-8 text, which a callout can be asked about",
             );
         };
@@ -184,7 +189,7 @@ impl Http {
         if let Some(decision) = key.and_then(|key| self.cache().get(&key, uptime)) {
             return decision.into();
         }
-        let left = self.settings.timeout.saturating_sub(turn.asked.elapsed());
+        let left = self.settings.timeout.saturating_sub(permit.asked.elapsed());
         let outcome = timeout(left, self.request(credentials, password)).await;
         match outcome.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
             Ok(decision) => {
@@ -202,14 +207,14 @@ impl Http {
     }
 
     /// Says that there is no answer, and why; the answer that stands for it.
-    fn failed(&self, error: &str, uptime: u64) -> Answer {
-        if let Some(unlogged) = self.failures.admit(uptime) {
+    fn failed(&self, error: &str, uptime: u64) -> MethodResult {
+        if let Some(unlogged) = self.failure_log.admit(uptime) {
             let url = &self.settings.url;
             tracing::error!(%url, error, unlogged, "authentication callout failed");
         }
         match self.settings.on_error {
-            OnError::Deny => Answer::Failed("the authentication callout failed"),
-            OnError::Next => Answer::Unknown,
+            OnError::Deny => MethodResult::Failed("the authentication callout failed"),
+            OnError::Next => MethodResult::Unknown,
         }
     }
 
@@ -221,16 +226,16 @@ impl Http {
         let request = self.build(credentials, password)?;
         let answered = self.client.request(request).await;
         let response = answered.map_err(|error| with_cause(&error))?;
-        let told = match response.status() {
-            StatusCode::OK => read_told(response).await?,
-            StatusCode::NO_CONTENT => Told::default(),
+        let body = match response.status() {
+            StatusCode::OK => read_body(response).await?,
+            StatusCode::NO_CONTENT => ResponseBody::default(),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(Decision::Refused),
             StatusCode::NOT_FOUND => return Ok(Decision::Unknown),
             other => return Err(format!("the answer is {other}")),
         };
-        let user = told.username.as_deref().or(credentials.username.as_deref());
+        let user = body.username.as_deref().or(credentials.username.as_deref());
         let user = user.ok_or("neither the client nor the answer has a user name")?;
-        let rules = rules_of(told.publish, told.subscribe)?;
+        let rules = rules_of(body.publish, body.subscribe)?;
         let identity = accepted(user, rules, self.credential())?;
         Ok(Decision::Accepted(identity))
     }
@@ -263,7 +268,7 @@ impl Http {
 impl Cache {
     fn new() -> Result<Cache, &'static str> {
         let mut secret = [0; 32];
-        clock::fill_unguessable(&mut secret)?;
+        clock::fill_random(&mut secret)?;
         Ok(Cache {
             key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
             answers: HashMap::new(),
@@ -307,12 +312,12 @@ impl Cache {
     }
 }
 
-impl From<Decision> for Answer {
-    fn from(decision: Decision) -> Answer {
+impl From<Decision> for MethodResult {
+    fn from(decision: Decision) -> MethodResult {
         match decision {
-            Decision::Accepted(identity) => Answer::Accepted(identity),
-            Decision::Refused => Answer::Refused("the authentication callout refuses it"),
-            Decision::Unknown => Answer::Unknown,
+            Decision::Accepted(identity) => MethodResult::Accepted(identity),
+            Decision::Refused => MethodResult::Refused("the authentication callout refuses it"),
+            Decision::Unknown => MethodResult::Unknown,
         }
     }
 }
@@ -320,14 +325,14 @@ impl From<Decision> for Answer {
 /// What an answer with status 200 says beside yes.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Told {
+struct ResponseBody {
     username: Option<String>,
     publish: Option<Vec<String>>,
     subscribe: Option<Vec<String>>,
 }
 
 /// Reads what an answer says; nothing if it has no body.
-async fn read_told(response: Response<Incoming>) -> Result<Told, String> {
+async fn read_body(response: Response<Incoming>) -> Result<ResponseBody, String> {
     let kind = response.headers().get(CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim().to_owned();
@@ -335,7 +340,7 @@ async fn read_told(response: Response<Incoming>) -> Result<Told, String> {
     let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect();
     let body = body.await.map_err(|error| error.to_string())?.to_bytes();
     if body.is_empty() {
-        return Ok(Told::default());
+        return Ok(ResponseBody::default());
     }
     if !is_json {
         return Err(format!(
@@ -492,16 +497,16 @@ mod tests {
         }
     }
 
-    async fn ask(http: &Http, credentials: &Credentials, uptime: u64) -> Answer {
-        match http.turn(uptime).await {
-            Ok(turn) => http.ask(credentials, uptime, &turn).await,
+    async fn ask(http: &Http, credentials: &Credentials, uptime: u64) -> MethodResult {
+        match http.acquire(uptime).await {
+            Ok(permit) => http.ask(credentials, uptime, &permit).await,
             Err(answer) => answer,
         }
     }
 
-    fn user(answer: &Answer) -> Option<&str> {
+    fn user(answer: &MethodResult) -> Option<&str> {
         match answer {
-            Answer::Accepted(identity) => identity.user.as_deref(),
+            MethodResult::Accepted(identity) => identity.user.as_deref(),
             _ => None,
         }
     }
@@ -516,10 +521,16 @@ mod tests {
         assert_eq!(user(&ask("empty", b"").await), Some("empty"));
         assert_eq!(user(&ask("none", b"").await), Some("none"));
         assert_eq!(user(&ask("odd", b"").await), Some("kim"));
-        assert!(matches!(ask("ann", b"wrong").await, Answer::Refused(_)));
-        assert!(matches!(ask("ann", b"\xff").await, Answer::Refused(_)));
-        assert!(matches!(ask("eve", b"").await, Answer::Unknown));
-        let Answer::Accepted(named) = ask("named", b"").await else {
+        assert!(matches!(
+            ask("ann", b"wrong").await,
+            MethodResult::Refused(_)
+        ));
+        assert!(matches!(
+            ask("ann", b"\xff").await,
+            MethodResult::Refused(_)
+        ));
+        assert!(matches!(ask("eve", b"").await, MethodResult::Unknown));
+        let MethodResult::Accepted(named) = ask("named", b"").await else {
             panic!("not accepted");
         };
         let mut rules = crate::broker::Rules::default();
@@ -529,7 +540,7 @@ mod tests {
         assert_eq!(named.rules.as_deref(), Some(&rules));
         for nonsense in ["broken", "moved", "deny", "list", "plain", "elsewhere"] {
             assert!(
-                matches!(ask(nonsense, b"").await, Answer::Failed(_)),
+                matches!(ask(nonsense, b"").await, MethodResult::Failed(_)),
                 "{nonsense}"
             );
         }
@@ -540,25 +551,25 @@ mod tests {
         let (url, _) = server().await;
         let slow = http(&url, |it| it.timeout = Duration::from_millis(50));
         let answer = ask(&slow, &credentials("slow", b""), 0).await;
-        assert!(matches!(answer, Answer::Failed(_)));
+        assert!(matches!(answer, MethodResult::Failed(_)));
         let nobody = "http://127.0.0.1:9/login";
         let answer = ask(&http(nobody, |_| {}), &credentials("ann", b"secret"), 0).await;
-        assert!(matches!(answer, Answer::Failed(_)));
+        assert!(matches!(answer, MethodResult::Failed(_)));
         let next = http(nobody, |it| it.on_error = OnError::Next);
         let answer = ask(&next, &credentials("ann", b"secret"), 0).await;
-        assert!(matches!(answer, Answer::Unknown));
+        assert!(matches!(answer, MethodResult::Unknown));
     }
 
     #[tokio::test]
     async fn a_callout_that_is_gone_is_logged_so_many_times_a_minute() {
         let http = http("http://127.0.0.1:1/", |_| ());
-        for _ in 0..FAILURES_A_MINUTE {
+        for _ in 0..FAILURE_LINES_PER_MINUTE {
             let answer = ask(&http, &credentials("ann", b"secret"), 5).await;
-            assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
+            assert!(matches!(answer, MethodResult::Failed(_)), "{answer:?}");
         }
-        assert_eq!(http.failures.admit(5), None);
+        assert_eq!(http.failure_log.admit(5), None);
         ask(&http, &credentials("ann", b"secret"), 6).await;
-        assert_eq!(http.failures.admit(60_005), Some(2));
+        assert_eq!(http.failure_log.admit(60_005), Some(2));
     }
 
     #[tokio::test]
@@ -569,11 +580,11 @@ mod tests {
             it.max_requests = 1;
         });
         let ann = credentials("ann", b"secret");
-        let turn = http.turn(0).await.expect("a turn");
+        let permit = http.acquire(0).await.expect("a permit");
         let answer = ask(&http, &ann, 0).await;
-        assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
+        assert!(matches!(answer, MethodResult::Failed(_)), "{answer:?}");
         assert_eq!(asked.load(Ordering::Relaxed), 0);
-        drop(turn);
+        drop(permit);
         ask(&http, &ann, 0).await;
         assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
@@ -585,7 +596,10 @@ mod tests {
         let (good, bad) = (credentials("ann", b"secret"), credentials("ann", b"wrong"));
         for uptime in [0, 9_999] {
             assert_eq!(user(&ask(&http, &good, uptime).await), Some("ann"));
-            assert!(matches!(ask(&http, &bad, uptime).await, Answer::Refused(_)));
+            assert!(matches!(
+                ask(&http, &bad, uptime).await,
+                MethodResult::Refused(_)
+            ));
             assert_eq!(asked.load(Ordering::Relaxed), 2);
         }
         assert_eq!(user(&ask(&http, &good, 10_000).await), Some("ann"));
@@ -646,11 +660,11 @@ mod tests {
         let (_, other) = tls_server().await;
         let bad = http(&url, |it| it.cafile = Some(other.path().to_owned()));
         let answer = ask(&bad, &credentials("ann", b"secret"), 0).await;
-        assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
+        assert!(matches!(answer, MethodResult::Failed(_)), "{answer:?}");
     }
 
     #[test]
-    fn a_secret_that_is_missing_is_told() {
+    fn a_missing_secret_is_an_error() {
         for (secret, what) in [
             (
                 Secret::File("/no/such/file".into()),

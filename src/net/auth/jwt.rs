@@ -17,7 +17,7 @@ use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Map, Value};
 
-use super::answer::{Answer, NO_FILTERS, accepted, credential_of, rules_of};
+use super::method_result::{MethodResult, NO_FILTERS, accepted, credential_of, rules_of};
 use super::problem::Problem;
 use super::secret::read_secret;
 use crate::broker::{Identity, Rules};
@@ -108,13 +108,15 @@ impl Jwt {
     }
 
     /// What a password says at this time, in seconds since 1970; one that does not look like a token says nothing.
-    pub(super) fn ask(&self, password: &[u8], now: i64) -> Answer {
+    pub(super) fn ask(&self, password: &[u8], now: i64) -> MethodResult {
         let Ok(header) = decode_header(password) else {
-            return Answer::Unknown;
+            return MethodResult::Unknown;
         };
         // RFC 7515, section 4.1.11: who does not know what is critical must refuse it, and no extension is known here.
         if header.crit.is_some() {
-            return Answer::Refused("the token's header has crit: an extension that is not known");
+            return MethodResult::Refused(
+                "the token's header has crit: an extension that is not known",
+            );
         }
         let mut why = "no key is known for the token's algorithm and kid";
         for Key {
@@ -130,13 +132,13 @@ impl Jwt {
             }
             match decode::<Map<String, Value>>(password, key, &settings.validation()) {
                 Ok(token) => {
-                    let judged = settings.judge(&token.claims, *credential, now);
-                    return judged.map_or_else(Answer::Refused, Answer::Accepted);
+                    let checked = settings.check_claims(&token.claims, *credential, now);
+                    return checked.map_or_else(MethodResult::Refused, MethodResult::Accepted);
                 }
                 Err(error) => why = words(error.kind()),
             }
         }
-        Answer::Refused(why)
+        MethodResult::Refused(why)
     }
 }
 
@@ -159,7 +161,7 @@ impl JwtSettings {
         validation
     }
 
-    fn judge(
+    fn check_claims(
         &self,
         claims: &Map<String, Value>,
         credential: u64,
@@ -328,13 +330,13 @@ mod tests {
     ) -> Option<Result<(String, Option<Rules>), &'static str>> {
         let jwt = Jwt::load(settings).expect("good keys");
         match jwt.ask(token.as_bytes(), NOW) {
-            Answer::Accepted(identity) => {
+            MethodResult::Accepted(identity) => {
                 let user = identity.user.expect("a user").into();
                 Some(Ok((user, identity.rules.map(|rules| (*rules).clone()))))
             }
-            Answer::Refused(why) => Some(Err(why)),
-            Answer::Failed(why) => panic!("{why}"),
-            Answer::Unknown => None,
+            MethodResult::Refused(why) => Some(Err(why)),
+            MethodResult::Failed(why) => panic!("{why}"),
+            MethodResult::Unknown => None,
         }
     }
 
@@ -359,7 +361,7 @@ mod tests {
         let login = |settings: &JwtSettings| {
             let jwt = Jwt::load(std::slice::from_ref(settings)).expect("a good key");
             match jwt.ask(token.as_bytes(), NOW) {
-                Answer::Accepted(identity) => (jwt, identity),
+                MethodResult::Accepted(identity) => (jwt, identity),
                 other => panic!("{other:?}"),
             }
         };
@@ -420,16 +422,19 @@ mod tests {
             let jwt = Jwt::load(&[settings]).expect("good keys");
             let answer = jwt.ask(token.as_bytes(), 1_300_819_379);
             assert!(
-                matches!(&answer, Answer::Accepted(it) if it.user.as_deref() == Some("joe")),
+                matches!(&answer, MethodResult::Accepted(it) if it.user.as_deref() == Some("joe")),
                 "{answer:?}"
             );
             let answer = jwt.ask(token.as_bytes(), 1_300_819_380);
-            assert!(matches!(answer, Answer::Refused("the token has expired")));
+            assert!(matches!(
+                answer,
+                MethodResult::Refused("the token has expired")
+            ));
             let forged = token.replace("eyJpc3MiOiJqb2Ui", "eyJpc3MiOiJqb2Ei");
             let answer = jwt.ask(forged.as_bytes(), 1_300_819_379);
             assert!(matches!(
                 answer,
-                Answer::Refused("the token's signature is wrong")
+                MethodResult::Refused("the token's signature is wrong")
             ));
         }
     }
@@ -599,7 +604,7 @@ mod tests {
             let mut changed = good.clone();
             let at = at % good.len();
             changed[at] = byte;
-            let accepted = matches!(jwt.ask(&changed, NOW), Answer::Accepted(_));
+            let accepted = matches!(jwt.ask(&changed, NOW), MethodResult::Accepted(_));
             proptest::prop_assert!(!accepted || changed == good, "{}", String::from_utf8_lossy(&changed));
         }
     }

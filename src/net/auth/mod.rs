@@ -13,11 +13,11 @@
 //!
 //! All this happens between the decoding of CONNECT and [`crate::broker::Broker::connect`]; the broker hears what was proved.
 
-mod answer;
 mod credentials;
 pub mod hash;
 pub mod http;
 pub mod jwt;
+mod method_result;
 pub mod password_file;
 mod problem;
 mod secret;
@@ -35,12 +35,12 @@ pub use throttle::ThrottleSettings;
 use crate::broker::Identity;
 use crate::clock::{self, Clock};
 use crate::wire::{Fault, ReasonCode};
-use answer::Answer;
 use http::{Http, HttpSettings, Secret};
 use jwt::{Jwt, JwtSettings};
+use method_result::MethodResult;
 use password_file::PasswordFile;
-use threads::{HashThreads, Turn};
-use throttle::{Reached, Throttle};
+use threads::{HashThreads, Permit};
+use throttle::{ReachedLimit, Throttle};
 
 /// What a client hears whose user name or password is wrong; which of both, only the log says.
 const WRONG: Fault = Fault::new(
@@ -83,15 +83,15 @@ enum Loaded {
 
 /// What credentials were found to prove, and by what was read of the configuration then. `Default` is a client that has none.
 #[derive(Clone, Debug)]
-pub struct Proved {
+pub struct LoginResult {
     /// What they prove; or why they are refused.
     pub outcome: Result<Identity, Fault>,
     by: Option<Arc<Authenticator>>,
 }
 
-impl Default for Proved {
-    fn default() -> Proved {
-        Proved {
+impl Default for LoginResult {
+    fn default() -> LoginResult {
+        LoginResult {
             outcome: Ok(Identity::default()),
             by: None,
         }
@@ -195,22 +195,22 @@ impl Authentication {
     }
 
     /// Goes on with what was read now, for CONNECTs from now on. To be called in the visit to the broker that puts the rest of the
-    /// configuration in force: with [`Authentication::stands`], no login is then judged by one configuration and admitted by another.
+    /// configuration in force: with [`Authentication::is_current`], no login is then checked by one configuration and admitted by another.
     pub fn replace(&self, authenticator: Authenticator, throttle: ThrottleSettings) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         *current = Arc::new(authenticator);
         self.throttle().set(throttle);
     }
 
-    /// Whether what was proved was so by what is in force now. A login that was not has to be judged again. To be called in the visit to the
+    /// Whether what was proved was so by what is in force now. A login that was not has to be checked again. To be called in the visit to the
     /// broker that admits the client.
-    pub fn stands(&self, proved: &Proved) -> bool {
+    pub fn is_current(&self, login: &LoginResult) -> bool {
         let is_current = |by: &Arc<Authenticator>| Arc::ptr_eq(by, &self.current());
-        proved.outcome.is_err() || proved.by.as_ref().is_none_or(is_current)
+        login.outcome.is_err() || login.by.as_ref().is_none_or(is_current)
     }
 
     /// Whether a user who has logged in with this credential could do so now.
-    pub fn vouches(&self, user: &str, credential: u64) -> bool {
+    pub fn accepts_credential(&self, user: &str, credential: u64) -> bool {
         let current = self.current();
         let mut loaded = current.loaded.iter().map(|(_, loaded)| loaded);
         loaded.any(|loaded| match loaded {
@@ -222,21 +222,21 @@ impl Authentication {
 
     /// What these credentials prove by the first of these methods that knows; or why they are refused, which has been logged: 0x86: they are
     /// wrong; 0x88: that could not be found out; 0x9F: too many were wrong.
-    pub async fn authenticate(&self, methods: &[Method], credentials: Credentials) -> Proved {
+    pub async fn authenticate(&self, methods: &[Method], credentials: Credentials) -> LoginResult {
         let current = self.current();
         let credentials = Arc::new(credentials);
-        let outcome = self.judge(&current, methods, &credentials).await;
+        let outcome = self.run_methods(&current, methods, &credentials).await;
         if outcome.is_ok() {
             let uptime = self.clock.now().uptime;
             self.throttle().succeeded(&credentials, uptime);
         }
-        Proved {
+        LoginResult {
             outcome,
             by: Some(current),
         }
     }
 
-    async fn judge(
+    async fn run_methods(
         &self,
         current: &Authenticator,
         methods: &[Method],
@@ -245,47 +245,47 @@ impl Authentication {
         self.check_throttle(credentials)?;
         let mut why = "no method knows the user";
         // Held until a failure has been counted: so many more cannot be under way at the same time.
-        let mut hash_turn = None;
-        let mut http_turn = None;
+        let mut hash_permit = None;
+        let mut http_permit = None;
         for method in current.chain(methods) {
             let answer = match method {
                 Loaded::PasswordFile(file) => {
-                    http_turn = None;
-                    if hash_turn.is_none() {
-                        hash_turn = self.threads.turn().await;
+                    http_permit = None;
+                    if hash_permit.is_none() {
+                        hash_permit = self.threads.acquire().await;
                     }
                     // Others may have failed meanwhile.
                     self.check_throttle(credentials)?;
-                    self.ask_password_file(file, credentials, &mut hash_turn)
+                    self.ask_password_file(file, credentials, &mut hash_permit)
                         .await
                 }
                 Loaded::Jwt(jwt) => match &credentials.password {
                     Some(password) => jwt.ask(password, clock::wall_seconds()),
-                    None => Answer::Unknown,
+                    None => MethodResult::Unknown,
                 },
                 Loaded::Http(http) => {
-                    hash_turn = None;
-                    match http.turn(self.clock.now().uptime).await {
-                        Ok(turn) => {
+                    hash_permit = None;
+                    match http.acquire(self.clock.now().uptime).await {
+                        Ok(permit) => {
                             self.check_throttle(credentials)?;
                             let uptime = self.clock.now().uptime;
-                            let turn = http_turn.insert(turn);
-                            http.ask(credentials, uptime, turn).await
+                            let permit = http_permit.insert(permit);
+                            http.ask(credentials, uptime, permit).await
                         }
                         Err(answer) => answer,
                     }
                 }
             };
             match answer {
-                Answer::Accepted(identity) => return Ok(identity),
-                Answer::Refused(reason) => {
+                MethodResult::Accepted(identity) => return Ok(identity),
+                MethodResult::Refused(reason) => {
                     why = reason;
                     break;
                 }
-                Answer::Failed(what) => {
+                MethodResult::Failed(what) => {
                     return Err(Fault::new(ReasonCode::ServerUnavailable, what));
                 }
-                Answer::Unknown => {}
+                MethodResult::Unknown => {}
             }
         }
         let (user, client, address) = (
@@ -296,7 +296,7 @@ impl Authentication {
         tracing::warn!(user, client, address, why, "login failed");
         let reached = self.throttle().failed(credentials, self.clock.now().uptime);
         if let Some(reached) = reached {
-            let user = user.filter(|_| reached == Reached::User);
+            let user = user.filter(|_| reached == ReachedLimit::User);
             tracing::warn!(
                 user,
                 address,
@@ -310,31 +310,31 @@ impl Authentication {
         &self,
         file: &PasswordFile,
         credentials: &Arc<Credentials>,
-        turn: &mut Option<Turn>,
-    ) -> Answer {
+        permit: &mut Option<Permit>,
+    ) -> MethodResult {
         let Some(user) = credentials.username.clone() else {
-            return Answer::Unknown;
+            return MethodResult::Unknown;
         };
         let Some((hash, is_known)) = file.find(&user) else {
-            return Answer::Unknown;
+            return MethodResult::Unknown;
         };
-        let Some(own_turn) = turn.take() else {
-            return Answer::Failed("passwords cannot be hashed");
+        let Some(own_permit) = permit.take() else {
+            return MethodResult::Failed("passwords cannot be hashed");
         };
         let asked = Arc::clone(credentials);
         let verify = move || hash.verify(asked.password.as_deref().unwrap_or_default());
-        let Some((is_right, own_turn)) = self.threads.run(own_turn, verify).await else {
-            return Answer::Failed("passwords cannot be hashed");
+        let Some((is_right, own_permit)) = self.threads.run(own_permit, verify).await else {
+            return MethodResult::Failed("passwords cannot be hashed");
         };
-        *turn = Some(own_turn);
+        *permit = Some(own_permit);
         match (is_known, is_right && credentials.password.is_some()) {
-            (false, _) => Answer::Unknown,
-            (true, true) => Answer::Accepted(Identity {
+            (false, _) => MethodResult::Unknown,
+            (true, true) => MethodResult::Accepted(Identity {
                 credential: file.credential(&user),
                 user: Some(user),
                 ..Identity::default()
             }),
-            (true, false) => Answer::Refused("the password is wrong"),
+            (true, false) => MethodResult::Refused("the password is wrong"),
         }
     }
 
@@ -346,8 +346,8 @@ impl Authentication {
             .reached(credentials, self.clock.now().uptime)
         {
             None => Ok(()),
-            Some(Reached::User) => Err(USER_THROTTLED),
-            Some(Reached::Address) => Err(ADDRESS_THROTTLED),
+            Some(ReachedLimit::User) => Err(USER_THROTTLED),
+            Some(ReachedLimit::Address) => Err(ADDRESS_THROTTLED),
         }
     }
 

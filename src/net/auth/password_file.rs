@@ -20,9 +20,9 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 /// The users of a file, and their hashed passwords.
 #[derive(Debug)]
 pub struct PasswordFile {
-    places: HashMap<Box<str>, usize>,
+    index: HashMap<Box<str>, usize>,
     hashes: Vec<Arc<PasswordHash>>,
-    chance: FixedState,
+    hasher: FixedState,
 }
 
 /// A line of a password file.
@@ -50,14 +50,14 @@ impl PasswordFile {
     /// All lines that are wrong.
     pub fn parse(path: &Path, text: &str) -> Result<PasswordFile, Vec<Problem>> {
         let mut file = PasswordFile {
-            places: HashMap::new(),
+            index: HashMap::new(),
             hashes: Vec::new(),
-            chance: FixedState::with_seed(clock::seed()),
+            hasher: FixedState::with_seed(clock::seed()),
         };
         let mut problems = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let mut report = |what| problems.push(Problem::new(path, Some(index + 1), what));
-            let (user, hash) = match split(line) {
+            let (user, hash) = match parse_line(line) {
                 Ok(Line::Other) => continue,
                 Ok(Line::User(user, hash)) => (user, hash),
                 Err(what) => {
@@ -75,11 +75,11 @@ impl PasswordFile {
                         ", with -U instead of the name all of them"
                     }
                 )),
-                Ok(_) if file.places.contains_key(user) => {
+                Ok(_) if file.index.contains_key(user) => {
                     report(format!("the user {user:?} has a line above already"));
                 }
                 Ok(hash) => {
-                    file.places.insert(user.into(), file.hashes.len());
+                    file.index.insert(user.into(), file.hashes.len());
                     file.hashes.push(Arc::new(hash));
                 }
             }
@@ -94,11 +94,11 @@ impl PasswordFile {
     /// The hash of a user's password, and whether there is such a user. For one who is not there it is that of another, always the same: to verify it
     /// takes as long, so that nobody can tell from the time who has an account. `None` if there are no users at all.
     pub fn find(&self, user: &str) -> Option<(Arc<PasswordHash>, bool)> {
-        let (at, known) = match self.places.get(user) {
+        let (at, known) = match self.index.get(user) {
             Some(at) => (*at, true),
             None => {
                 let any =
-                    self.chance.hash_one(user) % u64::try_from(self.hashes.len()).ok()?.max(1);
+                    self.hasher.hash_one(user) % u64::try_from(self.hashes.len()).ok()?.max(1);
                 (usize::try_from(any).ok()?, false)
             }
         };
@@ -107,7 +107,7 @@ impl PasswordFile {
 
     /// A number of a user's password, which another password does not have; `None` if there is no such user.
     pub fn credential(&self, user: &str) -> Option<u64> {
-        let hash = self.hashes.get(*self.places.get(user)?)?;
+        let hash = self.hashes.get(*self.index.get(user)?)?;
         Some(hash.number())
     }
 }
@@ -116,7 +116,7 @@ impl PasswordFile {
 ///
 /// # Errors
 /// It is neither empty nor a comment, and has no user; told in words.
-pub fn split(line: &str) -> Result<Line<'_>, String> {
+pub fn parse_line(line: &str) -> Result<Line<'_>, String> {
     let line = line.trim_end_matches('\r');
     if line.trim().is_empty() || line.starts_with('#') {
         return Ok(Line::Other);

@@ -17,12 +17,12 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Debug)]
 pub struct HashThreads {
     jobs: Sender<Job>,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 /// The right to use one of the threads.
 #[derive(Debug)]
-pub struct Turn {
+pub struct Permit {
     _permit: OwnedSemaphorePermit,
 }
 
@@ -41,28 +41,28 @@ impl HashThreads {
             let thread = std::thread::Builder::new().name("hash".to_owned());
             thread.spawn(move || work(&receiver))?;
         }
-        let turns = Arc::new(Semaphore::new(count));
-        Ok(HashThreads { jobs, turns })
+        let permits = Arc::new(Semaphore::new(count));
+        Ok(HashThreads { jobs, permits })
     }
 
     /// Waits for a turn, in the order of asking.
-    pub async fn turn(&self) -> Option<Turn> {
-        let permit = Arc::clone(&self.turns).acquire_owned().await.ok()?;
-        Some(Turn { _permit: permit })
+    pub async fn acquire(&self) -> Option<Permit> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+        Some(Permit { _permit: permit })
     }
 
     /// Does the work on a thread; the turn comes back with the result. It is over only when the work is done, even if nobody waits for it any more.
     /// `None` if the work panicked.
     pub async fn run<T: Send + 'static>(
         &self,
-        turn: Turn,
+        permit: Permit,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Option<(T, Turn)> {
+    ) -> Option<(T, Permit)> {
         let (answer, answered) = oneshot::channel();
         let job = move || {
             let done = work();
             // Whoever asked may be gone.
-            let _ = answer.send((done, turn));
+            let _ = answer.send((done, permit));
         };
         self.jobs.send(Box::new(job)).ok()?;
         answered.await.ok()
@@ -87,20 +87,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn turns_are_limited_and_come_back() {
+    async fn permits_are_limited_and_returned() {
         let threads = HashThreads::start().expect("threads");
-        let count = threads.turns.available_permits();
-        let mut turns = Vec::new();
+        let count = threads.permits.available_permits();
+        let mut permits = Vec::new();
         for _ in 0..count {
-            turns.push(threads.turn().await.expect("a turn"));
+            permits.push(threads.acquire().await.expect("a permit"));
         }
         // Who gives up waiting leaves nothing behind.
-        let waiting = tokio::time::timeout(std::time::Duration::from_millis(1), threads.turn());
+        let waiting = tokio::time::timeout(std::time::Duration::from_millis(1), threads.acquire());
         assert!(waiting.await.is_err());
-        let turn = turns.pop().expect("one");
-        let (sum, turn) = threads.run(turn, || 2 + 2).await.expect("done");
-        assert_eq!((sum, threads.turns.available_permits()), (4, 0));
-        drop((turn, turns));
-        assert_eq!(threads.turns.available_permits(), count);
+        let permit = permits.pop().expect("one");
+        let (sum, permit) = threads.run(permit, || 2 + 2).await.expect("done");
+        assert_eq!((sum, threads.permits.available_permits()), (4, 0));
+        drop((permit, permits));
+        assert_eq!(threads.permits.available_permits(), count);
     }
 }

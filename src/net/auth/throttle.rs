@@ -44,7 +44,7 @@ impl Default for ThrottleSettings {
 
 /// Which limit is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reached {
+pub enum ReachedLimit {
     /// That of a user at an address.
     User,
     /// That of an address.
@@ -53,7 +53,7 @@ pub enum Reached {
 
 /// Where failures are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Counted {
+enum FailureKey {
     Address(IpAddr),
     /// With a hash of the user name, which may be long.
     User(IpAddr, u64),
@@ -64,7 +64,7 @@ pub struct Throttle {
     settings: ThrottleSettings,
     hasher: FixedState,
     /// When the last failure will be forgotten, in milliseconds of uptime: each failure puts it off by one share of the interval.
-    forgotten_at: HashMap<Counted, u64>,
+    forgotten_at: HashMap<FailureKey, u64>,
     /// The key for the hashes in `succeeded`.
     key: hmac::Key,
     /// Until when logins that succeeded are remembered, by hashes of what they were made with.
@@ -78,7 +78,7 @@ impl Throttle {
     /// The operating system gives no randomness.
     pub fn new(settings: ThrottleSettings) -> Result<Throttle, &'static str> {
         let mut secret = [0; 32];
-        clock::fill_unguessable(&mut secret)?;
+        clock::fill_random(&mut secret)?;
         Ok(Throttle {
             settings,
             hasher: FixedState::with_seed(clock::seed()),
@@ -94,35 +94,33 @@ impl Throttle {
     }
 
     /// The limit that keeps these credentials from being looked at, if one does. `uptime` is in milliseconds.
-    pub fn reached(&self, credentials: &Credentials, uptime: u64) -> Option<Reached> {
-        let counted = self.counted(credentials)?;
-        let reached = counted
-            .into_iter()
-            .find(|counted| self.is_reached(counted, uptime));
+    pub fn reached(&self, credentials: &Credentials, uptime: u64) -> Option<ReachedLimit> {
+        let keys = self.keys(credentials)?;
+        let reached = keys.into_iter().find(|key| self.is_reached(key, uptime));
         let reached = reached.filter(|_| !self.has_succeeded(credentials, uptime))?;
         Some(match reached {
-            Counted::User(..) => Reached::User,
-            Counted::Address(_) => Reached::Address,
+            FailureKey::User(..) => ReachedLimit::User,
+            FailureKey::Address(_) => ReachedLimit::Address,
         })
     }
 
     /// Counts a failure. The limits that it has reached just now.
-    pub fn failed(&mut self, credentials: &Credentials, uptime: u64) -> Option<Reached> {
+    pub fn failed(&mut self, credentials: &Credentials, uptime: u64) -> Option<ReachedLimit> {
         let mut now_reached = None;
-        for counted in self.counted(credentials)? {
-            let Some(share) = self.share(&counted) else {
+        for key in self.keys(credentials)? {
+            let Some(step) = self.interval_per_failure(&key) else {
                 continue;
             };
-            let before = self.is_reached(&counted, uptime);
-            if self.forgotten_at.len() >= MAX_ENTRIES && !self.forgotten_at.contains_key(&counted) {
-                forget_one(&mut self.forgotten_at, uptime);
+            let before = self.is_reached(&key, uptime);
+            if self.forgotten_at.len() >= MAX_ENTRIES && !self.forgotten_at.contains_key(&key) {
+                evict_one(&mut self.forgotten_at, uptime);
             }
-            let until = self.forgotten_at.entry(counted).or_insert(uptime);
-            *until = (*until).max(uptime) + share;
-            if !before && self.is_reached(&counted, uptime) {
-                now_reached = Some(match counted {
-                    Counted::User(..) => Reached::User,
-                    Counted::Address(_) => Reached::Address,
+            let until = self.forgotten_at.entry(key).or_insert(uptime);
+            *until = (*until).max(uptime) + step;
+            if !before && self.is_reached(&key, uptime) {
+                now_reached = Some(match key {
+                    FailureKey::User(..) => ReachedLimit::User,
+                    FailureKey::Address(_) => ReachedLimit::Address,
                 });
             }
         }
@@ -138,7 +136,7 @@ impl Throttle {
         }
         let digest = self.digest(credentials);
         if self.succeeded.len() >= MAX_ENTRIES && !self.succeeded.contains_key(&digest) {
-            forget_one(&mut self.succeeded, uptime);
+            evict_one(&mut self.succeeded, uptime);
         }
         self.succeeded.insert(digest, uptime + REMEMBERED_MS);
     }
@@ -161,24 +159,27 @@ impl Throttle {
     }
 
     /// Where a login counts; `None` on a Unix socket, which has no address.
-    fn counted(&self, credentials: &Credentials) -> Option<[Counted; 2]> {
-        let address = of(credentials.address?);
+    fn keys(&self, credentials: &Credentials) -> Option<[FailureKey; 2]> {
+        let address = canonical_network(credentials.address?);
         let user = self.hasher.hash_one(credentials.username.as_deref());
-        Some([Counted::User(address, user), Counted::Address(address)])
+        Some([
+            FailureKey::User(address, user),
+            FailureKey::Address(address),
+        ])
     }
 
-    fn is_reached(&self, counted: &Counted, uptime: u64) -> bool {
-        let until = self.forgotten_at.get(counted).copied().unwrap_or(0);
+    fn is_reached(&self, key: &FailureKey, uptime: u64) -> bool {
+        let until = self.forgotten_at.get(key).copied().unwrap_or(0);
         // One more would have to fit in.
-        self.share(counted)
-            .is_some_and(|share| until.saturating_sub(uptime) + share > self.interval())
+        self.interval_per_failure(key)
+            .is_some_and(|step| until.saturating_sub(uptime) + step > self.interval())
     }
 
     /// In thousandths of milliseconds a share would be exact; a millisecond is near enough and never zero. `None` if there is no limit.
-    fn share(&self, counted: &Counted) -> Option<u64> {
-        let most = match counted {
-            Counted::User(..) => self.settings.max_failed_logins,
-            Counted::Address(_) => self.settings.max_failed_logins_per_address,
+    fn interval_per_failure(&self, key: &FailureKey) -> Option<u64> {
+        let most = match key {
+            FailureKey::User(..) => self.settings.max_failed_logins,
+            FailureKey::Address(_) => self.settings.max_failed_logins_per_address,
         };
         (most > 0).then(|| (self.interval() / u64::from(most)).max(1))
     }
@@ -189,7 +190,7 @@ impl Throttle {
 }
 
 /// Removes what is over, or else the entry that is over first.
-fn forget_one<K: Copy + Eq + Hash>(entries: &mut HashMap<K, u64>, uptime: u64) {
+fn evict_one<K: Copy + Eq + Hash>(entries: &mut HashMap<K, u64>, uptime: u64) {
     entries.retain(|_, until| *until > uptime);
     if entries.len() >= MAX_ENTRIES {
         let first = entries.iter().min_by_key(|(_, until)| **until);
@@ -200,7 +201,7 @@ fn forget_one<K: Copy + Eq + Hash>(entries: &mut HashMap<K, u64>, uptime: u64) {
 }
 
 /// What counts as one address.
-fn of(address: IpAddr) -> IpAddr {
+fn canonical_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
         v4 => v4,
@@ -246,7 +247,7 @@ mod tests {
             assert_eq!(throttle.reached(&one, 1000), None);
             throttle.failed(&one, 1000);
         }
-        let reached = Some(Reached::User);
+        let reached = Some(ReachedLimit::User);
         assert_eq!(throttle.reached(&one, 1000), reached);
         assert_eq!(throttle.reached(&one, 20_999), reached);
         assert_eq!(throttle.reached(&one, 21_000), None);
@@ -269,24 +270,24 @@ mod tests {
             login("192.0.2.1", "bob", "y"),
         );
         assert_eq!(throttle.failed(&ann, 0), None);
-        assert_eq!(throttle.failed(&ann, 0), Some(Reached::User));
-        assert_eq!(throttle.reached(&ann, 0), Some(Reached::User));
+        assert_eq!(throttle.failed(&ann, 0), Some(ReachedLimit::User));
+        assert_eq!(throttle.reached(&ann, 0), Some(ReachedLimit::User));
         assert_eq!(throttle.reached(&bob, 0), None);
         assert_eq!(throttle.reached(&login("192.0.2.2", "ann", "x"), 0), None);
         throttle.succeeded(&bob, 0);
-        for (n, reached) in [(0, None), (1, None), (2, Some(Reached::Address))] {
+        for (n, reached) in [(0, None), (1, None), (2, Some(ReachedLimit::Address))] {
             let guess = login("192.0.2.1", &format!("user{n}"), "x");
             assert_eq!(throttle.failed(&guess, 0), reached);
         }
         let guess = login("192.0.2.1", "another", "x");
-        assert_eq!(throttle.reached(&guess, 0), Some(Reached::Address));
+        assert_eq!(throttle.reached(&guess, 0), Some(ReachedLimit::Address));
         // Bob has logged in with this password before; nobody else has, nor has he with another.
         assert_eq!(throttle.reached(&bob, 0), None);
         let wrong = login("192.0.2.1", "bob", "z");
-        assert_eq!(throttle.reached(&wrong, 0), Some(Reached::Address));
+        assert_eq!(throttle.reached(&wrong, 0), Some(ReachedLimit::Address));
         throttle.failed(&wrong, 0);
         throttle.failed(&wrong, 0);
-        assert_eq!(throttle.reached(&wrong, 0), Some(Reached::User));
+        assert_eq!(throttle.reached(&wrong, 0), Some(ReachedLimit::User));
         assert_eq!(throttle.reached(&bob, 0), None);
         assert!(!throttle.has_succeeded(&bob, REMEMBERED_MS));
     }
@@ -333,6 +334,6 @@ mod tests {
             throttle.failed(&login("192.0.2.1", &n.to_string(), "x"), 0);
         }
         assert_eq!(throttle.forgotten_at.len(), MAX_ENTRIES);
-        assert_eq!(throttle.reached(&worst, 0), Some(Reached::User));
+        assert_eq!(throttle.reached(&worst, 0), Some(ReachedLimit::User));
     }
 }

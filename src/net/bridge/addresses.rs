@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::exchange::FAREWELL;
+use super::exchange::DISCONNECT_TIMEOUT;
 use super::settings::BridgeSettings;
 use crate::broker::bridge::AddressState;
 use crate::clock::Stopwatch;
@@ -18,32 +18,32 @@ use crate::net::shared_broker::SharedBroker;
 use crate::wire::ProtocolVersion;
 
 /// How long the first round of probes waits for the first connection, at most.
-const FIRST_PROBES: Duration = Duration::from_secs(1);
+const MAX_FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// What is known of each address, in the order of the configuration.
 #[derive(Debug)]
 pub(super) struct Addresses {
     broker: Arc<SharedBroker>,
     settings: BridgeSettings,
-    known: Mutex<Vec<Known>>,
+    infos: Mutex<Vec<AddressInfo>>,
     changed: Notify,
 }
 
 #[derive(Clone, Debug)]
-struct Known {
-    standing: AddressState,
+struct AddressInfo {
+    state: AddressState,
     /// Since when it has answered every probe.
-    good: Option<Stopwatch>,
+    reachable_since: Option<Stopwatch>,
 }
 
 impl Addresses {
     pub fn new(broker: Arc<SharedBroker>, settings: BridgeSettings) -> Addresses {
-        let unknown = Known {
-            standing: AddressState::Unknown,
-            good: None,
+        let unknown = AddressInfo {
+            state: AddressState::Unknown,
+            reachable_since: None,
         };
         let addresses = Addresses {
-            known: Mutex::new(vec![unknown; settings.addresses.len()]),
+            infos: Mutex::new(vec![unknown; settings.addresses.len()]),
             changed: Notify::new(),
             broker,
             settings,
@@ -59,38 +59,41 @@ impl Addresses {
         if self.settings.round_robin {
             let mut guard = self.broker.lock(Purpose::Other, None);
             let record = guard.broker().bridge_record(&self.settings.bridge.name);
-            let home = record.and_then(|record| {
+            let last = record.and_then(|record| {
                 all.iter()
                     .position(|address| *address.to_string() == *record.home)
             });
-            order.rotate_left(home.map_or(0, |home| (home + 1) % all.len()));
+            order.rotate_left(last.map_or(0, |last| (last + 1) % all.len()));
         }
         order
     }
 
     /// Notes what was found out about an address.
-    pub fn note(&self, at: usize, standing: AddressState) {
+    pub fn set_state(&self, at: usize, state: AddressState) {
         {
-            let mut known = self.known();
+            let mut known = self.infos();
             let known = &mut known[at];
-            known.good = match standing {
-                AddressState::Reachable => known.good.take().or_else(|| Some(Stopwatch::start())),
+            known.reachable_since = match state {
+                AddressState::Reachable => known
+                    .reachable_since
+                    .take()
+                    .or_else(|| Some(Stopwatch::start())),
                 AddressState::Unknown | AddressState::Connected | AddressState::Unreachable(_) => {
                     None
                 }
             };
-            if known.standing == standing {
+            if known.state == state {
                 return;
             }
             let bridge = &*self.settings.bridge.name;
             let address = &self.settings.addresses[at];
-            match &standing {
+            match &state {
                 AddressState::Unreachable(why) => {
                     tracing::warn!(bridge, %address, why, "bridge address unreachable");
                 }
-                standing => tracing::info!(bridge, %address, "bridge address {standing}"),
+                state => tracing::info!(bridge, %address, "bridge address {state}"),
             }
-            known.standing = standing;
+            known.state = state;
         }
         self.publish();
         self.changed.notify_one();
@@ -98,7 +101,7 @@ impl Addresses {
 
     /// Waits until an address before this one has answered every probe for so long that it may be gone back to; which one. For ever if there is no going
     /// back.
-    pub async fn better_than(&self, at: usize) -> usize {
+    pub async fn wait_for_preferred(&self, at: usize) -> usize {
         if self.settings.round_robin {
             return pending().await;
         }
@@ -106,14 +109,19 @@ impl Addresses {
             let hold_down = self.settings.hold_down;
             let mut next = Duration::from_secs(3600);
             let waits: Vec<Option<Duration>> = {
-                let known = self.known();
-                let good = known[..at].iter().map(|known| known.good.as_ref());
-                good.map(|good| Some(hold_down.saturating_sub(good?.elapsed())))
+                let known = self.infos();
+                let reachable_since = known[..at]
+                    .iter()
+                    .map(|known| known.reachable_since.as_ref());
+                reachable_since
+                    .map(|reachable_since| {
+                        Some(hold_down.saturating_sub(reachable_since?.elapsed()))
+                    })
                     .collect()
             };
-            for (better, wait) in waits.into_iter().enumerate() {
+            for (preferred, wait) in waits.into_iter().enumerate() {
                 match wait {
-                    Some(Duration::ZERO) => return better,
+                    Some(Duration::ZERO) => return preferred,
                     Some(wait) => next = next.min(wait),
                     None => {}
                 }
@@ -131,21 +139,21 @@ impl Addresses {
         if interval.is_zero() || self.settings.addresses.len() == 1 {
             return pending().await;
         }
-        sleep(interval.min(FIRST_PROBES)).await;
+        sleep(interval.min(MAX_FIRST_WAIT)).await;
         loop {
             let mut probes = JoinSet::new();
             for (at, address) in self.settings.addresses.iter().enumerate() {
-                if self.known()[at].standing == AddressState::Connected {
+                if self.infos()[at].state == AddressState::Connected {
                     continue;
                 }
                 let transport = self.settings.transport.clone();
-                let (address, patience) = (address.clone(), self.settings.connect_timeout);
+                let (address, limit) = (address.clone(), self.settings.connect_timeout);
                 let version = self.settings.version.unwrap_or(ProtocolVersion::V5);
                 probes.spawn(async move {
-                    let dialed = transport.dial(&address, version, patience).await;
+                    let dialed = transport.dial(&address, version, limit).await;
                     let answered = match dialed {
                         Ok(mut stream) => {
-                            let _ = timeout(FAREWELL, stream.shutdown()).await;
+                            let _ = timeout(DISCONNECT_TIMEOUT, stream.shutdown()).await;
                             AddressState::Reachable
                         }
                         Err(error) => AddressState::Unreachable(error.to_string()),
@@ -155,27 +163,27 @@ impl Addresses {
             }
             while let Some(probed) = probes.join_next().await {
                 // A probe that has panicked has found out nothing.
-                let Ok((at, standing)) = probed else { continue };
-                if self.known()[at].standing != AddressState::Connected {
-                    self.note(at, standing);
+                let Ok((at, state)) = probed else { continue };
+                if self.infos()[at].state != AddressState::Connected {
+                    self.set_state(at, state);
                 }
             }
             sleep(interval).await;
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Vec<Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn infos(&self) -> MutexGuard<'_, Vec<AddressInfo>> {
+        self.infos.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn publish(&self) {
-        let standings = self
-            .known()
+        let states = self
+            .infos()
             .iter()
-            .map(|it| it.standing.clone())
+            .map(|it| it.state.clone())
             .collect::<Vec<_>>();
         let names = self.settings.addresses.iter().map(ToString::to_string);
-        let all = names.zip(standings).collect();
+        let all = names.zip(states).collect();
         let mut guard = self.broker.lock(Purpose::Other, None);
         let now = guard.now();
         let bridge = &self.settings.bridge;

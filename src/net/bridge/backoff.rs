@@ -20,11 +20,11 @@ impl Backoff {
         }
     }
 
-    /// The next wait; `chance` is any number.
-    pub fn next(&mut self, chance: u64) -> Duration {
+    /// The next wait; `random` is any number.
+    pub fn next(&mut self, random: u64) -> Duration {
         let most = (self.last * 3).clamp(self.base, self.cap);
         let span = (most - self.base).as_millis() as u64;
-        let wait = self.base + Duration::from_millis(chance % (span + 1));
+        let wait = self.base + Duration::from_millis(random % (span + 1));
         self.last = wait;
         wait
     }
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_chance_reaches_the_cap_and_a_long_connection_begins_anew() {
+    fn the_largest_random_number_reaches_the_cap_and_a_long_connection_begins_anew() {
         let mut backoff = Backoff::new(100 * MS, 1_000 * MS);
         let next = |backoff: &mut Backoff| {
             let span = ((backoff.last * 3).min(backoff.cap) - backoff.base).as_millis() as u64;

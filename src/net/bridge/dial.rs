@@ -10,10 +10,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::address::Address;
-use super::through::Proxy;
+use super::proxy::Proxy;
 use crate::net::socket::{Socket, Stream};
 use crate::net::tls::client::ClientTls;
-use crate::net::tls::explained;
+use crate::net::tls::with_hint;
 use crate::net::websocket;
 use crate::wire::ProtocolVersion;
 
@@ -29,7 +29,7 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Connects, trying each address of a name in turn, which is the proxy's if there is one; `patience` is for each, TLS and WebSocket included.
+    /// Connects, trying each address of a name in turn, which is the proxy's if there is one; `limit` is for each, TLS and WebSocket included.
     ///
     /// # Errors
     /// What went wrong with the last address that was tried; files of certificates that cannot be used.
@@ -37,28 +37,28 @@ impl Transport {
         &self,
         address: &Address,
         version: ProtocolVersion,
-        patience: Duration,
+        limit: Duration,
     ) -> io::Result<Box<dyn Stream>> {
-        let late = |what: &str| io::Error::new(io::ErrorKind::TimedOut, what.to_owned());
+        let timed_out = |what: &str| io::Error::new(io::ErrorKind::TimedOut, what.to_owned());
         let first = self.proxy.as_ref().map_or(address, |proxy| &proxy.address);
         let resolved = lookup_host((first.host.as_str(), first.port));
-        let resolved = timeout(patience, resolved)
+        let resolved = timeout(limit, resolved)
             .await
-            .map_err(|_| late("the name was not resolved in time"))??;
+            .map_err(|_| timed_out("the name was not resolved in time"))??;
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for to in resolved {
             let attempt = async {
                 let mut stream = TcpStream::connect(to).await?;
                 stream.set_nodelay(true)?;
                 if let Some(proxy) = &self.proxy {
-                    proxy.reach(&mut stream, address).await?;
+                    proxy.connect(&mut stream, address).await?;
                 }
                 self.wrap(stream.into(), address, version).await
             };
-            match timeout(patience, attempt).await {
+            match timeout(limit, attempt).await {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => failure = io::Error::new(error.kind(), format!("{to}: {error}")),
-                Err(_) => failure = late(&format!("{to}: no connection in time")),
+                Err(_) => failure = timed_out(&format!("{to}: no connection in time")),
             }
         }
         Err(failure)
@@ -79,7 +79,7 @@ impl Transport {
                 let name = ServerName::try_from(name)
                     .map_err(|_| io::Error::other("the host is neither name nor address"))?;
                 let connector = TlsConnector::from(Arc::new(config));
-                Box::new(connector.connect(name, stream).await.map_err(explained)?)
+                Box::new(connector.connect(name, stream).await.map_err(with_hint)?)
             }
         };
         let Some(path) = &self.websocket else {

@@ -10,18 +10,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
 use crate::clock::Stopwatch;
-use crate::net::socket::{Flow, Stream};
+use crate::net::socket::{SendProgress, Stream};
 
 /// How often it is looked, within the time something may take, whether the upstream takes what is written to it.
-pub(super) const LOOKS: u32 = 8;
+pub(super) const PROGRESS_CHECKS: u32 = 8;
 /// What comes this much too late shows that this process was stopped: what has come meanwhile is looked at first.
-pub(super) const LATE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE_MARGIN: Duration = Duration::from_millis(100);
 /// How long the upstream has to take a DISCONNECT.
-pub(super) const FAREWELL: Duration = Duration::from_secs(1);
+pub(super) const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What [`exchange`] has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Moved {
+pub(super) struct Transferred {
     /// Bytes that have come: none at the end of the stream.
     pub read: Option<usize>,
     /// Bytes that were written; 0 if there were none to write and the stream holds none back.
@@ -37,28 +37,28 @@ pub(super) async fn exchange(
     stream: &mut Box<dyn Stream>,
     mut input: Option<&mut Vec<u8>>,
     out: Option<&[u8]>,
-) -> io::Result<Moved> {
+) -> io::Result<Transferred> {
     poll_fn(|cx| {
-        let mut moved = Moved::default();
+        let mut transferred = Transferred::default();
         if let Some(out) = out
-            && let Poll::Ready(wrote) = poll_put(stream, cx, out)
+            && let Poll::Ready(wrote) = poll_write_some(stream, cx, out)
         {
-            moved.wrote = Some(wrote?);
+            transferred.wrote = Some(wrote?);
         }
         if let Some(input) = &mut input
             && let Poll::Ready(read) = pin!(stream.read_buf(&mut **input)).poll(cx)
         {
-            moved.read = Some(read?);
+            transferred.read = Some(read?);
         }
-        match moved == Moved::default() {
+        match transferred == Transferred::default() {
             true => Poll::Pending,
-            false => Poll::Ready(Ok(moved)),
+            false => Poll::Ready(Ok(transferred)),
         }
     })
     .await
 }
 
-fn poll_put(
+fn poll_write_some(
     stream: &mut Box<dyn Stream>,
     cx: &mut Context<'_>,
     bytes: &[u8],
@@ -72,21 +72,21 @@ fn poll_put(
     }
 }
 
-/// Writes all of `out`, and goes on until `done` finds what it wants in what comes, which is appended to `input`. `patience` begins anew with every byte that
+/// Writes all of `out`, and goes on until `done` finds what it wants in what comes, which is appended to `input`. `limit` begins anew with every byte that
 /// gets further, either way. `None` if it was over.
 ///
 /// # Errors
 /// The connection is lost; `done` fails; the upstream closes, then [`io::ErrorKind::UnexpectedEof`].
-pub(super) async fn converse<T>(
+pub(super) async fn send_and_wait<T>(
     stream: &mut Box<dyn Stream>,
     out: &[u8],
     input: &mut Vec<u8>,
-    patience: Duration,
+    limit: Duration,
     mut done: impl FnMut(&[u8]) -> io::Result<Option<T>>,
 ) -> io::Result<Option<T>> {
-    let mut flow = Flow::default();
+    let mut progress = SendProgress::default();
     let (mut written, mut flushed) = (0, false);
-    let mut quiet = Stopwatch::start();
+    let mut idle = Stopwatch::start();
     loop {
         if let Some(found) = done(input)? {
             return Ok(Some(found));
@@ -95,22 +95,22 @@ pub(super) async fn converse<T>(
         let asked = Stopwatch::start();
         tokio::select! {
             biased;
-            moved = exchange(stream, Some(&mut *input), rest) => {
-                let moved = moved?;
-                if moved.read == Some(0) {
+            transferred = exchange(stream, Some(&mut *input), rest) => {
+                let transferred = transferred?;
+                if transferred.read == Some(0) {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                flushed |= moved.wrote == Some(0);
-                written += moved.wrote.unwrap_or(0);
-                flow.wrote(moved.wrote.unwrap_or(0));
-                quiet = Stopwatch::start();
+                flushed |= transferred.wrote == Some(0);
+                written += transferred.wrote.unwrap_or(0);
+                progress.add_written(transferred.wrote.unwrap_or(0));
+                idle = Stopwatch::start();
             }
-            () = sleep(patience / LOOKS) => {
+            () = sleep(limit / PROGRESS_CHECKS) => {
                 // A process that was stopped has not given the upstream its time.
-                let is_late = asked.elapsed() > patience / LOOKS + LATE;
-                if flow.look(&*stream, !flushed).moved || is_late {
-                    quiet = Stopwatch::start();
-                } else if quiet.elapsed() >= patience {
+                let is_late = asked.elapsed() > limit / PROGRESS_CHECKS + PAUSE_MARGIN;
+                if progress.check(&*stream, !flushed).has_advanced || is_late {
+                    idle = Stopwatch::start();
+                } else if idle.elapsed() >= limit {
                     return Ok(None);
                 }
             }
@@ -118,29 +118,30 @@ pub(super) async fn converse<T>(
     }
 }
 
-/// Writes all of `out` and closes the sending side, as far as the upstream takes it: `patience` begins anew while it does, `LOOKS` times at most.
-pub(super) async fn take_leave(
+/// Writes all of `out` and closes the sending side, as far as the upstream takes it: `limit` begins anew while it does, `PROGRESS_CHECKS` times at most.
+pub(super) async fn disconnect(
     stream: &mut Box<dyn Stream>,
     out: &[u8],
-    flow: &mut Flow,
-    patience: Duration,
+    progress: &mut SendProgress,
+    limit: Duration,
 ) {
     let mut written = 0;
-    let farewell = async |stream: &mut Box<dyn Stream>, written: &mut usize, flow: &mut Flow| {
-        while *written < out.len() {
-            let wrote = poll_fn(|cx| poll_put(stream, cx, &out[*written..])).await?;
-            *written += wrote;
-            flow.wrote(wrote);
-        }
-        stream.flush().await?;
-        stream.shutdown().await
-    };
-    for _ in 0..LOOKS {
-        flow.look(&*stream, written < out.len());
+    let send_rest =
+        async |stream: &mut Box<dyn Stream>, written: &mut usize, progress: &mut SendProgress| {
+            while *written < out.len() {
+                let wrote = poll_fn(|cx| poll_write_some(stream, cx, &out[*written..])).await?;
+                *written += wrote;
+                progress.add_written(wrote);
+            }
+            stream.flush().await?;
+            stream.shutdown().await
+        };
+    for _ in 0..PROGRESS_CHECKS {
+        progress.check(&*stream, written < out.len());
         let left: Result<io::Result<()>, _> =
-            tokio::time::timeout(patience, farewell(stream, &mut written, flow)).await;
+            tokio::time::timeout(limit, send_rest(stream, &mut written, progress)).await;
         // It has nothing to say to that.
-        if left.is_ok() || !flow.look(&*stream, written < out.len()).moved {
+        if left.is_ok() || !progress.check(&*stream, written < out.len()).has_advanced {
             break;
         }
     }

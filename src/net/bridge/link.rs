@@ -8,13 +8,15 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::exchange::{FAREWELL, LATE, LOOKS, exchange, is_closed, take_leave};
+use super::exchange::{
+    DISCONNECT_TIMEOUT, PAUSE_MARGIN, PROGRESS_CHECKS, disconnect, exchange, is_closed,
+};
 use super::input::{Input, Next};
 use crate::broker::bridge::{Bridge, End, Leave, Relay};
 use crate::clock::Now;
 use crate::net::lock_stats::Purpose;
 use crate::net::shared_broker::{SharedBroker, WakeOn};
-use crate::net::socket::{Flow, Socket, Stream};
+use crate::net::socket::{SendProgress, Socket, Stream};
 use crate::wire::packet::Disconnect;
 use crate::wire::{Packet, Properties, ProtocolVersion, ReasonCode, codec};
 
@@ -36,7 +38,7 @@ pub(super) struct Link {
     broker: Arc<SharedBroker>,
     bridge: Arc<Bridge>,
     /// It has been published that the bridge is connected.
-    told: bool,
+    is_published: bool,
     pub relay: Relay,
     max_packet_size: u32,
     /// How long it stays connected without anything to do.
@@ -49,12 +51,12 @@ pub(super) struct Link {
     /// The stream may still hold what was written to it.
     unflushed: bool,
     /// Whether the upstream takes what is written, and when to look next, in milliseconds of uptime.
-    flow: Flow,
-    look_at: u64,
+    send_progress: SendProgress,
+    next_check: u64,
     /// When the next visit is due, whatever happens.
-    due: u64,
+    next_step: u64,
     /// Bytes that had come from the upstream at the last look, and whether any were read since.
-    arrived: u64,
+    received_bytes: u64,
     has_read: bool,
 }
 
@@ -71,7 +73,7 @@ impl Link {
         Link {
             broker,
             bridge,
-            told: false,
+            is_published: false,
             relay,
             max_packet_size,
             idle_timeout,
@@ -80,10 +82,10 @@ impl Link {
             out: Vec::new(),
             written: 0,
             unflushed: false,
-            flow: Flow::default(),
-            look_at: 0,
-            due: u64::MAX,
-            arrived: 0,
+            send_progress: SendProgress::default(),
+            next_check: 0,
+            next_step: u64::MAX,
+            received_bytes: 0,
             has_read: false,
         }
     }
@@ -91,8 +93,8 @@ impl Link {
     /// Moves bytes until the relay wants to leave (`Ok`), or the connection is lost.
     pub async fn serve(&mut self, stream: &mut Box<dyn Stream>) -> io::Result<Leave> {
         loop {
-            let (pause, wait) = match self.visit(&*stream) {
-                Ok(visited) => visited,
+            let (pause, wait) = match self.step(&*stream) {
+                Ok(stepped) => stepped,
                 Err(leave) => return Ok(leave),
             };
             let within = self.input.is_within_packet();
@@ -100,17 +102,17 @@ impl Link {
             let input = (!pause).then_some(&mut self.input.bytes);
             let out = (!self.out.is_empty() || self.unflushed).then(|| &self.out[self.written..]);
             tokio::select! {
-                moved = exchange(stream, input, out) => {
-                    let moved = moved?;
-                    if moved.read == Some(0) {
+                transferred = exchange(stream, input, out) => {
+                    let transferred = transferred?;
+                    if transferred.read == Some(0) {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
-                    self.has_read |= moved.read.is_some();
+                    self.has_read |= transferred.read.is_some();
                     // In the middle of a packet nothing else can come.
-                    if moved.read.is_some() && within {
+                    if transferred.read.is_some() && within {
                         self.relay.heard(self.broker.now());
                     }
-                    if let Some(count) = moved.wrote {
+                    if let Some(count) = transferred.wrote {
                         self.wrote(count);
                     }
                 }
@@ -122,12 +124,16 @@ impl Link {
 
     /// One visit to the broker: hands over all whole packets that have come, and takes what there is. Whether to pause reading, and how long until
     /// something is due.
-    fn visit(&mut self, stream: &dyn Stream) -> Result<(bool, Duration), Leave> {
+    fn step(&mut self, stream: &dyn Stream) -> Result<(bool, Duration), Leave> {
         let now = self.broker.now();
-        if now.uptime >= self.due.saturating_add(LATE.as_millis() as u64) {
+        if now.uptime
+            >= self
+                .next_step
+                .saturating_add(PAUSE_MARGIN.as_millis() as u64)
+        {
             self.relay.excuse(now);
         }
-        self.look(stream, now);
+        self.check_progress(stream, now);
         let Link {
             relay, out, input, ..
         } = self;
@@ -149,7 +155,7 @@ impl Link {
         }
         input.bytes.drain(..used);
         if relay.is_ahead(guard.broker(), now) {
-            // Nothing of the upstream is looked at: it is not to blame for being quiet.
+            // Nothing of the upstream is looked at: it is not to blame for being idle.
             relay.heard(now);
         }
         relay.tick(out, now)?;
@@ -158,7 +164,7 @@ impl Link {
         } else {
             guard.broker().should_pause(relay.connection())
         };
-        if relay.is_subscribed() && !std::mem::replace(&mut self.told, true) {
+        if relay.is_subscribed() && !std::mem::replace(&mut self.is_published, true) {
             let bridge = &self.bridge;
             guard.broker().set_bridge_state(bridge, None, now);
             relay.tell_what_is_missed(guard.broker());
@@ -178,32 +184,32 @@ impl Link {
             next = next.min(at);
         }
         if relay.is_waiting() {
-            next = next.min(self.look_at.max(now.uptime + 1));
+            next = next.min(self.next_check.max(now.uptime + 1));
         }
         let wait = next.saturating_sub(now.uptime).min(3_600_000);
-        self.due = now.uptime + wait;
+        self.next_step = now.uptime + wait;
         Ok((pause, Duration::from_millis(wait)))
     }
 
     /// Tells the relay whether the upstream takes what it is sent, while it waits for that or for an answer: an answer to what lies behind something large
     /// cannot come before that has arrived.
-    fn look(&mut self, stream: &dyn Stream, now: Now) {
-        let arrived = stream.socket().map_or(0, Socket::received);
-        let is_more = std::mem::replace(&mut self.arrived, arrived) < arrived;
+    fn check_progress(&mut self, stream: &dyn Stream, now: Now) {
+        let received_bytes = stream.socket().map_or(0, Socket::received);
+        let is_more = std::mem::replace(&mut self.received_bytes, received_bytes) < received_bytes;
         if is_more && !std::mem::take(&mut self.has_read) {
             // A record of TLS, or a frame of WebSocket, that is not whole: the upstream is there.
             self.relay.heard(now);
         }
         let held = !self.out.is_empty() || self.unflushed;
         self.relay.set_writing(held, now);
-        let is_time = now.uptime >= self.look_at.min(self.relay.next_timeout());
+        let is_time = now.uptime >= self.next_check.min(self.relay.next_timeout());
         if !self.relay.is_waiting() || !is_time {
             return;
         }
-        if self.flow.look(stream, held).moved {
+        if self.send_progress.check(stream, held).has_advanced {
             self.relay.moved(now);
         }
-        self.look_at = now.uptime + (self.relay.patience() / u64::from(LOOKS)).max(1);
+        self.next_check = now.uptime + (self.relay.patience() / u64::from(PROGRESS_CHECKS)).max(1);
     }
 
     fn wrote(&mut self, count: usize) {
@@ -212,7 +218,7 @@ impl Link {
             return;
         }
         self.written += count;
-        self.flow.wrote(count);
+        self.send_progress.add_written(count);
         if self.written == self.out.len() {
             self.out = Vec::new();
             self.written = 0;
@@ -221,7 +227,7 @@ impl Link {
         self.relay.wrote(self.broker.now());
     }
 
-    /// Finishes what is under way and begins nothing more: [`Link::serve`] ends when that is done. How long that may take is up to the caller.
+    /// Finishes what is under way and begins nothing more: [`Link::serve`] ends when that is done. How long that may take is up to the client.
     pub fn finish(&mut self) {
         let mut guard = self
             .broker
@@ -231,7 +237,7 @@ impl Link {
     }
 
     /// Notes how the connection has ended, so that the next one knows what this one may have died on.
-    pub fn note_end(&mut self, ended: &io::Result<Leave>) {
+    pub fn record_end(&mut self, ended: &io::Result<Leave>) {
         let end = match ended {
             Ok(leave) => End::from(leave),
             Err(error) if is_closed(error) => End::Closed,
@@ -245,12 +251,18 @@ impl Link {
     }
 
     /// Writes what was begun, and DISCONNECT, if the upstream takes it soon.
-    pub async fn take_leave(&mut self, stream: &mut Box<dyn Stream>) {
-        if self.told {
+    pub async fn disconnect(&mut self, stream: &mut Box<dyn Stream>) {
+        if self.is_published {
             self.relay.notify(false, &mut self.out);
         }
         put_disconnect(self.relay.version(), &mut self.out);
-        take_leave(stream, &self.out[self.written..], &mut self.flow, FAREWELL).await;
+        disconnect(
+            stream,
+            &self.out[self.written..],
+            &mut self.send_progress,
+            DISCONNECT_TIMEOUT,
+        )
+        .await;
     }
 }
 

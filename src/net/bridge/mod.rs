@@ -3,14 +3,14 @@
 mod address;
 mod addresses;
 mod backoff;
-mod call;
+mod client;
 mod dial;
 mod exchange;
 mod input;
 mod link;
 mod password;
+mod proxy;
 mod settings;
-mod through;
 
 use std::sync::Arc;
 
@@ -22,35 +22,35 @@ use super::shared_broker::SharedBroker;
 pub use address::Address;
 pub use dial::Transport;
 pub use password::Password;
+pub use proxy::{Proxy, ProxyKind};
 pub use settings::{BridgeSettings, StartType};
-pub use through::{Proxy, ProxyKind};
 
 use addresses::Addresses;
-use call::Caller;
+use client::BridgeClient;
 
 /// A bridge's task.
 #[derive(Debug)]
-pub struct Running {
+pub struct BridgeTask {
     settings: BridgeSettings,
     stop: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
-impl Running {
+impl BridgeTask {
     /// Keeps a bridge connected, in a task of its own, until it is stopped or the broker shuts down. [`crate::broker::Broker::open_bridge`] comes before.
-    pub fn start(broker: Arc<SharedBroker>, settings: BridgeSettings) -> Running {
+    pub fn start(broker: Arc<SharedBroker>, settings: BridgeSettings) -> BridgeTask {
         let stop = Arc::new(Notify::new());
         let addresses = Addresses::new(Arc::clone(&broker), settings.clone());
-        let mut caller = Caller::new(broker, settings.clone());
+        let mut client = BridgeClient::new(broker, settings.clone());
         let stopped = Arc::clone(&stop);
         let task = tokio::spawn(async move {
             tokio::select! {
-                () = caller.stay_connected(&addresses) => {}
+                () = client.stay_connected(&addresses) => {}
                 () = addresses.probe() => {}
                 () = stopped.notified() => {}
             }
         });
-        Running {
+        BridgeTask {
             settings,
             stop,
             task,

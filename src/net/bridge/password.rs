@@ -8,16 +8,16 @@ use std::path::PathBuf;
 #[derive(Clone, PartialEq, Eq)]
 pub enum Password {
     /// This one.
-    Is(String),
+    Inline(String),
     /// The first line of this file, which is read at each attempt.
-    In(PathBuf),
+    File(PathBuf),
 }
 
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Password::Is(_) => f.write_str("Is(..)"),
-            Password::In(path) => write!(f, "In({path:?})"),
+            Password::Inline(_) => f.write_str("Inline(..)"),
+            Password::File(path) => write!(f, "File({path:?})"),
         }
     }
 }
@@ -29,8 +29,8 @@ impl Password {
     /// Its file cannot be read; it is named.
     pub fn read(&self) -> io::Result<Vec<u8>> {
         match self {
-            Password::Is(password) => Ok(password.clone().into_bytes()),
-            Password::In(path) => {
+            Password::Inline(password) => Ok(password.clone().into_bytes()),
+            Password::File(path) => {
                 let named =
                     |error: io::Error| io::Error::new(error.kind(), format!("{path:?}: {error}"));
                 let bytes = std::fs::read(path).map_err(named)?;

@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revocation_list_tells_when_the_next_one_is_due() {
+    fn the_next_update_of_a_revocation_list_is_read() {
         use rcgen::{
             CertificateRevocationListParams, Issuer, KeyIdMethod, KeyUsagePurpose, SerialNumber,
         };

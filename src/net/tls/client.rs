@@ -57,12 +57,12 @@ impl ClientTls {
             true => None,
             false => {
                 let roots = Arc::new(self.roots()?);
-                let usual = WebPkiServerVerifier::builder_with_provider(
+                let webpki = WebPkiServerVerifier::builder_with_provider(
                     Arc::clone(&roots),
                     Arc::clone(&provider),
                 );
-                let usual = usual.build().map_err(|error| TlsError::new(own, error))?;
-                Some((roots, usual))
+                let webpki = webpki.build().map_err(|error| TlsError::new(own, error))?;
+                Some((roots, webpki))
             }
         };
         let v1 = self.allow_x509_v1.then(|| self.v1()).transpose()?;

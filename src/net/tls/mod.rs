@@ -7,7 +7,7 @@ pub mod certificate;
 pub mod cipher;
 pub mod client;
 mod file;
-mod hint;
+mod handshake_error;
 pub mod pin;
 mod settings;
 mod sni;
@@ -24,11 +24,11 @@ use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 
 pub use file::{TlsError, read_certificates, read_key};
-pub use hint::{ALERT_VERSION, Offered, explained, too_old};
+pub use handshake_error::{ALERT_VERSION, Offered, old_version_error, with_hint};
 pub use settings::{CertificateFiles, ClientCertificates, CrlExpired, TlsSettings, TlsVersion};
 
 use certificate::Certificate;
-use sni::BySni;
+use sni::SniResolver;
 use v1::V1;
 use verify::ClientVerifier;
 
@@ -46,9 +46,9 @@ pub struct Tls {
 struct State {
     loaded: Loaded,
     /// What the files looked like when they were last read, well or not.
-    read: Vec<Stamp>,
+    read: Vec<FileState>,
     /// What they looked like when they were last looked at.
-    seen: Vec<Stamp>,
+    seen: Vec<FileState>,
 }
 
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ impl TlsListeners {
 }
 
 /// What tells one state of a file from another; `None` if it is not there.
-type Stamp = Option<[i64; 4]>;
+type FileState = Option<[i64; 4]>;
 
 /// Where systems keep the authorities they trust.
 const SYSTEM_AUTHORITIES: [&str; 4] = [
@@ -102,7 +102,7 @@ impl Tls {
     /// The first file that is missing, cannot be read, does not hold what it should or does not fit the others. A certificate that has expired is
     /// served: it keeps neither the broker nor clients that do not check it from working.
     pub fn load(settings: TlsSettings, now: i64) -> Result<Tls, TlsError> {
-        let read = stamps(&settings);
+        let read = file_states(&settings);
         let loaded = load(&settings, now)?;
         let state = Mutex::new(State {
             loaded,
@@ -122,17 +122,17 @@ impl Tls {
     /// # Errors
     /// As [`Tls::load`]; then all stays as it was.
     pub fn reload(&self, now: i64) -> Result<(), TlsError> {
-        let stamps = stamps(&self.settings);
+        let file_states = file_states(&self.settings);
         let loaded = load(&self.settings, now);
         let mut state = self.state();
-        state.read.clone_from(&stamps);
-        state.seen = stamps;
+        state.read.clone_from(&file_states);
+        state.seen = file_states;
         state.loaded = loaded?;
         Ok(())
     }
 
     /// Takes what was just read of the same files, for the handshakes to come.
-    pub fn take_over(&self, fresh: Tls) {
+    pub fn replace(&self, fresh: Tls) {
         *self.state() = fresh
             .state
             .into_inner()
@@ -152,7 +152,7 @@ impl Tls {
     /// Whether files have changed since they were last read, and have been left alone since the last time this was asked: a certificate and its key are
     /// two files, and one is written after the other.
     pub fn has_changed(&self) -> bool {
-        let now = stamps(&self.settings);
+        let now = file_states(&self.settings);
         let mut state = self.state();
         let settled = state.seen == now;
         let changed = state.read != now;
@@ -206,7 +206,7 @@ impl Tls {
     }
 }
 
-fn stamps(settings: &TlsSettings) -> Vec<Stamp> {
+fn file_states(settings: &TlsSettings) -> Vec<FileState> {
     use std::os::unix::fs::MetadataExt;
     let pairs = settings.certificates.iter();
     let files = pairs
@@ -253,7 +253,7 @@ fn load(settings: &TlsSettings, now: i64) -> Result<Loaded, TlsError> {
         .with_protocol_versions(settings.minimum.and_newer())
         .map_err(|error| TlsError::new(first, error))?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(BySni(shown)));
+        .with_cert_resolver(Arc::new(SniResolver(shown)));
     config.alpn_protocols = settings.alpn.iter().map(|&name| name.into()).collect();
     config.max_fragment_size = settings.max_fragment_size;
     // Tickets, which the clients keep: the broker remembers nothing of who was here.
@@ -343,16 +343,16 @@ fn client_verifier(
         }
     }
     let wrong = settings.crlfile.as_deref().unwrap_or(cafile);
-    let usual = builder
+    let webpki = builder
         .build()
         .map_err(|error| TlsError::new(wrong, error.to_string()))?;
     Ok(match v1 {
         Some(v1) => Arc::new(ClientVerifier {
-            usual,
+            webpki,
             provider: Arc::clone(provider),
             v1,
         }),
-        None => usual,
+        None => webpki,
     })
 }
 
@@ -557,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_that_expire_soon_are_told() {
+    fn certificates_that_expire_soon_are_reported() {
         let files = Files::new();
         let tls = Tls::load(files.settings(), NOW).expect("good files");
         assert_eq!(tls.expiring(NOW), []);

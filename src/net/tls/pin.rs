@@ -117,10 +117,10 @@ mod tests {
         let mut roots = RootCertStore::empty();
         roots.add(chain.root.clone()).expect("a good root");
         let (provider, roots) = (provider(), Arc::new(roots));
-        let usual =
+        let webpki =
             WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
         let pinned = ServerVerifier {
-            authorities: Some((roots, usual.build().expect("roots"))),
+            authorities: Some((roots, webpki.build().expect("roots"))),
             insecure_name: false,
             v1: None,
             provider,

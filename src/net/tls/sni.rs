@@ -10,9 +10,9 @@ use crate::broker::CertificateName;
 
 /// Shows the certificate that a client asks for by name.
 #[derive(Debug)]
-pub(super) struct BySni(pub Vec<(Certificate, Arc<CertifiedKey>)>);
+pub(super) struct SniResolver(pub Vec<(Certificate, Arc<CertifiedKey>)>);
 
-impl ResolvesServerCert for BySni {
+impl ResolvesServerCert for SniResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let by_name = hello
             .server_name()

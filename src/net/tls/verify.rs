@@ -37,14 +37,14 @@ impl ServerVerifier {
     fn verify_chain(
         &self,
         roots: &Arc<RootCertStore>,
-        usual: &WebPkiServerVerifier,
+        webpki: &WebPkiServerVerifier,
         server: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), Error> {
         if !self.insecure_name {
-            let verified = usual.verify_server_cert(server, intermediates, name, &[], now);
+            let verified = webpki.verify_server_cert(server, intermediates, name, &[], now);
             return verified
                 .map(|_| ())
                 .map_err(|error| explain(error, server, name));
@@ -55,7 +55,7 @@ impl ServerVerifier {
     }
 
     /// Whether one of the certificates sent along has a pinned key and leads to the server's: anybody can send one along that has nothing to do with his own.
-    fn is_pinned_above(
+    fn has_pinned_issuer(
         &self,
         server: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -90,7 +90,7 @@ impl ServerCertVerifier for ServerVerifier {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Some((roots, usual)) = &self.authorities else {
+        let Some((roots, webpki)) = &self.authorities else {
             return Ok(ServerCertVerified::assertion());
         };
         match self.v1.as_ref().filter(|_| v1::is_v1(server)) {
@@ -104,12 +104,12 @@ impl ServerCertVerifier for ServerVerifier {
                     ));
                 }
             }
-            None => self.verify_chain(roots, usual, server, intermediates, name, now)?,
+            None => self.verify_chain(roots, webpki, server, intermediates, name, now)?,
         }
         let is_pinned = |pin: Pin| self.pins.contains(&pin);
         if self.pins.is_empty()
             || Pin::of(server).is_some_and(is_pinned)
-            || self.is_pinned_above(server, intermediates, name, now)
+            || self.has_pinned_issuer(server, intermediates, name, now)
         {
             return Ok(ServerCertVerified::assertion());
         }
@@ -164,7 +164,7 @@ fn is_common_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bo
     "the certificate does not name {server:?}: {has}; set server_name, or insecure_server_name = true to take it from any server with a certificate of its \
      authorities"
 )]
-struct OtherName {
+struct NameMismatch {
     server: String,
     has: String,
 }
@@ -187,28 +187,28 @@ fn explain(error: Error, certificate: &CertificateDer<'_>, name: &ServerName<'_>
         |name| format!("it has no subjectAltName, only the common name {name:?}"),
     );
     let server = name.to_str().into_owned();
-    Error::Other(OtherError(Arc::new(OtherName { server, has })))
+    Error::Other(OtherError(Arc::new(NameMismatch { server, has })))
 }
 
 /// Verifies clients, those with certificates of version 1 as well.
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
-    pub usual: Arc<dyn ClientCertVerifier>,
+    pub webpki: Arc<dyn ClientCertVerifier>,
     pub provider: Arc<CryptoProvider>,
     pub v1: V1,
 }
 
 impl ClientCertVerifier for ClientVerifier {
     fn offer_client_auth(&self) -> bool {
-        self.usual.offer_client_auth()
+        self.webpki.offer_client_auth()
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        self.usual.client_auth_mandatory()
+        self.webpki.client_auth_mandatory()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.usual.root_hint_subjects()
+        self.webpki.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -221,7 +221,7 @@ impl ClientCertVerifier for ClientVerifier {
             self.v1.verify(client, now)?;
             return Ok(ClientCertVerified::assertion());
         }
-        self.usual.verify_client_cert(client, intermediates, now)
+        self.webpki.verify_client_cert(client, intermediates, now)
     }
 
     fn verify_tls12_signature(
@@ -232,7 +232,7 @@ impl ClientCertVerifier for ClientVerifier {
     ) -> Result<HandshakeSignatureValid, Error> {
         match v1::is_v1(certificate) {
             true => v1::verify_tls12(message, certificate, signed, &self.provider),
-            false => (self.usual).verify_tls12_signature(message, certificate, signed),
+            false => (self.webpki).verify_tls12_signature(message, certificate, signed),
         }
     }
 
@@ -244,11 +244,11 @@ impl ClientCertVerifier for ClientVerifier {
     ) -> Result<HandshakeSignatureValid, Error> {
         match v1::is_v1(certificate) {
             true => v1::verify_tls13(message, certificate, signed, &self.provider),
-            false => (self.usual).verify_tls13_signature(message, certificate, signed),
+            false => (self.webpki).verify_tls13_signature(message, certificate, signed),
         }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.usual.supported_verify_schemes()
+        self.webpki.supported_verify_schemes()
     }
 }

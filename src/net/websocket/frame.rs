@@ -5,7 +5,7 @@ use std::mem;
 /// The longest frame header: two bytes, eight of length, four of mask.
 pub const MAX_HEADER: usize = 14;
 /// The longest payload whose length stands in the second byte of the header.
-pub const SHORT: usize = 125;
+pub const MAX_SHORT: usize = 125;
 /// The longest payload of a control frame.
 const MAX_CONTROL: usize = 125;
 
@@ -216,7 +216,7 @@ pub fn binary_header(length: usize) -> ([u8; MAX_HEADER], usize) {
     header(BINARY, length, None)
 }
 
-/// The header of a whole binary message of no more than [`SHORT`] bytes that is not masked.
+/// The header of a whole binary message of no more than [`MAX_SHORT`] bytes that is not masked.
 pub fn short_binary_header(length: u8) -> [u8; 2] {
     [0x80 | BINARY, length]
 }
@@ -234,7 +234,7 @@ fn header(opcode: u8, length: usize, mask: Option<[u8; 4]>) -> ([u8; MAX_HEADER]
     header[0] = 0x80 | opcode;
     let mut at = 2;
     match length {
-        0..=SHORT => header[1] = length as u8,
+        0..=MAX_SHORT => header[1] = length as u8,
         126..=0xFFFF => {
             header[1] = 126;
             header[2..4].copy_from_slice(&(length as u16).to_be_bytes());

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::WebSocket;
 use super::frame::Role;
 use crate::clock;
-use crate::net::spoken::Spoken;
+use crate::net::sniff::SniffedProtocol;
 
 /// Bytes of a request or response, up to the empty line.
 const MAX_HEAD: usize = 8 * 1024;
@@ -218,7 +218,9 @@ pub(in crate::net) async fn read_head(
         if stream.read_buf(&mut head).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if let Some(wrong) = Spoken::of(&head).and_then(Spoken::on_websocket) {
+        if let Some(wrong) =
+            SniffedProtocol::detect(&head).and_then(SniffedProtocol::mismatch_on_websocket)
+        {
             return Err(io::Error::other(wrong));
         }
         if let Some(at) = head[from..].windows(4).position(|four| four == b"\r\n\r\n") {

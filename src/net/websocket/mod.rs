@@ -2,8 +2,8 @@
 //! them \[MQTT-6.0.0-2\]. No frame is ever held: payload is handed on as it comes, so a frame may have any length.
 
 pub mod frame;
+mod frame_writer;
 mod handshake;
-mod sending;
 
 use std::io;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ pub use handshake::{Origins, Paths, WebSocketSettings, accept, connect};
 use super::socket::{Socket, Stream};
 use crate::clock;
 use frame::{Decoder, End, Role};
-use sending::Sending;
+use frame_writer::FrameWriter;
 
 /// Bytes a client puts into one frame at most: masking copies them.
 const CLIENT_FRAME: usize = 16 * 1024;
@@ -31,7 +31,7 @@ pub struct WebSocket<S> {
     /// Bytes that came with the handshake.
     early: Vec<u8>,
     /// A server's data frames.
-    sending: Sending,
+    writer: FrameWriter,
     /// Whole frames that go between data frames; a client's data frames as well.
     pending: Vec<u8>,
     pending_at: usize,
@@ -52,7 +52,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             role,
             decoder: Decoder::new(role),
             early,
-            sending: Sending::new(by_packet),
+            writer: FrameWriter::new(by_packet),
             pending: Vec::new(),
             pending_at: 0,
             close_sent: false,
@@ -88,7 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
 
     /// Sends what is queued, once a frame that has begun is whole.
     fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.pending.is_empty() || self.sending.is_inside_frame() {
+        if self.pending.is_empty() || self.writer.is_inside_frame() {
             return Poll::Ready(Ok(()));
         }
         while self.pending_at < self.pending.len() {
@@ -182,10 +182,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
         if this.role == Role::Client {
             return this.poll_write_masked(cx, bytes);
         }
-        if !this.sending.is_inside_frame() {
+        if !this.writer.is_inside_frame() {
             ready!(this.poll_pending(cx))?;
         }
-        this.sending.poll_write(&mut this.inner, cx, bytes)
+        this.writer.poll_write(&mut this.inner, cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use tidegate::config::{Config, Overrides};
 use tidegate::net::auth::hash::PasswordHash;
-use tidegate::net::auth::password_file::{Line, PasswordFile, split};
-use tidegate::net::proxy::read_header;
+use tidegate::net::auth::password_file::{Line, PasswordFile, parse_line};
+use tidegate::net::proxy_protocol::read_header;
 use tidegate::net::websocket::frame::{Decoder, End, Role, encode_binary};
 use tidegate::net::websocket::{Origins, WebSocketSettings, accept};
 
@@ -46,7 +46,7 @@ pub fn password_file(data: &[u8]) {
         }
     }
     for line in text.lines() {
-        if let Ok(Line::User(_, hash)) = split(line)
+        if let Ok(Line::User(_, hash)) = parse_line(line)
             && let Ok(hash) = PasswordHash::parse(hash)
         {
             let again = PasswordHash::parse(&hash.to_string());

@@ -14,7 +14,7 @@ const MAX_LINE: usize = 107;
 /// Bytes of the shortest: `PROXY UNKNOWN` and a line end.
 const MIN_LINE: usize = 15;
 /// Bytes after the fixed part of a header of version 2; a balancer's own notes may be long.
-const MAX_BLOCK: usize = 4096;
+const MAX_BODY: usize = 4096;
 
 const TLV_SSL: u8 = 0x20;
 const TLV_SSL_CN: u8 = 0x22;
@@ -25,7 +25,7 @@ const CERTIFICATE_SHOWN: u8 = 0x02 | 0x04;
 
 /// What a balancer tells of its client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct ProxyHeader {
     /// Where the client comes from, and whom its verified certificate names.
     pub peer: Peer,
     /// It has come to the balancer over TLS.
@@ -51,12 +51,14 @@ impl Required {
     ///
     /// # Errors
     /// It is not, and why.
-    pub fn check(self, told: Option<&Told>) -> io::Result<()> {
+    pub fn check(self, header: Option<&ProxyHeader>) -> io::Result<()> {
         match self {
-            Required::Tls if !told.is_some_and(|told| told.tls) => Err(wrong(
+            Required::Tls if !header.is_some_and(|header| header.tls) => Err(wrong(
                 "the PROXY protocol header does not say that the client uses TLS",
             )),
-            Required::Certificate if !told.is_some_and(|told| told.tls && told.verified) => {
+            Required::Certificate
+                if !header.is_some_and(|header| header.tls && header.verified) =>
+            {
                 Err(wrong(
                     "the PROXY protocol header does not say that the client has a verified certificate",
                 ))
@@ -70,7 +72,7 @@ impl Required {
 ///
 /// # Errors
 /// There is no header, or it is wrong, or the connection failed.
-pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Told>> {
+pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<ProxyHeader>> {
     let mut start = [0; MIN_LINE];
     stream.read_exact(&mut start).await?;
     if start.starts_with(b"PROXY ") {
@@ -81,14 +83,14 @@ pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
     }
     let [.., command, family, high] = start;
     let length = usize::from(u16::from_be_bytes([high, stream.read_u8().await?]));
-    if length > MAX_BLOCK {
+    if length > MAX_BODY {
         return Err(wrong("the PROXY protocol header is too long"));
     }
-    let mut block = vec![0; length];
-    stream.read_exact(&mut block).await?;
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
     match command {
         0x20 => Ok(None),
-        0x21 => parse_block(family, &block).map(Some),
+        0x21 => parse_body(family, &body).map(Some),
         _ => Err(wrong("the PROXY protocol version or command is unknown")),
     }
 }
@@ -96,7 +98,7 @@ pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
 async fn read_line(
     stream: &mut (impl AsyncRead + Unpin),
     mut line: Vec<u8>,
-) -> io::Result<Option<Told>> {
+) -> io::Result<Option<ProxyHeader>> {
     while !line.ends_with(b"\r\n") {
         if line.len() == MAX_LINE {
             return Err(wrong("the PROXY protocol line has no end"));
@@ -110,12 +112,12 @@ async fn read_line(
         return Ok(None);
     }
     let source = parse_line(&words).ok_or_else(|| wrong("the PROXY protocol line is wrong"))?;
-    Ok(Some(Told {
+    Ok(Some(ProxyHeader {
         peer: Peer {
             address: Some(source),
             certificate: None,
         },
-        ..Told::default()
+        ..ProxyHeader::default()
     }))
 }
 
@@ -142,47 +144,47 @@ fn parse_line(words: &[&str]) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip(source)?, port(source_port)?))
 }
 
-fn parse_block(family: u8, block: &[u8]) -> io::Result<Told> {
+fn parse_body(family: u8, body: &[u8]) -> io::Result<ProxyHeader> {
     let short = || wrong("the PROXY protocol header is too short");
     // Addresses of source and destination, then their ports.
     let (source, length) = match family >> 4 {
         1 => {
-            let ip: [u8; 4] = *block.first_chunk().ok_or_else(short)?;
+            let ip: [u8; 4] = *body.first_chunk().ok_or_else(short)?;
             (Some(IpAddr::from(Ipv4Addr::from(ip))), 12)
         }
         2 => {
-            let ip: [u8; 16] = *block.first_chunk().ok_or_else(short)?;
+            let ip: [u8; 16] = *body.first_chunk().ok_or_else(short)?;
             (Some(IpAddr::from(Ipv6Addr::from(ip))), 36)
         }
         3 => (None, 216),
         0 => (None, 0),
         _ => return Err(wrong("the PROXY protocol address family is unknown")),
     };
-    let (addresses, extensions) = block.split_at_checked(length).ok_or_else(short)?;
+    let (addresses, extensions) = body.split_at_checked(length).ok_or_else(short)?;
     let address = source.map(|ip| {
         let port = [addresses[length - 4], addresses[length - 3]];
         SocketAddr::new(ip, u16::from_be_bytes(port))
     });
-    let mut told = Told {
+    let mut header = ProxyHeader {
         peer: Peer {
             address,
             certificate: None,
         },
-        ..Told::default()
+        ..ProxyHeader::default()
     };
     let Some(ssl) = find(extensions, TLV_SSL)? else {
-        return Ok(told);
+        return Ok(header);
     };
     let (head, inner) = ssl.split_at_checked(5).ok_or_else(short)?;
     // What stands in it is looked at even where it does not count.
     let name = find(inner, TLV_SSL_CN)?;
-    told.tls = head[0] & TLS != 0;
+    header.tls = head[0] & TLS != 0;
     // A result of 0 says that the certificate is good, or that there is none.
-    told.verified = head[0] & CERTIFICATE_SHOWN != 0 && head[1..] == [0; 4];
-    if told.verified {
-        told.peer.certificate = name.and_then(named).map(Box::new);
+    header.verified = head[0] & CERTIFICATE_SHOWN != 0 && head[1..] == [0; 4];
+    if header.verified {
+        header.peer.certificate = name.and_then(named).map(Box::new);
     }
-    Ok(told)
+    Ok(header)
 }
 
 /// Whom a certificate with this common name names.
@@ -196,17 +198,17 @@ fn named(name: &[u8]) -> Option<CertificateNames> {
 }
 
 /// The value of the first entry of this type; all of them must be whole.
-fn find(mut block: &[u8], wanted: u8) -> io::Result<Option<&[u8]>> {
+fn find(mut body: &[u8], wanted: u8) -> io::Result<Option<&[u8]>> {
     let cut = || wrong("an entry of the PROXY protocol header is longer than the header");
     let mut found = None;
-    while !block.is_empty() {
-        let (&[kind, high, low], rest) = block.split_first_chunk().ok_or_else(cut)?;
+    while !body.is_empty() {
+        let (&[kind, high, low], rest) = body.split_first_chunk().ok_or_else(cut)?;
         let length = u16::from_be_bytes([high, low]).into();
         let (value, rest) = rest.split_at_checked(length).ok_or_else(cut)?;
         if kind == wanted && found.is_none() {
             found = Some(value);
         }
-        block = rest;
+        body = rest;
     }
     Ok(found)
 }
@@ -219,14 +221,14 @@ fn wrong(what: &'static str) -> io::Error {
 mod tests {
     use super::*;
 
-    fn read(bytes: &[u8]) -> Result<(Option<Told>, usize), String> {
+    fn read(bytes: &[u8]) -> Result<(Option<ProxyHeader>, usize), String> {
         let mut rest = bytes;
-        let told = tokio::runtime::Builder::new_current_thread()
+        let header = tokio::runtime::Builder::new_current_thread()
             .build()
             .expect("a runtime")
             .block_on(read_header(&mut rest))
             .map_err(|error| error.to_string())?;
-        Ok((told, rest.len()))
+        Ok((header, rest.len()))
     }
 
     fn address(bytes: &[u8]) -> String {
@@ -235,11 +237,11 @@ mod tests {
         told.map_or("the balancer".to_owned(), |told| told.peer.to_string())
     }
 
-    fn v2(command: u8, family: u8, block: &[u8]) -> Vec<u8> {
+    fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
         let mut bytes = SIGNATURE.to_vec();
         bytes.extend([command, family]);
-        bytes.extend((block.len() as u16).to_be_bytes());
-        bytes.extend(block);
+        bytes.extend((body.len() as u16).to_be_bytes());
+        bytes.extend(body);
         bytes
     }
 
@@ -254,33 +256,33 @@ mod tests {
 
     #[test]
     fn version_2_tells_the_address_and_the_name_in_the_certificate() {
-        let block = vec![192, 0, 2, 7, 198, 51, 100, 1, 0x12, 0x67, 0x07, 0x5B];
-        let plain = [v2(0x21, 0x11, &block), b"MQTT".to_vec()].concat();
+        let body = vec![192, 0, 2, 7, 198, 51, 100, 1, 0x12, 0x67, 0x07, 0x5B];
+        let plain = [v2(0x21, 0x11, &body), b"MQTT".to_vec()].concat();
         assert_eq!(address(&plain), "192.0.2.7:4711");
         let local = [v2(0x20, 0x00, &[]), b"MQTT".to_vec()].concat();
         assert_eq!(address(&local), "the balancer");
-        let addresses = block;
+        let addresses = body;
         let with = |flags: u8, result: u8| {
             let ssl = [&[flags, 0, 0, 0, result, TLV_SSL_CN, 0, 3][..], b"dev"].concat();
-            let mut block = addresses.clone();
-            block.extend([0x05, 0, 1, 9, TLV_SSL, 0, ssl.len() as u8]);
-            block.extend(&ssl);
-            let (told, _) = read(&v2(0x21, 0x11, &block)).expect("a header");
-            told.expect("told")
+            let mut body = addresses.clone();
+            body.extend([0x05, 0, 1, 9, TLV_SSL, 0, ssl.len() as u8]);
+            body.extend(&ssl);
+            let (header, _) = read(&v2(0x21, 0x11, &body)).expect("a header");
+            header.expect("not the balancer")
         };
-        let name = |told: &Told| {
-            let names = told.peer.certificate.as_deref();
+        let name = |header: &ProxyHeader| {
+            let names = header.peer.certificate.as_deref();
             names.and_then(|names| names.common_name.clone())
         };
-        let allowed = |told: &Told| {
+        let allowed = |header: &ProxyHeader| {
             [Required::Nothing, Required::Tls, Required::Certificate]
-                .map(|required| required.check(Some(told)).is_ok())
+                .map(|required| required.check(Some(header)).is_ok())
         };
         // Shown on this connection, or in the TLS session that it has resumed.
         for flags in [0b011, 0b101, 0b111] {
-            let told = with(flags, 0);
-            assert_eq!(name(&told).as_deref(), Some("dev"), "{flags:b}");
-            assert_eq!(allowed(&told), [true; 3]);
+            let header = with(flags, 0);
+            assert_eq!(name(&header).as_deref(), Some("dev"), "{flags:b}");
+            assert_eq!(allowed(&header), [true; 3]);
         }
         // Not shown, or not verified by the balancer; or not by TLS at all.
         for (flags, result, expected) in [
@@ -289,9 +291,9 @@ mod tests {
             (0b101, 1, [true, true, false]),
             (0b000, 0, [true, false, false]),
         ] {
-            let told = with(flags, result);
-            assert_eq!(name(&told), None, "{flags:b}");
-            assert_eq!(allowed(&told), expected, "{flags:b}");
+            let header = with(flags, result);
+            assert_eq!(name(&header), None, "{flags:b}");
+            assert_eq!(allowed(&header), expected, "{flags:b}");
         }
         assert!(Required::Tls.check(None).is_err() && Required::Nothing.check(None).is_ok());
     }
@@ -335,7 +337,7 @@ mod tests {
             &v2(0x22, 0x11, &[0; 12]),
             &v2(0x21, 0x51, &[0; 12]),
             &v2(0x21, 0x11, &[0; 11]),
-            &v2(0x21, 0x11, &[0; MAX_BLOCK + 1]),
+            &v2(0x21, 0x11, &[0; MAX_BODY + 1]),
         ] {
             assert!(read(bad).is_err(), "{bad:?}");
         }
@@ -343,9 +345,9 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_bytes_do_harm(family in 0u8..=255, block in proptest::collection::vec(0u8..=255, 0..300)) {
-            let _ = parse_block(family, &block);
-            let _ = read(&v2(0x21, family, &block));
+        fn no_bytes_do_harm(family in 0u8..=255, body in proptest::collection::vec(0u8..=255, 0..300)) {
+            let _ = parse_body(family, &body);
+            let _ = read(&v2(0x21, family, &body));
         }
     }
 }

@@ -7,12 +7,12 @@ use rustls::server::ClientHello;
 use rustls::{CipherSuite, Error, NamedGroup, PeerIncompatible, SignatureScheme};
 
 /// Names of one kind that are told of a client.
-const MOST: usize = 16;
+const MAX_LISTED: usize = 16;
 /// A record with the alert protocol_version (RFC 5246 section 7.2.2), for a client that knows TLS 1.1 at most.
 pub const ALERT_VERSION: [u8; 7] = [0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 70];
 
 /// An error of a hand-shake, with what helps where that is known.
-pub fn explained(error: io::Error) -> io::Error {
+pub fn with_hint(error: io::Error) -> io::Error {
     const HINTS: [(&str, &str); 3] = [
         (
             "UnknownIssuer",
@@ -37,7 +37,7 @@ pub fn explained(error: io::Error) -> io::Error {
 }
 
 /// Says that a client speaks an old version of TLS, if its ClientHello begins with these bytes.
-pub fn too_old(first: &[u8]) -> Option<&'static str> {
+pub fn old_version_error(first: &[u8]) -> Option<&'static str> {
     match first {
         // A record with a hand-shake, in it a ClientHello, and the newest version that the client speaks.
         [0x16, 0x03, _, _, _, 0x01, _, _, _, 0x03, minor, ..] => match minor {
@@ -60,7 +60,7 @@ pub struct Offered {
 
 impl Offered {
     /// What stands in a ClientHello.
-    pub fn by(hello: &ClientHello<'_>) -> Offered {
+    pub fn from_hello(hello: &ClientHello<'_>) -> Offered {
         Offered {
             suites: hello.cipher_suites().to_vec(),
             groups: hello.named_groups().unwrap_or_default().to_vec(),
@@ -72,7 +72,7 @@ impl Offered {
     pub fn explain(&self, error: io::Error) -> io::Error {
         let inner = error.get_ref().and_then(|it| it.downcast_ref::<Error>());
         let Some(Error::PeerIncompatible(why)) = inner else {
-            return explained(error);
+            return with_hint(error);
         };
         let text = match why {
             PeerIncompatible::NoCipherSuitesInCommon
@@ -135,7 +135,7 @@ const OLD_SUITES: [(u16, &str); 26] = [
 
 /// Names, as the standards have them, some of them from a table; those that have none by their number.
 fn listed<T: Debug + Copy + Into<u16>>(all: &[T], more: &[(u16, &str)]) -> String {
-    let names = all.iter().take(MOST).map(|one| {
+    let names = all.iter().take(MAX_LISTED).map(|one| {
         let (name, number) = (format!("{one:?}"), (*one).into());
         let known = more.iter().find(|(known, _)| *known == number);
         match (name.contains('('), known) {
@@ -145,7 +145,7 @@ fn listed<T: Debug + Copy + Into<u16>>(all: &[T], more: &[(u16, &str)]) -> Strin
         }
     });
     let mut names: Vec<String> = names.collect();
-    match all.len().saturating_sub(MOST) {
+    match all.len().saturating_sub(MAX_LISTED) {
         0 if names.is_empty() => names.push("none".to_owned()),
         0 => {}
         more => names.push(format!("and {more} more")),
@@ -183,10 +183,10 @@ mod tests {
     #[test]
     fn old_versions_are_told_by_the_first_bytes() {
         let hello = |minor: u8| [0x16, 3, 1, 0, 80, 1, 0, 0, 76, 3, minor];
-        assert!(too_old(&hello(2)).is_some_and(|it| it.contains("TLS 1.1")));
-        assert!(too_old(&hello(1)).is_some_and(|it| it.contains("TLS 1.0")));
-        assert_eq!(too_old(&hello(3)), None);
-        assert_eq!(too_old(&hello(2)[..10]), None);
-        assert_eq!(too_old(b"\x10\x0c\0\x04MQTT\x04\x02\0"), None);
+        assert!(old_version_error(&hello(2)).is_some_and(|it| it.contains("TLS 1.1")));
+        assert!(old_version_error(&hello(1)).is_some_and(|it| it.contains("TLS 1.0")));
+        assert_eq!(old_version_error(&hello(3)), None);
+        assert_eq!(old_version_error(&hello(2)[..10]), None);
+        assert_eq!(old_version_error(b"\x10\x0c\0\x04MQTT\x04\x02\0"), None);
     }
 }

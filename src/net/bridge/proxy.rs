@@ -36,7 +36,7 @@ impl Proxy {
     ///
     /// # Errors
     /// What the proxy has answered; the password's file cannot be read.
-    pub async fn reach<S: AsyncRead + AsyncWrite + Unpin>(
+    pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: &mut S,
         upstream: &Address,
@@ -47,16 +47,16 @@ impl Proxy {
         };
         let login = login.as_ref().map(|(user, password)| (*user, &**password));
         match self.kind {
-            ProxyKind::Http => connect(stream, upstream, login).await,
+            ProxyKind::Http => http_connect(stream, upstream, login).await,
             ProxyKind::Socks5 => {
-                choose_method(stream, login).await?;
-                request(stream, upstream).await
+                socks_log_in(stream, login).await?;
+                socks_connect(stream, upstream).await
             }
         }
     }
 }
 
-async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+async fn http_connect<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     upstream: &Address,
     login: Option<(&str, &[u8])>,
@@ -89,7 +89,7 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Agrees with a SOCKS5 proxy on how to log in, and does so.
-async fn choose_method<S: AsyncRead + AsyncWrite + Unpin>(
+async fn socks_log_in<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     login: Option<(&str, &[u8])>,
 ) -> io::Result<()> {
@@ -133,7 +133,7 @@ async fn choose_method<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Asks a SOCKS5 proxy for the connection.
-async fn request<S: AsyncRead + AsyncWrite + Unpin>(
+async fn socks_connect<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     upstream: &Address,
 ) -> io::Result<()> {
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     /// What the proxy was sent before each of its answers, and how it ended.
-    async fn talk(
+    async fn connect_through(
         kind: ProxyKind,
         login: Option<(&str, &str)>,
         host: &str,
@@ -226,39 +226,39 @@ mod tests {
                 host: "proxy".to_owned(),
                 port: 1,
             },
-            login: login.map(|(user, it)| (user.to_owned(), Password::Is(it.to_owned()))),
+            login: login.map(|(user, it)| (user.to_owned(), Password::Inline(it.to_owned()))),
         };
         let upstream = Address {
             host: host.to_owned(),
             port: 8883,
         };
         let answering = async {
-            let mut heard = Vec::new();
+            let mut received = Vec::new();
             for answer in answers {
-                let mut said = vec![0; 1024];
-                let length = theirs.read(&mut said).await.expect("it is open");
-                heard.push(said[..length].to_vec());
+                let mut bytes = vec![0; 1024];
+                let length = theirs.read(&mut bytes).await.expect("it is open");
+                received.push(bytes[..length].to_vec());
                 theirs.write_all(answer).await.expect("it is open");
             }
             drop(theirs);
-            heard
+            received
         };
-        let (heard, ended) = tokio::join!(answering, proxy.reach(&mut ours, &upstream));
-        (heard, ended.map_err(|error| error.to_string()))
+        let (received, ended) = tokio::join!(answering, proxy.connect(&mut ours, &upstream));
+        (received, ended.map_err(|error| error.to_string()))
     }
 
     #[tokio::test]
     async fn http_is_asked_to_connect_and_says_what_is_wrong() {
         let good: &[u8] = b"HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\n";
-        let (heard, ended) = talk(ProxyKind::Http, None, "up.example", &[good]).await;
+        let (received, ended) = connect_through(ProxyKind::Http, None, "up.example", &[good]).await;
         assert_eq!(ended, Ok(()));
         let expected = "CONNECT up.example:8883 HTTP/1.1\r\nHost: up.example:8883\r\n\r\n";
-        assert_eq!(String::from_utf8_lossy(&heard[0]), expected);
+        assert_eq!(String::from_utf8_lossy(&received[0]), expected);
         let login = Some(("user", "pass:word"));
-        let (heard, _) = talk(ProxyKind::Http, login, "::1", &[good]).await;
-        let heard = String::from_utf8_lossy(&heard[0]).into_owned();
-        assert!(heard.starts_with("CONNECT [::1]:8883 HTTP/1.1\r\n"));
-        assert!(heard.contains("Proxy-Authorization: Basic dXNlcjpwYXNzOndvcmQ=\r\n"));
+        let (received, _) = connect_through(ProxyKind::Http, login, "::1", &[good]).await;
+        let received = String::from_utf8_lossy(&received[0]).into_owned();
+        assert!(received.starts_with("CONNECT [::1]:8883 HTTP/1.1\r\n"));
+        assert!(received.contains("Proxy-Authorization: Basic dXNlcjpwYXNzOndvcmQ=\r\n"));
         let cases: [(&[u8], &str); 4] = [
             (
                 b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 3\r\n\r\nno!",
@@ -272,7 +272,7 @@ mod tests {
             (b"", "the proxy closed the connection without an answer"),
         ];
         for (answer, expected) in cases {
-            let (_, ended) = talk(ProxyKind::Http, None, "up", &[answer]).await;
+            let (_, ended) = connect_through(ProxyKind::Http, None, "up", &[answer]).await;
             assert_eq!(ended, Err(expected.to_owned()));
         }
     }
@@ -280,20 +280,23 @@ mod tests {
     #[tokio::test]
     async fn socks_is_asked_by_name_or_address_with_login_or_without() {
         let bound: &[u8] = &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        let (heard, ended) = talk(ProxyKind::Socks5, None, "up", &[&[5, 0], bound]).await;
+        let (received, ended) =
+            connect_through(ProxyKind::Socks5, None, "up", &[&[5, 0], bound]).await;
         assert_eq!(ended, Ok(()));
         let by_name = [5, 1, 0, 3, 2, b'u', b'p', 0x22, 0xB3].to_vec();
-        assert_eq!(heard, [vec![5, 1, 0], by_name]);
+        assert_eq!(received, [vec![5, 1, 0], by_name]);
         let login = Some(("me", "pw"));
         let named: &[u8] = &[5, 0, 0, 3, 1, b'x', 0, 0];
         let answers: [&[u8]; 3] = [&[5, 2], &[1, 0], named];
-        let (heard, ended) = talk(ProxyKind::Socks5, login, "10.1.2.3", &answers).await;
+        let (received, ended) =
+            connect_through(ProxyKind::Socks5, login, "10.1.2.3", &answers).await;
         assert_eq!(ended, Ok(()));
-        assert_eq!(heard[0], [5, 2, 0, 2]);
-        assert_eq!(heard[1], b"\x01\x02me\x02pw");
-        assert_eq!(heard[2], [5, 1, 0, 1, 10, 1, 2, 3, 0x22, 0xB3]);
-        let (heard, _) = talk(ProxyKind::Socks5, None, "::1", &[&[5, 0], bound]).await;
-        assert_eq!(heard[1][..5], [5, 1, 0, 4, 0]);
+        assert_eq!(received[0], [5, 2, 0, 2]);
+        assert_eq!(received[1], b"\x01\x02me\x02pw");
+        assert_eq!(received[2], [5, 1, 0, 1, 10, 1, 2, 3, 0x22, 0xB3]);
+        let (received, _) =
+            connect_through(ProxyKind::Socks5, None, "::1", &[&[5, 0], bound]).await;
+        assert_eq!(received[1][..5], [5, 1, 0, 4, 0]);
     }
 
     #[tokio::test]
@@ -329,7 +332,7 @@ mod tests {
             ),
         ];
         for (login, answers, expected) in cases {
-            let (_, ended) = talk(ProxyKind::Socks5, login, "up", answers).await;
+            let (_, ended) = connect_through(ProxyKind::Socks5, login, "up", answers).await;
             assert_eq!(ended, Err(expected.to_owned()));
         }
     }

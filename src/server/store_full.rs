@@ -12,10 +12,10 @@ use crate::net::shared_broker::SharedBroker;
 use crate::store::{Store, StoreOptions, Usage};
 
 /// How often it is looked at.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A store that has room, and has refused nothing for so long, is no longer full. So there are two
 /// lines in this time at most.
-const CALM: Duration = Duration::from_secs(5);
+const QUIET_PERIOD: Duration = Duration::from_secs(5);
 
 /// Looks after the store for ever.
 pub(super) async fn watch(broker: Arc<SharedBroker>, store: Arc<Store>, options: StoreOptions) {
@@ -26,10 +26,10 @@ pub(super) async fn watch(broker: Arc<SharedBroker>, store: Arc<Store>, options:
             let mut guard = broker.lock(Purpose::Other, None);
             guard.broker().counters().refused_store_full
         };
-        match fullness.look(store.has_room(), refused, started.elapsed()) {
+        match fullness.update(store.has_room(), refused, started.elapsed()) {
             None => {}
-            Some(Turn::Full) => tell(&store.usage(), &options),
-            Some(Turn::Over { took, refused }) => tracing::warn!(
+            Some(FullnessChange::Full) => warn_full(&store.usage(), &options),
+            Some(FullnessChange::Over { took, refused }) => tracing::warn!(
                 full_seconds = took.as_secs(),
                 refused_messages = refused,
                 "the store is no longer full: messages are stored again"
@@ -47,11 +47,11 @@ pub(super) async fn watch(broker: Arc<SharedBroker>, store: Arc<Store>, options:
                 .broker()
                 .set_room(store.room(), store.may_have_more_room());
         }
-        sleep(LOOK).await;
+        sleep(CHECK_INTERVAL).await;
     }
 }
 
-fn tell(usage: &Usage, options: &StoreOptions) {
+fn warn_full(usage: &Usage, options: &StoreOptions) {
     let advice = match usage.is_limited_by_disk {
         true => {
             "make room on the disk, or lower store.min_free_disk; the queues of clients that do not come back take room, too (tidegate export shows them)"
@@ -84,7 +84,7 @@ struct Fullness {
 
 /// What has changed.
 #[derive(Debug, PartialEq)]
-enum Turn {
+enum FullnessChange {
     /// The store has become full.
     Full,
     /// It is no longer.
@@ -103,7 +103,7 @@ impl Fullness {
     }
 
     /// Looks at a moment: whether there is room, and how many messages have been refused ever.
-    fn look(&mut self, has_room: bool, refused: u64, now: Duration) -> Option<Turn> {
+    fn update(&mut self, has_room: bool, refused: u64, now: Duration) -> Option<FullnessChange> {
         let before = std::mem::replace(&mut self.refused, refused);
         if !has_room || refused > before {
             self.last = now;
@@ -111,15 +111,15 @@ impl Fullness {
                 Some(_) => None,
                 None => {
                     self.full = Some((now, before));
-                    Some(Turn::Full)
+                    Some(FullnessChange::Full)
                 }
             };
         }
-        if now < self.last + CALM {
+        if now < self.last + QUIET_PERIOD {
             return None;
         }
         let (since, before) = self.full.take()?;
-        Some(Turn::Over {
+        Some(FullnessChange::Over {
             took: self.last - since,
             refused: refused - before,
         })
@@ -133,24 +133,24 @@ mod tests {
     #[test]
     fn a_full_store_is_told_once_at_its_beginning_and_once_at_its_end() {
         let mut fullness = Fullness::default();
-        let mut told = Vec::new();
-        let mut look = |second: u64, has_room, refused| {
-            let turn = fullness.look(has_room, refused, Duration::from_secs(second));
-            told.extend(turn.map(|turn| (second, turn)));
+        let mut changes = Vec::new();
+        let mut update = |second: u64, has_room, refused| {
+            let change = fullness.update(has_room, refused, Duration::from_secs(second));
+            changes.extend(change.map(|change| (second, change)));
         };
-        look(0, true, 0);
-        look(20, false, 3);
+        update(0, true, 0);
+        update(20, false, 3);
         // Room comes and goes.
         for second in 21..60 {
-            look(second, second % 5 != 0, second);
+            update(second, second % 5 != 0, second);
         }
         for second in 60..200 {
-            look(second, true, 59);
+            update(second, true, 59);
         }
-        let over = Turn::Over {
+        let over = FullnessChange::Over {
             took: Duration::from_secs(39),
             refused: 59,
         };
-        assert_eq!(told, [(20, Turn::Full), (64, over)]);
+        assert_eq!(changes, [(20, FullnessChange::Full), (64, over)]);
     }
 }

@@ -7,7 +7,7 @@ use crate::broker::{Identity, Permission, Rules};
 
 /// What a method says.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(super) enum MethodResult {
     Accepted(Identity),
     /// With the reason, for the log.
     Refused(&'static str),

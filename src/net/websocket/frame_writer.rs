@@ -7,21 +7,21 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
 
-use super::frame::{self, MAX_HEADER, SHORT};
+use super::frame::{self, MAX_HEADER, MAX_SHORT};
 
 /// Bytes of frames that are copied together for one system call at most.
-const MOST_TOGETHER: usize = 32 * 1024;
+const MAX_COALESCED: usize = 32 * 1024;
 /// Bytes of a frame beyond which it is not copied, but goes out alone.
-const LARGE: usize = 4 * 1024;
+const MAX_COPIED: usize = 4 * 1024;
 
 thread_local! {
     /// Frames that go out with one system call.
-    static TOGETHER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static COALESCED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The outgoing side of a server: which frame it is in.
 #[derive(Debug)]
-pub(super) struct Sending {
+pub(super) struct FrameWriter {
     frame: Frame,
     /// `None` if frames need not begin and end with packets.
     packets: Option<Packets>,
@@ -35,7 +35,7 @@ struct Frame {
     /// How much of the header has gone.
     header_at: u8,
     /// Payload bytes the frame still needs.
-    promised: usize,
+    remaining: usize,
 }
 
 impl Frame {
@@ -45,12 +45,12 @@ impl Frame {
             header,
             header_len: length as u8,
             header_at: 0,
-            promised: payload,
+            remaining: payload,
         }
     }
 
     fn is_over(&self) -> bool {
-        self.promised == 0 && self.header_at == self.header_len
+        self.remaining == 0 && self.header_at == self.header_len
     }
 
     fn header(&self) -> &[u8] {
@@ -59,14 +59,14 @@ impl Frame {
 
     /// What of these bytes belongs to the frame.
     fn payload<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
-        &bytes[..bytes.len().min(self.promised)]
+        &bytes[..bytes.len().min(self.remaining)]
     }
 
     /// So many bytes of header and payload have gone. Returns how many of them were payload.
     fn sent(&mut self, count: usize) -> usize {
         let header = count.min(self.header().len());
         self.header_at += header as u8;
-        self.promised -= count - header;
+        self.remaining -= count - header;
         count - header
     }
 }
@@ -100,11 +100,11 @@ impl Packets {
     }
 }
 
-impl Sending {
+impl FrameWriter {
     /// Nothing has been sent. `by_packet` asks for a frame for each packet; otherwise a frame is as long as what is
     /// to be written when it begins.
-    pub fn new(by_packet: bool) -> Sending {
-        Sending {
+    pub fn new(by_packet: bool) -> FrameWriter {
+        FrameWriter {
             frame: Frame::default(),
             packets: by_packet.then(Packets::default),
         }
@@ -127,7 +127,7 @@ impl Sending {
             if !self.is_inside_frame() {
                 self.frame = Frame::begin(frame_length(&mut self.packets, bytes));
             }
-            let is_alone = bytes.len() <= self.frame.promised || self.frame.promised > LARGE;
+            let is_alone = bytes.len() <= self.frame.remaining || self.frame.remaining > MAX_COPIED;
             let sent = if is_alone {
                 let both = [
                     IoSlice::new(self.frame.header()),
@@ -154,37 +154,37 @@ impl Sending {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<Option<usize>>> {
-        TOGETHER.with_borrow_mut(|together| {
-            together.clear();
+        COALESCED.with_borrow_mut(|coalesced| {
+            coalesced.clear();
             let (mut frame, mut packets) = (self.frame, self.packets);
             let (payload, mut rest) = bytes.split_at(frame.payload(bytes).len());
-            together.extend_from_slice(frame.header());
-            together.extend_from_slice(payload);
+            coalesced.extend_from_slice(frame.header());
+            coalesced.extend_from_slice(payload);
             let _ = frame.sent(frame.header().len() + payload.len());
             while !rest.is_empty() {
                 let mut after = packets;
                 let length = frame_length(&mut after, rest);
-                if length > LARGE || together.len() + length > MOST_TOGETHER {
+                if length > MAX_COPIED || coalesced.len() + length > MAX_COALESCED {
                     break;
                 }
                 packets = after;
-                if length <= SHORT && length <= rest.len() {
+                if length <= MAX_SHORT && length <= rest.len() {
                     let (payload, later) = rest.split_at(length);
-                    together.extend_from_slice(&frame::short_binary_header(length as u8));
-                    together.extend_from_slice(payload);
+                    coalesced.extend_from_slice(&frame::short_binary_header(length as u8));
+                    coalesced.extend_from_slice(payload);
                     frame = Frame::default();
                     rest = later;
                     continue;
                 }
                 frame = Frame::begin(length);
                 let (payload, later) = rest.split_at(frame.payload(rest).len());
-                together.extend_from_slice(frame.header());
-                together.extend_from_slice(payload);
+                coalesced.extend_from_slice(frame.header());
+                coalesced.extend_from_slice(payload);
                 let _ = frame.sent(frame.header().len() + payload.len());
                 rest = later;
             }
-            let written = ready!(Pin::new(inner).poll_write(cx, together))?;
-            if written == together.len() {
+            let written = ready!(Pin::new(inner).poll_write(cx, coalesced))?;
+            if written == coalesced.len() {
                 (self.frame, self.packets) = (frame, packets);
                 return Poll::Ready(Ok(Some(bytes.len() - rest.len())));
             }
@@ -196,7 +196,7 @@ impl Sending {
     fn sent(&mut self, mut written: usize, bytes: &[u8]) -> usize {
         let mut sent = 0;
         loop {
-            let whole = self.frame.header().len() + self.frame.promised;
+            let whole = self.frame.header().len() + self.frame.remaining;
             let part = written.min(whole);
             sent += self.frame.sent(part);
             written -= part;
@@ -279,11 +279,11 @@ mod tests {
     }
 
     /// Writes all of it, as a connection does.
-    fn write_all(sending: &mut Sending, to: &mut Narrow, bytes: &[u8]) {
+    fn write_all(writer: &mut FrameWriter, to: &mut Narrow, bytes: &[u8]) {
         let mut cx = Context::from_waker(Waker::noop());
         let mut at = 0;
         while at < bytes.len() {
-            if let Poll::Ready(count) = sending.poll_write(to, &mut cx, &bytes[at..]) {
+            if let Poll::Ready(count) = writer.poll_write(to, &mut cx, &bytes[at..]) {
                 at += count.expect("written");
             }
         }
@@ -326,10 +326,10 @@ mod tests {
     fn each_packet_is_a_frame_of_its_own_however_little_the_socket_takes() {
         let (packets, stream) = (packets(), packets().concat());
         for width in [1, 2, 3, 5, 64, 1000, usize::MAX] {
-            let (mut sending, mut to) = (Sending::new(true), Narrow::of(width));
-            write_all(&mut sending, &mut to, &stream);
+            let (mut writer, mut to) = (FrameWriter::new(true), Narrow::of(width));
+            write_all(&mut writer, &mut to, &stream);
             assert_eq!(frames(&to.taken), packets, "{width} bytes at a time");
-            assert!(!sending.is_inside_frame());
+            assert!(!writer.is_inside_frame());
             if width == usize::MAX {
                 // The small ones together, the large one, and the last.
                 assert_eq!(to.calls, 3, "system calls");
@@ -345,11 +345,11 @@ mod tests {
             starts.push(starts.last().expect("one") + packet.len());
         }
         for cut in 0..=stream.len() {
-            let (mut sending, mut to) = (Sending::new(true), Narrow::of(7000));
-            write_all(&mut sending, &mut to, &stream[..cut]);
-            write_all(&mut sending, &mut to, &stream[cut..]);
+            let (mut writer, mut to) = (FrameWriter::new(true), Narrow::of(7000));
+            write_all(&mut writer, &mut to, &stream[..cut]);
+            write_all(&mut writer, &mut to, &stream[cut..]);
             let found = frames(&to.taken);
-            assert!(!sending.is_inside_frame(), "cut at {cut}");
+            assert!(!writer.is_inside_frame(), "cut at {cut}");
             assert!(found.concat() == stream, "cut at {cut}");
             // Only a fixed header that is cut makes one frame more.
             let inside_header = starts.iter().any(|start| {
@@ -370,10 +370,10 @@ mod tests {
 
     #[test]
     fn more_packets_than_go_with_one_call_go_with_as_few_as_possible() {
-        let count = 2 * MOST_TOGETHER; // Two bytes each, and a header of two.
+        let count = 2 * MAX_COALESCED; // Two bytes each, and a header of two.
         let stream = [0xD0, 0].repeat(count);
-        let (mut sending, mut to) = (Sending::new(true), Narrow::of(usize::MAX));
-        write_all(&mut sending, &mut to, &stream);
+        let (mut writer, mut to) = (FrameWriter::new(true), Narrow::of(usize::MAX));
+        write_all(&mut writer, &mut to, &stream);
         assert!(frames(&to.taken) == vec![vec![0xD0, 0]; count]);
         assert!((8..=9).contains(&to.calls), "{}", to.calls);
     }
@@ -382,8 +382,8 @@ mod tests {
     fn where_it_is_not_asked_for_a_frame_is_what_is_there() {
         let stream = packets().concat();
         for width in [1, 3, 1000, usize::MAX] {
-            let (mut sending, mut to) = (Sending::new(false), Narrow::of(width));
-            write_all(&mut sending, &mut to, &stream);
+            let (mut writer, mut to) = (FrameWriter::new(false), Narrow::of(width));
+            write_all(&mut writer, &mut to, &stream);
             assert_eq!(frames(&to.taken), std::slice::from_ref(&stream));
         }
     }

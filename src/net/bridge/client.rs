@@ -11,11 +11,13 @@ use tokio::time::sleep;
 
 use super::addresses::Addresses;
 use super::backoff::Backoff;
-use super::exchange::{converse, is_closed};
+use super::exchange::{is_closed, send_and_wait};
 use super::link::{Link, put_disconnect};
 use super::password::Password;
 use super::settings::{BridgeSettings, StartType};
-use crate::broker::bridge::{AddressState, Leave, Login, Relay, Speech, Upstream, hint, told};
+use crate::broker::bridge::{
+    AddressState, Leave, Login, Relay, Upstream, UpstreamProtocol, hint, told,
+};
 use crate::clock::{self, Stopwatch};
 use crate::net::lock_stats::Purpose;
 use crate::net::shared_broker::SharedBroker;
@@ -23,24 +25,24 @@ use crate::net::socket::Stream;
 use crate::wire::{Packet, ProtocolVersion, ReasonCode, codec};
 
 /// How often a bridge that is not always connected looks whether it has to be.
-const LAZY_LOOK: Duration = Duration::from_millis(200);
+const LAZY_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What a bridge knows between two connections.
-pub(super) struct Caller {
+pub(super) struct BridgeClient {
     broker: Arc<SharedBroker>,
     settings: BridgeSettings,
     /// What the upstream was found to speak.
-    speech: Speech,
+    protocol: UpstreamProtocol,
     /// How often the upstream closed the connection during this call instead of answering CONNECT.
-    closed: u32,
+    closed_count: u32,
     /// The last connection was good for something, and no other client has taken its session.
-    worked: bool,
+    has_worked: bool,
     /// The addresses at which all subscriptions have been taken.
     subscribed: Vec<bool>,
 }
 
 /// An upstream that has accepted.
-struct Accepted {
+struct AcceptedUpstream {
     stream: Box<dyn Stream>,
     upstream: Upstream,
     /// What came behind its CONNACK.
@@ -48,16 +50,16 @@ struct Accepted {
 }
 
 /// What came of a CONNECT.
-enum Answer {
-    Accepted(Accepted),
+enum ConnectResult {
+    Accepted(AcceptedUpstream),
     /// It has to be said in another way.
-    Again,
+    Retry,
     /// The session has been begun anew, and ended with its connection (MQTT 3.1.1): the one that is kept is begun by the next.
-    Begun,
+    CleanStarted,
 }
 
 /// How a call has ended.
-enum Ended {
+enum ConnectionEnd {
     /// This broker shuts down.
     ShuttingDown,
     /// There was no connection, and why not.
@@ -69,22 +71,22 @@ enum Ended {
 }
 
 /// How a connection has ended.
-enum Served {
-    Ended(Ended),
+enum ServeResult {
+    Ended(ConnectionEnd),
     /// A better address has accepted, and the old connection is left.
-    Better(usize, Accepted),
+    Failback(usize, AcceptedUpstream),
 }
 
 /// What goes on beside a connection.
 #[derive(Default)]
-struct Beside {
+struct FailbackState {
     /// A better address is being called.
-    calling: AtomicBool,
+    is_connecting: AtomicBool,
     /// The connection is gone.
-    alone: AtomicBool,
+    is_lost: AtomicBool,
 }
 
-impl Accepted {
+impl AcceptedUpstream {
     /// Sends a PINGREQ in time, again and again, while nothing else is said on it. Returns only if it is lost.
     async fn keep_alive(&mut self) {
         // Half of it: what is sent first when this ends is not late either.
@@ -104,20 +106,20 @@ impl Accepted {
     }
 }
 
-impl Caller {
-    pub fn new(broker: Arc<SharedBroker>, settings: BridgeSettings) -> Caller {
+impl BridgeClient {
+    pub fn new(broker: Arc<SharedBroker>, settings: BridgeSettings) -> BridgeClient {
         let names: Vec<String> = settings.addresses.iter().map(ToString::to_string).collect();
         broker
             .lock(Purpose::Other, None)
             .broker()
             .keep_bridge_addresses(&settings.bridge, &names);
-        Caller {
-            speech: match settings.version {
-                Some(ProtocolVersion::V311 | ProtocolVersion::V31) => Speech::V311Bridge,
-                Some(ProtocolVersion::V5) | None => Speech::V5,
+        BridgeClient {
+            protocol: match settings.version {
+                Some(ProtocolVersion::V311 | ProtocolVersion::V31) => UpstreamProtocol::V311Bridge,
+                Some(ProtocolVersion::V5) | None => UpstreamProtocol::V5,
             },
-            closed: 0,
-            worked: false,
+            closed_count: 0,
+            has_worked: false,
             subscribed: vec![false; names.len()],
             broker,
             settings,
@@ -132,27 +134,28 @@ impl Caller {
             self.wait_for_work().await;
             let mut is_idle = false;
             for at in addresses.order() {
-                let called = Stopwatch::start();
-                let ended = self.call(at, addresses).await;
+                let started = Stopwatch::start();
+                let ended = self.connect_and_serve(at, addresses).await;
                 let name = &self.settings.bridge.name;
                 match ended {
-                    Ended::ShuttingDown => return,
-                    Ended::Disconnected(why) => {
+                    ConnectionEnd::ShuttingDown => return,
+                    ConnectionEnd::Disconnected(why) => {
                         tracing::warn!(bridge = &**name, why, "bridge disconnected");
-                        self.tell(&why);
-                        backoff.connected_for(called.elapsed(), std::mem::take(&mut self.worked));
+                        self.publish_error(&why);
+                        backoff
+                            .connected_for(started.elapsed(), std::mem::take(&mut self.has_worked));
                         break;
                     }
-                    Ended::NotConnected(why) => {
+                    ConnectionEnd::NotConnected(why) => {
                         tracing::warn!(bridge = &**name, why, "bridge not connected");
-                        self.tell(&why);
+                        self.publish_error(&why);
                     }
-                    Ended::Idle => {
+                    ConnectionEnd::Idle => {
                         tracing::info!(
                             bridge = &**name,
                             "bridge disconnected: there is nothing to do"
                         );
-                        backoff.connected_for(called.elapsed(), true);
+                        backoff.connected_for(started.elapsed(), true);
                         is_idle = true;
                         break;
                     }
@@ -188,36 +191,41 @@ impl Caller {
             if queued >= threshold {
                 return;
             }
-            sleep(LAZY_LOOK).await;
+            sleep(LAZY_POLL_INTERVAL).await;
         }
     }
 
     /// Connects to an address and serves the connection, and those to better ones that follow, until there is none.
-    async fn call(&mut self, mut at: usize, addresses: &Addresses) -> Ended {
+    async fn connect_and_serve(&mut self, mut at: usize, addresses: &Addresses) -> ConnectionEnd {
         let mut accepted = match self.connect(at).await {
             Ok(accepted) => accepted,
             Err(error) => {
                 let why = format!("{}: {error}", self.settings.addresses[at]);
-                addresses.note(at, AddressState::Unreachable(error.to_string()));
-                return Ended::NotConnected(why);
+                addresses.set_state(at, AddressState::Unreachable(error.to_string()));
+                return ConnectionEnd::NotConnected(why);
             }
         };
         loop {
             match self.serve(at, accepted, addresses).await {
-                Served::Ended(ended) => return ended,
-                Served::Better(better, its) => (at, accepted) = (better, its),
+                ServeResult::Ended(ended) => return ended,
+                ServeResult::Failback(preferred, next) => (at, accepted) = (preferred, next),
             }
         }
     }
 
     /// Serves a connection until it ends, or a better address has accepted and it is left.
-    async fn serve(&mut self, at: usize, accepted: Accepted, addresses: &Addresses) -> Served {
+    async fn serve(
+        &mut self,
+        at: usize,
+        accepted: AcceptedUpstream,
+        addresses: &Addresses,
+    ) -> ServeResult {
         let address = self.settings.addresses[at].clone();
         let upstream = accepted.upstream;
         if upstream.keep_alive == 0
             && let Some(socket) = accepted.stream.socket()
         {
-            socket.watch();
+            socket.enable_keepalive();
         }
         tracing::info!(bridge = &*self.settings.bridge.name, %address, version = ?upstream.version, present = upstream.session_present, "bridge connected");
         let relay = {
@@ -228,9 +236,9 @@ impl Caller {
             Relay::open(bridge, upstream, &address, subscribed, guard.broker(), now)
         };
         let Some(relay) = relay else {
-            return Served::Ended(Ended::ShuttingDown);
+            return ServeResult::Ended(ConnectionEnd::ShuttingDown);
         };
-        addresses.note(at, AddressState::Connected);
+        addresses.set_state(at, AddressState::Connected);
         let bridge = Arc::clone(&self.settings.bridge);
         let largest = self.settings.max_packet_size;
         let broker = Arc::clone(&self.broker);
@@ -240,72 +248,74 @@ impl Caller {
         };
         let mut link = Link::new(broker, bridge, relay, largest, idle, accepted.input);
         let mut stream = accepted.stream;
-        let (ended, better) = self
-            .serve_until_better(at, addresses, &mut link, &mut stream)
+        let (ended, preferred) = self
+            .serve_until_failback(at, addresses, &mut link, &mut stream)
             .await;
-        if let (Some(ended), None) = (&ended, &better) {
-            link.note_end(ended);
+        if let (Some(ended), None) = (&ended, &preferred) {
+            link.record_end(ended);
         }
         let taken_over = matches!(
             ended,
             Some(Ok(Leave::Disconnected(ReasonCode::SessionTakenOver, _)))
         );
-        self.worked = link.relay.has_worked() && !taken_over;
+        self.has_worked = link.relay.has_worked() && !taken_over;
         self.subscribed[at] = link.relay.has_all_subscriptions();
         if ended.as_ref().is_none_or(Result::is_ok) {
-            link.take_leave(&mut stream).await;
+            link.disconnect(&mut stream).await;
         }
         drop(link);
-        match better {
-            Some((better, accepted)) if !matches!(ended, Some(Ok(Leave::ShuttingDown))) => {
-                addresses.note(at, AddressState::Reachable);
-                self.change_over(better, accepted, &ended).await
+        match preferred {
+            Some((preferred, accepted)) if !matches!(ended, Some(Ok(Leave::ShuttingDown))) => {
+                addresses.set_state(at, AddressState::Reachable);
+                self.fail_back(preferred, accepted, &ended).await
             }
             _ => {
                 let why = match ended {
-                    Some(Ok(Leave::ShuttingDown)) => return Served::Ended(Ended::ShuttingDown),
+                    Some(Ok(Leave::ShuttingDown)) => {
+                        return ServeResult::Ended(ConnectionEnd::ShuttingDown);
+                    }
                     Some(Ok(Leave::Idle)) => {
-                        addresses.note(at, AddressState::Reachable);
+                        addresses.set_state(at, AddressState::Reachable);
                         let mut guard = self.broker.lock(Purpose::Other, None);
                         let now = guard.now();
                         guard.broker().set_bridge_idle(&self.settings.bridge, now);
-                        return Served::Ended(Ended::Idle);
+                        return ServeResult::Ended(ConnectionEnd::Idle);
                     }
                     Some(Ok(leave)) => leave.to_string(),
                     Some(Err(error)) => error.to_string(),
                     None => "left".to_owned(),
                 };
-                addresses.note(at, AddressState::Unreachable(why.clone()));
-                Served::Ended(Ended::Disconnected(format!("{address}: {why}")))
+                addresses.set_state(at, AddressState::Unreachable(why.clone()));
+                ServeResult::Ended(ConnectionEnd::Disconnected(format!("{address}: {why}")))
             }
         }
     }
 
     /// Serves a connection until it ends or a better address has accepted; then what is under way on this one is finished. How it has ended, `None` if it
     /// goes on all the same, and the better one.
-    async fn serve_until_better(
+    async fn serve_until_failback(
         &mut self,
         at: usize,
         addresses: &Addresses,
         link: &mut Link,
         stream: &mut Box<dyn Stream>,
-    ) -> (Option<io::Result<Leave>>, Option<(usize, Accepted)>) {
-        let beside = Beside::default();
-        let (mut ended, mut better) = {
-            let better = self.find_better(at, addresses, &beside);
-            tokio::pin!(better);
+    ) -> (Option<io::Result<Leave>>, Option<(usize, AcceptedUpstream)>) {
+        let state = FailbackState::default();
+        let (mut ended, mut preferred) = {
+            let preferred = self.connect_to_preferred(at, addresses, &state);
+            tokio::pin!(preferred);
             tokio::select! {
                 ended = link.serve(stream) => {
-                    beside.alone.store(true, Ordering::Relaxed);
+                    state.is_lost.store(true, Ordering::Relaxed);
                     // If the addresses share sessions, the one that is being called has ended this connection.
-                    let wait = beside.calling.load(Ordering::Relaxed) && !matches!(ended, Ok(Leave::ShuttingDown));
-                    let better = if wait { better.await } else { None };
-                    (Some(ended), better)
+                    let wait = state.is_connecting.load(Ordering::Relaxed) && !matches!(ended, Ok(Leave::ShuttingDown));
+                    let preferred = if wait { preferred.await } else { None };
+                    (Some(ended), preferred)
                 }
-                better = &mut better => (None, better),
+                preferred = &mut preferred => (None, preferred),
             }
         };
-        if let (Some((_, next)), None) = (&mut better, &ended) {
+        if let (Some((_, next)), None) = (&mut preferred, &ended) {
             link.finish();
             // It ends by itself when nothing gets further for `response_timeout`.
             tokio::select! {
@@ -313,17 +323,17 @@ impl Caller {
                 () = next.keep_alive() => {}
             }
         }
-        (ended, better)
+        (ended, preferred)
     }
 
     /// The old connection is left for a better address that has accepted. How it ended shows whether the two share the session.
-    async fn change_over(
+    async fn fail_back(
         &mut self,
         at: usize,
-        accepted: Accepted,
+        accepted: AcceptedUpstream,
         ended: &Option<io::Result<Leave>>,
-    ) -> Served {
-        let apart = match ended {
+    ) -> ServeResult {
+        let is_separate = match ended {
             Some(Ok(Leave::Disconnected(ReasonCode::SessionTakenOver, _))) => Some(false),
             // It has answered although another connection had been accepted.
             Some(Ok(Leave::Finished)) => Some(true),
@@ -340,55 +350,55 @@ impl Caller {
         let (bridge, address) = (&self.settings.bridge, &self.settings.addresses[at]);
         let begins_anew = {
             let mut guard = self.broker.lock(Purpose::Other, None);
-            if let Some(apart) = apart {
-                guard.broker().set_bridge_apart(bridge, apart);
+            if let Some(is_separate) = is_separate {
+                guard.broker().set_bridge_apart(bridge, is_separate);
             }
             guard.broker().begins_anew(bridge, &address.to_string())
         };
         if !begins_anew || !accepted.upstream.session_present {
-            return Served::Better(at, accepted);
+            return ServeResult::Failback(at, accepted);
         }
         // What it has is a session of which nothing is known.
         drop(accepted);
         match self.connect(at).await {
-            Ok(accepted) => Served::Better(at, accepted),
+            Ok(accepted) => ServeResult::Failback(at, accepted),
             Err(error) => {
                 let why = format!("{}: {error}", self.settings.addresses[at]);
-                Served::Ended(Ended::Disconnected(why))
+                ServeResult::Ended(ConnectionEnd::Disconnected(why))
             }
         }
     }
 
     /// Calls each address before this one that has answered for long enough, until one accepts; `None` if the connection was gone when it did not.
-    async fn find_better(
+    async fn connect_to_preferred(
         &mut self,
         at: usize,
         addresses: &Addresses,
-        beside: &Beside,
-    ) -> Option<(usize, Accepted)> {
+        state: &FailbackState,
+    ) -> Option<(usize, AcceptedUpstream)> {
         loop {
-            let better = addresses.better_than(at).await;
-            beside.calling.store(true, Ordering::Relaxed);
-            match self.connect(better).await {
-                Ok(accepted) => return Some((better, accepted)),
+            let preferred = addresses.wait_for_preferred(at).await;
+            state.is_connecting.store(true, Ordering::Relaxed);
+            match self.connect(preferred).await {
+                Ok(accepted) => return Some((preferred, accepted)),
                 Err(error) => {
                     let (bridge, address) = (
                         &*self.settings.bridge.name,
-                        &self.settings.addresses[better],
+                        &self.settings.addresses[preferred],
                     );
                     tracing::warn!(bridge, %address, %error, "the better address does not accept");
-                    addresses.note(better, AddressState::Unreachable(error.to_string()));
+                    addresses.set_state(preferred, AddressState::Unreachable(error.to_string()));
                 }
             }
-            beside.calling.store(false, Ordering::Relaxed);
-            if beside.alone.load(Ordering::Relaxed) {
+            state.is_connecting.store(false, Ordering::Relaxed);
+            if state.is_lost.load(Ordering::Relaxed) {
                 return None;
             }
         }
     }
 
     /// Publishes why the bridge is not connected.
-    fn tell(&self, error: &str) {
+    fn publish_error(&self, error: &str) {
         let mut guard = self.broker.lock(Purpose::Other, None);
         let now = guard.now();
         let bridge = &self.settings.bridge;
@@ -396,33 +406,33 @@ impl Caller {
     }
 
     /// Dials, and says CONNECT, in whatever way the upstream understands.
-    async fn connect(&mut self, at: usize) -> io::Result<Accepted> {
+    async fn connect(&mut self, at: usize) -> io::Result<AcceptedUpstream> {
         let mut clean = {
             let address = self.settings.addresses[at].to_string();
             let mut guard = self.broker.lock(Purpose::Other, None);
             guard.broker().begins_anew(&self.settings.bridge, &address)
         };
-        let known = self.speech;
-        self.closed = 0;
+        let known = self.protocol;
+        self.closed_count = 0;
         let accepted = loop {
             match self.try_to_connect(at, clean).await {
-                Ok(Answer::Accepted(accepted)) => break Ok(accepted),
-                Ok(Answer::Again) => {}
-                Ok(Answer::Begun) => clean = false,
+                Ok(ConnectResult::Accepted(accepted)) => break Ok(accepted),
+                Ok(ConnectResult::Retry) => {}
+                Ok(ConnectResult::CleanStarted) => clean = false,
                 Err(error) => break Err(error),
             }
         };
-        if self.closed > 0 {
+        if self.closed_count > 0 {
             // What was tried because of it was a guess, which the next call does not begin with.
-            self.speech = known;
+            self.protocol = known;
         }
         accepted
     }
 
-    async fn try_to_connect(&mut self, at: usize, clean: bool) -> io::Result<Answer> {
+    async fn try_to_connect(&mut self, at: usize, clean: bool) -> io::Result<ConnectResult> {
         let settings = &self.settings;
         let address = &settings.addresses[at];
-        let version = self.speech.version();
+        let version = self.protocol.version();
         let password = settings.password.as_ref().map(Password::read).transpose()?;
         let mut stream = settings
             .transport
@@ -436,17 +446,17 @@ impl Caller {
         let largest = settings.max_packet_size;
         let origin = self.broker.lock(Purpose::Other, None).broker().origin();
         let bridge = &settings.bridge;
-        bridge.encode_connect(origin, self.speech, login, clean, largest, &mut out);
+        bridge.encode_connect(origin, self.protocol, login, clean, largest, &mut out);
         let mut input = Vec::new();
         let frame = |input: &[u8]| {
             let length = codec::frame_len(input, largest);
             length.map_err(|fault| io::Error::other(fault.to_string()))
         };
-        let patience = settings.connect_timeout;
-        let length = match converse(&mut stream, &out, &mut input, patience, frame).await {
+        let limit = settings.connect_timeout;
+        let length = match send_and_wait(&mut stream, &out, &mut input, limit, frame).await {
             Ok(Some(length)) => length,
-            Err(error) if is_closed(&error) && self.try_other_speech() => {
-                return Ok(Answer::Again);
+            Err(error) if is_closed(&error) && self.try_other_protocol() => {
+                return Ok(ConnectResult::Retry);
             }
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 let what = "the upstream closed the connection before CONNACK";
@@ -471,8 +481,8 @@ impl Caller {
         };
         let upstream = match connack {
             Ok(upstream) => upstream,
-            Err((ReasonCode::UnsupportedProtocolVersion, _)) if self.lower_speech() => {
-                return Ok(Answer::Again);
+            Err((ReasonCode::UnsupportedProtocolVersion, _)) if self.downgrade_protocol() => {
+                return Ok(ConnectResult::Retry);
             }
             Err((reason, why)) => {
                 let hint = hint(reason);
@@ -484,10 +494,10 @@ impl Caller {
             put_disconnect(version, &mut out);
             stream.write_all(&out).await?;
             stream.flush().await?;
-            return Ok(Answer::Begun);
+            return Ok(ConnectResult::CleanStarted);
         }
         input.drain(..length);
-        Ok(Answer::Accepted(Accepted {
+        Ok(ConnectResult::Accepted(AcceptedUpstream {
             stream,
             upstream,
             input,
@@ -496,20 +506,20 @@ impl Caller {
 
     /// Whether to connect once more after the upstream closed the connection instead of answering. A broker that does not know MQTT 5 (RabbitMQ before
     /// 3.13) or the bridge's bit may do that; but a link that is cut looks the same, so MQTT 5 is tried twice.
-    fn try_other_speech(&mut self) -> bool {
-        self.closed += 1;
-        match self.speech {
-            Speech::V5 if self.closed == 1 => self.settings.version.is_none(),
-            _ => self.lower_speech(),
+    fn try_other_protocol(&mut self) -> bool {
+        self.closed_count += 1;
+        match self.protocol {
+            UpstreamProtocol::V5 if self.closed_count == 1 => self.settings.version.is_none(),
+            _ => self.downgrade_protocol(),
         }
     }
 
     /// The next thing to speak, if there is any.
-    fn lower_speech(&mut self) -> bool {
-        self.speech = match self.speech {
-            Speech::V5 if self.settings.version.is_none() => Speech::V311Bridge,
-            Speech::V311Bridge => Speech::V311,
-            Speech::V5 | Speech::V311 => return false,
+    fn downgrade_protocol(&mut self) -> bool {
+        self.protocol = match self.protocol {
+            UpstreamProtocol::V5 if self.settings.version.is_none() => UpstreamProtocol::V311Bridge,
+            UpstreamProtocol::V311Bridge => UpstreamProtocol::V311,
+            UpstreamProtocol::V5 | UpstreamProtocol::V311 => return false,
         };
         true
     }
