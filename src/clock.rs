@@ -1,21 +1,23 @@
-//! The only place that reads a clock or a source of chance. Everything else is handed [`Now`] and a seed, or asks here.
+//! The only place that reads a clock or a source of randomness. All other code gets [`Now`] and a
+//! seed, or calls this module.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A moment, as the broker sees it.
+/// A point in time for the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// Milliseconds since the process started, monotonic: keep alive, delays and time-outs are measured with it.
+    /// Milliseconds since the process started, monotonic. Keep alive, delays and time-outs use it.
     pub uptime: u64,
-    /// Broker time, in milliseconds since 1970: what goes on counting across a restart is written
-    /// with it. Within a process it advances with `uptime`, so a wall clock that jumps (a gateway
-    /// without a battery clock, once its NTP answers) expires nothing. It began as the wall clock's
-    /// time when the store was made; from then on [`Reading::resume`] says how it goes on.
+    /// Broker time, in milliseconds since 1970. Intervals that go on across a restart are stored
+    /// with it. Within a process it advances with `uptime`, so a wall clock that jumps expires
+    /// nothing. (A gateway without a battery clock jumps when NTP answers.) It starts with the wall
+    /// clock's time when the store is created. At later starts, [`Reading::resume`] says how it
+    /// goes on.
     pub unix: u64,
 }
 
-/// What broker time and the wall clock showed at one moment. The store keeps the last one.
+/// Broker time and the wall clock at the same moment. The store keeps the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
     /// Broker time, in milliseconds.
@@ -24,38 +26,38 @@ pub struct Reading {
     pub wall: u64,
 }
 
-/// A stop that seems longer is not believed, in milliseconds: 400 days. A wall clock that is further
-/// ahead of the last reading was wrong then (1970, 2000), or is wrong now.
+/// The longest stop that is believed, in milliseconds: 400 days. If the wall clock is further ahead
+/// of the last reading, it was wrong then (1970, 2000) or is wrong now.
 pub const LONGEST_STOP_MS: u64 = 400 * 24 * 3_600_000;
 
-/// A wall clock that is behind by less than this counts as the same moment, in milliseconds.
+/// A wall clock that is behind by less than this counts as equal, in milliseconds.
 const SAME_MS: u64 = 2000;
 
-/// How often a running broker stores a [`Reading`], while it stores anything, in milliseconds. So
-/// what it stores is never older than this compared with the last reading.
+/// How often a running broker stores a [`Reading`], in milliseconds, while it stores anything.
+/// Stored times are at most this much later than the last reading.
 pub const READING_MS: u64 = 10_000;
 
 /// How broker time goes on at a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resumed {
-    /// There was no reading: it begins with the wall clock's time.
+    /// There was no reading. Broker time starts with the wall clock's time.
     Begun,
-    /// The wall clock is believed: so many milliseconds have passed since the last reading.
+    /// The wall clock is believed. This many milliseconds have passed since the last reading.
     Passed(u64),
-    /// The wall clock stands so many milliseconds before the last reading: it is not believed.
+    /// The wall clock is not believed: it is this many milliseconds before the last reading.
     Behind(u64),
-    /// So many milliseconds would have passed, which is more than [`LONGEST_STOP_MS`]: it is not
-    /// believed.
+    /// The wall clock is not believed: this many milliseconds would have passed, more than
+    /// [`LONGEST_STOP_MS`].
     FarAhead(u64),
 }
 
 impl Reading {
-    /// Says how broker time goes on when a broker starts and the wall clock shows `wall`. Returns
-    /// the time it starts with, in milliseconds.
+    /// Decides how broker time goes on at a start when the wall clock shows `wall`. Returns the
+    /// broker time to start with, in milliseconds.
     ///
-    /// A wall clock that is believed counts the time the broker was stopped. One that is not counts
-    /// nothing, and broker time goes on behind all that was stored: so what remains of an interval
-    /// is never more than was asked for.
+    /// If the wall clock is believed, the time of the stop counts. If not, it does not count, and
+    /// broker time goes on after all stored times. So the rest of an interval is never longer than
+    /// was asked for.
     pub fn resume(last: Option<Reading>, wall: u64) -> (u64, Resumed) {
         let Some(last) = last else {
             return (wall, Resumed::Begun);
@@ -78,12 +80,12 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Starts the clock at the wall clock's time.
+    /// Starts the clock with the wall clock's time.
     pub fn start() -> Clock {
         Clock::resume(None).0
     }
 
-    /// Starts the clock of a broker whose store has this reading; also says what became of it.
+    /// Starts the clock of a broker whose store has this reading. Also returns how it was used.
     pub fn resume(last: Option<Reading>) -> (Clock, Resumed) {
         let (started_unix, resumed) = Reading::resume(last, wall_ms());
         let clock = Clock {
@@ -93,12 +95,12 @@ impl Clock {
         (clock, resumed)
     }
 
-    /// The moment it is now.
+    /// Returns the present time.
     pub fn now(&self) -> Now {
         self.at(Stopwatch::start())
     }
 
-    /// The moment a stopwatch was started.
+    /// Returns the time at which a stopwatch was started.
     pub fn at(&self, watch: Stopwatch) -> Now {
         let uptime = watch.since(self.started).as_millis() as u64;
         Now {
@@ -108,24 +110,25 @@ impl Clock {
     }
 }
 
-/// Milliseconds since 1970 on the wall clock, which may jump.
+/// Returns the wall clock's milliseconds since 1970. The wall clock may jump.
 pub fn wall_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Seconds since 1970 on the wall clock, which may jump: for certificates, which are compared with the world's time.
+/// Returns the wall clock's seconds since 1970, for certificates. The wall clock may jump.
 pub fn wall_seconds() -> i64 {
     (wall_ms() / 1000) as i64
 }
 
-/// A seed that differs from process to process, drawn from the operating system's randomness through the standard library's hasher keys.
+/// Returns a random seed. It comes from the operating system through the standard library's hasher
+/// keys.
 pub fn seed() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
-/// Fills bytes with what nobody can guess, for salts and keys.
+/// Fills bytes with cryptographic randomness, for salts and keys.
 ///
 /// # Errors
 /// The operating system gives no randomness.
@@ -133,22 +136,22 @@ pub fn fill_random(bytes: &mut [u8]) -> Result<(), &'static str> {
     aws_lc_rs::rand::fill(bytes).map_err(|_| "the system gives no randomness")
 }
 
-/// Measures how long something takes.
+/// Measures elapsed time.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(Instant);
 
 impl Stopwatch {
-    /// Starts it.
+    /// Starts a stopwatch.
     pub fn start() -> Stopwatch {
         Stopwatch(Instant::now())
     }
 
-    /// Time since the start.
+    /// Returns the time since the start.
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()
     }
 
-    /// How much later it was started than another one; nothing, if it was not.
+    /// Returns how much later this stopwatch was started than `earlier`. Zero if it was not later.
     pub fn since(&self, earlier: Stopwatch) -> Duration {
         self.0.saturating_duration_since(earlier.0)
     }
@@ -163,7 +166,7 @@ mod tests {
     /// A day of 2026.
     const TODAY: u64 = 1_780_000_000_000;
 
-    /// A broker that runs: broker time, and by how much the wall clock is wrong.
+    /// A running broker with its wall clock.
     struct SimulatedClock {
         unix: u64,
         stored: Option<Reading>,
@@ -181,7 +184,7 @@ mod tests {
             resumed
         }
 
-        /// The wall clock is set while it runs, and that is stored.
+        /// Sets the wall clock while the broker runs, and stores a reading.
         fn set(&mut self, wall: u64) {
             let unix = self.unix;
             self.stored = Some(Reading { unix, wall });
@@ -213,7 +216,7 @@ mod tests {
         let before = clock.unix;
         assert!(matches!(clock.run(TODAY), Resumed::FarAhead(_)));
         assert_eq!(clock.unix, before + READING_MS + HOUR);
-        // From then on the clock is right, and believed.
+        // From now on the wall clock is right and believed.
         assert_eq!(clock.run(TODAY + 2 * HOUR), Resumed::Passed(HOUR));
         assert_eq!(clock.unix, before + READING_MS + 3 * HOUR);
     }

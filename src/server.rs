@@ -1,4 +1,4 @@
-//! The broker as a process: assembly, start, and stop in reverse.
+//! The broker as a process: assembly, start, and stop.
 
 mod bridges;
 mod descriptors;
@@ -39,29 +39,31 @@ use signals::Signals;
 
 /// How long clients have to take their DISCONNECT when the broker stops.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the disk is waited for at the end before that is said.
+/// How long the stop waits for the disk before it logs a warning.
 const SLOW_STOP_WARNING: Duration = Duration::from_secs(10);
 
-/// What a broker that has just started tells.
+/// What a broker reports when it has started.
 #[derive(Clone, Debug)]
 pub struct Ready {
-    /// Where it listens, with the ports really bound.
+    /// The endpoints, with the ports that were really bound.
     pub listeners: Vec<Endpoint>,
-    /// Where its data is.
+    /// The data directory.
     pub data_dir: PathBuf,
-    /// How far acknowledgements wait.
+    /// What acknowledgements wait for.
     pub durability: DurabilityRules,
     /// What recovery found, in one sentence.
     pub recovered: String,
-    /// How long the start took.
+    /// Duration of the start.
     pub took: Duration,
 }
 
-/// Runs a broker until it is told to stop (SIGINT, SIGTERM), and blocks meanwhile. `read_config` reads the configuration again, at SIGHUP and when
-/// `tidegate reload` asks for it; `on_ready` is called once clients can connect. `log` takes the log lines; of it, figures tell how many were lost.
+/// Runs a broker until SIGINT or SIGTERM. Blocks.
+///
+/// `read_config` reads the configuration again: at SIGHUP and for `tidegate reload`. `on_ready` is
+/// called when clients can connect. `log` is the process' log, for the metric of lost lines.
 ///
 /// # Errors
-/// It could not start, or the disk failed.
+/// The broker could not start, or the disk failed.
 pub fn run(
     config: Config,
     descriptors: Descriptors,
@@ -148,7 +150,7 @@ pub fn run(
         serve(&broker, running, requests, signals, failure).await
     });
     if outcome.is_ok() {
-        // What is in the open batch is committed, then the file is closed properly.
+        // Commits the open batch, then closes the file.
         committer.stop();
         store.close()?;
     } else {
@@ -158,7 +160,7 @@ pub fn run(
     outcome
 }
 
-/// Draws what a broker needs of chance.
+/// Draws the random numbers that a broker needs.
 fn draw_random() -> io::Result<Chance> {
     let mut client_ids = [0; 32];
     clock::fill_random(&mut client_ids).map_err(io::Error::other)?;
@@ -168,7 +170,7 @@ fn draw_random() -> io::Result<Chance> {
     })
 }
 
-/// Starts broker time where the store says that it stood, and logs it if the wall clock is not believed.
+/// Resumes broker time from the store. Logs if the wall clock is not believed.
 fn resume_clock(store: &Store) -> Clock {
     let (clock, resumed) = Clock::resume(store.clock());
     match resumed {
@@ -187,7 +189,7 @@ fn resume_clock(store: &Store) -> Clock {
     clock
 }
 
-/// Builds the broker from what the store remembers.
+/// Builds the broker from the store.
 fn recover(
     config: &Config,
     store: &Store,
@@ -209,7 +211,8 @@ fn recover(
     let mut broker = Broker::new(settings, chance, clock.now());
     let recovery = store.recover(&mut |row| broker.restore(row))?;
     broker.set_room(store.room(), store.may_have_more_room());
-    // The identity of a message is made of its number; if this store is an older copy of itself, the next numbers have been used already.
+    // Message identities contain the sequence number. If this store is an older copy, the next
+    // numbers may have been used already.
     let skipped = clock::seed() >> 32;
     let next_seq = Seq(recovery.next_seq.0 + skipped);
     let now = clock.now();
@@ -262,7 +265,7 @@ fn start_committer(
     Ok(committer)
 }
 
-/// Opens what `[metrics]` says, on the runtime of the signals.
+/// Opens the addresses of `[metrics]`, on the runtime of the signals.
 fn serve_metrics(
     config: &Config,
     from: admin::MetricsSources,
@@ -291,7 +294,7 @@ fn runtime(config: &Config) -> Result<Runtime, Error> {
         .map_err(Error::Start)
 }
 
-/// Opens the control socket. A broker without one runs as well: its path may be too long for a socket.
+/// Opens the control socket. If that fails, the broker runs without one: its path may be too long.
 fn open_control(config: &Config) -> mpsc::Receiver<Request> {
     let (requests, receiver) = mpsc::channel(1);
     match control::bind(&config.data_dir) {
@@ -306,7 +309,8 @@ fn open_control(config: &Config) -> mpsc::Receiver<Request> {
     receiver
 }
 
-/// Serves until a signal comes or the store fails; then closes the listeners and takes leave of the clients.
+/// Serves until a signal comes or the store fails. Then closes the listeners and disconnects the
+/// clients.
 async fn serve(
     broker: &Arc<SharedBroker>,
     mut running: RunningBroker,
@@ -324,7 +328,7 @@ async fn serve(
                 Some(Request { command, reply }) = requests.recv() => match command {
                     Command::Reload => {
                         tracing::info!("tidegate reload: reading the configuration again");
-                        // Whoever asked may be gone.
+                        // The client may be gone.
                         let _ = reply.send(running.reload().await);
                     }
                     Command::DropBridge(name) => bridges::drop_queue(broker, &name, reply),
@@ -332,7 +336,7 @@ async fn serve(
             }
         }
     };
-    // A reload may wait for a disk, and is left as it is then: the broker ends.
+    // A reload may wait for a disk. It is cancelled when the broker stops.
     tokio::select! {
         () = signals.stop() => {}
         error = failure.recv() => return match error {
@@ -364,7 +368,8 @@ async fn serve(
     let settled = async {
         let (watch, mut is_warned) = (Stopwatch::start(), false);
         loop {
-            // Over and over: what clients say that have not taken their leave is not waited for.
+            // Repeated, because clients that are still connected may write more. That is not waited
+            // for.
             let mut guard = broker.lock(Purpose::Other, None);
             guard.broker().hurry();
             if guard.broker().is_settled() {

@@ -1,10 +1,10 @@
-//! Figures for Prometheus and a health check, over HTTP.
+//! Metrics for Prometheus and a health check, over HTTP.
 //!
-//! Counting costs the broker an addition: it counts in a plain struct, and the figures are put into a
-//! recorder when somebody asks for them. Each answer has a recorder of its own, so what is there no
-//! more (a bridge, a certificate) is in no answer.
+//! The broker counts in a plain struct: an addition each time. The counts go to a recorder when
+//! they are asked for. Each response has its own recorder, so that a bridge or certificate that is
+//! gone does not appear.
 //!
-//! This runs on a thread that nothing else keeps busy: a broker that is stuck can still say so.
+//! This runs on a thread that nothing else keeps busy, so it can report a broker that is stuck.
 
 use std::io;
 use std::sync::Arc;
@@ -39,16 +39,16 @@ use crate::store::Store;
 const MAX_CONNECTIONS: usize = 64;
 /// How long a connection has for its request line and headers. Exceeded: it is closed.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection has for all of it, taking the answer included. Exceeded: it is closed.
+/// How long a connection may last, with its response. Exceeded: it is closed.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long figures may take. Exceeded: 503.
+/// How long the metrics may take. Exceeded: the response is 503.
 const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a healthy broker's lock is waited for.
+/// How long a health check waits for the broker's lock. Exceeded: the broker is stuck.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a commit of a healthy store takes at most.
+/// How long a commit may take. Exceeded: the disk is stuck.
 const MAX_COMMIT_TIME: Duration = Duration::from_secs(10);
 
-/// Where figures come from.
+/// The sources of the metrics.
 #[derive(Clone)]
 pub struct MetricsSources {
     /// The broker.
@@ -57,11 +57,11 @@ pub struct MetricsSources {
     pub store: Arc<Store>,
     /// The TLS of all listeners.
     pub tls: Arc<TlsListeners>,
-    /// The log lines on their way.
+    /// The log.
     pub log: Arc<Log>,
 }
 
-/// Serves `/metrics` (Prometheus' text format) and `/health` until the process ends.
+/// Serves `/metrics` (text format of Prometheus) and `/health` until the process ends.
 pub async fn serve(listeners: Vec<TcpListener>, sources: MetricsSources) {
     let routes = Router::new()
         .route("/metrics", get(metrics))
@@ -74,7 +74,7 @@ pub async fn serve(listeners: Vec<TcpListener>, sources: MetricsSources) {
     }
 }
 
-/// Accepts for ever. A connection has one request: an idle one keeps no place.
+/// Accepts connections. Each has one request, so idle ones do not block others. Never returns.
 async fn accept(
     listener: TcpListener,
     broker: Arc<SharedBroker>,
@@ -101,7 +101,7 @@ async fn accept(
                 .header_read_timeout(HEADER_TIMEOUT)
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service);
-            // Whoever has asked may be gone.
+            // The client may be gone.
             let _ = timeout(CONNECTION_TIMEOUT, served).await;
             drop(permit);
         });
@@ -109,7 +109,7 @@ async fn accept(
 }
 
 async fn metrics(State(sources): State<Arc<MetricsSources>>) -> Response {
-    // What waits for the broker's lock is done where it holds up nobody.
+    // Waiting for the broker's lock must not block this thread.
     let text = spawn_blocking(move || sources.text());
     match timeout(METRICS_TIMEOUT, text).await {
         Ok(Ok(text)) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
@@ -129,7 +129,7 @@ fn unavailable(why: &str) -> Response {
 }
 
 impl MetricsSources {
-    /// What is wrong with the broker; `None` if it is healthy.
+    /// Returns what is wrong with the broker. `None` if it is healthy.
     async fn health_problem(&self) -> Option<String> {
         let broker = Arc::clone(&self.broker);
         let checked = spawn_blocking(move || {
@@ -144,7 +144,7 @@ impl MetricsSources {
         self.find_problem(commit, stopping)
     }
 
-    /// What is wrong, by for how long a commit is under way and whether the broker is stopping.
+    /// As [`MetricsSources::health_problem`]. `commit` is how long a commit is under way.
     fn find_problem(&self, commit: Option<Duration>, stopping: bool) -> Option<String> {
         if stopping {
             return Some("the broker is stopping".to_owned());
@@ -163,17 +163,17 @@ impl MetricsSources {
         None
     }
 
-    /// All figures, as Prometheus reads them.
+    /// Returns all metrics in the text format.
     fn text(&self) -> String {
         let recorder = PrometheusBuilder::new().build_recorder();
         let lock_stats = with_local_recorder(&recorder, || self.record());
         let mut text = recorder.handle().render();
-        // The recorder's histograms take one value at a time, and these were counted elsewhere.
+        // The recorder's histograms take single values, but these are counted already.
         lock_stats.render(&mut text);
         text
     }
 
-    /// Puts all figures into the recorder, except the lock statistics, which it returns.
+    /// Puts all metrics into the recorder, except the lock statistics, which it returns.
     fn record(&self) -> LockStats {
         let (bridges, lock_stats);
         let (counters, gauges) = {
@@ -229,7 +229,7 @@ impl MetricsSources {
                 gauge!("tidegate_bridge_address_reachable", &labels).set(f64::from(reachable));
             }
         }
-        // Prometheus' way of a moment: seconds since 1970, so that what is left is a subtraction there.
+        // Prometheus' convention: seconds since 1970. A query subtracts the present time.
         let now = clock::wall_seconds();
         for (listener, tls) in self.tls.all() {
             for (file, not_after) in tls.expiries() {
@@ -336,7 +336,7 @@ mod tests {
             };
             let broker = guard.broker();
             let id = broker.accept(Arrival::from(access), now).expect("room");
-            // A session that is kept.
+            // A session that outlasts its connection.
             let bytes = b"\x10\x0d\0\x04MQTT\x04\0\0\0\0\x01c";
             let packet = codec::decode(bytes, ProtocolVersion::V311).expect("CONNECT");
             broker.receive(id, packet, now);

@@ -1,6 +1,7 @@
-//! The control socket in the data directory: commands for a running broker from those who may read its data.
+//! The control socket in the data directory. Who may read the broker's data can send it commands.
 //!
-//! A client sends one line, the command; the answer is one line with the outcome, and text for a person until the end of the stream.
+//! A client sends one line, the command. The response is one line with the outcome, then text for
+//! the user until the end of the stream.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -20,39 +21,39 @@ const RELOAD: &str = "reload";
 const DROP_BRIDGE: &str = "drop-bridge ";
 /// Bytes of a command.
 const MAX_COMMAND: u64 = 256;
-/// How long a client has for its command, and for taking the answer.
+/// How long a client has to send its command, and to take the response.
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a client waits for the answer: files may be on a slow disk.
+/// How long a client waits for the response. Files may be on a slow disk.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Clients that wait to be accepted.
 const BACKLOG: i32 = 8;
 
-/// How a command has ended.
+/// The outcome of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It took effect.
+    /// The command took effect.
     Done,
-    /// It took effect but for what needs a restart.
+    /// It took effect, except what needs a restart.
     Restart,
     /// It had no effect.
     Failed,
 }
 
-/// What a broker answers.
+/// The response to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// For a person, in lines.
+    /// Lines for the user.
     pub text: String,
 }
 
-/// What a broker can be told to do.
+/// A command to a running broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// To read its configuration again.
+    /// Reads the configuration again.
     Reload,
-    /// To drop the queue of the bridge with this name, which is configured no more.
+    /// Drops the queue of a bridge that is not configured any more.
     DropBridge(String),
 }
 
@@ -79,12 +80,12 @@ impl FromStr for Command {
     }
 }
 
-/// A command.
+/// A command that waits for its response.
 #[derive(Debug)]
 pub struct Request {
-    /// What to do.
+    /// The command.
     pub command: Command,
-    /// Where the answer goes.
+    /// Takes the response.
     pub reply: oneshot::Sender<Response>,
 }
 
@@ -108,15 +109,15 @@ impl FromStr for Outcome {
     }
 }
 
-/// The control socket of the broker that has its data in a directory.
+/// Returns the path of the control socket in a data directory.
 pub fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("control.sock")
 }
 
-/// Opens the control socket: only the broker's own user may connect.
+/// Opens the control socket. Only the broker's own user may connect.
 ///
 /// # Errors
-/// It cannot be made: its path may be too long for a Unix socket.
+/// It cannot be created: its path may be too long for a Unix socket.
 pub fn bind(data_dir: &Path) -> io::Result<ListeningSocket> {
     let file = SocketFile {
         path: path(data_dir),
@@ -127,7 +128,7 @@ pub fn bind(data_dir: &Path) -> io::Result<ListeningSocket> {
     ListeningSocket::bind_unix(&file, BACKLOG)
 }
 
-/// Takes commands and hands them on, for ever.
+/// Accepts commands and passes them on. Never returns.
 pub async fn serve(listening: ListeningSocket, requests: mpsc::Sender<Request>) {
     let (log_limit, watch) = (LogLimit::new(1), Stopwatch::start());
     loop {
@@ -175,7 +176,7 @@ async fn serve_one(socket: Socket, requests: mpsc::Sender<Request>) {
     .await;
 }
 
-/// Tells the broker that has its data in this directory to do something, and waits for the answer.
+/// Sends a command to the broker of a data directory and waits for the response.
 ///
 /// # Errors
 /// No broker answers there.

@@ -1,4 +1,5 @@
-//! The PROXY protocol, versions 1 and 2: what a load balancer says about the client before the client's own bytes.
+//! The PROXY protocol, versions 1 and 2. With it a load balancer tells the address of the client
+//! before the client's own bytes.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,50 +8,51 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::broker::{CertificateNames, Peer};
 
-/// What a header of version 2 begins with.
+/// The first bytes of a header of version 2.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// Bytes of the longest header of version 1, with its line end.
 const MAX_LINE: usize = 107;
-/// Bytes of the shortest: `PROXY UNKNOWN` and a line end.
+/// Bytes of the shortest header of version 1: `PROXY UNKNOWN` with its line end.
 const MIN_LINE: usize = 15;
-/// Bytes after the fixed part of a header of version 2; a balancer's own notes may be long.
+/// Bytes of a header of version 2 after its fixed part. Balancers may add long entries.
 const MAX_BODY: usize = 4096;
 
 const TLV_SSL: u8 = 0x20;
 const TLV_SSL_CN: u8 = 0x22;
-/// Bits in the first byte of [`TLV_SSL`]: the client has come over TLS; it has shown a certificate on this connection, or on one before whose TLS session it
-/// has resumed.
+/// Bits in the first byte of [`TLV_SSL`]. The client uses TLS; it has shown a certificate on this
+/// connection, or on an earlier one whose TLS session it has resumed.
 const TLS: u8 = 0x01;
 const CERTIFICATE_SHOWN: u8 = 0x02 | 0x04;
 
-/// What a balancer tells of its client.
+/// What a header says about the client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyHeader {
-    /// Where the client comes from, and whom its verified certificate names.
+    /// The client's address, and the names in its verified certificate.
     pub peer: Peer,
-    /// It has come to the balancer over TLS.
+    /// The client uses TLS towards the balancer.
     pub tls: bool,
-    /// The balancer has verified its certificate.
+    /// The balancer has verified the client's certificate.
     pub verified: bool,
 }
 
-/// What a header must say of how the client has come to the balancer.
+/// What a header must say about the client's connection to the balancer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Required {
     /// Nothing.
     #[default]
     Nothing,
-    /// Over TLS.
+    /// The client uses TLS.
     Tls,
-    /// Over TLS, with a certificate that the balancer has verified.
+    /// The client uses TLS and has a certificate that the balancer has verified.
     Certificate,
 }
 
 impl Required {
-    /// Whether what was told is enough; a header that tells nothing (version 1, or of a connection of the balancer's own) is not where anything is required.
+    /// Checks what a header says. `None` stands for a header without a client, which is an error if
+    /// anything is required. Version 1 never says that the client uses TLS.
     ///
     /// # Errors
-    /// It is not, and why.
+    /// The header does not say what is required.
     pub fn check(self, header: Option<&ProxyHeader>) -> io::Result<()> {
         match self {
             Required::Tls if !header.is_some_and(|header| header.tls) => Err(wrong(
@@ -68,10 +70,11 @@ impl Required {
     }
 }
 
-/// Reads a header, and nothing beyond it; `None` for a connection the balancer itself has made, to see whether the broker is there.
+/// Reads a header, and no byte beyond it. Returns `None` for a connection of the balancer itself,
+/// such as a health check.
 ///
 /// # Errors
-/// There is no header, or it is wrong, or the connection failed.
+/// There is no header, or it is malformed, or the connection failed.
 pub async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<ProxyHeader>> {
     let mut start = [0; MIN_LINE];
     stream.read_exact(&mut start).await?;
@@ -121,8 +124,8 @@ async fn read_line(
     }))
 }
 
-/// The source of a line: family, addresses of source and destination, their ports, and nothing else. Both ends are looked at: who writes one of them wrong
-/// is not to be believed the other.
+/// Returns the source of a line: family, source, destination, and their ports. Both ends are
+/// checked: if one is wrong, the other is not trusted either.
 fn parse_line(words: &[&str]) -> Option<SocketAddr> {
     let [family, source, destination, source_port, destination_port] = words else {
         return None;
@@ -146,7 +149,7 @@ fn parse_line(words: &[&str]) -> Option<SocketAddr> {
 
 fn parse_body(family: u8, body: &[u8]) -> io::Result<ProxyHeader> {
     let short = || wrong("the PROXY protocol header is too short");
-    // Addresses of source and destination, then their ports.
+    // Source address, destination address, then their ports.
     let (source, length) = match family >> 4 {
         1 => {
             let ip: [u8; 4] = *body.first_chunk().ok_or_else(short)?;
@@ -176,10 +179,10 @@ fn parse_body(family: u8, body: &[u8]) -> io::Result<ProxyHeader> {
         return Ok(header);
     };
     let (head, inner) = ssl.split_at_checked(5).ok_or_else(short)?;
-    // What stands in it is looked at even where it does not count.
+    // The entry must be well-formed even if it is not used.
     let name = find(inner, TLV_SSL_CN)?;
     header.tls = head[0] & TLS != 0;
-    // A result of 0 says that the certificate is good, or that there is none.
+    // The result 0 also stands for a client without a certificate.
     header.verified = head[0] & CERTIFICATE_SHOWN != 0 && head[1..] == [0; 4];
     if header.verified {
         header.peer.certificate = name.and_then(named).map(Box::new);
@@ -187,7 +190,7 @@ fn parse_body(family: u8, body: &[u8]) -> io::Result<ProxyHeader> {
     Ok(header)
 }
 
-/// Whom a certificate with this common name names.
+/// Returns the names of a certificate with this common name.
 fn named(name: &[u8]) -> Option<CertificateNames> {
     let name = std::str::from_utf8(name).ok()?;
     let is_good = !name.is_empty() && !name.chars().any(char::is_control);
@@ -197,7 +200,7 @@ fn named(name: &[u8]) -> Option<CertificateNames> {
     })
 }
 
-/// The value of the first entry of this type; all of them must be whole.
+/// Returns the value of the first entry of this type. All entries must be whole.
 fn find(mut body: &[u8], wanted: u8) -> io::Result<Option<&[u8]>> {
     let cut = || wrong("an entry of the PROXY protocol header is longer than the header");
     let mut found = None;
@@ -278,13 +281,13 @@ mod tests {
             [Required::Nothing, Required::Tls, Required::Certificate]
                 .map(|required| required.check(Some(header)).is_ok())
         };
-        // Shown on this connection, or in the TLS session that it has resumed.
+        // Shown on this connection, or in the resumed TLS session.
         for flags in [0b011, 0b101, 0b111] {
             let header = with(flags, 0);
             assert_eq!(name(&header).as_deref(), Some("dev"), "{flags:b}");
             assert_eq!(allowed(&header), [true; 3]);
         }
-        // Not shown, or not verified by the balancer; or not by TLS at all.
+        // Not shown, or not verified by the balancer, or without TLS.
         for (flags, result, expected) in [
             (0b001, 0, [true, true, false]),
             (0b011, 1, [true, true, false]),
@@ -306,7 +309,7 @@ mod tests {
             b"PROXY TCP4 2001:db8::7 2001:db8::1 4711 1883\r\n",
             b"PROXY TCP5 192.0.2.7 198.51.100.1 4711 1883\r\n",
             &[&b"PROXY TCP4 "[..], &[b'1'; 200]].concat(),
-            // Ports and addresses that are missing or impossible, at either end; and what stands behind them.
+            // Missing or impossible ports and addresses at either end, and extra words.
             b"PROXY TCP4 192.0.2.7 198.51.100.1 4711\r\n",
             b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 \r\n",
             b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 65536\r\n",
@@ -320,7 +323,7 @@ mod tests {
             b"PROXY TCP4 192.0.2.7  198.51.100.1 4711 1883\r\n",
             b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 1883 1\r\n",
             b"PROXY TCP6 2001:db8::7 192.0.2.1 4711 1883\r\n",
-            // Entries that are longer than the header, or than the entry that they stand in.
+            // Entries that are longer than the header, or than the entry around them.
             &v2(0x21, 0x11, &[&[0; 12][..], &[0x05, 0, 9, 1]].concat()),
             &v2(0x21, 0x11, &[&[0; 12][..], &[0x05, 0]].concat()),
             &v2(0x21, 0x11, &[&[0; 12][..], &[TLV_SSL, 0, 2, 1, 0]].concat()),

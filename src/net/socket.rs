@@ -1,4 +1,4 @@
-//! Sockets, TCP and Unix: opened to listen, and as streams.
+//! TCP and Unix sockets, to listen and as streams.
 
 use std::fmt;
 use std::fs;
@@ -22,17 +22,18 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 /// A Unix socket in the file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketFile {
-    /// Where it is. A socket that is there already is replaced if nobody listens on it; anything else that is there is an error.
+    /// The path. If a socket is there on which nobody listens, it is replaced. Anything else that
+    /// is there is an error.
     pub path: PathBuf,
-    /// Its permissions: who may write may connect.
+    /// The permissions. Who may write may connect.
     pub mode: u32,
-    /// The user it belongs to, by name or number; `None` for the broker's own.
+    /// The owner, by name or number. `None` for the broker's own user.
     pub owner: Option<String>,
-    /// The group it belongs to, by name or number; `None` for the broker's own.
+    /// The group, by name or number. `None` for the broker's own group.
     pub group: Option<String>,
 }
 
-/// Where somebody listens.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
     /// A TCP port.
@@ -55,7 +56,7 @@ impl fmt::Display for ListenAddress {
 pub enum ListeningSocket {
     /// TCP.
     Tcp(TcpListener),
-    /// A Unix socket, its file, and that file's number.
+    /// A Unix socket, its path, and the inode number of the file.
     Unix(UnixListener, PathBuf, u64),
 }
 
@@ -88,7 +89,7 @@ impl From<UnixStream> for Socket {
 
 /// A stream of bytes to a peer.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
-    /// The socket at the bottom, below TLS and WebSocket; `None` if there is none.
+    /// Returns the socket below TLS and WebSocket. `None` if there is none.
     fn socket(&self) -> Option<&Socket>;
 }
 
@@ -116,35 +117,38 @@ impl<S: Stream> Stream for tokio_rustls::client::TlsStream<S> {
     }
 }
 
-/// Tells whether a peer goes on taking what is written to it. What the operating system holds until the peer's has acknowledged it counts as not taken.
+/// Tells whether a peer goes on taking what is written to it.
+///
+/// Bytes count as taken when the peer's operating system has acknowledged them.
 #[derive(Debug, Default)]
 pub struct SendProgress {
-    /// Bytes that were handed to the stream.
+    /// Bytes written to the stream.
     written: u64,
-    /// What was seen last, if something waited then: it grows with every byte that gets further.
+    /// Bytes taken at the last check. `None` if nothing was pending then.
     last_mark: Option<u64>,
 }
 
-/// What [`SendProgress::look`] finds.
+/// The result of [`SendProgress::check`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SendState {
-    /// Something waits to be taken by the peer.
+    /// The peer has not taken everything yet.
     pub is_pending: bool,
-    /// Something that waited at the last look has got further.
+    /// The peer has taken something that was pending at the last check.
     pub has_advanced: bool,
 }
 
 impl SendProgress {
-    /// Counts bytes that were handed to the stream.
+    /// Counts bytes that were written to the stream.
     pub fn add_written(&mut self, count: usize) {
         self.written += count as u64;
     }
 
-    /// Looks at the stream; `held` says that its owner has bytes the stream did not take. Costs a system call.
+    /// Checks the stream. `held` says that the caller holds bytes which the stream has not taken.
+    /// Costs a system call.
     pub fn check(&mut self, stream: &dyn Stream, held: bool) -> SendState {
         let mark = match stream.socket().and_then(Socket::acknowledged) {
             Some((acknowledged, all)) => (held || !all).then_some(acknowledged),
-            // What the operating system has taken is the best that is known.
+            // Without acknowledgements, what the operating system has taken is all that is known.
             None => held.then_some(self.written),
         };
         let has_advanced = self.last_mark.is_some() && self.last_mark != mark;
@@ -156,7 +160,7 @@ impl SendProgress {
     }
 }
 
-// The beginning of what Linux tells of a TCP connection (`struct tcp_info` in linux/tcp.h), since version 4.6.
+// The start of `struct tcp_info` in linux/tcp.h, as of Linux 4.6.
 sockopt_impl!(
     /// See tcp(7), TCP_INFO.
     TcpInfo,
@@ -166,7 +170,7 @@ sockopt_impl!(
     [u32; 40]
 );
 
-/// Whether the operating system tells all that is asked for of a TCP connection.
+/// Returns whether the kernel has all fields that are used here: Linux 4.6 and later.
 fn has_tcp_info() -> bool {
     static KNOWN: OnceLock<bool> = OnceLock::new();
     *KNOWN.get_or_init(|| {
@@ -178,20 +182,20 @@ fn has_tcp_info() -> bool {
     })
 }
 
-// The places of what is used of it, in words of four bytes; of a number of eight bytes, that of its first word.
+// Indices of fields, in words of 4 bytes. For a field of 8 bytes, the index of its first word.
 const UNACKED: usize = 6;
 const ACKED: usize = 30;
 const RECEIVED: usize = 32;
 const NOT_SENT: usize = 36;
 
-/// A number of eight bytes.
+/// Reads a field of 8 bytes.
 fn read_u64(info: &[u32], at: usize) -> u64 {
     let low = at + usize::from(cfg!(target_endian = "big"));
     u64::from(info[low]) | u64::from(info[low ^ 1]) << 32
 }
 
-/// Bytes that have got further on a TCP connection, either way: those that have come, and those that the peer's operating system has acknowledged. `None`
-/// if nobody knows: Linux before 4.6.
+/// Returns how many bytes a TCP connection has received, plus those that the peer's operating
+/// system has acknowledged. `None` before Linux 4.6.
 pub fn tcp_progress(stream: &impl AsFd) -> Option<u64> {
     let info = has_tcp_info().then(|| getsockopt(stream, TcpInfo))?;
     let info = info.ok()?;
@@ -199,7 +203,8 @@ pub fn tcp_progress(stream: &impl AsFd) -> Option<u64> {
 }
 
 impl Socket {
-    /// How many bytes the peer's operating system has acknowledged so far, and whether these are all; `None` if nobody knows: Unix sockets, Linux before 4.6.
+    /// Returns how many bytes the peer's operating system has acknowledged, and whether these are
+    /// all. `None` for Unix sockets, and before Linux 4.6.
     fn acknowledged(&self) -> Option<(u64, bool)> {
         let Kind::Tcp(stream) = &self.kind else {
             return None;
@@ -209,7 +214,7 @@ impl Socket {
         Some((read_u64(&info, ACKED), all))
     }
 
-    /// Has the operating system find out, while nothing is sent, whether the peer is still there; after about two minutes without it, the connection is lost.
+    /// Enables TCP keepalive. A connection whose peer is gone is lost after about two minutes.
     pub fn enable_keepalive(&self) {
         let Kind::Tcp(stream) = &self.kind else {
             return;
@@ -224,8 +229,8 @@ impl Socket {
     }
 }
 
-/// Listens on a TCP port; `backlog` connections wait until they are accepted. With an `interface`, only what comes in through that network
-/// interface is taken: Linux' SO_BINDTODEVICE.
+/// Listens on a TCP port. `backlog` connections wait until they are accepted. With an `interface`,
+/// only connections through that network interface come in (SO_BINDTODEVICE of Linux).
 ///
 /// # Errors
 /// The address cannot be used, or there is no such interface.
@@ -264,9 +269,9 @@ fn open_tcp(
     TcpListener::from_std(socket.into())
 }
 
-/// As [`bind_tcp`], beside sockets of this process that have the port already, at another address
-/// that includes this one or is included in it: 127.0.0.1 beside 0.0.0.0. The port can be shared for
-/// that moment (Linux' SO_REUSEPORT), by processes of this user that ask for it.
+/// Like [`bind_tcp`], for a port that sockets of this process have already at an overlapping
+/// address, such as 127.0.0.1 and 0.0.0.0. During the call, other processes of this user can share
+/// the port, too (SO_REUSEPORT of Linux).
 ///
 /// # Errors
 /// As [`bind_tcp`].
@@ -294,7 +299,8 @@ impl ListeningSocket {
     /// Listens on a Unix socket.
     ///
     /// # Errors
-    /// Somebody listens there already, or the file is no socket, or it cannot be made as it should be.
+    /// Somebody listens there already, the file is not a socket, or the socket cannot be created as
+    /// requested.
     pub fn bind_unix(file: &SocketFile, backlog: i32) -> io::Result<ListeningSocket> {
         remove_stale_socket(&file.path)?;
         let listening = ListeningSocket::bind_unix_temporary(file, backlog)?;
@@ -302,11 +308,11 @@ impl ListeningSocket {
         Ok(listening)
     }
 
-    /// As [`ListeningSocket::bind_unix`], but nobody can connect before
-    /// [`ListeningSocket::rename_into_place`], which may take the name from another socket of this process.
+    /// Like [`ListeningSocket::bind_unix`], but at a temporary path. Nobody can connect before
+    /// [`ListeningSocket::rename_into_place`], which may replace another socket of this process.
     ///
     /// # Errors
-    /// It cannot be made as it should be.
+    /// The socket cannot be created as requested.
     pub fn bind_unix_temporary(file: &SocketFile, backlog: i32) -> io::Result<ListeningSocket> {
         let temporary = temporary_path(&file.path);
         remove_stale_socket(&temporary)?;
@@ -338,7 +344,7 @@ impl ListeningSocket {
         ))
     }
 
-    /// Gives a Unix socket its name, if it has none yet: from now on clients can connect.
+    /// Renames a Unix socket from its temporary path. From now on clients can connect.
     ///
     /// # Errors
     /// The file cannot be renamed.
@@ -362,10 +368,10 @@ impl ListeningSocket {
         }
     }
 
-    /// Where it listens, with the port really bound.
+    /// Returns the address, with the port that was really bound.
     ///
     /// # Errors
-    /// The operating system does not tell.
+    /// The operating system refuses.
     pub fn address(&self) -> io::Result<ListenAddress> {
         Ok(match self {
             ListeningSocket::Tcp(listener) => ListenAddress::Tcp(listener.local_addr()?),
@@ -373,10 +379,10 @@ impl ListeningSocket {
         })
     }
 
-    /// The next connection, and where it comes from.
+    /// Accepts a connection. Returns it with the peer's address.
     ///
     /// # Errors
-    /// There is one, but it cannot be taken: no file descriptors, most likely.
+    /// The connection cannot be accepted. Most likely there is no free file descriptor.
     pub async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match self {
             ListeningSocket::Tcp(listener) => {
@@ -393,7 +399,7 @@ impl ListeningSocket {
 }
 
 impl Drop for ListeningSocket {
-    /// A Unix socket's file goes with it, unless another one has taken its place.
+    /// Removes the file of a Unix socket, unless another socket has replaced it.
     fn drop(&mut self) {
         let ListeningSocket::Unix(_, path, number) = self else {
             return;
@@ -406,14 +412,14 @@ impl Drop for ListeningSocket {
     }
 }
 
-/// Where a Unix socket is until its permissions are right.
+/// Returns the path of a Unix socket until its permissions are set.
 fn temporary_path(path: &Path) -> PathBuf {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     temporary.into()
 }
 
-/// Whether the file at this path is the one with this number.
+/// Returns whether the file at this path has this inode number.
 fn has_inode(path: &Path, number: u64) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.ino() == number)
 }
@@ -441,7 +447,8 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The number of a user or group, from the table that has names in the first and numbers in the third column.
+/// Returns the number of a user or group. `table` has names in the first column and numbers in the
+/// third.
 fn user_or_group_id(table: &str, name: &str) -> io::Result<u32> {
     if let Ok(number) = name.parse() {
         return Ok(number);
@@ -454,8 +461,8 @@ fn user_or_group_id(table: &str, name: &str) -> io::Result<u32> {
 }
 
 impl Socket {
-    /// Waits for bytes and looks at the first ones without taking them; none of a Unix socket, which
-    /// does not wait either.
+    /// Waits for bytes and returns the first ones without consuming them. For a Unix socket,
+    /// returns 0 at once.
     ///
     /// # Errors
     /// The connection is lost.
@@ -466,7 +473,7 @@ impl Socket {
         }
     }
 
-    /// Bytes that have come so far. They need not be whole records of TLS yet, or packets.
+    /// Returns how many bytes have come. They may end inside a TLS record or a packet.
     pub fn received(&self) -> u64 {
         self.received
     }
@@ -554,7 +561,8 @@ mod tests {
             has_advanced: false,
         };
         assert_eq!(progress.check(&near, false), is_pending);
-        // What the other side has room for arrives without being read; after that, more that is written changes nothing.
+        // The peer's buffer takes bytes without being read. When it is full, further bytes change
+        // nothing.
         loop {
             near.write_all(&[0]).await.expect("written");
             progress.add_written(1);
@@ -575,7 +583,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert_eq!(progress.check(&near, false), nothing);
-        // What its owner still holds back waits as well.
+        // Bytes that the caller holds are pending, too.
         assert_eq!(progress.check(&near, true), is_pending);
         assert!(progress.check(&near, false).has_advanced);
     }
@@ -640,7 +648,7 @@ mod tests {
             let error = ListeningSocket::bind_unix(&file(&path), 5).expect_err("in use");
             assert_eq!(error.kind(), ErrorKind::AddrInUse);
             drop(listening);
-            // What a broker leaves that was killed.
+            // A broker that was killed leaves such a file.
             drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
             assert!(path.exists());
             drop(ListeningSocket::bind_unix(&file(&path), 5).expect("replaced"));

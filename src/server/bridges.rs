@@ -1,4 +1,4 @@
-//! The bridges of a running broker: which are started, stopped and left alone.
+//! The bridges of a running broker, and how a reload changes them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +13,18 @@ use crate::net::control::{Outcome, Response};
 use crate::net::lock_stats::Purpose;
 use crate::net::shared_broker::SharedBroker;
 
-/// The bridges that run.
+/// The running bridges.
 #[derive(Debug, Default)]
 pub(super) struct Bridges(Vec<BridgeTask>);
 
-/// Bridges as they should be. Those that go or change have been stopped, and those that come or change have not been started.
+/// A change of the bridges. Those that are removed or changed are stopped already. Those that are
+/// added or changed are not started yet.
 #[derive(Debug, Default)]
 pub(super) struct BridgeChange {
-    /// All that are configured.
+    /// All configured bridges.
     names: Vec<Box<str>>,
     start: Vec<Start>,
-    /// Those that are configured no more.
+    /// Bridges that are not configured any more.
     removed: Vec<Box<str>>,
 }
 
@@ -34,7 +35,7 @@ struct Start {
 }
 
 impl Bridges {
-    /// Stops what is configured no more or otherwise. Messages wait on disk as long as a bridge is stopped.
+    /// Stops bridges that are removed or changed. Their messages wait on disk meanwhile.
     pub async fn stop(&mut self, wanted: &[BridgeSettings]) -> BridgeChange {
         let name = |settings: &BridgeSettings| settings.bridge.name.clone();
         let mut change = BridgeChange {
@@ -72,7 +73,7 @@ impl Bridges {
         change
     }
 
-    /// Starts what [`BridgeChange::open`] has opened.
+    /// Starts the bridges that [`BridgeChange::open`] has opened.
     pub fn start(&mut self, change: BridgeChange, broker: &Arc<SharedBroker>) {
         for Start { settings, .. } in change.start {
             self.0.push(BridgeTask::start(Arc::clone(broker), settings));
@@ -81,7 +82,7 @@ impl Bridges {
 }
 
 impl BridgeChange {
-    /// The bridges of a broker that starts; what was left by others is named in the log.
+    /// Opens the bridges at a start. Logs those that an earlier configuration has left.
     pub fn at_start(wanted: &[BridgeSettings], broker: &mut Broker, now: Now) -> BridgeChange {
         let start = wanted.iter().map(|settings| Start {
             settings: settings.clone(),
@@ -102,7 +103,8 @@ impl BridgeChange {
         change
     }
 
-    /// Makes messages wait for each bridge that will be started, and for none that is gone. What has changed, in a line each.
+    /// Opens a session for each bridge that will be started, and closes those of removed bridges.
+    /// Returns a line per change.
     pub fn open(&self, broker: &mut Broker, now: Now) -> Vec<String> {
         let left = self.open_sessions(broker, now);
         let removed = left
@@ -119,7 +121,8 @@ impl BridgeChange {
         changes
     }
 
-    /// The sessions that were left by bridges which are configured no more, with the messages that wait.
+    /// Opens and closes the sessions. Returns the bridges that are not configured any more, with
+    /// the number of their waiting messages.
     fn open_sessions(&self, broker: &mut Broker, now: Now) -> Vec<(String, u64)> {
         let names: Vec<&str> = self.names.iter().map(|name| &**name).collect();
         let left = broker.close_bridges_except(&names, now);
@@ -130,7 +133,7 @@ impl BridgeChange {
     }
 }
 
-/// Drops what a bridge has left that is configured no more, and answers when that is on disk.
+/// Drops the session of a bridge that is not configured any more. Answers when that is on disk.
 pub(super) fn drop_queue(broker: &Arc<SharedBroker>, name: &str, reply: oneshot::Sender<Response>) {
     let dropped = {
         let mut guard = broker.lock(Purpose::Other, None);
@@ -140,7 +143,7 @@ pub(super) fn drop_queue(broker: &Arc<SharedBroker>, name: &str, reply: oneshot:
     let dropped = match dropped {
         Ok(dropped) => dropped,
         Err(error) => {
-            // Whoever asked may be gone.
+            // The client may be gone.
             let _ = reply.send(Response {
                 outcome: Outcome::Failed,
                 text: format!("{error}\n"),

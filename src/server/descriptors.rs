@@ -1,4 +1,4 @@
-//! The descriptors of the process: as many as the operating system allows, and what that means for
+//! File descriptors of the process: how many there may be, and what that means for
 //! `max_connections`.
 
 use std::io;
@@ -9,21 +9,23 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use crate::config::Config;
 use crate::limits::Limits;
 
-/// Descriptors that are no client's: database, listeners, files that are read again, figures over HTTP.
+/// Descriptors that the broker needs itself: database, listeners, files that are read again,
+/// metrics.
 const OWN_DESCRIPTORS: usize = 128;
-/// ... and those of a bridge.
+/// Descriptors of one bridge.
 const DESCRIPTORS_PER_BRIDGE: usize = 4;
 
-/// How many descriptors the process may have open.
+/// How many file descriptors the process may have open.
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptors(usize);
 
 impl Descriptors {
-    /// Raises the soft limit to the hard one, and has the operating system make its table of this
-    /// process's descriptors large enough for `connections`: for a process that has no other thread
-    /// yet. Linux doubles the table as it fills, and in a process of several threads whoever accepts
-    /// a connection then waits until all processors have passed by: 20 ms, again and again while
-    /// clients come.
+    /// Raises the soft limit to the hard limit, and makes the kernel's descriptor table large
+    /// enough for `connections`.
+    ///
+    /// Call this while the process has one thread. Linux doubles the table as it fills. In a
+    /// process with several threads, an accept waits then until all processors have passed by: 20
+    /// ms, again and again while clients connect.
     pub fn raise(connections: usize) -> Descriptors {
         const MAX_TABLE: usize = 1 << 16;
         let mut limit = getrlimit(Resource::Nofile);
@@ -35,21 +37,21 @@ impl Descriptors {
         };
         let allowed = allowed.map_or(usize::MAX, |it| usize::try_from(it).unwrap_or(usize::MAX));
         let last = MAX_TABLE.min(allowed).min(connections.saturating_add(64)) as i32 - 1;
-        // A table that is not made now is made later.
+        // If this fails, the table grows later.
         let _ = fcntl_dupfd_cloexec(io::stderr(), last);
         Descriptors(allowed)
     }
 
-    /// How many connections there may be: `max_connections`, or fewer so that the broker keeps the
-    /// descriptors it needs itself. Beyond it a connection is closed at once; without this bound it
-    /// would wait unanswered until a descriptor is free.
+    /// Returns how many connections there may be: `max_connections`, or fewer so that the broker
+    /// keeps the descriptors it needs itself. A connection beyond that is closed at once. Without
+    /// this limit it would wait until a descriptor is free.
     pub fn connections(self, config: &Config) -> usize {
         let own = OWN_DESCRIPTORS + DESCRIPTORS_PER_BRIDGE * config.bridges.len();
         let left = self.0.saturating_sub(own).max(self.0 / 2);
         config.limits.max_connections.min(left)
     }
 
-    /// Says in the log what was got, if it is less than `max_connections` needs.
+    /// Logs the limit if it is less than `max_connections`.
     pub fn log(self, config: &Config) {
         let (wanted, possible) = (config.limits.max_connections, self.connections(config));
         if possible >= wanted {

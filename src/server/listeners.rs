@@ -1,4 +1,5 @@
-//! The listeners of a configuration: opened, replaced by those of another one, and kept fresh in their certificates.
+//! The listeners of a configuration: opens them, replaces them at a reload, and keeps their
+//! certificates fresh.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -26,26 +27,27 @@ use crate::net::socket::{
 };
 use crate::net::tls::{CrlExpired, Tls, TlsError, TlsListeners};
 
-/// Connections that wait for what is no listener for MQTT.
+/// Connections to a metrics address that wait until they are accepted.
 const BACKLOG: i32 = 128;
-/// How often the files of certificates, keys, authorities and revocation lists are looked at. They are read when they have been left alone for as long.
+/// How often certificate, key, authority and revocation list files are checked. A changed file is
+/// read when it has not changed for this long.
 const FILE_INTERVAL: Duration = Duration::from_secs(2);
-/// How often certificates are warned about that expire soon.
+/// How often the log warns of certificates that expire soon.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(86_400);
 
-/// A place where clients can connect.
+/// An address where clients can connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// What is spoken there.
+    /// The protocol.
     pub protocol: Protocol,
-    /// Where it is, with the port really bound.
+    /// The address, with the port that was really bound.
     pub address: ListenAddress,
-    /// The path of the URL, for WebSocket; otherwise empty.
+    /// The path of the URL. Empty except for WebSocket.
     pub path: String,
 }
 
 impl fmt::Display for Endpoint {
-    /// As a URL; a Unix socket, which has none, as `unix:` and its path.
+    /// Writes a URL. A Unix socket has none: it is written as `unix:` and its path.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
             ListenAddress::Tcp(address) => write!(f, "{}://{address}{}", self.protocol, self.path),
@@ -57,10 +59,11 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Reads the files of all listeners; a listener without TLS has `None`. Those of bridges are tried.
+/// Reads the TLS files of all listeners, and checks those of all bridges. A listener without TLS
+/// has `None`.
 ///
 /// # Errors
-/// The first problem of each listener and bridge that has one.
+/// The first problem of each listener and bridge.
 pub fn load_tls(config: &Config) -> Result<Vec<Option<Tls>>, Vec<TlsError>> {
     let (mut loaded, mut problems) = (Vec::new(), Vec::new());
     for listener in &config.listeners {
@@ -71,7 +74,7 @@ pub fn load_tls(config: &Config) -> Result<Vec<Option<Tls>>, Vec<TlsError>> {
             Some(Err(problem)) => problems.push(problem),
         }
     }
-    // A bridge reads its files for each connection; here only whether they can be used.
+    // A bridge reads its files for each connection. Here they are only checked.
     let bridges = config.bridges.iter();
     let secured = bridges.filter_map(|bridge| bridge.transport.tls.as_ref());
     problems.extend(secured.filter_map(|(tls, _)| tls.config().err()));
@@ -82,16 +85,16 @@ pub fn load_tls(config: &Config) -> Result<Vec<Option<Tls>>, Vec<TlsError>> {
     }
 }
 
-/// Reads the files that authentication needs, those of all listeners.
+/// Reads the files that the authentication of all listeners needs.
 ///
 /// # Errors
-/// All that is wrong with them.
+/// All problems of these files.
 pub fn load_authenticator(config: &Config) -> Result<Authenticator, Vec<Problem>> {
     let listeners = config.listeners.iter();
     Authenticator::load(listeners.flat_map(|listener| &listener.settings.authentication))
 }
 
-/// All listeners that are open.
+/// All open listeners.
 #[derive(Debug)]
 pub(super) struct Listeners {
     broker: Arc<SharedBroker>,
@@ -99,7 +102,7 @@ pub(super) struct Listeners {
     process_limit: Arc<ConnectionLimit>,
     max_packet_size: u32,
     open: Vec<OpenListener>,
-    /// Their TLS, for those who watch it.
+    /// Their TLS, for the metrics and [`watch_files`].
     pub tls: Arc<TlsListeners>,
     accepting: JoinSet<()>,
 }
@@ -117,14 +120,14 @@ struct AcceptTask {
     task: AbortHandle,
 }
 
-/// What was asked for when a socket was opened: who asks for the same gets the same socket.
+/// The settings of a listening socket. Two listeners with equal settings use the same socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum SocketSpec {
     Tcp(SocketAddr, Option<String>),
     Unix(SocketFile),
 }
 
-/// Listeners that could be put in force: all they need has been read and opened.
+/// Listeners that are ready to be applied: everything they need is read and open.
 pub(super) struct Prepared(Vec<PreparedListener>);
 
 struct PreparedListener {
@@ -133,7 +136,7 @@ struct PreparedListener {
     sockets: Vec<(SocketSpec, Arc<ListeningSocket>)>,
 }
 
-/// A listener about to be in force, and the one whose sockets it takes over.
+/// A listener to be applied, and the open listener whose sockets it keeps.
 struct Replacement {
     listener: Arc<Listener>,
     sockets: Vec<(SocketSpec, Arc<ListeningSocket>)>,
@@ -141,7 +144,7 @@ struct Replacement {
 }
 
 impl Listeners {
-    /// None yet.
+    /// Creates an empty set.
     pub fn new(
         broker: Arc<SharedBroker>,
         authentication: Arc<Authentication>,
@@ -158,10 +161,11 @@ impl Listeners {
         }
     }
 
-    /// Opens what these listeners need and is not open; nothing is changed, and nobody is let in yet. `tls` is what was read for each of them.
+    /// Opens the sockets that are not open yet. Nothing else changes, and nothing is accepted.
+    /// `tls` has an entry for each listener of the configuration.
     ///
     /// # Errors
-    /// A listener cannot be opened that is not optional.
+    /// A listener that is not optional cannot be opened.
     pub fn prepare(&self, config: &Config, tls: Vec<Option<Tls>>) -> Result<Prepared, Error> {
         let open = self.open.iter().flat_map(|open| &open.sockets);
         let mut free: Vec<(&SocketSpec, &Arc<ListeningSocket>)> = open
@@ -198,8 +202,9 @@ impl Listeners {
         Ok(Prepared(listeners))
     }
 
-    /// Puts listeners in force instead of those there are; `also` is done in the same moment, as the broker sees it. A listener that keeps a socket
-    /// and its settings keeps its connections. Tells what has changed, a line for each listener that has.
+    /// Replaces the open listeners. `apply_rest` is called under the same lock of the broker. A
+    /// listener that keeps a socket and its settings keeps its connections. Returns a line for each
+    /// changed listener.
     pub fn apply(
         &mut self,
         prepared: Prepared,
@@ -242,7 +247,8 @@ impl Listeners {
         for next in next {
             self.accept(next);
         }
-        // What is left of the old ones is closed by now; their sockets go with their tasks.
+        // The rest of the old listeners is closed by now. Their sockets are dropped with their
+        // tasks.
         for open in old.into_iter().flatten() {
             open.sockets.iter().for_each(|(_, it)| it.task.abort());
         }
@@ -256,7 +262,8 @@ impl Listeners {
         changes
     }
 
-    /// In one visit to the broker: entrances are closed that are not in force any more, and `also` is done.
+    /// Closes the listeners that are replaced or removed, and calls `apply_rest`, under one lock of
+    /// the broker.
     fn close_removed(
         &self,
         old: &[Option<OpenListener>],
@@ -283,8 +290,10 @@ impl Listeners {
         apply_rest(guard.broker(), now);
     }
 
-    /// The way in for a listener: the one there was, if nothing has changed but what its certificates are; one that follows it, if its connections
-    /// can stay; or another one. And what people are told of that.
+    /// Returns the listener for these settings, and how it changed.
+    ///
+    /// It is the one from before if at most its certificates changed, a replacement if the
+    /// connections can stay, or else a new one.
     fn listener(
         &self,
         before: Option<&Arc<Listener>>,
@@ -328,7 +337,8 @@ impl Listeners {
         (listener, Some(what))
     }
 
-    /// Accepts from these sockets; those that `before` accepts from already, by the same way, are left alone.
+    /// Accepts from these sockets. Tasks of `before` that accept already for the same listener go
+    /// on.
     fn accept(&mut self, next: Replacement) {
         let Replacement {
             listener,
@@ -361,15 +371,15 @@ impl Listeners {
         });
     }
 
-    /// Sets how many connections there may be through all of them.
+    /// Sets how many connections all listeners together may have.
     pub fn set_max_connections(&self, max: usize) {
         self.process_limit.set_max(max);
     }
 
-    /// Where they listen.
+    /// Returns all endpoints.
     ///
     /// # Errors
-    /// The operating system does not tell.
+    /// The operating system refuses.
     pub fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
         let mut all = Vec::new();
         for open in &self.open {
@@ -380,21 +390,21 @@ impl Listeners {
         Ok(all)
     }
 
-    /// Accepts no more.
+    /// Stops accepting and closes all listeners.
     pub async fn shut_down(&mut self) {
         self.accepting.shutdown().await;
         self.open.clear();
     }
 }
 
-/// Hands an entrance what was just read of its certificates; whether it has any.
+/// Replaces the certificates of a listener. Returns whether it has any.
 fn replace_certificates(listener: &Listener, fresh: Option<Tls>) -> bool {
     let both = listener.tls().zip(fresh);
     both.map(|(tls, fresh)| tls.replace(fresh)).is_some()
 }
 
 impl OpenListener {
-    /// What people know it by: where it listens.
+    /// The name in logs: the endpoints.
     fn name(&self) -> String {
         let sockets = self.sockets.iter().map(|(_, it)| &it.socket);
         names(self.listener.settings(), sockets)
@@ -445,7 +455,7 @@ fn socket_specs(listener: &config::Listener) -> Result<Vec<SocketSpec>, Error> {
 }
 
 impl SocketSpec {
-    /// Whether both cannot be open at once without care: the same port, or the same file.
+    /// Whether the sockets share a port or a file, so that opening both needs care.
     fn overlaps(&self, other: &SocketSpec) -> bool {
         match (self, other) {
             (SocketSpec::Tcp(one, _), SocketSpec::Tcp(other, _)) => {
@@ -456,8 +466,8 @@ impl SocketSpec {
         }
     }
 
-    /// Opens it; `overlapping` are sockets of this process that will be closed or have the port at
-    /// another address.
+    /// Opens the socket. `overlapping` are sockets of this process that will be closed, or that
+    /// have the port at another address.
     fn open(
         &self,
         overlapping: &[&ListeningSocket],
@@ -494,7 +504,7 @@ impl fmt::Display for SocketSpec {
     }
 }
 
-/// Opens the sockets of what is no listener for MQTT.
+/// Opens the sockets for metrics.
 ///
 /// # Errors
 /// An address cannot be used.
@@ -514,7 +524,8 @@ pub(super) fn bind_metrics(binds: &[Bind]) -> Result<Vec<TcpListener>, Error> {
     Ok(open)
 }
 
-/// Reads files again when they have changed, and warns of certificates that expire soon, for ever.
+/// Reads files again when they have changed, and warns of certificates that expire soon. Never
+/// returns.
 pub(super) async fn watch_files(listeners: Arc<TlsListeners>) {
     let mut since_warned = EXPIRY_INTERVAL;
     let mut known = HashSet::new();
@@ -523,7 +534,7 @@ pub(super) async fn watch_files(listeners: Arc<TlsListeners>) {
         let expired = |tls: &Arc<Tls>| tls.expired(now);
         let is_due = since_warned >= EXPIRY_INTERVAL;
         for (_, tls) in &all {
-            // What has just expired is said at once.
+            // A certificate that has just expired is logged at once.
             if is_due || expired(tls).iter().any(|file| !known.contains(file)) {
                 warn_of_expiry(tls);
             }
@@ -535,7 +546,7 @@ pub(super) async fn watch_files(listeners: Arc<TlsListeners>) {
         sleep(FILE_INTERVAL).await;
         since_warned += FILE_INTERVAL;
         for (_, tls) in listeners.all() {
-            // Files are read where waiting for a disk holds up no connection.
+            // Reading a file may wait for a disk.
             let _ = spawn_blocking(move || {
                 if tls.has_changed() {
                     reload(&tls);

@@ -1,4 +1,4 @@
-//! Reading the configuration again: all of it first, then all that can take effect does, or nothing.
+//! Reloads the configuration. All files are read first; then all changes take effect, or none.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::net::control::{Outcome, Response};
 use crate::net::shared_broker::SharedBroker;
 use crate::net::tls::Tls;
 
-/// What a running broker was started with, and what of it can be replaced.
+/// A running broker: its configuration, and the parts that a reload replaces.
 pub(super) struct RunningBroker {
-    /// What is in force.
+    /// The configuration in force.
     pub config: Config,
     pub descriptors: Descriptors,
-    /// Reads the configuration as it was read at the start.
+    /// Reads the configuration as at the start.
     pub read_config: Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>,
     pub broker: Arc<SharedBroker>,
     pub listeners: Listeners,
@@ -29,7 +29,7 @@ pub(super) struct RunningBroker {
     pub authentication: Arc<Authentication>,
 }
 
-/// A configuration, with all the files it names.
+/// A configuration with all files that it names.
 struct LoadedConfig {
     config: Config,
     tls: Vec<Option<Tls>>,
@@ -38,7 +38,7 @@ struct LoadedConfig {
 }
 
 impl RunningBroker {
-    /// Reads the configuration again and puts it in force. What came of it is logged, and returned for whoever has asked.
+    /// Reads the configuration again and applies it. The result is logged and returned.
     pub async fn reload(&mut self) -> Response {
         let response = self.try_reload().await.unwrap_or_else(|error| Response {
             outcome: Outcome::Failed,
@@ -55,7 +55,7 @@ impl RunningBroker {
 
     async fn try_reload(&mut self) -> Result<Response, Error> {
         let read_config = Arc::clone(&self.read_config);
-        // Files are read where waiting for a disk holds up no connection.
+        // Reading a file may wait for a disk.
         let read = spawn_blocking(move || read(&*read_config)).await;
         let LoadedConfig {
             config,
@@ -91,7 +91,7 @@ impl RunningBroker {
         self.listeners.set_max_connections(max_connections);
         let throttle = config.throttle;
         let authentication = &self.authentication;
-        // While a bridge changes, its messages wait.
+        // While a bridge is stopped, its messages wait.
         let change = self.bridges.stop(&config.bridges).await;
         let mut bridges = Vec::new();
         changes.extend(self.listeners.apply(prepared, |broker, now| {
@@ -156,10 +156,11 @@ fn response(changes: &[String], restart: &[&str]) -> Response {
     }
 }
 
-/// The configuration that is in force after a reload: the new one, but for what takes a restart; and the names of that.
+/// Returns the configuration that is in force after a reload: the new one, with the old values of
+/// keys that need a restart. Also returns the names of those keys that have changed.
 fn effective_config(old: &Config, mut new: Config) -> (Config, Vec<&'static str>) {
     let mut restart = Vec::new();
-    /// Keeps what was, and names the key if it has changed.
+    /// Keeps the old value of each key, and names the key if it has changed.
     macro_rules! keep {
         ($($key:literal: $($field:ident).+;)*) => {
             $(if new.$($field).+ != old.$($field).+ {
@@ -177,7 +178,7 @@ fn effective_config(old: &Config, mut new: Config) -> (Config, Vec<&'static str>
         "sys_interval": sys_interval;
         "metrics.bind": metrics;
         "log.level": log;
-        // What clients have been told when they connected.
+        // Clients were told these values when they connected.
         "limits.receive_maximum": limits.receive_maximum;
         "limits.max_packet_size": limits.max_packet_size;
         "limits.max_topic_alias": limits.max_topic_alias;
@@ -190,7 +191,8 @@ fn effective_config(old: &Config, mut new: Config) -> (Config, Vec<&'static str>
     (new, restart)
 }
 
-/// Says what is allowed and most likely not meant, in the name of the server: at its start as at a reload.
+/// Logs settings that are allowed but probably not intended. The log target is the same at a start
+/// and at a reload.
 pub(super) fn warn(config: &Config, acls: &Acls) {
     for warning in config.warnings(acls) {
         tracing::warn!(target: "tidegate::server", "{warning}");

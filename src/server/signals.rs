@@ -1,5 +1,5 @@
-//! The signals the process answers, from its first moment on. A thread of its own waits for them, so that
-//! none has to wait for a slow start, for a reload that hangs on a disk, or for a broker that is stuck.
+//! Signal handling, on a thread of its own from the start of the process. So a signal never waits
+//! for a slow start, a reload that hangs on a disk, or a broker that is stuck.
 
 use std::io;
 use std::process::exit;
@@ -15,7 +15,7 @@ use crate::net::log::Log;
 
 /// How long the log has for its last lines when the process ends at once.
 const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
-/// Threads for what blocks and must not hold up the answer to a signal.
+/// Threads for blocking work on this runtime.
 const BLOCKING_THREADS: usize = 4;
 
 /// What signals have asked for.
@@ -28,18 +28,18 @@ pub(super) struct Signals {
 #[derive(Debug)]
 struct SignalState {
     log: Arc<Log>,
-    /// The broker serves: it stops in good order.
+    /// The broker serves. SIGTERM and SIGINT stop it gracefully.
     started: AtomicBool,
     stop: watch::Sender<bool>,
     reload: Notify,
 }
 
 impl Signals {
-    /// Starts the thread "signals". From now on SIGHUP is remembered until somebody asks for it, and
+    /// Starts the thread "signals". From now on SIGHUP is remembered for [`Signals::reload`].
     /// SIGTERM and SIGINT end the process at once until [`Signals::started`].
     ///
     /// # Errors
-    /// The operating system gives no thread, or no signals.
+    /// The operating system gives no thread or no signals.
     pub fn listen(log: Arc<Log>) -> io::Result<Signals> {
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -67,24 +67,25 @@ impl Signals {
         Ok(Signals { state, handle })
     }
 
-    /// The runtime of the thread: what runs there goes on when the broker is stuck.
+    /// Returns the runtime of the thread. Its tasks go on when the broker is stuck.
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    /// The broker serves: SIGTERM and SIGINT now stop it in good order, and a second one at once.
+    /// Says that the broker serves. From now on SIGTERM and SIGINT stop it gracefully, and a second
+    /// one ends the process at once.
     pub fn started(&self) {
         self.state.started.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until the process is told to stop.
+    /// Waits until a signal asks to stop.
     pub async fn stop(&self) {
         let mut stop = self.state.stop.subscribe();
-        // The sender is here.
+        // `self` keeps the sender alive.
         let _ = stop.wait_for(|stop| *stop).await;
     }
 
-    /// Waits until a SIGHUP has come that was not asked for yet. Several count as one.
+    /// Waits for a SIGHUP since the last call. Several count as one.
     pub async fn reload(&self) {
         self.state.reload.notified().await;
     }
@@ -101,7 +102,7 @@ impl SignalState {
         }
     }
 
-    /// `code` is the exit code of a process that does not stop in good order.
+    /// Handles a signal to stop. `code` is the exit code if the process ends at once.
     fn stop(&self, signal: &str, code: i32) {
         if !self.started.load(Ordering::Relaxed) {
             tracing::info!(signal, "stopping before the start is done");

@@ -1,4 +1,6 @@
-//! Says in the log when the store is full, and when it is no longer; and finds out when the disk has room again, for a full store commits nothing.
+//! Logs when the store becomes full, and when it has room again.
+//!
+//! A full store commits nothing. So this task also checks whether the disk has room again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +13,13 @@ use crate::net::lock_stats::Purpose;
 use crate::net::shared_broker::SharedBroker;
 use crate::store::{Store, StoreOptions, Usage};
 
-/// How often it is looked at.
+/// How often the store is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// A store that has room, and has refused nothing for so long, is no longer full. So there are two
-/// lines in this time at most.
+/// How long a store must have had room, and refused nothing, until it counts as not full any more.
+/// So there are at most two log lines in this time.
 const QUIET_PERIOD: Duration = Duration::from_secs(5);
 
-/// Looks after the store for ever.
+/// Checks the store every second. Never returns.
 pub(super) async fn watch(broker: Arc<SharedBroker>, store: Arc<Store>, options: StoreOptions) {
     let mut fullness = Fullness::default();
     let started = Stopwatch::start();
@@ -35,11 +37,12 @@ pub(super) async fn watch(broker: Arc<SharedBroker>, store: Arc<Store>, options:
                 "the store is no longer full: messages are stored again"
             ),
         }
-        // Not only where there is no room at all: what little there is may be kept for sessions, and messages are refused.
+        // Also while there is a little room: it may be kept for sessions while messages are
+        // refused.
         if fullness.is_full() {
             let full = Arc::clone(&store);
             if let Ok(Err(error)) = spawn_blocking(move || full.look_at_room()).await {
-                // The next commit fails, and ends the process with that.
+                // The next commit fails and ends the process.
                 return tracing::error!(%error, "the store's room cannot be told");
             }
             let mut guard = broker.lock(Purpose::Other, None);
@@ -71,14 +74,14 @@ fn warn_full(usage: &Usage, options: &StoreOptions) {
     );
 }
 
-/// Whether the store is full, as far as it has been told.
+/// Whether the store is full.
 #[derive(Debug, Default)]
 struct Fullness {
     /// Since when, and how many messages had been refused before.
     full: Option<(Duration, u64)>,
-    /// When there last was no room, or something was refused.
+    /// When there was last no room, or a message was refused.
     last: Duration,
-    /// Messages refused at the last look.
+    /// Messages refused at the last check.
     refused: u64,
 }
 
@@ -87,22 +90,22 @@ struct Fullness {
 enum FullnessChange {
     /// The store has become full.
     Full,
-    /// It is no longer.
+    /// The store is not full any more.
     Over {
-        /// How long it was.
+        /// How long it was full.
         took: Duration,
-        /// Messages refused meanwhile.
+        /// Messages refused in that time.
         refused: u64,
     },
 }
 
 impl Fullness {
-    /// Whether it is full, or was so a moment ago.
+    /// Whether the store counts as full.
     fn is_full(&self) -> bool {
         self.full.is_some()
     }
 
-    /// Looks at a moment: whether there is room, and how many messages have been refused ever.
+    /// Takes a check at `now`: whether there is room, and how many messages were ever refused.
     fn update(&mut self, has_room: bool, refused: u64, now: Duration) -> Option<FullnessChange> {
         let before = std::mem::replace(&mut self.refused, refused);
         if !has_room || refused > before {

@@ -1,25 +1,26 @@
-//! What a client shows to prove who it is.
+//! The credentials of a client.
 
 use std::net::IpAddr;
 
 use crate::broker::Arrival;
 use crate::wire::packet::Connect;
 
-/// What a CONNECT is checked by.
+/// The credentials in a CONNECT, and where it comes from.
 #[derive(Clone)]
 pub struct Credentials {
     /// The user name.
     pub username: Option<Box<str>>,
     /// The password.
     pub password: Option<Box<[u8]>>,
-    /// The client identifier; may be empty.
+    /// The client identifier. May be empty.
     pub client_id: Box<str>,
-    /// Where the client connects from; `None` on a Unix socket.
+    /// The client's IP address. `None` on a Unix socket.
     pub address: Option<IpAddr>,
 }
 
 impl Credentials {
-    /// Those of a CONNECT; `None` if it has neither a user name nor a password. Where anonymous clients are allowed, an empty one is none.
+    /// Returns the credentials of a CONNECT. `None` if it has neither user name nor password. If
+    /// anonymous clients are allowed, empty ones do not count.
     pub fn from_connect(connect: &Connect<'_>, arrival: &Arrival) -> Option<Credentials> {
         let lenient = arrival.access.allow_anonymous;
         let is_name = |name: &&str| !lenient || !name.is_empty();

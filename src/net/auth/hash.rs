@@ -1,4 +1,4 @@
-//! Hashed passwords, written as Mosquitto writes them.
+//! Password hashes in the formats of Mosquitto.
 //!
 //! | kind | text | read by Mosquitto |
 //! |---|---|---|
@@ -6,7 +6,7 @@
 //! | PBKDF2 with HMAC-SHA-512 | `$7$ITERATIONS$SALT$HASH` | 2.0 and later |
 //! | Argon2id | `$argon2id$v=19$m=KIBIBYTES,t=PASSES,p=LANES$SALT$HASH` | 2.1 and later |
 //!
-//! Salts and hashes are base64, without padding in Argon2id's text.
+//! Salts and hashes are base64. Argon2id's have no padding.
 
 use core::fmt;
 use core::num::NonZeroU32;
@@ -21,29 +21,30 @@ use foldhash::quality::FixedState;
 
 use crate::clock;
 
-/// Bytes of a new salt of Argon2id.
+/// Bytes of a new salt for Argon2id.
 const ARGON2_SALT_BYTES: usize = 16;
-/// Bytes of a new salt of the others: Mosquitto 2.0 takes no other length.
+/// Bytes of a new salt for the others. Mosquitto 2.0 accepts no other length.
 const SHA512_SALT_BYTES: usize = 12;
-/// Bytes of a salt that is read.
+/// Bytes of the longest salt that is read.
 const MAX_SALT_BYTES: usize = 1024;
-/// Bytes of a SHA-512 hash, salted or PBKDF2's.
+/// Bytes of a hash with SHA-512 or PBKDF2.
 const SHA512_BYTES: usize = 64;
 /// Bytes of a new Argon2id hash.
 const ARGON2_BYTES: usize = 32;
-/// Memory of a new Argon2id hash, in KiB: OWASP's recommendation for two passes.
+/// Memory of a new Argon2id hash, in KiB: the recommendation of OWASP for two passes.
 const ARGON2_KIB: u32 = 19_456;
 /// Passes of a new Argon2id hash.
 const ARGON2_PASSES: NonZeroU32 = NonZeroU32::new(2).expect("it is not zero");
-/// Iterations of a new PBKDF2 hash: about as much time as the Argon2id hash takes.
+/// Iterations of a new PBKDF2 hash. They take about as long as the Argon2id hash.
 const PBKDF2_ITERATIONS: NonZeroU32 = NonZeroU32::new(50_000).expect("it is not zero");
-/// Memory of an Argon2id hash that is read, in KiB: 1 GiB. A larger one would rather stop the broker than let somebody in.
+/// Memory of the largest Argon2id hash that is read, in KiB: 1 GiB. A larger one could end the
+/// broker.
 const MAX_ARGON2_KIB: u32 = 1 << 20;
 
 /// How a password is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HashKind {
-    /// `$6$`: SHA-512, salted once; for Mosquitto 1.6 and earlier. Cheap to guess.
+    /// `$6$`: SHA-512, salted once. For Mosquitto 1.6 and earlier. Passwords are cheap to guess.
     Sha512,
     /// `$7$`: PBKDF2 with HMAC-SHA-512.
     Sha512Pbkdf2,
@@ -51,7 +52,7 @@ pub enum HashKind {
     Argon2id,
 }
 
-/// A hashed password.
+/// A password hash.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash {
     cost: Cost,
@@ -67,10 +68,11 @@ enum Cost {
 }
 
 impl PasswordHash {
-    /// Hashes a password with a new salt. `iterations` are those of PBKDF2, or the passes of Argon2id; `None` is what is recommended.
+    /// Hashes a password with a new salt. `iterations` are those of PBKDF2, or the passes of
+    /// Argon2id. `None` for the recommended number.
     ///
     /// # Errors
-    /// The operating system gives no randomness, or there is not enough memory; told in words.
+    /// The error text: the operating system gives no randomness, or there is not enough memory.
     pub fn new(
         kind: HashKind,
         iterations: Option<NonZeroU32>,
@@ -96,15 +98,16 @@ impl PasswordHash {
         Ok(PasswordHash { cost, salt, hash })
     }
 
-    /// A number that stands for it as long as the process runs; another hash, also of the same password, has another.
+    /// Returns a number that identifies the hash while the process runs. Another hash has another
+    /// number, even for the same password.
     pub fn number(&self) -> u64 {
         FixedState::default().hash_one((&self.salt, &self.hash))
     }
 
-    /// Reads the text of a hash.
+    /// Parses a hash.
     ///
     /// # Errors
-    /// What is wrong with it, in words; the text is not repeated.
+    /// The error text. It does not contain the hash.
     pub fn parse(text: &str) -> Result<PasswordHash, String> {
         let mut parts = text.split('$');
         let (Some(""), Some(kind)) = (parts.next(), parts.next()) else {
@@ -143,7 +146,7 @@ impl PasswordHash {
         Ok(PasswordHash { cost, salt, hash })
     }
 
-    /// Whether this is the password. Takes as long if it is not.
+    /// Returns whether this is the password. Takes the same time in both cases.
     pub fn verify(&self, password: &[u8]) -> bool {
         let mut hash = vec![0; self.hash.len()];
         let hashed = self.cost.hash(&self.salt, password, &mut hash);
@@ -199,7 +202,7 @@ fn decode(text: &str) -> Option<Box<[u8]>> {
     Some(bytes.into_boxed_slice())
 }
 
-/// As it stands in a password file.
+/// Writes the format of password files.
 impl fmt::Display for PasswordHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (salt, hash) = (&self.salt, &self.hash);
@@ -223,7 +226,7 @@ impl fmt::Display for PasswordHash {
     }
 }
 
-/// Nothing of it: hashes do not belong into logs.
+/// Shows nothing: hashes do not belong into logs.
 impl fmt::Debug for PasswordHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PasswordHash")
@@ -253,7 +256,8 @@ mod tests {
 
     #[test]
     fn what_argon2s_own_program_wrote_is_verified() {
-        // A test vector of the reference implementation: `echo -n password | argon2 somesalt -id -t 2 -m 8 -p 1`.
+        // A test vector of the reference implementation: `echo -n password | argon2 somesalt -id -t
+        // 2 -m 8 -p 1`.
         let text =
             "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
         let hash = PasswordHash::parse(text).expect(text);

@@ -1,15 +1,16 @@
-//! Callouts: somebody else decides, asked over HTTP.
+//! Callouts: another server decides about a client, over HTTP.
 //!
-//! The request is a POST with the JSON object `{"username": ..., "password": ..., "clientid": ..., "address": ...}`; what the client has not sent is
-//! `null`. The status is the answer:
+//! The request is a POST with a JSON object that has the keys `username`, `password`, `clientid`
+//! and `address`. What the client has not sent is `null`. The status of the response decides:
 //!
-//! | status | means |
-//! |---|---|
-//! | 204 | accepted |
-//! | 200 | accepted, if it has no body or one of the type `application/json`: an object that may have `username`, which is then the user name, and `publish` and `subscribe`, lists of topic filters, which are then what the client may do. Any other body has failed: it might be meant as a refusal |
-//! | 401, 403 | refused |
-//! | 404 | not known: the next method is asked |
-//! | any other, none in time | failed: see [`OnError`] |
+//! - 204: accepted.
+//! - 200: accepted if the response has no body, or one of the type `application/json`. Its object
+//!   may have `username`, which replaces the user name, and `publish` and `subscribe`, lists of
+//!   topic filters that are the client's rights. Any other body is a failure: it may be meant as a
+//!   refusal.
+//! - 401, 403: refused.
+//! - 404: unknown. The next method is asked.
+//! - Any other, or none in time: failure. See [`OnError`].
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -41,77 +42,77 @@ use crate::clock::{self, Stopwatch};
 use crate::net::log_limit::LogLimit;
 use crate::net::tls::{authorities, provider};
 
-/// Bytes of an answer that are read; a longer one is a failure.
+/// Bytes of the largest response. A longer one is a failure.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
-/// Lines that say that there was no answer. Reached: the next one says how many were not logged.
+/// Log lines per minute for failures.
 const FAILURE_LINES_PER_MINUTE: u64 = 10;
-/// How long a connection is kept that is not used.
+/// How long an unused connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Whom to ask, and how.
+/// The settings of a callout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpSettings {
-    /// Where; `http` or `https`.
+    /// The URL, with `http` or `https`.
     pub url: Uri,
-    /// The authorities of the server's certificate; without it, those the system trusts.
+    /// The authorities for the server's certificate. Without it, those the system trusts.
     pub cafile: Option<PathBuf>,
-    /// What the header `Authorization` says.
+    /// The value of the header `Authorization`.
     pub authorization: Option<Secret>,
-    /// How long an answer may take, waiting for a turn included.
+    /// How long a response may take, with the wait for a permit.
     pub timeout: Duration,
-    /// Requests under way at once. Reached: others wait.
+    /// Requests at once. Reached: further ones wait.
     pub max_requests: usize,
-    /// How long an answer is remembered, whichever it was; zero for not at all.
+    /// How long a decision is cached. Zero for not at all.
     pub cache_time: Duration,
-    /// Answers remembered. Reached: another one is forgotten.
+    /// Cached decisions. Reached: any other one is removed.
     pub cache_size: usize,
-    /// What happens when there is no answer.
+    /// What happens when there is no response.
     pub on_error: OnError,
 }
 
-/// Where a secret is: never in the configuration itself.
+/// Where a secret is. It is never in the configuration itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Secret {
-    /// In a file.
+    /// A file.
     File(PathBuf),
-    /// In this environment variable.
+    /// An environment variable.
     Variable(String),
 }
 
-/// What happens when there is no answer. Nobody is let in without one.
+/// What happens when there is no response. No client is accepted without one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnError {
-    /// The client is refused (0x88, MQTT 3: server unavailable), so that it may try again.
+    /// The client is refused (0x88, MQTT 3: server unavailable). It may try again.
     #[default]
     Deny,
-    /// The next method is asked, as if the client were not known.
+    /// The next method is asked, as if the client were unknown.
     Next,
 }
 
-/// A callout, ready to be made.
+/// A callout that is ready to use.
 pub struct Http {
     settings: Arc<HttpSettings>,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     authorization: Option<HeaderValue>,
     permits: Arc<Semaphore>,
     cache: Mutex<Cache>,
-    /// When a callout is gone, every client that comes fails.
+    /// Limits the log lines: when the server is down, each login fails.
     failure_log: LogLimit,
 }
 
-/// The right to ask. The time for the answer runs since it was asked for.
+/// The right to send one request. The time limit runs from the wait for it.
 pub(super) struct Permit {
     _permit: OwnedSemaphorePermit,
     asked: Stopwatch,
 }
 
-/// Answers by what was asked, which is not kept: passwords stand here as keyed hashes only.
+/// Decisions by request. Requests are stored as keyed hashes, because they contain passwords.
 struct Cache {
     key: hmac::Key,
     answers: HashMap<[u8; 32], (Decision, u64)>,
 }
 
-/// An answer that can be remembered.
+/// A decision that can be cached.
 #[derive(Clone)]
 enum Decision {
     Accepted(Identity),
@@ -120,10 +121,10 @@ enum Decision {
 }
 
 impl Http {
-    /// Reads the secret and the authorities. Nobody is asked yet.
+    /// Reads the secret and the authorities. Sends no request.
     ///
     /// # Errors
-    /// A file that cannot be used, or a variable that is not there.
+    /// A file cannot be used, or the environment variable is missing.
     pub fn load(settings: &Arc<HttpSettings>) -> Result<Http, Vec<Problem>> {
         let authorization = settings.authorization.as_ref().map(read_authorization);
         let authorization = authorization.transpose().map_err(|problem| vec![problem])?;
@@ -150,15 +151,15 @@ impl Http {
         })
     }
 
-    /// What whoever logs in by this callout is known by: see [`Identity::credential`].
+    /// Returns the [`Identity::credential`] of clients that this callout accepts.
     pub(super) fn credential(&self) -> u64 {
         credential_of(&self.settings.url)
     }
 
-    /// Waits for a turn to ask, in the order of asking.
+    /// Waits for a permit, in the order of the calls.
     ///
     /// # Errors
-    /// The answer, if there is no turn in time.
+    /// The result for the client if there is no permit in time.
     pub(super) async fn acquire(&self, uptime: u64) -> Result<Permit, MethodResult> {
         let asked = Stopwatch::start();
         let permit = Arc::clone(&self.permits).acquire_owned();
@@ -171,7 +172,7 @@ impl Http {
         }
     }
 
-    /// Asks. `uptime` is in milliseconds.
+    /// Asks about a client. `uptime` is in milliseconds.
     pub(super) async fn ask(
         &self,
         credentials: &Credentials,
@@ -206,7 +207,7 @@ impl Http {
         }
     }
 
-    /// Says that there is no answer, and why; the answer that stands for it.
+    /// Logs that there is no response. Returns the result that follows from [`OnError`].
     fn failed(&self, error: &str, uptime: u64) -> MethodResult {
         if let Some(unlogged) = self.failure_log.admit(uptime) {
             let url = &self.settings.url;
@@ -275,7 +276,7 @@ impl Cache {
         })
     }
 
-    /// Everything a callout is told, as one value.
+    /// Hashes the content of a request.
     fn key_of(&self, credentials: &Credentials) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.key);
         let address = credentials.address.map(|address| address.to_string());
@@ -322,7 +323,7 @@ impl From<Decision> for MethodResult {
     }
 }
 
-/// What an answer with status 200 says beside yes.
+/// The body of a response with status 200.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ResponseBody {
@@ -331,7 +332,7 @@ struct ResponseBody {
     subscribe: Option<Vec<String>>,
 }
 
-/// Reads what an answer says; nothing if it has no body.
+/// Reads the body of a response. Without one, returns an empty object.
 async fn read_body(response: Response<Incoming>) -> Result<ResponseBody, String> {
     let kind = response.headers().get(CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -386,7 +387,7 @@ fn tls(settings: &HttpSettings) -> Result<ClientConfig, Problem> {
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// An error with what has caused it: `client error (Connect): connection refused`.
+/// Returns an error with its causes, such as `client error (Connect): connection refused`.
 fn with_cause(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -397,7 +398,7 @@ fn with_cause(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Nothing of the secret.
+/// Does not show the secret.
 impl std::fmt::Debug for Http {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Http").field(&self.settings.url).finish()
@@ -418,7 +419,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    /// Answers by user name, and counts what it was asked.
+    /// A server that decides by user name and counts its requests.
     async fn server() -> (String, Arc<AtomicUsize>) {
         let asked = Arc::new(AtomicUsize::new(0));
         let routes = Router::new()
@@ -604,7 +605,7 @@ mod tests {
         }
         assert_eq!(user(&ask(&http, &good, 10_000).await), Some("ann"));
         assert_eq!(asked.load(Ordering::Relaxed), 3);
-        // Failures are asked about again; more than two answers are not kept.
+        // Failures are not cached, and at most two decisions are.
         for _ in 0..2 {
             ask(&http, &credentials("broken", b""), 10_000).await;
         }
@@ -613,14 +614,14 @@ mod tests {
             ask(&http, &credentials(name, b""), 10_000).await;
         }
         assert_eq!(http.cache().answers.len(), 2);
-        // Where a client comes from is part of the question.
+        // The client's address is part of the request.
         let mut elsewhere = credentials("ann", b"secret");
         elsewhere.address = None;
         let before = http.cache().key_of(&good);
         assert_ne!(http.cache().key_of(&elsewhere), before);
     }
 
-    /// Accepts everybody, over TLS with a certificate of its own making; the file is that certificate.
+    /// A TLS server that accepts every client. Returns its self-signed certificate as a file.
     async fn tls_server() -> (String, tempfile::NamedTempFile) {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]);
         let made = made.expect("a certificate");

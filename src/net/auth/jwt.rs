@@ -1,12 +1,14 @@
-//! Tokens (JWT, RFC 7519): the password is one, signed by somebody whose key is known. What a client may do can stand in it, too.
+//! Tokens (JWT, RFC 7519) as passwords. A token can also contain the client's rights.
 //!
-//! | claim | means |
-//! |---|---|
-//! | `exp` | until when the token is good, in seconds since 1970; it must be there. A connection ends then, unless `disconnect_at_expiry` is off |
-//! | `nbf` | from when on, if it is there |
-//! | `sub`, or the configured claim | the user name; the one in the CONNECT is not looked at |
-//! | `iss`, `aud` | as configured |
-//! | `publish`, `subscribe` | lists of topic filters: what the client may do, and nothing else, instead of the broker's access list |
+//! The claims:
+//!
+//! - `exp`: when the token expires, in seconds since 1970. Required. The connection ends then,
+//!   unless `disconnect_at_expiry` is off.
+//! - `nbf`: when the token becomes valid. Optional.
+//! - `sub`, or the configured claim: the user name. That of the CONNECT is not used.
+//! - `iss`, `aud`: as configured.
+//! - `publish`, `subscribe`: lists of topic filters. They replace the broker's access list: the
+//!   client has these rights only.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,31 +24,32 @@ use super::problem::Problem;
 use super::secret::read_secret;
 use crate::broker::{Identity, Rules};
 
-/// Bytes of a secret for HS256: as many as the hash has (RFC 7518, section 3.2).
+/// Bytes of the shortest secret for HS256: as many as the hash has (RFC 7518 section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
 
-/// A key for tokens, and what is expected of those that it has signed.
+/// A key, and what is expected of tokens signed with it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct JwtSettings {
-    /// How they are signed.
+    /// The signature algorithm.
     pub algorithm: JwtAlgorithm,
-    /// The file: for HS256 the secret itself, of 32 bytes or more; for the others a public key in PEM (`BEGIN PUBLIC KEY`).
+    /// The file of the key. For HS256 it is the secret itself, of 32 bytes or more. For the others
+    /// it is a public key in PEM (`BEGIN PUBLIC KEY`).
     pub keyfile: PathBuf,
-    /// Only for tokens that name this key in their header (`kid`).
+    /// If set, only tokens with this `kid` in their header use this key.
     pub kid: Option<String>,
-    /// What `iss` must be.
+    /// The expected `iss`.
     pub issuer: Option<String>,
-    /// What `aud` must be, or have among its values; without it `aud` is not looked at.
+    /// The expected `aud`, or one of its values. If it is not set, `aud` is not checked.
     pub audience: Option<String>,
-    /// The claim that is the user name.
+    /// The claim with the user name.
     pub username_claim: String,
-    /// How far the clocks of those who sign may be off.
+    /// How far the clocks of the issuers may be wrong.
     pub leeway: Duration,
-    /// A connection ends when the token does that it was made with.
+    /// A connection ends when its token expires.
     pub disconnect_at_expiry: bool,
 }
 
-/// How tokens are signed.
+/// A signature algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum JwtAlgorithm {
     /// HMAC with SHA-256 and a shared secret.
@@ -57,11 +60,11 @@ pub enum JwtAlgorithm {
     Es256,
 }
 
-/// The keys, read.
+/// The loaded keys.
 pub struct Jwt(Vec<Key>);
 
-/// A key, with what names it among all keys that there were: [`Identity::credential`](crate::broker::Identity::credential) of whoever
-/// logs in with a token of it.
+/// A loaded key, and the [`Identity::credential`](crate::broker::Identity::credential) of clients
+/// whose token it has signed.
 struct Key {
     settings: JwtSettings,
     key: DecodingKey,
@@ -102,17 +105,17 @@ impl Jwt {
         }
     }
 
-    /// Whether one of these keys has this name.
+    /// Returns whether one of the keys has this credential.
     pub(super) fn has(&self, credential: u64) -> bool {
         self.0.iter().any(|key| key.credential == credential)
     }
 
-    /// What a password says at this time, in seconds since 1970; one that does not look like a token says nothing.
+    /// Checks a password at `now`, in seconds since 1970. One that is not a token is unknown.
     pub(super) fn ask(&self, password: &[u8], now: i64) -> MethodResult {
         let Ok(header) = decode_header(password) else {
             return MethodResult::Unknown;
         };
-        // RFC 7515, section 4.1.11: who does not know what is critical must refuse it, and no extension is known here.
+        // RFC 7515 section 4.1.11: unknown critical extensions must be refused. None is known here.
         if header.crit.is_some() {
             return MethodResult::Refused(
                 "the token's header has crit: an extension that is not known",
@@ -143,7 +146,7 @@ impl Jwt {
 }
 
 impl JwtSettings {
-    /// What is checked together with the signature. Times are not: that is done with the time that is given.
+    /// Returns what is checked with the signature. Times are checked later, with the given time.
     fn validation(&self) -> Validation {
         let mut validation = Validation::new(self.algorithm.as_crate());
         let mut required = Vec::new();
@@ -191,7 +194,7 @@ impl JwtSettings {
     }
 }
 
-/// The rules that stand in these claims; `None` if none do.
+/// Returns the rules in these claims. `None` if there are none.
 ///
 /// # Errors
 /// They are not lists of topic filters.
@@ -203,7 +206,7 @@ fn rules(claims: &Map<String, Value>) -> Result<Option<Rules>, &'static str> {
     rules_of(list("publish")?, list("subscribe")?)
 }
 
-/// The key, and the bytes it was made of.
+/// Reads a key. Also returns its bytes.
 fn load_key(settings: &JwtSettings) -> Result<(DecodingKey, Vec<u8>), String> {
     match settings.algorithm {
         JwtAlgorithm::Hs256 => {
@@ -265,7 +268,7 @@ fn words(error: &ErrorKind) -> &'static str {
     }
 }
 
-/// Nothing of the keys.
+/// Does not show the keys.
 impl std::fmt::Debug for Jwt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let settings = self.0.iter().map(|key| &key.settings);
@@ -323,7 +326,7 @@ mod tests {
         })
     }
 
-    /// The user and the rules a token gives, or why it is refused; `None` if it says nothing.
+    /// Returns the user and the rules of a token, or why it is refused. `None` if it is unknown.
     fn ask(
         settings: &[JwtSettings],
         token: &str,
@@ -386,7 +389,7 @@ mod tests {
 
     #[test]
     fn the_examples_of_rfc_7515_are_verified() {
-        // Appendix A.1 (HS256) and A.3 (ES256); they expired in 2011.
+        // Appendix A.1 (HS256) and A.3 (ES256). They expired in 2011.
         let claims = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
         let secret = BASE64_URL_SAFE_NO_PAD
             .decode("AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow")
@@ -461,7 +464,7 @@ mod tests {
         assert_eq!(found, Some(Ok(("ann".to_owned(), None))));
         let missing = Some(Err("no key is known for the token's algorithm and kid"));
         assert_eq!(ask(&all, &token(&with("old"), &claims, sign)), missing);
-        // A public key is no secret: one that signs with it as if it were gets nowhere.
+        // A public key must not be usable as the secret of HS256.
         let public = pem(public.as_ref());
         let key = hmac::Key::new(hmac::HMAC_SHA256, &public);
         let confused = token(&json!({"alg": "HS256", "kid": "new"}), &claims, |text| {

@@ -1,22 +1,22 @@
-//! What a method of authentication says of a client, and what the client may do then.
+//! The result of a method of authentication.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::broker::{Identity, Permission, Rules};
 
-/// What a method says.
+/// The result of a method of authentication.
 #[derive(Debug)]
 pub(super) enum MethodResult {
     Accepted(Identity),
-    /// With the reason, for the log.
+    /// Refused, with the reason for the log.
     Refused(&'static str),
-    /// It could not be found out, which has nothing to do with the client.
+    /// The method has failed. This says nothing about the client.
     Failed(&'static str),
     Unknown,
 }
 
-/// A user that comes with rules of its own, and what its credential is known by.
+/// Returns the identity of an accepted user with these rules.
 ///
 /// # Errors
 /// The name cannot be a user name.
@@ -36,13 +36,13 @@ pub(super) fn accepted(
     })
 }
 
-/// What is wrong with lists of topic filters that are none.
+/// The error text for lists that are not topic filters.
 pub(super) const NO_FILTERS: &str = "publish or subscribe is not a list of topic filters";
 
-/// The rules that these lists of topic filters are; `None` if there are none.
+/// Returns the rules of these lists of topic filters. `None` if there are no lists.
 ///
 /// # Errors
-/// One is no topic filter.
+/// A string is not a topic filter.
 pub(super) fn rules_of(
     publish: Option<Vec<String>>,
     subscribe: Option<Vec<String>>,
@@ -61,7 +61,7 @@ pub(super) fn rules_of(
     Ok(Some(rules))
 }
 
-/// A number that what a login was proved with is known by as long as it is the same.
+/// Returns a number that stays the same as long as `what` does.
 pub(super) fn credential_of(what: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     what.hash(&mut hasher);

@@ -1,17 +1,20 @@
-//! Who may come in: what the user name and the password of a CONNECT prove.
+//! Authentication of clients by the user name and password of CONNECT.
 //!
-//! A listener has a chain of [`Method`]s, asked in order; the first that gives an answer decides:
+//! A listener has a list of [`Method`]s. They are asked in order, until one knows the client:
 //!
-//! | method | accepts | refuses | does not know the client, so the next one is asked |
+//! | method | accepts | refuses | does not know the client |
 //! |---|---|---|---|
-//! | [`password_file`] | the password is right | it is wrong, or missing | there is no such user |
-//! | [`jwt`] | the password is a good token | it is a token, and not a good one | the password is no token |
-//! | [`http`] | the one who is asked accepts it | refuses it, or gives no answer | does not know it |
+//! | [`password_file`] | right password | wrong or missing password | no such user |
+//! | [`jwt`] | valid token | invalid token | password is not a token |
+//! | [`http`] | the server accepts | the server refuses or fails | the server does not know it |
 //!
-//! If nobody knows the client, it is refused. A client without user name and password is not asked about: it is anonymous, and whether it may come in
-//! is decided by the broker ([`crate::broker::Access::allow_anonymous`]), as for a client whose certificate is its user name.
+//! If no method knows the client, it is refused. A client without user name and password is
+//! anonymous, and no method is asked. The broker decides about it
+//! ([`crate::broker::Access::allow_anonymous`]), as about a client whose certificate is its user
+//! name.
 //!
-//! All this happens between the decoding of CONNECT and [`crate::broker::Broker::connect`]; the broker hears what was proved.
+//! This happens after CONNECT is decoded and before [`crate::broker::Broker::connect`], which gets
+//! the result.
 
 mod credentials;
 pub mod hash;
@@ -42,7 +45,7 @@ use password_file::PasswordFile;
 use threads::{HashThreads, Permit};
 use throttle::{ReachedLimit, Throttle};
 
-/// What a client hears whose user name or password is wrong; which of both, only the log says.
+/// The answer to wrong credentials. Only the log says which of both is wrong.
 const WRONG: Fault = Fault::new(
     ReasonCode::BadUserNameOrPassword,
     "the user name or the password is wrong",
@@ -56,24 +59,24 @@ const ADDRESS_THROTTLED: Fault = Fault::new(
     "too many logins from this address have failed: try again later",
 );
 
-/// A way to prove who one is, and where what it needs is.
+/// A method of authentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Method {
     /// A password file.
     PasswordFile(PathBuf),
-    /// A signed token as the password.
+    /// A signed token as password.
     Jwt(Arc<[JwtSettings]>),
-    /// Somebody else, over HTTP.
+    /// A server that is asked over HTTP.
     Http(Arc<HttpSettings>),
 }
 
-/// All that was read to authenticate clients: what each method needs.
+/// All methods with their loaded files.
 #[derive(Debug, Default)]
 pub struct Authenticator {
     loaded: Vec<(Method, Loaded)>,
 }
 
-/// A method with what it needs.
+/// The loaded files of a method.
 #[derive(Clone, Debug)]
 enum Loaded {
     PasswordFile(Arc<PasswordFile>),
@@ -81,10 +84,11 @@ enum Loaded {
     Http(Arc<Http>),
 }
 
-/// What credentials were found to prove, and by what was read of the configuration then. `Default` is a client that has none.
+/// The result of all methods for a client. `Default` is the result for a client without
+/// credentials.
 #[derive(Clone, Debug)]
 pub struct LoginResult {
-    /// What they prove; or why they are refused.
+    /// The client's identity, or why it is refused.
     pub outcome: Result<Identity, Fault>,
     by: Option<Arc<Authenticator>>,
 }
@@ -98,7 +102,7 @@ impl Default for LoginResult {
     }
 }
 
-/// Authentication as it runs: what was read, which can be replaced, and what goes on when it is.
+/// Authentication in a running broker. A reload replaces the methods and keeps the rest.
 #[derive(Debug)]
 pub struct Authentication {
     current: RwLock<Arc<Authenticator>>,
@@ -108,7 +112,7 @@ pub struct Authentication {
 }
 
 impl Authenticator {
-    /// Reads what these methods need.
+    /// Reads the files of these methods.
     ///
     /// # Errors
     /// All problems of all files.
@@ -134,12 +138,13 @@ impl Authenticator {
         }
     }
 
-    /// The files that were read.
+    /// Returns the files that were read.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.loaded.iter().flat_map(|(method, _)| method.files())
     }
 
-    /// What was read for a chain of methods, in its order. Nothing stands for a method that a reload has ended since the connection began.
+    /// Returns the loaded methods of a list, in its order. A method that a reload has removed is
+    /// skipped.
     fn chain<'a>(&'a self, methods: &'a [Method]) -> impl Iterator<Item = &'a Loaded> {
         methods.iter().filter_map(|method| {
             let found = self.loaded.iter().find(|(known, _)| known == method)?;
@@ -178,10 +183,10 @@ impl Method {
 }
 
 impl Authentication {
-    /// Begins with what was read.
+    /// Starts with these methods.
     ///
     /// # Errors
-    /// The operating system gives no threads, or no randomness.
+    /// The operating system gives no threads or no randomness.
     pub fn start(
         authenticator: Authenticator,
         throttle: ThrottleSettings,
@@ -194,22 +199,23 @@ impl Authentication {
         }))
     }
 
-    /// Goes on with what was read now, for CONNECTs from now on. To be called in the visit to the broker that puts the rest of the
-    /// configuration in force: with [`Authentication::is_current`], no login is then checked by one configuration and admitted by another.
+    /// Replaces the methods for later CONNECTs. Call this under the lock of the broker that applies
+    /// the rest of the configuration. With [`Authentication::is_current`], no client is then
+    /// checked by one configuration and admitted by another.
     pub fn replace(&self, authenticator: Authenticator, throttle: ThrottleSettings) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         *current = Arc::new(authenticator);
         self.throttle().set(throttle);
     }
 
-    /// Whether what was proved was so by what is in force now. A login that was not has to be checked again. To be called in the visit to the
-    /// broker that admits the client.
+    /// Returns whether a result comes from the present methods. If not, the client must be checked
+    /// again. Call this under the lock of the broker that admits the client.
     pub fn is_current(&self, login: &LoginResult) -> bool {
         let is_current = |by: &Arc<Authenticator>| Arc::ptr_eq(by, &self.current());
         login.outcome.is_err() || login.by.as_ref().is_none_or(is_current)
     }
 
-    /// Whether a user who has logged in with this credential could do so now.
+    /// Returns whether a client with this user name and credential could still log in.
     pub fn accepts_credential(&self, user: &str, credential: u64) -> bool {
         let current = self.current();
         let mut loaded = current.loaded.iter().map(|(_, loaded)| loaded);
@@ -220,8 +226,8 @@ impl Authentication {
         })
     }
 
-    /// What these credentials prove by the first of these methods that knows; or why they are refused, which has been logged: 0x86: they are
-    /// wrong; 0x88: that could not be found out; 0x9F: too many were wrong.
+    /// Asks these methods about a client. A refusal is logged. Its reason codes: 0x86 for wrong
+    /// credentials, 0x88 if a method failed, 0x9F after too many failures.
     pub async fn authenticate(&self, methods: &[Method], credentials: Credentials) -> LoginResult {
         let current = self.current();
         let credentials = Arc::new(credentials);
@@ -244,7 +250,8 @@ impl Authentication {
     ) -> Result<Identity, Fault> {
         self.check_throttle(credentials)?;
         let mut why = "no method knows the user";
-        // Held until a failure has been counted: so many more cannot be under way at the same time.
+        // Permits are held until a failure is counted. So they limit the attempts that run
+        // uncounted.
         let mut hash_permit = None;
         let mut http_permit = None;
         for method in current.chain(methods) {
@@ -338,8 +345,10 @@ impl Authentication {
         }
     }
 
+    /// Checks the throttle.
+    ///
     /// # Errors
-    /// A limit keeps these credentials from being looked at.
+    /// A limit of failed logins is reached.
     fn check_throttle(&self, credentials: &Credentials) -> Result<(), Fault> {
         match self
             .throttle()

@@ -1,5 +1,5 @@
-//! Password files: a line for each user, `name:hash`, as mosquitto_passwd and `tidegate passwd` write them. Empty lines, and lines that begin with `#`,
-//! are left alone.
+//! Password files in the format of mosquitto_passwd and `tidegate passwd`: a line `name:hash` for
+//! each user. Empty lines and lines that start with `#` are ignored.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,10 +14,11 @@ use super::hash::PasswordHash;
 use super::problem::Problem;
 use crate::clock;
 
-/// Bytes of a password file that are read: some hundred thousand users. A longer one is refused.
+/// Bytes of the largest password file, enough for some hundred thousand users. A longer one is an
+/// error.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
-/// The users of a file, and their hashed passwords.
+/// The users of a file with their password hashes.
 #[derive(Debug)]
 pub struct PasswordFile {
     index: HashMap<Box<str>, usize>,
@@ -28,9 +29,9 @@ pub struct PasswordFile {
 /// A line of a password file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// Empty, or a comment.
+    /// An empty line or a comment.
     Other,
-    /// A user, and what stands after the colon.
+    /// A user, and what follows the colon.
     User(&'a str, &'a str),
 }
 
@@ -38,16 +39,16 @@ impl PasswordFile {
     /// Reads a file.
     ///
     /// # Errors
-    /// It cannot be read, or all lines that are wrong.
+    /// The file cannot be read; or all malformed lines.
     pub fn load(path: &Path) -> Result<PasswordFile, Vec<Problem>> {
         let text = read(path).map_err(|what| vec![Problem::new(path, None, what)])?;
         PasswordFile::parse(path, &text)
     }
 
-    /// As [`PasswordFile::load`], with the text of the file; `path` is what problems call it.
+    /// As [`PasswordFile::load`], with the text of the file. Problems name `path`.
     ///
     /// # Errors
-    /// All lines that are wrong.
+    /// All malformed lines.
     pub fn parse(path: &Path, text: &str) -> Result<PasswordFile, Vec<Problem>> {
         let mut file = PasswordFile {
             index: HashMap::new(),
@@ -91,8 +92,9 @@ impl PasswordFile {
         }
     }
 
-    /// The hash of a user's password, and whether there is such a user. For one who is not there it is that of another, always the same: to verify it
-    /// takes as long, so that nobody can tell from the time who has an account. `None` if there are no users at all.
+    /// Returns the hash of a user's password, and whether the user exists. For an unknown user it
+    /// is the hash of some other user, always the same one. To verify it takes as long, so the time
+    /// does not show which users exist. Returns `None` if there are no users at all.
     pub fn find(&self, user: &str) -> Option<(Arc<PasswordHash>, bool)> {
         let (at, known) = match self.index.get(user) {
             Some(at) => (*at, true),
@@ -105,17 +107,17 @@ impl PasswordFile {
         Some((Arc::clone(self.hashes.get(at)?), known))
     }
 
-    /// A number of a user's password, which another password does not have; `None` if there is no such user.
+    /// Returns a number that identifies a user's password. `None` if there is no such user.
     pub fn credential(&self, user: &str) -> Option<u64> {
         let hash = self.hashes.get(*self.index.get(user)?)?;
         Some(hash.number())
     }
 }
 
-/// What a line says.
+/// Parses a line.
 ///
 /// # Errors
-/// It is neither empty nor a comment, and has no user; told in words.
+/// The error text for a malformed line.
 pub fn parse_line(line: &str) -> Result<Line<'_>, String> {
     let line = line.trim_end_matches('\r');
     if line.trim().is_empty() || line.starts_with('#') {
@@ -128,10 +130,10 @@ pub fn parse_line(line: &str) -> Result<Line<'_>, String> {
     Ok(Line::User(user, hash))
 }
 
-/// Whether a name can be a user's in a password file.
+/// Checks a user name for a password file.
 ///
 /// # Errors
-/// Why not, in words.
+/// The error text.
 pub fn check_user(user: &str) -> Result<(), String> {
     let is_wrong = user.is_empty()
         || user.len() > usize::from(u16::MAX)
@@ -145,10 +147,10 @@ pub fn check_user(user: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The text of a file, for [`PasswordFile::parse`].
+/// Reads the text of a file, for [`PasswordFile::parse`].
 ///
 /// # Errors
-/// It cannot be read, is too long or not UTF-8; told in words.
+/// The error text: the file cannot be read, is too long, or is not UTF-8.
 pub fn read(path: &Path) -> Result<String, String> {
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();

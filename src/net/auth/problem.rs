@@ -1,11 +1,11 @@
-//! What is wrong with a file that authentication needs.
+//! Problems of files that authentication needs.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::net::tls::TlsError;
 
-/// Something wrong with a file that authentication needs.
+/// A problem of a file that authentication needs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Problem {
     file: PathBuf,
@@ -29,7 +29,7 @@ impl From<TlsError> for Problem {
     }
 }
 
-/// File, line and what is wrong there.
+/// Writes file, line and error text.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file.display())?;

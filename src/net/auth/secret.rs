@@ -1,13 +1,13 @@
-//! Files with a key or a secret.
+//! Reads files with a key or a secret.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Bytes of a file with a key or a secret that are read.
+/// Bytes of the largest file that is read.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
-/// A key or a secret, without the line feed that an editor has left at the end.
+/// Reads a key or a secret, without line ends at the end of the file.
 pub(super) fn read_secret(file: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let read =

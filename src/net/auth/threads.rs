@@ -1,4 +1,5 @@
-//! The threads that hash passwords. Hashing is slow on purpose; here it takes only what is left of the processor by those that serve connections.
+//! Threads that hash passwords. Hashing is slow on purpose. These threads have a lower priority
+//! than those that serve connections.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -7,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// How much less than other threads those that hash get of a busy processor (nice value): about a third. With less, logins would take for ever on a
-/// machine that is busy with something else.
+/// The nice value of these threads. On a busy processor they get about a third of the time of other
+/// threads. With less, logins would take too long on a machine that is busy with other work.
 const NICE: i32 = 5;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A number of threads, and their turns: who waits for one and goes away leaves nothing behind.
+/// The threads, and a permit for each of them. A caller that stops waiting has no effect.
 #[derive(Debug)]
 pub struct HashThreads {
     jobs: Sender<Job>,
@@ -27,7 +28,7 @@ pub struct Permit {
 }
 
 impl HashThreads {
-    /// As many as there are cores but one; they end when this is dropped.
+    /// Starts one thread less than there are cores, at least one. They end when this is dropped.
     ///
     /// # Errors
     /// The operating system gives no threads.
@@ -45,14 +46,14 @@ impl HashThreads {
         Ok(HashThreads { jobs, permits })
     }
 
-    /// Waits for a turn, in the order of asking.
+    /// Waits for a permit, in the order of the calls.
     pub async fn acquire(&self) -> Option<Permit> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         Some(Permit { _permit: permit })
     }
 
-    /// Does the work on a thread; the turn comes back with the result. It is over only when the work is done, even if nobody waits for it any more.
-    /// `None` if the work panicked.
+    /// Runs `work` on a thread. Returns its result and the permit. The permit stays in use until
+    /// the work is done, even if the caller stops waiting. Returns `None` if the work panicked.
     pub async fn run<T: Send + 'static>(
         &self,
         permit: Permit,
@@ -61,7 +62,7 @@ impl HashThreads {
         let (answer, answered) = oneshot::channel();
         let job = move || {
             let done = work();
-            // Whoever asked may be gone.
+            // The caller may be gone.
             let _ = answer.send((done, permit));
         };
         self.jobs.send(Box::new(job)).ok()?;
@@ -70,7 +71,7 @@ impl HashThreads {
 }
 
 fn work(jobs: &Mutex<Receiver<Job>>) {
-    // On Linux a nice value is a thread's own; elsewhere it would be that of the whole process.
+    // On Linux, a nice value belongs to a thread. On other systems it belongs to the process.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(NICE) {
         tracing::debug!(%error, "the threads that hash passwords have the same priority as all others");
@@ -94,7 +95,7 @@ mod tests {
         for _ in 0..count {
             permits.push(threads.acquire().await.expect("a permit"));
         }
-        // Who gives up waiting leaves nothing behind.
+        // A caller that stops waiting has no effect.
         let waiting = tokio::time::timeout(std::time::Duration::from_millis(1), threads.acquire());
         assert!(waiting.await.is_err());
         let permit = permits.pop().expect("one");

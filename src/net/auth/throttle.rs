@@ -1,8 +1,8 @@
-//! Logins that fail too often. It is driven with the time, and reads no clock.
+//! Limits failed logins. The caller passes the time, this reads no clock.
 //!
-//! Failures are counted for each user at each address, so that one device that guesses does not keep out its neighbours behind the same
-//! address, and for each address as a whole, so that guessing many names has an end, too. Whoever has logged in lately with the very same
-//! user name and password is never kept out: a guesser gains nothing by that.
+//! Failures are counted per user and address: a device that guesses does not block others behind
+//! the same address. They are also counted per address: guessing many names is limited, too.
+//! Credentials that succeeded lately are never blocked. An attacker gains nothing by that.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
@@ -15,20 +15,22 @@ use foldhash::quality::FixedState;
 use super::credentials::Credentials;
 use crate::clock;
 
-/// Counts kept at once, and successes remembered. Reached: the one that matters least is forgotten.
+/// Counters, and remembered successes, at most. Reached: the entry that ends first is removed.
 const MAX_ENTRIES: usize = 16_384;
-/// How long a login that succeeded is remembered, in milliseconds: a day.
+/// How long a successful login is remembered, in milliseconds: a day.
 const REMEMBERED_MS: u64 = 86_400_000;
 
-/// How many logins may fail. IPv6 addresses with the same first 64 bits are one.
+/// How many logins may fail. IPv6 addresses with the same first 64 bits count as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThrottleSettings {
-    /// Failed logins of one user name from one address in [`ThrottleSettings::interval`], and at once after a pause; 0 for no limit.
-    /// Reached: its CONNECTs from there are refused unseen (0x9F, MQTT 3: server unavailable) until the interval has forgotten one.
+    /// Failed logins per [`ThrottleSettings::interval`] of one user name from one address. After a
+    /// pause, that many may fail at once. 0 for no limit. Reached: further CONNECTs with both are
+    /// refused unchecked (0x9F, MQTT 3: server unavailable) until there is room for one more
+    /// failure.
     pub max_failed_logins: u32,
     /// The same for all user names from one address.
     pub max_failed_logins_per_address: u32,
-    /// How long it takes until that many are forgotten.
+    /// The time in which that many failures are forgotten.
     pub interval: Duration,
 }
 
@@ -42,7 +44,7 @@ impl Default for ThrottleSettings {
     }
 }
 
-/// Which limit is reached.
+/// The limit that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReachedLimit {
     /// That of a user at an address.
@@ -51,28 +53,29 @@ pub enum ReachedLimit {
     Address,
 }
 
-/// Where failures are counted.
+/// What failures are counted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum FailureKey {
     Address(IpAddr),
-    /// With a hash of the user name, which may be long.
+    /// Holds a hash of the user name, which may be long.
     User(IpAddr, u64),
 }
 
-/// What has failed and what has succeeded lately.
+/// The failures and successes so far.
 pub struct Throttle {
     settings: ThrottleSettings,
     hasher: FixedState,
-    /// When the last failure will be forgotten, in milliseconds of uptime: each failure puts it off by one share of the interval.
+    /// When all failures will be forgotten, in milliseconds of uptime. Each failure adds
+    /// [`Throttle::interval_per_failure`].
     forgotten_at: HashMap<FailureKey, u64>,
     /// The key for the hashes in `succeeded`.
     key: hmac::Key,
-    /// Until when logins that succeeded are remembered, by hashes of what they were made with.
+    /// Hashes of credentials that succeeded, and until when they are remembered.
     succeeded: HashMap<[u8; 32], u64>,
 }
 
 impl Throttle {
-    /// No failures yet.
+    /// Creates a throttle without failures.
     ///
     /// # Errors
     /// The operating system gives no randomness.
@@ -88,12 +91,12 @@ impl Throttle {
         })
     }
 
-    /// Goes on with other settings; failures so far are forgotten when they would have been.
+    /// Changes the settings. Failures so far are forgotten when they would have been before.
     pub fn set(&mut self, settings: ThrottleSettings) {
         self.settings = settings;
     }
 
-    /// The limit that keeps these credentials from being looked at, if one does. `uptime` is in milliseconds.
+    /// Returns the limit that blocks these credentials, if any. `uptime` is in milliseconds.
     pub fn reached(&self, credentials: &Credentials, uptime: u64) -> Option<ReachedLimit> {
         let keys = self.keys(credentials)?;
         let reached = keys.into_iter().find(|key| self.is_reached(key, uptime));
@@ -104,7 +107,7 @@ impl Throttle {
         })
     }
 
-    /// Counts a failure. The limits that it has reached just now.
+    /// Counts a failure. Returns the limit that is reached by it, if any.
     pub fn failed(&mut self, credentials: &Credentials, uptime: u64) -> Option<ReachedLimit> {
         let mut now_reached = None;
         for key in self.keys(credentials)? {
@@ -127,7 +130,7 @@ impl Throttle {
         now_reached
     }
 
-    /// Remembers credentials that were found to be good.
+    /// Remembers credentials that succeeded.
     pub fn succeeded(&mut self, credentials: &Credentials, uptime: u64) {
         let settings = &self.settings;
         let is_off = settings.max_failed_logins == 0 && settings.max_failed_logins_per_address == 0;
@@ -146,7 +149,7 @@ impl Throttle {
         until.is_some_and(|until| uptime < *until)
     }
 
-    /// User name and password as one value that tells nothing of them.
+    /// Returns a keyed hash of user name and password.
     fn digest(&self, credentials: &Credentials) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.key);
         let user = credentials.username.as_deref().unwrap_or_default();
@@ -158,7 +161,7 @@ impl Throttle {
         digest
     }
 
-    /// Where a login counts; `None` on a Unix socket, which has no address.
+    /// Returns what a failure is counted for. `None` on a Unix socket, which has no address.
     fn keys(&self, credentials: &Credentials) -> Option<[FailureKey; 2]> {
         let address = canonical_network(credentials.address?);
         let user = self.hasher.hash_one(credentials.username.as_deref());
@@ -170,12 +173,13 @@ impl Throttle {
 
     fn is_reached(&self, key: &FailureKey, uptime: u64) -> bool {
         let until = self.forgotten_at.get(key).copied().unwrap_or(0);
-        // One more would have to fit in.
+        // One more failure must fit in.
         self.interval_per_failure(key)
             .is_some_and(|step| until.saturating_sub(uptime) + step > self.interval())
     }
 
-    /// In thousandths of milliseconds a share would be exact; a millisecond is near enough and never zero. `None` if there is no limit.
+    /// Returns how many milliseconds it takes to forget one failure, at least 1. `None` if there is
+    /// no limit.
     fn interval_per_failure(&self, key: &FailureKey) -> Option<u64> {
         let most = match key {
             FailureKey::User(..) => self.settings.max_failed_logins,
@@ -189,7 +193,7 @@ impl Throttle {
     }
 }
 
-/// Removes what is over, or else the entry that is over first.
+/// Removes entries that have ended. If there are none, removes the one that ends first.
 fn evict_one<K: Copy + Eq + Hash>(entries: &mut HashMap<K, u64>, uptime: u64) {
     entries.retain(|_, until| *until > uptime);
     if entries.len() >= MAX_ENTRIES {
@@ -200,7 +204,7 @@ fn evict_one<K: Copy + Eq + Hash>(entries: &mut HashMap<K, u64>, uptime: u64) {
     }
 }
 
-/// What counts as one address.
+/// Returns the address, or for IPv6 the network of its first 64 bits.
 fn canonical_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
@@ -208,7 +212,7 @@ fn canonical_network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Nothing of the key.
+/// Does not show the key.
 impl std::fmt::Debug for Throttle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Throttle")
@@ -254,7 +258,7 @@ mod tests {
         throttle.failed(&one, 21_000);
         assert_eq!(throttle.reached(&one, 40_999), reached);
         assert_eq!(throttle.reached(&one, 41_000), None);
-        // After a pause all of them are forgotten.
+        // After a pause all failures are forgotten.
         for _ in 0..3 {
             assert_eq!(throttle.reached(&one, 500_000), None);
             throttle.failed(&one, 500_000);
@@ -281,7 +285,7 @@ mod tests {
         }
         let guess = login("192.0.2.1", "another", "x");
         assert_eq!(throttle.reached(&guess, 0), Some(ReachedLimit::Address));
-        // Bob has logged in with this password before; nobody else has, nor has he with another.
+        // Bob has logged in with this password before, but not with another one.
         assert_eq!(throttle.reached(&bob, 0), None);
         let wrong = login("192.0.2.1", "bob", "z");
         assert_eq!(throttle.reached(&wrong, 0), Some(ReachedLimit::Address));

@@ -1,13 +1,13 @@
-//! Where an upstream or a proxy is.
+//! The address of an upstream or a proxy.
 
 use std::fmt;
 
-/// Where an upstream is.
+/// The address of an upstream or a proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// A name, which is resolved at each attempt, or an address.
+    /// An IP address, or a name that is resolved at each attempt.
     pub host: String,
-    /// Port.
+    /// The port.
     pub port: u16,
 }
 

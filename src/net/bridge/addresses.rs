@@ -1,4 +1,6 @@
-//! The addresses of a bridge: which one comes next, what is known of each, and when a better one than the connected one may be gone back to.
+//! The addresses of a bridge: their order, their states, and failback to a preferred one.
+//!
+//! An address is preferred to those behind it in the configuration.
 
 use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,10 +19,10 @@ use crate::net::lock_stats::Purpose;
 use crate::net::shared_broker::SharedBroker;
 use crate::wire::ProtocolVersion;
 
-/// How long the first round of probes waits for the first connection, at most.
+/// How long the first probes wait for the first connection, at most.
 const MAX_FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// What is known of each address, in the order of the configuration.
+/// The states of all addresses, in the order of the configuration.
 #[derive(Debug)]
 pub(super) struct Addresses {
     broker: Arc<SharedBroker>,
@@ -32,7 +34,7 @@ pub(super) struct Addresses {
 #[derive(Clone, Debug)]
 struct AddressInfo {
     state: AddressState,
-    /// Since when it has answered every probe.
+    /// Since when all probes have succeeded.
     reachable_since: Option<Stopwatch>,
 }
 
@@ -52,7 +54,8 @@ impl Addresses {
         addresses
     }
 
-    /// The addresses to try, the next one first: as they are written, or beginning with the one after that which was connected last.
+    /// Returns the order in which addresses are tried: as configured, or, with `round_robin`, from
+    /// the one after the last connected address.
     pub fn order(&self) -> Vec<usize> {
         let all = &self.settings.addresses;
         let mut order: Vec<usize> = (0..all.len()).collect();
@@ -68,7 +71,7 @@ impl Addresses {
         order
     }
 
-    /// Notes what was found out about an address.
+    /// Sets the state of an address. Logs and publishes a change.
     pub fn set_state(&self, at: usize, state: AddressState) {
         {
             let mut known = self.infos();
@@ -99,8 +102,8 @@ impl Addresses {
         self.changed.notify_one();
     }
 
-    /// Waits until an address before this one has answered every probe for so long that it may be gone back to; which one. For ever if there is no going
-    /// back.
+    /// Waits until a preferred address has answered all probes for `hold_down`. Returns its index.
+    /// Never returns with `round_robin`.
     pub async fn wait_for_preferred(&self, at: usize) -> usize {
         if self.settings.round_robin {
             return pending().await;
@@ -133,7 +136,8 @@ impl Addresses {
         }
     }
 
-    /// Probes each address that is not connected, again and again: dials, and closes without a CONNECT, which would take the session over.
+    /// Probes each address that is not connected, again and again. A probe connects and closes
+    /// without CONNECT, which would take over the session. Never returns.
     pub async fn probe(&self) {
         let interval = self.settings.probe_interval;
         if interval.is_zero() || self.settings.addresses.len() == 1 {
@@ -162,7 +166,7 @@ impl Addresses {
                 });
             }
             while let Some(probed) = probes.join_next().await {
-                // A probe that has panicked has found out nothing.
+                // A probe that panicked tells nothing.
                 let Ok((at, state)) = probed else { continue };
                 if self.infos()[at].state != AddressState::Connected {
                     self.set_state(at, state);

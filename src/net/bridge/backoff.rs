@@ -1,8 +1,9 @@
-//! How long to wait before the next attempt: exponential backoff with decorrelated jitter.
+//! Exponential backoff with decorrelated jitter.
 
 use std::time::Duration;
 
-/// Waits that grow up to three times each, at random, so that a thousand gateways do not come back all at once.
+/// Random waits. Each is at most three times the one before. So many gateways do not reconnect at
+/// the same moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     base: Duration,
@@ -20,7 +21,7 @@ impl Backoff {
         }
     }
 
-    /// The next wait; `random` is any number.
+    /// Returns the next wait. `random` is any number.
     pub fn next(&mut self, random: u64) -> Duration {
         let most = (self.last * 3).clamp(self.base, self.cap);
         let span = (most - self.base).as_millis() as u64;
@@ -29,7 +30,7 @@ impl Backoff {
         wait
     }
 
-    /// Begins anew if the connection has worked, or lasted longer than the longest wait.
+    /// Starts again with `base` if the connection was useful or lasted longer than `cap`.
     pub fn connected_for(&mut self, lasted: Duration, worked: bool) {
         if worked || lasted > self.cap {
             self.last = self.base;

@@ -1,4 +1,6 @@
-//! How a bridge stays connected: it calls one address after the other, and goes back to a better one without letting the present one go before that.
+//! Keeps a bridge connected: tries its addresses in order, and fails back to a preferred address.
+//!
+//! The old connection ends only after the preferred address has accepted.
 
 use std::future::pending;
 use std::io;
@@ -24,72 +26,73 @@ use crate::net::shared_broker::SharedBroker;
 use crate::net::socket::Stream;
 use crate::wire::{Packet, ProtocolVersion, ReasonCode, codec};
 
-/// How often a bridge that is not always connected looks whether it has to be.
+/// How often a bridge with `start_type = "lazy"` checks for messages.
 const LAZY_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What a bridge knows between two connections.
+/// Connects a bridge to its upstream, again and again.
 pub(super) struct BridgeClient {
     broker: Arc<SharedBroker>,
     settings: BridgeSettings,
-    /// What the upstream was found to speak.
+    /// What the upstream is known to understand.
     protocol: UpstreamProtocol,
-    /// How often the upstream closed the connection during this call instead of answering CONNECT.
+    /// How often, in this attempt, the upstream closed the connection instead of answering CONNECT.
     closed_count: u32,
-    /// The last connection was good for something, and no other client has taken its session.
+    /// The last connection was useful, and no other client has taken over its session.
     has_worked: bool,
-    /// The addresses at which all subscriptions have been taken.
+    /// The addresses that have accepted all subscriptions.
     subscribed: Vec<bool>,
 }
 
-/// An upstream that has accepted.
+/// An upstream that has accepted the CONNECT.
 struct AcceptedUpstream {
     stream: Box<dyn Stream>,
     upstream: Upstream,
-    /// What came behind its CONNACK.
+    /// Bytes behind the CONNACK.
     input: Vec<u8>,
 }
 
-/// What came of a CONNECT.
+/// The result of a CONNECT.
 enum ConnectResult {
     Accepted(AcceptedUpstream),
-    /// It has to be said in another way.
+    /// The CONNECT must be sent in another form.
     Retry,
-    /// The session has been begun anew, and ended with its connection (MQTT 3.1.1): the one that is kept is begun by the next.
+    /// MQTT 3.1.1: the old session is removed by a clean session, which has ended. The next CONNECT
+    /// starts a session that is kept.
     CleanStarted,
 }
 
-/// How a call has ended.
+/// Why there is no connection any more.
 enum ConnectionEnd {
     /// This broker shuts down.
     ShuttingDown,
-    /// There was no connection, and why not.
+    /// No connection, with the reason.
     NotConnected(String),
-    /// The connection has ended, and why.
+    /// The connection has ended, with the reason.
     Disconnected(String),
-    /// The connection has been left: there was nothing to do.
+    /// There was nothing to do.
     Idle,
 }
 
-/// How a connection has ended.
+/// The result of serving a connection.
 enum ServeResult {
     Ended(ConnectionEnd),
-    /// A better address has accepted, and the old connection is left.
+    /// A preferred address has accepted. Holds its index.
     Failback(usize, AcceptedUpstream),
 }
 
-/// What goes on beside a connection.
+/// What failback and the connection tell each other.
 #[derive(Default)]
 struct FailbackState {
-    /// A better address is being called.
+    /// A preferred address is being connected.
     is_connecting: AtomicBool,
-    /// The connection is gone.
+    /// The connection is lost.
     is_lost: AtomicBool,
 }
 
 impl AcceptedUpstream {
-    /// Sends a PINGREQ in time, again and again, while nothing else is said on it. Returns only if it is lost.
+    /// Sends PINGREQ while the connection is not served yet. Returns only if it is lost.
     async fn keep_alive(&mut self) {
-        // Half of it: what is sent first when this ends is not late either.
+        // Half the keep alive, so that the first packet after this is not late either.
         let interval = match self.upstream.keep_alive {
             0 => return pending().await,
             seconds => Duration::from_millis(u64::from(seconds) * 500),
@@ -98,7 +101,7 @@ impl AcceptedUpstream {
         codec::encode(&Packet::PingReq, self.upstream.version, &mut ping);
         loop {
             sleep(interval).await;
-            // What answers it is read when the connection is served.
+            // The PINGRESP is read when the connection is served.
             if self.stream.write_all(&ping).await.is_err() || self.stream.flush().await.is_err() {
                 return;
             }
@@ -126,7 +129,7 @@ impl BridgeClient {
         }
     }
 
-    /// Connects again and again, until the broker shuts down.
+    /// Connects again and again. Returns when the broker shuts down.
     pub async fn stay_connected(&mut self, addresses: &Addresses) {
         let settings = &self.settings;
         let mut backoff = Backoff::new(settings.restart_timeout_base, settings.restart_timeout_cap);
@@ -176,7 +179,7 @@ impl BridgeClient {
         }
     }
 
-    /// Waits until there are messages for the upstream, if the bridge connects only then.
+    /// With `start_type = "lazy"`, waits until there are enough messages for the upstream.
     async fn wait_for_work(&self) {
         let StartType::Lazy { threshold, .. } = self.settings.start else {
             return;
@@ -195,7 +198,7 @@ impl BridgeClient {
         }
     }
 
-    /// Connects to an address and serves the connection, and those to better ones that follow, until there is none.
+    /// Connects to an address and serves the connection. After a failback, serves the new one.
     async fn connect_and_serve(&mut self, mut at: usize, addresses: &Addresses) -> ConnectionEnd {
         let mut accepted = match self.connect(at).await {
             Ok(accepted) => accepted,
@@ -213,7 +216,7 @@ impl BridgeClient {
         }
     }
 
-    /// Serves a connection until it ends, or a better address has accepted and it is left.
+    /// Serves a connection until it ends, or until a preferred address has accepted.
     async fn serve(
         &mut self,
         at: usize,
@@ -291,8 +294,9 @@ impl BridgeClient {
         }
     }
 
-    /// Serves a connection until it ends or a better address has accepted; then what is under way on this one is finished. How it has ended, `None` if it
-    /// goes on all the same, and the better one.
+    /// Serves a connection until it ends, or until a preferred address has accepted. In that case
+    /// finishes what is in flight on this one. Returns how it ended (`None` if it has not) and the
+    /// preferred connection.
     async fn serve_until_failback(
         &mut self,
         at: usize,
@@ -307,7 +311,7 @@ impl BridgeClient {
             tokio::select! {
                 ended = link.serve(stream) => {
                     state.is_lost.store(true, Ordering::Relaxed);
-                    // If the addresses share sessions, the one that is being called has ended this connection.
+                    // If the addresses share sessions, the new connection has ended this one.
                     let wait = state.is_connecting.load(Ordering::Relaxed) && !matches!(ended, Ok(Leave::ShuttingDown));
                     let preferred = if wait { preferred.await } else { None };
                     (Some(ended), preferred)
@@ -317,7 +321,7 @@ impl BridgeClient {
         };
         if let (Some((_, next)), None) = (&mut preferred, &ended) {
             link.finish();
-            // It ends by itself when nothing gets further for `response_timeout`.
+            // Ends by itself if nothing advances for `response_timeout`.
             tokio::select! {
                 finished = link.serve(stream) => ended = Some(finished),
                 () = next.keep_alive() => {}
@@ -326,7 +330,8 @@ impl BridgeClient {
         (ended, preferred)
     }
 
-    /// The old connection is left for a better address that has accepted. How it ended shows whether the two share the session.
+    /// Leaves the old connection for a preferred address that has accepted. How the old one ended
+    /// shows whether the two addresses share the session.
     async fn fail_back(
         &mut self,
         at: usize,
@@ -335,7 +340,7 @@ impl BridgeClient {
     ) -> ServeResult {
         let is_separate = match ended {
             Some(Ok(Leave::Disconnected(ReasonCode::SessionTakenOver, _))) => Some(false),
-            // It has answered although another connection had been accepted.
+            // It has answered although the other connection had been accepted.
             Some(Ok(Leave::Finished)) => Some(true),
             Some(Ok(Leave::Silent(_))) | None => {
                 let bridge = &*self.settings.bridge.name;
@@ -358,7 +363,7 @@ impl BridgeClient {
         if !begins_anew || !accepted.upstream.session_present {
             return ServeResult::Failback(at, accepted);
         }
-        // What it has is a session of which nothing is known.
+        // Its session is not known here.
         drop(accepted);
         match self.connect(at).await {
             Ok(accepted) => ServeResult::Failback(at, accepted),
@@ -369,7 +374,8 @@ impl BridgeClient {
         }
     }
 
-    /// Calls each address before this one that has answered for long enough, until one accepts; `None` if the connection was gone when it did not.
+    /// Connects to each preferred address that has answered for `hold_down`, until one accepts.
+    /// Returns `None` if the old connection was lost and the attempt failed.
     async fn connect_to_preferred(
         &mut self,
         at: usize,
@@ -405,7 +411,7 @@ impl BridgeClient {
         guard.broker().set_bridge_state(bridge, Some(error), now);
     }
 
-    /// Dials, and says CONNECT, in whatever way the upstream understands.
+    /// Connects to an address and sends CONNECT, in a form that the upstream understands.
     async fn connect(&mut self, at: usize) -> io::Result<AcceptedUpstream> {
         let mut clean = {
             let address = self.settings.addresses[at].to_string();
@@ -423,7 +429,7 @@ impl BridgeClient {
             }
         };
         if self.closed_count > 0 {
-            // What was tried because of it was a guess, which the next call does not begin with.
+            // The other form was a guess. The next attempt does not start with it.
             self.protocol = known;
         }
         accepted
@@ -465,7 +471,7 @@ impl BridgeClient {
             Err(error) => return Err(error),
             Ok(None) => return Err(io::Error::other("no CONNACK in time")),
         };
-        // A broker that knows MQTT 3 only answers a CONNECT of MQTT 5 in its own words.
+        // A broker that knows only MQTT 3 answers a CONNECT of MQTT 5 with a CONNACK of MQTT 3.
         let refused_version = matches!(input[..length], [0x20, 2, _, 1]);
         let connack = match codec::decode(&input[..length], version) {
             _ if refused_version => {
@@ -504,8 +510,9 @@ impl BridgeClient {
         }))
     }
 
-    /// Whether to connect once more after the upstream closed the connection instead of answering. A broker that does not know MQTT 5 (RabbitMQ before
-    /// 3.13) or the bridge's bit may do that; but a link that is cut looks the same, so MQTT 5 is tried twice.
+    /// Returns whether to connect again after the upstream closed the connection instead of
+    /// answering. A broker that does not know MQTT 5 (RabbitMQ before 3.13) or the bridge bit may
+    /// do that. A cut connection looks the same, so MQTT 5 is tried twice.
     fn try_other_protocol(&mut self) -> bool {
         self.closed_count += 1;
         match self.protocol {
@@ -514,7 +521,7 @@ impl BridgeClient {
         }
     }
 
-    /// The next thing to speak, if there is any.
+    /// Changes to the next older protocol. Returns false if there is none.
     fn downgrade_protocol(&mut self) -> bool {
         self.protocol = match self.protocol {
             UpstreamProtocol::V5 if self.settings.version.is_none() => UpstreamProtocol::V311Bridge,

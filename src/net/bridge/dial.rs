@@ -1,4 +1,4 @@
-//! From an address to a stream that MQTT can be spoken on.
+//! Connects to an address, through all layers below MQTT.
 
 use std::io;
 use std::sync::Arc;
@@ -17,22 +17,23 @@ use crate::net::tls::with_hint;
 use crate::net::websocket;
 use crate::wire::ProtocolVersion;
 
-/// What lies under MQTT.
+/// The layers below MQTT.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transport {
-    /// What the connection goes through, if anything.
+    /// The proxy, if there is one.
     pub proxy: Option<Proxy>,
-    /// TLS, and the name the upstream's certificate must have and that is asked for by SNI, if it is not the host.
+    /// TLS, and the server name for SNI and the certificate if it is not the host.
     pub tls: Option<(ClientTls, Option<String>)>,
-    /// The path, if it is WebSocket.
+    /// The path, for WebSocket.
     pub websocket: Option<String>,
 }
 
 impl Transport {
-    /// Connects, trying each address of a name in turn, which is the proxy's if there is one; `limit` is for each, TLS and WebSocket included.
+    /// Connects. Tries each IP address of the name in turn. With a proxy, it is the proxy's name.
+    /// `limit` is the time for each, with TLS and WebSocket.
     ///
     /// # Errors
-    /// What went wrong with the last address that was tried; files of certificates that cannot be used.
+    /// The error of the last IP address; or certificate files cannot be used.
     pub async fn dial(
         &self,
         address: &Address,
@@ -73,7 +74,8 @@ impl Transport {
         let secured: Box<dyn Stream> = match &self.tls {
             None => Box::new(stream),
             Some((tls, name)) => {
-                // The files are read for each connection, so that a certificate that was renewed is shown at the next one.
+                // The files are read for each connection, so a renewed certificate is used by the
+                // next one.
                 let config = tls.config().map_err(io::Error::other)?;
                 let name = name.as_ref().unwrap_or(&address.host).clone();
                 let name = ServerName::try_from(name)

@@ -1,4 +1,4 @@
-//! Bytes to the upstream and from it, both at once on one stream.
+//! Reads and writes on one stream at the same time.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -12,24 +12,25 @@ use tokio::time::sleep;
 use crate::clock::Stopwatch;
 use crate::net::socket::{SendProgress, Stream};
 
-/// How often it is looked, within the time something may take, whether the upstream takes what is written to it.
+/// How often progress is checked within a time limit.
 pub(super) const PROGRESS_CHECKS: u32 = 8;
-/// What comes this much too late shows that this process was stopped: what has come meanwhile is looked at first.
+/// A timer that is later than this shows that the process was paused. Bytes that came meanwhile are
+/// read before the upstream is blamed.
 pub(super) const PAUSE_MARGIN: Duration = Duration::from_millis(100);
 /// How long the upstream has to take a DISCONNECT.
 pub(super) const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What [`exchange`] has done.
+/// The result of [`exchange`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Transferred {
-    /// Bytes that have come: none at the end of the stream.
+    /// Bytes read. `Some(0)` at the end of the stream.
     pub read: Option<usize>,
-    /// Bytes that were written; 0 if there were none to write and the stream holds none back.
+    /// Bytes written. `Some(0)` if there were none and the stream is flushed.
     pub wrote: Option<usize>,
 }
 
-/// Waits until something has come and is appended to `input`, or some of `out` was written. Without an `input` nothing is read; an empty `out` makes sure that
-/// the stream holds nothing back. Cancel safe.
+/// Waits until bytes were read into `input`, or until some of `out` was written. Without `input`
+/// nothing is read. An empty `out` flushes the stream. Cancel safe.
 ///
 /// # Errors
 /// The connection is lost.
@@ -72,11 +73,11 @@ fn poll_write_some(
     }
 }
 
-/// Writes all of `out`, and goes on until `done` finds what it wants in what comes, which is appended to `input`. `limit` begins anew with every byte that
-/// gets further, either way. `None` if it was over.
+/// Writes all of `out`, and reads into `input` until `done` returns a value. `limit` starts again
+/// with each byte that is read, or taken by the upstream. Returns `None` when it is over.
 ///
 /// # Errors
-/// The connection is lost; `done` fails; the upstream closes, then [`io::ErrorKind::UnexpectedEof`].
+/// The connection is lost; `done` fails; or the upstream closes ([`io::ErrorKind::UnexpectedEof`]).
 pub(super) async fn send_and_wait<T>(
     stream: &mut Box<dyn Stream>,
     out: &[u8],
@@ -106,7 +107,7 @@ pub(super) async fn send_and_wait<T>(
                 idle = Stopwatch::start();
             }
             () = sleep(limit / PROGRESS_CHECKS) => {
-                // A process that was stopped has not given the upstream its time.
+                // While this process was paused, the upstream did not have its time.
                 let is_late = asked.elapsed() > limit / PROGRESS_CHECKS + PAUSE_MARGIN;
                 if progress.check(&*stream, !flushed).has_advanced || is_late {
                     idle = Stopwatch::start();
@@ -118,7 +119,8 @@ pub(super) async fn send_and_wait<T>(
     }
 }
 
-/// Writes all of `out` and closes the sending side, as far as the upstream takes it: `limit` begins anew while it does, `PROGRESS_CHECKS` times at most.
+/// Writes all of `out` and closes the sending side. `limit` starts again while the upstream takes
+/// bytes, at most `PROGRESS_CHECKS` times.
 pub(super) async fn disconnect(
     stream: &mut Box<dyn Stream>,
     out: &[u8],
@@ -140,14 +142,14 @@ pub(super) async fn disconnect(
         progress.check(&*stream, written < out.len());
         let left: Result<io::Result<()>, _> =
             tokio::time::timeout(limit, send_rest(stream, &mut written, progress)).await;
-        // It has nothing to say to that.
+        // An error does not matter any more.
         if left.is_ok() || !progress.check(&*stream, written < out.len()).has_advanced {
             break;
         }
     }
 }
 
-/// Whether the peer has closed the connection.
+/// Returns whether the peer has closed the connection.
 pub(super) fn is_closed(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,44 +1,45 @@
-//! What the upstream has sent and nobody has looked at yet: packets that are to be handled, and those that are too large to be kept.
+//! Bytes from the upstream that are not handled yet. Packets that are too large are skipped, and
+//! never kept.
 
 use crate::broker::bridge::Leave;
 use crate::wire::codec::{self, PublishHeader};
 use crate::wire::{Fault, ReasonCode};
 
-/// Bytes of the upstream.
+/// Bytes from the upstream.
 #[derive(Debug, Default)]
 pub struct Input {
-    /// What came and was not used up.
+    /// Bytes that came and are not handled.
     pub bytes: Vec<u8>,
-    /// Bytes still to come of a packet that is read past.
+    /// Bytes to come of a packet that is skipped.
     skip: usize,
 }
 
-/// What comes next.
+/// The next packet.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next<'a> {
-    /// A whole packet, and its length.
+    /// A whole packet.
     Frame(&'a [u8]),
-    /// A PUBLISH that is too large: the rest of it is read past.
+    /// The start of a PUBLISH that is too large. The rest of it is skipped.
     TooLarge(PublishHeader<'a>),
-    /// Nothing, before more bytes have come.
+    /// More bytes are needed.
     Nothing,
 }
 
 impl Input {
-    /// Begins with these bytes.
+    /// Starts with these bytes.
     pub fn new(bytes: Vec<u8>) -> Input {
         Input { bytes, skip: 0 }
     }
 
-    /// Whether a packet has begun and not ended.
+    /// Returns whether a packet has begun and not ended.
     pub fn is_within_packet(&self) -> bool {
         self.skip > 0 || !self.bytes.is_empty()
     }
 
-    /// What comes `used` bytes after the beginning; `used` goes on behind it.
+    /// Returns the packet at offset `used`, and advances `used` behind it.
     ///
     /// # Errors
-    /// The upstream breaks the protocol; a packet that is not a PUBLISH is larger than `largest`.
+    /// The upstream breaks the protocol; or a packet other than PUBLISH is larger than `largest`.
     pub fn next(&mut self, used: &mut usize, largest: u32) -> Result<Next<'_>, Leave> {
         let past = self.skip.min(self.bytes.len() - *used);
         self.skip -= past;
@@ -73,7 +74,7 @@ mod tests {
     use crate::wire::packet::Publish;
     use crate::wire::{Packet, PacketId, Properties, ProtocolVersion, QoS};
 
-    /// The bytes of a small message, one that is too large, and a small one.
+    /// Three messages, the second of which is too large.
     fn stream(payload: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         let large = vec![b'x'; payload];
@@ -92,7 +93,7 @@ mod tests {
         bytes
     }
 
-    /// What comes of these bytes if they come in pieces of this size, and the most that was kept.
+    /// Reads these bytes in pieces. Returns the packets, and the most bytes that were kept.
     fn read(bytes: &[u8], piece: usize, largest: u32) -> (Vec<String>, usize) {
         let (mut input, mut seen, mut kept) = (Input::default(), Vec::new(), 0);
         for piece in bytes.chunks(piece) {

@@ -1,4 +1,5 @@
-//! A connection of a bridge: moves bytes between the upstream and the [`Relay`] that knows what they mean.
+//! A connection of a bridge: moves bytes between the upstream and the [`Relay`], which handles
+//! them.
 
 use std::io;
 use std::sync::Arc;
@@ -20,10 +21,10 @@ use crate::net::socket::{SendProgress, Socket, Stream};
 use crate::wire::packet::Disconnect;
 use crate::wire::{Packet, Properties, ProtocolVersion, ReasonCode, codec};
 
-/// Room for bytes of the upstream, at each read.
+/// Space for each read, in bytes.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Notes that the broker has something for the bridge.
+/// Wakes the link when the broker has output for the bridge.
 #[derive(Default)]
 struct Wakeup(Notify);
 
@@ -33,35 +34,36 @@ impl Wake for Wakeup {
     }
 }
 
-/// A connection to an upstream that has accepted.
+/// A connection to an upstream that has accepted the CONNECT.
 pub(super) struct Link {
     broker: Arc<SharedBroker>,
     bridge: Arc<Bridge>,
-    /// It has been published that the bridge is connected.
+    /// `$SYS` says already that the bridge is connected.
     is_published: bool,
     pub relay: Relay,
     max_packet_size: u32,
-    /// How long it stays connected without anything to do.
+    /// How long the link stays connected with nothing to do.
     idle_timeout: Option<Duration>,
     wakeup: Arc<Wakeup>,
     input: Input,
-    /// What is being written, and how far that is.
+    /// Bytes to write, and how many of them are written.
     out: Vec<u8>,
     written: usize,
-    /// The stream may still hold what was written to it.
+    /// The stream may still hold written bytes.
     unflushed: bool,
-    /// Whether the upstream takes what is written, and when to look next, in milliseconds of uptime.
+    /// Whether the upstream takes what is written, and when to check that next, in milliseconds of
+    /// uptime.
     send_progress: SendProgress,
     next_check: u64,
-    /// When the next visit is due, whatever happens.
+    /// When the next step is due, in milliseconds of uptime.
     next_step: u64,
-    /// Bytes that had come from the upstream at the last look, and whether any were read since.
+    /// Bytes that had come at the last check, and whether any were read since.
     received_bytes: u64,
     has_read: bool,
 }
 
 impl Link {
-    /// `input` is what has come behind the CONNACK.
+    /// `input` is what came behind the CONNACK.
     pub fn new(
         broker: Arc<SharedBroker>,
         bridge: Arc<Bridge>,
@@ -90,7 +92,7 @@ impl Link {
         }
     }
 
-    /// Moves bytes until the relay wants to leave (`Ok`), or the connection is lost.
+    /// Moves bytes until the relay leaves (`Ok`) or the connection is lost.
     pub async fn serve(&mut self, stream: &mut Box<dyn Stream>) -> io::Result<Leave> {
         loop {
             let (pause, wait) = match self.step(&*stream) {
@@ -108,7 +110,7 @@ impl Link {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
                     self.has_read |= transferred.read.is_some();
-                    // In the middle of a packet nothing else can come.
+                    // A partial packet also shows that the upstream is alive.
                     if transferred.read.is_some() && within {
                         self.relay.heard(self.broker.now());
                     }
@@ -122,8 +124,8 @@ impl Link {
         }
     }
 
-    /// One visit to the broker: hands over all whole packets that have come, and takes what there is. Whether to pause reading, and how long until
-    /// something is due.
+    /// Hands all whole packets to the broker and takes output, under one lock. Returns whether to
+    /// pause reading, and how long until the next step is due.
     fn step(&mut self, stream: &dyn Stream) -> Result<(bool, Duration), Leave> {
         let now = self.broker.now();
         if now.uptime
@@ -155,7 +157,7 @@ impl Link {
         }
         input.bytes.drain(..used);
         if relay.is_ahead(guard.broker(), now) {
-            // Nothing of the upstream is looked at: it is not to blame for being idle.
+            // The upstream's bytes are not read at present, so it is not to blame for silence.
             relay.heard(now);
         }
         relay.tick(out, now)?;
@@ -191,13 +193,13 @@ impl Link {
         Ok((pause, Duration::from_millis(wait)))
     }
 
-    /// Tells the relay whether the upstream takes what it is sent, while it waits for that or for an answer: an answer to what lies behind something large
-    /// cannot come before that has arrived.
+    /// While the relay waits, tells it whether the upstream takes what it is sent. The answer to a
+    /// packet behind large ones cannot come before those have arrived.
     fn check_progress(&mut self, stream: &dyn Stream, now: Now) {
         let received_bytes = stream.socket().map_or(0, Socket::received);
         let is_more = std::mem::replace(&mut self.received_bytes, received_bytes) < received_bytes;
         if is_more && !std::mem::take(&mut self.has_read) {
-            // A record of TLS, or a frame of WebSocket, that is not whole: the upstream is there.
+            // An incomplete TLS record or WebSocket frame also shows that the upstream is alive.
             self.relay.heard(now);
         }
         let held = !self.out.is_empty() || self.unflushed;
@@ -227,7 +229,8 @@ impl Link {
         self.relay.wrote(self.broker.now());
     }
 
-    /// Finishes what is under way and begins nothing more: [`Link::serve`] ends when that is done. How long that may take is up to the client.
+    /// Finishes what is in flight and begins nothing new. [`Link::serve`] returns when that is
+    /// done. The caller limits the time.
     pub fn finish(&mut self) {
         let mut guard = self
             .broker
@@ -236,7 +239,7 @@ impl Link {
         self.relay.finish(guard.broker(), &mut self.out, now);
     }
 
-    /// Notes how the connection has ended, so that the next one knows what this one may have died on.
+    /// Records how the connection ended, so that the next one knows what may have caused it.
     pub fn record_end(&mut self, ended: &io::Result<Leave>) {
         let end = match ended {
             Ok(leave) => End::from(leave),
@@ -250,7 +253,7 @@ impl Link {
         self.relay.ended(&end, guard.broker(), now);
     }
 
-    /// Writes what was begun, and DISCONNECT, if the upstream takes it soon.
+    /// Writes the rest of the output and DISCONNECT, if the upstream takes them in time.
     pub async fn disconnect(&mut self, stream: &mut Box<dyn Stream>) {
         if self.is_published {
             self.relay.notify(false, &mut self.out);
@@ -267,7 +270,7 @@ impl Link {
 }
 
 impl Drop for Link {
-    /// However the connection ends, also when the bridge is stopped in the middle of it, it ends at this broker.
+    /// Closes the connection at this broker, also if the bridge is stopped in the middle.
     fn drop(&mut self) {
         let mut guard = self
             .broker

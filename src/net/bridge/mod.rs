@@ -1,4 +1,7 @@
-//! Bridges: tasks that dial out, each for ever, and move bytes between an upstream and the [`crate::broker::bridge::Relay`] that knows what they mean.
+//! Bridges: tasks that connect to upstream brokers.
+//!
+//! They move bytes between an upstream and the [`crate::broker::bridge::Relay`], which handles
+//! them.
 
 mod address;
 mod addresses;
@@ -28,7 +31,7 @@ pub use settings::{BridgeSettings, StartType};
 use addresses::Addresses;
 use client::BridgeClient;
 
-/// A bridge's task.
+/// The task of a bridge.
 #[derive(Debug)]
 pub struct BridgeTask {
     settings: BridgeSettings,
@@ -37,7 +40,8 @@ pub struct BridgeTask {
 }
 
 impl BridgeTask {
-    /// Keeps a bridge connected, in a task of its own, until it is stopped or the broker shuts down. [`crate::broker::Broker::open_bridge`] comes before.
+    /// Starts a task that keeps a bridge connected until it is stopped or the broker shuts down.
+    /// Call [`crate::broker::Broker::open_bridge`] before.
     pub fn start(broker: Arc<SharedBroker>, settings: BridgeSettings) -> BridgeTask {
         let stop = Arc::new(Notify::new());
         let addresses = Addresses::new(Arc::clone(&broker), settings.clone());
@@ -57,15 +61,15 @@ impl BridgeTask {
         }
     }
 
-    /// What it was started with.
+    /// Returns the settings.
     pub fn settings(&self) -> &BridgeSettings {
         &self.settings
     }
 
-    /// Cuts its connection and waits until it is gone at this broker, too.
+    /// Cuts the connection, and waits until it is gone at this broker, too.
     pub async fn stop(self) {
         self.stop.notify_one();
-        // A task that has panicked is gone as well.
+        // A task that panicked is gone, too.
         let _ = self.task.await;
     }
 }

@@ -1,15 +1,15 @@
-//! The password of a bridge at its upstream, or at a proxy.
+//! The password of a bridge at its upstream or proxy.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// A password, which is not shown.
+/// A password. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Password {
-    /// This one.
+    /// The password itself.
     Inline(String),
-    /// The first line of this file, which is read at each attempt.
+    /// A file whose first line is the password. It is read at each attempt.
     File(PathBuf),
 }
 
@@ -23,10 +23,10 @@ impl fmt::Debug for Password {
 }
 
 impl Password {
-    /// The password.
+    /// Returns the password.
     ///
     /// # Errors
-    /// Its file cannot be read; it is named.
+    /// The file cannot be read. The error names it.
     pub fn read(&self) -> io::Result<Vec<u8>> {
         match self {
             Password::Inline(password) => Ok(password.clone().into_bytes()),

@@ -1,4 +1,5 @@
-//! To an upstream through a proxy: HTTP CONNECT (RFC 9110, 9.3.6) and SOCKS5 (RFC 1928, 1929). The proxy resolves the upstream's name.
+//! Connects to an upstream through a proxy: HTTP CONNECT (RFC 9110 section 9.3.6) or SOCKS5 (RFC
+//! 1928, RFC 1929). The proxy resolves the upstream's name.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,28 +15,29 @@ use crate::net::websocket::{MAX_HEADERS, read_head};
 /// A proxy between the bridge and its upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
-    /// What it speaks.
+    /// The protocol.
     pub kind: ProxyKind,
-    /// Where it is.
+    /// The address.
     pub address: Address,
-    /// User name and password, if it wants them.
+    /// User name and password, if the proxy needs them.
     pub login: Option<(String, Password)>,
 }
 
-/// What a proxy speaks.
+/// The protocol of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyKind {
-    /// HTTP, and its method CONNECT.
+    /// HTTP with the method CONNECT.
     Http,
     /// SOCKS version 5.
     Socks5,
 }
 
 impl Proxy {
-    /// Asks the proxy at the other end of `stream` for a connection to the upstream; what follows on the stream is the upstream's.
+    /// Asks the proxy at the other end of `stream` for a connection to the upstream. After that,
+    /// `stream` leads to the upstream.
     ///
     /// # Errors
-    /// What the proxy has answered; the password's file cannot be read.
+    /// The proxy refuses; or the password file cannot be read.
     pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: &mut S,
@@ -81,14 +83,14 @@ async fn http_connect<S: AsyncRead + AsyncWrite + Unpin>(
         let what = format!("the proxy refuses: {code} {reason}");
         return Err(other(what.trim_end().to_owned()));
     }
-    // Neither MQTT nor TLS lets a server speak first.
+    // With MQTT and with TLS, the client sends first.
     if !early.is_empty() {
         return Err(other("the proxy says more than its answer".to_owned()));
     }
     Ok(())
 }
 
-/// Agrees with a SOCKS5 proxy on how to log in, and does so.
+/// Agrees with a SOCKS5 proxy on a method of authentication, and logs in.
 async fn socks_log_in<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     login: Option<(&str, &[u8])>,
@@ -163,7 +165,7 @@ async fn socks_connect<S: AsyncRead + AsyncWrite + Unpin>(
         let what = reply_text(reply);
         return Err(other(format!("the proxy refuses: reply {reply}, {what}")));
     }
-    // The address the proxy has bound does not matter, but must be read.
+    // The bound address is not needed, but must be read.
     let length = match kind {
         1 => 4,
         4 => 16,
@@ -180,7 +182,7 @@ async fn read<const N: usize, S: AsyncRead + Unpin>(stream: &mut S) -> io::Resul
     Ok(bytes)
 }
 
-/// What a reply of SOCKS5 means (RFC 1928, section 6).
+/// Returns the meaning of a SOCKS5 reply (RFC 1928 section 6).
 fn reply_text(reply: u8) -> &'static str {
     match reply {
         1 => "general failure",
@@ -212,7 +214,7 @@ mod tests {
 
     use super::*;
 
-    /// What the proxy was sent before each of its answers, and how it ended.
+    /// Connects. Returns what the proxy had received before each of its answers, and the result.
     async fn connect_through(
         kind: ProxyKind,
         login: Option<(&str, &str)>,

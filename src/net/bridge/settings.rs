@@ -1,4 +1,4 @@
-//! A bridge as it is configured: where it calls, when, and what it says of itself.
+//! The settings of a bridge.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,52 +9,53 @@ use super::password::Password;
 use crate::broker::bridge::Bridge;
 use crate::wire::ProtocolVersion;
 
-/// A bridge as it is configured.
+/// The settings of a bridge.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BridgeSettings {
-    /// What it does once it is connected.
+    /// What the bridge does when it is connected.
     pub bridge: Arc<Bridge>,
-    /// Where the upstream is; never empty.
+    /// The addresses of the upstream. Never empty.
     pub addresses: Vec<Address>,
-    /// Each attempt begins with the address after the one that was connected last; if not, with the first.
+    /// Each attempt starts with the address after the last connected one. Otherwise with the first.
     pub round_robin: bool,
-    /// How often addresses that are not connected are tried; 0 for never.
+    /// How often addresses that are not connected are probed. 0 for never.
     pub probe_interval: Duration,
-    /// How long an address before the connected one must have answered before the bridge goes back to it.
+    /// How long a preferred address must have answered all probes before failback.
     pub hold_down: Duration,
     /// When it connects.
     pub start: StartType,
-    /// What lies under MQTT.
+    /// The layers below MQTT.
     pub transport: Transport,
-    /// The protocol version; `None` for MQTT 5, and MQTT 3.1.1 if the upstream does not speak it.
+    /// The protocol version. `None` for MQTT 5, with MQTT 3.1.1 if the upstream does not know it.
     pub version: Option<ProtocolVersion>,
-    /// User name.
+    /// The user name.
     pub username: Option<String>,
-    /// Password.
+    /// The password.
     pub password: Option<Password>,
-    /// For connecting, TLS, WebSocket and CONNACK, each.
+    /// The time limit for connecting with TLS and WebSocket, and again for CONNACK.
     pub connect_timeout: Duration,
     /// The shortest wait between attempts.
     pub restart_timeout_base: Duration,
-    /// The longest.
+    /// The longest wait between attempts.
     pub restart_timeout_cap: Duration,
-    /// The largest packet that is taken from the upstream, in bytes.
+    /// The largest packet from the upstream, in bytes.
     pub max_packet_size: u32,
 }
 
 /// When a bridge connects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StartType {
-    /// Always, and again whenever the connection has ended.
+    /// Always, and again when the connection has ended.
     #[default]
     Automatic,
-    /// When so many messages wait for the upstream, until there has been nothing to do for so long.
+    /// When `threshold` messages wait for the upstream, until there was nothing to do for
+    /// `idle_timeout`.
     Lazy {
-        /// Messages.
+        /// Messages that wait.
         threshold: u64,
-        /// Without messages either way.
+        /// Time without messages in either direction.
         idle_timeout: Duration,
     },
-    /// When it is started, and not again.
+    /// Once, when the bridge is started.
     Once,
 }

@@ -1,6 +1,8 @@
-//! What the broker wants to know of an X.509 certificate (RFC 5280): until when it is valid, and whom it names. Signatures are rustls's matter.
+//! Reads X.509 certificates (RFC 5280): their validity and their names. It checks no signatures:
+//! rustls does.
 //!
-//! A certificate may come from a peer: reading never fails loudly and never goes round in circles; what cannot be read is not there.
+//! A certificate may come from a peer. Reading never panics and always ends. What cannot be read
+//! counts as missing.
 
 use crate::broker::{CertificateName, CertificateNames};
 
@@ -11,13 +13,13 @@ const OID: u8 = 0x06;
 const OCTET_STRING: u8 = 0x04;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-/// `[0]` and `[3]`, constructed: the version and the extensions of a certificate.
+/// `[0]` and `[3]`, constructed: version and extensions of a certificate.
 const VERSION: u8 = 0xA0;
 const EXTENSIONS: u8 = 0xA3;
 
 /// 2.5.4.3
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
-/// Attributes of a name, and what OpenSSL calls them.
+/// Attributes of distinguished names, with their names in OpenSSL.
 const ATTRIBUTES: &[(&[u8], &str)] = &[
     (COMMON_NAME, "CN"),
     (&[0x55, 0x04, 0x04], "SN"),
@@ -49,26 +51,27 @@ const ATTRIBUTES: &[(&[u8], &str)] = &[
 /// 2.5.29.17
 const SUBJECT_ALTERNATIVE_NAME: &[u8] = &[0x55, 0x1D, 0x11];
 
-/// Names taken from one certificate; more are left out.
+/// Names that are read from one certificate, at most.
 const MAX_NAMES: usize = 64;
 
-/// What is read of a certificate.
+/// The fields that are read of a certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Certificate {
-    /// First second it is valid, since 1970.
+    /// The first second of its validity, since 1970.
     pub not_before: i64,
-    /// Last second it is valid, since 1970.
+    /// The last second of its validity, since 1970.
     pub not_after: i64,
-    /// Whom it names.
+    /// Its names.
     pub names: CertificateNames,
-    /// Its public key: the field subjectPublicKeyInfo in DER.
+    /// Its public key: subjectPublicKeyInfo in DER.
     pub public_key: Vec<u8>,
-    /// It is of version 1, which has no extensions. `openssl x509 -req` makes such certificates unless it is given some.
+    /// It is of version 1, which has no extensions. `openssl x509 -req` makes such certificates if
+    /// it is given none.
     pub is_v1: bool,
 }
 
 impl Certificate {
-    /// Reads a certificate in DER; `None` if it is none.
+    /// Reads a certificate in DER. Returns `None` if it is malformed.
     pub fn parse(der: &[u8]) -> Option<Certificate> {
         let mut certificate = Reader(Reader(der).expect(SEQUENCE)?);
         let mut fields = Reader(certificate.expect(SEQUENCE)?);
@@ -102,25 +105,25 @@ impl Certificate {
     }
 }
 
-/// The algorithm of a public key, which is the field subjectPublicKeyInfo in DER; without the header of its sequence.
+/// Returns the algorithm of a subjectPublicKeyInfo in DER, without the header of its sequence.
 pub fn algorithm_of(public_key: &[u8]) -> Option<&[u8]> {
     Reader(Reader(public_key).expect(SEQUENCE)?).expect(SEQUENCE)
 }
 
-/// When a revocation list in DER should have been replaced, in seconds since 1970; `None` if it does not
-/// say or is none.
+/// Returns the nextUpdate of a revocation list in DER, in seconds since 1970. `None` if it has none
+/// or is malformed.
 pub fn next_update(der: &[u8]) -> Option<i64> {
     let mut list = Reader(Reader(der).expect(SEQUENCE)?);
     let mut fields = Reader(list.expect(SEQUENCE)?);
     fields.skip_if(INTEGER);
-    // Signature algorithm, issuer, and when this list was made.
+    // Signature algorithm, issuer, thisUpdate.
     for _ in 0..3 {
         fields.next()?;
     }
     time(fields.next()?)
 }
 
-/// The last common name counts: it is the most specific one.
+/// Reads the last common name, which is the most specific one.
 fn common_names(mut subject: Reader<'_>, names: &mut CertificateNames) -> Option<()> {
     while let Some((tag, content)) = subject.next() {
         let mut set = Reader((tag == SET).then_some(content)?);
@@ -135,7 +138,8 @@ fn common_names(mut subject: Reader<'_>, names: &mut CertificateNames) -> Option
     Some(())
 }
 
-/// A name as RFC 2253 writes it, and OpenSSL and Mosquitto do: the last part comes first. `Some(None)` for an empty one.
+/// Returns a distinguished name as in RFC 2253, OpenSSL and Mosquitto: the last part first.
+/// `Some(None)` for an empty one.
 fn distinguished_name(mut parts: Reader<'_>) -> Option<Option<Box<str>>> {
     let mut text = String::new();
     while let Some((tag, content)) = parts.next() {
@@ -164,13 +168,13 @@ fn distinguished_name(mut parts: Reader<'_>) -> Option<Option<Box<str>>> {
     Some((!text.is_empty()).then(|| text.into()))
 }
 
-/// The text of a string of one of the types that are used.
+/// Returns the text of a UTF8String, PrintableString or IA5String.
 fn plain(tag: u8, bytes: &[u8]) -> Option<&str> {
     let is_text = matches!(tag, 0x0C | 0x13 | 0x16);
     std::str::from_utf8(bytes).ok().filter(|_| is_text)
 }
 
-/// A value within a name: what has a meaning there, and what is not ASCII or not printable, is escaped.
+/// Escapes an attribute's value: special characters, and all that is not printable ASCII.
 fn escaped(value: &str) -> String {
     let mut text = String::new();
     let last = value.len().saturating_sub(1);
@@ -196,7 +200,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-/// An object identifier in numbers.
+/// Returns an object identifier in decimal numbers.
 fn dotted(oid: &[u8]) -> String {
     let mut numbers: Vec<u64> = Vec::new();
     let mut number = 0u64;
@@ -222,7 +226,7 @@ fn extensions(mut all: Reader<'_>, names: &mut CertificateNames) -> Option<()> {
         if extension.expect(OID)? != SUBJECT_ALTERNATIVE_NAME {
             continue;
         }
-        // "critical" may stand between.
+        // "critical" may come before it.
         let value = loop {
             let (tag, value) = extension.next()?;
             if tag == OCTET_STRING {
@@ -245,20 +249,22 @@ fn extensions(mut all: Reader<'_>, names: &mut CertificateNames) -> Option<()> {
     Some(())
 }
 
-/// UTF8String, PrintableString and IA5String are what is used; the rest has been deprecated for long.
+/// Returns the name in a UTF8String, PrintableString or IA5String. All other types are deprecated.
 fn string(tag: u8, bytes: &[u8]) -> Option<Box<str>> {
     matches!(tag, 0x0C | 0x13 | 0x16)
         .then(|| name(bytes))
         .flatten()
 }
 
-/// A name that may stand where MQTT has a user name or a client identifier: no control characters, which could also deceive the reader of a log.
+/// Returns a name that may be a user name or client identifier. It has no control characters, which
+/// could also deceive the reader of a log.
 fn name(bytes: &[u8]) -> Option<Box<str>> {
     let text = std::str::from_utf8(bytes).ok()?;
     (!text.is_empty() && !text.chars().any(char::is_control)).then(|| text.into())
 }
 
-/// Seconds since 1970 of a UTCTime `YYMMDDhhmmssZ` or GeneralizedTime `YYYYMMDDhhmmssZ`.
+/// Returns the seconds since 1970 of a UTCTime `YYMMDDhhmmssZ` or GeneralizedTime
+/// `YYYYMMDDhhmmssZ`.
 fn time((tag, text): (u8, &[u8])) -> Option<i64> {
     let digits = text.strip_suffix(b"Z")?;
     if !digits.iter().all(u8::is_ascii_digit) {
@@ -281,7 +287,7 @@ fn time((tag, text): (u8, &[u8])) -> Option<i64> {
     Some(days_since_1970(year, month, day) * 86_400 + at(2) * 3600 + at(3) * 60 + at(4))
 }
 
-/// Years begin in March here, so that the day a leap year adds is a year's last.
+/// Counts years from March, so that the leap day is the last day of a year.
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month < 3 { year - 1 } else { year };
     let since_march = (month + 9) % 12;
@@ -290,11 +296,11 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
         - 719_468
 }
 
-/// Reads one element of DER after the other.
+/// Reads DER elements.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// The tag and content of the next element; `None` at the end, or if it is not whole.
+    /// Returns the tag and content of the next element. `None` at the end, or if it is not whole.
     fn next(&mut self) -> Option<(u8, &'a [u8])> {
         let (&tag, rest) = self.0.split_first()?;
         let (&first, mut rest) = rest.split_first()?;
@@ -312,13 +318,13 @@ impl<'a> Reader<'a> {
         Some((tag, content))
     }
 
-    /// The content of the next element, which must have this tag.
+    /// Returns the content of the next element. `None` if it has another tag.
     fn expect(&mut self, tag: u8) -> Option<&'a [u8]> {
         self.next()
             .and_then(|(found, content)| (found == tag).then_some(content))
     }
 
-    /// Skips the next element if it has this tag; whether it had.
+    /// Skips the next element if it has this tag. Returns whether it did.
     fn skip_if(&mut self, tag: u8) -> bool {
         self.0.first() == Some(&tag) && self.next().is_some()
     }
@@ -406,7 +412,7 @@ mod tests {
             let read = distinguished_name(Reader(bytes)).expect("whole");
             read.map(String::from).unwrap_or_default()
         };
-        // C=DE, then O and OU in one part, then a CN that has everything in it.
+        // C=DE, then O and OU in one part, then a CN with all special characters.
         let country: &[u8] = b"\x31\x0b\x30\x09\x06\x03\x55\x04\x06\x13\x02DE";
         let pair: &[u8] =
             b"\x31\x14\x30\x08\x06\x03\x55\x04\x0a\x0c\x01o\x30\x08\x06\x03\x55\x04\x0b\x0c\x01u";
@@ -415,7 +421,7 @@ mod tests {
             name(&sequence(&[country, pair, odd])),
             "CN=\\ #a\\,\\\\\\0A\\\"\\ ,OU=u+O=o,C=DE"
         );
-        // An attribute nobody knows (1.2.840.3), and a string of a type that is not used.
+        // An unknown attribute (1.2.840.3), and a string of an unused type.
         let unknown: &[u8] = b"\x31\x0b\x30\x09\x06\x04\x2a\x86\x48\x03\x0c\x01x";
         assert_eq!(name(unknown), "1.2.840.3=#0C0178");
         let wide: &[u8] = b"\x31\x0b\x30\x09\x06\x03\x55\x04\x03\x1e\x02\0x";

@@ -1,11 +1,12 @@
-//! Cipher suites by the names that OpenSSL and Mosquitto have for them.
+//! Cipher suites by their names in OpenSSL and Mosquitto.
 
 use rustls::CipherSuite;
 
-/// Suites of a version of TLS, by name.
+/// Cipher suites of one TLS version, with their names.
 pub type Ciphers = [(&'static str, CipherSuite)];
 
-/// The suites of TLS 1.2 there are: those with forward secrecy and authenticated encryption.
+/// The suites of TLS 1.2 that are supported: those with forward secrecy and authenticated
+/// encryption.
 pub const TLS12: &Ciphers = &[
     (
         "ECDHE-ECDSA-AES256-GCM-SHA384",
@@ -49,13 +50,13 @@ pub const TLS13: &Ciphers = &[
     ),
 ];
 
-/// The suite of a name.
+/// Returns the suite with this name.
 pub fn find(ciphers: &Ciphers, name: &str) -> Option<CipherSuite> {
     let found = ciphers.iter().find(|(known, _)| *known == name);
     found.map(|(_, suite)| *suite)
 }
 
-/// All names, for people.
+/// Returns all names, for messages.
 pub fn names(ciphers: &Ciphers) -> String {
     let names: Vec<&str> = ciphers.iter().map(|(name, _)| *name).collect();
     names.join(", ")

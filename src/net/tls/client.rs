@@ -1,4 +1,4 @@
-//! TLS towards a server: for the command line's clients and for bridges.
+//! TLS for the client side: bridges, and the clients of the command line.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,28 +16,30 @@ use super::{
     read_certificates, read_pair,
 };
 
-/// How to do TLS towards a server.
+/// TLS settings of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientTls {
-    /// The authorities that are trusted; without this and `capath` those the system trusts.
+    /// The trusted authorities. Without this and `capath`, those the system trusts.
     pub cafile: Option<PathBuf>,
-    /// A directory whose files hold authorities that are trusted, too.
+    /// A directory of files with further trusted authorities.
     pub capath: Option<PathBuf>,
-    /// The cipher suites offered. A version of TLS of which none is named offers all it has; `None` offers all.
+    /// The cipher suites offered. If none of a TLS version is listed, all of that version are
+    /// offered. `None` offers all.
     pub ciphers: Option<Vec<CipherSuite>>,
-    /// The certificate that is shown, if any.
+    /// The client's certificate.
     pub identity: Option<CertificateFiles>,
-    /// It is not checked whose certificate the server shows.
+    /// The server's certificate is not checked at all.
     pub insecure: bool,
-    /// It is not checked that the server's certificate is for its name, only that an authority has signed it.
+    /// The server's name is not checked. The certificate must still be signed by an authority.
     pub insecure_server_name: bool,
-    /// A certificate of X.509 version 1 is taken from the server if an authority has signed it itself; its common name counts.
+    /// A server certificate of X.509 version 1 is accepted if a trusted authority has signed it
+    /// directly. Its common name counts.
     pub allow_x509_v1: bool,
-    /// Keys of which the server's certificates must have one, unless there are none here.
+    /// Pinned keys. If there are any, one must occur in the server's chain.
     pub pinned_keys: Vec<Pin>,
-    /// The oldest version spoken.
+    /// The oldest TLS version.
     pub minimum: TlsVersion,
-    /// What is asked for by ALPN.
+    /// The protocol for ALPN.
     pub alpn: String,
 }
 
@@ -45,7 +47,7 @@ impl ClientTls {
     /// Reads all files.
     ///
     /// # Errors
-    /// The first file that is missing, cannot be read, or does not hold what it should.
+    /// The first file that is missing, unreadable or malformed.
     pub fn config(&self) -> Result<ClientConfig, TlsError> {
         let own = self.cafile.as_deref().or(self.capath.as_deref());
         let own = own.unwrap_or(Path::new("cafile"));
@@ -87,7 +89,7 @@ impl ClientTls {
         Ok(config)
     }
 
-    /// What certificates of version 1 are verified with: authorities as [`ClientTls::roots`] has.
+    /// The verifier for certificates of version 1, with the authorities of [`ClientTls::roots`].
     fn v1(&self) -> Result<V1, TlsError> {
         let file = authority_file(self.cafile.as_deref())?;
         Ok(V1 {
@@ -125,7 +127,7 @@ impl ClientTls {
         let entries = std::fs::read_dir(directory).map_err(|e| TlsError::new(directory, e))?;
         for entry in entries {
             let path = entry.map_err(|e| TlsError::new(directory, e))?.path();
-            // Such a directory may hold keys, lists and notes beside the authorities.
+            // The directory may also hold keys, revocation lists and other files.
             if path.is_file()
                 && let Ok(certificates) = read_certificates(&path)
             {

@@ -1,4 +1,4 @@
-//! PEM files.
+//! Reads PEM files.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
-/// Bytes of a file that are read; revocation lists may be long, nothing else is.
+/// Bytes of the largest file that is read. Only revocation lists are long.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
-/// What is wrong with a file.
+/// An error of a file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {what}", .file.display())]
 pub struct TlsError {
     /// The file.
     pub file: PathBuf,
-    /// What is wrong with it.
+    /// The error text.
     pub what: String,
 }
 
@@ -29,18 +29,18 @@ impl TlsError {
     }
 }
 
-/// All certificates of a file; at least one.
+/// Reads all certificates of a file. There is at least one.
 ///
 /// # Errors
-/// The file cannot be read, or has none.
+/// The file cannot be read, or has no certificate.
 pub fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     sections(file, &read(file)?, "certificate")
 }
 
-/// The first private key of a file.
+/// Reads the first private key of a file.
 ///
 /// # Errors
-/// The file cannot be read, or has none, or it is encrypted.
+/// The file cannot be read, has no private key, or the key is encrypted.
 pub fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let bytes = read(file)?;
     let found: Vec<PrivateKeyDer<'static>> =

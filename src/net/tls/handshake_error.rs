@@ -1,4 +1,5 @@
-//! What helps with hand-shakes that fail: what the peer has, in the names of the standards, and what would be needed.
+//! Error texts for failed TLS handshakes: what the peer offers, by its standard names, and what it
+//! needs.
 
 use std::fmt::Debug;
 use std::io;
@@ -6,12 +7,13 @@ use std::io;
 use rustls::server::ClientHello;
 use rustls::{CipherSuite, Error, NamedGroup, PeerIncompatible, SignatureScheme};
 
-/// Names of one kind that are told of a client.
+/// Names in one list of an error text, at most.
 const MAX_LISTED: usize = 16;
-/// A record with the alert protocol_version (RFC 5246 section 7.2.2), for a client that knows TLS 1.1 at most.
+/// A record with the alert protocol_version (RFC 5246 section 7.2.2), for a client that knows at
+/// most TLS 1.1.
 pub const ALERT_VERSION: [u8; 7] = [0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 70];
 
-/// An error of a hand-shake, with what helps where that is known.
+/// Adds a hint to an error of a handshake, if there is one for it.
 pub fn with_hint(error: io::Error) -> io::Error {
     const HINTS: [(&str, &str); 3] = [
         (
@@ -36,10 +38,10 @@ pub fn with_hint(error: io::Error) -> io::Error {
     }
 }
 
-/// Says that a client speaks an old version of TLS, if its ClientHello begins with these bytes.
+/// Returns the error text for a ClientHello of an old TLS version. `first` are its first bytes.
 pub fn old_version_error(first: &[u8]) -> Option<&'static str> {
     match first {
-        // A record with a hand-shake, in it a ClientHello, and the newest version that the client speaks.
+        // A handshake record with a ClientHello, and the newest version that the client knows.
         [0x16, 0x03, _, _, _, 0x01, _, _, _, 0x03, minor, ..] => match minor {
             0 => Some("the client speaks SSL 3.0 at most; it needs TLS 1.2 or 1.3"),
             1 => Some("the client speaks TLS 1.0 at most; it needs TLS 1.2 or 1.3"),
@@ -50,7 +52,7 @@ pub fn old_version_error(first: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// What a client has offered.
+/// What a client offers.
 #[derive(Clone, Debug)]
 pub struct Offered {
     suites: Vec<CipherSuite>,
@@ -59,7 +61,7 @@ pub struct Offered {
 }
 
 impl Offered {
-    /// What stands in a ClientHello.
+    /// Reads what a ClientHello offers.
     pub fn from_hello(hello: &ClientHello<'_>) -> Offered {
         Offered {
             suites: hello.cipher_suites().to_vec(),
@@ -68,7 +70,8 @@ impl Offered {
         }
     }
 
-    /// Says of an error of the hand-shake what the client has offered, if nothing of that was to be had here, and what would be needed.
+    /// Explains an error of the handshake. If nothing that the client offers is supported, says
+    /// what it offers and what it needs.
     pub fn explain(&self, error: io::Error) -> io::Error {
         let inner = error.get_ref().and_then(|it| it.downcast_ref::<Error>());
         let Some(Error::PeerIncompatible(why)) = inner else {
@@ -103,7 +106,7 @@ impl Offered {
     }
 }
 
-/// Cipher suites that rustls does not know, with their names in the registry of IANA: what old and small devices offer.
+/// Cipher suites of old and small devices that rustls does not know, with their IANA names.
 const OLD_SUITES: [(u16, &str); 26] = [
     (0x0005, "TLS_RSA_WITH_RC4_128_SHA"),
     (0x000a, "TLS_RSA_WITH_3DES_EDE_CBC_SHA"),
@@ -133,7 +136,7 @@ const OLD_SUITES: [(u16, &str); 26] = [
     (0xc0ae, "TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8"),
 ];
 
-/// Names, as the standards have them, some of them from a table; those that have none by their number.
+/// Returns a list of names. `more` has names of further numbers. Others are written as numbers.
 fn listed<T: Debug + Copy + Into<u16>>(all: &[T], more: &[(u16, &str)]) -> String {
     let names = all.iter().take(MAX_LISTED).map(|one| {
         let (name, number) = (format!("{one:?}"), (*one).into());

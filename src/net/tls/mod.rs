@@ -1,7 +1,8 @@
-//! TLS for a listener: its certificates, keys, authorities and revocation lists, read from files and read again when these change.
+//! TLS of a listener. Certificates, keys, authorities and revocation lists are files. They are read
+//! again when they change.
 //!
-//! A connection that is open keeps what it was opened with. After a reload nobody resumes an older session: each client is verified against the new
-//! authorities and revocation lists.
+//! Open connections keep what they were opened with. After a reload no older session can be
+//! resumed, so each client is verified with the new authorities and revocation lists.
 
 pub mod certificate;
 pub mod cipher;
@@ -32,10 +33,10 @@ use sni::SniResolver;
 use v1::V1;
 use verify::ClientVerifier;
 
-/// A certificate that expires sooner than this, in seconds, is warned about.
+/// A certificate that expires in fewer seconds than this causes a warning.
 pub const EXPIRY_WARNING: i64 = 30 * 86_400;
 
-/// A listener's TLS, with what was last read of its files.
+/// The TLS of a listener, with what was read of its files.
 #[derive(Debug)]
 pub struct Tls {
     settings: TlsSettings,
@@ -45,32 +46,32 @@ pub struct Tls {
 #[derive(Debug)]
 struct State {
     loaded: Loaded,
-    /// What the files looked like when they were last read, well or not.
+    /// The files at the last read, whether it succeeded or not.
     read: Vec<FileState>,
-    /// What they looked like when they were last looked at.
+    /// The files at the last check.
     seen: Vec<FileState>,
 }
 
 #[derive(Clone, Debug)]
 struct Loaded {
     config: Arc<ServerConfig>,
-    /// The last second each certificate is valid.
+    /// The last valid second of each certificate.
     expiries: Vec<(PathBuf, i64)>,
-    /// When the first of the revocation lists should have been replaced.
+    /// The earliest nextUpdate of the revocation lists.
     next_update: Option<i64>,
 }
 
-/// The TLS of all listeners at present.
+/// The TLS of all listeners in force.
 #[derive(Debug, Default)]
 pub struct TlsListeners(Mutex<Vec<(String, Arc<Tls>)>>);
 
 impl TlsListeners {
-    /// Replaces them: what each listener is called, and its TLS.
+    /// Replaces all: the name of each listener, with its TLS.
     pub fn set(&self, all: Vec<(String, Arc<Tls>)>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = all;
     }
 
-    /// All of them.
+    /// Returns all.
     pub fn all(&self) -> Vec<(String, Arc<Tls>)> {
         self.0
             .lock()
@@ -79,7 +80,7 @@ impl TlsListeners {
     }
 }
 
-/// What tells one state of a file from another; `None` if it is not there.
+/// Distinguishes versions of a file. `None` if there is no file.
 type FileState = Option<[i64; 4]>;
 
 /// Where systems keep the authorities they trust.
@@ -90,7 +91,7 @@ const SYSTEM_AUTHORITIES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// The provider of all cryptography.
+/// Returns the provider of all cryptography.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
@@ -99,8 +100,9 @@ impl Tls {
     /// Reads all files. `now` is in seconds since 1970.
     ///
     /// # Errors
-    /// The first file that is missing, cannot be read, does not hold what it should or does not fit the others. A certificate that has expired is
-    /// served: it keeps neither the broker nor clients that do not check it from working.
+    /// The first file that is missing, unreadable, malformed, or does not fit the others. A
+    /// certificate that has expired is no error: the broker works, and so do clients that do not
+    /// check it.
     pub fn load(settings: TlsSettings, now: i64) -> Result<Tls, TlsError> {
         let read = file_states(&settings);
         let loaded = load(&settings, now)?;
@@ -112,15 +114,15 @@ impl Tls {
         Ok(Tls { settings, state })
     }
 
-    /// What the next handshake is made with.
+    /// Returns the configuration for the next handshake.
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.state().loaded.config)
     }
 
-    /// Reads all files again, for the handshakes to come.
+    /// Reads all files again. Applies to later handshakes.
     ///
     /// # Errors
-    /// As [`Tls::load`]; then all stays as it was.
+    /// As [`Tls::load`]. Nothing changes then.
     pub fn reload(&self, now: i64) -> Result<(), TlsError> {
         let file_states = file_states(&self.settings);
         let loaded = load(&self.settings, now);
@@ -131,7 +133,7 @@ impl Tls {
         Ok(())
     }
 
-    /// Takes what was just read of the same files, for the handshakes to come.
+    /// Takes over what `fresh` has just read of the same files. Applies to later handshakes.
     pub fn replace(&self, fresh: Tls) {
         *self.state() = fresh
             .state
@@ -139,18 +141,18 @@ impl Tls {
             .unwrap_or_else(PoisonError::into_inner);
     }
 
-    /// How TLS is done.
+    /// Returns the settings.
     pub fn settings(&self) -> &TlsSettings {
         &self.settings
     }
 
-    /// The last second each certificate is valid, since 1970.
+    /// Returns the last valid second of each certificate, since 1970.
     pub fn expiries(&self) -> Vec<(PathBuf, i64)> {
         self.state().loaded.expiries.clone()
     }
 
-    /// Whether files have changed since they were last read, and have been left alone since the last time this was asked: a certificate and its key are
-    /// two files, and one is written after the other.
+    /// Returns whether files have changed since they were last read, and not since the last call. A
+    /// certificate and its key are two files, which are not written at the same moment.
     pub fn has_changed(&self) -> bool {
         let now = file_states(&self.settings);
         let mut state = self.state();
@@ -160,21 +162,21 @@ impl Tls {
         settled && changed
     }
 
-    /// The file of the revocation lists, and the second since 1970 by which the first of them should
-    /// have been replaced.
+    /// Returns the file of the revocation lists and the earliest nextUpdate, in seconds since 1970.
     pub fn next_update(&self) -> Option<(PathBuf, i64)> {
         let next = self.state().loaded.next_update?;
         Some((self.settings.crlfile.clone()?, next))
     }
 
-    /// Whether clients that show a certificate are refused at this second because a revocation list
-    /// is past its next update. A session that is resumed is not verified again.
+    /// Returns whether clients with a certificate are refused at `now`, because a revocation list
+    /// is past its nextUpdate. This must be asked for resumed sessions, which are not verified
+    /// again.
     pub fn refuses_certificates(&self, now: i64) -> bool {
         let past = self.next_update().is_some_and(|(_, next)| next < now);
         past && self.settings.crl_expired == CrlExpired::Refuse
     }
 
-    /// The files that are out of date at this second: certificates and revocation lists.
+    /// Returns the files that are out of date at `now`: certificates and revocation lists.
     pub fn expired(&self, now: i64) -> Vec<PathBuf> {
         let files = self.expiries().into_iter().chain(self.next_update());
         files
@@ -183,7 +185,8 @@ impl Tls {
             .collect()
     }
 
-    /// The certificates that expire within [`EXPIRY_WARNING`], and the days they have left.
+    /// Returns the certificates that expire within [`EXPIRY_WARNING`], with the days they have
+    /// left.
     pub fn expiring(&self, now: i64) -> Vec<(PathBuf, i64)> {
         let state = self.state();
         let left = state
@@ -196,7 +199,7 @@ impl Tls {
             .collect()
     }
 
-    /// The first certificate's file, which names this TLS to people.
+    /// Returns the file of the first certificate. It names this TLS in messages.
     pub fn name(&self) -> std::path::Display<'_> {
         self.settings.certificates[0].certfile.display()
     }
@@ -256,7 +259,7 @@ fn load(settings: &TlsSettings, now: i64) -> Result<Loaded, TlsError> {
         .with_cert_resolver(Arc::new(SniResolver(shown)));
     config.alpn_protocols = settings.alpn.iter().map(|&name| name.into()).collect();
     config.max_fragment_size = settings.max_fragment_size;
-    // Tickets, which the clients keep: the broker remembers nothing of who was here.
+    // Session tickets. The clients keep them, so the broker stores no sessions.
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| TlsError::new(first, error))?;
     Ok(Loaded {
         config: Arc::new(config),
@@ -265,7 +268,7 @@ fn load(settings: &TlsSettings, now: i64) -> Result<Loaded, TlsError> {
     })
 }
 
-/// What the operator of a server certificate of version 1 should know.
+/// A warning about a server certificate of version 1.
 const V1_SERVER: &str = "the certificate is of X.509 version 1: it is shown, and clients that use OpenSSL take it, but many others do not. To make one of version 3, \
     sign the request again with extensions: openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 365 -out server.crt -extfile \
     <(echo subjectAltName=DNS:the.host.name)";
@@ -286,7 +289,8 @@ fn read_pair(
         .map_err(|error| {
             TlsError::new(keyfile, format!("its private key cannot be used: {error}"))
         })?;
-    // Not `CertifiedKey::keys_match`, which also fails for certificates that rustls does not read, those of version 1 among them.
+    // `CertifiedKey::keys_match` also fails for certificates that rustls does not read, such as
+    // those of version 1.
     let public_key = key.public_key();
     if public_key.is_some_and(|public_key| *public_key != *certificate.public_key) {
         let what = format!("the key does not belong to {}", certfile.display());
@@ -295,7 +299,7 @@ fn read_pair(
     Ok((certificate, CertifiedKey::new(chain, key)))
 }
 
-/// The same for a server.
+/// As [`read_pair`], with warnings about the certificate of a server.
 fn load_pair(
     files: &CertificateFiles,
     provider: &CryptoProvider,
@@ -304,7 +308,7 @@ fn load_pair(
     let (certificate, key) = read_pair(files, provider)?;
     let certfile = files.certfile.display();
     if certificate.not_before > now {
-        // Refusing it would keep a gateway from starting that does not know the time yet.
+        // Not an error: a gateway that does not know the time yet must be able to start.
         tracing::warn!(file = %certfile, "the certificate is not valid yet, or this machine's clock is wrong");
     }
     if certificate.is_v1 {
@@ -336,7 +340,8 @@ fn client_verifier(
         builder = builder.allow_unauthenticated();
     }
     if !crls.is_empty() {
-        // A list of the authority that signs devices says nothing of the authority above it.
+        // A revocation list of the authority that signs devices does not cover the authority above
+        // it.
         builder = builder.with_crls(crls).only_check_end_entity_revocation();
         if settings.crl_expired == CrlExpired::Refuse {
             builder = builder.enforce_revocation_expiration();
@@ -356,10 +361,10 @@ fn client_verifier(
     })
 }
 
-/// The authorities in a file.
+/// Reads the authorities in a file.
 ///
 /// # Errors
-/// It cannot be read, or a certificate in it cannot be an authority's.
+/// The file cannot be read, or a certificate in it cannot be an authority.
 pub fn read_roots(file: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in read_certificates(file)? {
@@ -370,22 +375,23 @@ pub fn read_roots(file: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// The authorities in a file; without one, those that the system trusts.
+/// Reads the authorities in a file. Without one, those the system trusts.
 ///
 /// # Errors
-/// The file cannot be read, or a certificate in it cannot be an authority's; or the system's file was not found.
+/// The file cannot be read, or a certificate in it cannot be an authority; or the file of the
+/// system was not found.
 pub fn authorities(cafile: Option<&Path>) -> Result<RootCertStore, TlsError> {
     if let Some(file) = cafile {
         return read_roots(file);
     }
     let file = authority_file(None)?;
     let mut roots = RootCertStore::empty();
-    // One that cannot be used does not keep the others from being.
+    // Unusable certificates are skipped.
     roots.add_parsable_certificates(read_certificates(file)?);
     Ok(roots)
 }
 
-/// The file of the authorities: this one, or without one that of the system.
+/// Returns the file of the authorities. Without one, the file of the system.
 fn authority_file(cafile: Option<&Path>) -> Result<&Path, TlsError> {
     if let Some(file) = cafile {
         return Ok(file);

@@ -1,5 +1,7 @@
-//! Pinned keys: beyond what the authorities say, one of the certificates on the way from the server to an authority must have a known key. A pin is
-//! the SHA-256 of a certificate's SubjectPublicKeyInfo, in the form of RFC 7469.
+//! Pinned keys. A certificate in the chain from the server to an authority must have a pinned key,
+//! in addition to all other checks.
+//!
+//! A pin is the SHA-256 of a certificate's SubjectPublicKeyInfo, as in RFC 7469.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,12 +13,12 @@ use rustls::pki_types::CertificateDer;
 
 use super::certificate::Certificate;
 
-/// The SHA-256 of a public key with its algorithm, `sha256/BASE64`.
+/// The SHA-256 of a public key with its algorithm, written as `sha256/BASE64`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Pin([u8; 32]);
 
 impl Pin {
-    /// The pin of a certificate's key; `None` if it cannot be read.
+    /// Returns the pin of a certificate's key. `None` if the certificate cannot be read.
     pub fn of(certificate: &CertificateDer<'_>) -> Option<Pin> {
         let key = Certificate::parse(certificate)?.public_key;
         digest(&SHA256, &key).as_ref().try_into().ok().map(Pin)
@@ -45,7 +47,7 @@ impl fmt::Debug for Pin {
     }
 }
 
-/// No certificate had a pinned key.
+/// No certificate has a pinned key.
 #[derive(Debug, thiserror::Error)]
 #[error("no key of the server's certificates is pinned; they have {}", listed(.0))]
 pub(super) struct NotPinned(pub Vec<Pin>);
@@ -82,7 +84,7 @@ mod tests {
         params
     }
 
-    /// A root, an intermediate and a leaf for `up.example`, and an authority that has nothing to do with them.
+    /// A root, an intermediate and a leaf for `up.example`, and an unrelated authority.
     struct Chain {
         root: CertificateDer<'static>,
         middle: CertificateDer<'static>,
@@ -142,7 +144,7 @@ mod tests {
         assert_eq!(verify(&chain, vec![pin(&chain.middle)]), Ok(()));
         let two = vec![pin(&chain.stranger), pin(&chain.leaf)];
         assert_eq!(verify(&chain, two), Ok(()));
-        // A certificate that is only sent along proves nothing.
+        // A certificate that is not in the chain proves nothing.
         let error = verify(&chain, vec![pin(&chain.stranger)]).expect_err("not on the way");
         assert!(error.contains(&pin(&chain.leaf).to_string()), "{error}");
         assert!(error.contains(&pin(&chain.middle).to_string()), "{error}");

@@ -1,65 +1,68 @@
-//! TLS as it is configured for a listener.
+//! The TLS settings of a listener.
 
 use std::path::PathBuf;
 
 use rustls::{CipherSuite, SupportedCipherSuite, SupportedProtocolVersion, version};
 
-/// How a listener does TLS.
+/// The TLS settings of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// The server's certificates; never empty. The one whose DNS names fit what a client asks for (SNI) is shown, otherwise the first.
+    /// The server's certificates. Never empty. A client gets the one with the DNS name it asks for
+    /// (SNI), otherwise the first.
     pub certificates: Vec<CertificateFiles>,
-    /// Whether clients show certificates.
+    /// Whether clients need certificates.
     pub clients: ClientCertificates,
-    /// Certificates of the authorities that sign client certificates; there unless `clients` is `None`.
+    /// The authorities for client certificates. There unless `clients` is `None`.
     pub cafile: Option<PathBuf>,
     /// Revocation lists of these authorities.
     pub crlfile: Option<PathBuf>,
-    /// What happens to clients that show a certificate when a list is past its next update.
+    /// What happens to clients with a certificate when a list is past its nextUpdate.
     pub crl_expired: CrlExpired,
-    /// Clients with certificates of X.509 version 1 that an authority has signed itself are taken.
+    /// Client certificates of X.509 version 1 are accepted if an authority has signed them
+    /// directly.
     pub allow_x509_v1: bool,
-    /// The oldest version spoken.
+    /// The oldest TLS version.
     pub minimum: TlsVersion,
-    /// The cipher suites of TLS 1.2; `None` for all there are.
+    /// The cipher suites of TLS 1.2. `None` for all.
     pub ciphers: Option<Vec<CipherSuite>>,
-    /// The cipher suites of TLS 1.3; `None` for all there are.
+    /// The cipher suites of TLS 1.3. `None` for all.
     pub ciphers_tls13: Option<Vec<CipherSuite>>,
-    /// Bytes of a record that is sent, its header of 5 bytes included: 32 to 16,389; `None` for as many as TLS allows. For small devices whose buffers
-    /// hold less.
+    /// Bytes of a sent record with its header of 5 bytes: 32 to 16,389. `None` for the maximum of
+    /// TLS. For small devices with small buffers.
     pub max_fragment_size: Option<usize>,
-    /// What runs inside, for ALPN, best first; a client that asks for something else only is refused, one that does not ask is not.
+    /// The protocols for ALPN, best first. A client that offers only others is refused. A client
+    /// without ALPN is not.
     pub alpn: &'static [&'static str],
 }
 
-/// A certificate and its key, both in PEM.
+/// A certificate and its key in PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// The certificate first, then those that lead to the authority.
+    /// The certificate first, then its intermediates.
     pub certfile: PathBuf,
-    /// The key: PKCS#8, PKCS#1 or SEC1, not encrypted.
+    /// The key in PKCS#8, PKCS#1 or SEC1, not encrypted.
     pub keyfile: PathBuf,
 }
 
-/// Whether clients show certificates.
+/// Whether clients need certificates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientCertificates {
-    /// They are not asked.
+    /// They are not asked for one.
     #[default]
     None,
-    /// They are asked; one that is shown must be good.
+    /// They are asked for one. If they have one, it must be valid.
     Optional,
-    /// They must.
+    /// They need one.
     Required,
 }
 
-/// What happens to clients that show a certificate when a revocation list is past its next update.
+/// What happens to clients with a certificate when a revocation list is past its nextUpdate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CrlExpired {
-    /// They are refused: nobody knows what has been revoked since.
+    /// They are refused: newer revocations are not known.
     #[default]
     Refuse,
-    /// The list goes on counting as it is.
+    /// The list is used as it is.
     Accept,
 }
 
@@ -74,7 +77,7 @@ pub enum TlsVersion {
 }
 
 impl TlsSettings {
-    /// Whether it leaves this cipher suite in.
+    /// Returns whether the cipher suite is enabled.
     pub(super) fn allows(&self, suite: &SupportedCipherSuite) -> bool {
         let chosen = match suite {
             SupportedCipherSuite::Tls12(_) => &self.ciphers,
@@ -86,7 +89,7 @@ impl TlsSettings {
 }
 
 impl TlsVersion {
-    /// This version and those after it.
+    /// Returns this version and all newer ones.
     pub fn and_newer(self) -> &'static [&'static SupportedProtocolVersion] {
         static ALL: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
         match self {

@@ -1,4 +1,4 @@
-//! Which of a listener's certificates a client is shown, and which hosts a name in a certificate is for.
+//! Selects a listener's certificate by server name (SNI), and matches names in certificates.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use rustls::sign::CertifiedKey;
 use super::certificate::Certificate;
 use crate::broker::CertificateName;
 
-/// Shows the certificate that a client asks for by name.
+/// Selects the certificate for the name that the client asks for.
 #[derive(Debug)]
 pub(super) struct SniResolver(pub Vec<(Certificate, Arc<CertifiedKey>)>);
 
@@ -22,7 +22,7 @@ impl ResolvesServerCert for SniResolver {
     }
 }
 
-/// Whether a certificate is for this host; `*` stands for the first label of a name.
+/// Returns whether a certificate is for this host. `*` stands for the first label.
 fn fits(certificate: &Certificate, host: &str) -> bool {
     certificate.names.alternatives.iter().any(|name| {
         let CertificateName::Dns(name) = name else {
@@ -32,7 +32,7 @@ fn fits(certificate: &Certificate, host: &str) -> bool {
     })
 }
 
-/// Whether a name in a certificate is that of this host.
+/// Returns whether a name in a certificate matches this host.
 pub(super) fn fits_name(name: &str, host: &str) -> bool {
     match name.strip_prefix("*.") {
         None => name.eq_ignore_ascii_case(host),

@@ -1,6 +1,9 @@
-//! Certificates of X.509 version 1, which rustls does not take: they have no extensions, so nothing tells what they are for. `openssl x509 -req` makes them
-//! unless it is given some, and many sites of devices have them. Where they are allowed, these are verified here: one that an authority has signed itself,
-//! its dates, and the revocation lists. One of version 1 is never an authority on the way to another.
+//! Verifies certificates of X.509 version 1, which rustls does not accept.
+//!
+//! Such certificates have no extensions, so nothing says what they are for. `openssl x509 -req`
+//! makes them if it is given no extensions, and many device fleets have them. Where they are
+//! allowed, this module checks that a trusted authority has signed them directly, their dates, and
+//! the revocation lists. A certificate of version 1 is never an intermediate.
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
@@ -17,7 +20,7 @@ use x509_parser::x509::AlgorithmIdentifier;
 use super::certificate::{Certificate, algorithm_of};
 use super::settings::CrlExpired;
 
-/// Whether a certificate is of version 1.
+/// Returns whether a certificate is of version 1.
 pub(super) fn is_v1(certificate: &CertificateDer<'_>) -> bool {
     Certificate::parse(certificate).is_some_and(|it| it.is_v1)
 }
@@ -25,18 +28,19 @@ pub(super) fn is_v1(certificate: &CertificateDer<'_>) -> bool {
 /// What certificates of version 1 are verified with.
 #[derive(Clone, Debug, Default)]
 pub(super) struct V1 {
-    /// Certificates of the authorities that are trusted.
+    /// The trusted authorities.
     pub authorities: Vec<CertificateDer<'static>>,
-    /// Their revocation lists; if there are any, each authority needs one.
+    /// Their revocation lists. If there are any, each authority needs one.
     pub crls: Vec<CertificateRevocationListDer<'static>>,
     pub crl_expired: CrlExpired,
 }
 
 impl V1 {
-    /// Verifies a certificate: an authority has signed it, it is valid now, and it is not revoked. Whom it names is not looked at.
+    /// Verifies a certificate: an authority has signed it, it is valid now, and it is not revoked.
+    /// Its names are not checked.
     ///
     /// # Errors
-    /// What is wrong with it, in the words of rustls.
+    /// The error that rustls would return.
     pub fn verify(&self, der: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
         let bad = CertificateError::BadEncoding;
         let (rest, leaf) = X509Certificate::from_der(der).map_err(|_| bad.clone())?;
@@ -106,21 +110,23 @@ impl V1 {
     }
 }
 
-/// Whether a signature is made with SHA-1, which proves nothing, as with certificates of version 3.
+/// Returns whether a signature uses SHA-1. Such a signature proves nothing.
 fn is_sha1(algorithm: &AlgorithmIdentifier<'_>) -> bool {
     [OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA].contains(algorithm.oid())
 }
 
-/// Whether a list is of all certificates of its authority: one of a part, which it says in an extension, tells nothing of the others.
+/// Returns whether a list covers all certificates of its authority. A partial list has an extension
+/// that says so.
 fn is_for_all(crl: &CertificateRevocationList<'_>) -> bool {
     let mut extensions = crl.extensions().iter();
     extensions.all(|it| it.oid != OID_X509_EXT_ISSUER_DISTRIBUTION_POINT)
 }
 
-/// Verifies that the peer has the key of a certificate of version 1 \[RFC 5246 section 7.4.8\].
+/// Verifies that the peer has the key of a certificate of version 1, in TLS 1.2 \[RFC 5246 section
+/// 7.4.8\].
 ///
 /// # Errors
-/// It has not.
+/// The peer does not have the key.
 pub(super) fn verify_tls12(
     message: &[u8],
     certificate: &CertificateDer<'_>,
@@ -155,7 +161,7 @@ pub(super) fn verify_tls12(
 /// The same in TLS 1.3 \[RFC 8446 section 4.4.3\].
 ///
 /// # Errors
-/// It has not.
+/// The peer does not have the key.
 pub(super) fn verify_tls13(
     message: &[u8],
     certificate: &CertificateDer<'_>,

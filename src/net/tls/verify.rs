@@ -1,4 +1,5 @@
-//! How the certificates of peers are verified: by rustls, but for what was asked otherwise.
+//! Verifies the certificates of peers: with rustls, and with the exceptions that the settings
+//! allow.
 
 use std::sync::Arc;
 
@@ -22,18 +23,18 @@ use super::v1::{self, V1};
 #[derive(Debug)]
 pub(super) struct ServerVerifier {
     pub provider: Arc<CryptoProvider>,
-    /// The authorities that are trusted, and what verifies with them; `None` to take any certificate.
+    /// The trusted authorities, and the verifier for them. `None` to accept any certificate.
     pub authorities: Option<(Arc<RootCertStore>, Arc<WebPkiServerVerifier>)>,
-    /// The name of the server is not checked.
+    /// The server's name is not checked.
     pub insecure_name: bool,
-    /// Keys of which one must be on the way to an authority, unless there are none here.
+    /// If there are any, the chain to an authority must have one of these keys.
     pub pins: Vec<Pin>,
-    /// For certificates of version 1, where they are allowed.
+    /// Verifies certificates of version 1, if they are allowed.
     pub v1: Option<V1>,
 }
 
 impl ServerVerifier {
-    /// Verifies a chain with these authorities, and the name unless that is not checked.
+    /// Verifies a chain with these authorities, and the name if it is to be checked.
     fn verify_chain(
         &self,
         roots: &Arc<RootCertStore>,
@@ -54,7 +55,8 @@ impl ServerVerifier {
         verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)
     }
 
-    /// Whether one of the certificates sent along has a pinned key and leads to the server's: anybody can send one along that has nothing to do with his own.
+    /// Returns whether an intermediate has a pinned key and the server's certificate is signed
+    /// through it. A server can also send intermediates that do not belong to its certificate.
     fn has_pinned_issuer(
         &self,
         server: &CertificateDer<'_>,
@@ -150,7 +152,7 @@ impl ServerCertVerifier for ServerVerifier {
     }
 }
 
-/// Whether the common name of a certificate, which of version 1 is all there is, is that of the server.
+/// Returns whether the common name of a certificate is the server's name. Version 1 has no other.
 fn is_common_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
     let host = name.to_str();
     let parsed = Certificate::parse(certificate);
@@ -169,7 +171,8 @@ struct NameMismatch {
     has: String,
 }
 
-/// Says which name a certificate has that names no server as it should, if that is what is wrong. Where there are such names, rustls says them.
+/// If a certificate has no subjectAltName, adds its common name to the error. For others, rustls
+/// says which names they have.
 fn explain(error: Error, certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> Error {
     let has_names = match &error {
         Error::InvalidCertificate(CertificateError::NotValidForName) => false,
@@ -190,7 +193,7 @@ fn explain(error: Error, certificate: &CertificateDer<'_>, name: &ServerName<'_>
     Error::Other(OtherError(Arc::new(NameMismatch { server, has })))
 }
 
-/// Verifies clients, those with certificates of version 1 as well.
+/// Verifies clients, also those with certificates of version 1.
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
     pub webpki: Arc<dyn ClientCertVerifier>,

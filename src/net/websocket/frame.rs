@@ -1,12 +1,13 @@
-//! WebSocket frames (RFC 6455 section 5), without IO: what was read becomes payload where it lies, so that no frame is ever held.
+//! WebSocket frames (RFC 6455 section 5), without IO. Payload is moved inside the buffer it was
+//! read into, so no frame is ever kept.
 
 use std::mem;
 
-/// The longest frame header: two bytes, eight of length, four of mask.
+/// Bytes of the longest frame header: 2, then 8 of length and 4 of mask.
 pub const MAX_HEADER: usize = 14;
-/// The longest payload whose length stands in the second byte of the header.
+/// Bytes of the longest payload whose length fits into the second byte of the header.
 pub const MAX_SHORT: usize = 125;
-/// The longest payload of a control frame.
+/// Bytes of the longest payload of a control frame.
 const MAX_CONTROL: usize = 125;
 
 const CONTINUATION: u8 = 0x0;
@@ -16,44 +17,44 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
 
-/// Which side of the connection this is: a client masks what it sends, a server does not.
+/// The side of a connection. A client masks what it sends, a server does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Takes masked frames, sends bare ones.
+    /// Expects masked frames and sends unmasked ones.
     Server,
-    /// Takes bare frames, sends masked ones.
+    /// Expects unmasked frames and sends masked ones.
     Client,
 }
 
-/// Why nothing more comes.
+/// Why no more payload comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// The peer has sent a Close frame.
     Closed,
-    /// The peer broke the protocol: the status code to close with, and what it did.
+    /// The peer broke the protocol. Holds the status code for the Close frame, and the error text.
     Fault(u16, &'static str),
 }
 
-/// Takes frames apart, in whatever pieces they come.
+/// Decodes frames that come in pieces of any size.
 #[derive(Debug)]
 pub struct Decoder {
     role: Role,
     header: [u8; MAX_HEADER],
     have: u8,
     opcode: u8,
-    /// Bytes of the current frame's payload that have not come.
+    /// Payload bytes of the current frame that have not come.
     remaining: u64,
     mask: [u8; 4],
-    /// A message has begun whose last frame has not.
+    /// The last frame of the current message has not begun.
     fragmented: bool,
-    /// Payload of the control frame that is coming in.
+    /// Payload of the current control frame.
     control: Vec<u8>,
     pong: Option<Vec<u8>>,
     end: Option<End>,
 }
 
 impl Decoder {
-    /// A decoder for this side of a connection.
+    /// Creates a decoder for this side of a connection.
     pub fn new(role: Role) -> Decoder {
         Decoder {
             role,
@@ -69,7 +70,8 @@ impl Decoder {
         }
     }
 
-    /// Moves the payload of all data frames in `bytes` to its beginning; how much that is. After the end, nothing is payload.
+    /// Moves the payload of all data frames in `bytes` to the front. Returns its length. After the
+    /// end, there is no payload.
     pub fn decode(&mut self, bytes: &mut [u8]) -> usize {
         let (mut at, mut payload) = (0, 0);
         while self.end.is_none() {
@@ -102,17 +104,19 @@ impl Decoder {
         payload
     }
 
-    /// What the peer's newest Ping wants back; it need not be answered more often than there is room.
+    /// Returns the payload for a Pong that answers the peer's newest Ping. Older ones need no
+    /// answer.
     pub fn take_pong(&mut self) -> Option<Vec<u8>> {
         self.pong.take()
     }
 
-    /// Why nothing more comes, if that is so.
+    /// Returns why no more payload comes. `None` if more may come.
     pub fn end(&self) -> Option<End> {
         self.end
     }
 
-    /// Begins a frame: how many of these bytes belong to its header. `None` if more are needed, or the header is wrong.
+    /// Reads a frame header. Returns how many of these bytes belong to it. `None` if more are
+    /// needed, or if the header is wrong.
     fn read_header(&mut self, bytes: &[u8]) -> Option<usize> {
         for (index, byte) in bytes.iter().enumerate() {
             self.header[usize::from(self.have)] = *byte;
@@ -211,12 +215,12 @@ pub fn encode_binary(payload: &[u8], mask: Option<[u8; 4]>, out: &mut Vec<u8>) {
     encode(BINARY, payload, mask, out);
 }
 
-/// The header of a whole binary message of this many bytes that is not masked, and the header's length.
+/// Returns the header of an unmasked binary message of this length, and the length of the header.
 pub fn binary_header(length: usize) -> ([u8; MAX_HEADER], usize) {
     header(BINARY, length, None)
 }
 
-/// The header of a whole binary message of no more than [`MAX_SHORT`] bytes that is not masked.
+/// Returns the header of an unmasked binary message of at most [`MAX_SHORT`] bytes.
 pub fn short_binary_header(length: u8) -> [u8; 2] {
     [0x80 | BINARY, length]
 }
@@ -254,7 +258,7 @@ fn header(opcode: u8, length: usize, mask: Option<[u8; 4]>) -> ([u8; MAX_HEADER]
     (header, at)
 }
 
-/// Masks or unmasks, and turns the mask so that it fits what follows.
+/// Masks or unmasks bytes, and rotates the mask for the bytes that follow.
 fn unmask(bytes: &mut [u8], mask: &mut [u8; 4]) {
     let [a, b, c, d] = *mask;
     if *mask == [0; 4] {
@@ -294,7 +298,7 @@ mod tests {
         out
     }
 
-    /// A message in three frames, with a Ping between them, and a whole one after it.
+    /// A message in three frames with a Ping between them, then a whole message.
     fn several() -> (Vec<u8>, Vec<u8>) {
         let payload: Vec<u8> = (0..400u16).map(|n| n as u8).collect();
         let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! What a server sends, cut into frames: an MQTT packet is one frame, where that is asked for.
+//! Writes the data frames of a server. If the settings ask for it, each MQTT packet is one frame.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -9,32 +9,32 @@ use tokio::io::AsyncWrite;
 
 use super::frame::{self, MAX_HEADER, MAX_SHORT};
 
-/// Bytes of frames that are copied together for one system call at most.
+/// Bytes of frames that are copied together for one system call, at most.
 const MAX_COALESCED: usize = 32 * 1024;
-/// Bytes of a frame beyond which it is not copied, but goes out alone.
+/// Bytes of the largest frame that is copied. Larger ones are written alone.
 const MAX_COPIED: usize = 4 * 1024;
 
 thread_local! {
-    /// Frames that go out with one system call.
+    /// Frames that are written with one system call.
     static COALESCED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The outgoing side of a server: which frame it is in.
+/// The frame that is being written.
 #[derive(Debug)]
 pub(super) struct FrameWriter {
     frame: Frame,
-    /// `None` if frames need not begin and end with packets.
+    /// `None` if frames need not start and end with packets.
     packets: Option<Packets>,
 }
 
-/// A frame that has begun, and what there is still to send of it.
+/// A frame, and what is not written of it yet.
 #[derive(Clone, Copy, Debug, Default)]
 struct Frame {
     header: [u8; MAX_HEADER],
     header_len: u8,
-    /// How much of the header has gone.
+    /// Bytes of the header that are written.
     header_at: u8,
-    /// Payload bytes the frame still needs.
+    /// Payload bytes that the frame still needs.
     remaining: usize,
 }
 
@@ -57,12 +57,12 @@ impl Frame {
         &self.header[usize::from(self.header_at)..usize::from(self.header_len)]
     }
 
-    /// What of these bytes belongs to the frame.
+    /// Returns the bytes that belong to the frame.
     fn payload<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         &bytes[..bytes.len().min(self.remaining)]
     }
 
-    /// So many bytes of header and payload have gone. Returns how many of them were payload.
+    /// Counts written bytes of header and payload. Returns how many were payload.
     fn sent(&mut self, count: usize) -> usize {
         let header = count.min(self.header().len());
         self.header_at += header as u8;
@@ -71,18 +71,19 @@ impl Frame {
     }
 }
 
-/// Where the MQTT packets of a stream begin and end: what is known of a fixed header that has not come whole.
+/// Finds the boundaries of MQTT packets in a stream. Holds a fixed header that is not whole yet.
 #[derive(Clone, Copy, Debug, Default)]
 struct Packets {
     /// Bytes of the fixed header that have come.
     have: u8,
-    /// Remaining Length, as far as it is known.
+    /// Remaining Length, as far as it has come.
     length: usize,
 }
 
 impl Packets {
-    /// How many bytes the next frame has, if the stream goes on with these: all of a packet, of which more may be
-    /// still to come. Where the fixed header is not whole, the frame is what there is of it.
+    /// Returns the length of the next frame, if the stream goes on with these bytes: the whole
+    /// packet, even if not all of it is here. If the fixed header is not whole, the frame is what
+    /// is here of it.
     fn next(&mut self, bytes: &[u8]) -> usize {
         for (at, byte) in bytes.iter().enumerate() {
             self.have += 1;
@@ -101,8 +102,8 @@ impl Packets {
 }
 
 impl FrameWriter {
-    /// Nothing has been sent. `by_packet` asks for a frame for each packet; otherwise a frame is as long as what is
-    /// to be written when it begins.
+    /// Creates a writer. `by_packet` asks for one frame per packet. Otherwise a frame is what is to
+    /// be written when it starts.
     pub fn new(by_packet: bool) -> FrameWriter {
         FrameWriter {
             frame: Frame::default(),
@@ -110,13 +111,13 @@ impl FrameWriter {
         }
     }
 
-    /// Whether a frame has begun that is not whole: no other may go before it is.
+    /// Returns whether a frame is not whole yet. No other frame may be written before it is.
     pub fn is_inside_frame(&self) -> bool {
         !self.frame.is_over()
     }
 
-    /// Writes some of these bytes, in frames; how many. Not all of a frame need be there when it begins: later
-    /// writes belong to it until it is whole.
+    /// Writes some of these bytes in frames. Returns how many. A frame may be longer than `bytes`:
+    /// later writes belong to it until it is whole.
     pub fn poll_write<S: AsyncWrite + Unpin>(
         &mut self,
         inner: &mut S,
@@ -146,8 +147,9 @@ impl FrameWriter {
         }
     }
 
-    /// Writes the frame that has begun, and those that follow, with one system call: small ones are copied together,
-    /// which costs less than a list of their parts. Returns how many bytes of payload have gone; `None` if nothing has.
+    /// Writes the current frame and those behind it with one system call. Small frames are copied
+    /// together, which is faster than a list of slices. Returns how many payload bytes were
+    /// written. `None` if nothing was.
     fn poll_write_several<S: AsyncWrite + Unpin>(
         &mut self,
         inner: &mut S,
@@ -192,7 +194,7 @@ impl FrameWriter {
         })
     }
 
-    /// So many bytes of frames have gone, of which these are the payloads. Returns how many of them.
+    /// Counts written bytes of frames with these payloads. Returns how many were payload.
     fn sent(&mut self, mut written: usize, bytes: &[u8]) -> usize {
         let mut sent = 0;
         loop {
@@ -208,7 +210,7 @@ impl FrameWriter {
     }
 }
 
-/// How many bytes the frame has that begins with these.
+/// Returns the length of the frame that starts with these bytes.
 fn frame_length(packets: &mut Option<Packets>, bytes: &[u8]) -> usize {
     match packets {
         Some(packets) => packets.next(bytes),
@@ -222,7 +224,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes so many bytes with each write, and is not ready before each.
+    /// Takes at most `width` bytes with each write, and is not ready before each.
     struct Narrow {
         width: usize,
         ready: bool,
@@ -278,7 +280,7 @@ mod tests {
         }
     }
 
-    /// Writes all of it, as a connection does.
+    /// Writes all bytes, as a connection does.
     fn write_all(writer: &mut FrameWriter, to: &mut Narrow, bytes: &[u8]) {
         let mut cx = Context::from_waker(Waker::noop());
         let mut at = 0;
@@ -308,7 +310,7 @@ mod tests {
         frames
     }
 
-    /// Packets whose Remaining Length has one byte, two, three, and none at all in the packet.
+    /// Packets with a Remaining Length of one, two and three bytes, and packets of two bytes.
     fn packets() -> Vec<Vec<u8>> {
         let mut packets = vec![
             vec![0x20, 2, 0, 0],
@@ -351,7 +353,7 @@ mod tests {
             let found = frames(&to.taken);
             assert!(!writer.is_inside_frame(), "cut at {cut}");
             assert!(found.concat() == stream, "cut at {cut}");
-            // Only a fixed header that is cut makes one frame more.
+            // Only a cut inside a fixed header makes one frame more.
             let inside_header = starts.iter().any(|start| {
                 let head = stream[*start..]
                     .iter()

@@ -13,58 +13,58 @@ use super::frame::Role;
 use crate::clock;
 use crate::net::sniff::SniffedProtocol;
 
-/// Bytes of a request or response, up to the empty line.
+/// Bytes of a request or response up to its empty line.
 const MAX_HEAD: usize = 8 * 1024;
 pub(in crate::net) const MAX_HEADERS: usize = 100;
 /// Characters of a path that are logged.
 const MAX_PATH_LOGGED: usize = 100;
-/// What is appended to a key before it is hashed (RFC 6455 section 1.3).
+/// Is appended to a key before it is hashed (RFC 6455 section 1.3).
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// What a listener takes.
+/// The WebSocket settings of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebSocketSettings {
-    /// The paths of the request's URL; another one is answered with 404.
+    /// The allowed paths. A request for another one is answered with 404.
     pub paths: Paths,
-    /// The web pages that may connect. A request without an Origin, from what is no browser, may always.
-    /// Others are answered with 403.
+    /// The web pages that may connect. Others are answered with 403. A request without Origin does
+    /// not come from a browser: it is always allowed.
     pub origins: Origins,
-    /// Each packet that is sent is a frame of its own, and no frame has two: there are clients that lose
-    /// the second. MQTT 5 section 6 allows both.
+    /// Each packet is sent as a frame of its own. Some clients lose the second packet of a frame.
+    /// MQTT 5 section 6 allows both.
     pub frame_per_packet: bool,
 }
 
-/// The paths of the request's URL, without what follows a `?`, that lead to MQTT.
+/// Paths of the request's URL that lead to MQTT, without a `?` and what follows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Paths {
-    /// All of them.
+    /// All paths.
     All,
-    /// These.
+    /// These paths.
     Listed(Vec<String>),
 }
 
 /// The web pages that may connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origins {
-    /// All of them.
+    /// All web pages.
     All,
-    /// Those that come from where they connect to: the host and port of the Origin are those of the
-    /// request, and they are a name of this machine itself. So a page on the web reaches no broker
-    /// that listens on this machine only, whatever its own name is made to resolve to.
+    /// Web pages from this machine: host and port of the Origin are those of the request, and name
+    /// this machine. So a web page from elsewhere cannot reach a broker that listens on this
+    /// machine only, even if its own name resolves to this machine.
     Local,
-    /// These (`https://example.org`).
+    /// These origins, such as `https://example.org`.
     Listed(Vec<String>),
 }
 
 impl Default for Paths {
-    /// `/mqtt`, the usual one, and `/`, which clients ask for that are given no path.
+    /// `/mqtt`, the usual path, and `/`, which clients without a path ask for.
     fn default() -> Paths {
         Paths::Listed(vec!["/mqtt".to_owned(), "/".to_owned()])
     }
 }
 
 impl Paths {
-    /// One that leads to MQTT.
+    /// Returns a path that leads to MQTT.
     pub fn first(&self) -> &str {
         match self {
             Paths::Listed(known) => known.first().map_or("/", String::as_str),
@@ -72,7 +72,7 @@ impl Paths {
         }
     }
 
-    /// What to say of a path that leads nowhere; `None` if it leads to MQTT.
+    /// Returns the log text for a path that does not lead to MQTT. `None` if it does.
     fn refusal(&self, path: &str) -> Option<String> {
         let Paths::Listed(known) = self else {
             return None;
@@ -110,7 +110,8 @@ impl Origins {
     }
 }
 
-/// The host, in lower case, and the port of an authority such as `localhost:8083` or `[::1]`.
+/// Returns the host, in lower case, and the port of an authority such as `localhost:8083` or
+/// `[::1]`.
 fn host_and_port(authority: &str, default_port: u16) -> (String, Option<u16>) {
     let end_of_host = authority.rfind(']').map_or(0, |at| at + 1);
     let (host, port) = match authority[end_of_host..].rfind(':') {
@@ -129,7 +130,7 @@ fn is_this_machine(host: &str) -> bool {
     host == "localhost" || host.ends_with(".localhost") || bare.parse().is_ok_and(is_loopback)
 }
 
-/// A refusal: status and reason of HTTP, a sentence, and what only the log adds to it.
+/// A refusal: HTTP status and reason, a sentence for the client, and an addition for the log.
 struct Refusal(&'static str, &'static str, String);
 
 impl Refusal {
@@ -138,10 +139,10 @@ impl Refusal {
     }
 }
 
-/// Answers a client's request.
+/// Reads a client's request and answers it.
 ///
 /// # Errors
-/// It is not a request for MQTT over WebSocket here: it has been answered with the HTTP status that says why. Or the connection failed.
+/// The request was refused, and answered with the HTTP status; or the connection failed.
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     settings: &WebSocketSettings,
@@ -171,7 +172,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
 /// Asks a server for MQTT over WebSocket.
 ///
 /// # Errors
-/// The server refuses, or is no WebSocket server, or the connection failed.
+/// The server refuses, is not a WebSocket server, or the connection failed.
 pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     host: &str,
@@ -208,7 +209,7 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(WebSocket::new(stream, Role::Client, early, false))
 }
 
-/// Reads up to the empty line; what came after it is the second part.
+/// Reads a request or response up to its empty line. Also returns the bytes that came behind it.
 pub(in crate::net) async fn read_head(
     stream: &mut (impl AsyncRead + Unpin),
 ) -> io::Result<(Vec<u8>, Vec<u8>)> {
@@ -275,7 +276,7 @@ fn answer(head: &[u8], settings: &WebSocketSettings) -> Result<String, Refusal> 
             "this web page may not connect here: websocket_origins says which may",
         ));
     }
-    // [MQTT-6.0.0-3], [MQTT-6.0.0-4]; mqttv3.1 is what MQTT 3.1 clients say.
+    // [MQTT-6.0.0-3], [MQTT-6.0.0-4]. MQTT 3.1 clients send mqttv3.1.
     let Some(subprotocol) = ["mqtt", "mqttv3.1"]
         .into_iter()
         .find(|name| has_word(headers, "sec-websocket-protocol", name))
@@ -300,7 +301,7 @@ async fn refuse(stream: &mut (impl AsyncWrite + Unpin), refusal: &Refusal) -> io
         "Content-Type: text/plain\r\nContent-Length: {}\r\n\r\n{what}\n",
         what.len() + 1
     );
-    // The connection ends here in any case.
+    // The connection ends here, whether this succeeds or not.
     let _ = stream.write_all(response.as_bytes()).await;
     let _ = stream.shutdown().await;
     io::Error::other(format!("answered {status}: {what}{detail}"))
@@ -313,7 +314,7 @@ fn header<'h>(headers: &[httparse::Header<'h>], name: &str) -> Option<&'h str> {
     std::str::from_utf8(found.value).ok().map(str::trim)
 }
 
-/// Whether a word is in a header's list, which may go over several lines.
+/// Returns whether a word is in a header's list. The header may occur several times.
 fn has_word(headers: &[httparse::Header<'_>], name: &str, word: &str) -> bool {
     headers
         .iter()
@@ -443,7 +444,7 @@ mod tests {
             ("https://evil.example", "127.0.0.1:8083", "403"),
             ("http://localhost:3000", "localhost:8083", "403"),
             ("http://localhost:8083", "127.0.0.1:8083", "403"),
-            // A name of the web that resolves to this machine.
+            // A name from elsewhere that resolves to this machine.
             ("http://evil.example:8083", "evil.example:8083", "403"),
             (
                 "http://localhost.evil.example:1",

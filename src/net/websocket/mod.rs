@@ -1,5 +1,7 @@
-//! MQTT over WebSocket (MQTT 5 section 6) as a stream of bytes: frames come and go underneath. MQTT packets may be split over frames and joined in
-//! them \[MQTT-6.0.0-2\]. No frame is ever held: payload is handed on as it comes, so a frame may have any length.
+//! MQTT over WebSocket (MQTT 5 section 6) as a stream of bytes.
+//!
+//! MQTT packets may be split over frames and joined in them \[MQTT-6.0.0-2\]. No frame is ever
+//! kept: its payload is passed on as it comes, so a frame may have any length.
 
 pub mod frame;
 mod frame_writer;
@@ -19,20 +21,20 @@ use crate::clock;
 use frame::{Decoder, End, Role};
 use frame_writer::FrameWriter;
 
-/// Bytes a client puts into one frame at most: masking copies them.
+/// Bytes of the largest frame that a client sends. Masking copies them.
 const CLIENT_FRAME: usize = 16 * 1024;
 
-/// A WebSocket connection, open.
+/// An open WebSocket connection.
 #[derive(Debug)]
 pub struct WebSocket<S> {
     inner: S,
     role: Role,
     decoder: Decoder,
-    /// Bytes that came with the handshake.
+    /// Bytes that came behind the handshake.
     early: Vec<u8>,
-    /// A server's data frames.
+    /// Writes a server's data frames.
     writer: FrameWriter,
-    /// Whole frames that go between data frames; a client's data frames as well.
+    /// Whole frames to be written between data frames. Also a client's data frames.
     pending: Vec<u8>,
     pending_at: usize,
     close_sent: bool,
@@ -45,7 +47,7 @@ impl<S: Stream> Stream for WebSocket<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
-    /// `by_packet`: what a server sends is a frame for each packet.
+    /// `by_packet`: a server sends one frame per packet.
     fn new(inner: S, role: Role, early: Vec<u8>, by_packet: bool) -> WebSocket<S> {
         WebSocket {
             inner,
@@ -63,9 +65,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         (self.role == Role::Client).then(|| (clock::seed() as u32).to_be_bytes())
     }
 
-    /// Queues what the peer's frames ask for.
+    /// Queues the answers to the peer's control frames.
     fn answer(&mut self) {
-        // A peer that pings and does not read is answered once.
+        // A peer that sends Pings and does not read gets one Pong.
         if self.pending.is_empty()
             && !self.close_sent
             && let Some(payload) = self.decoder.take_pong()
@@ -86,7 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         }
     }
 
-    /// Sends what is queued, once a frame that has begun is whole.
+    /// Writes the queued frames, unless a data frame is not whole.
     fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.pending.is_empty() || self.writer.is_inside_frame() {
             return Poll::Ready(Ok(()));
@@ -107,14 +109,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         ready!(self.poll_pending(cx))?;
         let count = bytes.len().min(CLIENT_FRAME);
         frame::encode_binary(&bytes[..count], self.mask(), &mut self.pending);
-        // What cannot be sent now is sent with the next write or flush.
+        // What cannot be written now is written with the next write or flush.
         if let Poll::Ready(Err(error)) = self.poll_pending(cx) {
             return Poll::Ready(Err(error));
         }
         Poll::Ready(Ok(count))
     }
 
-    /// Reads what there is, as the peer sent it.
+    /// Reads bytes as the peer sent them.
     fn poll_raw(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         if self.early.is_empty() {
             let mut raw = ReadBuf::new(into);
@@ -136,7 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
-            // A failure to send shows as well when reading; a full socket must not keep from reading.
+            // A failed write is an error for reading, too. A full socket does not prevent reading.
             if let Poll::Ready(Err(error)) = this.poll_pending(cx) {
                 return Poll::Ready(Err(error));
             }
