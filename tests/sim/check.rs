@@ -6,6 +6,7 @@ use super::client::Client;
 use super::expected::{Expected, Fate, SLACK_MS};
 use super::history::{Delivery, History, Life, Message, Subscribed, Violation};
 use super::plan::{Plan, Role, SubscriptionPlan};
+use super::replay;
 use crate::broker::record::Durability;
 use crate::wire::topic;
 
@@ -34,6 +35,8 @@ pub fn all(evidence: &Evidence<'_>) -> Checked {
     subscription_ids(evidence)?;
     shared_groups(evidence)?;
     wills(evidence)?;
+    replay::at_least_once(evidence)?;
+    replay::exact(evidence)?;
     retained_is_last(evidence)
 }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::expected::Asked;
 use super::history::{History, Message, SessionLife, Subscribed, Violation};
 use super::plan::{ClientPlan, Role};
+use super::replay::lower;
 use super::rng::Rng;
 use crate::wire::packet::{
     Ack, Connect, Disconnect, Publish, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe,
@@ -17,7 +18,7 @@ use crate::wire::{
 
 /// Packet identifiers of SUBSCRIBE and UNSUBSCRIBE begin here.
 const REQUEST_IDS: u16 = 1000;
-/// How long a probe looks at retained messages, in milliseconds.
+/// How long a probe waits for more retained messages, in milliseconds.
 const LOOK_MS: u64 = 15_000;
 /// How long a client waits for CONNACK, in milliseconds.
 const PATIENCE_MS: u64 = 8_000;
@@ -30,7 +31,8 @@ pub struct Client {
     pub link: Option<usize>,
     /// It has had CONNACK.
     pub up: bool,
-    /// When it opened the link, or lost the last one, in milliseconds.
+    /// When it opened the link, or lost the last one, in milliseconds. For a probe also when it was
+    /// last shown a topic.
     pub since: u64,
     /// Asks for a clean start until a CONNACK comes: it cannot tell any more which session a CONNACK would be about.
     pub must_clean: bool,
@@ -50,6 +52,8 @@ pub struct Client {
     pub(super) floors: Option<BTreeMap<String, usize>>,
     /// By topic, the retained write a probe was shown.
     pub shown: BTreeMap<String, usize>,
+    /// How many topics a probe had been shown at its last step.
+    seen: usize,
     /// What it found wrong while it did something.
     pub fault: Option<Violation>,
     wanted: Vec<bool>,
@@ -113,8 +117,13 @@ impl Client {
             last_sent: 0,
             floors: None,
             shown: BTreeMap::new(),
+            seen: 0,
             fault: None,
-            wanted: vec![true; plan.subscriptions.len()],
+            wanted: plan
+                .subscriptions
+                .iter()
+                .map(|plan| plan.since_ms == 0)
+                .collect(),
             published: 0,
             next_request: REQUEST_IDS,
             set_aliases: Vec::new(),
@@ -155,7 +164,7 @@ impl Client {
         if let Some(step) = self.leave(rng, history, ms, out) {
             return step;
         }
-        self.subscribe(rng, history, out);
+        self.subscribe(rng, history, ms, out);
         for _ in 0..rng.below(3) {
             self.publish(rng, history, ms, out);
         }
@@ -284,6 +293,9 @@ impl Client {
         }
         if self.plan.role == Role::Probe {
             let asked = self.floors.is_some() && self.request.is_none();
+            if self.shown.len() != self.seen {
+                (self.seen, self.since) = (self.shown.len(), ms); // There may be more to come.
+            }
             if !asked || ms < self.since + LOOK_MS {
                 return None;
             }
@@ -351,16 +363,9 @@ impl Client {
 
     /// A crash has made older retained messages the last ones again.
     pub(super) fn lower_floors(&mut self, now: &BTreeMap<String, usize>) {
-        let Some(floors) = &mut self.floors else {
-            return;
-        };
-        floors.retain(|topic, floor| match now.get(topic) {
-            Some(now) => {
-                *floor = (*now).min(*floor);
-                true
-            }
-            None => false,
-        });
+        if let Some(floors) = &mut self.floors {
+            lower(floors, now);
+        }
     }
 
     /// Whether it waits for the rest of a message it has received. What its broker has lost is never released.
@@ -387,7 +392,7 @@ impl Client {
         }
     }
 
-    fn subscribe(&mut self, rng: &mut Rng, history: &mut History, out: &mut Vec<u8>) {
+    fn subscribe(&mut self, rng: &mut Rng, history: &mut History, ms: u64, out: &mut Vec<u8>) {
         if self.request.is_some() || self.plan.subscriptions.is_empty() {
             return;
         }
@@ -398,6 +403,11 @@ impl Client {
         } else {
             at
         };
+        let since = &mut self.plan.subscriptions[at].since_ms;
+        if *since > 0 && (ms >= *since || self.healing) {
+            *since = 0;
+            self.wanted[at] = true;
+        }
         let toggles = self.plan.subscriptions[at].toggles && !self.healing;
         let again = toggles && rng.chance(5);
         if !again && toggles && rng.chance(5) {
@@ -420,11 +430,13 @@ impl Client {
             history.subscription(self.number, &plan.filter, Subscribed::Unknown);
         }
         if subscribe {
-            if "r/#" == plan.filter && self.floors.is_none() {
-                self.floors = Some(history.retained_floors());
+            if plan.filter.starts_with("r/") {
+                self.floors.get_or_insert_with(|| history.retained_floors());
+                history.asks_for_retained(self.number, &plan.filter, plan.qos);
             }
             self.encode_subscribe(id, at, out);
         } else {
+            history.drops_retained(self.number, &plan.filter);
             let packet_id = packet_id(id);
             let filters = vec![plan.filter.as_str()];
             self.encode(
@@ -475,7 +487,8 @@ impl Client {
         if self.healing || self.published >= plan.messages || self.outgoing.len() >= plan.window {
             return;
         }
-        let retained = !plan.retained_topics.is_empty() && rng.chance(25);
+        let retained =
+            !plan.retained_topics.is_empty() && (plan.topics.is_empty() || rng.chance(25));
         let topics = if retained {
             &plan.retained_topics
         } else {
@@ -497,7 +510,7 @@ impl Client {
             topic,
             qos,
             retain: retained,
-            empty: retained && rng.chance(20),
+            empty: retained && rng.chance(plan.clears),
             expiry: (!retained && rng.chance(plan.expiring)).then(|| rng.between(1, 20) as u32),
             size,
             will: false,

@@ -37,6 +37,7 @@ impl World {
         self.history
             .died(power_cut, self.safe, |topic| plan.level(topic));
         let floors = self.history.retained_floors();
+        self.history.lower_replays(&floors);
         for client in &mut self.clients {
             client.lower_floors(&floors);
         }

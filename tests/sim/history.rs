@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::replay::Replay;
 use crate::broker::record::Durability;
 
 /// A promise that was broken, and how.
@@ -99,6 +100,8 @@ pub struct Life {
     /// By filter: since when it knows what.
     pub subscriptions: BTreeMap<String, Vec<(u64, Subscribed)>>,
     pub deliveries: Vec<Delivery>,
+    /// Each SUBSCRIBE that asked for what is retained.
+    pub replays: Vec<Replay>,
 }
 
 /// A publish that sets or clears a retained message, by a topic's only writer.

@@ -3,6 +3,7 @@
 
 use super::link::decode_next;
 use super::rng::Rng;
+use crate::broker::message::{Message, Parts};
 use crate::broker::record::Write;
 use crate::wire::packet::{Connect, Publish};
 use crate::wire::{
@@ -51,6 +52,10 @@ pub enum Lie {
     UnwrittenReceived,
     /// Rows of deliveries are not removed.
     UnremovedDelivery,
+    /// Subscriptions are written as if all retained messages had been sent for them.
+    ForgottenReplay,
+    /// Retained messages are written with QoS 1.
+    LoweredRetained,
     /// The wall clock stands still.
     StoppedClock,
     /// The wall clock is believed at each start.
@@ -146,14 +151,38 @@ impl Lie {
         }
     }
 
+    /// Changes what is about to be written to the store.
+    pub fn store(self, writes: &mut Vec<Write>) {
+        writes.retain(|write| !self.withholds(write));
+        for write in writes {
+            match (self, write) {
+                (Lie::ForgottenReplay, Write::PutSubscription(_, _, record)) => {
+                    record.replaying = None;
+                }
+                (Lie::LoweredRetained, Write::PutRetained(message, _)) => {
+                    *message = lowered(message);
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Whether a write is kept from the store.
-    pub fn withholds(self, write: &Write) -> bool {
+    fn withholds(self, write: &Write) -> bool {
         match self {
             Lie::UnwrittenReceived => matches!(write, Write::PutReceived(..)),
             Lie::UnremovedDelivery => matches!(write, Write::RemoveDelivery(..)),
             _ => false,
         }
     }
+}
+
+/// The message as if it had been published with QoS 1.
+fn lowered(message: &Message) -> Message {
+    Message::new(&Parts {
+        qos: QoS::AtLeastOnce.min(message.qos()),
+        ..message.parts()
+    })
 }
 
 fn second_connect() -> Connect<'static> {

@@ -68,6 +68,8 @@ pub struct ClientPlan {
     pub topics: Vec<String>,
     pub qos: Vec<u8>,
     pub retained_topics: Vec<String>,
+    /// Of a hundred publishes to them, how many clear the topic.
+    pub clears: u64,
     /// Of a hundred publishes, how many have a message expiry interval.
     pub expiring: u64,
     /// Of a hundred connections, how many have a will.
@@ -95,6 +97,8 @@ pub struct SubscriptionPlan {
     pub id: Option<u32>,
     /// Unsubscribes and subscribes again now and then.
     pub toggles: bool,
+    /// When it is first made, in milliseconds; 0 for at once.
+    pub since_ms: u64,
 }
 
 const FLOWS: [&str; 3] = ["q/0", "q/1", "q/deep/er"];
@@ -152,6 +156,10 @@ impl Plan {
         }
         if rng.chance(40) && !limited {
             share(rng, &mut plan);
+        }
+        if rng.chance(30) && !limited {
+            let (keeper, viewer) = (keeper(rng, &plan), viewer(rng, &plan));
+            plan.clients.extend([keeper, viewer]);
         }
         if rng.chance(50) {
             plan.clients.push(probe(rng));
@@ -217,6 +225,7 @@ fn base(rng: &mut Rng, name: String, role: Role) -> ClientPlan {
         topics: Vec::new(),
         qos: Vec::new(),
         retained_topics: Vec::new(),
+        clears: 20,
         expiring: 0,
         wills: 0,
         messages: 0,
@@ -235,6 +244,7 @@ fn subscription(filter: &str, qos: u8, id: Option<u32>, toggles: bool) -> Subscr
         qos,
         id,
         toggles,
+        since_ms: 0,
     }
 }
 
@@ -334,6 +344,48 @@ fn share(rng: &mut Rng, plan: &mut Plan) {
             client.topics.extend(some(rng, &SHARED));
         }
     }
+}
+
+/// A device that keeps many messages retained.
+fn keeper(rng: &mut Rng, whole: &Plan) -> ClientPlan {
+    let mut plan = base(rng, "keeper".to_owned(), Role::Device);
+    plan.retained_topics = (0..rng.between(10, 60))
+        .map(|number| {
+            let qos = *rng.pick(&[1, 1, 1, 2]);
+            format!("r/keep/{}/{number}/{qos}", number % 2)
+        })
+        .collect();
+    plan.clears = *rng.pick(&[0, 10]);
+    plan.messages = plan.retained_topics.len() * 2;
+    plan.pace_ms = *rng.pick(&[5, 50]);
+    if whole.calm {
+        plan.leaves_once_in = 0;
+        plan.stalls_once_in = 0;
+    }
+    plan
+}
+
+/// A device that subscribes to many retained messages and takes a few of them at a time: crashes
+/// and cuts come in between.
+fn viewer(rng: &mut Rng, whole: &Plan) -> ClientPlan {
+    let mut plan = base(rng, "viewer".to_owned(), Role::Device);
+    if plan.version == ProtocolVersion::V5 {
+        plan.receive_maximum = *rng.pick(&[1, 2, 5]);
+        if rng.chance(20) {
+            plan.expiry = rng.between(5, 30) as u32;
+        }
+    }
+    for filter in some(rng, &["r/keep/#", "r/keep/0/#", "r/keep/+/+/1", "r/#"]) {
+        let mut subscription = subscription(&filter, *rng.pick(&[1, 1, 2]), None, false);
+        subscription.since_ms = rng.between(1, whole.heal_at);
+        subscription.toggles = rng.chance(10);
+        plan.subscriptions.push(subscription);
+    }
+    if whole.calm {
+        plan.leaves_once_in = 0;
+        plan.stalls_once_in = 0;
+    }
+    plan
 }
 
 fn probe(rng: &mut Rng) -> ClientPlan {

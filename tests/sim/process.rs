@@ -30,20 +30,20 @@ pub struct Process {
     pub started: u64,
     /// Broker time at its start, in milliseconds.
     pub unix: u64,
-    committing: bool,
-    batch: Option<Batch>,
-    taken: BatchId,
+    pub committing: bool,
+    pub batch: Option<Batch>,
+    pub taken: BatchId,
     tick_at: u64,
     /// Links by connection.
     links: BTreeMap<ConnectionId, usize>,
     /// By client: the link that has its session.
     attached: BTreeMap<usize, usize>,
-    fetches: VecDeque<Fetch>,
-    bodies: Option<(Fetch, Bodies)>,
+    pub fetches: VecDeque<Fetch>,
+    pub bodies: Option<(Fetch, Bodies)>,
 }
 
 /// What a read of bodies brought.
-type Bodies = Vec<(Seq, Option<Message>)>;
+pub type Bodies = Vec<(Seq, Option<Message>)>;
 
 impl Process {
     pub fn is_settled(&self) -> bool {
@@ -586,115 +586,6 @@ impl World {
                 process.broker.tick(now);
             }
             process.tick_at = u64::MAX;
-        }
-    }
-
-    pub fn take_batch(&mut self) {
-        let life = self.life;
-        let Some((process, now)) = self.process() else {
-            return;
-        };
-        process.batch = process.broker.take_batch(now);
-        process.committing = process.batch.is_some();
-        self.taken_at = self.history.order();
-        let Some(process) = self.process.as_ref() else {
-            return;
-        };
-        if process.committing {
-            self.soon(self.plan.commit_us, Event::Apply(life));
-        }
-    }
-
-    /// The batch goes to disk. That nobody is told at once is the same as if the disk were slow.
-    pub fn apply(&mut self) -> Result<(), Violation> {
-        let (life, lie, disk) = (self.life, self.lie(), self.disk.clone());
-        let Some((process, _)) = self.process() else {
-            return Ok(());
-        };
-        let Some(mut batch) = process.batch.take() else {
-            return Ok(());
-        };
-        process.taken = batch.id;
-        if let Some(lie) = lie {
-            batch.writes.retain(|write| !lie.withholds(write));
-        }
-        // The sync begins when all is written, and is done when the broker is told so.
-        let applied = process.store.apply(&batch, &|| disk.slow_down());
-        self.clock_written(&batch);
-        match applied {
-            Ok(_) => {
-                self.stats.commits += 1;
-                self.say(format_args!(
-                    "applied {:?}, {} writes",
-                    batch.id,
-                    batch.writes.len()
-                ));
-                self.soon(self.plan.commit_us / 2, Event::Written(life));
-                Ok(())
-            }
-            Err(error) => {
-                self.say(format_args!("the store fails: {error}"));
-                self.crash();
-                Ok(())
-            }
-        }
-    }
-
-    pub fn written(&mut self) {
-        let life = self.life;
-        if let Some((process, now)) = self.process() {
-            process.broker.written(process.taken, now);
-        }
-        let slow = !self.healed && self.rng.once_in(self.plan.slow_sync_once_in);
-        let most = if slow { 5_000_000 } else { self.plan.commit_us };
-        self.soon(most, Event::Durable(life));
-    }
-
-    pub fn durable(&mut self) {
-        self.disk.settle();
-        self.clock_durable();
-        self.safe = self.taken_at;
-        if let Some((process, now)) = self.process() {
-            process
-                .broker
-                .set_room(process.store.room(), process.store.may_have_more_room());
-            process.broker.durable(process.taken, now);
-        }
-        self.take_batch();
-    }
-
-    pub fn read_bodies(&mut self) -> Result<(), Violation> {
-        let life = self.life;
-        let Some((process, _)) = self.process() else {
-            return Ok(());
-        };
-        let Some(fetch) = process.fetches.pop_front() else {
-            return Ok(());
-        };
-        let mut bodies = Vec::new();
-        let read = process
-            .store
-            .fetch(&fetch.seqs, &mut |seq, body| bodies.push((seq, body)));
-        if let Err(error) = read {
-            self.say(format_args!("bodies cannot be read: {error}"));
-            self.crash();
-            return Ok(());
-        }
-        process.bodies = Some((fetch, bodies));
-        self.soon(self.plan.commit_us, Event::Fetched(life));
-        Ok(())
-    }
-
-    pub fn fetched(&mut self) {
-        let life = self.life;
-        let Some((process, now)) = self.process() else {
-            return;
-        };
-        if let Some((fetch, bodies)) = process.bodies.take() {
-            process.broker.fetched(fetch, bodies, now);
-        }
-        if !process.fetches.is_empty() {
-            self.soon(self.plan.commit_us, Event::Read(life));
         }
     }
 

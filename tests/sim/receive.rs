@@ -242,6 +242,7 @@ impl Client {
             return Err(self.wrong(EXCHANGE, format!("wrong codes {suback:?}")));
         }
         let state = if subscribe {
+            history.subscribed_to_retained(self.number, &plan.filter);
             Subscribed::Yes
         } else {
             Subscribed::No

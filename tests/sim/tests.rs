@@ -190,7 +190,7 @@ const ARROWS: [Arrow; 7] = [
 ];
 
 /// What is wrong on purpose, and the promises whose checkers must each find out.
-const LIES: [(Lie, &[&str]); 24] = [
+const LIES: [(Lie, &[&str]); 26] = [
     (
         Lie::Astray,
         &["QoS 1: at least once", "what is dropped is counted"],
@@ -218,6 +218,11 @@ const LIES: [(Lie, &[&str]); 24] = [
     (Lie::UnwrittenReceived, &["QoS 2: exactly once"]),
     (Lie::OtherGroup, &["a shared group delivers to one member"]),
     (Lie::UnremovedDelivery, &["the store holds what is needed"]),
+    (Lie::ForgottenReplay, &["retained: at least once"]),
+    (
+        Lie::LoweredRetained,
+        &["retained: as published and granted"],
+    ),
     (
         Lie::StoppedClock,
         &[
