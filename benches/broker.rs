@@ -1,8 +1,9 @@
-//! The broker without sockets and without a disk: `cargo bench --bench broker`.
+//! The broker without sockets and disk: `cargo bench --bench broker`.
 //!
-//! A disk that commits at once stands in for the store, so that what is measured is the broker's own part: routing, the gate, the outboxes.
+//! Commits succeed at once, so that only the work of the broker is measured: routing, the gate and
+//! the outboxes.
 
-#[path = "broker/longest.rs"]
+#[path = "broker/longest/mod.rs"]
 mod longest;
 
 use std::hint::black_box;
@@ -21,7 +22,7 @@ const NOW: Now = Now {
     unix: 1_700_000_000_000,
 };
 
-/// A broker with connections, and what a driver needs to serve them.
+/// A broker with connections, and the state of a driver.
 struct Bench {
     broker: Broker,
     touched: Vec<ConnectionId>,
@@ -41,7 +42,8 @@ impl Bench {
         self.broker.receive(id, packet, NOW);
     }
 
-    /// Commits what wants to be committed, and takes what may be written to each connection; how many bytes that was.
+    /// Commits the open batch and takes the output of each connection. Returns how many bytes that
+    /// was.
     fn serve(&mut self) -> usize {
         let mut bytes = 0;
         loop {
@@ -105,7 +107,7 @@ impl Bench {
     }
 }
 
-/// A message at QoS 1 if it has a packet identifier, at QoS 0 without one.
+/// Builds a PUBLISH: QoS 1 with a packet identifier, QoS 0 without.
 fn publish(topic: &str, packet_id: Option<PacketId>) -> Packet<'_> {
     Packet::Publish(Publish {
         dup: false,
@@ -118,7 +120,7 @@ fn publish(topic: &str, packet_id: Option<PacketId>) -> Packet<'_> {
     })
 }
 
-/// QoS 0, to more and more subscribers of its topic.
+/// QoS 0 to a growing number of subscribers of one topic.
 fn fan_out(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("publish at QoS 0 to subscribers");
     for sessions in [0, 1, 10, 200] {
@@ -139,8 +141,8 @@ fn fan_out(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// How long the broker is busy with one message for very many, which is how long everybody else waits: handing it out, without serving those who
-/// got it.
+/// How long the broker is busy with one message for a large number of subscribers, and all others
+/// wait. Writing to the subscribers is not included.
 fn one_to_many(criterion: &mut Criterion) {
     const MANY: u64 = 100_000;
     let mut group = criterion.benchmark_group("one publish to 100,000");
@@ -178,7 +180,8 @@ fn one_to_many(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// One message past more and more wildcard subscriptions of others that do not match it: the tree must not grow slower.
+/// One message with a growing number of wildcard subscriptions that do not match it. The time must
+/// not grow.
 fn filters(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("publish at QoS 0 past wildcard filters");
     for count in [0, 1_000, 10_000, 100_000, 1_000_000] {
@@ -207,7 +210,7 @@ fn filters(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// QoS 1 through the gate: to a durable session that is connected, its acknowledgement included.
+/// QoS 1 through the gate to a connected durable session, including its acknowledgement.
 fn gate(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("publish at QoS 1 to a durable session");
     for window in [1_u16, 100] {

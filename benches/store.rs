@@ -1,7 +1,8 @@
-//! What the store can do: `cargo bench --bench store [-- FOLDER] [--steady]`. The folder should be on the disk of interest; `--steady` leaves
-//! the restart with a million messages out.
+//! The throughput of the store: `cargo bench --bench store [-- FOLDER] [--steady]`. The folder
+//! should be on the disk of interest. `--steady` omits the restart with a million messages.
 //!
-//! Steady state: each batch puts new messages and removes those of some batches before, as a broker does whose subscribers keep up.
+//! Steady state: each batch adds new messages and removes those of an earlier batch, as with
+//! subscribers that keep up.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tidegate::broker::record::{
 use tidegate::store::{Store, StoreOptions};
 use tidegate::wire::{Properties, ProtocolVersion, QoS};
 
-/// Messages that wait while others are written.
+/// Messages that stay in the store while others are written.
 const WAITING: u64 = 10_000;
 
 fn main() {
@@ -195,14 +196,14 @@ fn reopen(options: &StoreOptions) {
     );
 }
 
-/// Resident memory of this process, where the system tells.
+/// Returns the resident memory of this process, if known.
 fn resident() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
     let pages = pages.and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
     pages.unwrap_or(0) * 4096
 }
 
-/// Seconds of processor time of this process, where the system tells.
+/// Returns the processor time of this process in seconds, if known.
 fn cpu() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default();

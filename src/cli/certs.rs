@@ -1,4 +1,4 @@
-//! `tidegate certs`: an authority and certificates to try TLS with.
+//! `tidegate certs`: makes a certificate authority and certificates to try TLS with.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use super::exit::{self, Failure};
 use crate::clock;
 
 const DAY: u64 = 86_400;
-/// Longer is refused by some clients.
+/// Some clients refuse longer validity.
 const LEAF_DAYS: u64 = 825;
 const AUTHORITY_DAYS: u64 = 3650;
 
@@ -29,15 +29,18 @@ pub struct CertsFlags {
     /// Another name or address of the server, beside localhost, 127.0.0.1 and ::1; may be repeated
     #[arg(long, value_name = "NAME")]
     pub host: Vec<String>,
-    /// Common name of a client, which is its identity, and the name of its files; may be repeated [default: client]
+    /// Common name of a client, which is its identity, and the name of its files; may be repeated
+    /// [default: client]
     #[arg(long, value_name = "NAME")]
     pub client: Vec<String>,
 }
 
-/// Writes `ca.pem`, `server.pem` and a certificate for each client, each with its `.key`; what was written and how to use it is returned.
+/// Writes `ca.pem`, `server.pem` and a certificate for each client, each with its `.key`. Returns a
+/// text that lists the files and says how to use them.
 ///
 /// # Errors
-/// A file is there already, or cannot be written, or a name cannot stand in a certificate.
+/// Fails if a file exists already or cannot be written, or if a name is not allowed in a
+/// certificate.
 pub fn run(flags: &CertsFlags) -> Result<String, Failure> {
     let failed = |what: String| Failure::new(exit::FAILED, what);
     let clients = match flags.client.as_slice() {
@@ -90,7 +93,8 @@ fn check_names(clients: &[String]) -> Result<(), Failure> {
     }
 }
 
-/// The texts of all files: certificate and key of the authority, the server and each client.
+/// Returns the texts of all files: certificate and key of the authority, the server and each
+/// client.
 fn make(flags: &CertsFlags, clients: &[String]) -> Result<Vec<String>, rcgen::Error> {
     let mut texts = Vec::new();
     let authority = {
@@ -139,7 +143,7 @@ fn name(params: &mut CertificateParams, common_name: &str) {
         .push(DnType::CommonName, common_name);
 }
 
-/// From an hour ago, as clocks differ.
+/// Sets the validity. It begins an hour ago, because clocks differ.
 fn valid(params: &mut CertificateParams, days: u64) {
     let now = u64::try_from(clock::wall_seconds()).unwrap_or(0);
     let at = |seconds| date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
@@ -147,7 +151,7 @@ fn valid(params: &mut CertificateParams, days: u64) {
     params.not_after = at(now + days * DAY);
 }
 
-/// Writes a file that was not there; a key so that nobody else can read it.
+/// Writes a new file. Fails if it exists. Only the owner may read it if it is a key.
 fn write(file: &Path, text: &str) -> io::Result<()> {
     let is_key = file.extension().is_some_and(|extension| extension == "key");
     let mut open = OpenOptions::new();

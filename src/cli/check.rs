@@ -1,4 +1,4 @@
-//! `tidegate check`: reads a configuration as `tidegate run` would, and tells what it says.
+//! `tidegate check`: reads a configuration as `tidegate run` would, and summarizes it.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -20,10 +20,10 @@ pub struct CheckFlags {
     pub config: Option<PathBuf>,
 }
 
-/// Checks a configuration; what it says is returned.
+/// Checks a configuration. Returns its summary.
 ///
 /// # Errors
-/// Exit code 2, and each problem with its place, key, what was found and what was expected.
+/// Exit code 2 with all problems: file and line, key, what was found and what was expected.
 pub fn run(flags: CheckFlags) -> Result<String, Failure> {
     let name = flags.config.as_ref().map(|file| file.display().to_string());
     let flags = RunFlags {
@@ -31,7 +31,7 @@ pub fn run(flags: CheckFlags) -> Result<String, Failure> {
         ..RunFlags::default()
     };
     let config = load(&flags).map_err(|error| Failure::new(exit::WRONG, error.to_string()))?;
-    // As the start would do: files that cannot be used are found now.
+    // Opens the files as a start would, so that unusable ones are reported now.
     let wrong = |error: server::Error| Failure::new(exit::WRONG, error.to_string());
     let tls = load_tls(&config).map_err(|problems| wrong(server::Error::Tls(problems)))?;
     let warnings = warnings(tls.iter().flatten(), clock::wall_seconds());
@@ -50,7 +50,7 @@ pub fn run(flags: CheckFlags) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// What keeps no broker from starting and should be mended all the same.
+/// Returns problems that do not prevent a start but should be fixed.
 fn warnings<'a>(all: impl Iterator<Item = &'a Tls>, now: i64) -> String {
     let mut text = String::new();
     for tls in all {
@@ -173,7 +173,7 @@ mod tests {
         let failure = run(flags).expect_err("two unknown keys");
         assert_eq!(failure.code, exit::WRONG);
         let place = file.path().display();
-        // What the environment of the test says, if it says anything, comes after the file.
+        // Problems from the environment of the test, if any, follow those of the file.
         let expected = format!("{place}:1:1: a: unknown key\n{place}:2:1: b: unknown key");
         assert!(
             failure.message.starts_with(&expected),

@@ -1,7 +1,8 @@
-//! A small MQTT client for the command line: one connection, one thread that reads it, and one queue of events for the command.
+//! A small MQTT client for the command line: one connection, one thread that reads it, and one
+//! queue of events for the command.
 //!
-//! The command's own thread does all the rest, so nothing is shared. Packets are written when the command waits for the next event, or
-//! when enough of them have gathered.
+//! The thread of the command does the rest, so no state is shared. Packets are written when the
+//! command waits for the next event, or when there are enough of them.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
@@ -12,51 +13,51 @@ use std::time::Duration;
 
 use super::exit::{self, Failure};
 use super::options::Settings;
+use super::print;
 use super::stream::Stream;
-use super::tell;
 use crate::clock::Clock;
 use crate::wire::packet::{Connect, Disconnect, Will};
 use crate::wire::{Fault, Packet, Property, ProtocolVersion, ReasonCode, codec};
 
-/// The largest MQTT packet there can be.
+/// The length of the largest MQTT packet in bytes.
 pub const LARGEST_PACKET: u32 = 268_435_460;
 
-/// Events that wait for the command at most; then nothing more is read from the server.
+/// The most events in the queue. When it is full, nothing more is read from the server.
 const MAX_EVENTS: usize = 256;
-/// Bytes read at once.
+/// Size of one read in bytes.
 const READ_BYTES: usize = 64 * 1024;
-/// Bytes to be written that are written before the command waits.
+/// Queued bytes from which on they are written without waiting for the next event.
 const FLUSH_BYTES: usize = 64 * 1024;
-/// How long the last bytes of a connection may take.
+/// Time limit for the last bytes of a connection.
 const CLOSE_TIMEOUT_MS: u64 = 2_000;
 
-/// What the command has to do with.
+/// What a command receives.
 #[derive(Debug)]
 pub enum Event {
-    /// Whole packets from the server.
+    /// Complete packets from the server.
     Frames(Vec<u8>),
-    /// A line of standard input, without its end; `None` at the end of the input.
+    /// A line of standard input without its line end; `None` at the end of the input.
     Line(io::Result<Option<Vec<u8>>>),
-    /// The person wants it to end.
+    /// The user asked the command to end.
     Interrupted,
-    /// The connection is closed, and why.
+    /// The connection is closed. The text says why.
     Closed(String),
 }
 
-/// What the server has told it can do; the standard's defaults where it has told nothing.
+/// What the server supports, as told in its CONNACK. Defaults are those of the standard.
 #[derive(Clone, Copy, Debug)]
-pub struct Granted {
-    /// The server had a session of this client.
+pub struct ServerCapabilities {
+    /// Whether the server had a session of this client.
     pub session_present: bool,
-    /// QoS 1 and 2 messages that may wait for their acknowledgements.
+    /// How many QoS 1 and 2 messages may wait for acknowledgements.
     pub receive_maximum: u16,
-    /// Bytes of one packet.
+    /// Maximum length of a packet in bytes.
     pub maximum_packet_size: u32,
-    /// Highest QoS it accepts.
+    /// Highest QoS.
     pub maximum_qos: u8,
     /// Whether messages may be retained.
     pub retain_available: bool,
-    /// Highest topic alias it accepts.
+    /// Highest topic alias.
     pub topic_alias_maximum: u16,
 }
 
@@ -74,18 +75,18 @@ pub struct Client {
     keep_alive_ms: u64,
     last_sent: u64,
     ping_sent: Option<u64>,
-    /// How far the connection was when that was looked at last.
+    /// The progress of the connection at the last check, see [`Stream::progress`].
     progress: Option<u64>,
-    granted: Granted,
-    /// A DISCONNECT has gone one way or the other.
+    capabilities: ServerCapabilities,
+    /// Whether a DISCONNECT was sent or received.
     ended: bool,
 }
 
 impl Client {
-    /// Connects, and waits for the server's CONNACK.
+    /// Connects and waits for the CONNACK.
     ///
     /// # Errors
-    /// The host is not known, does not answer, or refuses.
+    /// Fails if the host is not known, does not answer or refuses.
     pub fn connect(settings: &Settings) -> Result<Client, Failure> {
         let clock = Clock::start();
         let stream = Stream::open(settings)?;
@@ -111,7 +112,7 @@ impl Client {
             last_sent: 0,
             ping_sent: None,
             progress: None,
-            granted: Granted::default(),
+            capabilities: ServerCapabilities::default(),
             ended: false,
         };
         client.send(&Packet::Connect(Box::new(connect_packet(settings))));
@@ -119,9 +120,9 @@ impl Client {
         Ok(client)
     }
 
-    /// What the server can do.
-    pub fn granted(&self) -> Granted {
-        self.granted
+    /// Returns what the server supports.
+    pub fn capabilities(&self) -> ServerCapabilities {
+        self.capabilities
     }
 
     /// Milliseconds since the client was made.
@@ -129,21 +130,21 @@ impl Client {
         self.clock.now().uptime
     }
 
-    /// Where other threads put their events.
+    /// Returns the sending end of the event queue, for other threads.
     pub fn sender(&self) -> SyncSender<Event> {
         self.sender.clone()
     }
 
     /// Queues a packet for the server.
     pub fn send(&mut self, packet: &Packet<'_>) {
-        self.tell(|| format!("sending {}", describe(packet)));
+        self.debug(|| format!("sending {}", describe(packet)));
         codec::encode(packet, self.version, &mut self.out);
     }
 
-    /// Writes what is queued.
+    /// Writes the queued packets.
     ///
     /// # Errors
-    /// The connection is lost.
+    /// Fails if the connection is lost.
     pub fn flush(&mut self) -> Result<(), Failure> {
         if !self.out.is_empty() {
             self.last_sent = self.uptime();
@@ -155,14 +156,14 @@ impl Client {
         Ok(())
     }
 
-    /// An event that has come already.
+    /// Returns an event if one is in the queue.
     pub fn poll(&mut self) -> Option<Event> {
         self.unread
             .pop_front()
             .or_else(|| self.events.try_recv().ok())
     }
 
-    /// Writes what is queued if much is.
+    /// Writes the queued packets if they are large.
     ///
     /// # Errors
     /// As [`Client::flush`].
@@ -173,17 +174,19 @@ impl Client {
         Ok(())
     }
 
-    /// The next event; `None` when `deadline` (milliseconds of [`Client::uptime`]) has come. Keeps the connection alive meanwhile.
+    /// Waits for the next event. Returns `None` at `deadline`, in milliseconds of
+    /// [`Client::uptime`]. Keeps the connection alive while waiting.
     ///
     /// # Errors
-    /// The connection is lost, or the server no longer answers.
+    /// Fails if the connection is lost or the server does not answer any more.
     pub fn next(&mut self, deadline: Option<u64>) -> Result<Option<Event>, Failure> {
         if let Some(event) = self.unread.pop_front() {
             return Ok(Some(event));
         }
         let mut event = None;
         while event.is_none() {
-            // Also when there is always something to receive: what is received does not keep a connection alive, what is sent does.
+            // Needed even if there is always something to receive: only sent packets keep a
+            // connection alive.
             let wake = self.keep_alive()?.min(deadline.unwrap_or(u64::MAX));
             let now = self.uptime();
             if deadline.is_some_and(|deadline| deadline <= now) {
@@ -195,7 +198,7 @@ impl Client {
             }
             if event.is_none() {
                 self.flush()?;
-                // An hour stands for no end: the loop comes round again.
+                // Without a deadline the loop wakes once an hour.
                 let wait = wake.saturating_sub(now).min(3_600_000);
                 event = match self.events.recv_timeout(Duration::from_millis(wait)) {
                     Ok(event) => Some(event),
@@ -210,7 +213,7 @@ impl Client {
         Ok(event)
     }
 
-    /// The packets of an [`Event::Frames`].
+    /// Decodes the packets of an [`Event::Frames`].
     pub fn packets<'c>(&self, frames: &'c [u8]) -> Packets<'c> {
         Packets {
             rest: frames,
@@ -219,7 +222,8 @@ impl Client {
         }
     }
 
-    /// Ends the connection with a DISCONNECT, unless that has happened, and waits a moment until the server has taken everything.
+    /// Sends a DISCONNECT, unless one was sent or received, and waits a short time until the server
+    /// has read everything.
     pub fn disconnect(mut self, settings: &Settings) {
         if self.ended {
             return;
@@ -232,7 +236,8 @@ impl Client {
         if self.flush().is_err() || self.stream.close_sending().is_err() {
             return;
         }
-        // Closing a socket with unread bytes in it resets the connection, and the server may then lose what was written last.
+        // Closing a socket with unread bytes resets the connection. The server may then lose what
+        // was written last.
         while let Ok(Some(event)) = self.next_raw(deadline) {
             if matches!(event, Event::Closed(_)) {
                 return;
@@ -240,26 +245,26 @@ impl Client {
         }
     }
 
-    /// The failure that a packet means which does not belong here: a DISCONNECT, or one the server should not have sent. An MQTT 5
-    /// server is told.
+    /// Returns the failure for a packet that is not expected here: a DISCONNECT, or one that the
+    /// server must not send. Tells an MQTT 5 server.
     pub fn unexpected(&mut self, packet: &Packet<'_>) -> Failure {
         if let Packet::Disconnect(disconnect) = packet {
             self.ended = true;
             let explained = reason_string(disconnect.properties.iter());
             return Failure::refused("the server disconnected", disconnect.reason, explained);
         }
-        self.blame(Fault::protocol("a packet that does not belong here"))
+        self.report_fault(Fault::protocol("a packet that does not belong here"))
             .with(&describe(packet))
     }
 
-    /// The failure that a fault of the server means; an MQTT 5 server is told.
-    pub fn blame(&mut self, fault: Fault) -> Failure {
+    /// Returns the failure for an error of the server. Tells an MQTT 5 server.
+    pub fn report_fault(&mut self, fault: Fault) -> Failure {
         if self.version == ProtocolVersion::V5 {
             self.send(&Packet::Disconnect(Disconnect {
                 reason: fault.reason,
                 properties: Default::default(),
             }));
-            // The connection ends here in any case: what matters is the fault.
+            // The connection ends here in any case. The command fails with `fault`.
             let _ = self.flush();
             self.ended = true;
         }
@@ -269,10 +274,10 @@ impl Client {
         )
     }
 
-    /// Says something on stderr, if `-d` was given.
-    pub fn tell(&self, what: impl FnOnce() -> String) {
+    /// Writes a line to stderr if `-d` was given.
+    pub fn debug(&self, what: impl FnOnce() -> String) {
         if self.debug {
-            tell::err(what());
+            print::err(what());
         }
     }
 
@@ -283,7 +288,7 @@ impl Client {
             .map(Some)
     }
 
-    /// Sends a PINGREQ when it is time, and returns when to look again.
+    /// Sends a PINGREQ when it is time. Returns the time of the next check.
     fn keep_alive(&mut self) -> Result<u64, Failure> {
         if self.keep_alive_ms == 0 {
             return Ok(u64::MAX);
@@ -293,7 +298,8 @@ impl Client {
             let last_moment = sent + self.keep_alive_ms;
             let progress = self.stream.progress();
             if std::mem::replace(&mut self.progress, progress) != progress {
-                // Something large is on its way, in one direction or the other, and the answer behind it.
+                // Something large is in transfer, in one direction or the other, and the answer is
+                // behind it.
                 self.ping_sent = Some(now);
                 return Ok(now + self.keep_alive_ms);
             }
@@ -337,14 +343,14 @@ impl Client {
                         explained,
                     ));
                 }
-                self.granted.session_present = connack.session_present;
+                self.capabilities.session_present = connack.session_present;
                 for property in connack.properties.iter() {
-                    self.grant(&property);
+                    self.read_property(&property);
                 }
             }
             Some(Ok(other)) => return Err(self.unexpected(&other)),
-            Some(Err(fault)) => return Err(self.blame(fault)),
-            None => return Err(self.blame(Fault::malformed("no CONNACK"))),
+            Some(Err(fault)) => return Err(self.report_fault(fault)),
+            None => return Err(self.report_fault(Fault::malformed("no CONNACK"))),
         }
         if !packets.rest.is_empty() {
             self.unread.push_back(Event::Frames(packets.rest.to_vec()));
@@ -352,28 +358,32 @@ impl Client {
         Ok(())
     }
 
-    fn grant(&mut self, property: &Property<'_>) {
+    fn read_property(&mut self, property: &Property<'_>) {
         match property {
-            Property::ReceiveMaximum(maximum) => self.granted.receive_maximum = *maximum,
-            Property::MaximumPacketSize(maximum) => self.granted.maximum_packet_size = *maximum,
-            Property::MaximumQos(maximum) => self.granted.maximum_qos = *maximum,
-            Property::RetainAvailable(available) => {
-                self.granted.retain_available = *available == 1;
+            Property::ReceiveMaximum(maximum) => self.capabilities.receive_maximum = *maximum,
+            Property::MaximumPacketSize(maximum) => {
+                self.capabilities.maximum_packet_size = *maximum
             }
-            Property::TopicAliasMaximum(maximum) => self.granted.topic_alias_maximum = *maximum,
-            // [MQTT-3.1.2-21] The server's keep alive counts.
+            Property::MaximumQos(maximum) => self.capabilities.maximum_qos = *maximum,
+            Property::RetainAvailable(available) => {
+                self.capabilities.retain_available = *available == 1;
+            }
+            Property::TopicAliasMaximum(maximum) => {
+                self.capabilities.topic_alias_maximum = *maximum
+            }
+            // [MQTT-3.1.2-21]: the keep alive of the server replaces that of the client.
             Property::ServerKeepAlive(seconds) => self.keep_alive_ms = u64::from(*seconds) * 1000,
             Property::AssignedClientIdentifier(id) => {
-                self.tell(|| format!("assigned client identifier {id}"));
+                self.debug(|| format!("assigned client identifier {id}"));
             }
             _ => {}
         }
     }
 }
 
-impl Default for Granted {
-    fn default() -> Granted {
-        Granted {
+impl Default for ServerCapabilities {
+    fn default() -> ServerCapabilities {
+        ServerCapabilities {
             session_present: false,
             receive_maximum: u16::MAX,
             maximum_packet_size: LARGEST_PACKET,
@@ -384,7 +394,7 @@ impl Default for Granted {
     }
 }
 
-/// Decodes whole packets one after the other.
+/// Decodes complete packets one after the other.
 #[derive(Debug)]
 pub struct Packets<'c> {
     rest: &'c [u8],
@@ -405,15 +415,15 @@ impl<'c> Iterator for Packets<'c> {
         let packet = codec::decode(frame, self.version);
         if self.debug {
             match &packet {
-                Ok(packet) => tell::err(format_args!("received {}", describe(packet))),
-                Err(fault) => tell::err(format_args!("received what is no packet: {fault}")),
+                Ok(packet) => print::err(format_args!("received {}", describe(packet))),
+                Err(fault) => print::err(format_args!("received what is no packet: {fault}")),
             }
         }
         Some(packet)
     }
 }
 
-/// Feeds the lines of `input` to the command, each when the command has asked for one more through `wanted`.
+/// Sends the lines of `input` as events, one line for each request in `wanted`.
 pub fn read_lines(mut input: impl BufRead, wanted: &Receiver<()>, sender: &SyncSender<Event>) {
     while wanted.recv().is_ok() {
         let line = next_line(&mut input);
@@ -424,7 +434,7 @@ pub fn read_lines(mut input: impl BufRead, wanted: &Receiver<()>, sender: &SyncS
     }
 }
 
-/// The reason string among properties.
+/// Returns the reason string among properties.
 pub fn reason_string<'a>(properties: impl Iterator<Item = Property<'a>>) -> Option<&'a str> {
     properties
         .filter_map(|property| match property {
@@ -508,11 +518,11 @@ fn read_packets(mut stream: Stream, largest: u32, sender: &SyncSender<Event>) {
             Err(fault) => break format!("the server broke the protocol: {fault}"),
         }
     };
-    // Nobody listens any more if this fails, which is all right.
+    // Fails only if the receiver is gone, and then nobody needs it.
     let _ = sender.send(Event::Closed(why));
 }
 
-/// How many of the bytes are whole packets.
+/// Returns the length of the complete packets at the beginning.
 fn whole_frames(bytes: &[u8], largest: u32) -> Result<usize, Fault> {
     let mut end = 0;
     while let Some(len) = codec::frame_len(&bytes[end..], largest)? {
@@ -524,13 +534,15 @@ fn whole_frames(bytes: &[u8], largest: u32) -> Result<usize, Fault> {
     Ok(end)
 }
 
-/// Ctrl-C and SIGTERM end the command in good order. A second one, or one while the command is stuck (somebody does not read its output), ends it at once.
+/// Turns Ctrl-C and SIGTERM into an event, so that the command ends in order. A second signal ends
+/// the process at once, and so does one while the command is blocked because nobody reads its
+/// output.
 fn watch_signals(sender: SyncSender<Event>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build();
     let Ok(runtime) = runtime else {
-        // Without it a signal ends the process at once, as it does by default.
+        // Without the thread a signal ends the process at once, which is the default.
         return;
     };
     thread::spawn(move || {

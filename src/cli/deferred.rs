@@ -1,10 +1,11 @@
-//! Flags of a subcommand that are described only to whoever asks for that subcommand.
+//! Flags of a subcommand that are built only when that subcommand is used.
 
 use clap::builder::Resettable;
 use clap::error::Error;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-/// The flags of a subcommand. A broker on a small machine need not have in memory what describes those of `bench`.
+/// The flags of a subcommand. A broker on a small machine need not hold the descriptions of the
+/// flags of `bench` in memory.
 #[derive(Clone, Debug)]
 pub struct Deferred<T>(pub Box<T>);
 
@@ -18,7 +19,8 @@ impl<T: Args> Args for Deferred<T> {
     }
 }
 
-/// What the subcommand does is said where it is listed; the flags say only what they are.
+/// Keeps the description of the subcommand, which stands in the list of subcommands. That of the
+/// flags would replace it.
 fn keep_about(command: Command, augment: fn(Command) -> Command) -> Command {
     let about = Resettable::from(command.get_about().cloned());
     let long_about = Resettable::from(command.get_long_about().cloned());

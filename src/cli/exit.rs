@@ -1,26 +1,27 @@
-//! How commands end: what is told on stderr, and the exit code.
+//! How commands end: the message on stderr and the exit code.
 //!
-//! The codes of `pub` and `sub` are those of mosquitto_pub and mosquitto_sub where there is one for it.
+//! Where mosquitto_pub and mosquitto_sub have a code, `pub` and `sub` use the same.
 
 use crate::wire::{ProtocolVersion, ReasonCode};
 
-/// All is well.
+/// Success.
 pub const SUCCESS: u8 = 0;
-/// The broker could not start, or had to stop; `pub` and `sub`: no connection, a file that cannot be read, or a command line that makes no sense.
+/// The broker could not start or had to stop. `pub` and `sub`: no connection, a file that cannot be
+/// read, or a wrong command line.
 pub const FAILED: u8 = 1;
-/// `run`, `check`, `reload`, `drop-bridge` and `export`: the configuration or the command line is wrong, or there is no such queue; `pub` and `sub`: the
-/// server broke the protocol.
+/// `run`, `check`, `reload`, `drop-bridge` and `export`: the configuration or the command line is
+/// wrong, or there is no such queue. `pub` and `sub`: the server violated the protocol.
 pub const WRONG: u8 = 2;
-/// `reload`: what could take effect did; something takes a restart.
+/// `reload`: some changes took effect, others need a restart.
 pub const RESTART: u8 = 3;
 /// `export`: the store is damaged, and only a part of it was exported.
-pub const PARTLY: u8 = 4;
+pub const INCOMPLETE: u8 = 4;
 /// The connection was lost.
 pub const LOST: u8 = 7;
-/// `-W` ran out.
+/// The time limit `-W` was reached.
 pub const TIMEOUT: u8 = 27;
 
-/// Why a command ends without having done what it was told.
+/// Why a command failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
@@ -31,7 +32,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with this exit code.
+    /// Creates a failure with this exit code.
     pub fn new(code: u8, message: impl Into<String>) -> Failure {
         Failure {
             code,
@@ -39,12 +40,13 @@ impl Failure {
         }
     }
 
-    /// The flags make no sense together.
+    /// Creates a failure for flags that contradict each other.
     pub fn usage(message: impl Into<String>) -> Failure {
         Failure::new(FAILED, message)
     }
 
-    /// The server refused `what` with this reason, which is the exit code, too.
+    /// Creates the failure for a request `what` that the server refused. The exit code is its
+    /// reason code.
     pub fn refused(what: &str, reason: ReasonCode, explained: Option<&str>) -> Failure {
         let mut message = format!("{what}: {}", words(reason));
         if let Some(explained) = explained {
@@ -53,7 +55,8 @@ impl Failure {
         Failure::new(reason.as_u8(), message)
     }
 
-    /// The server refused the connection. The exit code is what it sent: a reason code, or a return code of MQTT 3.
+    /// Creates the failure for a refused connection. The exit code is what the server sent: a
+    /// reason code, or a return code of MQTT 3.
     pub fn not_connected(
         version: ProtocolVersion,
         reason: ReasonCode,
@@ -72,7 +75,7 @@ impl Failure {
     }
 }
 
-/// A reason code in words and as a number: `keep alive timeout (0x8D)`.
+/// Returns a reason code as words and number: `keep alive timeout (0x8D)`.
 pub fn words(reason: ReasonCode) -> String {
     let mut words = String::new();
     for c in format!("{reason:?}").chars() {

@@ -1,4 +1,5 @@
-//! `tidegate export`: writes what a store holds as JSON lines, and of a damaged one what can still be read.
+//! `tidegate export`: writes the rows of a store as JSON lines; of a damaged store, those that can
+//! still be read.
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -54,11 +55,12 @@ pub struct ExportFlags {
     pub output: Option<PathBuf>,
 }
 
-/// Writes the rows, and hands what is to be said of them to `tell`.
+/// Writes the rows. Passes messages for the user to `tell`.
 ///
 /// # Errors
-/// Exit code 4: a part cannot be read. 2: the configuration is wrong. 1: nothing can be read, a broker runs on it, or the output cannot be written.
-pub fn run(flags: ExportFlags, tell: &mut dyn FnMut(&str)) -> Result<(), Failure> {
+/// Exit code 4 if a part cannot be read. 2 if the configuration is wrong. 1 if nothing can be read,
+/// a broker runs on the store, or the output cannot be written.
+pub fn run(flags: ExportFlags, print: &mut dyn FnMut(&str)) -> Result<(), Failure> {
     let failed = |message: String| Failure::new(exit::FAILED, message);
     let file = database(&flags)?;
     let export = Export::open(&file).map_err(|error| failed(error.to_string()))?;
@@ -71,13 +73,13 @@ pub fn run(flags: ExportFlags, tell: &mut dyn FnMut(&str)) -> Result<(), Failure
         None => "standard output".to_owned(),
     };
     let mut buffered = BufWriter::with_capacity(1 << 16, &mut out);
-    let mut seen = Seen {
+    let mut earlier = EarlierRows {
         clock: export.clock(),
-        ..Seen::default()
+        ..EarlierRows::default()
     };
     let reports = export
         .read(&mut |write, message| {
-            if let Some(row) = row(&write, message.as_ref(), &mut seen) {
+            if let Some(row) = row(&write, message.as_ref(), &mut earlier) {
                 writeln!(buffered, "{row}")?;
             }
             Ok(())
@@ -85,13 +87,13 @@ pub fn run(flags: ExportFlags, tell: &mut dyn FnMut(&str)) -> Result<(), Failure
         .and_then(|reports| buffered.flush().map(|()| reports))
         .map_err(|error| failed(format!("cannot write to {name}: {error}")))?;
     for report in &reports {
-        tell(&describe(report));
+        print(&describe(report));
     }
     if export.age() != Age::Last {
-        tell("the last commit is damaged; this is what the one before it left");
+        print("the last commit is damaged; this is what the one before it left");
     }
-    if seen.clock.is_none() && !reports.last().is_some_and(TableReport::is_complete) {
-        tell(
+    if earlier.clock.is_none() && !reports.last().is_some_and(TableReport::is_complete) {
+        print(
             "what the clocks showed last cannot be read: moments are in the broker's time, which may not be the wall clock's",
         );
     }
@@ -99,7 +101,7 @@ pub fn run(flags: ExportFlags, tell: &mut dyn FnMut(&str)) -> Result<(), Failure
         return Ok(());
     }
     let message = format!("{} is damaged: a part cannot be read", file.display());
-    Err(Failure::new(exit::PARTLY, message))
+    Err(Failure::new(exit::INCOMPLETE, message))
 }
 
 fn database(flags: &ExportFlags) -> Result<PathBuf, Failure> {
@@ -124,7 +126,7 @@ fn create(path: &Path) -> Result<std::fs::File, Failure> {
     })
 }
 
-/// `deliveries: 12 rows of 20; 2 pages cannot be read`
+/// Returns for example `deliveries: 12 rows of 20; 2 pages cannot be read`.
 fn describe(report: &TableReport) -> String {
     let TableReport { table, rows, .. } = report;
     let Some(had) = report.had else {
@@ -143,28 +145,28 @@ fn describe(report: &TableReport) -> String {
     text
 }
 
-/// Whose queue it is: a client identifier, or a shared subscription's filter.
+/// The owner of a queue: a client identifier, or the filter of a shared subscription.
 enum Owner {
     Client(Box<str>),
     Group(Box<str>),
 }
 
-/// What rows before said of those that come.
+/// What earlier rows say about later ones.
 #[derive(Default)]
-struct Seen {
+struct EarlierRows {
     clock: Option<Reading>,
     owners: HashMap<QueueKey, Owner>,
     inflight: HashMap<(QueueKey, Seq), InflightRecord>,
 }
 
-/// A row as JSON; sessions and groups are remembered by their queue, to name them in the rows that belong to them. What is known of messages on
-/// their way is told with their deliveries.
-fn row(write: &Write, message: Option<&Message>, seen: &mut Seen) -> Option<Value> {
-    let Seen {
+/// Converts a row to JSON. Remembers the owners of queues, to name them in the rows that belong to
+/// them. In-flight messages are part of their deliveries.
+fn row(write: &Write, message: Option<&Message>, earlier: &mut EarlierRows) -> Option<Value> {
+    let EarlierRows {
         clock,
         owners,
         inflight,
-    } = seen;
+    } = earlier;
     let clock = *clock;
     let (table, queue, mut row) = match write {
         Write::PutSession(queue, session) => {
@@ -255,7 +257,7 @@ fn row(write: &Write, message: Option<&Message>, seen: &mut Seen) -> Option<Valu
     Some(row)
 }
 
-/// Says whose a row is.
+/// Adds the owner of a row.
 fn name(row: &mut Value, owner: Option<&Owner>) {
     match owner {
         Some(Owner::Client(id)) => row["client_id"] = json!(id),
@@ -264,8 +266,8 @@ fn name(row: &mut Value, owner: Option<&Owner>) {
     }
 }
 
-/// A moment of broker time by the wall clock.
-fn moment(unix: Option<u64>, clock: Option<Reading>) -> Option<u64> {
+/// Converts a time of the broker to wall-clock time.
+fn wall_time(unix: Option<u64>, clock: Option<Reading>) -> Option<u64> {
     let unix = unix?;
     Some(match clock {
         Some(clock) => (unix.saturating_add(clock.wall)).saturating_sub(clock.unix),
@@ -281,7 +283,7 @@ fn of_session(session: &SessionRecord, clock: Option<Reading>) -> Value {
             ProtocolVersion::V5 => "5.0",
         },
         "session_expiry_interval": session.expiry,
-        "disconnected_at": moment(session.disconnected_at, clock),
+        "disconnected_at": wall_time(session.disconnected_at, clock),
         "user": session.user,
     })
 }
@@ -307,7 +309,7 @@ fn of_will(will: &WillRecord, clock: Option<Reading>) -> Value {
         "message": of_message(&will.message, clock),
         "message_expiry_interval": will.expiry,
         "will_delay_interval": will.delay,
-        "due": moment(will.due, clock),
+        "due": wall_time(will.due, clock),
     })
 }
 
@@ -338,7 +340,7 @@ fn of_delivery(
         "retain": delivery.retain,
         "released": delivery.released,
         "packet_id": delivery.packet_id.map(|id| id.get()),
-        "expires": moment(delivery.expires, clock),
+        "expires": wall_time(delivery.expires, clock),
         "subscription_identifiers": delivery.subscription_ids.as_slice(),
         "message": message.map(|message| of_message(message, clock)),
     })
@@ -349,7 +351,7 @@ fn of_message(message: &Message, clock: Option<Reading>) -> Value {
     object.insert("topic".to_owned(), json!(message.topic()));
     object.insert("qos".to_owned(), json!(message.qos() as u8));
     object.insert("retain".to_owned(), json!(message.retain()));
-    if let Some(expires) = moment(message.expires(), clock) {
+    if let Some(expires) = wall_time(message.expires(), clock) {
         object.insert("expires".to_owned(), json!(expires));
     }
     insert_bytes(&mut object, "payload", message.payload());
@@ -369,7 +371,7 @@ fn of_message(message: &Message, clock: Option<Reading>) -> Value {
                 insert_bytes(&mut object, "correlation_data", data);
             }
             Property::UserProperty(name, value) => user.push(json!([name, value])),
-            // No other property travels with a message.
+            // No other property is stored with a message.
             _ => {}
         }
     }
@@ -379,7 +381,7 @@ fn of_message(message: &Message, clock: Option<Reading>) -> Value {
     Value::Object(object)
 }
 
-/// Text as it is; other bytes in base64, and the key says so.
+/// Inserts bytes as text if they are UTF-8, otherwise as base64 under a key that says so.
 fn insert_bytes(object: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => object.insert(key.to_owned(), json!(text)),

@@ -1,11 +1,11 @@
-//! `tidegate sub -F`: the output format of mosquitto_sub. Times are UTC.
+//! `tidegate sub -F`: the output formats of mosquitto_sub. Times are UTC.
 
 use super::exit::Failure;
 use super::json;
 use crate::wire::packet::Publish;
 use crate::wire::{PacketId, Property};
 
-/// An output format, read once.
+/// A parsed output format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Format {
     pieces: Vec<Piece>,
@@ -28,18 +28,18 @@ struct Padding {
     max: Option<usize>,
 }
 
-/// The letters `%` may stand before.
+/// The letters that may follow `%`.
 const FIELDS: &[u8] = b"ACDEFIJPRSUXjlmpqrtx";
-/// The letters `@` may stand before.
+/// The letters that may follow `@`.
 const TIMES: &[u8] = b"YmdHMSNFTjyzZs";
-/// Widest field: a format is a person's, but a slip of the finger should not fill the memory.
+/// The widest field, in characters. A limit, so that a mistyped width does not fill the memory.
 const MAX_WIDTH: usize = 10_000;
 
 impl Format {
-    /// Reads a format.
+    /// Parses a format.
     ///
     /// # Errors
-    /// Names the first sequence that is not known.
+    /// Names the first unknown sequence.
     pub fn parse(text: &str) -> Result<Format, String> {
         let mut pieces = Vec::new();
         let mut plain = Vec::new();
@@ -68,10 +68,11 @@ impl Format {
         Ok(Format { pieces })
     }
 
-    /// Appends a message to `out`; `unix` is when it was received, in milliseconds since 1970. `pretty` lays JSON out over several lines.
+    /// Appends a message to `out`. `unix` is the time of reception in milliseconds since 1970.
+    /// `pretty` formats JSON over several lines.
     ///
     /// # Errors
-    /// `%J` and the payload is not JSON; nothing is appended.
+    /// Fails if the format has `%J` and the payload is not JSON. Appends nothing then.
     pub fn write(
         &self,
         publish: &Publish<'_>,
@@ -178,8 +179,9 @@ fn unknown(sign: char, letter: Option<u8>, letters: &[u8]) -> String {
 }
 
 impl Padding {
-    /// Appends `value` in this width. Widths count characters where the value is UTF-8. As with mosquitto_sub, a width cuts a payload (in hex, to
-    /// whole bytes), and means nothing for QoS and retain flag.
+    /// Appends `value` in this width, counted in characters if the value is UTF-8. As in
+    /// mosquitto_sub, a width cuts a payload (in hex to whole bytes), and has no effect on QoS and
+    /// retain flag.
     fn apply(&self, letter: u8, mut value: Vec<u8>, out: &mut Vec<u8>) {
         if matches!(letter, b'q' | b'r') {
             return out.append(&mut value);
@@ -213,7 +215,7 @@ impl Padding {
     }
 }
 
-/// The length of the first characters, or of the first bytes of what is not UTF-8.
+/// Returns the length of the first `max` characters, or bytes if the value is not UTF-8.
 fn cut(value: &[u8], max: usize) -> usize {
     match std::str::from_utf8(value) {
         Ok(text) => text
@@ -259,7 +261,7 @@ fn push_property(letter: u8, publish: &Publish<'_>, out: &mut Vec<u8>) {
             (b'S', Property::SubscriptionIdentifier(id)) => id.to_string(),
             _ => continue,
         };
-        // Of user properties and subscription identifiers there may be several.
+        // There may be several user properties and subscription identifiers.
         if !out.is_empty() {
             out.push(b' ');
         }
@@ -386,7 +388,7 @@ fn push_time(letter: u8, unix: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// A moment in the Gregorian calendar, UTC.
+/// A date and time of the Gregorian calendar, UTC.
 struct Date {
     year: u64,
     month: u64,
@@ -432,7 +434,7 @@ impl Date {
         }
     }
 
-    /// As in ISO 8601; `fraction` follows the seconds.
+    /// Formats as ISO 8601. `fraction` follows the seconds.
     fn iso(&self, fraction: &str) -> String {
         format!(
             "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{fraction}+0000",
@@ -542,7 +544,7 @@ mod tests {
             show("%05l|%-05l|%5l|%010x|%6p|"),
             "00004|4    |    4|006869c3a9|   hi\u{e9}|"
         );
-        // As mosquitto_sub prints it.
+        // The output of mosquitto_sub.
         assert_eq!(
             show("%2p|%5x|%-5X|%5q|%-3r|%5m"),
             "hi| 6869|6869 |1|1|    9"

@@ -1,14 +1,15 @@
-//! JSON for `tidegate sub -F %j` and `%J`: writing strings, and telling JSON from what is not.
+//! JSON for `tidegate sub -F %j` and `%J`: writes strings and validates documents.
 
 use serde_json::Value;
 
-/// Appends `text` as a JSON string; bytes that are not UTF-8 become U+FFFD.
+/// Appends `text` as a JSON string. Bytes that are not UTF-8 become U+FFFD.
 pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
     serde_json::to_writer(out, &String::from_utf8_lossy(text))
         .expect("a string is JSON and a Vec takes it");
 }
 
-/// Appends a JSON document over several lines, two spaces for each level. Strings and numbers stay as they are written.
+/// Appends a JSON document over several lines, two spaces for each level. Strings and numbers are
+/// not changed.
 pub fn push_pretty(out: &mut Vec<u8>, document: &[u8]) {
     let mut depth = 0;
     let mut rest = document.iter().copied().peekable();
@@ -56,7 +57,7 @@ pub fn push_pretty(out: &mut Vec<u8>, document: &[u8]) {
     }
 }
 
-/// Whether `bytes` are one JSON document, nested less deep than serde_json's limit of 128 levels.
+/// Returns whether `bytes` are one JSON document with at most 127 levels, the limit of serde_json.
 pub fn is_valid(bytes: &[u8]) -> bool {
     serde_json::from_slice::<Value>(bytes).is_ok()
 }

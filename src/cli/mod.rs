@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand.
+//! The command line: one file for each subcommand.
 
 mod bench;
 mod certs;
@@ -13,15 +13,15 @@ mod new_identity;
 mod options;
 mod options_file;
 mod passwd;
+mod print;
 mod property;
 mod publish;
 pub mod run;
 mod running;
-#[cfg(test)]
-mod scripted;
 mod stream;
 mod subscribe;
-mod tell;
+#[cfg(test)]
+mod test_server;
 mod transport;
 mod url;
 
@@ -56,7 +56,7 @@ enum Command {
     /// Check a configuration
     Check(Deferred<check::CheckFlags>),
     /// Make a running broker read its configuration again
-    Reload(Deferred<running::WhichFlags>),
+    Reload(Deferred<running::BrokerFlags>),
     /// Drop the queue of a bridge that is configured no more
     DropBridge(Deferred<running::DropBridgeFlags>),
     /// Write what a store holds, and of a damaged one what can still be read, as JSON
@@ -75,7 +75,7 @@ enum Command {
     Bench(Deferred<bench::BenchFlags>),
 }
 
-/// Does what the command line says, and answers with the exit code. The first argument is the name of the program.
+/// Runs the command line and returns the exit code. The first argument is the name of the program.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     let is_client = arguments
@@ -84,14 +84,14 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments = match options_file::expand(arguments) {
         Ok(arguments) => arguments,
         Err(failure) => {
-            tell::err(format_args!("tidegate: {failure}"));
+            print::err(format_args!("tidegate: {failure}"));
             return ExitCode::from(failure.code);
         }
     };
     let tidegate = match Tidegate::try_parse_from(arguments) {
         Ok(tidegate) => tidegate,
         Err(error) => {
-            // A closed stdout or stderr is no reason for another exit code.
+            // A closed stdout or stderr does not change the exit code.
             let _ = error.print();
             let wrong = if is_client { exit::FAILED } else { exit::WRONG };
             return ExitCode::from(if error.use_stderr() {
@@ -106,7 +106,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::from(exit::SUCCESS),
         Err(failure) => {
             if !quiet {
-                tell::err(format_args!("{name}: {failure}"));
+                print::err(format_args!("{name}: {failure}"));
             }
             ExitCode::from(failure.code)
         }
@@ -118,27 +118,27 @@ fn execute(tidegate: Tidegate) -> (&'static str, bool, Result<(), Failure>) {
         None => run_broker(tidegate.run),
         Some(Command::Run(flags)) => run_broker(*flags.0),
         Some(Command::Check(flags)) => {
-            let result = check::run(*flags.0).map(tell::out);
+            let result = check::run(*flags.0).map(print::out);
             ("tidegate", false, result)
         }
         Some(Command::Reload(flags)) => {
-            let result = running::reload(*flags.0, |told| tell::out(told));
+            let result = running::reload(*flags.0, |told| print::out(told));
             ("tidegate reload", false, result)
         }
         Some(Command::DropBridge(flags)) => {
-            let result = running::drop_bridge(*flags.0, |told| tell::out(told));
+            let result = running::drop_bridge(*flags.0, |told| print::out(told));
             ("tidegate drop-bridge", false, result)
         }
         Some(Command::Export(flags)) => {
-            let result = export::run(*flags.0, &mut |told| tell::err(told));
+            let result = export::run(*flags.0, &mut |told| print::err(told));
             ("tidegate export", false, result)
         }
         Some(Command::NewIdentity(flags)) => {
-            let result = new_identity::run(*flags.0).map(tell::out);
+            let result = new_identity::run(*flags.0).map(print::out);
             ("tidegate new-identity", false, result)
         }
         Some(Command::Certs(flags)) => {
-            let result = certs::run(&flags.0).map(tell::out);
+            let result = certs::run(&flags.0).map(print::out);
             ("tidegate", false, result)
         }
         Some(Command::Passwd(flags)) => ("tidegate passwd", false, passwd::run(&flags.0)),
@@ -156,7 +156,7 @@ fn execute(tidegate: Tidegate) -> (&'static str, bool, Result<(), Failure>) {
 
 fn run_broker(flags: run::RunFlags) -> (&'static str, bool, Result<(), Failure>) {
     let (result, stderr) = run::run(flags);
-    // What stalls the log would stall the last words, and the process with them.
+    // If stderr is stalled, writing an error message would stall the process.
     ("tidegate", stderr == run::Stderr::Stalled, result)
 }
 

@@ -1,4 +1,4 @@
-//! `tidegate new-identity`: gives a store that is a copy of another one an identity of its own.
+//! `tidegate new-identity`: gives a new identity to a store that is a copy of another one.
 
 use std::path::PathBuf;
 
@@ -26,10 +26,11 @@ pub struct NewIdentityFlags {
     pub data_dir: Option<PathBuf>,
 }
 
-/// Gives the store a new identity; what was done.
+/// Gives the store a new identity. Returns a text that says so.
 ///
 /// # Errors
-/// Exit code 2: the configuration is wrong. 1: there is no store, a broker runs on it, or it cannot be read or written.
+/// Exit code 2 if the configuration is wrong. 1 if there is no store, a broker runs on it, or it
+/// cannot be read or written.
 pub fn run(flags: NewIdentityFlags) -> Result<String, Failure> {
     let flags = RunFlags {
         config: flags.config,

@@ -1,4 +1,4 @@
-//! The flags that `pub` and `sub` share, under the names they have in mosquitto_pub and mosquitto_sub.
+//! The flags that `pub` and `sub` share, named as in mosquitto_pub and mosquitto_sub.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -13,9 +13,9 @@ use crate::clock;
 use crate::net::bridge::Password;
 use crate::wire::{Property, ProtocolVersion, QoS, text, topic};
 
-/// What is wrong where `-L` has no topic and there is no `-t`.
+/// The error text if there is no topic in `-L` and no `-t`.
 pub const NO_TOPIC: &str = "there is no topic, neither in -L nor as -t";
-/// The environment variable a password is taken from when there is a user name and no other password.
+/// The environment variable with the password, used if there is a user name and no other password.
 const PASSWORD_VARIABLE: &str = "MQTT_PASSWORD";
 
 /// How to connect.
@@ -39,16 +39,19 @@ pub struct ConnectionFlags {
     /// Keep the session when disconnected, and take up an earlier one (needs -i)
     #[arg(short = 'c', long)]
     pub disable_clean_session: bool,
-    /// Keep the session this many seconds when disconnected (MQTT 5); "never" to keep it without end
+    /// Keep the session this many seconds when disconnected (MQTT 5); "never" to keep it without
+    /// end
     #[arg(short = 'x', long, value_name = "SECONDS", value_parser = session_expiry, allow_hyphen_values = true)]
     pub session_expiry_interval: Option<u32>,
-    /// Protocol version: 31, 311 or 5, also written mqttv31, mqttv311, mqttv5 [default: 311, or 5 with -D or -x]
+    /// Protocol version: 31, 311 or 5, also written mqttv31, mqttv311, mqttv5 [default: 311, or 5
+    /// with -D or -x]
     #[arg(short = 'V', long, value_name = "VERSION", value_parser = protocol_version)]
     pub protocol_version: Option<ProtocolVersion>,
     /// User name
     #[arg(short, long, allow_hyphen_values = true)]
     pub username: Option<String>,
-    /// Password; others on this machine can see it, see --pw-file [with -u: also from the environment variable MQTT_PASSWORD]
+    /// Password; others on this machine can see it, see --pw-file [with -u: also from the
+    /// environment variable MQTT_PASSWORD]
     #[arg(
         short = 'P',
         long = "pw",
@@ -62,7 +65,8 @@ pub struct ConnectionFlags {
     /// Keep alive in seconds; 0 for none
     #[arg(short, long, default_value_t = 60)]
     pub keepalive: u16,
-    /// A property of MQTT 5: packet, name and value, as in `-D publish content-type text/plain` or `-D connect user-property key value`
+    /// A property of MQTT 5: packet, name and value, as in `-D publish content-type text/plain` or
+    /// `-D connect user-property key value`
     #[arg(
         short = 'D',
         long,
@@ -89,8 +93,9 @@ pub struct ConnectionFlags {
     /// Publish the will retained
     #[arg(long, requires = "will_topic")]
     pub will_retain: bool,
-    /// Take more options from this file, one a line, before those of the command line, which replace them
-    /// [default: tidegate/pub or tidegate/sub in $XDG_CONFIG_HOME or ~/.config, if it is there]
+    /// Take more options from this file, one a line, before those of the command line, which
+    /// replace them [default: tidegate/pub or tidegate/sub in $XDG_CONFIG_HOME or ~/.config, if it
+    /// is there]
     #[arg(short = 'o', long, value_name = "FILE")]
     pub options_file: Option<PathBuf>,
     /// Tell on stderr what is sent and received
@@ -104,22 +109,22 @@ pub struct ConnectionFlags {
     pub help: Option<bool>,
 }
 
-/// How to connect, with all that can be known before connecting checked.
+/// The checked connection settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Host name or address.
     pub host: String,
     /// Port.
     pub port: u16,
-    /// What stands behind the host in the URL, see [`Settings::topic_of_url`].
+    /// The text after the host in the URL, see [`Settings::topic_of_url`].
     url_topic: Option<String>,
-    /// What to connect through.
+    /// Transport.
     pub transport: Transport,
     /// Address to connect from.
     pub bind_address: Option<IpAddr>,
-    /// Client identifier; empty to be given one (MQTT 5).
+    /// Client identifier. Empty to let the server assign one (MQTT 5).
     pub client_id: String,
-    /// Begin with a new session.
+    /// Whether to begin a new session.
     pub clean_start: bool,
     /// Protocol version.
     pub version: ProtocolVersion,
@@ -129,17 +134,17 @@ pub struct Settings {
     pub password: Option<String>,
     /// Keep alive in seconds.
     pub keep_alive: u16,
-    /// Properties of the packets to send.
+    /// Properties of the packets that are sent.
     pub properties: PacketProperties,
     /// The will.
     pub will: Option<WillSettings>,
-    /// Tell what is sent and received.
+    /// Whether to show on stderr what is sent and received.
     pub debug: bool,
-    /// How long connecting may take.
+    /// Time limit for connecting.
     pub connect_timeout: Duration,
 }
 
-/// The will, without its properties.
+/// The will without its properties.
 #[derive(Clone, Debug)]
 pub struct WillSettings {
     /// Topic name.
@@ -148,7 +153,7 @@ pub struct WillSettings {
     pub payload: String,
     /// QoS.
     pub qos: QoS,
-    /// Retained.
+    /// Retain flag.
     pub retain: bool,
 }
 
@@ -205,7 +210,8 @@ impl ConnectionFlags {
             return Err(Failure::usage("-P without -u is for MQTT 5 only"));
         }
         let mut properties = PacketProperties::parse(&self.property).map_err(Failure::usage)?;
-        // A session that is kept in MQTT 3 is kept without end; -c means the same in MQTT 5, unless -x says otherwise.
+        // In MQTT 3 a session that is kept is kept without end. In MQTT 5 `-c` means the same
+        // unless `-x` is given.
         let has_expiry = properties
             .connect
             .as_properties()
@@ -232,7 +238,7 @@ impl ConnectionFlags {
         let client_id = match (self.id, version) {
             (Some(id), _) => id,
             (None, ProtocolVersion::V5) => String::new(),
-            // MQTT 3.1 wants 1 to 23 characters.
+            // MQTT 3.1 requires 1 to 23 characters.
             (None, _) => format!("tidegate-{:08x}", clock::seed() as u32),
         };
         Ok(Settings {
@@ -256,7 +262,7 @@ impl ConnectionFlags {
 }
 
 impl Settings {
-    /// The topic at the end of the URL, if there is one; `read` says what it has to be.
+    /// Returns the topic at the end of the URL, if any, after validation with `read`.
     ///
     /// # Errors
     /// A usage failure that names the topic.
@@ -272,20 +278,20 @@ impl Settings {
     }
 }
 
-/// Reads `0`, `1` or `2`.
+/// Parses `0`, `1` or `2`.
 ///
 /// # Errors
-/// It is none of them.
+/// Fails for anything else.
 pub fn qos(text: &str) -> Result<QoS, String> {
     let digit = text.parse().ok().filter(|_| text.len() == 1);
     let qos = digit.and_then(QoS::new);
     qos.ok_or_else(|| "expected 0, 1 or 2".to_owned())
 }
 
-/// Reads seconds, with a fraction or without.
+/// Parses seconds, with or without a fraction.
 ///
 /// # Errors
-/// It is no number, or less than nothing.
+/// Fails if it is no number or negative.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     text.parse()
         .ok()
@@ -293,10 +299,10 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "expected seconds, as in 2 or 0.5".to_owned())
 }
 
-/// Reads a topic name.
+/// Parses a topic name.
 ///
 /// # Errors
-/// It is empty or too long, or has a wildcard.
+/// Fails if it is empty, too long or has a wildcard.
 pub fn topic_name(text: &str) -> Result<String, String> {
     if topic::is_valid_name(text) && text::is_plain(text) {
         Ok(text.to_owned())
@@ -305,10 +311,10 @@ pub fn topic_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads a topic filter.
+/// Parses a topic filter.
 ///
 /// # Errors
-/// It is not valid.
+/// Fails if it is not valid.
 pub fn topic_filter(text: &str) -> Result<String, String> {
     if topic::Filter::parse(text).is_some() && text::is_plain(text) {
         Ok(text.to_owned())
@@ -317,10 +323,10 @@ pub fn topic_filter(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads a protocol version.
+/// Parses a protocol version.
 ///
 /// # Errors
-/// It is none that is known.
+/// Fails if it is not known.
 pub fn protocol_version(text: &str) -> Result<ProtocolVersion, String> {
     match text {
         "mqttv31" | "31" | "3.1" => Ok(ProtocolVersion::V31),

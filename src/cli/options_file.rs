@@ -1,4 +1,5 @@
-//! Files with options of `pub` and `sub`, one a line, as mosquitto_pub and mosquitto_sub have them: `-h gw.local`, `--cafile /etc/ca.pem`.
+//! Files with options of `pub` and `sub`, one on each line, as in mosquitto_pub and mosquitto_sub:
+//! `-h gw.local`, `--cafile /etc/ca.pem`.
 
 use std::env;
 use std::ffi::OsString;
@@ -8,14 +9,15 @@ use std::path::{Path, PathBuf};
 
 use super::exit::Failure;
 
-/// Flags whose values are several words.
+/// Flags with several values.
 const OF_SEVERAL_WORDS: [&str; 2] = ["-D", "--property"];
 
-/// Puts the options of a file between the name of the subcommand and its own options, which so replace them: of the file that `-o` names, or of
-/// the one where such a file is looked for.
+/// Inserts the options of a file between the subcommand and its own options, so that those of the
+/// command line replace them. The file is the one that `-o` names, otherwise the default file if it
+/// exists.
 ///
 /// # Errors
-/// The file that `-o` names cannot be read, or a line in the file is no option.
+/// Fails if the file that `-o` names cannot be read, or a line is no option.
 pub fn expand(arguments: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
     let command = arguments.get(1).and_then(|command| command.to_str());
     let Some(command @ ("pub" | "sub")) = command else {
@@ -46,7 +48,7 @@ pub fn expand(arguments: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
     Ok(before.into_iter().chain(options).chain(rest).collect())
 }
 
-/// The file that is named among the arguments.
+/// Returns the file that `-o` names.
 fn named(arguments: &[OsString]) -> Option<PathBuf> {
     let at = |argument: &OsString| argument == "-o" || argument == "--options-file";
     let by_two = arguments.iter().position(at);
@@ -60,7 +62,7 @@ fn named(arguments: &[OsString]) -> Option<PathBuf> {
     })
 }
 
-/// Where such a file is looked for.
+/// Returns the default file.
 fn usual(command: &str) -> Option<PathBuf> {
     let of_variable = |name| {
         env::var_os(name)
@@ -72,7 +74,7 @@ fn usual(command: &str) -> Option<PathBuf> {
     Some(directory.join("tidegate").join(command))
 }
 
-/// The words of all lines.
+/// Returns the words of all lines.
 fn options(path: &Path, text: &str) -> Result<Vec<OsString>, Failure> {
     let mut words = Vec::new();
     for (at, line) in text.lines().enumerate() {

@@ -14,7 +14,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::{self, Failure};
-use super::tell;
+use super::print;
 use crate::net::auth::hash::{HashKind, PasswordHash};
 use crate::net::auth::password_file::{Line, check_user, parse_line, read};
 
@@ -36,7 +36,8 @@ pub struct PasswdFlags {
     /// argon2id (Mosquitto 2.1 and later read it), sha512-pbkdf2 (2.0 and later) or sha512 (all)
     #[arg(short = 'H', value_name = "HASH", default_value = "argon2id", value_parser = hash_kind)]
     pub hash: HashKind,
-    /// Iterations of sha512-pbkdf2, or passes of argon2id; more make every login slower, and every guess
+    /// Iterations of sha512-pbkdf2, or passes of argon2id; more make every login slower, and every
+    /// guess
     #[arg(short = 'I', value_name = "COUNT")]
     pub iterations: Option<NonZeroU32>,
     /// The password file
@@ -66,7 +67,8 @@ fn hash_kind(text: &str) -> Result<HashKind, String> {
 /// Changes the file.
 ///
 /// # Errors
-/// Exit code 1: the file cannot be read or written, the user is not there, or the password cannot be one.
+/// Exit code 1 if the file cannot be read or written, the user does not exist, or the password is
+/// not allowed.
 pub fn run(flags: &PasswdFlags) -> Result<(), Failure> {
     let failed = |what: String| Failure::new(exit::FAILED, what);
     if flags.hash == HashKind::Sha512 && flags.iterations.is_some() {
@@ -101,7 +103,7 @@ fn hash(password: &str, flags: &PasswdFlags) -> Result<String, String> {
     Ok(hash?.to_string())
 }
 
-/// The text with this user's line replaced, or added.
+/// Returns the text with the line of this user replaced or added.
 fn with(text: &str, user: &str, hash: &str) -> String {
     let mut new = String::new();
     let mut found = false;
@@ -131,7 +133,7 @@ fn without(text: &str, user: &str) -> Result<String, String> {
     Ok(kept.iter().map(|line| format!("{line}\n")).collect())
 }
 
-/// The text with all plain passwords hashed; those that are hashed stay as they are.
+/// Returns the text with all plain passwords hashed. Hashed ones are not changed.
 fn upgrade(text: &str, flags: &PasswdFlags) -> Result<String, String> {
     let mut new = String::new();
     for (index, line) in text.lines().enumerate() {
@@ -160,10 +162,10 @@ fn upgrade(text: &str, flags: &PasswdFlags) -> Result<String, String> {
     Ok(new)
 }
 
-/// Replaces the file as a whole: whoever reads it meanwhile has the old one or the new one. A new file can be read by its owner only; one that was there
-/// keeps its owner and permissions.
+/// Replaces the file as a whole: a reader sees the old one or the new one. A new file can be read
+/// by its owner only. An existing file keeps its owner and permissions.
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    // Where it is a link, what it leads to is replaced.
+    // Follows a symbolic link and replaces its target.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".new{}", std::process::id()));
@@ -194,7 +196,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     written
 }
 
-/// The password, asked for twice on a terminal; otherwise the first line of stdin.
+/// Asks twice for the password if stdin is a terminal. Otherwise returns the first line of stdin.
 fn ask() -> Result<String, String> {
     if !io::stdin().is_terminal() {
         return line();
@@ -208,11 +210,11 @@ fn ask() -> Result<String, String> {
     Ok(password)
 }
 
-/// From now on a signal that ends the process (Ctrl-C) leaves the terminal as it was, and not without
+/// Restores the terminal when a signal ends the process (Ctrl-C); otherwise it would stay without
 /// echo.
 ///
 /// # Errors
-/// The operating system gives no thread, or no signals.
+/// Fails if the operating system provides no thread or no signals.
 fn restore_on_signal(shown: Termios) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -234,11 +236,11 @@ fn restore_on_signal(shown: Termios) -> io::Result<()> {
             _ = terminate.recv() => SignalKind::terminate(),
         }
     };
-    // The other thread waits for a line, which cannot be interrupted.
+    // The main thread waits for a line, which cannot be interrupted.
     thread::Builder::new().spawn(move || {
         let kind = runtime.block_on(wait);
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &shown);
-        tell::err("");
+        print::err("");
         process::exit(128 + kind.as_raw_value());
     })?;
     Ok(())
@@ -252,7 +254,7 @@ fn ask_once(prompt: &str, shown: &Termios) -> Result<String, String> {
     tcsetattr(&stdin, OptionalActions::Flush, &hidden).map_err(|error| error.to_string())?;
     let line = line();
     let restored = tcsetattr(&stdin, OptionalActions::Now, shown);
-    tell::err("");
+    print::err("");
     restored.map_err(|error| error.to_string())?;
     line
 }

@@ -3,7 +3,7 @@
 use crate::wire::property::BlockKind;
 use crate::wire::{Properties, PropertiesBuf, Property};
 
-/// The property blocks of the packets a client sends.
+/// The property blocks of the packets that a client sends.
 #[derive(Clone, Debug, Default)]
 pub struct PacketProperties {
     /// CONNECT.
@@ -21,10 +21,12 @@ pub struct PacketProperties {
 }
 
 impl PacketProperties {
-    /// Reads the words after all `-D` flags, one after the other: packet, name, value, and one value more for a user property.
+    /// Parses the words after all `-D` flags in order: packet, name and value; a user property has
+    /// two values.
     ///
     /// # Errors
-    /// A sentence for the person who typed them: an unknown packet or name, a value that does not fit, or a property that does not belong in the packet.
+    /// A sentence for the user: an unknown packet or name, a value that does not fit, or a property
+    /// that the packet must not have.
     pub fn parse(words: &[String]) -> Result<PacketProperties, String> {
         let mut all = PacketProperties::default();
         let mut rest = words.iter().map(String::as_str);

@@ -1,4 +1,4 @@
-//! `tidegate pub`: publishes, and exits after the last acknowledgement.
+//! `tidegate pub`: publishes and exits after the last acknowledgement.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,16 +13,17 @@ use clap::Args;
 use super::client::{Client, Event, LARGEST_PACKET, read_lines, reason_string};
 use super::exit::{self, Failure};
 use super::options::{ConnectionFlags, NO_TOPIC, Settings, qos, seconds, topic_name};
-use super::tell;
+use super::print;
 use crate::clock;
 use crate::wire::packet::{Ack, Publish};
 use crate::wire::{
     Packet, PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
 };
 
-/// Messages on their way to a server of MQTT 5, unless `-M` or the server says otherwise.
+/// The most messages in flight to an MQTT 5 server, unless `-M` or the server sets a lower limit.
 const DEFAULT_WINDOW: u16 = 100;
-/// The same for MQTT 3, whose servers cannot tell how many they bear: Mosquitto 2.0 loses QoS 2 messages beyond 20.
+/// The same for MQTT 3, whose servers cannot tell their limit. Mosquitto 2.0 loses QoS 2 messages
+/// beyond 20.
 const DEFAULT_WINDOW_MQTT_3: u16 = 20;
 
 /// The flags of `tidegate pub`.
@@ -40,7 +41,8 @@ pub struct PublishFlags {
     /// Publish retained
     #[arg(short, long)]
     pub retain: bool,
-    /// QoS 1 and 2 messages on their way at once [default: 20 in MQTT 3, 100 in MQTT 5; never more than the server allows]
+    /// QoS 1 and 2 messages on their way at once [default: 20 in MQTT 3, 100 in MQTT 5; never more
+    /// than the server allows]
     #[arg(short = 'M', long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
     pub max_inflight: Option<u16>,
     /// Publish the message this many times (not with -l)
@@ -74,16 +76,17 @@ struct PayloadFlags {
 }
 
 impl PublishFlags {
-    /// Whether errors are not to be told.
+    /// Whether to suppress error messages.
     pub fn is_quiet(&self) -> bool {
         self.connection.quiet
     }
 }
 
-/// Publishes what the flags say.
+/// Publishes as the flags say.
 ///
 /// # Errors
-/// No connection, or a message was refused: the exit code is the server's reason code.
+/// Fails without a connection. If a message was refused, the exit code is the reason code of the
+/// server.
 pub fn run(flags: PublishFlags) -> Result<(), Failure> {
     let settings = flags.connection.clone().settings()?;
     let topic = match &flags.topic {
@@ -114,7 +117,7 @@ pub fn run(flags: PublishFlags) -> Result<(), Failure> {
 }
 
 impl PayloadFlags {
-    /// The payload; `None` to publish lines.
+    /// Reads the payload. Returns `None` if lines are to be published.
     fn read(&self) -> Result<Option<Vec<u8>>, Failure> {
         let system = |what: String, error: io::Error| {
             Failure::new(exit::FAILED, format!("cannot read {what}: {error}"))
@@ -146,7 +149,7 @@ fn read_whole(input: impl Read) -> io::Result<Vec<u8>> {
     Ok(payload)
 }
 
-/// The packet a message waits for.
+/// The packet that a message waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Awaits {
     Ack,
@@ -173,7 +176,7 @@ struct Publisher {
     qos: QoS,
     retain: bool,
     properties: PropertiesBuf,
-    /// The server knows the topic by its alias.
+    /// Whether the server knows the topic by its alias.
     aliased: bool,
     has_alias: bool,
     window: usize,
@@ -191,13 +194,13 @@ impl Publisher {
         flags: &PublishFlags,
         settings: &Settings,
     ) -> Result<Publisher, Failure> {
-        let granted = client.granted();
+        let capabilities = client.capabilities();
         let refuse = |what: &str, reason| Err(Failure::refused(what, reason, None));
-        if flags.qos as u8 > granted.maximum_qos {
-            let what = format!("the server takes QoS {} at most", granted.maximum_qos);
+        if flags.qos as u8 > capabilities.maximum_qos {
+            let what = format!("the server takes QoS {} at most", capabilities.maximum_qos);
             return refuse(&what, ReasonCode::QosNotSupported);
         }
-        if flags.retain && !granted.retain_available {
+        if flags.retain && !capabilities.retain_available {
             return refuse("the server retains nothing", ReasonCode::RetainNotSupported);
         }
         let properties = settings.properties.publish.clone();
@@ -205,10 +208,10 @@ impl Publisher {
             Property::TopicAlias(alias) => Some(alias),
             _ => None,
         });
-        if alias.is_some_and(|alias| alias > granted.topic_alias_maximum) {
+        if alias.is_some_and(|alias| alias > capabilities.topic_alias_maximum) {
             let what = format!(
                 "the server takes topic aliases up to {}",
-                granted.topic_alias_maximum
+                capabilities.topic_alias_maximum
             );
             return refuse(&what, ReasonCode::TopicAliasInvalid);
         }
@@ -219,9 +222,10 @@ impl Publisher {
         let window = flags
             .max_inflight
             .unwrap_or(default_window)
-            .min(granted.receive_maximum);
-        // In a session that is taken up, the server may remember identifiers of messages it took before and never saw released. It would take a
-        // new QoS 2 message with one of them for a repetition; so identifiers begin anywhere.
+            .min(capabilities.receive_maximum);
+        // In a resumed session the server may remember identifiers of messages that it received and
+        // never saw released. It would take a new QoS 2 message with such an identifier as a
+        // repetition. Identifiers therefore begin at a random value.
         let start = clock::seed() as u16;
         Ok(Publisher {
             version: settings.version,
@@ -297,7 +301,8 @@ impl Publisher {
                 }
                 other => self.handle(other)?,
             }
-            // One line asked for each place that has become free: messages on their way and lines asked for are never more than the window.
+            // Asks for one line for each free slot: messages in flight and requested lines together
+            // never exceed the window.
             for _ in self.in_flight.len()..before {
                 ask(&want);
             }
@@ -318,7 +323,7 @@ impl Publisher {
             payload,
         };
         let len = codec::publish_len(&publish, self.version);
-        let maximum = self.client.granted().maximum_packet_size as usize;
+        let maximum = self.client.capabilities().maximum_packet_size as usize;
         if len > maximum {
             let what = format!("the message makes {len} bytes, the server takes {maximum}");
             return Err(Failure::refused(&what, ReasonCode::PacketTooLarge, None));
@@ -335,7 +340,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// The window is smaller than the number of identifiers, so there is one.
+    /// Returns a free identifier. There is one, because the window is smaller than the number of
+    /// identifiers.
     fn free_id(&mut self) -> PacketId {
         while self.in_flight.contains_key(&self.next_id) {
             self.next_id = self.next_id.next();
@@ -351,7 +357,7 @@ impl Publisher {
                 for packet in self.client.packets(&frames) {
                     match packet {
                         Ok(packet) => self.receive(&packet)?,
-                        Err(fault) => return Err(self.client.blame(fault).into()),
+                        Err(fault) => return Err(self.client.report_fault(fault).into()),
                     }
                 }
                 Ok(())
@@ -373,7 +379,8 @@ impl Publisher {
             Packet::PubRec(ack) => self.receive_ack(ack, Awaits::Rec),
             Packet::PubComp(ack) => self.receive_ack(ack, Awaits::Comp),
             Packet::PingResp => {}
-            // A session that is taken up may have subscriptions: what arrives stays unacknowledged, for the client that made them.
+            // A resumed session may have subscriptions. Messages that arrive are not acknowledged
+            // and stay for the client that subscribed.
             Packet::Publish(_) | Packet::PubRel(_) => {}
             other => return Err(self.client.unexpected(other)),
         }
@@ -389,7 +396,7 @@ impl Publisher {
             let explained = reason_string(ack.properties.iter());
             let failure = Failure::refused("the message was refused", ack.reason, explained);
             if !self.quiet && self.refused.is_some() {
-                tell::err(format_args!("tidegate pub: {failure}"));
+                print::err(format_args!("tidegate pub: {failure}"));
             }
             self.refused.get_or_insert(failure);
         }
@@ -406,7 +413,7 @@ impl Publisher {
     }
 }
 
-/// Asks for one more line. After the last line nobody listens, and none will come.
+/// Requests one more line. After the last line there is no receiver.
 fn ask(want: &SyncSender<()>) {
     let _ = want.try_send(());
 }
@@ -414,7 +421,7 @@ fn ask(want: &SyncSender<()>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::scripted::{Peer, ack, serve};
+    use crate::cli::test_server::{TestServer, ack, serve};
     use clap::Parser;
 
     #[derive(Parser)]
@@ -430,14 +437,14 @@ mod tests {
         run(Only::try_parse_from(words).expect(line).flags)
     }
 
-    fn publish_id(peer: &mut Peer) -> u16 {
+    fn publish_id(peer: &mut TestServer) -> u16 {
         peer.receive(|packet| match packet {
             Packet::Publish(publish) => publish.packet_id.map_or(0, PacketId::get),
             other => panic!("{other:?}"),
         })
     }
 
-    fn disconnected(peer: &mut Peer) {
+    fn disconnected(peer: &mut TestServer) {
         peer.receive(|packet| assert!(matches!(packet, Packet::Disconnect(_)), "{packet:?}"));
     }
 
@@ -531,7 +538,7 @@ mod tests {
 
     #[test]
     fn what_the_server_cannot_take_is_not_sent() {
-        for (granted, line, code) in [
+        for (capabilities, line, code) in [
             (Property::MaximumQos(1), "-t a -m x -q 2", 0x9b),
             (Property::RetainAvailable(0), "-t a -m x -r", 0x9a),
             (Property::MaximumPacketSize(10), "-t a -m 0123456789", 0x95),
@@ -541,7 +548,7 @@ mod tests {
                 0x94,
             ),
         ] {
-            let (port, server) = serve(move |peer| peer.accept(&[granted]));
+            let (port, server) = serve(move |peer| peer.accept(&[capabilities]));
             assert_eq!(publish(&port, line).expect_err(line).code, code);
             server.join().expect("as scripted");
         }

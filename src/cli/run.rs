@@ -1,4 +1,4 @@
-//! `tidegate run`: the broker.
+//! `tidegate run`: runs the broker.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -31,7 +31,8 @@ pub struct RunFlags {
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Listen here, and on no configured listener; loopback addresses only; may be repeated; port 0 takes a free one
+    /// Listen here, and on no configured listener; loopback addresses only; may be repeated; port 0
+    /// takes a free one
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub bind: Vec<String>,
     /// Directory of the data
@@ -42,26 +43,26 @@ pub struct RunFlags {
     pub log: Option<String>,
 }
 
-/// How long the process waits at its end for standard error to take the last lines of the log.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the process waits at its end until standard error has taken the last lines of the log.
+const FINAL_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What has become of standard error.
+/// The state of standard error at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stderr {
-    /// It has taken all that was written.
+    /// Everything was written.
     Written,
-    /// It takes nothing: whoever writes to it waits, perhaps for ever.
+    /// Writes block, perhaps for ever.
     Stalled,
 }
 
 /// Runs the broker until it is told to stop.
 ///
 /// # Errors
-/// Exit code 2 for a configuration that is wrong, 1 for a broker that cannot start or has to stop.
+/// Exit code 2 if the configuration is wrong, 1 if the broker cannot start or has to stop.
 pub fn run(flags: RunFlags) -> (Result<(), Failure>, Stderr) {
     let started = load(&flags).map_err(|error| Failure::new(exit::WRONG, error.to_string()));
     let started = started.and_then(|config| {
-        // While there is no other thread.
+        // Before there is another thread.
         let descriptors = Descriptors::raise(config.limits.max_connections);
         let log = start_log(&config.log)
             .map_err(|error| Failure::new(exit::FAILED, format!("cannot start: {error}")))?;
@@ -84,17 +85,17 @@ pub fn run(flags: RunFlags) -> (Result<(), Failure>, Stderr) {
         print_ready,
     )
     .map_err(|error| Failure::new(exit::FAILED, error.to_string()));
-    let stderr = match log.flush(LAST_WORDS) {
+    let stderr = match log.flush(FINAL_FLUSH_TIMEOUT) {
         true => Stderr::Written,
         false => Stderr::Stalled,
     };
     (ended, stderr)
 }
 
-/// Reads the configuration of these flags and of this process's environment.
+/// Reads the configuration from the flags and the environment.
 ///
 /// # Errors
-/// All that is wrong with it.
+/// All problems of the configuration.
 pub fn load(flags: &RunFlags) -> Result<Config, ConfigError> {
     let overrides = Overrides {
         bind: flags.bind.clone(),
@@ -122,7 +123,7 @@ pub fn load(flags: &RunFlags) -> Result<Config, ConfigError> {
     Config::load(flags.config.as_deref(), environment, &overrides)
 }
 
-/// The environment variables that begin as ours do.
+/// Returns the environment variables with the prefix of this program.
 fn variables() -> impl Iterator<Item = (String, OsString)> {
     std::env::vars_os().filter_map(|(name, value)| {
         let name = name.to_string_lossy().into_owned();
@@ -131,8 +132,8 @@ fn variables() -> impl Iterator<Item = (String, OsString)> {
     })
 }
 
-/// The environment variables that begin as ours do and are ignored, since they are somebody else's;
-/// in words, or `None` if there are none.
+/// Describes the environment variables that have the prefix of this program but are ignored,
+/// because they belong to others. Returns `None` if there are none.
 pub fn ignored_variables() -> Option<String> {
     let mut names: Vec<String> = variables()
         .filter(|(name, value)| is_foreign_variable(name, &value.to_string_lossy()))
@@ -142,16 +143,17 @@ pub fn ignored_variables() -> Option<String> {
     (!names.is_empty()).then(|| names.join(", "))
 }
 
-/// Tells a person on stdout what has started and how to connect to it; the last line begins with `Ready in`.
+/// Prints to stdout what was started and how to connect to it. The last line begins with
+/// `Ready in`.
 pub fn print_ready(ready: &Ready) {
     let mut stdout = io::stdout().lock();
-    // Nobody has to read it: a broker runs as well without a stdout.
+    // A broker does not need a stdout, so errors are ignored.
     let _ = stdout
         .write_all(describe(ready, &command()).as_bytes())
         .and_then(|()| stdout.flush());
 }
 
-/// How far acknowledgements wait, in words.
+/// Describes how durable acknowledgements are.
 pub fn describe_durability(rules: &DurabilityRules) -> String {
     let mut text = match rules.default {
         Durability::Fsync => "every acknowledgement waits for fsync".to_owned(),
@@ -211,7 +213,7 @@ fn plain_address(endpoint: &Endpoint) -> Option<SocketAddr> {
     }
 }
 
-/// What a client on this machine has to add to reach `address`.
+/// Returns the flags that a client on this machine needs to connect to `address`.
 fn connect_flags(address: SocketAddr) -> String {
     let host = match address.ip() {
         ip if ip == IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -228,33 +230,33 @@ fn connect_flags(address: SocketAddr) -> String {
     flags
 }
 
-/// This command as it was typed.
+/// Returns this command as it was typed.
 fn command() -> String {
     std::env::args()
         .next()
         .unwrap_or_else(|| "tidegate".to_owned())
 }
 
-/// Begins to log to standard error.
+/// Starts the log to standard error.
 ///
 /// # Errors
-/// The operating system gives no thread, or there is no standard error.
+/// Fails if the operating system provides no thread, or there is no standard error.
 fn start_log(filter: &Targets) -> io::Result<Arc<Log>> {
-    // A descriptor of its own: who writes to `io::stderr` must not wait for the log.
+    // A descriptor of its own: a writer to `io::stderr` must not wait for the log.
     let stderr = rustix::io::fcntl_dupfd_cloexec(io::stderr(), 3)?;
     let log = Log::start(File::from(stderr))?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(Arc::clone(&log))
         .with_ansi(io::stderr().is_terminal());
-    // Whoever embeds the broker may have a subscriber already, which then stays.
+    // A program that embeds the broker may have set a subscriber already, which is kept.
     let _ = tracing_subscriber::registry()
         .with(filter.clone())
         .with(lines)
         .try_init();
     let (before, last) = (std::panic::take_hook(), Arc::clone(&log));
     std::panic::set_hook(Box::new(move |panic| {
-        // What led to it was logged and may not be written yet. The process may end with this.
-        if last.flush(LAST_WORDS) {
+        // Flushes what led to the panic: the process may end with it.
+        if last.flush(FINAL_FLUSH_TIMEOUT) {
             before(panic);
         }
     }));

@@ -1,4 +1,5 @@
-//! `tidegate reload` and `tidegate drop-bridge`: tell a running broker to do something, and tell what came of it.
+//! `tidegate reload` and `tidegate drop-bridge`: send a request to a running broker and report its
+//! answer.
 
 use std::path::PathBuf;
 
@@ -8,9 +9,9 @@ use super::exit::{self, Failure};
 use super::run::{RunFlags, load};
 use crate::net::control::{self, Command, Outcome, Response};
 
-/// The flags that say which broker is meant.
+/// The flags that select the broker.
 #[derive(Args, Clone, Debug)]
-pub struct WhichFlags {
+pub struct BrokerFlags {
     /// The configuration file the broker runs with: it says where its data is
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -26,7 +27,7 @@ pub struct DropBridgeFlags {
     #[arg(value_name = "NAME", value_parser = bridge_name)]
     pub name: String,
     #[command(flatten)]
-    pub which: WhichFlags,
+    pub which: BrokerFlags,
 }
 
 fn bridge_name(text: &str) -> Result<String, String> {
@@ -35,16 +36,17 @@ fn bridge_name(text: &str) -> Result<String, String> {
     named.ok_or_else(|| expected.to_owned())
 }
 
-/// Makes the broker read its configuration again, and hands what took effect to `tell`.
+/// Makes the broker read its configuration again. Passes what took effect to `tell`.
 ///
 /// # Errors
-/// Exit code 2: the configuration is wrong, and nothing took effect. 1: no broker answers. 3: some of it takes a restart, and the rest took effect.
-pub fn reload(flags: WhichFlags, tell: impl FnOnce(&str)) -> Result<(), Failure> {
+/// Exit code 2 if the configuration is wrong; nothing took effect then. 1 if no broker answers. 3
+/// if some changes need a restart; the others took effect.
+pub fn reload(flags: BrokerFlags, print: impl FnOnce(&str)) -> Result<(), Failure> {
     let answer = ask(flags, &Command::Reload)?;
     match answer.outcome {
-        Outcome::Done => tell(&answer.text),
+        Outcome::Done => print(&answer.text),
         Outcome::Restart => {
-            tell(&answer.text);
+            print(&answer.text);
             let message = "some of it takes a restart; the rest took effect";
             return Err(Failure::new(exit::RESTART, message));
         }
@@ -53,27 +55,27 @@ pub fn reload(flags: WhichFlags, tell: impl FnOnce(&str)) -> Result<(), Failure>
     Ok(())
 }
 
-/// Drops the queue of a bridge that is configured no more, and hands what was dropped to `tell`.
+/// Drops the queue of a bridge that is no longer configured. Passes what was dropped to `tell`.
 ///
 /// # Errors
-/// Exit code 2: the bridge is configured, or has left no queue. 1: no broker answers.
-pub fn drop_bridge(flags: DropBridgeFlags, tell: impl FnOnce(&str)) -> Result<(), Failure> {
+/// Exit code 2 if the bridge is configured or has no queue. 1 if no broker answers.
+pub fn drop_bridge(flags: DropBridgeFlags, print: impl FnOnce(&str)) -> Result<(), Failure> {
     let answer = ask(flags.which, &Command::DropBridge(flags.name))?;
     match answer.outcome {
         Outcome::Done | Outcome::Restart => {
-            tell(&answer.text);
+            print(&answer.text);
             Ok(())
         }
         Outcome::Failed => Err(Failure::new(exit::WRONG, answer.text.trim_end())),
     }
 }
 
-fn ask(which: WhichFlags, command: &Command) -> Result<Response, Failure> {
-    let data_dir = match which.data_dir {
+fn ask(flags: BrokerFlags, command: &Command) -> Result<Response, Failure> {
+    let data_dir = match flags.data_dir {
         Some(data_dir) => data_dir,
         None => {
             let flags = RunFlags {
-                config: which.config,
+                config: flags.config,
                 ..RunFlags::default()
             };
             let config = load(&flags).map_err(|error| {

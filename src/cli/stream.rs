@@ -1,4 +1,5 @@
-//! A connection to the server, as `pub` and `sub` use it: blocking, with TLS and WebSocket spoken by a thread beside it.
+//! A connection to the server as `pub` and `sub` use it: blocking. TLS and WebSocket run on a
+//! thread of their own.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
@@ -16,14 +17,15 @@ use super::options::Settings;
 use super::transport::Layers;
 use crate::net::socket::tcp_progress;
 
-/// A connection to the server, plain to whoever uses it.
+/// A connection to the server that carries plain MQTT for its user.
 #[derive(Debug)]
 pub enum Stream {
     /// TCP.
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
-    /// To the thread that speaks TLS and WebSocket, with what went wrong there, and the connection below.
+    /// A socket pair to the thread that runs TLS and WebSocket, the error that happened there, and
+    /// the TCP connection.
     Tunnel(UnixStream, Arc<Mutex<Option<String>>>, Arc<TcpStream>),
 }
 
@@ -31,7 +33,7 @@ impl Stream {
     /// Connects as the settings say.
     ///
     /// # Errors
-    /// The host is not known, does not answer, or shows the wrong certificate.
+    /// Fails if the host is not known, does not answer, or has the wrong certificate.
     pub fn open(settings: &Settings) -> Result<Stream, Failure> {
         let transport = &settings.transport;
         if let Some(path) = &transport.unix {
@@ -68,10 +70,10 @@ impl Stream {
         }
     }
 
-    /// Another handle of the same connection.
+    /// Returns another handle of the same connection.
     ///
     /// # Errors
-    /// The operating system has no more.
+    /// Fails if the operating system has no more descriptors.
     pub fn try_clone(&self) -> io::Result<Stream> {
         Ok(match self {
             Stream::Tcp(stream) => Stream::Tcp(stream.try_clone()?),
@@ -82,7 +84,8 @@ impl Stream {
         })
     }
 
-    /// Bytes that have got further either way: as long as it grows, a slow link is not a dead one. `None` if nobody knows.
+    /// Returns a count of the bytes sent and received. A slow connection is not a dead one as long
+    /// as the count grows. `None` if it is not known.
     pub fn progress(&self) -> Option<u64> {
         match self {
             Stream::Tcp(stream) => tcp_progress(stream),
@@ -91,10 +94,10 @@ impl Stream {
         }
     }
 
-    /// How long a write may wait.
+    /// Sets the time limit of a write.
     ///
     /// # Errors
-    /// The operating system refuses.
+    /// Fails if the operating system refuses.
     pub fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.set_write_timeout(Some(timeout)),
@@ -104,10 +107,10 @@ impl Stream {
         }
     }
 
-    /// Closes the sending side.
+    /// Closes the sending direction.
     ///
     /// # Errors
-    /// The connection is lost.
+    /// Fails if the connection is lost.
     pub fn close_sending(&self) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
@@ -147,7 +150,7 @@ impl Write for Stream {
     }
 }
 
-/// Speaks TLS and WebSocket on one side, and plain MQTT on the other.
+/// Translates between TLS and WebSocket on one side and plain MQTT on the other.
 struct Tunnel {
     stream: TcpStream,
     there: UnixStream,
@@ -167,12 +170,13 @@ impl Tunnel {
         if let Err(error) = ended {
             let why = error.to_string();
             *trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.clone());
-            // Nobody listens any more if the connection had been opened.
+            // There is no receiver any more if the connection had been opened.
             let _ = opened.try_send(Err(why));
         }
     }
 
-    /// The plain side is closed when this returns, and not before it is known why.
+    /// Copies bytes until one side ends. The plain side is closed after this returns, when the
+    /// reason is known.
     async fn carry(self, opened: &SyncSender<Result<(), String>>) -> io::Result<()> {
         self.stream.set_nonblocking(true)?;
         self.there.set_nonblocking(true)?;

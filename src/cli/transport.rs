@@ -1,4 +1,4 @@
-//! What `pub`, `sub` and `bench` connect through: TCP, a Unix socket, a proxy, TLS, WebSocket.
+//! The transports of `pub`, `sub` and `bench`: TCP, a Unix socket, a proxy, TLS, WebSocket.
 
 use std::io;
 use std::path::PathBuf;
@@ -23,7 +23,8 @@ use crate::wire::ProtocolVersion;
 /// The flags that choose a transport.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TransportFlags {
-    /// Server as a URL: mqtt:// or mqtts://, then [user[:password]@]host[:port][/topic]; or ws:// or wss://, where a path follows the host
+    /// Server as a URL: mqtt:// or mqtts://, then [user[:password]@]host[:port][/topic]; or ws://
+    /// or wss://, where a path follows the host
     #[arg(short = 'L', long, value_name = "URL", conflicts_with_all = ["host", "port", "unix"])]
     pub url: Option<String>,
     /// Connect to this Unix socket
@@ -32,14 +33,15 @@ pub struct TransportFlags {
     /// Connect through this proxy: socks5h:// or http://, then [user:password@]host[:port]
     #[arg(long, value_name = "URL", value_parser = parse_proxy)]
     pub proxy: Option<Proxy>,
-    /// Send small packets without delay; this is always so, the flag is known for the sake of scripts
+    /// Send small packets without delay; this is always so, the flag is known for the sake of
+    /// scripts
     #[arg(long)]
     pub nodelay: bool,
     #[command(flatten)]
     pub layers: LayerFlags,
 }
 
-/// The flags that choose what lies between TCP and MQTT.
+/// The flags of the layers between TCP and MQTT.
 #[derive(Args, Clone, Debug, Default)]
 pub struct LayerFlags {
     /// TLS: trust the authorities whose certificates are in this file
@@ -85,7 +87,7 @@ pub enum VersionFlag {
     Tls13,
 }
 
-/// Cipher suites, as the flag names them.
+/// Cipher suites as the flag names them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ciphers(Vec<CipherSuite>);
 
@@ -100,21 +102,21 @@ fn ciphers(text: &str) -> Result<Ciphers, String> {
     suites.collect::<Result<_, _>>().map(Ciphers)
 }
 
-/// What to connect through.
+/// A transport.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transport {
-    /// The Unix socket, instead of host and port.
+    /// Unix socket. Replaces host and port.
     pub unix: Option<PathBuf>,
-    /// The proxy that connects to host and port.
+    /// Proxy that connects to host and port.
     pub proxy: Option<Proxy>,
-    /// TLS, if there is any.
+    /// TLS, if used.
     pub tls: Option<ClientTls>,
-    /// The path, if it is WebSocket.
+    /// Path, if WebSocket is used.
     pub websocket: Option<String>,
 }
 
 impl TransportFlags {
-    /// The transport, and the URL if there is one.
+    /// Returns the transport, and the URL if there is one.
     ///
     /// # Errors
     /// A usage failure that names the flag.
@@ -144,7 +146,7 @@ impl TransportFlags {
 }
 
 impl LayerFlags {
-    /// The transport to a host.
+    /// Returns the transport of the layers over TCP.
     pub fn over_tcp(&self) -> Transport {
         self.transport(self.asks_for_tls(), self.ws, None)
     }
@@ -188,7 +190,7 @@ impl LayerFlags {
 }
 
 impl Transport {
-    /// The port a server has by default.
+    /// Returns the default port of a server.
     pub fn default_port(&self) -> u16 {
         let protocol = match (&self.websocket, &self.tls) {
             (None, None) => Mqtt::Mqtt,
@@ -199,10 +201,11 @@ impl Transport {
         protocol.default_port()
     }
 
-    /// What lies between TCP and MQTT, ready for any number of connections to this host; `None` if nothing does.
+    /// Prepares the layers between TCP and MQTT for any number of connections to this host. Returns
+    /// `None` if there are none.
     ///
     /// # Errors
-    /// A file cannot be used, or TLS cannot name the host.
+    /// Fails if a file cannot be used, or the host is not a valid name for TLS.
     pub fn layers(
         &self,
         host: &str,
@@ -240,7 +243,7 @@ impl Transport {
     }
 }
 
-/// What lies between TCP and MQTT: a proxy, TLS, WebSocket.
+/// The layers between TCP and MQTT: a proxy, TLS, WebSocket.
 #[derive(Clone)]
 pub struct Layers {
     proxy: Option<Proxy>,
@@ -261,10 +264,11 @@ impl std::fmt::Debug for Layers {
 }
 
 impl Layers {
-    /// Does the handshakes over a connection; what comes out carries MQTT.
+    /// Does the handshakes over a connection. The returned stream carries MQTT.
     ///
     /// # Errors
-    /// The proxy refuses, the server shows the wrong certificate or refuses, or the connection is lost.
+    /// Fails if the proxy refuses, the server refuses or has the wrong certificate, or the
+    /// connection is lost.
     pub async fn open(
         self,
         mut stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -285,7 +289,7 @@ impl Layers {
     }
 }
 
-/// A connection with layers on it.
+/// A connection with layers.
 pub trait Layered: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Layered for S {}

@@ -1,9 +1,9 @@
-//! `-L`: a server as a URL.
+//! `-L`: the server as a URL.
 
 use super::exit::Failure;
 use crate::net::listener::Protocol as Mqtt;
 
-/// What a URL says.
+/// The parts of a URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
     /// The scheme.
@@ -14,17 +14,18 @@ pub struct Url {
     pub host: String,
     /// Port.
     pub port: Option<u16>,
-    /// Path; for WebSocket only.
+    /// Path, only for WebSocket.
     pub path: Option<String>,
-    /// Topic name or filter: what follows the host, where that is no path.
+    /// Topic name or filter: the text after the host, if it is not a path.
     pub topic: Option<String>,
 }
 
 impl Url {
-    /// Reads a URL as mosquitto_pub and mosquitto_sub know it: what follows the host is the topic. Of ws and wss it is the path.
+    /// Parses a URL as mosquitto_pub and mosquitto_sub do: the text after the host is the topic,
+    /// with ws and wss the path.
     ///
     /// # Errors
-    /// A usage failure that says what is wrong with it.
+    /// A usage failure that says what is wrong.
     pub fn parse(text: &str) -> Result<Url, Failure> {
         let wrong = |what: &str| Failure::usage(format!("-L {text}: {what}"));
         let expected = "expected mqtt://, mqtts://, ws:// or wss://, then a host";
@@ -46,7 +47,7 @@ impl Url {
             Some((user, password)) => (user.to_owned(), Some(password.to_owned())),
             None => (login.to_owned(), None),
         });
-        // An IPv6 address stands in brackets.
+        // An IPv6 address is in brackets.
         let port_at = match place.rfind(':') {
             Some(at) if !place[at..].contains(']') => Some(at),
             _ => None,

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use support::{Broker, Connect, Version, is_there};
+use support::{Broker, Connect, Version, is_installed};
 
 use super::{broker, output_of, password_file};
 
@@ -33,7 +33,7 @@ fn mosquitto_pub_logs_in() {
         .output()
         .is_ok();
     let advice = "Debian: apt-get install mosquitto-clients";
-    if !is_there("mosquitto_pub", advice, found) {
+    if !is_installed("mosquitto_pub", advice, found) {
         return;
     }
     let (_dir, broker) = world();
@@ -65,7 +65,7 @@ fn paho_logs_in() {
     let mut test = Command::new(&python);
     let found = test.args(["-c", "import paho.mqtt.client"]).output();
     let advice = "pip install paho-mqtt, and name the interpreter in TIDEGATE_PYTHON";
-    if !is_there(
+    if !is_installed(
         "paho-mqtt",
         advice,
         found.is_ok_and(|it| it.status.success()),
@@ -92,7 +92,7 @@ fn mqtt_js_logs_in() {
         .args(["-e", "require('mqtt')"])
         .output();
     let advice = "npm install mqtt, and name its directory in NODE_PATH";
-    if !is_there("MQTT.js", advice, found.is_ok_and(|it| it.status.success())) {
+    if !is_installed("MQTT.js", advice, found.is_ok_and(|it| it.status.success())) {
         return;
     }
     let (_dir, broker) = world();

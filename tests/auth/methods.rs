@@ -51,8 +51,8 @@ impl Callout {
                     (Some("web" | "bad"), _) => "403 Forbidden",
                     (Some("odd"), _) => "500 Internal Server Error",
                     (Some("slow"), _) => {
-                        let patience = Duration::from_secs(60);
-                        released.recv_timeout(patience).expect("it is released");
+                        let timeout = Duration::from_secs(60);
+                        released.recv_timeout(timeout).expect("it is released");
                         "204 No Content"
                     }
                     _ => "404 Not Found",

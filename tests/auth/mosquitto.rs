@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use support::{Broker, Version, is_there};
+use support::{Broker, Version, is_installed};
 
 use super::{broker, login, output_of, password_file};
 
@@ -13,7 +13,7 @@ const PASSWD: &str = "mosquitto_passwd";
 fn has_mosquitto_passwd() -> bool {
     let mut command = Command::new(PASSWD);
     let found = command.arg("--help").stdin(Stdio::null()).output().is_ok();
-    is_there(PASSWD, ADVICE, found)
+    is_installed(PASSWD, ADVICE, found)
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn an_old_value_of_the_upstream_does_not_come_back() {
                 retained_at(mosquitto.addr(), "r/a") == "old"
             });
             proxy.set_mode(Mode::Refused);
-            proxy.cut();
+            proxy.drop_connections();
             wait_for_state(edge.addr(), "disconnected");
             retain(edge.addr(), "r/a", "new");
             // What is newer at the upstream comes here.

@@ -182,7 +182,7 @@ fn round_robin_goes_on_to_the_next_and_not_back() {
             let standing = format!("{} reachable", proxies[other].addr());
             wait_for(edge.addr(), &format!("addresses/{}", other + 1), &standing);
         }
-        proxy.cut();
+        proxy.drop_connections();
         wait_until("it is found out", || {
             proxy
                 .answered()

@@ -28,7 +28,7 @@ fn cuts_at_any_byte_lose_and_repeat_nothing() {
         // From the middle of CONNECT to many messages later.
         proxy.set_budget(Some(40 + random.below(1500)));
         let before = proxy.accepted();
-        proxy.cut();
+        proxy.drop_connections();
         wait_until("a new connection", || proxy.accepted() > before);
     }
     proxy.set_budget(None);
@@ -59,7 +59,7 @@ fn resets_refusals_and_black_holes_are_recovered_from() {
         proxy.set_mode(mode);
         // A black hole does not close anything: it is found because nothing is acknowledged.
         if mode != Mode::BlackHole {
-            proxy.cut();
+            proxy.drop_connections();
         }
         publish(edge.addr(), "up/a", 2, round * 20..round * 20 + 20);
         wait_for_state(edge.addr(), "disconnected");
@@ -156,7 +156,7 @@ fn another_address_is_taken_and_left_again_without_a_loss() {
         sent += 30;
     }
     proxies[1].set_budget(None);
-    proxies[1].cut();
+    proxies[1].drop_connections();
     publish(edge.addr(), "up/a", 2, sent..sent + 1);
     sent += 1;
     let last = collect_until(clouds[1].addr(), "consumer", [sent - 1], LONG);

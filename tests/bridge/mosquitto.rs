@@ -51,13 +51,13 @@ fn exactly_once_with_cuts_and_kills(version: &str) {
         publish(edge.addr(), "up/a", 2, numbers.clone());
         publish(mosquitto.addr(), "site/down/a", 2, numbers);
         match round % 3 {
-            0 => proxy.cut(),
+            0 => proxy.drop_connections(),
             1 => edge.crash(),
             _ => proxy.set_budget(Some(100 + 97 * round as u64)),
         }
     }
     proxy.set_budget(None);
-    proxy.cut();
+    proxy.drop_connections();
     let up = collect(
         mosquitto.addr(),
         Version::V5,

@@ -27,7 +27,7 @@ fn at_least_once(mut upstream: Broker, version: Version, more: &str, keeps: bool
             publish_in(version, upstream.addr(), "site/down/a", 1, numbers);
         }
         match round % 4 {
-            0 => proxy.cut(),
+            0 => proxy.drop_connections(),
             1 => edge.crash(),
             2 => proxy.set_budget(Some(200 + 97 * round as u64)),
             _ if keeps && round == 3 => upstream.crash(),
@@ -35,7 +35,7 @@ fn at_least_once(mut upstream: Broker, version: Version, more: &str, keeps: bool
         }
     }
     proxy.set_budget(None);
-    proxy.cut();
+    proxy.drop_connections();
     let count = rounds * BATCH;
     let addr = upstream.addr();
     let up = collect(addr, version, "consumer", "site/up/a", count, LONG);

@@ -128,7 +128,7 @@ impl Proxy {
     pub fn set_mode(&self, mode: Mode) {
         self.state().mode = mode;
         if mode == Mode::Refused {
-            self.cut();
+            self.drop_connections();
             // The listener looks every few milliseconds.
             thread::sleep(Duration::from_millis(50));
         }
@@ -152,8 +152,8 @@ impl Proxy {
         self.state().budget = bytes;
     }
 
-    /// Cuts all connections.
-    pub fn cut(&self) {
+    /// Closes all connections.
+    pub fn drop_connections(&self) {
         for stream in self.state().open.drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -162,7 +162,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.cut();
+        self.drop_connections();
         self.state().ended = true;
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use support::{Broker, Client, Connect, Message, PATIENCE, Packet, Version};
+use support::{Broker, Client, Connect, Message, Packet, TIMEOUT, Version};
 
 use super::side::cloud;
 
@@ -22,7 +22,7 @@ fn everything_to(bridges: &[(&str, &Broker)]) -> String {
 fn wait_until_connected(broker: &Broker, name: &str) {
     let mut client = Connect::new(Version::V5, "").open(broker.addr());
     client.subscribe(&format!("$SYS/bridge/{name}/state"), 0);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match client.try_receive(left) {
@@ -36,7 +36,7 @@ fn wait_until_connected(broker: &Broker, name: &str) {
 /// How often each message comes, until there are `different` ones and then nothing more for a while.
 fn counted(client: &mut Client, different: usize) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let wait = match counts.len() < different {
             true => deadline.saturating_duration_since(Instant::now()),

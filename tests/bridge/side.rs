@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use support::{Broker, Client, Connect, Message, PATIENCE, Packet, Version};
+use support::{Broker, Client, Connect, Message, Packet, TIMEOUT, Version};
 
 /// In seconds, longer than any test: rumqttd takes no client without one.
 const KEEP_ALIVE: u16 = 600;
@@ -74,14 +74,14 @@ pub fn collect(
     client_id: &str,
     topic: &str,
     count: usize,
-    patience: Duration,
+    timeout: Duration,
 ) -> Vec<usize> {
     let mut client = Connect::durable(version, client_id)
         .keep_alive(KEEP_ALIVE)
         .open(addr);
     let mut numbers = Vec::new();
     let mut different = BTreeSet::new();
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     while let Some(publish) = next(&mut client, different.len() < count, deadline) {
         assert_eq!(publish.0, topic);
         different.insert(publish.1);
@@ -97,12 +97,12 @@ pub fn collect_until(
     addr: SocketAddr,
     client_id: &str,
     wanted: impl IntoIterator<Item = usize>,
-    patience: Duration,
+    timeout: Duration,
 ) -> Vec<usize> {
     let mut client = Connect::durable(Version::V5, client_id).open(addr);
     let mut wanted: BTreeSet<usize> = wanted.into_iter().collect();
     let mut numbers = Vec::new();
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     while let Some((_, number)) = next(&mut client, !wanted.is_empty(), deadline) {
         wanted.remove(&number);
         numbers.push(number);
@@ -166,7 +166,7 @@ pub fn wait_for_state(addr: SocketAddr, state: &str) {
 pub fn wait_for(addr: SocketAddr, what: &str, state: &str) {
     let mut client = Connect::new(Version::V5, "").open(addr);
     client.subscribe(&format!("$SYS/bridge/cloud/{what}"), 0);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match client.try_receive(left) {

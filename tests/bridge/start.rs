@@ -48,7 +48,7 @@ fn a_bridge_that_connects_once_does_not_come_back() {
     let proxy = Proxy::to(cloud.addr());
     let mut edge = edge(proxy.addr(), "start_type = \"once\"");
     wait_for_state(edge.addr(), "connected");
-    proxy.cut();
+    proxy.drop_connections();
     wait_until("it says so", || {
         edge.log().contains("the bridge is not connected again")
     });
@@ -83,7 +83,7 @@ fn with_cleansession_nothing_waits_on_either_side() {
             there.publish(&Message::new("site/down/a", "two", 1));
             here.expect("down/a", "two", 1);
             proxy.set_mode(Mode::Refused);
-            proxy.cut();
+            proxy.drop_connections();
             wait_for_state(edge.addr(), "disconnected");
             here.publish(&Message::new("up/a", "lost", 1));
             wait_until("the upstream has noticed", || {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Broker, is_there, wait_until};
+use support::{Broker, is_installed, wait_until};
 
 use super::secure::place;
 use super::side::{cloud, edge, wait_for_state};
@@ -16,7 +16,7 @@ impl Files {
     fn new() -> Option<Files> {
         let mut version = Command::new("openssl");
         let is_found = version.arg("version").output().is_ok();
-        if !is_there("openssl", "Debian: apt-get install openssl", is_found) {
+        if !is_installed("openssl", "Debian: apt-get install openssl", is_found) {
             return None;
         }
         let files = Files(tempfile::TempDir::new().expect("a directory"));

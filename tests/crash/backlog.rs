@@ -44,7 +44,7 @@ impl Backlog {
     /// Publishes up to so many more, and gives the reason code that ended it: 0 when all were acknowledged. `None` if the broker is gone.
     pub fn publish(&mut self, addr: SocketAddr, count: u64) -> Option<u8> {
         let mut client = Connect::new(Version::V5, "filler").open(addr);
-        client.set_send_timeout(support::PATIENCE);
+        client.set_send_timeout(support::TIMEOUT);
         let end = self.next + count;
         let mut flows: HashMap<u16, u64> = HashMap::new();
         while self.next < end || !flows.is_empty() {
@@ -56,9 +56,9 @@ impl Backlog {
                 let message = Message::new(&topic, payload, 1 + (number % 2) as u8);
                 flows.insert(client.send_publish(&message), number);
             }
-            match client.try_receive(support::PATIENCE).expect("an answer") {
+            match client.try_receive(support::TIMEOUT).expect("an answer") {
                 Some(Packet::PubAck(ack) | Packet::PubRec(ack)) if ack.reason >= 0x80 => {
-                    client.cut();
+                    client.drop_connection();
                     return Some(ack.reason);
                 }
                 Some(Packet::PubRec(ack)) => client.send_ack(0x62, ack.id),
@@ -81,7 +81,7 @@ impl Backlog {
         let mut last = [None, None];
         let mut taken = 0;
         while !missing.is_empty() {
-            let publish = match client.try_receive(support::PATIENCE) {
+            let publish = match client.try_receive(support::TIMEOUT) {
                 Ok(Some(Packet::Publish(publish))) => publish,
                 Ok(Some(Packet::PubRel(ack))) => {
                     client.send_ack(0x70, ack.id);

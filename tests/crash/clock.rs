@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use support::{Broker, Connect, Message, Version, Will, is_there, property, wait_until};
+use support::{Broker, Connect, Message, Version, Will, is_installed, property, wait_until};
 
 const DAY: u32 = 86_400;
 
@@ -15,7 +15,7 @@ fn library() -> Option<PathBuf> {
     let mut libraries = places.map(|place| place.join("faketime/libfaketime.so.1"));
     let found = libraries.find(|library| library.exists());
     let install = "Debian: apt-get install faketime";
-    is_there("libfaketime", install, found.is_some());
+    is_installed("libfaketime", install, found.is_some());
     found
 }
 
@@ -78,7 +78,7 @@ fn is_there_still(broker: &Broker) -> bool {
 fn what_was_written_with_a_wrong_clock_is_there_when_it_is_right_at_the_next_start() {
     let Some(library) = library() else { return };
     for time in ["@1970-01-01 00:01:00", "@2000-01-01 00:00:00", "+9000d"] {
-        let Some(mut broker) = Broker::within("", &script(&library, time)) else {
+        let Some(mut broker) = Broker::with_shell("", &script(&library, time)) else {
             return;
         };
         leave(&broker);
@@ -99,7 +99,7 @@ fn what_was_written_with_a_wrong_clock_is_there_when_it_is_right_at_the_next_sta
 fn a_clock_that_is_set_while_the_broker_runs_takes_nothing_at_the_next_start() {
     let Some(library) = library() else { return };
     for time in ["@1970-01-01 00:01:00", "-12h", "+12h"] {
-        let Some(mut broker) = Broker::within("", &script(&library, time)) else {
+        let Some(mut broker) = Broker::with_shell("", &script(&library, time)) else {
             return;
         };
         leave(&broker);
@@ -120,16 +120,20 @@ fn a_clock_that_is_set_while_the_broker_runs_takes_nothing_at_the_next_start() {
 #[test]
 fn what_remains_is_never_more_than_was_asked_for() {
     let Some(library) = library() else { return };
-    let Some(mut broker) = Broker::within("", &script(&library, "+9000d")) else {
+    let Some(mut broker) = Broker::with_shell("", &script(&library, "+9000d")) else {
         return;
     };
     let mut watch = Connect::durable(Version::V5, "watch").open(broker.addr());
     watch.subscribe("w", 1);
     watch.subscribe("a", 1);
-    watch.cut();
+    watch.drop_connection();
     let will = Will::new(Message::new("w", "gone", 1)).delay(2);
     let short = Connect::new(Version::V5, "short").clean(false).expiry(4);
-    short.clone().will(will).open(broker.addr()).cut();
+    short
+        .clone()
+        .will(will)
+        .open(broker.addr())
+        .drop_connection();
     let mut publisher = Connect::new(Version::V5, "pub").open(broker.addr());
     let brief = Message::new("a", "brief", 1).with(|p| p.four(property::MESSAGE_EXPIRY, 2));
     publisher.publish(&brief);
@@ -142,7 +146,7 @@ fn what_remains_is_never_more_than_was_asked_for() {
     let mut watch = Connect::durable(Version::V5, "watch").open(broker.addr());
     let mut got = Vec::new();
     while !got.iter().any(|topic| topic == "w") {
-        assert!(started.elapsed() < support::PATIENCE, "no will in {got:?}");
+        assert!(started.elapsed() < support::TIMEOUT, "no will in {got:?}");
         let publish = watch.take();
         assert_ne!(publish.payload, b"brief", "it has expired");
         got.push(publish.topic);

@@ -30,7 +30,7 @@ pub fn publish(addr: SocketAddr, payloads: &[String]) -> Client {
     for payload in payloads {
         client.send_publish(&Message::new("fan/out", payload.as_str(), 2));
     }
-    match client.try_receive(support::PATIENCE) {
+    match client.try_receive(support::TIMEOUT) {
         Ok(Some(Packet::PubRec(_))) => client,
         other => panic!("{other:?} and no PUBREC"),
     }
@@ -46,7 +46,7 @@ pub fn take_in(addr: SocketAddr, payloads: &[String]) -> usize {
         while kept.is_none_or(|kept| taken < kept) {
             let wait = match kept {
                 None => Duration::from_secs(1),
-                Some(_) => support::PATIENCE,
+                Some(_) => support::TIMEOUT,
             };
             match client.try_receive(wait) {
                 Ok(Some(Packet::Publish(publish))) => {

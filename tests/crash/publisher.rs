@@ -117,7 +117,7 @@ impl Publisher {
             }
             // Now and then a publisher loses its connection without the broker's help.
             if self.random.one_in(2000) {
-                client.cut();
+                client.drop_connection();
                 return;
             }
             match client.try_receive(Duration::from_secs(20)) {

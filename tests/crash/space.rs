@@ -33,7 +33,7 @@ fn fill(broker: &Broker, backlog: &mut Backlog) {
 
 /// Publishes again until it is taken, as a client would.
 fn resumes(broker: &Broker, backlog: &mut Backlog) {
-    let deadline = Instant::now() + support::PATIENCE;
+    let deadline = Instant::now() + support::TIMEOUT;
     while backlog.publish(broker.addr(), 100) != Some(0) {
         assert!(Instant::now() < deadline, "it does not resume");
         std::thread::sleep(Duration::from_millis(50));
@@ -78,7 +78,7 @@ fn on_a_full_disk_it_refuses_and_resumes_when_there_is_space_again() {
     }
     // The namespace goes with the process, and the disk with it: so this broker is not restarted.
     let script = format!("exec unshare -m sh -c '{SMALL_DISK}' sh \"$@\"");
-    let Some(broker) = Broker::within("[store]\nmin_free_disk = \"16MB\"\n", &script) else {
+    let Some(broker) = Broker::with_shell("[store]\nmin_free_disk = \"16MB\"\n", &script) else {
         return;
     };
     let mut backlog = Backlog::begin(broker.addr());
@@ -107,7 +107,7 @@ fn on_a_full_disk_it_refuses_and_resumes_when_there_is_space_again() {
 fn a_disk_that_refuses_a_write_ends_it_with_an_error_and_nothing_acknowledged_is_lost() {
     // 16 MB for any file, in blocks of 512 bytes; without the signal, writes beyond it fail.
     let script = "trap '' XFSZ; ulimit -f 32768; exec \"$@\"";
-    let Some(mut broker) = Broker::within("", script) else {
+    let Some(mut broker) = Broker::with_shell("", script) else {
         return;
     };
     let mut backlog = Backlog::begin(broker.addr());
@@ -143,7 +143,7 @@ fn fill_with_large(broker: &Broker) -> usize {
             client.send_publish(&Message::new("backlog/0", &payload, 1));
             flying += 1;
         }
-        match client.try_receive(support::PATIENCE).expect("an answer") {
+        match client.try_receive(support::TIMEOUT).expect("an answer") {
             Some(Packet::PubAck(ack)) => {
                 flying -= 1;
                 is_full |= ack.reason == 0x97;
@@ -160,7 +160,7 @@ fn fill_with_large(broker: &Broker) -> usize {
 fn drain_large(broker: &Broker, count: usize) {
     let (mut client, _) = Connect::durable(Version::V5, "backlog").open_with_answer(broker.addr());
     for _ in 0..count {
-        match client.try_receive(support::PATIENCE) {
+        match client.try_receive(support::TIMEOUT) {
             Ok(Some(Packet::Publish(publish))) => client.send_ack(0x40, publish.id),
             other => panic!("{other:?} for a subscriber"),
         }
@@ -173,7 +173,7 @@ fn fill_and_drain(size: &str, store: &str) {
     let script = SMALL_DISK.replace("48M", size);
     let script = format!("exec unshare -m sh -c '{script}' sh \"$@\"");
     let config = format!("[store]\nmin_free_disk = \"16MB\"\n{store}");
-    let Some(broker) = Broker::within(&config, &script) else {
+    let Some(broker) = Broker::with_shell(&config, &script) else {
         return;
     };
     Backlog::begin(broker.addr());

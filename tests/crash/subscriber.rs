@@ -134,7 +134,7 @@ impl Subscriber {
         }
         while self.world.is_running() {
             if self.random.one_in(5000) {
-                return client.cut();
+                return client.drop_connection();
             }
             match client.try_receive(Duration::from_millis(200)) {
                 Ok(Some(Packet::Publish(publish))) => self.take(&mut client, &publish),

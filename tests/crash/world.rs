@@ -71,7 +71,7 @@ impl World {
 
     /// Waits until this many durable subscribers have their SUBACK.
     pub fn wait_until_subscribed(&self, count: u64) {
-        let deadline = Instant::now() + support::PATIENCE;
+        let deadline = Instant::now() + support::TIMEOUT;
         while self.subscribed.load(Ordering::SeqCst) < count {
             assert!(
                 Instant::now() < deadline,
@@ -98,8 +98,8 @@ impl World {
     }
 
     /// Waits until every durable subscriber has seen all that was acknowledged, or nothing more comes.
-    pub fn drain(&self, sent: &[Sent], patience: Duration) {
-        let deadline = Instant::now() + patience;
+    pub fn drain(&self, sent: &[Sent], timeout: Duration) {
+        let deadline = Instant::now() + timeout;
         let mut last = (0, Instant::now());
         while Instant::now() < deadline {
             self.check_alive();

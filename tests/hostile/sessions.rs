@@ -246,7 +246,7 @@ fn subscription_identifiers_of_queued_messages() {
                 let wanted = [Subscription::new(&filter, 1)];
                 assert_eq!(client.subscribe_to(&wanted, &identifier), [1]);
             }
-            client.cut();
+            client.drop_connection();
             let topic = ["a"; 12].join("/");
             let mut publisher = Connect::new(Version::V5, "publisher").open(addr);
             let count = 2000 * scale;

@@ -14,7 +14,7 @@ use support::Version;
 use crate::rumqttc_client;
 
 /// How long a tool may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client that is not ours.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -213,7 +213,7 @@ impl Receiver {
     }
 
     fn wait_until_ready(&mut self) {
-        match self.lines.recv_timeout(PATIENCE) {
+        match self.lines.recv_timeout(TIMEOUT) {
             Ok(line) if line == "ready" => {}
             other => panic!("{other:?} instead of a SUBACK"),
         }
@@ -223,7 +223,7 @@ impl Receiver {
     pub fn messages(mut self) -> Vec<String> {
         let mut messages = Vec::new();
         loop {
-            match self.lines.recv_timeout(PATIENCE) {
+            match self.lines.recv_timeout(TIMEOUT) {
                 Ok(line) if line == "ready" => {}
                 Ok(line) => messages.push(line),
                 Err(RecvTimeoutError::Disconnected) => break,

@@ -11,7 +11,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rcgen::{KeyPair, PublicKeyData};
-use support::{Broker, Connect, Message, Version, is_there};
+use support::{Broker, Connect, Message, Version, is_installed};
 use tempfile::TempDir;
 
 use super::authority::Authority;
@@ -19,7 +19,7 @@ use super::broker;
 use super::wire::place;
 
 /// A browser that has just been installed takes its time.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Subscribes, publishes, and tells the web server what happens.
 const PAGE: &str = "<!doctype html><title>MQTT</title><script src='/mqtt.js'></script><script>\n\
@@ -141,7 +141,7 @@ fn talks(broker: &Broker, url: &str, flags: &[String]) {
     let advice =
         "Debian: apt-get install chromium; npm install mqtt, and name its directory in NODE_PATH";
     let bundle = bundle();
-    if !is_there(
+    if !is_installed(
         "Chromium, or MQTT.js,",
         advice,
         program.is_some() && bundle.is_some(),
@@ -158,10 +158,10 @@ fn talks(broker: &Broker, url: &str, flags: &[String]) {
     );
     // Whatever goes wrong, the page tells it.
     let hears = || {
-        told.recv_timeout(PATIENCE)
+        told.recv_timeout(TIMEOUT)
             .expect("the page tells something")
     };
-    match peer.try_receive(PATIENCE) {
+    match peer.try_receive(TIMEOUT) {
         Ok(Some(support::Packet::Publish(publish))) => {
             assert_eq!((publish.topic.as_str(), publish.qos), ("from/browser", 2));
             peer.acknowledge(&publish);

@@ -10,11 +10,11 @@ use super::broker;
 use super::wire::place;
 
 /// Whether a client is there: this command succeeds.
-fn is_there(name: &str, advice: &str, test: &mut Command) -> bool {
+fn is_installed(name: &str, advice: &str, test: &mut Command) -> bool {
     let output = test.stdin(Stdio::null()).output();
     // mosquitto_pub --version ends with 1; that it could be run is enough there.
     let is_good = |output: Output| output.status.success() || name == "mosquitto_pub";
-    support::is_there(name, advice, output.is_ok_and(is_good))
+    support::is_installed(name, advice, output.is_ok_and(is_good))
 }
 
 fn server(authority: &Authority, protocol: &str) -> Broker {
@@ -43,7 +43,7 @@ fn publishes(broker: &Broker, command: &mut Command) {
 #[test]
 fn mosquitto_pub_connects_over_tls_with_and_without_a_certificate() {
     let advice = "Debian: apt-get install mosquitto-clients";
-    if !is_there(
+    if !is_installed(
         "mosquitto_pub",
         advice,
         Command::new("mosquitto_pub").arg("--version"),
@@ -129,7 +129,7 @@ fn a_certificate_of_version_1_is_shown_and_clients_of_openssl_take_it() {
     support::wait_until("the log tells", || broker.log().contains("X.509 version 1"));
     let advice = "Debian: apt-get install mosquitto-clients";
     let mut version = Command::new("mosquitto_pub");
-    if !is_there("mosquitto_pub", advice, version.arg("--version")) {
+    if !is_installed("mosquitto_pub", advice, version.arg("--version")) {
         return;
     }
     let port = place(&broker, "mqtts").port().to_string();
@@ -155,7 +155,7 @@ fn paho_connects_over_tls() {
     let python = std::env::var("TIDEGATE_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let advice = "pip install paho-mqtt, and name the interpreter in TIDEGATE_PYTHON";
     let mut test = Command::new(&python);
-    if !is_there(
+    if !is_installed(
         "paho-mqtt",
         advice,
         test.args(["-c", "import paho.mqtt.client"]),
@@ -182,7 +182,7 @@ fn paho_connects_over_tls() {
 fn mqtt_js_connects_over_websocket_with_and_without_tls() {
     let advice = "npm install mqtt, and name its directory in NODE_PATH";
     let mut test = Command::new("node");
-    if !is_there("MQTT.js", advice, test.args(["-e", "require('mqtt')"])) {
+    if !is_installed("MQTT.js", advice, test.args(["-e", "require('mqtt')"])) {
         return;
     }
     let authority = Authority::new();

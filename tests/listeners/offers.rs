@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use support::{Broker, is_there, wait_until};
+use support::{Broker, is_installed, wait_until};
 
 use super::authority::Authority;
 use super::broker;
@@ -11,7 +11,7 @@ use super::wire::place;
 /// What `openssl s_client` says that connects with these options; `None` if it is not installed.
 fn client(broker: &Broker, options: &[&str]) -> Option<String> {
     let found = Command::new("openssl").arg("version").output().is_ok();
-    if !is_there("openssl", "Debian: apt-get install openssl", found) {
+    if !is_installed("openssl", "Debian: apt-get install openssl", found) {
         return None;
     }
     let address = place(broker, "mqtts").to_string();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
-use support::{Broker, Connect, PATIENCE, Version, raw};
+use support::{Broker, Connect, TIMEOUT, Version, raw};
 
 /// A connection.
 pub struct Wire<S>(pub S);
@@ -31,7 +31,7 @@ pub fn place(broker: &Broker, scheme: &str) -> SocketAddr {
 /// A TCP connection that does not wait for ever.
 pub fn dial(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("somebody listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a time-out");
     stream.set_nodelay(true).expect("a socket option");
     stream
 }

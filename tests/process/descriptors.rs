@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 
-use support::{Connect, PATIENCE, Version, wait_until};
+use support::{Connect, TIMEOUT, Version, wait_until};
 
 use super::within;
 
@@ -41,7 +41,7 @@ fn clients_beyond_what_descriptors_allow_are_closed_and_the_listener_goes_on() {
     let later = Connect::new(Version::V311, "later").bytes();
     wait_until("others come in again", || {
         let mut stream = TcpStream::connect(broker.addr()).expect("the broker listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("set");
         let mut answer = [0; 4];
         let answered = stream
             .write_all(&later)
@@ -71,7 +71,7 @@ fn a_listener_without_a_descriptor_says_so_once_and_goes_on_when_there_is_one() 
     limit("3");
     let waiting = Connect::new(Version::V311, "waiting").bytes();
     let mut stream = TcpStream::connect(broker.addr()).expect("the backlog takes it");
-    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("set");
     stream.write_all(&waiting).expect("written");
     let told = || broker.log().matches("cannot accept a connection").count();
     wait_until("the log says so", || told() > 0);

@@ -14,7 +14,7 @@ fn the_end_of_a_connection_is_a_line_and_what_is_denied_is_counted() {
     for _ in 0..3 {
         client.publish(&Message::new("denied", "x", 1));
     }
-    client.cut();
+    client.drop_connection();
     let line = |with: &str| {
         let log = broker.log();
         let mut lines = log.lines().filter(|line| line.contains("pump"));

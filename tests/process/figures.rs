@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use support::{Broker, PATIENCE, tidegate, wait_until};
+use support::{Broker, TIMEOUT, tidegate, wait_until};
 
 use super::{figure, free_address, get};
 
@@ -45,8 +45,8 @@ fn connections_that_ask_nothing_keep_nobody_out() {
     let answer = get(metrics, "/health");
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     for mut stream in idle {
-        let patience = PATIENCE + Duration::from_secs(10);
-        stream.set_read_timeout(Some(patience)).expect("set");
+        let timeout = TIMEOUT + Duration::from_secs(10);
+        stream.set_read_timeout(Some(timeout)).expect("set");
         let mut rest = Vec::new();
         let ended = stream.read_to_end(&mut rest);
         let reset = std::io::ErrorKind::ConnectionReset;

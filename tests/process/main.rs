@@ -12,11 +12,11 @@ mod terminal;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use support::{Broker, PATIENCE};
+use support::{Broker, TIMEOUT};
 
 /// A broker with these lines in its configuration, started by this script.
 fn within(config: &str, shell: &str) -> Broker {
-    Broker::within(config, shell).expect("these tests are for Tidegate")
+    Broker::with_shell(config, shell).expect("these tests are for Tidegate")
 }
 
 /// An address of this machine at which nobody listens.
@@ -28,7 +28,7 @@ fn free_address() -> SocketAddr {
 /// What is answered to a GET of this path, head and body.
 fn get(at: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(at).expect("somebody listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("set");
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use support::{Broker, Connect, Message, PATIENCE, Version, tidegate, wait_until};
+use support::{Broker, Connect, Message, TIMEOUT, Version, tidegate, wait_until};
 use tempfile::TempDir;
 
 /// Files that block whoever opens them, and a configuration that names one.
@@ -79,7 +79,7 @@ impl Started {
     }
 
     fn code(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
                 return status.code();

@@ -21,7 +21,7 @@ fn unacknowledged_messages_come_again_with_dup_and_their_identifiers_in_order() 
         }
         let first: Vec<_> = (0..6).map(|_| client.receive_publish()).collect();
         assert!(first.iter().all(|publish| !publish.dup));
-        client.cut();
+        client.drop_connection();
         for _ in 0..2 {
             let mut client = durable.open(broker.addr());
             for before in &first {
@@ -33,14 +33,14 @@ fn unacknowledged_messages_come_again_with_dup_and_their_identifiers_in_order() 
                 );
             }
             client.expect_nothing();
-            client.cut();
+            client.drop_connection();
         }
         let mut client = durable.open(broker.addr());
         for _ in 0..6 {
             client.take();
         }
         client.ping();
-        client.cut();
+        client.drop_connection();
         durable.open(broker.addr()).expect_nothing();
     });
 }
@@ -59,7 +59,7 @@ fn a_message_that_was_received_comes_again_as_pubrel_only() {
         let second = client.receive_publish();
         client.send_ack(0x50, first.id);
         client.pubrel_for(first.id);
-        client.cut();
+        client.drop_connection();
         let mut client = durable.open(broker.addr());
         let mut released = None;
         let mut repeated = None;
@@ -76,7 +76,7 @@ fn a_message_that_was_received_comes_again_as_pubrel_only() {
         client.send_ack(0x70, first.id);
         client.acknowledge(&repeated);
         client.expect_nothing();
-        client.cut();
+        client.drop_connection();
         durable.open(broker.addr()).expect_nothing();
     });
 }
@@ -126,7 +126,7 @@ fn acknowledged_messages_do_not_come_again() {
             client.expect("a", i.to_string(), 1 + i % 2);
         }
         client.ping();
-        client.cut();
+        client.drop_connection();
         durable.open(broker.addr()).expect_nothing();
     });
 }
@@ -148,7 +148,7 @@ fn acknowledgements_may_come_in_any_order() {
             client.acknowledge(&publish);
         }
         client.ping();
-        client.cut();
+        client.drop_connection();
         let mut client = durable.open(broker.addr());
         for before in held {
             let again = client.expect("a", &before.payload, 1);
@@ -198,10 +198,10 @@ fn the_wrong_acknowledgement_does_not_end_a_message() {
             client.send_ack(wrong, publish.id);
             client.send(&[0xc0, 0]);
             while !matches!(
-                client.try_receive(support::PATIENCE),
+                client.try_receive(support::TIMEOUT),
                 Ok(None | Some(Packet::PingResp | Packet::Disconnect(_)))
             ) {}
-            client.cut();
+            client.drop_connection();
             durable.open(broker.addr()).expect(&topic, "kept", qos);
         }
     });

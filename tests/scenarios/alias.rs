@@ -96,7 +96,7 @@ fn aliases_end_with_the_connection() {
     let mut client = durable.open(broker.addr());
     client.send(&publish5(0x30, b"a", None, &aliased(1), b""));
     client.ping();
-    client.cut();
+    client.drop_connection();
     let mut client = durable.open(broker.addr());
     client.send(&publish5(0x30, b"", None, &aliased(1), b""));
     client.expect_disconnect(&[0x82]);
@@ -170,7 +170,7 @@ fn what_is_sent_again_names_its_topic_again() {
         publisher.publish(&Message::new("a", i.to_string(), 1));
         client.receive_publish();
     }
-    client.cut();
+    client.drop_connection();
     let mut client = durable.open(broker.addr());
     for i in 0..3 {
         let publish = client.expect("a", i.to_string(), 1);

@@ -48,7 +48,7 @@ fn an_empty_client_id_is_given_one_in_mqtt_5() {
         let id = connack.properties.string(property::ASSIGNED_CLIENT_ID);
         let id = id.expect("an assigned client identifier").to_owned();
         assert!(!id.is_empty() && !ids.contains(&id), "{id} is not unique");
-        client.cut();
+        client.drop_connection();
         // The assigned identifier is as good as any other: the session is found again by it.
         let again = Connect::new(Version::V5, &id).clean(false).expiry(60);
         assert!(again.open_with_answer(broker.addr()).1.session_present);

@@ -33,7 +33,7 @@ fn refused_or_closed(broker: &Broker, what: &str, version: Version, bytes: &[u8]
     println!("{what}");
     let mut client = Client::dial(broker.addr(), version);
     client.send(bytes);
-    match client.try_receive(support::PATIENCE) {
+    match client.try_receive(support::TIMEOUT) {
         Ok(None) => return,
         Ok(Some(Packet::ConnAck(connack))) => assert_ne!(connack.code, 0, "{what}"),
         other => panic!("{what}: {other:?}"),

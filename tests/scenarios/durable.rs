@@ -324,7 +324,7 @@ fn a_delayed_will_goes_on_waiting_through_a_crash() {
     let will = Will::new(Message::new("will", "late", 1)).delay(3);
     let cut = Instant::now();
     let connect = Connect::durable(Version::V5, "mortal").will(will);
-    connect.open(broker.addr()).cut();
+    connect.open(broker.addr()).drop_connection();
     // The broker must have seen the end of the connection, which nothing tells us.
     sleep(Duration::from_millis(300));
     broker.crash();
@@ -444,7 +444,7 @@ fn a_clean_start_is_final() {
         let mut client = durable.open(broker.addr());
         client.subscribe("a", 1);
         client.publish(&Message::new("a", "x", 1));
-        client.cut();
+        client.drop_connection();
         durable.clone().clean(true).open(broker.addr()).disconnect();
         // In MQTT 5 the new session is durable again; in MQTT 3 it ends with the connection.
         broker.crash();
@@ -509,7 +509,7 @@ fn a_connection_cut_within_a_packet_leaves_nothing_behind() {
     let whole = raw::publish5(0x32, b"a", Some(1), &[], b"whole");
     publisher.send(&raw::concat(&[&whole, &whole[..whole.len() - 1]]));
     publisher.puback_for(1);
-    publisher.cut();
+    publisher.drop_connection();
     client.expect("a", "whole", 1);
     client.expect_nothing();
     broker.crash();

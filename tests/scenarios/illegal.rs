@@ -444,7 +444,7 @@ fn noise_on_many_connections_harms_nobody() {
             noise[1] = ((len - 2).min(127)) as u8;
         }
         client.send(&noise);
-        client.cut();
+        client.drop_connection();
         watcher.ping();
     }
 }

@@ -45,12 +45,12 @@ fn a_connection_more_than_allowed_is_closed_at_once() {
         client.ping();
     }
     clients.remove(0).disconnect();
-    let deadline = Instant::now() + support::PATIENCE;
+    let deadline = Instant::now() + support::TIMEOUT;
     loop {
         // The place is free when the broker has seen the end of the connection.
         let mut again = Client::dial(broker.addr(), Version::V311);
         again.send(&Connect::new(Version::V311, "again").bytes());
-        if let Ok(Some(Packet::ConnAck(_))) = again.try_receive(support::PATIENCE) {
+        if let Ok(Some(Packet::ConnAck(_))) = again.try_receive(support::TIMEOUT) {
             break;
         }
         assert!(Instant::now() < deadline, "the place is never free again");

@@ -105,7 +105,7 @@ fn order_holds_through_reconnections() {
         subscriber.expect("a", next.to_string(), 2);
         if next % 7 == 0 {
             subscriber.ping();
-            subscriber.cut();
+            subscriber.drop_connection();
             subscriber = durable.open(broker.addr());
         }
     }

@@ -120,7 +120,7 @@ fn a_qos_2_identifier_is_remembered_through_a_reconnection() {
         let message = Message::new("once", "x", 2);
         publisher.send_publish_as(&message, 77, false);
         publisher.pubrec_for(77);
-        publisher.cut();
+        publisher.drop_connection();
         let mut publisher = durable.open(broker.addr());
         publisher.send_publish_as(&message, 77, true);
         assert_eq!(publisher.pubrec_for(77).reason, 0);

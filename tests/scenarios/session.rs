@@ -86,10 +86,10 @@ fn a_session_ends_when_its_expiry_interval_has_passed() {
     let connect = Connect::new(Version::V5, "short").clean(false).expiry(1);
     let mut client = connect.open(broker.addr());
     client.subscribe("a", 1);
-    client.cut();
+    client.drop_connection();
     let (client, connack) = connect.open_with_answer(broker.addr());
     assert!(connack.session_present, "a moment is less than a second");
-    client.cut();
+    client.drop_connection();
     sleep(Duration::from_millis(2500));
     let (_, connack) = connect.open_with_answer(broker.addr());
     assert!(!connack.session_present);
@@ -102,7 +102,7 @@ fn the_expiry_interval_counts_from_the_end_of_the_connection() {
     let mut client = connect.open(broker.addr());
     sleep(Duration::from_millis(2500));
     client.ping();
-    client.cut();
+    client.drop_connection();
     let (_, connack) = connect.open_with_answer(broker.addr());
     assert!(connack.session_present);
 }
@@ -187,7 +187,7 @@ fn a_session_may_go_on_in_another_protocol_version() {
             let id = format!("{from}-{to}");
             let mut client = Connect::durable(from, &id).open(broker.addr());
             client.subscribe(&id, 2);
-            client.cut();
+            client.drop_connection();
             let message = Message::new(&id, "kept", 2).with(|p| p.user("a", "b"));
             publisher.publish(&message);
             let mut client = Connect::durable(to, &id).open(broker.addr());
@@ -204,8 +204,8 @@ fn two_sessions_do_not_mix() {
         let mut two = Connect::durable(v, "two").open(broker.addr());
         one.subscribe("for/one", 1);
         two.subscribe("for/two", 1);
-        one.cut();
-        two.cut();
+        one.drop_connection();
+        two.drop_connection();
         let mut publisher = Connect::new(v, "publisher").open(broker.addr());
         publisher.publish(&Message::new("for/two", "2", 1));
         publisher.publish(&Message::new("for/one", "1", 1));

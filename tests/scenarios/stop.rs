@@ -57,7 +57,7 @@ fn a_stop_publishes_the_wills_of_those_who_were_connected() {
     let connect = Connect::new(Version::V5, "mortal").will(Will::new(Message::new("will", "x", 1)));
     let _mortal = connect.open(broker.addr());
     watcher.ping();
-    watcher.cut();
+    watcher.drop_connection();
     broker.stop();
     broker.start_again();
     let mut watcher = durable.open(broker.addr());

@@ -187,7 +187,7 @@ fn an_empty_filter_is_refused() {
             Version::V5 => client.send(&raw::subscribe5(0x82, 1, &[], b"", 0)),
             _ => client.send(&raw::subscribe3(0x82, 1, b"", 0)),
         }
-        match client.try_receive(support::PATIENCE) {
+        match client.try_receive(support::TIMEOUT) {
             Ok(Some(support::Packet::SubAck(suback))) => {
                 assert_eq!(suback.codes, [if v.is5() { 0x8f } else { 0x80 }]);
             }

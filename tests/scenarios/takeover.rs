@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{Broker, Client, Connect, Message, PATIENCE, Version, Will};
+use support::{Broker, Client, Connect, Message, TIMEOUT, Version, Will};
 
 use crate::each_version;
 
@@ -270,6 +270,6 @@ fn an_old_connection_that_takes_nothing_is_taken_over_as_well() {
     }
     let start = Instant::now();
     let mut new = connect.open(broker.addr());
-    assert!(start.elapsed() < PATIENCE / 2);
+    assert!(start.elapsed() < TIMEOUT / 2);
     new.ping();
 }

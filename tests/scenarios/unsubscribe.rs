@@ -62,7 +62,7 @@ fn messages_on_their_way_are_completed_after_an_unsubscribe() {
             }
         };
         client.unsubscribe(&["a"]);
-        client.cut();
+        client.drop_connection();
         let mut client = durable.open(broker.addr());
         let again = client.expect("a", "x", publish.qos);
         assert!(again.dup && again.id == publish.id);
@@ -77,7 +77,7 @@ fn an_unsubscribe_survives_the_connection() {
     let mut client = durable.open(broker.addr());
     client.subscribe("a", 1);
     client.unsubscribe(&["a"]);
-    client.cut();
+    client.drop_connection();
     let mut client = durable.open(broker.addr());
     client.publish(&Message::new("a", "x", 1));
     client.expect_nothing();

@@ -23,7 +23,7 @@ fn a_will_is_published_when_a_connection_is_cut() {
         let mut watcher = watcher(broker, v);
         for qos in 0..=2 {
             let connect = Connect::new(v, "mortal").will(will("died", qos));
-            connect.open(broker.addr()).cut();
+            connect.open(broker.addr()).drop_connection();
             let publish = watcher.expect("will/x", "died", qos);
             assert!(!publish.retain);
         }
@@ -40,7 +40,9 @@ fn a_will_is_not_published_after_a_clean_disconnect() {
         connect.open(broker.addr()).disconnect();
         watcher.expect_nothing();
         // Nor later, when the session has gone on without a will.
-        Connect::new(v, "polite").open(broker.addr()).cut();
+        Connect::new(v, "polite")
+            .open(broker.addr())
+            .drop_connection();
         Connect::new(v, "another").open(broker.addr()).ping();
         watcher.expect_nothing();
     });
@@ -82,7 +84,7 @@ fn a_will_is_published_at_a_take_over() {
         old.expect_disconnect(&[0x8e]);
         watcher.expect("will/x", "old", 1);
         watcher.expect_nothing();
-        new.cut();
+        new.drop_connection();
         watcher.expect("will/x", "new", 1);
     });
 }
@@ -120,7 +122,7 @@ fn a_retained_will_is_retained() {
         Connect::new(v, "device")
             .will(will)
             .open(broker.addr())
-            .cut();
+            .drop_connection();
         watcher.expect("will/state", "offline", 1);
         let mut late = Connect::new(v, "late").open(broker.addr());
         late.subscribe("will/state", 1);
@@ -133,7 +135,7 @@ fn an_empty_will_is_a_will() {
     each_version(|broker, v| {
         let mut watcher = watcher(broker, v);
         let connect = Connect::new(v, "speechless").will(will("", 1));
-        connect.open(broker.addr()).cut();
+        connect.open(broker.addr()).drop_connection();
         watcher.expect("will/x", "", 1);
     });
 }
@@ -153,7 +155,7 @@ fn a_will_carries_its_properties() {
             .user("a", "2")
     });
     let connect = Connect::new(Version::V5, "mortal").will(Will::new(message));
-    connect.open(broker.addr()).cut();
+    connect.open(broker.addr()).drop_connection();
     let p = watcher.expect("will/x", "died", 1).properties;
     assert_eq!(p.number(property::PAYLOAD_FORMAT), Some(1));
     let expiry = p.number(property::MESSAGE_EXPIRY);
@@ -174,7 +176,7 @@ fn a_will_waits_for_its_delay() {
     let connect = Connect::durable(Version::V5, "delayed").will(will("late", 1).delay(2));
     let client = connect.open(broker.addr());
     let cut = Instant::now();
-    client.cut();
+    client.drop_connection();
     watcher.expect_nothing();
     watcher.expect("will/x", "late", 1);
     let waited = cut.elapsed();
@@ -189,7 +191,7 @@ fn a_client_that_comes_back_in_time_cancels_its_delayed_will() {
     let mut watcher = watcher(&broker, Version::V5);
     let durable = Connect::durable(Version::V5, "back");
     let connect = durable.clone().will(will("late", 1).delay(1));
-    connect.open(broker.addr()).cut();
+    connect.open(broker.addr()).drop_connection();
     let mut client = durable.open(broker.addr());
     std::thread::sleep(Duration::from_millis(2200));
     client.ping();
@@ -219,7 +221,7 @@ fn a_delayed_will_is_published_when_the_session_ends_first() {
     let broker = Broker::start();
     let mut watcher = watcher(&broker, Version::V5);
     let without_session = Connect::new(Version::V5, "ends-at-once").will(will("a", 1).delay(1000));
-    without_session.open(broker.addr()).cut();
+    without_session.open(broker.addr()).drop_connection();
     watcher.expect("will/x", "a", 1);
     let short = Connect::new(Version::V5, "ends-soon")
         .clean(false)
@@ -228,7 +230,7 @@ fn a_delayed_will_is_published_when_the_session_ends_first() {
     short
         .will(will("b", 1).delay(1000))
         .open(broker.addr())
-        .cut();
+        .drop_connection();
     watcher.expect("will/x", "b", 1);
     let waited = cut.elapsed();
     assert!(waited >= Duration::from_millis(900), "after {waited:?}");
@@ -241,7 +243,7 @@ fn the_expiry_interval_of_a_will_begins_when_it_is_published() {
     let mut watcher = watcher(&broker, Version::V5);
     let message = Message::new("will/x", "x", 1).with(|p| p.four(property::MESSAGE_EXPIRY, 1));
     let connect = Connect::durable(Version::V5, "d").will(Will::new(message).delay(2));
-    connect.open(broker.addr()).cut();
+    connect.open(broker.addr()).drop_connection();
     watcher.expect("will/x", "x", 1);
 }
 
@@ -253,7 +255,7 @@ fn a_will_waits_for_subscribers_that_are_away() {
         client.subscribe("will/#", 2);
         client.disconnect();
         let connect = Connect::new(v, "mortal").will(will("died", 2));
-        connect.open(broker.addr()).cut();
+        connect.open(broker.addr()).drop_connection();
         // The end of a connection has no answer; another connection of the same client comes after it.
         Connect::new(v, "mortal").open(broker.addr()).disconnect();
         let mut client = durable.open(broker.addr());
@@ -272,7 +274,7 @@ fn a_will_can_clear_a_retained_message() {
     Connect::new(Version::V5, "device")
         .will(will)
         .open(broker.addr())
-        .cut();
+        .drop_connection();
     watcher.expect("will/state", "", 1);
     client.subscribe("will/state", 1);
     client.expect_nothing();
@@ -292,9 +294,9 @@ fn a_new_connection_replaces_the_will() {
             .clone()
             .will(will("second", 1))
             .open(broker.addr())
-            .cut();
+            .drop_connection();
         watcher.expect("will/x", "second", 1);
-        durable.open(broker.addr()).cut();
+        durable.open(broker.addr()).drop_connection();
         Connect::new(v, "fence").open(broker.addr()).disconnect();
         watcher.expect_nothing();
     });

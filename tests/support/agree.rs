@@ -1,4 +1,5 @@
-//! The second reading of every packet that arrives: by mqttbytes, wherever mqttbytes is right.
+//! Compares our reading of each received packet with that of mqttbytes, except where mqttbytes is
+//! wrong.
 
 use bytes::BytesMut;
 use mqttbytes::{v4, v5};
@@ -8,7 +9,7 @@ use crate::packet::{Packet, Properties, Version, property};
 /// Compares our reading of a frame with that of mqttbytes.
 ///
 /// # Errors
-/// Says how they differ.
+/// Describes how they differ.
 pub fn agree(version: Version, frame: &[u8], ours: &Packet) -> Result<(), String> {
     if !is_right(version, frame, ours) {
         return Ok(());
@@ -29,8 +30,9 @@ pub fn agree(version: Version, frame: &[u8], ours: &Packet) -> Result<(), String
     }
 }
 
-/// Whether mqttbytes 0.6 reads this frame as the standard means it: not a DISCONNECT or AUTH of MQTT 5, nor what has a subscription
-/// identifier; and it knows no reason codes in places where the standard has added some.
+/// Returns whether mqttbytes 0.6 reads this frame as the standard says. It does not for DISCONNECT
+/// and AUTH of MQTT 5 and for packets with a subscription identifier. It does not know some reason
+/// codes that the standard added later.
 fn is_right(version: Version, frame: &[u8], ours: &Packet) -> bool {
     match ours {
         Packet::Disconnect(_) | Packet::Auth(_) => false,

@@ -1,4 +1,4 @@
-//! The built broker as a process.
+//! Runs the built broker as a process.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
@@ -12,19 +12,20 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
 use crate::program::{tidegate, without_tidegate};
 
-/// A command that runs another broker, in which `{port}` stands for the port to listen on, for example `mosquitto -p {port}`. With it, the
-/// tests that need neither a configuration nor a restart run against that broker: it finds errors in the tests themselves.
+/// The command that starts another broker; `{port}` is replaced by the port to listen on, for
+/// example `mosquitto -p {port}`. If it is set, the tests that need neither a configuration nor a
+/// restart run against that broker. This finds errors in the tests themselves.
 const OTHER_BROKER: &str = "TIDEGATE_TEST_BROKER";
 
-/// A running broker with a data directory of its own. It is killed when it goes out of scope; if the test has failed by then, what the
-/// broker wrote to standard error is shown.
+/// A running broker with its own data directory. It is killed when it is dropped. If the test has
+/// failed, what the broker wrote to standard error is shown.
 pub struct Broker {
     child: Option<Child>,
-    /// It is another broker than Tidegate.
-    peer: Option<Box<Peer>>,
+    /// Starts a broker other than Tidegate.
+    peer: Option<Box<StartCommand>>,
     addr: SocketAddr,
     dir: TempDir,
     config: String,
@@ -33,11 +34,11 @@ pub struct Broker {
     banner: Vec<String>,
 }
 
-/// How another broker is started with a directory of its own, on a port of this machine.
-type Peer = dyn Fn(&Path, u16) -> Command;
+/// Builds the command that starts another broker in this directory, on this port.
+type StartCommand = dyn Fn(&Path, u16) -> Command;
 
 impl Broker {
-    /// A broker with the limits it has by default.
+    /// Starts a broker with default limits.
     pub fn start() -> Broker {
         match std::env::var(OTHER_BROKER) {
             Ok(command) => Broker::other(move |port| command.replace("{port}", &port.to_string())),
@@ -45,7 +46,8 @@ impl Broker {
         }
     }
 
-    /// A broker with lines added to its configuration; `None` where the tests run against another broker, which cannot read it.
+    /// Starts a broker with these lines added to its configuration. Returns `None` if the tests run
+    /// against another broker, which cannot read it.
     pub fn with(config: &str) -> Option<Broker> {
         if std::env::var_os(OTHER_BROKER).is_some() {
             println!("skipped: it needs Tidegate's own configuration or data");
@@ -54,14 +56,16 @@ impl Broker {
         Some(Broker::start_tidegate(config))
     }
 
-    /// A broker that can be killed and restarted on its data; `None` where the tests run against another broker.
+    /// Starts a broker that can be killed and restarted on its data. Returns `None` if the tests
+    /// run against another broker.
     pub fn durable() -> Option<Broker> {
         Broker::with("")
     }
 
-    /// A broker that is started by a shell script, which does something to its world, and then `exec "$@"`. The script finds the data directory,
-    /// which is there, in `DATA`. `None` where the tests run against another broker.
-    pub fn within(config: &str, shell: &str) -> Option<Broker> {
+    /// Starts a broker from a shell script, which changes the environment of the process and then
+    /// runs `exec "$@"`. `DATA` is the existing data directory. Returns `None` if the tests run
+    /// against another broker.
+    pub fn with_shell(config: &str, shell: &str) -> Option<Broker> {
         if std::env::var_os(OTHER_BROKER).is_some() {
             println!("skipped: it needs Tidegate's own configuration or data");
             return None;
@@ -72,17 +76,18 @@ impl Broker {
         Some(broker)
     }
 
-    /// From the next start on, nothing is done to the broker's world.
+    /// Starts without a script from the next start on.
     pub fn without_shell(&mut self) {
         self.shell = None;
     }
 
-    /// From the next start on, this script starts it, as in [`Broker::within`].
+    /// Uses this script from the next start on, as in [`Broker::with_shell`].
     pub fn set_shell(&mut self, shell: &str) {
         self.shell = Some(shell.to_owned());
     }
 
-    /// Runs the broker on this data directory and waits until it ends by itself, which it must soon.
+    /// Runs the broker on this data directory and waits until it ends by itself, which it must do
+    /// soon.
     pub fn output_on(data_dir: &Path) -> Output {
         let dir = TempDir::new().expect("there is a directory for temporary files");
         let path = dir.path().join("tidegate.toml");
@@ -96,7 +101,7 @@ impl Broker {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the broker has been built");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while child
             .try_wait()
             .expect("a child can be waited for")
@@ -111,37 +116,38 @@ impl Broker {
         child.wait_with_output().expect("its output can be read")
     }
 
-    /// Where it listens.
+    /// Returns the address of its listener.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Its process id.
+    /// Returns its process identifier.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("the broker runs").id()
     }
 
-    /// The lines it printed until it was ready.
+    /// Returns the lines that it printed until it was ready.
     pub fn banner(&self) -> &[String] {
         &self.banner
     }
 
-    /// The directory its data is in.
+    /// Returns its data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
-    /// What it has written to standard error so far.
+    /// Returns what it has written to standard error so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("no thread panics with it").clone()
     }
 
-    /// Waits until it has written this to standard error: a line comes a little later than what it tells of.
+    /// Waits until it has written this to standard error. A line may arrive a little after the
+    /// event that it reports.
     pub fn expect_log(&self, what: &str) {
         crate::wait_until(what, || self.log().contains(what));
     }
 
-    /// Kills it with SIGKILL: it gets no chance to write anything.
+    /// Kills it with SIGKILL, so that it cannot write anything more.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             if self.peer.is_some() {
@@ -149,14 +155,14 @@ impl Broker {
             }
             child.kill().expect("a child can be killed");
             child.wait().expect("a child can be waited for");
-            // What the child had started ends a moment later.
+            // The processes that the child has started end a little later.
             while self.peer.is_some() && TcpStream::connect(self.addr).is_ok() {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
     }
 
-    /// Asks it to stop with SIGTERM, without waiting.
+    /// Sends SIGTERM and does not wait.
     pub fn terminate(&self) {
         self.signal("TERM");
     }
@@ -169,7 +175,7 @@ impl Broker {
 
     /// Waits until it has ended by itself.
     pub fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let child = self.child.as_mut().expect("the broker runs");
         loop {
             if let Some(status) = child.try_wait().expect("a child can be waited for") {
@@ -181,20 +187,20 @@ impl Broker {
         }
     }
 
-    /// Stops it with SIGTERM and waits; it must exit with 0.
+    /// Stops it with SIGTERM and waits. It must exit with 0.
     pub fn stop(&mut self) {
         self.terminate();
         let status = self.wait();
         assert!(status.success(), "the broker ended with {status}");
     }
 
-    /// Starts it again on the same data; Tidegate usually on another port.
+    /// Starts it again on the same data. Tidegate usually gets another port.
     pub fn start_again(&mut self) {
         assert!(self.child.is_none(), "the broker still runs");
         self.launch();
     }
 
-    /// Starts it again on the same data; false if it ended by itself before it was ready.
+    /// Starts it again on the same data. Returns false if it ended by itself before it was ready.
     pub fn try_start_again(&mut self) -> bool {
         assert!(self.child.is_none(), "the broker still runs");
         let lines = self.spawn();
@@ -205,7 +211,7 @@ impl Broker {
         true
     }
 
-    /// SIGKILL, and a start on the same data.
+    /// Kills it with SIGKILL and starts it on the same data.
     pub fn crash(&mut self) {
         self.kill();
         self.start_again();
@@ -217,20 +223,22 @@ impl Broker {
         broker
     }
 
-    /// Writes another configuration, for a broker that runs to read it; as with [`Broker::with`], the plain listener is added.
+    /// Writes a new configuration for a running broker to read. As in [`Broker::with`], the plain
+    /// listener is added.
     pub fn configure(&mut self, config: &str) {
         self.config = config.to_owned();
         self.write_config();
     }
 
-    /// Its configuration file.
+    /// Returns its configuration file.
     pub fn config_file(&self) -> PathBuf {
         self.dir.path().join("tidegate.toml")
     }
 
     fn write_config(&self) {
         let mut text = String::new();
-        // What a test adds may begin with keys at the top level, which must stand before the first table.
+        // The lines of a test may begin with keys at the top level, which must come before the
+        // first table.
         writeln!(text, "data_dir = {:?}", self.data_dir()).expect("a String takes it");
         writeln!(text, "{}", self.config).expect("a String takes it");
         text.push_str("[[listeners]]\nbind = \"127.0.0.1:0\"\nallow_anonymous = true\n");
@@ -250,7 +258,7 @@ impl Broker {
         }
     }
 
-    /// Starts it and kills it with SIGKILL after this time, whether it is ready by then or not; whether it was.
+    /// Starts it and kills it with SIGKILL after this time. Returns whether it was ready by then.
     pub fn kill_while_starting(&mut self, after: Duration) -> bool {
         assert!(self.child.is_none(), "the broker still runs");
         let lines = self.spawn();
@@ -282,7 +290,7 @@ impl Broker {
         self.addr = addr.parse().expect("an address and a port");
     }
 
-    /// Starts the process; its lines of standard output.
+    /// Starts the process. Returns its lines of standard output.
     fn spawn(&mut self) -> Receiver<String> {
         self.write_config();
         let mut command = tidegate_run(&self.config_file());
@@ -305,11 +313,12 @@ impl Broker {
         lines
     }
 
-    /// Reads standard output until the line that begins `Ready in`; `None` if the broker has ended before.
+    /// Reads standard output until the line that begins with `Ready in`. Returns `None` if the
+    /// broker ended before.
     fn read_banner(&mut self, lines: &Receiver<String>) -> Option<Vec<String>> {
         let mut banner = Vec::new();
         loop {
-            match lines.recv_timeout(PATIENCE) {
+            match lines.recv_timeout(TIMEOUT) {
                 Ok(line) => {
                     let ready = is_ready(&line);
                     banner.push(line);
@@ -326,7 +335,7 @@ impl Broker {
         }
     }
 
-    /// Runs another broker, of which `command` says how it is started on a port of this machine.
+    /// Runs another broker. `command` returns the command line for a port.
     pub fn other(command: impl Fn(u16) -> String + 'static) -> Broker {
         Broker::peer(move |_, port| {
             let command = command(port);
@@ -337,7 +346,8 @@ impl Broker {
         })
     }
 
-    /// Runs another broker; `command` is told its directory and the port to listen on. Started again, it has the same of both.
+    /// Runs another broker. `command` gets its directory and the port to listen on, which are the
+    /// same after a restart.
     pub(crate) fn peer(command: impl Fn(&Path, u16) -> Command + 'static) -> Broker {
         let mut broker = Broker::new("");
         broker.addr = free_address();
@@ -346,20 +356,20 @@ impl Broker {
         broker
     }
 
-    fn launch_peer(&mut self, command: &Peer) {
+    fn launch_peer(&mut self, command: &StartCommand) {
         let mut command = command(self.dir.path(), self.addr.port());
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            // What it starts itself ends with it.
+            // The processes that it starts end with it.
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         collect(child.stderr.take(), Arc::clone(&self.log));
         self.child = Some(child);
-        // RabbitMQ takes ten seconds on a machine that has nothing else to do.
-        let deadline = Instant::now() + 6 * PATIENCE;
+        // RabbitMQ takes ten seconds on an idle machine.
+        let deadline = Instant::now() + 6 * TIMEOUT;
         while TcpStream::connect(self.addr).is_err() {
             assert!(Instant::now() < deadline, "{command:?} does not listen");
             std::thread::sleep(Duration::from_millis(5));
@@ -367,7 +377,7 @@ impl Broker {
     }
 }
 
-/// An address of this machine at which nobody listens.
+/// Returns an address of this machine at which nobody listens.
 pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
@@ -378,7 +388,7 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            // `log` may be held by a thread that panicked; showing it must not panic again.
+            // A thread that panicked may hold `log`. Showing it must not panic again.
             if let Ok(log) = self.log.lock() {
                 println!("--- the broker's log ---\n{log}--- end of the broker's log ---");
             }
@@ -386,7 +396,8 @@ impl Drop for Broker {
     }
 }
 
-/// Sends a signal to a process, or to the group whose number follows a minus; false if it is gone.
+/// Sends a signal to a process, or to a process group if the number is negative. Returns false if
+/// it is gone.
 fn signal(name: &str, to: &str) -> bool {
     let sent = Command::new("sh")
         .args(["-c", &format!("kill -{name} {to}")])
@@ -394,19 +405,19 @@ fn signal(name: &str, to: &str) -> bool {
     sent.expect("there is a shell").success()
 }
 
-/// `tidegate run --config`: only the file counts.
+/// Builds `tidegate run --config`, without environment variables that change the configuration.
 fn tidegate_run(config: &Path) -> Command {
     let mut command = tidegate(&["run", "--config"]);
     command.arg(config);
     command
 }
 
-/// Whether a line of its output says that it is ready.
+/// Returns whether a line of output says that the broker is ready.
 fn is_ready(line: &str) -> bool {
     line.trim_start().starts_with("Ready in")
 }
 
-/// The broker's binary, which Cargo builds next to the directory of the test that runs.
+/// Returns the path of the binary, which Cargo builds next to the directory of the running test.
 pub(crate) fn binary() -> PathBuf {
     let test = std::env::current_exe().expect("a process knows its binary");
     let built = test.parent().and_then(Path::parent);
@@ -426,7 +437,8 @@ fn collect(from: Option<impl Read + Send + 'static>, into: Arc<Mutex<String>>) {
     });
 }
 
-/// Sends lines as they come, and goes on reading when nobody wants them any more, so that the broker never blocks on its output.
+/// Sends lines as they arrive. Continues to read when the receiver is gone, so that the broker
+/// never blocks on its output.
 fn lines(from: Option<impl Read + Send + 'static>) -> Receiver<String> {
     let (sender, receiver) = channel();
     if let Some(from) = from {

@@ -1,5 +1,5 @@
-//! A blocking MQTT client for tests: it does what the test says and nothing by itself, except that a `publish` or `subscribe` waits for its
-//! answer and keeps messages that arrive meanwhile for later.
+//! A blocking MQTT client for tests. It sends only what the test says. `publish` and `subscribe`
+//! wait for their answers and keep messages that arrive meanwhile for later.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::packet::{self, Ack, Codes, ConnAck, Packet, Properties, Publish, Version, property};
 use crate::request::{Message, Subscription, Will};
-use crate::{PATIENCE, agree, encode, raw};
+use crate::{TIMEOUT, agree, encode, raw};
 
-/// A CONNECT to be sent.
+/// A CONNECT to send.
 #[derive(Clone, Debug)]
 pub struct Connect {
     pub(crate) version: Version,
@@ -23,7 +23,7 @@ pub struct Connect {
 }
 
 impl Connect {
-    /// A clean start without keep alive.
+    /// Creates a CONNECT with a clean start and without keep alive.
     pub fn new(version: Version, client_id: &str) -> Connect {
         Connect {
             version,
@@ -36,7 +36,8 @@ impl Connect {
         }
     }
 
-    /// A session that outlives the connection: clean session 0, and in MQTT 5 a session expiry interval of an hour.
+    /// Creates a CONNECT whose session outlives the connection: clean session 0, and in MQTT 5 a
+    /// session expiry interval of one hour.
     pub fn durable(version: Version, client_id: &str) -> Connect {
         let connect = Connect::new(version, client_id).clean(false);
         match version {
@@ -45,59 +46,59 @@ impl Connect {
         }
     }
 
-    /// Clean start or clean session.
+    /// Sets clean start or clean session.
     pub fn clean(mut self, clean: bool) -> Connect {
         self.clean = clean;
         self
     }
 
-    /// Keep alive in seconds.
+    /// Sets the keep alive in seconds.
     pub fn keep_alive(mut self, seconds: u16) -> Connect {
         self.keep_alive = seconds;
         self
     }
 
-    /// Session expiry interval in seconds.
+    /// Sets the session expiry interval in seconds.
     pub fn expiry(self, seconds: u32) -> Connect {
         self.with(|p| p.four(property::SESSION_EXPIRY, seconds))
     }
 
-    /// Receive maximum.
+    /// Sets the receive maximum.
     pub fn receive_maximum(self, count: u16) -> Connect {
         self.with(|p| p.two(property::RECEIVE_MAXIMUM, count))
     }
 
-    /// More properties.
+    /// Changes the properties.
     pub fn with(mut self, change: impl FnOnce(Properties) -> Properties) -> Connect {
         self.properties = change(self.properties);
         self
     }
 
-    /// A will.
+    /// Sets the will.
     pub fn will(mut self, will: Will) -> Connect {
         self.will = Some(will);
         self
     }
 
-    /// A user name, perhaps with a password.
+    /// Sets the user name, and the password if any.
     pub fn login(mut self, user: &str, password: Option<&[u8]>) -> Connect {
         self.login = Some((user.to_owned(), password.map(<[u8]>::to_vec)));
         self
     }
 
-    /// Connects; the server must accept.
+    /// Connects. The server must accept.
     pub fn open(&self, addr: SocketAddr) -> Client {
         self.open_with_answer(addr).0
     }
 
-    /// Connects; the server must accept. Also gives its CONNACK.
+    /// Connects. The server must accept. Also returns its CONNACK.
     pub fn open_with_answer(&self, addr: SocketAddr) -> (Client, ConnAck) {
         let (client, connack) = self.try_open(addr);
         assert_eq!(connack.code, 0, "refused: {connack:?}");
         (client, connack)
     }
 
-    /// Connects, whatever the CONNACK says.
+    /// Connects and returns the CONNACK, whatever it says.
     pub fn try_open(&self, addr: SocketAddr) -> (Client, ConnAck) {
         let mut client = Client::dial(addr, self.version);
         client.alias_maximum = self
@@ -112,12 +113,12 @@ impl Connect {
         }
     }
 
-    /// The protocol version asked for.
+    /// Returns the protocol version.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// The packet's bytes.
+    /// Encodes the packet.
     pub fn bytes(&self) -> Vec<u8> {
         encode::connect(self)
     }
@@ -136,12 +137,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// A connection on which nothing has been sent.
+    /// Opens a connection. Sends nothing.
     pub fn dial(addr: SocketAddr, version: Version) -> Client {
         Client::try_dial(addr, version).expect("the broker listens")
     }
 
-    /// A connection on which nothing has been sent; `None` if nobody listens.
+    /// Opens a connection. Sends nothing. Returns `None` if nobody listens.
     pub fn try_dial(addr: SocketAddr, version: Version) -> Option<Client> {
         let stream = TcpStream::connect(addr).ok()?;
         stream.set_nodelay(true).ok()?;
@@ -157,33 +158,32 @@ impl Client {
         })
     }
 
-    /// The protocol version it speaks.
+    /// Returns its protocol version.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    // --- bytes ---
-
-    /// Sends bytes as they are. A server may close while they are on their way: that is seen when reading.
+    /// Sends bytes. An error is ignored, because the server may close the connection meanwhile: the
+    /// next read shows that.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
 
-    /// Sends bytes; `false` when the connection is closed.
+    /// Sends bytes. Returns `false` if the connection is closed.
     pub fn try_send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
 
-    /// Limits how long sending may block; beyond it `try_send` gives `false`.
+    /// Sets how long sending may block. After that `try_send` returns `false`.
     pub fn set_send_timeout(&mut self, timeout: Duration) {
         let set = self.stream.set_write_timeout(Some(timeout));
         set.expect("a socket option");
     }
 
-    /// The next packet within `timeout`: `Ok(None)` when the server has closed.
+    /// Returns the next packet, or `Ok(None)` if the server has closed the connection.
     ///
     /// # Errors
-    /// Nothing came in time.
+    /// Fails if nothing arrives within `timeout`.
     pub fn try_receive(&mut self, timeout: Duration) -> Result<Option<Packet>, String> {
         if let Some(packet) = self.waiting.pop_front() {
             return Ok(Some(packet));
@@ -191,18 +191,19 @@ impl Client {
         self.read_packet(timeout)
     }
 
-    /// The next packet. Fails the test if the server closes, or sends nothing for long, or breaks a rule.
+    /// Returns the next packet. Fails the test if the server closes the connection, sends nothing
+    /// for a long time, or violates the standard.
     pub fn receive(&mut self) -> Packet {
-        match self.try_receive(PATIENCE) {
+        match self.try_receive(TIMEOUT) {
             Ok(Some(packet)) => packet,
             Ok(None) => panic!("the server closed the connection"),
             Err(error) => panic!("{error}"),
         }
     }
 
-    /// All bytes that come until the server closes, unread and unjudged.
+    /// Returns all bytes until the server closes the connection, without decoding them.
     pub fn receive_bytes_until_closed(&mut self) -> Vec<u8> {
-        let set = self.stream.set_read_timeout(Some(PATIENCE));
+        let set = self.stream.set_read_timeout(Some(TIMEOUT));
         set.expect("a socket option");
         let mut bytes = std::mem::take(&mut self.input);
         match self.stream.read_to_end(&mut bytes) {
@@ -211,7 +212,8 @@ impl Client {
         }
     }
 
-    /// The server must close the connection without sending anything more. Messages that it had sent before do not count.
+    /// Expects that the server closes the connection without sending anything more. Messages that
+    /// it had sent before are ignored.
     pub fn expect_closed(&mut self) {
         match self.next_that_is_no_message() {
             None => {}
@@ -219,7 +221,8 @@ impl Client {
         }
     }
 
-    /// The server must say DISCONNECT with one of these reasons and close (MQTT 5), or just close (MQTT 3).
+    /// Expects that the server closes the connection, in MQTT 5 after a DISCONNECT with one of
+    /// these reasons.
     pub fn expect_disconnect(&mut self, reasons: &[u8]) {
         if !self.version.is5() {
             return self.expect_closed();
@@ -240,10 +243,11 @@ impl Client {
         self.expect_closed();
     }
 
-    /// Skips messages and acknowledgements: a server may have sent them before it saw what was wrong.
+    /// Skips messages and acknowledgements: a server may have sent them before it detected the
+    /// error.
     fn next_that_is_no_message(&mut self) -> Option<Packet> {
         loop {
-            match self.try_receive(PATIENCE) {
+            match self.try_receive(TIMEOUT) {
                 Ok(Some(
                     Packet::Publish(_)
                     | Packet::PubAck(_)
@@ -311,7 +315,7 @@ impl Client {
         Ok(packet)
     }
 
-    /// Puts the topic name in the place of its alias [MQTT-3.3.2-10].
+    /// Replaces a topic alias by its topic name [MQTT-3.3.2-10].
     fn resolve(&mut self, publish: &mut Publish) -> Result<(), String> {
         let Some(alias) = publish.properties.number(property::TOPIC_ALIAS) else {
             return Ok(());
@@ -332,16 +336,14 @@ impl Client {
         Ok(())
     }
 
-    // --- publishing ---
-
-    /// A packet identifier that this client has not used lately.
+    /// Returns a packet identifier that this client has not used recently.
     pub fn fresh_id(&mut self) -> u16 {
         self.next_id = self.next_id.checked_add(1).unwrap_or(1);
         self.next_id
     }
 
-    /// Publishes and waits for the end of the flow. At QoS 0 a PING makes sure that the server has seen it. Gives the reason code of PUBACK or
-    /// PUBREC (0 in MQTT 3).
+    /// Publishes and waits for the end of the flow. At QoS 0 a PINGREQ makes sure that the server
+    /// has received it. Returns the reason code of PUBACK or PUBREC (0 in MQTT 3).
     pub fn publish(&mut self, message: &Message) -> u8 {
         let id = self.send_publish(message);
         match message.qos {
@@ -373,7 +375,7 @@ impl Client {
         self.send(&bytes);
     }
 
-    /// Sends PUBREL and waits for PUBCOMP, whose reason code it gives.
+    /// Sends PUBREL and waits for PUBCOMP. Returns its reason code.
     pub fn release(&mut self, id: u16) -> u8 {
         self.send_ack(0x62, id);
         let pubcomp = self.wait_for("PUBCOMP", |packet| match packet {
@@ -404,27 +406,25 @@ impl Client {
         self.send(&encode::ack(first, id));
     }
 
-    /// Sends one of them with a reason code (MQTT 5).
+    /// Sends an acknowledgement with a reason code (MQTT 5).
     pub fn send_ack_with(&mut self, first: u8, id: u16, reason: u8) {
         let id = id.to_be_bytes();
         self.send(&raw::frame(first, &[id[0], id[1], reason]));
     }
 
-    // --- subscribing ---
-
-    /// Subscribes to one filter, which must be granted with the QoS asked for.
+    /// Subscribes to one filter. It must be granted with the requested QoS.
     pub fn subscribe(&mut self, filter: &str, qos: u8) {
         let codes = self.subscribe_to(&[Subscription::new(filter, qos)], &Properties::new());
         assert_eq!(codes, [qos], "the SUBACK for {filter}");
     }
 
-    /// Subscribes to one filter with options, which must be granted with the QoS asked for.
+    /// Subscribes to one filter with options. It must be granted with the requested QoS.
     pub fn subscribe_with(&mut self, subscription: &Subscription) {
         let codes = self.subscribe_to(std::slice::from_ref(subscription), &Properties::new());
         assert_eq!(codes, [subscription.qos], "the SUBACK for {subscription:?}");
     }
 
-    /// Subscribes and gives the codes of the SUBACK.
+    /// Subscribes and returns the codes of the SUBACK.
     pub fn subscribe_to(&mut self, filters: &[Subscription], properties: &Properties) -> Vec<u8> {
         let id = self.fresh_id();
         self.send(&encode::subscribe(self.version, id, filters, properties));
@@ -437,12 +437,13 @@ impl Client {
         suback.codes
     }
 
-    /// Subscribes on a connection that may end at any moment; messages that come before the SUBACK wait. Whether the SUBACK has come.
+    /// Subscribes on a connection that may end at any time. Keeps messages that arrive before the
+    /// SUBACK. Returns whether the SUBACK has arrived.
     pub fn try_subscribe(&mut self, filters: &[Subscription], properties: &Properties) -> bool {
         let id = self.fresh_id();
         self.send(&encode::subscribe(self.version, id, filters, properties));
         loop {
-            match self.read_packet(PATIENCE) {
+            match self.read_packet(TIMEOUT) {
                 Ok(Some(Packet::SubAck(codes))) => {
                     return codes.id == id && codes.codes.iter().all(|code| *code < 0x80);
                 }
@@ -453,7 +454,7 @@ impl Client {
         }
     }
 
-    /// Unsubscribes and gives the codes of the UNSUBACK; none in MQTT 3.
+    /// Unsubscribes and returns the codes of the UNSUBACK. MQTT 3 has none.
     pub fn unsubscribe(&mut self, filters: &[&str]) -> Vec<u8> {
         let id = self.fresh_id();
         self.send(&encode::unsubscribe(self.version, id, filters));
@@ -465,9 +466,7 @@ impl Client {
         unsuback.codes
     }
 
-    // --- receiving ---
-
-    /// The next packet, which must be a PUBLISH. It is not acknowledged.
+    /// Returns the next packet, which must be a PUBLISH. Does not acknowledge it.
     pub fn receive_publish(&mut self) -> Publish {
         match self.receive() {
             Packet::Publish(publish) => publish,
@@ -475,7 +474,7 @@ impl Client {
         }
     }
 
-    /// The next message, acknowledged to the end of its flow.
+    /// Returns the next message after acknowledging it to the end of its flow.
     pub fn take(&mut self) -> Publish {
         let publish = self.receive_publish();
         self.acknowledge(&publish);
@@ -491,7 +490,7 @@ impl Client {
         }
     }
 
-    /// Sends the first answer to a message: PUBACK, PUBREC, or none.
+    /// Sends the first answer to a message: PUBACK, PUBREC or nothing.
     pub fn answer(&mut self, publish: &Publish) {
         match publish.qos {
             0 => {}
@@ -508,7 +507,7 @@ impl Client {
         })
     }
 
-    /// The next packet must be this message, at this QoS. It is acknowledged.
+    /// Expects this message at this QoS as the next packet, and acknowledges it.
     pub fn expect(&mut self, topic: &str, payload: impl AsRef<[u8]>, qos: u8) -> Publish {
         let publish = self.take();
         let expected = String::from_utf8_lossy(payload.as_ref()).into_owned();
@@ -520,7 +519,8 @@ impl Client {
         publish
     }
 
-    /// Nothing may have come, or be on its way, for this client: what it is sent now is the answer to a PING.
+    /// Expects that nothing has arrived and nothing is in flight: the next packet is the answer to
+    /// a PINGREQ.
     pub fn expect_nothing(&mut self) {
         if let Some(packet) = self.waiting.front() {
             panic!("{packet:?} instead of nothing");
@@ -532,7 +532,8 @@ impl Client {
         }
     }
 
-    /// Nothing may come but PUBRELs of flows that were complete: a server may forget the last step of a flow in a crash, and asks again.
+    /// Expects nothing but PUBRELs of completed flows: after a crash a server may have lost the
+    /// last step of a flow and repeats it.
     pub fn expect_nothing_but_pubrel(&mut self) {
         self.send(&[0xc0, 0]);
         loop {
@@ -544,7 +545,8 @@ impl Client {
         }
     }
 
-    /// A round trip: the server has handled all that was sent before. Messages that arrive meanwhile wait.
+    /// Sends PINGREQ and waits for PINGRESP, so that the server has handled everything sent before.
+    /// Keeps messages that arrive meanwhile.
     pub fn ping(&mut self) {
         self.send(&[0xc0, 0]);
         self.wait_for("PINGRESP", |packet| {
@@ -552,7 +554,7 @@ impl Client {
         });
     }
 
-    /// Waits for one packet; the others wait for later, in their order.
+    /// Waits for one packet. Keeps all others for later, in order.
     pub fn wait_for<T>(&mut self, what: &str, pick: impl Fn(&Packet) -> Option<T>) -> T {
         let found = self
             .waiting
@@ -564,7 +566,7 @@ impl Client {
             return picked;
         }
         loop {
-            match self.read_packet(PATIENCE) {
+            match self.read_packet(TIMEOUT) {
                 Ok(Some(packet)) => match pick(&packet) {
                     Some(picked) => return picked,
                     None => self.waiting.push_back(packet),
@@ -575,30 +577,29 @@ impl Client {
         }
     }
 
-    // --- ends ---
-
-    /// A clean DISCONNECT; returns when the server has closed.
+    /// Sends a normal DISCONNECT. Returns when the server has closed the connection.
     pub fn disconnect(mut self) {
         self.send(&[0xe0, 0]);
         self.drain();
     }
 
-    /// A DISCONNECT with a reason and properties (MQTT 5); returns when the server has closed.
+    /// Sends a DISCONNECT with a reason and properties (MQTT 5). Returns when the server has closed
+    /// the connection.
     pub fn disconnect_with(mut self, reason: u8, properties: &Properties) {
         let body = raw::concat(&[&[reason], &raw::properties(properties)]);
         self.send(&raw::frame(0xe0, &body));
         self.drain();
     }
 
-    /// Ends the connection without DISCONNECT.
-    pub fn cut(self) {
+    /// Closes the connection without DISCONNECT.
+    pub fn drop_connection(self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
-    /// Reads until the server has closed.
+    /// Reads until the server has closed the connection.
     fn drain(&mut self) {
         loop {
-            match self.try_receive(PATIENCE) {
+            match self.try_receive(TIMEOUT) {
                 Ok(Some(_)) => {}
                 Ok(None) => return,
                 Err(error) => panic!("{error}, not even an end"),

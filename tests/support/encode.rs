@@ -1,4 +1,5 @@
-//! What the client sends, written by mqttbytes' own packet types. What they cannot say is written by hand (`raw`).
+//! Encodes the packets of a client with the packet types of mqttbytes. Packets that it cannot
+//! encode are in `raw`.
 
 use bytes::{Bytes, BytesMut};
 use mqttbytes::{Protocol, QoS, v4, v5};
@@ -10,7 +11,7 @@ use crate::request::{Message, Subscription, Will};
 
 const WRITES: &str = "mqttbytes writes a packet that is right";
 
-/// The QoS as mqttbytes has it.
+/// Converts a QoS to that of mqttbytes.
 pub fn qos(value: u8) -> QoS {
     mqttbytes::qos(value).expect("a test asks for QoS 0, 1 or 2 here")
 }
@@ -92,7 +93,7 @@ fn connect_by_hand(connect: &Connect) -> Vec<u8> {
     out
 }
 
-/// PUBLISH with this packet identifier, which is not used at QoS 0.
+/// PUBLISH. The packet identifier is not used at QoS 0.
 pub fn publish(version: Version, message: &Message, id: u16, dup: bool) -> Vec<u8> {
     let mut out = BytesMut::new();
     let payload = Bytes::from(message.payload.clone());
@@ -177,10 +178,10 @@ pub fn unsubscribe(version: Version, id: u16, filters: &[&str]) -> Vec<u8> {
     out.to_vec()
 }
 
-/// PUBACK (0x40), PUBREC (0x50), PUBREL (0x62) or PUBCOMP (0x70) that says success.
+/// PUBACK (0x40), PUBREC (0x50), PUBREL (0x62) or PUBCOMP (0x70) with success.
 pub fn ack(first: u8, id: u16) -> Vec<u8> {
     let mut out = BytesMut::new();
-    // A success without properties is the same four bytes in all versions.
+    // A success without properties has the same four bytes in all versions.
     let written = match first {
         0x40 => v4::PubAck::new(id).write(&mut out),
         0x50 => v4::PubRec::new(id).write(&mut out),

@@ -1,4 +1,5 @@
-//! What a server sends, read by hand and strictly: a packet that breaks a rule of the standard fails the test that received it.
+//! Decodes the packets of a server strictly: a packet that violates the standard fails the test
+//! that received it.
 
 use std::fmt;
 
@@ -14,12 +15,12 @@ pub enum Version {
 }
 
 impl Version {
-    /// All of them.
+    /// All versions.
     pub const ALL: [Version; 3] = [Version::V31, Version::V311, Version::V5];
-    /// Those without properties and reason codes.
+    /// The versions without properties and reason codes.
     pub const V3: [Version; 2] = [Version::V31, Version::V311];
 
-    /// The protocol level byte of CONNECT.
+    /// Returns the protocol level byte of CONNECT.
     pub fn level(self) -> u8 {
         match self {
             Version::V31 => 3,
@@ -28,7 +29,7 @@ impl Version {
         }
     }
 
-    /// Whether it is MQTT 5.
+    /// Returns whether it is MQTT 5.
     pub fn is5(self) -> bool {
         self == Version::V5
     }
@@ -94,63 +95,63 @@ pub enum Value {
     Pair(String, String),
 }
 
-/// Properties in the order in which they stand in a packet.
+/// Properties in the order of the packet.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Properties(pub Vec<(u8, Value)>);
 
 impl Properties {
-    /// None.
+    /// Creates an empty list.
     pub fn new() -> Properties {
         Properties::default()
     }
 
-    /// With one more.
+    /// Adds a property.
     pub fn with(mut self, id: u8, value: Value) -> Properties {
         self.0.push((id, value));
         self
     }
 
-    /// With a byte.
+    /// Adds a byte.
     pub fn byte(self, id: u8, value: u8) -> Properties {
         self.with(id, Value::Byte(value))
     }
 
-    /// With a two byte integer.
+    /// Adds a two byte integer.
     pub fn two(self, id: u8, value: u16) -> Properties {
         self.with(id, Value::Two(value))
     }
 
-    /// With a four byte integer.
+    /// Adds a four byte integer.
     pub fn four(self, id: u8, value: u32) -> Properties {
         self.with(id, Value::Four(value))
     }
 
-    /// With a string.
+    /// Adds a string.
     pub fn text(self, id: u8, value: &str) -> Properties {
         self.with(id, Value::Text(value.to_owned()))
     }
 
-    /// With binary data.
+    /// Adds binary data.
     pub fn binary(self, id: u8, value: &[u8]) -> Properties {
         self.with(id, Value::Binary(value.to_vec()))
     }
 
-    /// With a user property.
+    /// Adds a user property.
     pub fn user(self, name: &str, value: &str) -> Properties {
         self.with(property::USER, Value::Pair(name.into(), value.into()))
     }
 
-    /// With a subscription identifier.
+    /// Adds a subscription identifier.
     pub fn subscription_id(self, value: u32) -> Properties {
         self.with(property::SUBSCRIPTION_ID, Value::Var(value))
     }
 
-    /// The value of the first property with this identifier.
+    /// Returns the value of the first property with this identifier.
     pub fn get(&self, id: u8) -> Option<&Value> {
         self.0.iter().find(|(i, _)| *i == id).map(|(_, v)| v)
     }
 
-    /// The value of a number property, whatever its width.
+    /// Returns the value of a number of any width.
     pub fn number(&self, id: u8) -> Option<u32> {
         Some(match self.get(id)? {
             Value::Byte(value) => u32::from(*value),
@@ -160,7 +161,7 @@ impl Properties {
         })
     }
 
-    /// The value of a string property.
+    /// Returns the value of a string.
     pub fn string(&self, id: u8) -> Option<&str> {
         match self.get(id)? {
             Value::Text(text) => Some(text),
@@ -168,7 +169,7 @@ impl Properties {
         }
     }
 
-    /// The value of a binary property.
+    /// Returns the value of binary data.
     pub fn bytes(&self, id: u8) -> Option<&[u8]> {
         match self.get(id)? {
             Value::Binary(bytes) => Some(bytes),
@@ -176,7 +177,7 @@ impl Properties {
         }
     }
 
-    /// The user properties, in order.
+    /// Returns the user properties in order.
     pub fn users(&self) -> Vec<(&str, &str)> {
         let pairs = self.0.iter().filter_map(|(_, value)| match value {
             Value::Pair(name, value) => Some((name.as_str(), value.as_str())),
@@ -185,7 +186,7 @@ impl Properties {
         pairs.collect()
     }
 
-    /// The subscription identifiers, sorted.
+    /// Returns the subscription identifiers, sorted.
     pub fn subscription_ids(&self) -> Vec<u32> {
         let ids = self.0.iter().filter_map(|(id, value)| match value {
             Value::Var(value) if *id == property::SUBSCRIPTION_ID => Some(*value),
@@ -238,15 +239,15 @@ pub struct ConnAck {
 /// PUBLISH.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Publish {
-    /// May be a repetition.
+    /// Whether the packet may have been sent before.
     pub dup: bool,
     /// QoS.
     pub qos: u8,
     /// Retain.
     pub retain: bool,
-    /// Topic name; where an alias stood for it, the name it stands for.
+    /// Topic name. A topic alias is replaced by the name.
     pub topic: String,
-    /// Whether the topic name itself stood in the packet.
+    /// Whether the packet contained the topic name.
     pub named: bool,
     /// Packet identifier; 0 at QoS 0.
     pub id: u16,
@@ -257,7 +258,7 @@ pub struct Publish {
 }
 
 impl Publish {
-    /// The payload as text.
+    /// Returns the payload as text.
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.payload).expect("a payload this test sent is text")
     }
@@ -281,7 +282,7 @@ pub struct Codes {
     pub id: u16,
     /// Properties.
     pub properties: Properties,
-    /// One code a filter; none in an UNSUBACK of MQTT 3.
+    /// One code for each filter. Empty in an UNSUBACK of MQTT 3.
     pub codes: Vec<u8>,
 }
 
@@ -294,10 +295,10 @@ pub struct Reason {
     pub properties: Properties,
 }
 
-/// Reads a whole frame that a server sent.
+/// Decodes a complete frame from a server.
 ///
 /// # Errors
-/// Says which rule of the standard the server broke.
+/// Says which rule of the standard the server violates.
 pub fn parse(version: Version, frame: &[u8]) -> Result<Packet, String> {
     let after_first = frame.get(1..).ok_or("there is no frame")?;
     let (len, used) = var_int(after_first)?.ok_or("the frame is not whole")?;
@@ -316,10 +317,10 @@ pub fn parse(version: Version, frame: &[u8]) -> Result<Packet, String> {
     Ok(packet)
 }
 
-/// Reads a variable byte integer: its value and how many bytes it took; `None` where bytes are missing.
+/// Reads a variable byte integer. Returns its value and length, `None` if bytes are missing.
 ///
 /// # Errors
-/// More than four bytes, or more than it needs [MQTT-1.5.5-1].
+/// Fails if it has more than four bytes or more than it needs [MQTT-1.5.5-1].
 pub fn var_int(bytes: &[u8]) -> Result<Option<(u32, usize)>, String> {
     let mut value = 0u32;
     for (i, byte) in bytes.iter().enumerate().take(4) {
@@ -450,7 +451,8 @@ enum BlockKind {
     Auth,
 }
 
-/// Whether a server may send this property there (MQTT 5 table 2-4 and the packets' own sections).
+/// Returns whether a server may send this property there (MQTT 5 table 2-4 and the sections of the
+/// packets).
 fn belongs(id: u8, kind: BlockKind) -> bool {
     match kind {
         BlockKind::ConnAck => {
@@ -458,7 +460,7 @@ fn belongs(id: u8, kind: BlockKind) -> bool {
         }
         BlockKind::Publish => matches!(id, 0x01..=0x03 | 0x08 | 0x09 | 0x0b | 0x23 | 0x26),
         BlockKind::Ack => matches!(id, 0x1f | 0x26),
-        // A server must not send a session expiry in DISCONNECT [MQTT-3.14.2-2].
+        // A server must not send a session expiry interval in DISCONNECT [MQTT-3.14.2-2].
         BlockKind::Disconnect => matches!(id, 0x1c | 0x1f | 0x26),
         BlockKind::Auth => matches!(id, 0x15 | 0x16 | 0x1f | 0x26),
     }

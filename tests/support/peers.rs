@@ -1,26 +1,28 @@
-//! Brokers of other people, for bridges to be connected to and answers to be compared with. Each needs a program that may not be there.
+//! Other brokers, as upstreams of bridges and for comparison. Each needs a program that may not be
+//! installed.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::Broker;
 use crate::broker::free_address;
-use crate::program::is_there;
+use crate::program::is_installed;
 
-/// Where RabbitMQ's own scripts are in Debian; the ones on the path change to another user.
+/// The start script of RabbitMQ in Debian. The scripts on the path change to another user.
 const RABBITMQ: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
 impl Broker {
-    /// The real Mosquitto with these lines of configuration, on a port of this machine; `None` where it is not installed.
+    /// Runs Mosquitto with these lines of configuration on a port of this machine. Returns `None`
+    /// if it is not installed.
     pub fn mosquitto(config: &str) -> Option<Broker> {
-        // Debian puts it where only root looks.
+        // In Debian it is in a directory for system administration, which may not be on the path.
         let known = [
             "mosquitto",
             "/usr/sbin/mosquitto",
             "/usr/local/sbin/mosquitto",
         ];
         let program = known.into_iter().find(|program| runs(program, "-h"));
-        is_there(
+        is_installed(
             "mosquitto",
             "Debian: apt-get install mosquitto",
             program.is_some(),
@@ -29,7 +31,7 @@ impl Broker {
         let program = program?;
         let config = config.to_owned();
         Some(Broker::peer(move |dir, port| {
-            // Run by root it would become a user who cannot read the files.
+            // If root runs it, it would change to a user who cannot read the files.
             let text = format!("user root\nlistener {port} 127.0.0.1\n{config}");
             let mut command = Command::new(program);
             command.arg("-c").arg(written(dir, "mosquitto.conf", &text));
@@ -37,10 +39,11 @@ impl Broker {
         }))
     }
 
-    /// The real RabbitMQ with its MQTT plugin, anonymous clients allowed; `None` where it is not installed.
+    /// Runs RabbitMQ with its MQTT plugin and anonymous clients. Returns `None` if it is not
+    /// installed.
     pub fn rabbitmq() -> Option<Broker> {
         let found = Path::new(RABBITMQ).exists();
-        is_there(
+        is_installed(
             "rabbitmq-server",
             "Debian: apt-get install rabbitmq-server",
             found,
@@ -52,7 +55,8 @@ impl Broker {
             );
             written(dir, "rabbitmq.conf", &config);
             written(dir, "plugins", "[rabbitmq_mqtt].");
-            // Erlang's port mapper would stay behind: it is started here, so that it ends with the others.
+            // The port mapper of Erlang would keep running. It is started here, so that it ends
+            // with the others.
             let mut command = Command::new("sh");
             command.args(["-c", "epmd & exec \"$0\" >&2", RABBITMQ]);
             command.env("HOME", dir);
@@ -68,12 +72,12 @@ impl Broker {
         }))
     }
 
-    /// The real rumqttd, for MQTT 5 if `v5` and MQTT 3.1.1 otherwise; `None` where it is not installed. `TIDEGATE_RUMQTTD` says where it is if it is
-    /// not on the path.
+    /// Runs rumqttd, for MQTT 5 if `v5`, otherwise for MQTT 3.1.1. Returns `None` if it is not
+    /// installed. `TIDEGATE_RUMQTTD` is its path if it is not on the search path.
     pub fn rumqttd(v5: bool) -> Option<Broker> {
         let program = std::env::var("TIDEGATE_RUMQTTD").unwrap_or_else(|_| "rumqttd".to_owned());
         let found = runs(&program, "--help");
-        is_there("rumqttd", "cargo install rumqttd", found).then_some(())?;
+        is_installed("rumqttd", "cargo install rumqttd", found).then_some(())?;
         let section = if v5 { "v5" } else { "v4" };
         Some(Broker::peer(move |dir, port| {
             let config = format!(
@@ -94,7 +98,7 @@ fn written(dir: &Path, name: &str, text: &str) -> PathBuf {
     file
 }
 
-/// Whether a program is there, and can be started.
+/// Returns whether a program is installed and can be started.
 fn runs(program: &str, argument: &str) -> bool {
     let mut command = Command::new(program);
     command.arg(argument).stdin(Stdio::null()).output().is_ok()

@@ -1,19 +1,20 @@
-//! The built program beside the broker's harness, other people's programs, and waiting for them.
+//! Runs the built program and programs of others, and waits for them.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
 use crate::broker::binary;
 
-/// The built binary with these arguments and nothing to read. What the tests are told by the environment is not for it.
+/// Builds a command that runs the binary with these arguments, with empty standard input and
+/// without the environment variables of the tests.
 pub fn tidegate(arguments: &[&str]) -> Command {
     let mut command = without_tidegate(Command::new(binary()));
     command.args(arguments).stdin(Stdio::null());
     command
 }
 
-/// A command without the environment variables that say something to the broker or to the tests.
+/// Removes the environment variables that configure the broker or the tests.
 pub(crate) fn without_tidegate(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("TIDEGATE_") {
@@ -23,9 +24,9 @@ pub(crate) fn without_tidegate(mut command: Command) -> Command {
     command
 }
 
-/// Whether somebody else's program was found: without it a test is left out, with a line that says so; with `TIDEGATE_REQUIRE_CLIENTS=1` that is a
-/// failure.
-pub fn is_there(name: &str, advice: &str, found: bool) -> bool {
+/// Returns whether another program was found. If not, the test is skipped with a line that says so;
+/// with `TIDEGATE_REQUIRE_CLIENTS=1` it fails.
+pub fn is_installed(name: &str, advice: &str, found: bool) -> bool {
     if !found {
         println!("left out: {name} is not installed; {advice}");
         let require = std::env::var("TIDEGATE_REQUIRE_CLIENTS").is_ok_and(|value| value == "1");
@@ -34,7 +35,7 @@ pub fn is_there(name: &str, advice: &str, found: bool) -> bool {
     found
 }
 
-/// A number that an environment variable says, or else this one.
+/// Returns the number in an environment variable, or the default.
 pub fn number(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
         Ok(text) => text
@@ -44,9 +45,9 @@ pub fn number(name: &str, default: u64) -> u64 {
     }
 }
 
-/// Looks until it is so.
+/// Polls until the condition is true.
 pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !so() {
         assert!(Instant::now() < deadline, "not in time: {what}");
         std::thread::sleep(Duration::from_millis(20));

@@ -1,8 +1,8 @@
-//! Packets byte by byte: what is illegal, and what mqttbytes cannot say.
+//! Packets as bytes: illegal ones, and those that mqttbytes cannot encode.
 
 use crate::packet::{Properties, Value};
 
-/// A frame: the first byte, the remaining length in as few bytes as it takes, the body.
+/// Builds a frame: first byte, remaining length, body.
 pub fn frame(first: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![first];
     out.extend(length(body.len() as u32));
@@ -10,7 +10,7 @@ pub fn frame(first: u8, body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A variable byte integer in as few bytes as it takes.
+/// Encodes a variable byte integer in the shortest form.
 pub fn length(mut value: u32) -> Vec<u8> {
     let mut out = Vec::new();
     loop {
@@ -24,7 +24,7 @@ pub fn length(mut value: u32) -> Vec<u8> {
     }
 }
 
-/// Bytes behind their two-byte length: a UTF-8 string or binary data.
+/// Puts the two-byte length in front of a string or binary data.
 pub fn string(bytes: impl AsRef<[u8]>) -> Vec<u8> {
     let bytes = bytes.as_ref();
     let mut out = (bytes.len() as u16).to_be_bytes().to_vec();
@@ -32,12 +32,12 @@ pub fn string(bytes: impl AsRef<[u8]>) -> Vec<u8> {
     out
 }
 
-/// Parts, one after the other.
+/// Concatenates byte strings.
 pub fn concat(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
 }
 
-/// A property block behind its length.
+/// Encodes a property block with its length.
 pub fn properties(properties: &Properties) -> Vec<u8> {
     let mut block = Vec::new();
     for (id, value) in &properties.0 {
@@ -60,12 +60,12 @@ pub fn properties(properties: &Properties) -> Vec<u8> {
     out
 }
 
-/// A CONNECT: protocol name, level, flags, keep alive 0, and all that comes after it.
+/// Builds a CONNECT: protocol name, level, flags, keep alive 0, and the rest.
 pub fn connect(name: &str, level: u8, flags: u8, rest: &[u8]) -> Vec<u8> {
     frame(0x10, &concat(&[&string(name), &[level, flags, 0, 0], rest]))
 }
 
-/// A PUBLISH of MQTT 5 with the property block (without its length) given as bytes.
+/// Builds a PUBLISH of MQTT 5 with a property block given as bytes without its length.
 pub fn publish5(first: u8, topic: &[u8], id: Option<u16>, block: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut body = string(topic);
     if let Some(id) = id {
@@ -77,7 +77,8 @@ pub fn publish5(first: u8, topic: &[u8], id: Option<u16>, block: &[u8], payload:
     frame(first, &body)
 }
 
-/// A SUBSCRIBE of MQTT 5 to one filter, with the property block (without its length) given as bytes.
+/// Builds a SUBSCRIBE of MQTT 5 to one filter, with a property block given as bytes without its
+/// length.
 pub fn subscribe5(first: u8, id: u16, block: &[u8], filter: &[u8], options: u8) -> Vec<u8> {
     let id = id.to_be_bytes();
     let len = length(block.len() as u32);
@@ -87,7 +88,7 @@ pub fn subscribe5(first: u8, id: u16, block: &[u8], filter: &[u8], options: u8) 
     )
 }
 
-/// A SUBSCRIBE of MQTT 3 to one filter.
+/// Builds a SUBSCRIBE of MQTT 3 to one filter.
 pub fn subscribe3(first: u8, id: u16, filter: &[u8], qos: u8) -> Vec<u8> {
     frame(
         first,

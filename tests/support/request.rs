@@ -1,4 +1,4 @@
-//! What a test asks a client to send: messages, wills, subscriptions.
+//! Requests of a client in a test: messages, wills, subscriptions.
 
 use crate::encode;
 use crate::packet::{Properties, Version, property};
@@ -10,19 +10,19 @@ pub struct Will {
 }
 
 impl Will {
-    /// A will that is this message.
+    /// Creates a will with this message.
     pub fn new(message: Message) -> Will {
         Will { message }
     }
 
-    /// Will delay interval in seconds.
+    /// Sets the will delay interval in seconds.
     pub fn delay(mut self, seconds: u32) -> Will {
         self.message = self.message.with(|p| p.four(property::WILL_DELAY, seconds));
         self
     }
 }
 
-/// A message to be published.
+/// A message to publish.
 #[derive(Clone, Debug)]
 pub struct Message {
     pub(crate) topic: String,
@@ -33,7 +33,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// A message, not retained, without properties.
+    /// Creates a message that is not retained and has no properties.
     pub fn new(topic: &str, payload: impl AsRef<[u8]>, qos: u8) -> Message {
         Message {
             topic: topic.to_owned(),
@@ -44,25 +44,25 @@ impl Message {
         }
     }
 
-    /// The PUBLISH, without a packet identifier: for QoS 0.
+    /// Encodes a QoS 0 PUBLISH.
     pub fn bytes(&self, version: Version) -> Vec<u8> {
         encode::publish(version, self, 0, false)
     }
 
-    /// With the retain flag.
+    /// Sets the retain flag.
     pub fn retained(mut self) -> Message {
         self.retain = true;
         self
     }
 
-    /// With more properties.
+    /// Changes the properties.
     pub fn with(mut self, change: impl FnOnce(Properties) -> Properties) -> Message {
         self.properties = change(self.properties);
         self
     }
 }
 
-/// A subscription to ask for.
+/// A subscription to request.
 #[derive(Clone, Debug)]
 pub struct Subscription {
     pub(crate) filter: String,
@@ -73,7 +73,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// A subscription with the options that MQTT 3 has.
+    /// Creates a subscription with the options of MQTT 3.
     pub fn new(filter: &str, qos: u8) -> Subscription {
         Subscription {
             filter: filter.to_owned(),
@@ -84,19 +84,19 @@ impl Subscription {
         }
     }
 
-    /// Without what this client publishes itself.
+    /// Sets no local: without messages that this client published.
     pub fn no_local(mut self) -> Subscription {
         self.no_local = true;
         self
     }
 
-    /// With the retain flag as it was published.
+    /// Sets retain as published.
     pub fn retain_as_published(mut self) -> Subscription {
         self.retain_as_published = true;
         self
     }
 
-    /// Retain handling: 0, 1 or 2.
+    /// Sets the retain handling: 0, 1 or 2.
     pub fn retain_handling(mut self, value: u8) -> Subscription {
         self.retain_handling = value;
         self

@@ -1,7 +1,9 @@
-//! What each file takes from which other one: the modules of the crate, their names, and the paths in the code, resolved to the file that owns the name.
+//! Finds which file imports what from which other file. Modules, their names, and the paths in the
+//! code are resolved to the file that defines the name.
 //!
-//! `crate::`, `self::`, `super::`, names brought in by `use`, re-exports and globs are followed. `mod x;` is no import, nor is a re-export of something
-//! below the module that re-exports it. A call of a method names no file and is not seen.
+//! Follows `crate::`, `self::`, `super::`, `use`, re-exports and globs. `mod x;` is no import, nor
+//! is a re-export of something below the module that re-exports it. A method call names no file and
+//! is not found.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -9,22 +11,22 @@ use proc_macro2::{Delimiter, TokenTree};
 
 use crate::source::{Source, is_punct};
 
-/// What one place in the code names of this crate.
+/// One use of a name of this crate.
 #[derive(Debug)]
 pub struct Import {
-    /// Path below `src` of the file that names it.
+    /// Path below `src` of the importing file.
     pub from: String,
     pub line: usize,
-    /// From the root of the crate to where the name is defined: `broker::message::Message`.
+    /// Path from the root of the crate to the definition: `broker::message::Message`.
     pub path: String,
-    /// Path below `src` of the file that owns the name, and the name; none where a module is named.
+    /// Path below `src` of the defining file, and the name. None if it names a module.
     pub tie: Option<(String, String)>,
 }
 
-/// Names that the first file takes from the second.
+/// For each file, the names that it imports from each other file.
 pub type Ties = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
-/// Returns all that the product names of itself. Files that only tests use are not reached and not in it.
+/// Returns all imports of the product. Files that only tests use are not included.
 pub fn imports(sources: &[Source]) -> Vec<Import> {
     let mut crates = Crate::read(sources);
     let mut found = Vec::new();
@@ -90,7 +92,7 @@ fn reach<'a>(ties: &'a Ties, from: &String) -> BTreeSet<&'a String> {
     reached
 }
 
-/// Returns what ties the files of a circle, one arrow a line: `file -> file: names`.
+/// Returns the imports between the files of a circle, one on each line: `file -> file: names`.
 pub fn describe(circle: &[String], ties: &Ties) -> String {
     let mut text = format!("a circle of {} files:", circle.len());
     for from in circle {
@@ -102,7 +104,7 @@ pub fn describe(circle: &[String], ties: &Ties) -> String {
     text
 }
 
-/// All modules, the library's root first.
+/// All modules. The root of the library comes first.
 struct Crate {
     modules: Vec<Module>,
 }
@@ -111,11 +113,11 @@ struct Crate {
 struct Module {
     /// Path below `src`.
     file: String,
-    /// Names from the root of the crate to here.
+    /// Names from the root of the crate to the module.
     path: Vec<String>,
     parent: Option<usize>,
     children: HashMap<String, usize>,
-    /// A child has a file of its own.
+    /// Whether its children have files of their own.
     has_files: bool,
     /// Names defined here.
     items: HashSet<String>,
@@ -124,7 +126,7 @@ struct Module {
     named: Vec<(usize, Vec<String>)>,
 }
 
-/// One name, or a glob, that a `use` brings in.
+/// One name or glob of a `use`.
 struct Use {
     line: usize,
     /// `*` for a glob.
@@ -135,7 +137,7 @@ struct Use {
 
 enum Found {
     Module(usize),
-    /// The module whose file owns it, and its name.
+    /// The module whose file defines it, and its name.
     Item(usize, String),
 }
 
@@ -148,7 +150,8 @@ impl Crate {
         let mut all = Self {
             modules: Vec::new(),
         };
-        // The library's root stands first, `crate` and `tidegate` lead there; the binary's file holds no module.
+        // The root of the library comes first: `crate` and `tidegate` lead there. The file of the
+        // binary defines no modules.
         for root in ["lib.rs", "main.rs"] {
             if let Some(source) = files.get(root) {
                 let id = all.add(None, root, Vec::new());
@@ -168,7 +171,8 @@ impl Crate {
         self.modules.len() - 1
     }
 
-    /// Reads what stands in a module, whose children are files of the folder. Only at its own level names are defined and modules declared.
+    /// Reads the tokens of a module. Its children are files of the folder. Only its own level
+    /// defines names and declares modules.
     fn fill(
         &mut self,
         id: usize,
@@ -272,7 +276,7 @@ impl Crate {
         self.modules[id].children.insert(name.to_owned(), child);
     }
 
-    /// Adds what the path names of this crate, if it does.
+    /// Adds what the path names of this crate, if anything.
     fn name(&self, id: usize, line: usize, path: &[String], found: &mut Vec<Import>) {
         let (owner, name) = match self.resolve(id, path, &mut HashSet::new()) {
             Some(Found::Item(owner, name)) => (owner, Some(name)),
@@ -290,7 +294,7 @@ impl Crate {
         });
     }
 
-    /// Follows a path from a module to the module or the item it names.
+    /// Follows a path from a module to a module or an item.
     fn resolve(
         &self,
         from: usize,
@@ -313,7 +317,7 @@ impl Crate {
                 "super" => Found::Module(self.modules[module].parent?),
                 name => {
                     let found = self.look_up(module, name, seen);
-                    // What no one sees defined was defined by a macro.
+                    // A name without a definition is defined by a macro.
                     found.unwrap_or_else(|| Found::Item(module, name.to_owned()))
                 }
             };
@@ -364,13 +368,14 @@ fn is_after_pub(before: &[TokenTree]) -> bool {
     }
 }
 
-/// A field or a method (`.name`), a lifetime (`'name`), or the end of a path that begins before it (`>::name`).
+/// Returns whether the name is a field or a method (`.name`), a lifetime (`'name`), or the end of a
+/// path that begins earlier (`>::name`).
 fn is_part_of_another(tokens: &[TokenTree], at: usize) -> bool {
     let before = |back: usize, c| at >= back && is_punct(tokens.get(at - back), c);
     before(1, '\'') || (before(1, '.') && !before(2, '.')) || (before(1, ':') && before(2, ':'))
 }
 
-/// Returns the names joined by `::` from here on, and where they end.
+/// Returns the names joined by `::` from here on, and the position after them.
 fn path_at(tokens: &[TokenTree], mut at: usize) -> (Vec<String>, usize) {
     let mut path = Vec::new();
     while let Some(TokenTree::Ident(name)) = tokens.get(at) {
@@ -385,7 +390,7 @@ fn path_at(tokens: &[TokenTree], mut at: usize) -> (Vec<String>, usize) {
     (path, at)
 }
 
-/// Adds each path of a `use` with its line and the name it brings in.
+/// Adds each path of a `use` with its line and the name that it introduces.
 fn expand(
     tokens: &[TokenTree],
     before: &mut Vec<String>,

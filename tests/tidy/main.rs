@@ -1,7 +1,8 @@
-//! Style as a test: what the sources may import, how long a file may be, and what must not be in them.
+//! Checks of style: what files may import, how long they may be, and what they must not contain.
 //!
-//! Folders are floors; a floor imports only from floors below it. The rules are in `FLOORS`. Files import each other in no circle, on any floor.
-//! Comments and items under `#[cfg(test)]` are left out, except where a rule says otherwise.
+//! Folders are floors. A floor imports only from floors below it, by the rules in `FLOORS`. No
+//! files import each other in a circle. Comments and items under `#[cfg(test)]` are ignored unless
+//! a rule says otherwise.
 
 mod imports;
 mod source;
@@ -11,15 +12,15 @@ use std::path::Path;
 
 use source::sources;
 
-/// Longest file under `src`, in lines.
+/// Maximum length of a file under `src` in lines.
 const LONGEST: usize = 700;
 
 struct Floor {
-    /// Path below `src`: a folder with a slash at its end, or a file.
+    /// Path below `src`: a file, or a folder if it ends with a slash.
     path: &'static str,
-    /// What it may import from this crate, as the beginning of a path.
+    /// What it may import from this crate, as beginnings of paths.
     may: &'static [&'static str],
-    /// What must not stand in it.
+    /// What it must not contain.
     never: &'static [&'static str],
 }
 
@@ -52,7 +53,7 @@ const FLOORS: &[Floor] = &[
     },
     Floor {
         path: "broker/",
-        // What it is told of clocks: it reads none.
+        // The types of times. It must not read a clock.
         may: &[
             "wire",
             "broker",
@@ -89,7 +90,7 @@ const FLOORS: &[Floor] = &[
     },
     Floor {
         path: "config/",
-        // It makes the settings of all floors below, and opens none of them.
+        // It builds the settings of all floors below but uses none of them.
         may: &["wire", "broker", "store", "net", "config", "limits"],
         never: &["redb::", "tokio"],
     },
@@ -131,7 +132,7 @@ const FLOORS: &[Floor] = &[
     },
 ];
 
-/// Files whose every mention of a panic on `None` or `Err` must give its reason: `expect`, not `unwrap`.
+/// Files that must use `expect` with a reason instead of `unwrap`.
 const NO_UNWRAP: &[&str] = &[
     "wire/",
     "broker/",
@@ -168,7 +169,7 @@ fn allows(may: &[&str], path: &str) -> bool {
 fn a_floor_imports_only_from_floors_below_it() {
     let mut problems = Vec::new();
     for import in imports::imports(sources()) {
-        // A macro or a constant at the root of the crate is nobody's floor; a module is.
+        // A macro or a constant at the root of the crate belongs to no floor; a module does.
         let first = import.path.split("::").next().unwrap_or_default();
         if first.chars().next().is_none_or(char::is_uppercase) {
             continue;
@@ -186,7 +187,7 @@ fn a_floor_imports_only_from_floors_below_it() {
     check(problems);
 }
 
-/// Rooms of the broker that only add methods to it: nothing outside imports from them.
+/// Rooms of the broker that only add methods to it. Files outside must not import from them.
 const ROOMS: &[&str] = &["access", "delivery", "driver", "flows", "observe", "upkeep"];
 
 #[test]
@@ -329,7 +330,7 @@ fn nothing_aborts_because_nobody_reads_what_it_prints() {
             for word in ["print!(", "println!("] {
                 if code.contains(word) {
                     problems.push(format!(
-                        "src/{}:{line}: {word}, expected cli::tell",
+                        "src/{}:{line}: {word}, expected cli::print",
                         source.path
                     ));
                 }

@@ -1,4 +1,4 @@
-//! The sources as tokens: without comments, without documentation, and without items under `#[cfg(test)]`.
+//! The sources as tokens, without comments, documentation and items under `#[cfg(test)]`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 
-/// Returns all files below `src`, in the order of their paths.
+/// Returns all files below `src` in the order of their paths.
 pub fn sources() -> &'static [Source] {
     static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(read_all);
     &SOURCES
@@ -16,7 +16,7 @@ pub struct Source {
     /// Path below `src`, with slashes.
     pub path: String,
     pub text: String,
-    /// Lines with their numbers, without comments and without items under `#[cfg(test)]`.
+    /// Lines with their numbers, without comments and items under `#[cfg(test)]`.
     pub code: Vec<(usize, String)>,
 }
 
@@ -65,7 +65,8 @@ fn tokens(path: &str, text: &str) -> Vec<TokenTree> {
     product(stream)
 }
 
-/// Returns the lines of the text with all that is no token of the product replaced by blanks.
+/// Returns the lines of the text in which everything that is no token of the product is replaced by
+/// blanks.
 fn code_of(path: &str, text: &str) -> Vec<(usize, String)> {
     let mut kept = vec![false; text.len()];
     mark(&tokens(path, text), &mut kept);
@@ -97,7 +98,7 @@ fn mark(tokens: &[TokenTree], kept: &mut [bool]) {
     }
 }
 
-/// Returns the tokens without documentation and without what is under `#[cfg(test)]`, at every depth.
+/// Returns the tokens at every depth, without documentation and what is under `#[cfg(test)]`.
 fn product(stream: TokenStream) -> Vec<TokenTree> {
     let all = Vec::from_iter(stream);
     let mut kept = Vec::new();
@@ -128,7 +129,7 @@ fn product(stream: TokenStream) -> Vec<TokenTree> {
     kept
 }
 
-/// Returns the attribute that begins here, without blanks, and where it ends.
+/// Returns the attribute that begins here, without blanks, and the position after it.
 fn attribute(tokens: &[TokenTree], mut at: usize) -> Option<(String, usize)> {
     if !is_punct(tokens.get(at), '#') {
         return None;
@@ -146,7 +147,8 @@ fn attribute(tokens: &[TokenTree], mut at: usize) -> Option<(String, usize)> {
     }
 }
 
-/// Returns where the item, the field, the statement or the arm that begins here ends: after its `;`, after its braces, or after its `,`.
+/// Returns the end of the item, field, statement or match arm that begins here: after its `;`, its
+/// braces or its `,`.
 fn end_of_item(tokens: &[TokenTree], mut at: usize) -> usize {
     while let Some((_, after)) = attribute(tokens, at) {
         at = after;

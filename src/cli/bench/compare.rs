@@ -1,9 +1,10 @@
-//! Several brokers beside each other: medians, and ratios with their spread.
+//! Comparison of several brokers: medians, and ratios with their range.
 
 use super::outcome::{Better, Metric, Record};
 use super::table::number;
 
-/// What several brokers made of one scenario, as text. Ratios are to the first of them, round by round.
+/// Returns a table of the results of several brokers in one scenario. Ratios are to the first
+/// broker, round by round.
 pub fn table(names: &[&str], records: &[Record]) -> String {
     let Some(first) = records.first() else {
         return String::new();
@@ -37,14 +38,15 @@ pub fn table(names: &[&str], records: &[Record]) -> String {
     text
 }
 
-/// Whether a figure of one of these brokers is in doubt in any round, so that there is no ratio.
+/// Returns whether a figure of one of these brokers is void in any round, so that there is no
+/// ratio.
 fn is_void(records: &[Record], brokers: [&str; 2], metric: &str) -> bool {
     let of_these = |record: &&Record| brokers.contains(&record.broker.as_str());
     let mut records = records.iter().filter(of_these);
     records.any(|record| record.outcome.is_void(metric))
 }
 
-/// The median of a figure over all rounds of a broker; `None` if it has no such figure.
+/// Returns the median of a figure over all rounds of a broker. `None` if it has no such figure.
 pub fn median(records: &[Record], broker: &str, metric: &str) -> Option<f64> {
     middle(values(records, broker, metric))
 }
@@ -74,7 +76,7 @@ fn line(names: &[&str], records: &[Record], metric: &Metric) -> String {
     text
 }
 
-/// How one broker's figure stands to another's, with the lowest and highest ratio of all rounds.
+/// Returns the ratio of two brokers' figures, with the lowest and highest ratio of all rounds.
 fn ratio(records: &[Record], base: &str, other: &str, metric: &str) -> String {
     let base = values(records, base, metric);
     let other = values(records, other, metric);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 
+use super::generator::PAYLOAD_HEADER_BYTES;
 use super::model::{Disturbance, Load, Scenario, Target};
-use super::rig::STAMP_BYTES;
 use crate::cli::exit::{self, Failure};
 use crate::cli::options::{protocol_version, qos, topic_filter};
 use crate::cli::transport::LayerFlags;
@@ -60,7 +60,8 @@ pub enum Compare {
 /// What to compare.
 #[derive(Args, Clone, Debug)]
 pub struct CompareFlags {
-    /// Brokers; the process is needed to tell what it used, the port of its /metrics how long a Tidegate held its lock. Ratios are to the first
+    /// Brokers; the process is needed to tell what it used, the port of its /metrics how long a
+    /// Tidegate held its lock. Ratios are to the first
     #[arg(value_name = "NAME=HOST:PORT[,PID[,METRICS_PORT]]", required = true, num_args = 2.., value_parser = named)]
     pub brokers: Vec<(String, Target)>,
     /// What to measure, with commas between; a QoS may follow, as in pairs:1
@@ -90,7 +91,8 @@ pub struct Task {
 /// Where the figures go beside standard output.
 #[derive(Args, Clone, Debug, Default)]
 pub struct OutputFlags {
-    /// Write everything to this file, too, as JSON; "-" is standard output, and the text goes to standard error then
+    /// Write everything to this file, too, as JSON; "-" is standard output, and the text goes to
+    /// standard error then
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Write a page with plots to this file
@@ -125,13 +127,15 @@ pub struct LoadFlags {
     /// Bytes of payload [default: 64; durable, restart and stall: 256; retained: 100]
     #[arg(short, long, value_parser = payload_size)]
     size: Option<usize>,
-    /// Pairs, publishers of a fan-in, subscribers of a fan-out, members of a group, connections [default: as the scenario says]
+    /// Pairs, publishers of a fan-in, subscribers of a fan-out, members of a group, connections
+    /// [default: as the scenario says]
     #[arg(short, long, value_parser = count)]
     clients: Option<usize>,
     /// Messages on their way at once from each publisher
     #[arg(short, long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=30_000))]
     window: u32,
-    /// Messages a second in all, each sent at its time; without it the next is sent when an earlier one has arrived
+    /// Messages a second in all, each sent at its time; without it the next is sent when an earlier
+    /// one has arrived
     #[arg(short, long, value_parser = rate)]
     rate: Option<f64>,
     /// How long to measure, in seconds, or with a unit: 90m, 8h [default: 5; soak: 1h]
@@ -161,12 +165,12 @@ pub struct LoadFlags {
 }
 
 impl LoadFlags {
-    /// The port a broker has by default, with the layers there are.
+    /// Returns the default port of a broker with these layers.
     pub fn default_port(&self) -> u16 {
         self.layers.over_tcp().default_port()
     }
 
-    /// The flags as a load, for a task that may have a QoS of its own.
+    /// Builds the load for a task, which may have a QoS of its own.
     pub fn load(&self, task: Task) -> Load {
         Load {
             transport: self.layers.over_tcp(),
@@ -193,10 +197,10 @@ impl LoadFlags {
     }
 }
 
-/// The first address of a host.
+/// Returns the first address of a host.
 ///
 /// # Errors
-/// It has none.
+/// Fails if it has none.
 pub fn resolve(host: &str, port: u16) -> Result<SocketAddr, Failure> {
     let failed = |what: String| Failure::new(exit::FAILED, format!("{host}: {what}"));
     let addresses = (host, port).to_socket_addrs();
@@ -274,9 +278,9 @@ fn count(text: &str) -> Result<usize, String> {
 
 fn payload_size(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(size @ STAMP_BYTES..=10_000_000) => Ok(size),
+        Ok(size @ PAYLOAD_HEADER_BYTES..=10_000_000) => Ok(size),
         _ => Err(format!(
-            "expected {STAMP_BYTES} (number and time of the message) to 10000000"
+            "expected {PAYLOAD_HEADER_BYTES} (number and time of the message) to 10000000"
         )),
     }
 }

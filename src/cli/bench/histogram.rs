@@ -1,10 +1,11 @@
-//! Latencies by the million in 58 KB: counts in buckets whose width grows with the value, each less than 1 % of it.
+//! A histogram of latencies in 58 KB. The width of a bucket grows with its value and is less than 1
+//! % of it.
 
-/// Bits of a value that are kept: 128 buckets between a power of two and the next.
+/// Significant bits of a value: 128 buckets between a power of two and the next.
 const KEPT_BITS: u32 = 7;
 const BUCKETS: usize = ((64 - KEPT_BITS as usize) << KEPT_BITS) + (1 << KEPT_BITS);
 
-/// How often each value was recorded, to within 1 %.
+/// Counts of recorded values, exact to 1 %.
 #[derive(Clone, Debug)]
 pub struct Histogram {
     counts: Vec<u64>,
@@ -13,27 +14,27 @@ pub struct Histogram {
     max: u64,
 }
 
-/// What is told of a histogram. In the unit that was recorded.
+/// A summary of a histogram, in the recorded unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Summary {
-    /// Values recorded.
+    /// Number of values.
     pub count: u64,
-    /// Their mean.
+    /// Mean.
     pub mean: f64,
-    /// Half of them are no larger.
+    /// Median.
     pub p50: u64,
-    /// 90 % of them are no larger.
+    /// 90th percentile.
     pub p90: u64,
-    /// 99 %.
+    /// 99th percentile.
     pub p99: u64,
-    /// 99.9 %.
+    /// 99.9th percentile.
     pub p999: u64,
-    /// The largest, exactly.
+    /// Maximum, exact.
     pub max: u64,
 }
 
 impl Histogram {
-    /// An empty one.
+    /// Creates an empty histogram.
     pub fn new() -> Histogram {
         Histogram {
             counts: vec![0; BUCKETS],
@@ -52,7 +53,7 @@ impl Histogram {
         self.max = self.max.max(value);
     }
 
-    /// Records all that another one has.
+    /// Adds all values of another histogram.
     pub fn add(&mut self, other: &Histogram) {
         for (count, more) in self.counts.iter_mut().zip(&other.counts) {
             *count += more;
@@ -62,13 +63,14 @@ impl Histogram {
         self.max = self.max.max(other.max);
     }
 
-    /// Forgets everything.
+    /// Removes all values.
     pub fn clear(&mut self) {
         self.counts.fill(0);
         (self.count, self.sum, self.max) = (0, 0, 0);
     }
 
-    /// The value that this share (0 to 1) of all recorded values does not exceed; 0 if there are none.
+    /// Returns the value that this share (0 to 1) of all values does not exceed. 0 if there are
+    /// none.
     pub fn quantile(&self, share: f64) -> u64 {
         let wanted = ((self.count as f64 * share).ceil() as u64).clamp(1, self.count.max(1));
         let mut seen = 0;
@@ -81,7 +83,7 @@ impl Histogram {
         self.max
     }
 
-    /// The usual figures.
+    /// Returns the usual figures.
     pub fn summary(&self) -> Summary {
         Summary {
             count: self.count,
@@ -98,7 +100,7 @@ impl Histogram {
         }
     }
 
-    /// Points of the curve of quantiles, for a plot: share and value. Dense towards 1, where it matters.
+    /// Returns points of the quantile curve for a plot: share and value. They are dense towards 1.
     pub fn curve(&self) -> Vec<(f64, u64)> {
         if self.count == 0 {
             return Vec::new();
@@ -114,7 +116,7 @@ fn bucket(value: u64) -> usize {
     ((exponent as usize) << KEPT_BITS) + (value >> exponent) as usize
 }
 
-/// The highest value that belongs to a bucket.
+/// Returns the highest value of a bucket.
 fn highest(bucket: usize) -> u64 {
     let exponent = (bucket >> KEPT_BITS).saturating_sub(1);
     let kept = (bucket - (exponent << KEPT_BITS)) as u128;

@@ -1,9 +1,9 @@
-//! Everything that was found, as one JSON document.
+//! All results as one JSON document.
 
 use super::outcome::{Outcome, Record, Sample};
 use crate::cli::json::push_string;
 
-/// The document: a list with an object for each scenario, broker and round.
+/// Returns the document: a list with an object for each scenario, broker and round.
 pub fn document(records: &[Record]) -> String {
     let records: Vec<String> = records.iter().map(record).collect();
     format!("[\n{}\n]\n", records.join(",\n"))
@@ -59,7 +59,7 @@ fn record(record: &Record) -> String {
         faults.duplicates,
         faults.disordered,
         faults.refused,
-        faults.strange,
+        faults.unexpected,
         record.outcome.is_clean(),
         doubts.join(",")
     )

@@ -1,4 +1,4 @@
-//! How long a Tidegate has held its broker's lock, as its figures over HTTP tell it.
+//! Reads from the metrics of a Tidegate how long its broker lock was held.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -7,46 +7,46 @@ use std::time::Duration;
 
 use crate::cli::exit::{self, Failure};
 
-/// How long the answer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of an answer.
+/// Time limit for the response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum length of a response in bytes.
 const MAX_ANSWER: u64 = 4 << 20;
 
-/// What was counted since that broker's start. Times in seconds.
+/// Counts since the start of the broker. Times are in seconds.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Lock {
-    /// LockStats by what they were for.
-    kinds: BTreeMap<String, Kind>,
-    /// All together.
+pub struct LockFigures {
+    /// Lock statistics by purpose.
+    purposes: BTreeMap<String, Purpose>,
+    /// Total time that the lock was held.
     held: f64,
     /// PUBLISH packets received.
     publishes: u64,
 }
 
-/// LockStats of one kind.
+/// Lock statistics of one purpose.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Kind {
-    /// Upper bounds of buckets, and how many visits were no longer.
+struct Purpose {
+    /// Upper bounds of the buckets, and how many times the lock was held no longer than that.
     buckets: Vec<(f64, u64)>,
-    /// How long the longest was.
+    /// The longest time.
     longest: f64,
 }
 
-impl Lock {
-    /// Asks the broker whose `/metrics` is at this address.
+impl LockFigures {
+    /// Reads the statistics of the broker whose `/metrics` is at this address.
     ///
     /// # Errors
-    /// Nothing answers there, or something that is not a Tidegate.
-    pub fn of(metrics: SocketAddr) -> Result<Lock, Failure> {
+    /// Fails if nothing answers there, or something that is not a Tidegate.
+    pub fn of(metrics: SocketAddr) -> Result<LockFigures, Failure> {
         let failed =
             |what: String| Failure::new(exit::FAILED, format!("{metrics}/metrics: {what}"));
         let text = get(metrics).map_err(|error| failed(error.to_string()))?;
-        Lock::parse(&text)
+        LockFigures::parse(&text)
             .ok_or_else(|| failed("these are not the figures of a tidegate".to_owned()))
     }
 
-    fn parse(text: &str) -> Option<Lock> {
-        let mut lock = Lock::default();
+    fn parse(text: &str) -> Option<LockFigures> {
+        let mut lock = LockFigures::default();
         for line in text.lines() {
             let Some((name, value)) = line.rsplit_once(' ') else {
                 continue;
@@ -60,42 +60,51 @@ impl Lock {
             let Some((figure, labels)) = rest.split_once("{visit=\"") else {
                 continue;
             };
-            let (kind, labels) = labels.split_once('"')?;
-            let kind = lock.kinds.entry(kind.to_owned()).or_default();
+            let (purpose, labels) = labels.split_once('"')?;
+            let purpose = lock.purposes.entry(purpose.to_owned()).or_default();
             match figure {
                 "seconds_bucket" => {
                     let bound = labels.strip_prefix(",le=\"")?.strip_suffix("\"}")?;
-                    kind.buckets
+                    purpose
+                        .buckets
                         .push((bound.parse().ok()?, value.parse().ok()?));
                 }
                 "seconds_sum" => lock.held += value.parse::<f64>().ok()?,
-                "longest_seconds" => kind.longest = value.parse().ok()?,
+                "longest_seconds" => purpose.longest = value.parse().ok()?,
                 _ => {}
             }
         }
-        let counted = lock.kinds.values().any(|kind| !kind.buckets.is_empty());
+        let counted = lock
+            .purposes
+            .values()
+            .any(|purpose| !purpose.buckets.is_empty());
         counted.then_some(lock)
     }
 
-    /// Returns how long no visit since then was longer than, in seconds. 0 if there was no visit.
-    pub fn longest_since(&self, before: &Lock) -> f64 {
-        let none = Kind::default();
-        self.kinds
+    /// Returns an upper bound, in seconds, of each time that the lock was held since then. 0 if it
+    /// was not held.
+    pub fn longest_since(&self, before: &LockFigures) -> f64 {
+        let none = Purpose::default();
+        self.purposes
             .iter()
-            .map(|(name, kind)| kind.longest_since(before.kinds.get(name).unwrap_or(&none)))
+            .map(|(name, purpose)| {
+                purpose.longest_since(before.purposes.get(name).unwrap_or(&none))
+            })
             .fold(0.0, f64::max)
     }
 
-    /// How long the lock was held since then for each PUBLISH received, in microseconds; `None` if there was none.
-    pub fn held_per_publish_since(&self, before: &Lock) -> Option<f64> {
+    /// Returns how long the lock was held since then for each received PUBLISH, in microseconds.
+    /// `None` if none was received.
+    pub fn held_per_publish_since(&self, before: &LockFigures) -> Option<f64> {
         let publishes = self.publishes.checked_sub(before.publishes)?;
         (publishes > 0).then(|| (self.held - before.held) * 1e6 / publishes as f64)
     }
 }
 
-impl Kind {
-    /// Returns the longest visit since then if it was a record, or else the bound of its bucket. No visit was longer than the longest there ever was.
-    fn longest_since(&self, before: &Kind) -> f64 {
+impl Purpose {
+    /// Returns the longest time since then if it is a new maximum, otherwise the bound of its
+    /// bucket, but at most the maximum.
+    fn longest_since(&self, before: &Purpose) -> f64 {
         if self.longest > before.longest {
             return self.longest;
         }
@@ -112,8 +121,8 @@ impl Kind {
 }
 
 fn get(metrics: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&metrics, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&metrics, RESPONSE_TIMEOUT)?;
+    stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
     let mut text = String::new();
     stream.take(MAX_ANSWER).read_to_string(&mut text)?;
@@ -125,14 +134,14 @@ mod tests {
     use super::*;
     use crate::net::lock_stats::{LockStats, Purpose};
 
-    fn lock(publishes: u64, visits: &[(Purpose, u64)]) -> Lock {
+    fn lock(publishes: u64, visits: &[(Purpose, u64)]) -> LockFigures {
         let mut all = LockStats::default();
         for (purpose, us) in visits {
             all.add(*purpose, Duration::ZERO, Duration::from_micros(*us));
         }
         let mut text = format!("HTTP/1.0 200 OK\n\ntidegate_publishes_received {publishes}\n");
         all.render(&mut text);
-        Lock::parse(&text).expect("figures")
+        LockFigures::parse(&text).expect("figures")
     }
 
     #[test]
@@ -149,7 +158,7 @@ mod tests {
         assert_eq!(longest(Purpose::Tick, 3_000), 0.005);
         assert_eq!(longest(Purpose::Batch, 3_000), 0.003);
         assert_eq!(before.longest_since(&before), 0.0);
-        // Two kinds: the longer one is no record, the shorter one is.
+        // Two purposes: only the shorter time is a new maximum.
         let both = lock(
             2,
             &[
@@ -160,7 +169,7 @@ mod tests {
             ],
         );
         assert_eq!(both.longest_since(&before), 0.01);
-        // The longer one is in the same bucket as the record of the other kind.
+        // The longer time is in the same bucket as the maximum of the other purpose.
         let alike = lock(
             2,
             &[
@@ -178,9 +187,9 @@ mod tests {
 
     #[test]
     fn what_is_no_tidegate_is_told() {
-        assert_eq!(Lock::parse("HTTP/1.0 404 Not Found\n\nno\n"), None);
+        assert_eq!(LockFigures::parse("HTTP/1.0 404 Not Found\n\nno\n"), None);
         assert_eq!(
-            Lock::parse("tidegate_core_held_seconds_bucket{le=\"x\"} 1\n"),
+            LockFigures::parse("tidegate_core_held_seconds_bucket{le=\"x\"} 1\n"),
             None
         );
     }

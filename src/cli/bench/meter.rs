@@ -1,37 +1,37 @@
-//! Measures a stretch of a run: what was done in it, and what it took.
+//! Measures an interval of a run: the work done and the resources used.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use super::generator::{Counts, Generator};
 use super::outcome::{About, Better, Outcome, Sample};
 use super::process::Usage;
-use super::rig::{Counts, Rig};
 use crate::cli::exit::Failure;
 
-/// Cores from which on the load, which is one thread, can do no more.
+/// From this many cores on, the load generator, which is one thread, is at its limit.
 const SATURATED: f64 = 0.95;
-/// Samples of one stretch, about.
+/// Approximate number of samples of one measurement.
 const SAMPLES: u32 = 40;
 
-/// A moment: what had been done and used.
+/// Work done and resources used up to one time.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    /// Nanoseconds of the run.
+pub struct Snapshot {
+    /// Nanoseconds since the start of the run.
     pub at: u64,
-    /// What had been done.
+    /// Work done.
     pub counts: Counts,
-    /// What the broker had used, if it is known.
+    /// Resources used by the broker, if known.
     pub broker: Option<Usage>,
-    /// What this process had used.
+    /// Resources used by this process, if known.
     pub own: Option<Usage>,
 }
 
-impl Moment {
-    /// This moment.
-    pub fn now(rig: &Rig, pid: Option<u32>) -> Moment {
-        Moment {
-            at: rig.now(),
-            counts: rig.counts(),
+impl Snapshot {
+    /// Takes a snapshot.
+    pub fn now(generator: &Generator, pid: Option<u32>) -> Snapshot {
+        Snapshot {
+            at: generator.now(),
+            counts: generator.counts(),
             broker: pid.and_then(Usage::of),
             own: Usage::own(),
         }
@@ -41,11 +41,11 @@ impl Moment {
 /// What counts as a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counting {
-    /// What arrived.
+    /// Messages that arrived.
     Delivered,
-    /// What was acknowledged.
+    /// Messages that were acknowledged.
     Acknowledged,
-    /// What was sent.
+    /// Messages that were sent.
     Published,
 }
 
@@ -67,69 +67,69 @@ impl Counting {
     }
 }
 
-/// A stretch that was measured.
+/// A measured interval.
 #[derive(Clone, Debug)]
-pub struct Stretch {
+pub struct Measurement {
     /// Its beginning.
-    pub from: Moment,
+    pub from: Snapshot,
     /// Its end.
-    pub to: Moment,
-    /// Its course.
+    pub to: Snapshot,
+    /// Samples over its course.
     pub samples: Vec<Sample>,
 }
 
-impl Stretch {
-    /// Measures from now on for some time.
+impl Measurement {
+    /// Measures for some time, beginning now.
     ///
     /// # Errors
-    /// As [`Rig::run_for`].
+    /// As [`Generator::run_for`].
     pub fn measure(
-        rig: &mut Rig,
+        generator: &mut Generator,
         pid: Option<u32>,
         time: Duration,
         counting: Counting,
-    ) -> Result<Stretch, Failure> {
-        rig.latency.clear();
-        let from = Moment::now(rig, pid);
+    ) -> Result<Measurement, Failure> {
+        generator.latency.clear();
+        let from = Snapshot::now(generator, pid);
         let mut last = from;
         let mut samples = Vec::new();
         for step in 1..=SAMPLES {
             let end = from.at + (time.as_nanos() as u64) / u64::from(SAMPLES) * u64::from(step);
-            rig.run_for(Duration::from_nanos(end.saturating_sub(rig.now())))?;
-            let moment = Moment::now(rig, pid);
+            generator.run_for(Duration::from_nanos(end.saturating_sub(generator.now())))?;
+            let moment = Snapshot::now(generator, pid);
             samples.push(sample(&from, &last, &moment, counting));
             last = moment;
             progress(step, samples.last());
         }
         end_progress();
-        Ok(Stretch {
+        Ok(Measurement {
             from,
             to: last,
             samples,
         })
     }
 
-    /// A stretch between two moments, without its course.
-    pub fn between(from: Moment, to: Moment) -> Stretch {
-        Stretch {
+    /// Creates a measurement from two snapshots, without samples.
+    pub fn between(from: Snapshot, to: Snapshot) -> Measurement {
+        Measurement {
             from,
             to,
             samples: Vec::new(),
         }
     }
 
-    /// Its length in seconds.
+    /// Returns its length in seconds.
     pub fn seconds(&self) -> f64 {
         (self.to.at - self.from.at).max(1) as f64 / 1e9
     }
 
-    /// Messages in it.
+    /// Returns the number of its messages.
     pub fn messages(&self, counting: Counting) -> u64 {
         counting.of(&self.to.counts) - counting.of(&self.from.counts)
     }
 
-    /// Tells what a message took: rate, processor time, memory and disk.
-    pub fn tell(&self, outcome: &mut Outcome, counting: Counting) {
+    /// Adds the figures for each message: rate, processor time, memory and disk.
+    pub fn add_figures(&self, outcome: &mut Outcome, counting: Counting) {
         let messages = self.messages(counting);
         let each = messages.max(1) as f64;
         let (rate, cpu) = counting.words();
@@ -161,7 +161,7 @@ impl Stretch {
     }
 }
 
-fn sample(from: &Moment, last: &Moment, now: &Moment, counting: Counting) -> Sample {
+fn sample(from: &Snapshot, last: &Snapshot, now: &Snapshot, counting: Counting) -> Sample {
     let seconds = (now.at - last.at).max(1) as f64 / 1e9;
     let messages = counting.of(&now.counts) - counting.of(&last.counts);
     Sample {
@@ -175,7 +175,7 @@ fn sample(from: &Moment, last: &Moment, now: &Moment, counting: Counting) -> Sam
     }
 }
 
-/// A line on a terminal that shows how far the measurement is.
+/// Shows a progress line on a terminal.
 fn progress(step: u32, sample: Option<&Sample>) {
     let mut error = std::io::stderr();
     if let Some(sample) = sample
@@ -183,7 +183,7 @@ fn progress(step: u32, sample: Option<&Sample>) {
     {
         let done = (step * 30 / SAMPLES) as usize;
         let bar = format!("{}{}", "#".repeat(done), ".".repeat(30 - done));
-        // Nobody needs it.
+        // Progress is not needed, so errors are ignored.
         let _ = write!(error, "\r[{bar}] {:>12.0}/s ", sample.rate);
     }
 }

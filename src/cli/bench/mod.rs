@@ -1,11 +1,14 @@
-//! `tidegate bench`: loads this broker or any other and tells what that took.
+//! `tidegate bench`: loads a broker and measures it.
 //!
-//! The load ([`rig`]) is one thread with non-blocking sockets. In the closed loop a publisher sends the next message when an earlier one has
-//! reached everybody it should, so no broker is made to drop; at a rate each message has its time, and its latency counts from then on.
-//! Every message has a number: loss, repetition and order are always checked, and make the command fail.
+//! The load [`generator`] is one thread with non-blocking sockets. In the closed loop a publisher
+//! sends its next message when an earlier one has reached all its receivers, so a broker need not
+//! drop any. With a fixed rate each message has a scheduled time, and its latency is measured from
+//! that time. Every message has a number: loss, repetition and order are always checked, and the
+//! command fails if they are wrong.
 
 mod compare;
 mod flags;
+mod generator;
 mod histogram;
 mod json;
 mod lock;
@@ -14,7 +17,6 @@ mod model;
 mod outcome;
 mod process;
 mod report;
-mod rig;
 mod scenario;
 mod table;
 
@@ -24,16 +26,17 @@ use std::path::Path;
 pub use flags::BenchFlags;
 
 use super::exit::{self, Failure};
-use super::tell;
+use super::print;
 use flags::{Compare, CompareFlags, OutputFlags, Task, resolve};
-use lock::Lock;
+use lock::LockFigures;
 use model::{Load, Scenario, Target};
 use outcome::{About, Better, Outcome, Record};
 
 /// Runs the scenarios.
 ///
 /// # Errors
-/// A broker cannot be reached or breaks the protocol, or messages were lost, repeated or out of order.
+/// Fails if a broker cannot be reached or violates the protocol, or if messages were lost, repeated
+/// or out of order.
 pub fn run(flags: BenchFlags) -> Result<(), Failure> {
     if let Some(Compare::Compare(flags)) = flags.compare {
         return compare(&flags);
@@ -52,7 +55,7 @@ pub fn run(flags: BenchFlags) -> Result<(), Failure> {
     for task in &flags.tasks {
         let found = measure(task.scenario, &target, &flags.load.load(*task));
         let found = found.map(|outcome| {
-            results.tell(&table::outcome(&outcome));
+            results.print(&table::outcome(&outcome));
             vec![Record {
                 broker: target.addr.to_string(),
                 round: 1,
@@ -84,7 +87,7 @@ fn compare(flags: &CompareFlags) -> Result<(), Failure> {
         .collect();
     for task in &flags.scenarios {
         let (found, failure) = rounds(flags, *task);
-        results.tell(&compare::table(&names, &found));
+        results.print(&compare::table(&names, &found));
         results.take(Ok(found))?;
         if let Some(failure) = failure {
             results.take(Err(failure))?;
@@ -94,7 +97,7 @@ fn compare(flags: &CompareFlags) -> Result<(), Failure> {
     results.finish()
 }
 
-/// Measures a scenario at all brokers, alternately; what was found before a failure is found.
+/// Measures a scenario with all brokers in turn. Returns the results before a failure, too.
 fn rounds(flags: &CompareFlags, task: Task) -> (Vec<Record>, Option<Failure>) {
     let load = flags.load.load(task);
     let mut found = Vec::new();
@@ -116,9 +119,9 @@ fn rounds(flags: &CompareFlags, task: Task) -> (Vec<Record>, Option<Failure>) {
     (found, None)
 }
 
-/// Runs a scenario, and asks the broker how long its lock was held meanwhile, if it tells that.
+/// Runs a scenario. Also reads how long the broker held its lock, if its metrics are known.
 fn measure(scenario: Scenario, target: &Target, load: &Load) -> Result<Outcome, Failure> {
-    let before = target.metrics.map(Lock::of).transpose()?;
+    let before = target.metrics.map(LockFigures::of).transpose()?;
     let elsewhere = target
         .pid
         .filter(|pid| process::listens(*pid, target.addr.port()) == Some(false));
@@ -134,7 +137,7 @@ fn measure(scenario: Scenario, target: &Target, load: &Load) -> Result<Outcome, 
         outcome.doubt(About::Process, what);
     }
     if let (Some(metrics), Some(before)) = (target.metrics, before) {
-        let after = Lock::of(metrics)?;
+        let after = LockFigures::of(metrics)?;
         if let Some(us) = after.held_per_publish_since(&before) {
             outcome.add("lock held", us, "us/publish", Better::Lower);
         }
@@ -144,17 +147,20 @@ fn measure(scenario: Scenario, target: &Target, load: &Load) -> Result<Outcome, 
     Ok(outcome)
 }
 
-/// What has been found, and where it goes. Files are written after each scenario: what is found is kept, whatever happens later.
+/// The results and their output. Files are written after each scenario, so that results survive a
+/// later failure.
 struct Results<'f> {
     records: Vec<Record>,
-    /// What ended the measurements early.
+    /// The failure that ended the measurements early.
     failure: Option<Failure>,
     output: &'f OutputFlags,
 }
 
 impl Results<'_> {
+    /// Creates empty results.
+    ///
     /// # Errors
-    /// A file cannot be written.
+    /// Fails if a file cannot be written.
     fn new(output: &OutputFlags) -> Result<Results<'_>, Failure> {
         let results = Results {
             records: Vec::new(),
@@ -165,15 +171,16 @@ impl Results<'_> {
         Ok(results)
     }
 
-    /// Shows a text to whoever looks on.
-    fn tell(&self, text: &str) {
+    /// Prints a text for the user.
+    fn print(&self, text: &str) {
         match self.output.is_json_on_stdout() {
-            true => tell::err(text.trim_end()),
-            false => tell::out(text),
+            true => print::err(text.trim_end()),
+            false => print::out(text),
         }
     }
 
-    /// Takes what a scenario has found. False if it has failed, and so nothing more should be measured.
+    /// Adds the results of a scenario. Returns false if it failed and nothing more should be
+    /// measured.
     fn take(&mut self, found: Result<Vec<Record>, Failure>) -> Result<bool, Failure> {
         match found {
             Ok(mut found) => {
@@ -204,10 +211,10 @@ impl Results<'_> {
         Ok(())
     }
 
-    /// Fails if a scenario has, or if messages went wrong.
+    /// Fails if a scenario failed, or if messages were wrong.
     fn finish(self) -> Result<(), Failure> {
         if self.output.is_json_on_stdout() {
-            tell::out(json::document(&self.records));
+            print::out(json::document(&self.records));
         }
         let wrong = self
             .records

@@ -1,4 +1,4 @@
-//! What is to be measured: a scenario, the broker, and how to load it.
+//! What to measure: a scenario, the broker and the load.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use clap::ValueEnum;
 use crate::cli::transport::Transport;
 use crate::wire::{ProtocolVersion, QoS};
 
-/// How long nothing may arrive before what is missing counts as lost.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Missing messages count as lost if nothing arrives for this long.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -34,43 +34,47 @@ pub enum Scenario {
     Retained,
     /// Many wildcard filters (--messages), then messages through them
     Subscribe,
-    /// Clients with a subscription each that do nothing: memory, if the broker has just been started
+    /// Clients with a subscription each that do nothing: memory, if the broker has just been
+    /// started
     Idle,
     /// Acknowledged to durable sessions that are offline, then drained
     Durable,
     /// A broker (--spawn) is killed with a backlog (--messages) and started again
     Restart,
-    /// A bridge whose upstream is killed and comes back: what an edge broker has kept (--messages) is replayed. Starts both brokers itself
+    /// A bridge whose upstream is killed and comes back: what an edge broker has kept (--messages)
+    /// is replayed. Starts both brokers itself
     Outage,
-    /// How long others wait during commits, retained replays, a storm of reconnections, fan-outs, the end of sessions (--disturb)
+    /// How long others wait during commits, retained replays, a storm of reconnections, fan-outs,
+    /// the end of sessions (--disturb)
     Stall,
-    /// A bit of everything for hours (--duration), with reconnections: fails unless memory, file, descriptors and latency stay flat
+    /// A bit of everything for hours (--duration), with reconnections: fails unless memory, file,
+    /// descriptors and latency stay flat
     Soak,
 }
 
 /// The broker to measure.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Its name, as TLS and WebSocket say it.
+    /// Host name, for TLS and WebSocket.
     pub host: String,
-    /// Where it listens.
+    /// Address of the listener.
     pub addr: SocketAddr,
-    /// Its process, if it is on this machine and known.
+    /// Process, if it runs on this machine and is known.
     pub pid: Option<u32>,
-    /// Where it tells its figures, if it is a Tidegate and does.
+    /// Address of the metrics, if it is a Tidegate and provides them.
     pub metrics: Option<SocketAddr>,
 }
 
-/// How to load it. What is `None` is for the scenario to say.
+/// The load. Where a value is `None`, the scenario has a default.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// What lies between TCP and MQTT.
+    /// Transport.
     pub transport: Transport,
     /// Protocol version.
     pub version: ProtocolVersion,
     /// User name of all clients.
     pub username: Option<String>,
-    /// Their password.
+    /// Password of all clients.
     pub password: Option<String>,
     /// QoS of messages and subscriptions.
     pub qos: Option<QoS>,
@@ -78,44 +82,44 @@ pub struct Load {
     pub size: Option<usize>,
     /// Clients: pairs, publishers of a fan-in, subscribers of a fan-out.
     pub clients: Option<usize>,
-    /// Messages on their way at once, from each publisher.
+    /// Messages in flight from each publisher.
     pub window: u32,
-    /// Messages a second in all; `None` for the closed loop.
+    /// Total messages per second; `None` for the closed loop.
     pub rate: Option<f64>,
     /// How long to measure.
     pub duration: Duration,
-    /// How often to tell figures in `soak`.
+    /// Interval between figures in `soak`.
     pub interval: Option<Duration>,
-    /// How long to load before.
+    /// Time of load before the measurement.
     pub warm_up: Duration,
     /// Topics of each publisher.
     pub topics: usize,
     /// Messages of a backlog, retained messages, filters.
     pub messages: Option<u64>,
-    /// What to subscribe to in `sub`.
+    /// Topic filter of `sub`.
     pub topic: String,
-    /// What to look at in `stall`; everything if there is none.
+    /// Disturbances of `stall`; all if empty.
     pub disturb: Vec<Disturbance>,
-    /// What starts the broker in `restart`.
+    /// Command that starts the broker in `restart`.
     pub spawn: Option<String>,
 }
 
 impl Load {
-    /// QoS 0 unless told.
+    /// Returns the QoS, by default 0.
     pub fn qos(&self) -> QoS {
         self.qos.unwrap_or(QoS::AtMostOnce)
     }
 }
 
 impl Scenario {
-    /// Its name on the command line.
+    /// Returns the name on the command line.
     pub fn name(self) -> String {
         self.to_possible_value()
             .map_or_else(String::new, |value| value.get_name().to_owned())
     }
 }
 
-/// What is going on while others exchange messages.
+/// What the broker does while others exchange messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Disturbance {
     /// Nothing: the base line
@@ -124,10 +128,12 @@ pub enum Disturbance {
     Commits,
     /// New subscribers, one after the other, to all retained messages (--messages)
     Retained,
-    /// Durable clients (--clients) with messages waiting for them connect, 100 at once, take what waits, and leave
+    /// Durable clients (--clients) with messages waiting for them connect, 100 at once, take what
+    /// waits, and leave
     Storm,
     /// A message to many connected subscribers (--clients)
     FanOut,
-    /// Durable sessions, for each of which many messages wait (--messages), are ended by a clean start
+    /// Durable sessions, for each of which many messages wait (--messages), are ended by a clean
+    /// start
     End,
 }

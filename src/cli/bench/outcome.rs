@@ -1,51 +1,52 @@
-//! What a scenario has found: figures with names and units, the same for tables, JSON, reports and comparisons.
+//! The results of a scenario: figures with names and units, used by tables, JSON, reports and
+//! comparisons.
 
 use std::fmt;
 
 use super::histogram::{Histogram, Summary};
 
-/// The share of a rate that counts as reached.
+/// The share of a requested rate that counts as reached.
 const REACHED: f64 = 0.98;
 
-/// Which of two figures is the better one.
+/// Which of two values is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Better {
     /// The lower.
     Lower,
     /// The higher.
     Higher,
-    /// Neither: it only tells what was done.
+    /// Neither: the figure only describes the run.
     Neither,
 }
 
 /// A figure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
-    /// What it is.
+    /// Name.
     pub name: &'static str,
-    /// How much.
+    /// Value.
     pub value: f64,
-    /// Of what.
+    /// Unit.
     pub unit: &'static str,
-    /// How to judge it.
+    /// Which of two values is better.
     pub better: Better,
 }
 
-/// Why figures do not tell what they seem to.
+/// A reason why figures are not valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doubt {
     /// The reason, in words.
     pub what: String,
-    /// The figures that it is about.
+    /// The figures concerned.
     pub about: About,
 }
 
-/// Some of the figures.
+/// A set of figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum About {
-    /// All of them.
+    /// All figures.
     All,
-    /// What the broker's process used.
+    /// Resources used by the process of the broker.
     Process,
     /// Rates and latencies.
     Speed,
@@ -61,20 +62,20 @@ impl fmt::Display for About {
     }
 }
 
-/// What was going on at some time.
+/// Figures of one time during a measurement.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sample {
-    /// Seconds since the measurement began.
+    /// Seconds since the start of the measurement.
     pub at: f64,
-    /// Messages a second since the sample before: delivered, or else acknowledged or published.
+    /// Messages per second since the previous sample: delivered, or else acknowledged or published.
     pub rate: f64,
-    /// Cores the broker used since the sample before, if known.
+    /// Cores that the broker used since the previous sample, if known.
     pub cores: Option<f64>,
     /// Resident memory of the broker in bytes, if known.
     pub resident: Option<u64>,
 }
 
-/// What was wrong at the end.
+/// Errors found at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
     /// Messages that did not arrive, counted for each receiver.
@@ -83,61 +84,62 @@ pub struct Faults {
     pub duplicates: u64,
     /// Messages that arrived after later ones.
     pub disordered: u64,
-    /// Messages the broker refused.
+    /// Messages that the broker refused.
     pub refused: u64,
-    /// Packets that nobody should have got.
-    pub strange: u64,
+    /// Packets that the broker must not send.
+    pub unexpected: u64,
 }
 
 impl Faults {
-    /// Counts what was wrong elsewhere, too.
+    /// Adds the errors of another part of the run.
     pub fn add(&mut self, more: Faults) {
         self.lost += more.lost;
         self.duplicates += more.duplicates;
         self.disordered += more.disordered;
         self.refused += more.refused;
-        self.strange += more.strange;
+        self.unexpected += more.unexpected;
     }
 
-    /// Whether a broker may do none of what was seen. Repetitions are allowed where QoS 1 says so, which is for the caller to know.
+    /// Returns whether nothing is counted that a broker must never do. Repetitions count as errors;
+    /// QoS 1 allows them, which the caller must know.
     pub fn is_clean(&self) -> bool {
         *self == Faults::default()
     }
 }
 
-/// What a scenario has found.
+/// The results of a scenario.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// The scenario, with what tells it from others of the same name.
+    /// Name of the scenario, with the parameters that distinguish it from others of the same name.
     pub name: String,
-    /// What was done, in words.
+    /// Description.
     pub what: String,
-    /// The figures, the most telling first.
+    /// Figures, the most important first.
     pub metrics: Vec<Metric>,
     /// Latencies in nanoseconds, if there are any.
     pub latency: Option<Summary>,
-    /// Points of the curve of latencies: share and nanoseconds.
+    /// Points of the latency curve: share and nanoseconds.
     pub curve: Vec<(f64, u64)>,
-    /// The course of the measurement.
+    /// Samples over the course of the measurement.
     pub samples: Vec<Sample>,
-    /// What was wrong.
+    /// Errors.
     pub faults: Faults,
-    /// What did not stay as it was, in words.
+    /// Descriptions of figures that did not stay flat.
     pub grown: Vec<String>,
-    /// What makes figures void.
+    /// Reasons why figures are void.
     pub doubts: Vec<Doubt>,
-    /// Repetitions are not wrong here, as connections were lost and QoS 1 allows them.
+    /// Whether repetitions are allowed, because connections were lost at QoS 1.
     pub may_repeat: bool,
 }
 
-/// What was found at one broker in one round.
+/// The results of one broker in one round.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// The broker's name.
+    /// Name of the broker.
     pub broker: String,
-    /// The round, from 1.
+    /// Number of the round, from 1.
     pub round: usize,
-    /// What was found.
+    /// Results.
     pub outcome: Outcome,
 }
 
@@ -152,12 +154,12 @@ impl Outcome {
         });
     }
 
-    /// Says that figures are void, and why.
+    /// Marks figures as void, with the reason.
     pub fn doubt(&mut self, about: About, what: String) {
         self.doubts.push(Doubt { what, about });
     }
 
-    /// Says that figures are void if messages were to be sent at a rate and were not.
+    /// Marks figures as void if messages were not sent at the requested rate.
     pub fn doubt_rate(&mut self, asked: f64, published: f64) {
         if published < asked * REACHED {
             let what = format!("{asked:.0} messages a second were asked for, {published:.0} sent");
@@ -165,7 +167,7 @@ impl Outcome {
         }
     }
 
-    /// Whether a figure cannot be compared: something about it is in doubt, or messages went wrong.
+    /// Returns whether a figure cannot be compared, because it is void or messages were wrong.
     pub fn is_void(&self, metric: &str) -> bool {
         let of_process = ["broker cpu", "broker cores", "broker memory", "disk"].contains(&metric);
         let concerns = |doubt: &Doubt| match doubt.about {
@@ -176,13 +178,13 @@ impl Outcome {
         !self.is_clean() || self.doubts.iter().any(concerns)
     }
 
-    /// The value of a figure.
+    /// Returns the value of a figure.
     pub fn value(&self, name: &str) -> Option<f64> {
         let metric = self.metrics.iter().find(|metric| metric.name == name)?;
         Some(metric.value)
     }
 
-    /// Takes over latencies that were recorded in nanoseconds.
+    /// Sets the latencies from a histogram in nanoseconds.
     pub fn set_latency(&mut self, histogram: &Histogram) {
         if histogram.summary().count == 0 {
             return;
@@ -198,7 +200,7 @@ impl Outcome {
         self.add("latency max", us(summary.max), "us", Better::Lower);
     }
 
-    /// Whether nothing was lost, nothing out of order, and nothing repeated where it must not be.
+    /// Returns whether nothing was lost, out of order, or repeated without permission.
     pub fn is_clean(&self) -> bool {
         let faults = Faults {
             duplicates: match self.may_repeat {
@@ -210,21 +212,21 @@ impl Outcome {
         faults.is_clean() && self.grown.is_empty()
     }
 
-    /// What was wrong, in words; `None` if nothing was, and nothing was repeated either.
+    /// Describes the errors and repetitions. `None` if there were none.
     pub fn wrong(&self) -> Option<String> {
         let Faults {
             lost,
             duplicates,
             disordered,
             refused,
-            strange,
+            unexpected,
         } = self.faults;
         let mut words: Vec<String> = [
             (lost, "lost"),
             (duplicates, "repeated"),
             (disordered, "out of order"),
             (refused, "refused"),
-            (strange, "that nobody asked for"),
+            (unexpected, "that nobody asked for"),
         ]
         .iter()
         .filter(|(count, _)| *count > 0)

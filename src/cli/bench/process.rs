@@ -1,29 +1,30 @@
-//! What a process has used, as `/proc` tells it. Where there is no `/proc`, nothing is told.
+//! Resource usage of processes, from `/proc`. Without `/proc` nothing is known.
 
 use std::fs;
 
-/// What a process has used since its start.
+/// Resources that a process has used since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
     /// Processor time, in microseconds: user and system, all threads.
     pub cpu_us: f64,
-    /// Resident memory now, in bytes.
+    /// Current resident memory in bytes.
     pub resident: u64,
-    /// Bytes that were sent to the disk; 0 if it may not be known.
+    /// Bytes written to the disk; 0 if that is not accessible.
     pub written: u64,
 }
 
-/// What a process has open.
+/// Open files of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Open {
-    /// Files, sockets and the like.
+    /// Number of descriptors.
     pub descriptors: u64,
-    /// Bytes of regular files that were open for a database: those that end in `.redb`, `.db` or `.mdb`.
+    /// Total size in bytes of open database files: regular files that end in `.redb`, `.db` or
+    /// `.mdb`.
     pub database: u64,
 }
 
 impl Open {
-    /// What the process with this id has open; `None` if it is gone or hidden.
+    /// Returns the open files of the process with this id. `None` if it is gone or not accessible.
     pub fn of(pid: u32) -> Option<Open> {
         let mut open = Open::default();
         for entry in fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten() {
@@ -32,7 +33,8 @@ impl Open {
                 file.extension()
                     .is_some_and(|end| end == "redb" || end == "db" || end == "mdb")
             });
-            // The link leads to the open file itself, whatever has become of its name. The same file may be open more than once.
+            // The link leads to the open file itself, even if it was renamed or deleted. A file may
+            // be open more than once.
             if is_database && let Ok(file) = fs::metadata(entry.path()) {
                 open.database = open.database.max(file.len());
             }
@@ -42,18 +44,19 @@ impl Open {
 }
 
 impl Usage {
-    /// What the process with this id has used so far; `None` if it is gone or hidden.
+    /// Returns the usage of the process with this id. `None` if it is gone or not accessible.
     pub fn of(pid: u32) -> Option<Usage> {
         read(&pid.to_string())
     }
 
-    /// What this process has used so far.
+    /// Returns the usage of this process.
     pub fn own() -> Option<Usage> {
         read("self")
     }
 }
 
-/// Whether a process has a socket that listens at a TCP port; `None` if that may not be known. A process that is gone listens nowhere.
+/// Returns whether a process has a socket that listens at a TCP port. `None` if that is not
+/// accessible. A process that is gone does not listen.
 pub fn listens(pid: u32, port: u16) -> Option<bool> {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         let is_gone = fs::exists("/proc/self").ok()? && !fs::exists(format!("/proc/{pid}")).ok()?;
@@ -72,7 +75,7 @@ pub fn listens(pid: u32, port: u16) -> Option<bool> {
     Some(names.any(|name| sockets.contains(&name)))
 }
 
-/// The inodes of the sockets that listen at a port, of a table as in `/proc/net/tcp`.
+/// Returns the inodes of the sockets that listen at a port, from a table as in `/proc/net/tcp`.
 fn listening(table: &str, port: u16) -> Vec<&str> {
     const LISTEN: &str = "0A";
     let port = format!(":{port:04X}");
@@ -85,23 +88,24 @@ fn listening(table: &str, port: u16) -> Vec<&str> {
     lines.collect()
 }
 
-/// Lets this process have as many connections as the operating system allows it at most.
+/// Raises the limit of open files to the maximum that the operating system allows.
 pub fn raise_open_files() {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, getrlimit, setrlimit};
         let mut limit = getrlimit(Resource::Nofile);
         limit.current = limit.maximum;
-        // Without it fewer connections are possible, which then tells itself.
+        // Without it fewer connections are possible, and opening one fails then.
         let _ = setrlimit(Resource::Nofile, limit);
     }
 }
 
-/// Lets all others have the processor before this thread. Only where the system knows that of a thread, rather than of a process.
-pub fn give_way() {
+/// Gives this thread the lowest priority, where the operating system has priorities for threads and
+/// not only for processes.
+pub fn lower_priority() {
     #[cfg(target_os = "linux")]
     {
-        // Without it the thread only takes more than it should.
+        // Without it the thread only uses more processor time than it should.
         let _ = rustix::process::nice(19);
     }
 }
@@ -117,7 +121,8 @@ fn read(pid: &str) -> Option<Usage> {
     })
 }
 
-/// User and system time of `/proc/PID/stat`: its fields 14 and 15. The second is a name that may have blanks and brackets in it.
+/// Returns user and system time of `/proc/PID/stat`, fields 14 and 15. Field 2 is a name that may
+/// contain blanks and brackets.
 fn cpu_us(stat: &str, ticks_per_second: u64) -> Option<f64> {
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut times = fields.split_whitespace().skip(11);

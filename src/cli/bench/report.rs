@@ -1,4 +1,4 @@
-//! Everything that was found, as one page with plots that needs nothing else.
+//! All results as one HTML page with plots. It loads no other file.
 
 use std::fmt::Write;
 
@@ -6,13 +6,13 @@ use super::compare::median;
 use super::outcome::{Better, Record};
 use super::table::number;
 
-/// Size of a plot.
+/// Size of a plot in pixels.
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 200.0;
-/// Room for the numbers beside the axes.
+/// Margins for the numbers at the axes.
 const LEFT: f64 = 64.0;
 const BOTTOM: f64 = 24.0;
-/// A colour for each broker, told apart by people who see few colours, too.
+/// A colour for each broker. They can be told apart with colour blindness, too.
 const COLOURS: [&str; 6] = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9",
 ];
@@ -29,7 +29,7 @@ struct Line<'a> {
     points: Vec<(f64, f64)>,
 }
 
-/// The page.
+/// Returns the page.
 pub fn page(records: &[Record]) -> String {
     let mut page = format!(
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\"><title>tidegate bench</title>\
@@ -103,7 +103,7 @@ fn section(page: &mut String, name: &str, records: &[Record]) {
     plots(page, &brokers, records);
 }
 
-/// The course of the last round, and its latencies.
+/// Plots the samples of the last round and its latencies.
 fn plots(page: &mut String, brokers: &[&str], records: &[Record]) {
     let last = |broker: &str| records.iter().rfind(|record| record.broker == broker);
     let lines = |points: &dyn Fn(&Record) -> Vec<(f64, f64)>| -> Vec<Line<'_>> {
@@ -137,7 +137,7 @@ fn plots(page: &mut String, brokers: &[&str], records: &[Record]) {
         &latencies,
         true,
         |x| {
-            // 0 is no share, 1 is 90 %, 2 is 99 %.
+            // 0 stands for share 0, 1 for 90 %, 2 for 99 %.
             format!("{}", 100.0 - 10f64.powf(2.0 - x))
         },
     );

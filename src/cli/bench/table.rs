@@ -1,8 +1,8 @@
-//! Figures as text: one line a figure, or one column a broker.
+//! Figures as text: one line for each figure, one column for each broker.
 
 use super::outcome::{Metric, Outcome};
 
-/// An outcome as text, with a line for each figure.
+/// Returns an outcome as text with one line for each figure.
 pub fn outcome(outcome: &Outcome) -> String {
     let mut text = format!("{}: {}\n", outcome.name, outcome.what);
     for Metric {
@@ -24,7 +24,7 @@ pub fn outcome(outcome: &Outcome) -> String {
     text
 }
 
-/// A number with three or four digits that tell something, and its thousands apart.
+/// Formats a number with three or four significant digits and thousands separated.
 pub fn number(value: f64) -> String {
     let size = value.abs();
     if size >= 1000.0 {

@@ -37,9 +37,10 @@ pub struct SubscribeFlags {
     /// Print the topic before the payload
     #[arg(short, long)]
     pub verbose: bool,
-    /// Print each message in this format: %t topic, %p payload, %x payload in hex, %l its length, %q QoS, %r retained, %m packet identifier,
-    /// %j all as JSON, %J the same with a JSON payload, %I and %U time, %A %C %D %E %F %P %R %S properties; %5l sets a width, to which a payload
-    /// is cut; @Y @m @d @H @M @S and so on parts of the time, in UTC; \n \t \0 \e and so on
+    /// Print each message in this format: %t topic, %p payload, %x payload in hex, %l its length,
+    /// %q QoS, %r retained, %m packet identifier, %j all as JSON, %J the same with a JSON payload,
+    /// %I and %U time, %A %C %D %E %F %P %R %S properties; %5l sets a width, to which a payload is
+    /// cut; @Y @m @d @H @M @S and so on parts of the time, in UTC; \n \t \0 \e and so on
     #[arg(short = 'F', value_name = "FORMAT", value_parser = Format::parse, allow_hyphen_values = true)]
     pub format: Option<Format>,
     /// Print the JSON of %j and %J over several lines
@@ -63,7 +64,8 @@ pub struct SubscribeFlags {
     /// Print only this part of the messages, in per cent, chosen at random
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub random_filter: Option<f64>,
-    /// Whether the server sends retained messages for the subscriptions: always, for new ones, or never (MQTT 5)
+    /// Whether the server sends retained messages for the subscriptions: always, for new ones, or
+    /// never (MQTT 5)
     #[arg(long, value_name = "WHEN")]
     pub retain_handling: Option<RetainHandlingFlag>,
     /// Keep the retain flag as published (MQTT 5)
@@ -78,7 +80,7 @@ pub struct SubscribeFlags {
 }
 
 impl SubscribeFlags {
-    /// Whether errors are not to be told.
+    /// Whether to suppress error messages.
     pub fn is_quiet(&self) -> bool {
         self.connection.quiet
     }

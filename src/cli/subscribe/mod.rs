@@ -1,7 +1,7 @@
-//! `tidegate sub`: subscribes, prints what arrives, and acknowledges a message when it has been printed.
+//! `tidegate sub`: subscribes, prints messages, and acknowledges each after it was printed.
 
-mod clear;
 mod flags;
+mod remove_retained;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
@@ -10,7 +10,7 @@ use std::io::{self, IsTerminal, Write};
 use super::client::{Client, Event, reason_string};
 use super::exit::{self, Failure};
 use super::options::{NO_TOPIC, Settings, topic_filter};
-use super::tell;
+use super::print;
 use crate::clock::{self, Clock};
 use crate::wire::packet::{
     Ack, Publish, RetainHandling, SubAck, Subscribe, SubscribeOptions, Unsubscribe,
@@ -19,16 +19,16 @@ use crate::wire::{Fault, Packet, PacketId, Property, ProtocolVersion, QoS, Reaso
 
 pub use flags::SubscribeFlags;
 
-use clear::Clearing;
+use remove_retained::RetainedRemoval;
 use watch::Watch;
 
-/// How long the end of the last QoS 2 exchanges is waited for.
+/// Time limit for the end of the last QoS 2 exchanges.
 const COMPLETION_MS: u64 = 5_000;
 
-/// Subscribes as the flags say, until it is interrupted or has what it came for.
+/// Subscribes as the flags say, until it is interrupted or has received what was asked for.
 ///
 /// # Errors
-/// No connection, no subscription, a connection that is lost, or a time-out.
+/// Fails without a connection or subscription, if the connection is lost, and on a time-out.
 pub fn run(flags: SubscribeFlags) -> Result<(), Failure> {
     if flags.watch && !io::stdout().is_terminal() {
         return Err(Failure::usage("--watch needs a terminal to write to"));
@@ -66,19 +66,19 @@ struct Subscriber<'f, W> {
     stdout: W,
     clock: Clock,
     flags: &'f SubscribeFlags,
-    /// Answers still to come: SUBACK and UNSUBACK.
+    /// SUBSCRIBE and UNSUBSCRIBE packets that wait for their answers.
     requests: Vec<PacketId>,
-    /// QoS 2 messages that were printed and not released yet.
+    /// QoS 2 messages that were printed and not yet released.
     received: HashSet<PacketId>,
     aliases: HashMap<u16, String>,
     alias_maximum: u16,
     left: Option<u64>,
     /// Retained messages that are being removed from the server.
-    clearing: Clearing,
+    removal: RetainedRemoval,
     watch: Option<Watch>,
-    /// What it came for is there; what else arrives stays with the server.
+    /// Whether everything asked for was received. Later messages stay with the server.
     done: bool,
-    /// What one read has brought, to be printed and then acknowledged.
+    /// The output of one read, to be printed and then acknowledged.
     output: Vec<u8>,
     acks: Vec<(PacketId, QoS)>,
 }
@@ -108,7 +108,7 @@ impl<'f, W: Write> Subscriber<'f, W> {
             aliases: HashMap::new(),
             alias_maximum: alias_maximum.unwrap_or(0),
             left: flags.count,
-            clearing: Clearing::default(),
+            removal: RetainedRemoval::default(),
             watch: flags.watch.then(Watch::of_terminal),
             done: false,
             output: Vec::new(),
@@ -129,7 +129,7 @@ impl<'f, W: Write> Subscriber<'f, W> {
         if !flags.topic.is_empty() {
             let options = |filter: &str| SubscribeOptions {
                 qos: flags.qos,
-                // [MQTT-3.8.3-4] Not on a shared subscription.
+                // [MQTT-3.8.3-4]: not on a shared subscription.
                 no_local: flags.no_local && !filter.starts_with("$share/"),
                 retain_as_published: flags.retain_as_published,
                 retain_handling: flags
@@ -148,17 +148,18 @@ impl<'f, W: Write> Subscriber<'f, W> {
         }
     }
 
-    /// Receives until the end, which is well unless it fails.
+    /// Receives until the end. Returns an error only if something failed.
     fn receive_all(&mut self) -> Result<(), Failure> {
         let timeout = self.flags.timeout.map(|timeout| timeout.as_millis() as u64);
         let mut completion = None;
         loop {
-            self.clearing.send(&mut self.client);
+            self.removal.send(&mut self.client);
             if self.done {
-                if self.received.is_empty() && self.clearing.is_done() {
-                    return self.clearing.outcome();
+                if self.received.is_empty() && self.removal.is_done() {
+                    return self.removal.outcome();
                 }
-                // The last messages were printed and PUBREC sent; a session that stays should not have to repeat PUBREL.
+                // The last messages were printed and PUBREC was sent. Waiting saves a persistent
+                // session the repetition of PUBREL.
                 completion.get_or_insert(self.client.uptime() + COMPLETION_MS);
             }
             match self.client.next(completion.or(timeout))? {
@@ -166,7 +167,7 @@ impl<'f, W: Write> Subscriber<'f, W> {
                     for packet in self.client.packets(&frames) {
                         match packet {
                             Ok(packet) => self.receive(&packet)?,
-                            Err(fault) => return Err(self.client.blame(fault)),
+                            Err(fault) => return Err(self.client.report_fault(fault)),
                         }
                     }
                     self.print_and_acknowledge()?;
@@ -201,10 +202,10 @@ impl<'f, W: Write> Subscriber<'f, W> {
                 self.answered(UNSUBSCRIBE_ID);
                 Ok(())
             }
-            Packet::PubAck(ack) if self.clearing.acknowledge(ack) => Ok(()),
+            Packet::PubAck(ack) if self.removal.acknowledge(ack) => Ok(()),
             Packet::PingResp => Ok(()),
             other => {
-                // What came before it has been printed; it should be acknowledged, too.
+                // Earlier messages of the same read are printed and acknowledged, too.
                 self.print_and_acknowledge()?;
                 Err(self.client.unexpected(other))
             }
@@ -228,7 +229,7 @@ impl<'f, W: Write> Subscriber<'f, W> {
         if !self.flags.connection.quiet {
             refused
                 .iter()
-                .for_each(|failure| tell::err(format_args!("tidegate sub: {failure}")));
+                .for_each(|failure| print::err(format_args!("tidegate sub: {failure}")));
         }
         self.answered(SUBSCRIBE_ID);
         Ok(())
@@ -261,7 +262,7 @@ impl<'f, W: Write> Subscriber<'f, W> {
         Ok(())
     }
 
-    /// The topic name, by its alias if need be.
+    /// Returns the topic name, by its alias if it is empty.
     fn topic_of(&mut self, publish: &Publish<'_>) -> Result<String, Failure> {
         let alias = publish
             .properties
@@ -278,7 +279,7 @@ impl<'f, W: Write> Subscriber<'f, W> {
             what: "a topic alias that was not allowed or not set",
         };
         if alias > self.alias_maximum {
-            return Err(self.client.blame(invalid));
+            return Err(self.client.report_fault(invalid));
         }
         if !publish.topic.is_empty() {
             self.aliases.insert(alias, publish.topic.to_owned());
@@ -286,7 +287,7 @@ impl<'f, W: Write> Subscriber<'f, W> {
         }
         match self.aliases.get(&alias) {
             Some(topic) => Ok(topic.clone()),
-            None => Err(self.client.blame(invalid)),
+            None => Err(self.client.report_fault(invalid)),
         }
     }
 
@@ -309,10 +310,10 @@ impl<'f, W: Write> Subscriber<'f, W> {
         if let Err(failure) = self.append(publish)
             && !self.flags.connection.quiet
         {
-            tell::err(format_args!("tidegate sub: {failure}"));
+            print::err(format_args!("tidegate sub: {failure}"));
         }
         if self.flags.remove_retained && publish.retain {
-            self.clearing.add(publish.topic);
+            self.removal.add(publish.topic);
         }
         if let Some(left) = &mut self.left {
             *left -= 1;
@@ -320,10 +321,10 @@ impl<'f, W: Write> Subscriber<'f, W> {
         }
     }
 
-    /// Appends what is shown of a message to the output.
+    /// Formats a message and appends it to the output.
     ///
     /// # Errors
-    /// The format does not fit the message. Nothing is appended.
+    /// Fails if the message does not fit the format. Appends nothing then.
     fn append(&mut self, publish: &Publish<'_>) -> Result<(), Failure> {
         let start = self.output.len();
         if let Some(format) = &self.flags.format {
@@ -349,7 +350,8 @@ impl<'f, W: Write> Subscriber<'f, W> {
         Ok(())
     }
 
-    /// A message is acknowledged when it has left: whoever reads the output has it, or the session still does.
+    /// Prints the output and then acknowledges its messages. A message that was not printed stays
+    /// in the session.
     fn print_and_acknowledge(&mut self) -> Result<(), Failure> {
         self.stdout
             .write_all(&self.output)

@@ -1,5 +1,5 @@
 use super::*;
-use crate::cli::scripted::{Peer, ack, serve};
+use crate::cli::test_server::{TestServer, ack, serve};
 use clap::Parser;
 use std::sync::mpsc::{Sender, channel};
 
@@ -10,7 +10,7 @@ struct Only {
     flags: SubscribeFlags,
 }
 
-/// A stdout that tells on which flush what has left.
+/// A stdout that reports what was written at each flush.
 struct Stdout(Vec<u8>, Sender<String>);
 
 impl Write for Stdout {
@@ -43,7 +43,7 @@ fn publish(id: u16, qos: QoS, payload: &'static str) -> Packet<'static> {
     })
 }
 
-fn grant(peer: &mut Peer, codes: &[ReasonCode]) {
+fn grant(peer: &mut TestServer, codes: &[ReasonCode]) {
     peer.accept(&[]);
     peer.receive(|packet| assert!(matches!(packet, Packet::Subscribe(_)), "{packet:?}"));
     peer.send(&Packet::SubAck(SubAck {
@@ -53,11 +53,11 @@ fn grant(peer: &mut Peer, codes: &[ReasonCode]) {
     }));
 }
 
-fn expect(peer: &mut Peer, expected: &Packet<'_>) {
+fn expect(peer: &mut TestServer, expected: &Packet<'_>) {
     peer.receive(|packet| assert_eq!(packet, expected));
 }
 
-fn disconnected(peer: &mut Peer) {
+fn disconnected(peer: &mut TestServer) {
     peer.receive(|packet| assert!(matches!(packet, Packet::Disconnect(_)), "{packet:?}"));
 }
 
@@ -77,7 +77,7 @@ fn a_message_is_acknowledged_after_it_has_been_printed() {
     server.join().expect("as scripted");
 }
 
-/// As with mosquitto_sub: it counts, is acknowledged, and nothing is printed of it.
+/// As in mosquitto_sub: the message counts and is acknowledged, but nothing is printed.
 #[test]
 fn a_message_that_does_not_fit_the_format_counts() {
     let (port, server) = serve(|peer| {
@@ -350,7 +350,7 @@ fn a_part_of_the_messages_is_chosen_at_random() {
     let line = "-t a --random-filter 25";
     let failure = subscribe(&port, line, &mut out).expect_err("closed");
     assert_eq!(failure.code, exit::LOST);
-    // Twelve standard deviations to each side.
+    // Twelve standard deviations in each direction.
     let printed = out.len() / 2;
     assert!((270..730).contains(&printed), "{printed}");
     server.join().expect("as scripted");

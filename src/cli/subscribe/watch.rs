@@ -1,4 +1,4 @@
-//! `--watch`: a line of the terminal for each topic, with the newest message.
+//! `--watch`: one line of the terminal for each topic, with its newest message.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,16 +6,16 @@ use std::collections::{HashMap, HashSet};
 #[derive(Debug)]
 pub struct Watch {
     columns: usize,
-    /// Lines for topics; the one below them counts the topics without a line.
+    /// Number of lines for topics. The line below them counts the topics without a line.
     rows: usize,
     lines: HashMap<String, usize>,
-    /// Topics that came when there was no line left.
+    /// Topics without a line, because none was left.
     others: HashSet<String>,
     begun: bool,
 }
 
 impl Watch {
-    /// Uses the whole terminal that is the standard output.
+    /// Uses the whole terminal of the standard output.
     pub fn of_terminal() -> Watch {
         let size = rustix::termios::tcgetwinsize(std::io::stdout());
         let (columns, rows) = size.map_or((80, 24), |size| (size.ws_col, size.ws_row));
@@ -32,7 +32,7 @@ impl Watch {
         }
     }
 
-    /// Appends to `out` what shows this text in the line of a topic.
+    /// Appends to `out` the bytes that show this text in the line of a topic.
     pub fn show(&mut self, topic: &str, text: &[u8], out: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.begun, true) {
             out.extend_from_slice(b"\x1b[2J");
@@ -53,9 +53,9 @@ impl Watch {
         self.put(row, &String::from_utf8_lossy(text), out);
     }
 
-    /// Writes a line, and leaves the cursor below all of them.
+    /// Writes a line and leaves the cursor below all lines.
     fn put(&self, row: usize, text: &str, out: &mut Vec<u8>) {
-        // A payload must not move the cursor, nor go on in the next line.
+        // A payload must not move the cursor or continue in the next line.
         let shown = text
             .chars()
             .take(self.columns)

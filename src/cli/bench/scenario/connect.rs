@@ -1,26 +1,27 @@
-//! Connections: how fast they are made, and what one costs that does nothing.
+//! Connections: how fast they are opened, and the cost of an idle one.
 
-use crate::cli::bench::meter::Moment;
+use crate::cli::bench::generator::{Client, Generator};
+use crate::cli::bench::meter::Snapshot;
 use crate::cli::bench::model::{Load, Scenario, Target};
 use crate::cli::bench::outcome::{Better, Outcome};
-use crate::cli::bench::rig::{Client, Rig};
 use crate::cli::exit::Failure;
 use std::time::Duration;
 
-/// How long a broker has to come to rest before its memory is read.
-const REST: Duration = Duration::from_millis(500);
+/// Time for the broker to settle before its memory is read.
+const SETTLE_TIME: Duration = Duration::from_millis(500);
 
-/// Runs `conn`: clients that only connect; or `idle`: clients with a subscription each, which then do nothing.
+/// Runs `conn`, where clients only connect, or `idle`, where each client has a subscription and
+/// then does nothing.
 ///
 /// # Errors
-/// The broker cannot be reached, breaks the protocol, or closes a connection.
+/// Fails if the broker cannot be reached, violates the protocol, or closes a connection.
 pub fn run(scenario: Scenario, target: &Target, load: &Load) -> Result<Outcome, Failure> {
     let count = load.clients.unwrap_or(5_000);
-    let mut rig = Rig::new(target, load)?;
-    let run = rig.name();
-    // What a broker makes once, at its first client, is not a connection's cost.
-    rig.connect([Client::new(format!("tgf-{run}"))])?;
-    rig.run_for(REST)?;
+    let mut generator = Generator::new(target, load)?;
+    let run = generator.name();
+    // What a broker allocates once, at its first client, is not a cost of a connection.
+    generator.connect([Client::new(format!("tgf-{run}"))])?;
+    generator.run_for(SETTLE_TIME)?;
     let client = |n: usize| {
         let client = Client::new(format!("tgc-{run}-{n}"));
         match scenario {
@@ -28,13 +29,13 @@ pub fn run(scenario: Scenario, target: &Target, load: &Load) -> Result<Outcome, 
             _ => client,
         }
     };
-    let from = Moment::now(&rig, target.pid);
-    rig.connect((0..count).map(client))?;
-    let to = Moment::now(&rig, target.pid);
-    rig.run_for(REST)?;
-    let rested = Moment::now(&rig, target.pid);
-    rig.run_for(load.duration.min(Duration::from_secs(2)))?;
-    let later = Moment::now(&rig, target.pid);
+    let from = Snapshot::now(&generator, target.pid);
+    generator.connect((0..count).map(client))?;
+    let to = Snapshot::now(&generator, target.pid);
+    generator.run_for(SETTLE_TIME)?;
+    let rested = Snapshot::now(&generator, target.pid);
+    generator.run_for(load.duration.min(Duration::from_secs(2)))?;
+    let later = Snapshot::now(&generator, target.pid);
 
     let mut outcome = Outcome {
         name: scenario.name(),
@@ -61,7 +62,7 @@ pub fn run(scenario: Scenario, target: &Target, load: &Load) -> Result<Outcome, 
         let cores = (at_end.cpu_us - at_rest.cpu_us) / 1e6 / resting;
         outcome.add("cores at rest", cores, "", Better::Lower);
     }
-    outcome.set_latency(&rig.connect_latency);
-    rig.disconnect(0..rig.peer_count());
+    outcome.set_latency(&generator.connect_latency);
+    generator.disconnect(0..generator.peer_count());
     Ok(outcome)
 }

@@ -1,33 +1,38 @@
-//! Subscribers to what others publish, for example a `bench pub` elsewhere.
+//! Subscribers to messages of other publishers, for example of another `bench pub`.
 
-use crate::cli::bench::meter::{Counting, Stretch};
+use crate::cli::bench::generator::{Client, Generator};
+use crate::cli::bench::meter::{Counting, Measurement};
 use crate::cli::bench::model::{Load, Target};
 use crate::cli::bench::outcome::Outcome;
-use crate::cli::bench::rig::{Client, Rig};
 use crate::cli::exit::Failure;
 
 /// Runs it.
 ///
 /// # Errors
-/// The broker cannot be reached, breaks the protocol, or closes a connection.
+/// Fails if the broker cannot be reached, violates the protocol, or closes a connection.
 pub fn run(target: &Target, load: &Load) -> Result<Outcome, Failure> {
     let clients = load.clients.unwrap_or(1);
-    let mut rig = Rig::new(target, load)?;
-    rig.take_anything();
-    let run = rig.name();
+    let mut generator = Generator::new(target, load)?;
+    generator.accept_all();
+    let run = generator.name();
     let client = |n: usize| {
         let client = Client::new(format!("tgs-{run}-{n}"));
         client.subscribed(load.topic.clone(), load.qos(), 0..0)
     };
-    rig.connect((0..clients).map(client))?;
-    rig.run_for(load.warm_up)?;
-    let stretch = Stretch::measure(&mut rig, target.pid, load.duration, Counting::Delivered)?;
+    generator.connect((0..clients).map(client))?;
+    generator.run_for(load.warm_up)?;
+    let measurement = Measurement::measure(
+        &mut generator,
+        target.pid,
+        load.duration,
+        Counting::Delivered,
+    )?;
     let mut outcome = Outcome {
         name: format!("sub qos{}", load.qos() as u8),
         what: format!("{clients} subscribers to {}", load.topic),
         ..Outcome::default()
     };
-    stretch.tell(&mut outcome, Counting::Delivered);
-    rig.disconnect(0..rig.peer_count());
+    measurement.add_figures(&mut outcome, Counting::Delivered);
+    generator.disconnect(0..generator.peer_count());
     Ok(outcome)
 }

@@ -1,4 +1,4 @@
-//! The scenarios: what each does with the broker and the load it is given.
+//! The scenarios.
 
 mod connect;
 mod durable;
@@ -18,10 +18,10 @@ use super::outcome::Outcome;
 use crate::cli::exit::Failure;
 
 impl Scenario {
-    /// Runs it.
+    /// Runs the scenario.
     ///
     /// # Errors
-    /// The broker cannot be reached, breaks the protocol, or closes a connection.
+    /// Fails if the broker cannot be reached, violates the protocol, or closes a connection.
     pub fn run(self, target: &Target, load: &Load) -> Result<Outcome, Failure> {
         match self {
             Scenario::Conn | Scenario::Idle => connect::run(self, target, load),

@@ -1,5 +1,6 @@
-//! A bridge whose upstream goes and comes back: how soon what the edge broker has kept meanwhile is there, and whether all of it is, once and in
-//! order. Both brokers are this program, started here. The same messages published to the upstream itself are the measure.
+//! A bridge whose upstream is killed and comes back: how soon the messages queued by the edge
+//! broker arrive, and whether all arrive once and in order. Both brokers are this program, started
+//! here. The same messages published to the upstream directly are the reference.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -8,10 +9,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::spawned::Spawned;
-use crate::cli::bench::model::{Load, PATIENCE, Target};
+use crate::cli::bench::generator::{Client, Generator, Shape};
+use crate::cli::bench::model::{IDLE_TIMEOUT, Load, Target};
 use crate::cli::bench::outcome::{Better, Faults, Outcome};
 use crate::cli::bench::process::Usage;
-use crate::cli::bench::rig::{Client, Rig, Shape};
 use crate::cli::exit::{self, Failure};
 use crate::cli::transport::Transport;
 use crate::wire::QoS;
@@ -23,15 +24,15 @@ const TCP: Transport = Transport {
     websocket: None,
 };
 const PUBLISHERS: usize = 10;
-/// Topics of each of them.
+/// Topics of each publisher.
 const TOPICS: usize = 5;
-/// Messages of each before the outage: so that the bridge is known to work.
-const BEFORE: u64 = 10;
+/// Messages of each publisher before the outage, which prove that the bridge works.
+const MESSAGES_BEFORE: u64 = 10;
 
-/// Runs it: `--messages` messages are published while the upstream is away.
+/// Runs it: publishes `--messages` messages while the upstream is down.
 ///
 /// # Errors
-/// A broker cannot be started, or breaks the protocol.
+/// Fails if a broker cannot be started or violates the protocol.
 pub fn run(load: &Load) -> Result<Outcome, Failure> {
     let qos = load.qos.unwrap_or(QoS::AtLeastOnce);
     if qos == QoS::AtMostOnce {
@@ -87,40 +88,44 @@ pub fn run(load: &Load) -> Result<Outcome, Failure> {
     Ok(outcome)
 }
 
-/// What was seen of the outage.
+/// The results of the outage.
 struct Outage {
-    /// Messages a second, acknowledged by the edge while the upstream was away.
+    /// Messages per second acknowledged by the edge while the upstream was down.
     accepted: f64,
     backlog: u64,
-    /// From when the upstream let clients in again to the first and the last message, in nanoseconds.
+    /// Nanoseconds from when the upstream accepted clients again to the first and to the last
+    /// message.
     first: u64,
     last: u64,
-    /// Messages a second from the first to the last.
+    /// Messages per second from the first to the last.
     rate: f64,
-    /// Processor time of the edge for each of them, in microseconds.
+    /// Processor time of the edge for each message, in microseconds.
     edge_cpu: Option<f64>,
     faults: Faults,
 }
 
-/// Publishes to the upstream itself; how many messages a second its subscriber gets.
+/// Publishes to the upstream directly. Returns how many messages per second its subscriber
+/// receives.
 fn publish_directly(brokers: &Brokers, load: &Load, qos: QoS, each: u64) -> Result<f64, Failure> {
-    let mut rig = Rig::new(&brokers.upstream, load)?;
-    connect(&mut rig, &brokers.upstream, load, qos)?;
-    let from = rig.now();
-    rig.publish_each(each);
-    let all = |rig: &Rig| rig.has_sent_all() && rig.counts().arrived >= rig.expected();
-    if !rig.run_until(PATIENCE, all)? {
+    let mut generator = Generator::new(&brokers.upstream, load)?;
+    connect(&mut generator, &brokers.upstream, load, qos)?;
+    let from = generator.now();
+    generator.publish_each(each);
+    let all = |generator: &Generator| {
+        generator.has_sent_all() && generator.counts().arrived >= generator.expected()
+    };
+    if !generator.run_until(IDLE_TIMEOUT, all)? {
         return Err(missing("that were published directly"));
     }
-    let seconds = (rig.now() - from) as f64 / 1e9;
-    let rate = rig.counts().arrived as f64 / seconds;
-    rig.run_until(PATIENCE, Rig::is_acknowledged)?;
-    rig.disconnect(0..rig.peer_count());
-    rig.end_sessions(0..1)?;
+    let seconds = (generator.now() - from) as f64 / 1e9;
+    let rate = generator.counts().arrived as f64 / seconds;
+    generator.run_until(IDLE_TIMEOUT, Generator::is_acknowledged)?;
+    generator.disconnect(0..generator.peer_count());
+    generator.end_sessions(0..1)?;
     Ok(rate)
 }
 
-/// Publishes to the edge while its upstream is away, and waits until all of that is there.
+/// Publishes to the edge while its upstream is down, and waits until all messages have arrived.
 fn go_through(
     brokers: &Brokers,
     upstream: Spawned,
@@ -129,44 +134,55 @@ fn go_through(
     each: u64,
 ) -> Result<Outage, Failure> {
     let edge = brokers.start_edge(load)?;
-    let mut rig = Rig::new(&brokers.upstream, load)?;
-    connect(&mut rig, &brokers.edge, load, qos)?;
-    rig.publish_each(BEFORE);
-    let all = |rig: &Rig| rig.has_sent_all() && rig.counts().arrived >= rig.expected();
-    if !rig.run_until(PATIENCE, all)? {
+    let mut generator = Generator::new(&brokers.upstream, load)?;
+    connect(&mut generator, &brokers.edge, load, qos)?;
+    generator.publish_each(MESSAGES_BEFORE);
+    let all = |generator: &Generator| {
+        generator.has_sent_all() && generator.counts().arrived >= generator.expected()
+    };
+    if !generator.run_until(IDLE_TIMEOUT, all)? {
         return Err(missing("that the bridge should have brought"));
     }
-    // What the subscriber has acknowledged is soon forgotten for good; killed before, the upstream would send it again.
-    rig.run_for(Duration::from_millis(300))?;
-    let before = rig.counts().arrived;
+    // The upstream removes what the subscriber has acknowledged. If it were killed before, it would
+    // send that again.
+    generator.run_for(Duration::from_millis(300))?;
+    let before = generator.counts().arrived;
 
-    rig.tolerate_loss(true);
+    generator.tolerate_loss(true);
     drop(upstream);
-    rig.run_until(PATIENCE, |rig| rig.connected() == PUBLISHERS)?;
-    rig.tolerate_loss(false);
-    let from = rig.now();
-    rig.publish_each(each);
-    if !rig.run_until(PATIENCE, |rig| rig.has_sent_all() && rig.is_acknowledged())? {
+    generator.run_until(IDLE_TIMEOUT, |generator| {
+        generator.connected() == PUBLISHERS
+    })?;
+    generator.tolerate_loss(false);
+    let from = generator.now();
+    generator.publish_each(each);
+    if !generator.run_until(IDLE_TIMEOUT, |generator| {
+        generator.has_sent_all() && generator.is_acknowledged()
+    })? {
         return Err(missing("for the bridge whose acknowledgements"));
     }
-    let backlog = rig.expected() - before;
-    let accepted = backlog as f64 * 1e9 / (rig.now() - from) as f64;
+    let backlog = generator.expected() - before;
+    let accepted = backlog as f64 * 1e9 / (generator.now() - from) as f64;
 
     let cpu = || Usage::of(edge.pid()).map(|usage| usage.cpu_us);
     let cpu_before = cpu();
     let (_upstream, _) = brokers.start_upstream(load)?;
-    let up = rig.now();
-    rig.turn_to(&brokers.upstream);
-    rig.connect_again(0..1)?;
-    rig.run_until(PATIENCE, |rig| rig.counts().arrived > before)?;
-    let (first, first_arrived) = (rig.now(), rig.counts().arrived);
-    rig.run_until(PATIENCE, |rig| rig.counts().arrived >= rig.expected())?;
-    let last = rig.now();
-    let arrived = rig.counts().arrived;
+    let up = generator.now();
+    generator.set_target(&brokers.upstream);
+    generator.connect_again(0..1)?;
+    generator.run_until(IDLE_TIMEOUT, |generator| {
+        generator.counts().arrived > before
+    })?;
+    let (first, first_arrived) = (generator.now(), generator.counts().arrived);
+    generator.run_until(IDLE_TIMEOUT, |generator| {
+        generator.counts().arrived >= generator.expected()
+    })?;
+    let last = generator.now();
+    let arrived = generator.counts().arrived;
     let used = cpu_before.zip(cpu()).map(|(before, after)| after - before);
-    // What comes twice comes late: wait a little for it.
-    rig.run_for(Duration::from_millis(300))?;
-    rig.disconnect(0..rig.peer_count());
+    // Repeated messages arrive late: wait a little for them.
+    generator.run_for(Duration::from_millis(300))?;
+    generator.disconnect(0..generator.peer_count());
     Ok(Outage {
         accepted,
         backlog,
@@ -174,20 +190,27 @@ fn go_through(
         last: last - up,
         rate: (arrived - first_arrived) as f64 * 1e9 / (last - first).max(1) as f64,
         edge_cpu: used.map(|used| used / (arrived - before).max(1) as f64),
-        faults: rig.faults(),
+        faults: generator.faults(),
     })
 }
 
-/// Connects a durable subscriber of everything to the rig's broker, which is client 0, and the publishers to another one.
-fn connect(rig: &mut Rig, publish_to: &Target, load: &Load, qos: QoS) -> Result<(), Failure> {
-    let run = rig.name();
+/// Connects a durable subscriber of everything to the broker of the generator, as client 0, and the
+/// publishers to another broker.
+fn connect(
+    generator: &mut Generator,
+    publish_to: &Target,
+    load: &Load,
+    qos: QoS,
+) -> Result<(), Failure> {
+    let run = generator.name();
     let flows = 0..(PUBLISHERS * TOPICS) as u32;
     let subscriber = Client::new(format!("tgs-{run}"));
-    rig.connect([subscriber
+    generator.connect([subscriber
         .subscribed(format!("tgb/{run}/#"), qos, flows)
         .durable()])?;
-    rig.turn_to(publish_to);
-    let first = rig.connect((0..PUBLISHERS).map(|n| Client::new(format!("tgp-{run}-{n}"))))?;
+    generator.set_target(publish_to);
+    let first =
+        generator.connect((0..PUBLISHERS).map(|n| Client::new(format!("tgp-{run}-{n}"))))?;
     let shape = Shape {
         qos,
         size: size(load),
@@ -199,7 +222,7 @@ fn connect(rig: &mut Rig, publish_to: &Target, load: &Load, qos: QoS) -> Result<
         let topics: Vec<String> = (0..TOPICS)
             .map(|topic| format!("tgb/{run}/{n}/{topic}"))
             .collect();
-        rig.publish_from(first + n, &topics, &shape);
+        generator.publish_from(first + n, &topics, &shape);
     }
     Ok(())
 }
@@ -213,7 +236,7 @@ fn missing(which: &str) -> Failure {
     Failure::new(exit::TIMEOUT, message)
 }
 
-/// Where both brokers listen and have their data, in a folder that goes with this.
+/// The addresses and data of both brokers, in a directory that is removed at the end.
 struct Brokers {
     program: PathBuf,
     folder: PathBuf,
@@ -296,7 +319,7 @@ impl Brokers {
 
 impl Drop for Brokers {
     fn drop(&mut self) {
-        // What cannot be removed is in the folder for temporary files.
+        // What cannot be removed stays in the directory for temporary files.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

@@ -1,65 +1,67 @@
-//! Clients that look on: they exchange messages while something else goes on, and how long those take tells how long it stops others.
+//! Probes: clients that exchange messages while something else happens. Their latency shows how
+//! long the broker blocks others.
 
 use std::thread;
 use std::time::Duration;
 
+use crate::cli::bench::generator::{Client, Generator, Shape};
 use crate::cli::bench::histogram::Histogram;
-use crate::cli::bench::model::{Load, PATIENCE, Target};
+use crate::cli::bench::model::{IDLE_TIMEOUT, Load, Target};
 use crate::cli::bench::outcome::Faults;
-use crate::cli::bench::rig::{Client, Rig, Shape};
 use crate::cli::exit::{self, Failure};
 use crate::wire::QoS;
 
-/// Who looks on.
+/// The probes.
 #[derive(Clone, Copy, Debug)]
 pub struct Probes {
-    /// Pairs of clients, each with a topic of its own.
+    /// Pairs of clients, each with its own topic.
     pub pairs: usize,
-    /// Messages a second of them all: 64 bytes, QoS 0, each sent at its time whatever has become of those before.
+    /// Total messages per second: 64 bytes, QoS 0, each sent at its scheduled time.
     pub rate: f64,
 }
 
 impl Probes {
-    /// Does something in a thread of its own and looks on from before its beginning until it has ended and every message of the probes has
-    /// arrived, or will not. Returns how long they took in nanoseconds, and what was wrong with them.
+    /// Does something on another thread and runs the probes meanwhile. They begin before it and end
+    /// when it has ended and all their messages have arrived or count as lost. Returns their
+    /// latencies in nanoseconds, and their errors.
     ///
     /// # Errors
-    /// Those of the work, or a connection of the probes is lost.
+    /// Fails if the work fails, or a connection of the probes is lost.
     pub fn watch(
         self,
         target: &Target,
         load: &Load,
         work: impl FnOnce() -> Result<(), Failure> + Send,
     ) -> Result<(Histogram, Faults), Failure> {
-        let mut rig = Rig::new(target, load)?;
-        self.connect(&mut rig)?;
-        rig.publish_at(self.rate);
-        rig.run_for(Duration::from_millis(100))?;
-        rig.latency.clear();
+        let mut generator = Generator::new(target, load)?;
+        self.connect(&mut generator)?;
+        generator.publish_at(self.rate);
+        generator.run_for(Duration::from_millis(100))?;
+        generator.latency.clear();
         thread::scope(|scope| {
             let working = scope.spawn(work);
             while !working.is_finished() {
-                rig.run_for(Duration::from_millis(5))?;
+                generator.run_for(Duration::from_millis(5))?;
             }
             let worked = working.join();
             worked.unwrap_or_else(|_| Err(Failure::new(exit::FAILED, "the load has failed")))
         })?;
-        rig.drain(PATIENCE)?;
-        rig.disconnect(0..rig.peer_count());
-        let faults = rig.faults();
-        Ok((rig.latency, faults))
+        generator.drain(IDLE_TIMEOUT)?;
+        generator.disconnect(0..generator.peer_count());
+        let faults = generator.faults();
+        Ok((generator.latency, faults))
     }
 
-    fn connect(self, rig: &mut Rig) -> Result<(), Failure> {
-        let run = rig.name();
+    fn connect(self, generator: &mut Generator) -> Result<(), Failure> {
+        let run = generator.name();
         let topic = |n: usize| format!("tgb/{run}/probe/{n}");
         let receiver = |n: usize| {
             let client = Client::new(format!("tgs-{run}-{n}"));
             client.subscribed(topic(n), QoS::AtMostOnce, n as u32..n as u32 + 1)
         };
-        rig.connect((0..self.pairs).map(receiver))?;
+        generator.connect((0..self.pairs).map(receiver))?;
         let publishers = (0..self.pairs).map(|n| Client::new(format!("tgp-{run}-{n}")));
-        let first = rig.connect(publishers)?;
+        let first = generator.connect(publishers)?;
         let shape = Shape {
             qos: QoS::AtMostOnce,
             size: 64,
@@ -68,7 +70,7 @@ impl Probes {
             receivers: 0,
         };
         for n in 0..self.pairs {
-            rig.publish_from(first + n, &[topic(n)], &shape);
+            generator.publish_from(first + n, &[topic(n)], &shape);
         }
         Ok(())
     }

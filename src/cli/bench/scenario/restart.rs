@@ -1,23 +1,25 @@
-//! A broker that is killed under load with a backlog: how soon it is ready again, and what it has lost or repeats.
+//! A broker that is killed under load with a backlog: how soon it accepts clients again, and what
+//! it has lost or repeats.
 
 use std::process::Command;
 use std::time::Duration;
 
 use super::spawned::Spawned;
-use crate::cli::bench::meter::Moment;
-use crate::cli::bench::model::{Load, PATIENCE, Target};
+use crate::cli::bench::generator::{Client, Generator, Shape};
+use crate::cli::bench::meter::Snapshot;
+use crate::cli::bench::model::{IDLE_TIMEOUT, Load, Target};
 use crate::cli::bench::outcome::{Better, Outcome};
 use crate::cli::bench::process::Usage;
-use crate::cli::bench::rig::{Client, Rig, Shape};
 use crate::cli::exit::{self, Failure};
 use crate::wire::QoS;
 
 const PUBLISHERS: usize = 10;
 const SUBSCRIBERS: usize = 50;
-/// Runs it: `--spawn` starts the broker, which gets `--messages` messages, is killed, and is started again.
+/// Runs it: `--spawn` starts the broker, which gets `--messages` messages, is killed, and is
+/// started again.
 ///
 /// # Errors
-/// The broker cannot be started or reached, or breaks the protocol.
+/// Fails if the broker cannot be started or reached, or violates the protocol.
 pub fn run(target: &Target, load: &Load) -> Result<Outcome, Failure> {
     let command = load.spawn.as_deref();
     let command = command.ok_or_else(|| {
@@ -31,33 +33,35 @@ pub fn run(target: &Target, load: &Load) -> Result<Outcome, Failure> {
     }
     let wanted = load.messages.unwrap_or(100_000);
     let (spawned, first_start) = start(command, target, load)?;
-    let mut rig = Rig::new(target, load)?;
-    load_backlog(&mut rig, load, qos, wanted)?;
-    let acknowledged = rig.counts().acknowledged;
-    let unacknowledged = rig.counts().published - acknowledged;
+    let mut generator = Generator::new(target, load)?;
+    load_backlog(&mut generator, load, qos, wanted)?;
+    let acknowledged = generator.counts().acknowledged;
+    let unacknowledged = generator.counts().published - acknowledged;
     drop(spawned);
-    rig.stop_publishing();
-    rig.tolerate_loss(true);
-    rig.run_until(PATIENCE, |rig| rig.connected() == 0)?;
+    generator.stop_publishing();
+    generator.tolerate_loss(true);
+    generator.run_until(IDLE_TIMEOUT, |generator| generator.connected() == 0)?;
 
     let (spawned, second_start) = start(command, target, load)?;
     let memory = Usage::of(spawned.pid()).map(|usage| usage.resident);
-    rig.tolerate_loss(false);
-    rig.connect_again(SUBSCRIBERS..SUBSCRIBERS + PUBLISHERS)?;
-    if !rig.run_until(PATIENCE, Rig::is_acknowledged)? {
+    generator.tolerate_loss(false);
+    generator.connect_again(SUBSCRIBERS..SUBSCRIBERS + PUBLISHERS)?;
+    if !generator.run_until(IDLE_TIMEOUT, Generator::is_acknowledged)? {
         return Err(Failure::new(
             exit::TIMEOUT,
             "what was sent again was never acknowledged",
         ));
     }
-    let from = Moment::now(&rig, None);
-    rig.connect_again(0..SUBSCRIBERS)?;
-    rig.run_until(PATIENCE, |rig| rig.counts().arrived >= rig.expected())?;
-    let seconds = (rig.now() - from.at) as f64 / 1e9;
-    // What comes twice comes late: wait a little for it.
-    rig.run_for(Duration::from_millis(300))?;
+    let from = Snapshot::now(&generator, None);
+    generator.connect_again(0..SUBSCRIBERS)?;
+    generator.run_until(IDLE_TIMEOUT, |generator| {
+        generator.counts().arrived >= generator.expected()
+    })?;
+    let seconds = (generator.now() - from.at) as f64 / 1e9;
+    // Repeated messages arrive late: wait a little for them.
+    generator.run_for(Duration::from_millis(300))?;
 
-    let faults = rig.faults();
+    let faults = generator.faults();
     let mut outcome = Outcome {
         name: format!("restart qos{}", qos as u8),
         what: format!(
@@ -94,11 +98,11 @@ pub fn run(target: &Target, load: &Load) -> Result<Outcome, Failure> {
     );
     outcome.add(
         "drained",
-        rig.expected() as f64 / seconds,
+        generator.expected() as f64 / seconds,
         "/s",
         Better::Higher,
     );
-    rig.disconnect(0..rig.peer_count());
+    generator.disconnect(0..generator.peer_count());
     Ok(outcome)
 }
 
@@ -108,19 +112,25 @@ fn start(command: &str, target: &Target, load: &Load) -> Result<(Spawned, Durati
     Spawned::start(shell, command, target, load)
 }
 
-/// Makes durable sessions that are offline, and publishes until so many messages for them are acknowledged. More are on their way then.
-fn load_backlog(rig: &mut Rig, load: &Load, qos: QoS, wanted: u64) -> Result<(), Failure> {
-    let run = rig.name();
+/// Creates durable offline sessions, and publishes until `wanted` messages for them are
+/// acknowledged. More are in flight then.
+fn load_backlog(
+    generator: &mut Generator,
+    load: &Load,
+    qos: QoS,
+    wanted: u64,
+) -> Result<(), Failure> {
+    let run = generator.name();
     let topics: Vec<String> = (0..SUBSCRIBERS).map(|n| format!("tgb/{run}/{n}")).collect();
     let client = |n: usize| {
         let flow = n as u32..n as u32 + 1;
         let client = Client::new(format!("tgs-{run}-{n}"));
         client.subscribed(topics[n].clone(), qos, flow).durable()
     };
-    rig.connect((0..SUBSCRIBERS).map(client))?;
-    rig.disconnect(0..SUBSCRIBERS);
+    generator.connect((0..SUBSCRIBERS).map(client))?;
+    generator.disconnect(0..SUBSCRIBERS);
     let publishers = (0..PUBLISHERS).map(|n| Client::new(format!("tgp-{run}-{n}")).durable());
-    let first = rig.connect(publishers)?;
+    let first = generator.connect(publishers)?;
     let shape = Shape {
         qos,
         size: load.size.unwrap_or(256),
@@ -130,10 +140,12 @@ fn load_backlog(rig: &mut Rig, load: &Load, qos: QoS, wanted: u64) -> Result<(),
     };
     let each = SUBSCRIBERS / PUBLISHERS;
     for n in 0..PUBLISHERS {
-        rig.publish_from(first + n, &topics[n * each..(n + 1) * each], &shape);
+        generator.publish_from(first + n, &topics[n * each..(n + 1) * each], &shape);
     }
-    rig.publish_freely();
-    if rig.run_until(PATIENCE, |rig| rig.counts().acknowledged >= wanted)? {
+    generator.publish_freely();
+    if generator.run_until(IDLE_TIMEOUT, |generator| {
+        generator.counts().acknowledged >= wanted
+    })? {
         return Ok(());
     }
     Err(Failure::new(

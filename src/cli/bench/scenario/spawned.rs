@@ -1,25 +1,26 @@
-//! Brokers that are started here.
+//! Brokers started by the benchmark.
 
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use crate::cli::bench::generator::{Client, Generator};
 use crate::cli::bench::model::{Load, Target};
-use crate::cli::bench::rig::{Client, Rig};
 use crate::cli::exit::{self, Failure};
 use crate::clock::Stopwatch;
 
-/// How long a broker may take until it lets a client in.
+/// Time limit until a broker accepts a client.
 const START: Duration = Duration::from_secs(120);
 
-/// A broker that was started here. It is killed when this is dropped.
+/// A broker process. It is killed when this is dropped.
 pub struct Spawned(Child);
 
 impl Spawned {
-    /// Starts a broker and waits until it lets a client in at `target`. `name` is what errors call it. Returns how long that took.
+    /// Starts a broker and waits until it accepts a client at `target`. Errors call it `name`.
+    /// Returns how long that took.
     ///
     /// # Errors
-    /// It cannot be started, ends, or lets nobody in.
+    /// Fails if it cannot be started, ends, or accepts no client.
     pub fn start(
         mut command: Command,
         name: &str,
@@ -35,10 +36,10 @@ impl Spawned {
             .map_err(|error| Failure::new(exit::FAILED, format!("{name}: {error}")))?;
         let mut spawned = Spawned(child);
         loop {
-            let mut rig = Rig::new(target, load)?;
-            let asked = rig.connect([Client::new(format!("tgq-{}", rig.name()))]);
+            let mut generator = Generator::new(target, load)?;
+            let asked = generator.connect([Client::new(format!("tgq-{}", generator.name()))]);
             if asked.is_ok() {
-                rig.disconnect(0..1);
+                generator.disconnect(0..1);
                 return Ok((spawned, watch.elapsed()));
             }
             if let Ok(Some(status)) = spawned.0.try_wait() {
@@ -52,7 +53,7 @@ impl Spawned {
         }
     }
 
-    /// Its process.
+    /// Returns its process identifier.
     pub fn pid(&self) -> u32 {
         self.0.id()
     }

@@ -1,8 +1,11 @@
-//! How long a broker keeps others waiting: pairs of clients exchange messages at a low rate while it has something large to do.
+//! How long a broker blocks others: pairs of clients exchange messages at a low rate while the
+//! broker does something large.
 //!
-//! Everything is prepared before, and what disturbs gives way to the broker and to the pairs where there are too few processors, so what the
-//! pairs wait for is the broker. Nevertheless their latency has in it what the operating system takes to run three processes' threads; the
-//! time the broker's lock is held (`--metrics-port`) has only what a thread that holds it may lose to others.
+//! Everything is prepared before. The threads that cause the disturbance have a lower priority than
+//! the broker and the pairs, so that the pairs wait for the broker and not for a processor. Their
+//! latency still includes the scheduling of three processes by the operating system. The time that
+//! the broker's lock was held (`--metrics-port`) includes only the scheduling of the thread that
+//! holds it.
 
 use std::ops::Range;
 use std::thread;
@@ -11,36 +14,37 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::probe::Probes;
+use crate::cli::bench::generator::{Client, Generator, Shape};
 use crate::cli::bench::histogram::Histogram;
-use crate::cli::bench::lock::Lock;
-use crate::cli::bench::model::{Disturbance, Load, PATIENCE, Target};
+use crate::cli::bench::lock::LockFigures;
+use crate::cli::bench::model::{Disturbance, IDLE_TIMEOUT, Load, Target};
 use crate::cli::bench::outcome::{Better, Faults, Outcome};
 use crate::cli::bench::process::{self, Usage};
-use crate::cli::bench::rig::{Client, Rig, Shape};
 use crate::cli::exit::{self, Failure};
 use crate::wire::QoS;
 
 const PAIRS: usize = 20;
-/// Messages a second of all pairs.
+/// Total messages per second of all pairs.
 const RATE: f64 = 1_000.0;
 const PUBLISHERS: usize = 10;
 const SIZE: usize = 256;
-/// How often something is done that is over soon.
+/// How often a short disturbance is repeated.
 const ROUNDS: usize = 3;
-/// How long until it is done again.
+/// Time between repetitions.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Offline sessions that commits are for.
+/// Offline sessions that the commits are for.
 const SESSIONS: usize = 50;
-/// How long until there are messages to commit again, and how many from each publisher.
+/// Time between commits, and the messages for each from each publisher.
 const BURST_EVERY: Duration = Duration::from_millis(100);
 const BURST: u64 = 100;
-/// Clients of the storm that are connecting at any time, which is what some brokers let wait, and the messages that wait for each.
+/// Clients of the storm that connect at the same time, which some brokers delay, and the messages
+/// queued for each.
 const AT_ONCE: usize = 100;
 const BACKLOG: u64 = 10;
-/// Sessions that are ended, each with all the messages of the backlog.
+/// Sessions that are ended, each with all messages of the backlog.
 const ENDED: usize = 3;
 
-/// What figures of one disturbance are called.
+/// Names of the figures of one disturbance.
 struct Names {
     p50: &'static str,
     p99: &'static str,
@@ -76,10 +80,10 @@ impl Disturbance {
     }
 }
 
-/// Runs it: all disturbances, or those of `--disturb`, one after the other.
+/// Runs all disturbances, or those of `--disturb`, one after the other.
 ///
 /// # Errors
-/// The broker cannot be reached, breaks the protocol, or closes a connection.
+/// Fails if the broker cannot be reached, violates the protocol, or closes a connection.
 pub fn run(target: &Target, load: &Load) -> Result<Outcome, Failure> {
     let qos = load.qos.unwrap_or(QoS::AtLeastOnce);
     if qos == QoS::AtMostOnce {
@@ -122,35 +126,35 @@ pub fn run(target: &Target, load: &Load) -> Result<Outcome, Failure> {
             Disturbance::FanOut => stall.fan_out()?,
             Disturbance::End => stall.end()?,
         }
-        stall.tell(&disturbance.names(), &mut outcome);
+        stall.add_figures(&disturbance.names(), &mut outcome);
     }
     Ok(outcome)
 }
 
-/// One disturbance, and what was found.
+/// One disturbance and its results.
 struct Stall<'a> {
     target: &'a Target,
     load: &'a Load,
     probes: Probes,
     qos: QoS,
-    /// Of the probes, in nanoseconds.
+    /// Latency of the probes in nanoseconds.
     latency: Histogram,
     faults: Faults,
-    /// Processor time the broker used meanwhile, in microseconds.
+    /// Processor time that the broker used, in microseconds.
     cpu_us: f64,
-    /// How long its lock was held at most in one go, in seconds.
+    /// The longest time that its lock was held, in seconds.
     lock: Option<f64>,
 }
 
 impl Stall<'_> {
-    /// Does something and looks on.
+    /// Does something and runs the probes meanwhile.
     fn watch(&mut self, work: impl FnOnce() -> Result<(), Failure> + Send) -> Result<(), Failure> {
         let usage = || self.target.pid.and_then(Usage::of);
         let metrics = self.target.metrics;
-        let before = metrics.map(Lock::of).transpose()?;
+        let before = metrics.map(LockFigures::of).transpose()?;
         let mut used = None;
         let watched = self.probes.watch(self.target, self.load, || {
-            process::give_way();
+            process::lower_priority();
             let from = usage();
             work()?;
             used = from.zip(usage());
@@ -158,7 +162,7 @@ impl Stall<'_> {
         });
         let (latency, faults) = watched?;
         if let (Some(metrics), Some(before)) = (metrics, before) {
-            let longest = Lock::of(metrics)?.longest_since(&before);
+            let longest = LockFigures::of(metrics)?.longest_since(&before);
             self.lock = Some(self.lock.unwrap_or(0.0).max(longest));
         }
         self.latency.add(&latency);
@@ -167,7 +171,7 @@ impl Stall<'_> {
         Ok(())
     }
 
-    fn tell(&self, names: &Names, outcome: &mut Outcome) {
+    fn add_figures(&self, names: &Names, outcome: &mut Outcome) {
         let us = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
         let found = self.latency.summary();
         outcome.add(names.p50, us(found.p50), "us", Better::Lower);
@@ -186,11 +190,11 @@ impl Stall<'_> {
     /// Connects the publishers, each with its share of the topics. Returns the number of the first.
     fn add_publishers(
         &self,
-        rig: &mut Rig,
+        generator: &mut Generator,
         topics: &[String],
         retain: bool,
     ) -> Result<usize, Failure> {
-        let run = rig.name();
+        let run = generator.name();
         let publishers = PUBLISHERS.min(topics.len());
         let shape = Shape {
             qos: self.qos,
@@ -199,10 +203,11 @@ impl Stall<'_> {
             window: self.load.window,
             receivers: 0,
         };
-        let first = rig.connect((0..publishers).map(|n| Client::new(format!("tgp-{run}-{n}"))))?;
+        let first =
+            generator.connect((0..publishers).map(|n| Client::new(format!("tgp-{run}-{n}"))))?;
         for n in 0..publishers {
             let share = &topics[share(n, publishers, topics.len())];
-            rig.publish_from(first + n, share, &shape);
+            generator.publish_from(first + n, share, &shape);
         }
         Ok(first)
     }
@@ -216,8 +221,8 @@ impl Stall<'_> {
     }
 
     fn commits(&mut self) -> Result<(), Failure> {
-        let mut rig = Rig::new(self.target, self.load)?;
-        let run = rig.name();
+        let mut generator = Generator::new(self.target, self.load)?;
+        let run = generator.name();
         let topics = numbered(&run, SESSIONS);
         let client = |n: usize| {
             let client = Client::new(format!("tgs-{run}-{n}"));
@@ -225,60 +230,60 @@ impl Stall<'_> {
                 .subscribed(topics[n].clone(), self.qos, 0..0)
                 .durable()
         };
-        rig.connect((0..SESSIONS).map(client))?;
-        rig.disconnect(0..SESSIONS);
-        self.add_publishers(&mut rig, &topics, false)?;
+        generator.connect((0..SESSIONS).map(client))?;
+        generator.disconnect(0..SESSIONS);
+        self.add_publishers(&mut generator, &topics, false)?;
         let time = self.load.duration.as_nanos() as u64;
         self.watch(|| {
-            let end = rig.now() + time;
-            while rig.now() < end {
-                rig.publish_each(BURST);
-                rig.run_for(BURST_EVERY)?;
+            let end = generator.now() + time;
+            while generator.now() < end {
+                generator.publish_each(BURST);
+                generator.run_for(BURST_EVERY)?;
             }
-            acknowledged(&mut rig)
+            acknowledged(&mut generator)
         })?;
-        self.faults.add(rig.faults());
-        rig.end_sessions(0..SESSIONS)?;
-        rig.disconnect(0..rig.peer_count());
+        self.faults.add(generator.faults());
+        generator.end_sessions(0..SESSIONS)?;
+        generator.disconnect(0..generator.peer_count());
         Ok(())
     }
 
     fn retained(&mut self) -> Result<(), Failure> {
-        let mut rig = Rig::new(self.target, self.load)?;
-        let run = rig.name();
+        let mut generator = Generator::new(self.target, self.load)?;
+        let run = generator.name();
         let each = self
             .load
             .messages
             .unwrap_or(100_000)
             .div_ceil(PUBLISHERS as u64);
         let topics = numbered(&run, each as usize * PUBLISHERS);
-        let first = self.add_publishers(&mut rig, &topics, true)?;
-        rig.publish_each(each);
-        acknowledged(&mut rig)?;
+        let first = self.add_publishers(&mut generator, &topics, true)?;
+        generator.publish_each(each);
+        acknowledged(&mut generator)?;
         for round in 0..ROUNDS {
             let mut client = Client::new(format!("tgs-{run}-{round}"));
             client = client.subscribed(format!("tgb/{run}/#"), self.qos, 0..topics.len() as u32);
-            client.from_the_first = true;
+            client.from_first = true;
             self.watch(|| {
-                let subscriber = rig.connect([client])?;
-                arrived(&mut rig)?;
-                rig.run_for(PAUSE)?;
-                rig.disconnect(subscriber..subscriber + 1);
+                let subscriber = generator.connect([client])?;
+                arrived(&mut generator)?;
+                generator.run_for(PAUSE)?;
+                generator.disconnect(subscriber..subscriber + 1);
                 Ok(())
             })?;
         }
-        self.faults.add(rig.faults());
+        self.faults.add(generator.faults());
         for n in 0..PUBLISHERS {
-            rig.clear_retained(first + n, &topics[share(n, PUBLISHERS, topics.len())])?;
+            generator.clear_retained(first + n, &topics[share(n, PUBLISHERS, topics.len())])?;
         }
-        rig.run_for(PAUSE)?;
-        rig.disconnect(0..rig.peer_count());
+        generator.run_for(PAUSE)?;
+        generator.disconnect(0..generator.peer_count());
         Ok(())
     }
 
     fn storm(&mut self) -> Result<(), Failure> {
-        let mut rig = Rig::new(self.target, self.load)?;
-        let run = rig.name();
+        let mut generator = Generator::new(self.target, self.load)?;
+        let run = generator.name();
         let count = self.load.clients.unwrap_or(5_000);
         let topics = numbered(&run, count);
         let client = |n: usize| {
@@ -288,95 +293,97 @@ impl Stall<'_> {
                 .subscribed(topics[n].clone(), self.qos, flow)
                 .durable()
         };
-        rig.connect((0..count).map(client))?;
-        rig.disconnect(0..count);
-        self.add_publishers(&mut rig, &topics, false)?;
+        generator.connect((0..count).map(client))?;
+        generator.disconnect(0..count);
+        self.add_publishers(&mut generator, &topics, false)?;
         let each = BACKLOG * (count as u64).div_ceil(PUBLISHERS as u64);
         for _ in 0..ROUNDS {
-            rig.publish_each(each);
-            acknowledged(&mut rig)?;
+            generator.publish_each(each);
+            acknowledged(&mut generator)?;
             self.watch(|| {
                 for first in (0..count).step_by(AT_ONCE) {
-                    rig.connect_again(first..(first + AT_ONCE).min(count))?;
+                    generator.connect_again(first..(first + AT_ONCE).min(count))?;
                 }
-                arrived(&mut rig)?;
-                rig.disconnect(0..count);
-                rig.run_for(PAUSE)
+                arrived(&mut generator)?;
+                generator.disconnect(0..count);
+                generator.run_for(PAUSE)
             })?;
         }
-        self.faults.add(rig.faults());
-        rig.end_sessions(0..count)?;
-        rig.disconnect(0..rig.peer_count());
+        self.faults.add(generator.faults());
+        generator.end_sessions(0..count)?;
+        generator.disconnect(0..generator.peer_count());
         Ok(())
     }
 
     fn fan_out(&mut self) -> Result<(), Failure> {
-        let mut rig = Rig::new(self.target, self.load)?;
-        let run = rig.name();
+        let mut generator = Generator::new(self.target, self.load)?;
+        let run = generator.name();
         let topics = numbered(&run, 1);
         let client = |n: usize| {
             let client = Client::new(format!("tgs-{run}-{n}"));
             client.subscribed(topics[0].clone(), self.qos, 0..1)
         };
-        rig.connect((0..self.load.clients.unwrap_or(10_000)).map(client))?;
-        self.add_publishers(&mut rig, &topics, false)?;
+        generator.connect((0..self.load.clients.unwrap_or(10_000)).map(client))?;
+        self.add_publishers(&mut generator, &topics, false)?;
         self.watch(|| {
             for _ in 0..ROUNDS {
-                rig.publish_each(1);
-                acknowledged(&mut rig)?;
-                arrived(&mut rig)?;
-                rig.run_for(PAUSE)?;
+                generator.publish_each(1);
+                acknowledged(&mut generator)?;
+                arrived(&mut generator)?;
+                generator.run_for(PAUSE)?;
             }
             Ok(())
         })?;
-        self.faults.add(rig.faults());
-        rig.disconnect(0..rig.peer_count());
+        self.faults.add(generator.faults());
+        generator.disconnect(0..generator.peer_count());
         Ok(())
     }
 
     fn end(&mut self) -> Result<(), Failure> {
-        let mut rig = Rig::new(self.target, self.load)?;
-        let run = rig.name();
+        let mut generator = Generator::new(self.target, self.load)?;
+        let run = generator.name();
         let topics = numbered(&run, PUBLISHERS);
         let client = |n: usize| {
             let client = Client::new(format!("tgs-{run}-{n}"));
             client.subscribed(format!("tgb/{run}/#"), self.qos, 0..0)
         };
-        rig.connect((0..ENDED).map(|n| client(n).durable()))?;
-        rig.disconnect(0..ENDED);
-        self.add_publishers(&mut rig, &topics, false)?;
+        generator.connect((0..ENDED).map(|n| client(n).durable()))?;
+        generator.disconnect(0..ENDED);
+        self.add_publishers(&mut generator, &topics, false)?;
         let messages = self.load.messages.unwrap_or(100_000);
-        rig.publish_each(messages.div_ceil(PUBLISHERS as u64));
-        acknowledged(&mut rig)?;
+        generator.publish_each(messages.div_ceil(PUBLISHERS as u64));
+        acknowledged(&mut generator)?;
         self.watch(|| {
             for n in 0..ENDED {
                 let mut client = Client::new(format!("tgs-{run}-{n}"));
                 client.clean_start = true;
-                let peer = rig.connect([client])?;
-                rig.run_for(PAUSE)?;
-                rig.disconnect(peer..peer + 1);
+                let peer = generator.connect([client])?;
+                generator.run_for(PAUSE)?;
+                generator.disconnect(peer..peer + 1);
             }
             Ok(())
         })?;
-        self.faults.add(rig.faults());
-        rig.disconnect(0..rig.peer_count());
+        self.faults.add(generator.faults());
+        generator.disconnect(0..generator.peer_count());
         Ok(())
     }
 }
 
-/// Topics of a run.
+/// Returns the topics of a run.
 fn numbered(run: &str, count: usize) -> Vec<String> {
     (0..count).map(|n| format!("tgb/{run}/{n}")).collect()
 }
 
-/// The share of one of several publishers in so many topics.
+/// Returns the share of one of several publishers in this many topics.
 fn share(n: usize, publishers: usize, topics: usize) -> Range<usize> {
     n * topics / publishers..(n + 1) * topics / publishers
 }
 
-/// Goes on until all that may be published has been, and is acknowledged.
-fn acknowledged(rig: &mut Rig) -> Result<(), Failure> {
-    match rig.run_until(PATIENCE, |rig| rig.has_sent_all() && rig.is_acknowledged())? {
+/// Runs until all messages that may be published are published and acknowledged.
+fn acknowledged(generator: &mut Generator) -> Result<(), Failure> {
+    match generator.run_until(IDLE_TIMEOUT, |generator| {
+        generator.has_sent_all() && generator.is_acknowledged()
+    })? {
         true => Ok(()),
         false => Err(Failure::new(
             exit::TIMEOUT,
@@ -385,8 +392,10 @@ fn acknowledged(rig: &mut Rig) -> Result<(), Failure> {
     }
 }
 
-/// Goes on until everything has arrived, or nothing more comes: then something is lost, which is counted.
-fn arrived(rig: &mut Rig) -> Result<(), Failure> {
-    rig.run_until(PATIENCE, |rig| rig.counts().arrived >= rig.expected())?;
+/// Runs until everything has arrived, or nothing arrives any more. What is missing counts as lost.
+fn arrived(generator: &mut Generator) -> Result<(), Failure> {
+    generator.run_until(IDLE_TIMEOUT, |generator| {
+        generator.counts().arrived >= generator.expected()
+    })?;
     Ok(())
 }

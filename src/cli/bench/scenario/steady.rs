@@ -1,20 +1,20 @@
-//! Scenarios in which the same goes on all the time: clients connect, load the broker, and are measured.
+//! Scenarios with a constant load: clients connect, load the broker, and are measured.
 
-use crate::cli::bench::meter::{Counting, Stretch};
-use crate::cli::bench::model::{Load, PATIENCE, Scenario, Target};
+use crate::cli::bench::generator::{Client, Generator, Shape};
+use crate::cli::bench::meter::{Counting, Measurement};
+use crate::cli::bench::model::{IDLE_TIMEOUT, Load, Scenario, Target};
 use crate::cli::bench::outcome::Outcome;
-use crate::cli::bench::rig::{Client, Rig, Shape};
 use crate::cli::exit::Failure;
 use crate::wire::QoS;
 
-/// Who connects, and who sends what to whom.
+/// The clients and the messages between them.
 struct Plan {
     what: String,
     receivers: Vec<Client>,
     /// Topics of each publisher.
     publishers: Vec<Vec<String>>,
-    /// How many receivers each message has.
-    reach: u32,
+    /// Number of receivers of each message.
+    receivers_per_message: u32,
     rate: Option<f64>,
     counting: Counting,
 }
@@ -22,48 +22,49 @@ struct Plan {
 /// Runs a scenario of this kind.
 ///
 /// # Errors
-/// The broker cannot be reached, breaks the protocol, or closes a connection.
+/// Fails if the broker cannot be reached, violates the protocol, or closes a connection.
 pub fn run(scenario: Scenario, target: &Target, load: &Load) -> Result<Outcome, Failure> {
-    let mut rig = Rig::new(target, load)?;
-    let plan = plan(scenario, load, &rig.name());
+    let mut generator = Generator::new(target, load)?;
+    let plan = plan(scenario, load, &generator.name());
     if scenario == Scenario::Shared {
-        rig.share();
+        generator.check_as_group();
     }
-    let prefix = rig.name();
-    rig.connect(plan.receivers)?;
+    let prefix = generator.name();
+    generator.connect(plan.receivers)?;
     let publishers = (0..plan.publishers.len()).map(|n| Client::new(format!("tgp-{prefix}-{n}")));
-    let first = rig.connect(publishers)?;
+    let first = generator.connect(publishers)?;
     let shape = Shape {
         qos: load.qos(),
         size: load.size.unwrap_or(64),
         retain: false,
         window: load.window,
-        receivers: plan.reach,
+        receivers: plan.receivers_per_message,
     };
     for (n, topics) in plan.publishers.iter().enumerate() {
-        rig.publish_from(first + n, topics, &shape);
+        generator.publish_from(first + n, topics, &shape);
     }
     match plan.rate {
-        Some(rate) => rig.publish_at(rate),
-        None => rig.publish_freely(),
+        Some(rate) => generator.publish_at(rate),
+        None => generator.publish_freely(),
     }
-    rig.run_for(load.warm_up)?;
-    let stretch = Stretch::measure(&mut rig, target.pid, load.duration, plan.counting)?;
-    let latency = rig.latency.clone();
-    rig.drain(PATIENCE)?;
+    generator.run_for(load.warm_up)?;
+    let measurement =
+        Measurement::measure(&mut generator, target.pid, load.duration, plan.counting)?;
+    let latency = generator.latency.clone();
+    generator.drain(IDLE_TIMEOUT)?;
     let mut outcome = Outcome {
         name: format!("{} qos{}", scenario.name(), load.qos() as u8),
         what: plan.what,
-        faults: rig.faults(),
+        faults: generator.faults(),
         ..Outcome::default()
     };
-    stretch.tell(&mut outcome, plan.counting);
+    measurement.add_figures(&mut outcome, plan.counting);
     if let Some(rate) = plan.rate {
-        let published = stretch.messages(Counting::Published) as f64 / stretch.seconds();
+        let published = measurement.messages(Counting::Published) as f64 / measurement.seconds();
         outcome.doubt_rate(rate, published);
     }
     outcome.set_latency(&latency);
-    rig.disconnect(0..rig.peer_count());
+    generator.disconnect(0..generator.peer_count());
     Ok(outcome)
 }
 
@@ -83,7 +84,7 @@ fn plan(scenario: Scenario, load: &Load, run: &str) -> Plan {
         1 => format!("tgb/{run}/{n}/0"),
         _ => format!("tgb/{run}/{n}/+"),
     };
-    let (count, receivers, reach): (usize, Vec<Client>, u32) = match scenario {
+    let (count, receivers, receivers_per_message): (usize, Vec<Client>, u32) = match scenario {
         Scenario::Pub => (clients(50), Vec::new(), 0),
         Scenario::FanIn => {
             let all = all(clients(50));
@@ -137,7 +138,7 @@ fn plan(scenario: Scenario, load: &Load, run: &str) -> Plan {
         ),
         receivers,
         publishers: (0..count).map(publisher).collect(),
-        reach,
+        receivers_per_message,
         rate,
         counting: match (scenario, qos) {
             (Scenario::Pub, QoS::AtMostOnce) => Counting::Published,

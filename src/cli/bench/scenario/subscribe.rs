@@ -1,19 +1,20 @@
-//! Many wildcard filters: what each costs in time and memory, and what they cost a message that must find its way through them.
+//! Many wildcard filters: the cost of each in time and memory, and the cost of matching a message
+//! against them.
 
-use crate::cli::bench::meter::{Counting, Moment, Stretch};
-use crate::cli::bench::model::{Load, PATIENCE, Target};
+use crate::cli::bench::generator::{Client, Generator, Shape};
+use crate::cli::bench::meter::{Counting, Measurement, Snapshot};
+use crate::cli::bench::model::{IDLE_TIMEOUT, Load, Target};
 use crate::cli::bench::outcome::{Better, Outcome};
-use crate::cli::bench::rig::{Client, Rig, Shape};
 use crate::cli::exit::Failure;
 use crate::wire::QoS;
 
-/// Topics of each client that messages go to.
+/// Topics of each client that messages are published to.
 const TOPICS: usize = 10;
 
-/// Runs it: as many filters as `--messages` says, shared out to the clients.
+/// Runs it with `--messages` filters, divided among the clients.
 ///
 /// # Errors
-/// The broker cannot be reached, breaks the protocol, or closes a connection.
+/// Fails if the broker cannot be reached, violates the protocol, or closes a connection.
 pub fn run(target: &Target, load: &Load) -> Result<Outcome, Failure> {
     let clients = load.clients.unwrap_or(100);
     let each = (load.messages.unwrap_or(200_000) as usize / clients).max(TOPICS);
@@ -27,7 +28,9 @@ pub fn run(target: &Target, load: &Load) -> Result<Outcome, Failure> {
     };
     let plain = through(target, load, clients, TOPICS, &mut Outcome::default())?;
     let full = through(target, load, clients, each, &mut outcome)?;
-    let rate = |stretch: &Stretch| stretch.messages(Counting::Delivered) as f64 / stretch.seconds();
+    let rate = |measurement: &Measurement| {
+        measurement.messages(Counting::Delivered) as f64 / measurement.seconds()
+    };
     outcome.add("filters", count, "", Better::Neither);
     outcome.add("delivered", rate(&full), "/s", Better::Higher);
     outcome.add("with few filters", rate(&plain), "/s", Better::Neither);
@@ -39,40 +42,40 @@ pub fn run(target: &Target, load: &Load) -> Result<Outcome, Failure> {
     Ok(outcome)
 }
 
-fn cpu(stretch: &Stretch) -> Option<f64> {
-    let used = stretch.to.broker?.cpu_us - stretch.from.broker?.cpu_us;
-    Some(used / stretch.messages(Counting::Delivered).max(1) as f64)
+fn cpu(measurement: &Measurement) -> Option<f64> {
+    let used = measurement.to.broker?.cpu_us - measurement.from.broker?.cpu_us;
+    Some(used / measurement.messages(Counting::Delivered).max(1) as f64)
 }
 
-/// Subscribes to `each` filters from each client, and measures messages to some of them.
+/// Subscribes each client to `each` filters, and measures messages to some of them.
 fn through(
     target: &Target,
     load: &Load,
     clients: usize,
     each: usize,
     outcome: &mut Outcome,
-) -> Result<Stretch, Failure> {
-    let mut rig = Rig::new(target, load)?;
-    let run = rig.name();
+) -> Result<Measurement, Failure> {
+    let mut generator = Generator::new(target, load)?;
+    let run = generator.name();
     let bare = |n: usize| {
         let mut client = Client::new(format!("tgs-{run}-{n}"));
         client.receives = (n * TOPICS) as u32..((n + 1) * TOPICS) as u32;
         client
     };
-    rig.connect((0..clients).map(bare))?;
+    generator.connect((0..clients).map(bare))?;
     // Wildcards at the end, in the middle, and both.
     let filter = |client: usize, n: usize| match n % 3 {
         0 => format!("tgb/{run}/{client}/{n}/#"),
         1 => format!("tgb/{run}/{client}/{n}/+/state"),
         _ => format!("tgb/{run}/{client}/{n}/+/+"),
     };
-    let from = Moment::now(&rig, target.pid);
+    let from = Snapshot::now(&generator, target.pid);
     for client in 0..clients {
         let filters = (0..each).map(|n| filter(client, n)).collect();
-        rig.subscribe(client, filters, QoS::AtMostOnce);
+        generator.subscribe(client, filters, QoS::AtMostOnce);
     }
-    rig.finish_connecting()?;
-    let to = Moment::now(&rig, target.pid);
+    generator.finish_connecting()?;
+    let to = Snapshot::now(&generator, target.pid);
     let count = (clients * each) as f64;
     let time = (to.at - from.at) as f64 / 1000.0 / count;
     outcome.add("time", time, "us/filter", Better::Lower);
@@ -82,7 +85,7 @@ fn through(
         let memory = to.resident.saturating_sub(from.resident) as f64 / count;
         outcome.add("memory", memory, "B/filter", Better::Lower);
     }
-    let publisher = rig.connect([Client::new(format!("tgp-{run}"))])?;
+    let publisher = generator.connect([Client::new(format!("tgp-{run}"))])?;
     let topic = |n: usize| {
         let (client, at) = (n / TOPICS, n % TOPICS * (each / TOPICS));
         format!("tgb/{run}/{client}/{at}/x/state")
@@ -95,13 +98,18 @@ fn through(
         window: load.window * 10,
         receivers: 1,
     };
-    rig.publish_from(publisher, &topics, &shape);
-    rig.publish_freely();
-    rig.run_for(load.warm_up)?;
-    let stretch = Stretch::measure(&mut rig, target.pid, load.duration, Counting::Delivered)?;
-    rig.drain(PATIENCE)?;
-    outcome.faults = rig.faults();
-    outcome.samples.clone_from(&stretch.samples);
-    rig.disconnect(0..rig.peer_count());
-    Ok(stretch)
+    generator.publish_from(publisher, &topics, &shape);
+    generator.publish_freely();
+    generator.run_for(load.warm_up)?;
+    let measurement = Measurement::measure(
+        &mut generator,
+        target.pid,
+        load.duration,
+        Counting::Delivered,
+    )?;
+    generator.drain(IDLE_TIMEOUT)?;
+    outcome.faults = generator.faults();
+    outcome.samples.clone_from(&measurement.samples);
+    generator.disconnect(0..generator.peer_count());
+    Ok(measurement)
 }

@@ -1,27 +1,28 @@
-//! Whether something stayed flat: the rule, in one place.
+//! The rule that decides whether a figure stayed flat.
 //!
-//! The first fifth of the readings is left out: caches fill, and a file finds its size. Of the rest, the median of the last third is
-//! compared with that of the first. It may be larger by a share and by something fixed, both in [`RULES`]: what leaks for hours exceeds any
-//! share, and what is only noise does not.
+//! The first fifth of the readings is left out, while caches fill and the file reaches its size.
+//! The median of the last third of the rest is compared with that of the first third. It may be
+//! larger by a share and by a fixed amount, both in [`RULES`]. A leak exceeds any share after
+//! hours; noise does not.
 
 use std::fmt;
 
-/// What was found at one moment.
+/// The figures at one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reading {
-    /// Seconds since the beginning.
+    /// Seconds since the start.
     pub at: f64,
-    /// Resident memory of the broker, in MB.
+    /// Resident memory of the broker in MB.
     pub resident: f64,
-    /// Its database file, in MB.
+    /// Size of its database file in MB.
     pub database: f64,
-    /// Its open descriptors.
+    /// Number of its open descriptors.
     pub descriptors: f64,
-    /// Latency of the steady stream since the reading before: median, in milliseconds.
+    /// Latency of the steady stream since the previous reading: median, in milliseconds.
     pub p50: f64,
-    /// 99 % of it.
+    /// 99th percentile.
     pub p99: f64,
-    /// The largest.
+    /// Maximum.
     pub max: f64,
 }
 
@@ -46,9 +47,9 @@ struct Rule {
     name: &'static str,
     unit: &'static str,
     of: fn(&Reading) -> f64,
-    /// By what share of itself it may grow.
+    /// The share of itself by which it may grow.
     share: f64,
-    /// By how much it may grow beside.
+    /// The fixed amount by which it may grow in addition.
     fixed: f64,
 }
 
@@ -60,7 +61,7 @@ const RULES: [Rule; 4] = [
         share: 0.1,
         fixed: 8.0,
     },
-    // The file grows by doubling, when commits that overlap need room: once in a while it may.
+    // The file doubles when overlapping commits need room, which may happen once in a while.
     Rule {
         name: "database file",
         unit: "MB",
@@ -84,10 +85,10 @@ const RULES: [Rule; 4] = [
     },
 ];
 
-/// Readings that are needed to judge.
+/// Readings needed to decide.
 const ENOUGH: usize = 6;
 
-/// What did not stay flat, in words; nothing if all did.
+/// Describes what did not stay flat. Empty if everything did.
 pub fn judge(readings: &[Reading]) -> Vec<String> {
     if readings.len() < ENOUGH {
         return vec![format!(
@@ -106,8 +107,8 @@ pub fn judge(readings: &[Reading]) -> Vec<String> {
     grown.collect()
 }
 
-/// The figures at the beginning and at the end, with their names and units.
-pub fn tell(readings: &[Reading]) -> Vec<(&'static str, f64, &'static str)> {
+/// Returns the figures at the beginning and at the end, with names and units.
+pub fn figures(readings: &[Reading]) -> Vec<(&'static str, f64, &'static str)> {
     if readings.len() < ENOUGH {
         return Vec::new();
     }
@@ -131,7 +132,7 @@ pub fn tell(readings: &[Reading]) -> Vec<(&'static str, f64, &'static str)> {
     told
 }
 
-/// The medians of the first and of the last third, without the first fifth of all.
+/// Returns the medians of the first and the last third, without the first fifth of all.
 fn ends(readings: &[Reading], rule: &Rule) -> (f64, f64) {
     let settled = &readings[readings.len() / 5..];
     let third = (settled.len() / 3).max(1);

@@ -1,5 +1,5 @@
-//! What is told to a person on stdout and stderr. One who has stopped reading (`tidegate check | true`)
-//! is told no more, which is no reason for a command to fail, let alone to abort as `print!` would.
+//! Prints to stdout and stderr. Write errors are ignored: if the reader is gone, as in
+//! `tidegate check | true`, a command must not fail, nor abort as `print!` would.
 
 use std::fmt::Display;
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! A server for tests: accepts one connection on loopback and does what a script says.
+//! A server for tests: accepts one connection on loopback and runs a script.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,22 +8,22 @@ use std::time::Duration;
 use crate::wire::packet::{Ack, ConnAck};
 use crate::wire::{Packet, PacketId, PropertiesBuf, Property, ProtocolVersion, ReasonCode, codec};
 
-/// The server's side of the connection.
-pub struct Peer {
+/// The server side of the connection.
+pub struct TestServer {
     stream: TcpStream,
     bytes: Vec<u8>,
     version: ProtocolVersion,
 }
 
-/// Starts a server that runs `script`, and returns its port.
-pub fn serve(script: impl FnOnce(&mut Peer) + Send + 'static) -> (String, JoinHandle<()>) {
+/// Starts a server that runs `script`. Returns its port.
+pub fn serve(script: impl FnOnce(&mut TestServer) + Send + 'static) -> (String, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("bound").port().to_string();
     let server = thread::spawn(move || {
         let (stream, _) = listener.accept().expect("a client");
         let patience = Some(Duration::from_secs(10));
         stream.set_read_timeout(patience).expect("a time-out");
-        script(&mut Peer {
+        script(&mut TestServer {
             stream,
             bytes: Vec::new(),
             version: ProtocolVersion::V5,
@@ -32,8 +32,8 @@ pub fn serve(script: impl FnOnce(&mut Peer) + Send + 'static) -> (String, JoinHa
     (port, server)
 }
 
-impl Peer {
-    /// Takes the CONNECT and grants the connection with these properties.
+impl TestServer {
+    /// Receives the CONNECT and accepts the connection with these properties.
     pub fn accept(&mut self, properties: &[Property<'_>]) {
         self.receive(|packet| assert!(matches!(packet, Packet::Connect(_)), "{packet:?}"));
         let mut block = PropertiesBuf::new();
@@ -52,15 +52,15 @@ impl Peer {
         self.stream.write_all(&out).expect("the client reads");
     }
 
-    /// Receives a packet, and hands it to `look`.
-    pub fn receive<T>(&mut self, look: impl FnOnce(&Packet<'_>) -> T) -> T {
+    /// Receives a packet and passes it to `read`.
+    pub fn receive<T>(&mut self, read: impl FnOnce(&Packet<'_>) -> T) -> T {
         loop {
             let len = codec::frame_len(&self.bytes, u32::MAX).expect("a good client");
             if let Some(len) = len.filter(|len| *len <= self.bytes.len()) {
                 let rest = self.bytes.split_off(len);
                 let frame = std::mem::replace(&mut self.bytes, rest);
                 let packet = codec::decode(&frame, self.version).expect("a good client");
-                return look(&packet);
+                return read(&packet);
             }
             let mut scratch = [0; 1024];
             let count = self.stream.read(&mut scratch).expect("the client writes");
@@ -69,7 +69,7 @@ impl Peer {
         }
     }
 
-    /// Whether the client has sent nothing that is still unread, for a moment.
+    /// Returns whether no unread byte from the client arrives for a short time.
     pub fn is_quiet(&mut self) -> bool {
         let moment = Some(Duration::from_millis(50));
         self.stream.set_read_timeout(moment).expect("a time-out");

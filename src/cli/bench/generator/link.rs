@@ -1,4 +1,5 @@
-//! One connection: a channel that never blocks, what is to be written, and the beginning of a packet whose rest has not come.
+//! One connection: a non-blocking channel, the bytes to be written, and an incomplete packet at the
+//! end of what was read.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -9,7 +10,7 @@ use mio::{Interest, Registry, Token};
 use super::channel::Channel;
 use crate::cli::transport::Layers;
 
-/// Bytes read at once.
+/// Size of one read in bytes.
 const READ_BYTES: usize = 128 * 1024;
 
 /// A connection.
@@ -20,15 +21,15 @@ pub struct Link {
     written: usize,
     partial: Vec<u8>,
     can_write: bool,
-    /// Layers hold bytes that the socket has not taken.
-    held: bool,
+    /// Whether layers hold bytes that the socket has not taken.
+    layers_hold: bool,
 }
 
 impl Link {
-    /// Begins to connect. It can be written to once it was told so with [`Link::writable`].
+    /// Begins to connect. The link is ready for writing after [`Link::writable`].
     ///
     /// # Errors
-    /// The operating system refuses.
+    /// Fails if the operating system refuses.
     pub fn open(
         addr: SocketAddr,
         layers: Option<&Layers>,
@@ -36,7 +37,8 @@ impl Link {
         token: Token,
     ) -> io::Result<Link> {
         let mut stream = TcpStream::connect(addr)?;
-        // Small packets leave at once; batches are made here. Without it they only take longer.
+        // Small packets are sent at once, because batches are made here. Without it they are only
+        // delayed.
         let _ = stream.set_nodelay(true);
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Link {
@@ -45,28 +47,28 @@ impl Link {
             written: 0,
             partial: Vec::new(),
             can_write: false,
-            held: false,
+            layers_hold: false,
         })
     }
 
-    /// Where packets are appended that are to be sent with the next [`Link::flush`].
+    /// Returns the buffer for packets, which the next [`Link::flush`] writes.
     #[inline]
     pub fn out(&mut self) -> &mut Vec<u8> {
         &mut self.out
     }
 
-    /// Bytes that wait to be written.
+    /// Returns the number of bytes to be written.
     #[inline]
     pub fn waiting(&self) -> usize {
         self.out.len() - self.written
     }
 
-    /// The operating system takes bytes, for the first time or again.
+    /// Handles that the socket is ready for writing.
     ///
     /// # Errors
-    /// It was not possible to connect.
+    /// Fails if connecting has failed.
     pub fn writable(&mut self) -> io::Result<()> {
-        // Told with every packet that comes, too: then there is nothing to ask.
+        // Also reported with every packet that arrives, when there is nothing to check.
         if !self.can_write {
             if let Some(error) = self.channel.take_error()? {
                 return Err(error);
@@ -76,36 +78,37 @@ impl Link {
         Ok(())
     }
 
-    /// Lets the next [`Link::flush`] try, though nothing was told of the socket: a layer may take bytes now.
+    /// Makes the next [`Link::flush`] try to write even if the socket was not reported ready: a
+    /// layer may take bytes now.
     pub fn try_again(&mut self) {
         self.can_write = true;
     }
 
-    /// Whether there is TLS or WebSocket.
+    /// Returns whether there is TLS or WebSocket.
     #[inline]
     pub fn has_layers(&self) -> bool {
         self.channel.has_layers()
     }
 
-    /// Whether [`Link::flush`] has something to do.
+    /// Returns whether [`Link::flush`] has something to do.
     #[inline]
     pub fn wants_flush(&self) -> bool {
-        self.waiting() > 0 || self.held
+        self.waiting() > 0 || self.layers_hold
     }
 
     /// Writes as much as the operating system takes.
     ///
     /// # Errors
-    /// The connection is lost.
+    /// Fails if the connection is lost.
     pub fn flush(&mut self) -> io::Result<()> {
-        while self.can_write && (self.written < self.out.len() || self.held) {
+        while self.can_write && (self.written < self.out.len() || self.layers_hold) {
             let done = match &self.out[self.written..] {
-                [] => self.channel.flush().map(|()| self.held = false),
+                [] => self.channel.flush().map(|()| self.layers_hold = false),
                 rest => match self.channel.write(rest) {
                     Ok(0) => return Err(ErrorKind::WriteZero.into()),
                     Ok(count) => {
                         self.written += count;
-                        self.held = self.channel.has_layers();
+                        self.layers_hold = self.channel.has_layers();
                         Ok(())
                     }
                     Err(error) => Err(error),
@@ -125,11 +128,11 @@ impl Link {
         Ok(())
     }
 
-    /// Reads once, to behind what was kept: `into` then begins with whole packets. Returns how much of it is filled, and whether there may be
-    /// more to read.
+    /// Reads once, after the incomplete packet of the previous read, so that `into` begins with
+    /// complete packets. Returns the length filled, and whether there may be more to read.
     ///
     /// # Errors
-    /// The connection is lost, or the peer has closed it.
+    /// Fails if the connection is lost, or the peer has closed it.
     pub fn read(&mut self, into: &mut Vec<u8>) -> io::Result<(usize, bool)> {
         let kept = self.partial.len();
         if into.len() < kept + READ_BYTES {
@@ -141,7 +144,8 @@ impl Link {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
                     self.partial.clear();
-                    // With edge triggering a short read says that the socket is empty: what comes later is told anew. A layer may hold more.
+                    // With edge triggering a short read means that the socket is empty, and later
+                    // bytes are reported again. A layer may hold more.
                     let more = kept + count == into.len() || self.channel.has_layers();
                     return Ok((kept + count, more));
                 }
@@ -152,12 +156,12 @@ impl Link {
         }
     }
 
-    /// Keeps the beginning of a packet until the rest comes.
+    /// Keeps an incomplete packet until the rest arrives.
     pub fn keep(&mut self, rest: &[u8]) {
         self.partial.extend_from_slice(rest);
     }
 
-    /// Closes it.
+    /// Closes the connection.
     pub fn close(&mut self) {
         self.channel.close();
     }

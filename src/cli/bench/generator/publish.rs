@@ -1,18 +1,20 @@
-//! When each publisher sends: in the closed loop as soon as its window allows, or at a rate, each message at its time.
+//! When publishers send: in the closed loop as soon as the window allows, or at a fixed rate at
+//! scheduled times.
 
 use std::time::Duration;
 
 use super::flow::{Flow, Publisher, Shape, Slot, SlotState};
-use super::frame::Stamp;
+use super::frame::PayloadHeader;
 use super::schedule::Schedule;
-use super::{MAX_WAITING, Rig};
+use super::{Generator, MAX_PENDING_BYTES};
 use crate::cli::exit::{self, Failure};
 
-/// How long nothing may arrive, with messages on their way, before they count as lost.
-const STALL_NS: u64 = 5_000_000_000;
+/// Messages in flight count as lost if nothing arrives for this long.
+const IDLE_TIMEOUT_NS: u64 = 5_000_000_000;
 
-impl Rig {
-    /// Makes a connection a publisher to these topics, in turn. Returns the number of the first flow; the others follow.
+impl Generator {
+    /// Makes a connection a publisher to these topics in turn. Returns the number of the first
+    /// flow; the others follow.
     pub fn publish_from(&mut self, peer: usize, topics: &[String], shape: &Shape) -> u32 {
         let index = self.publishers.len() as u32;
         let first = self.flows.len() as u32;
@@ -34,27 +36,28 @@ impl Rig {
         for publisher in &mut self.publishers {
             publisher.allowed = u64::MAX;
         }
-        self.all_hungry();
+        self.mark_all_ready();
     }
 
-    /// Publishes this many messages from each publisher, beside those it has sent.
+    /// Publishes this many more messages from each publisher.
     pub fn publish_each(&mut self, count: u64) {
         self.schedule = None;
         self.publishing = true;
         for publisher in &mut self.publishers {
             publisher.allowed = publisher.sent + count;
         }
-        self.all_hungry();
+        self.mark_all_ready();
     }
 
-    /// Publishes from now on so many messages a second in all, each at its time, whether earlier ones have arrived or not. Windows of QoS 1
-    /// and 2 still hold; what they delay counts from the time it was to be sent.
+    /// Publishes from now on this many messages per second in all, each at its scheduled time, even
+    /// if earlier ones have not arrived. Windows of QoS 1 and 2 still apply. Latency is measured
+    /// from the scheduled time.
     pub fn publish_at(&mut self, per_second: f64) {
         for publisher in &mut self.publishers {
             publisher.allowed = publisher.sent;
         }
         for flow in &mut self.flows {
-            flow.write_off();
+            flow.give_up();
         }
         self.schedule = Some(Schedule {
             start: self.now(),
@@ -64,14 +67,14 @@ impl Rig {
         self.publishing = true;
     }
 
-    /// Publishes nothing more.
+    /// Stops publishing.
     pub fn stop_publishing(&mut self) {
         self.publishing = false;
     }
 
-    /// Sets the alarm to the next message that is due; how long the poll may wait.
-    pub(super) fn wait_for_due(&mut self, wait: Duration) -> Result<Duration, Failure> {
-        if self.publishing && !self.hungry.is_empty() {
+    /// Sets the timer to the next scheduled message. Returns the time-out of the poll.
+    pub(super) fn timeout_until_due(&mut self, wait: Duration) -> Result<Duration, Failure> {
+        if self.publishing && !self.ready.is_empty() {
             return Ok(Duration::ZERO);
         }
         let Some(schedule) = self.schedule.as_ref().filter(|_| self.publishing) else {
@@ -82,13 +85,13 @@ impl Rig {
         if until.is_zero() {
             return Ok(until);
         }
-        let most = self.alarm.set(until);
+        let most = self.timer.set(until);
         let most = most.map_err(|error| Failure::new(exit::FAILED, error.to_string()))?;
         Ok(most.map_or(wait, |most| wait.min(most)))
     }
 
-    /// Allows the publishers what is due by now.
-    pub(super) fn hand_out_due(&mut self) {
+    /// Allows the publishers to send what is due by now.
+    pub(super) fn allow_due(&mut self) {
         let now = self.now();
         let Some(schedule) = self.schedule.as_mut().filter(|_| self.publishing) else {
             return;
@@ -99,53 +102,53 @@ impl Rig {
             let publisher = (schedule.due % count) as usize;
             schedule.due += 1;
             self.publishers[publisher].allowed += 1;
-            if !self.publishers[publisher].hungry {
-                self.publishers[publisher].hungry = true;
-                self.hungry.push(publisher as u32);
+            if !self.publishers[publisher].ready {
+                self.publishers[publisher].ready = true;
+                self.ready.push(publisher as u32);
             }
         }
     }
 
-    /// How many messages of a flow were published.
+    /// Returns how many messages of a flow were published.
     pub(super) fn sent(&self, flow: u32) -> u64 {
         let flow = self.flows.get(flow as usize);
         flow.map_or(0, |flow| flow.next_seq)
     }
 
-    fn all_hungry(&mut self) {
+    fn mark_all_ready(&mut self) {
         for (index, publisher) in self.publishers.iter_mut().enumerate() {
-            if !publisher.hungry {
-                publisher.hungry = true;
-                self.hungry.push(index as u32);
+            if !publisher.ready {
+                publisher.ready = true;
+                self.ready.push(index as u32);
             }
         }
     }
 
-    pub(super) fn feed_hungry(&mut self) {
-        let mut hungry = std::mem::take(&mut self.hungry);
+    pub(super) fn publish_ready(&mut self) {
+        let mut ready = std::mem::take(&mut self.ready);
         let now = self.now();
-        for index in hungry.drain(..) {
-            self.publishers[index as usize].hungry = false;
+        for index in ready.drain(..) {
+            self.publishers[index as usize].ready = false;
             if self.publishing {
-                self.feed(index, now);
+                self.publish_allowed(index, now);
             }
         }
-        self.hungry = hungry;
+        self.ready = ready;
     }
 
-    /// Publishes as much as one publisher may.
-    fn feed(&mut self, index: u32, now: u64) {
+    /// Publishes as much as a publisher may.
+    fn publish_allowed(&mut self, index: u32, now: u64) {
         let count = self.publishers.len() as u64;
         let publisher = &mut self.publishers[index as usize];
         let peer = &mut self.peers[publisher.peer as usize];
         if !peer.is_open() {
             return;
         }
-        while publisher.may_send() && peer.link.waiting() < MAX_WAITING {
-            let flow_index = publisher.take_turn();
+        while publisher.may_send() && peer.link.waiting() < MAX_PENDING_BYTES {
+            let flow_index = publisher.take_flow();
             let flow = &mut self.flows[flow_index as usize];
             let at = match &self.schedule {
-                // What was due in this publisher's turn, so many before the last that is allowed.
+                // The scheduled time: that of the last allowed message minus the ones between.
                 Some(schedule) => {
                     let open = publisher.allowed - publisher.sent;
                     let last = (schedule.due - 1 - u64::from(index)) / count;
@@ -161,7 +164,7 @@ impl Rig {
                 seq,
                 at,
             });
-            let stamp = Stamp {
+            let header = PayloadHeader {
                 run: self.run,
                 flow: flow_index,
                 seq,
@@ -171,21 +174,22 @@ impl Rig {
             publisher.sent += 1;
             publisher.unreached += u32::from(flow.is_awaited() && self.schedule.is_none());
             self.counts.published += 1;
-            flow.write(id, &stamp, false, peer.link.out());
+            flow.write(id, &header, false, peer.link.out());
         }
         peer.mark_dirty(publisher.peer, &mut self.dirty);
     }
 
     #[inline]
-    pub(super) fn make_hungry(&mut self, index: u32) {
+    pub(super) fn mark_ready(&mut self, index: u32) {
         let publisher = &mut self.publishers[index as usize];
-        if !publisher.hungry && publisher.may_send() {
-            publisher.hungry = true;
-            self.hungry.push(index);
+        if !publisher.ready && publisher.may_send() {
+            publisher.ready = true;
+            self.ready.push(index);
         }
     }
 
-    /// In the closed loop a lost message would keep its publisher waiting for ever.
+    /// Gives up messages in the closed loop if nothing arrives: a lost message would block its
+    /// publisher for ever.
     pub(super) fn check_stall(&mut self) -> Result<(), Failure> {
         if !self.publishing || self.schedule.is_some() {
             return Ok(());
@@ -193,7 +197,9 @@ impl Rig {
         let now = self.now();
         let waits =
             |publisher: &Publisher| !publisher.may_send() && publisher.sent < publisher.allowed;
-        if now.saturating_sub(self.last_progress) < STALL_NS || !self.publishers.iter().all(waits) {
+        if now.saturating_sub(self.last_progress) < IDLE_TIMEOUT_NS
+            || !self.publishers.iter().all(waits)
+        {
             return Ok(());
         }
         if !self.is_acknowledged() {
@@ -203,11 +209,11 @@ impl Rig {
             ));
         }
         for publisher in &mut self.publishers {
-            self.counts.written_off += u64::from(std::mem::take(&mut publisher.unreached));
+            self.counts.given_up += u64::from(std::mem::take(&mut publisher.unreached));
         }
-        self.flows.iter_mut().for_each(Flow::write_off);
+        self.flows.iter_mut().for_each(Flow::give_up);
         self.last_progress = now;
-        self.all_hungry();
+        self.mark_all_ready();
         Ok(())
     }
 }

@@ -1,35 +1,36 @@
-//! A client as it is to be connected, and its connection.
+//! The description of a client, and its connection.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::link::Link;
-use super::tally::Tally;
+use super::sequence::Sequence;
 use crate::wire::QoS;
 
-/// A client to be connected.
+/// A client to connect.
 #[derive(Clone, Debug)]
 pub struct Client {
     /// Client identifier.
     pub id: String,
-    /// Its session is kept when it goes.
+    /// Whether its session is kept after disconnection.
     pub durable: bool,
-    /// It begins with a new session.
+    /// Whether it begins with a new session.
     pub clean_start: bool,
-    /// What it subscribes to.
+    /// Its subscriptions.
     pub filters: Vec<String>,
     /// QoS of its subscriptions.
     pub qos: QoS,
-    /// The flows it should get.
+    /// The flows that it should receive.
     pub receives: Range<u32>,
-    /// It should get what was published before it came, too: that is retained.
-    pub from_the_first: bool,
-    /// Topic of its will, of QoS 1.
+    /// Whether it should also receive what was published before it connected, because that is
+    /// retained.
+    pub from_first: bool,
+    /// Topic of its will, with QoS 1.
     pub will: Option<String>,
 }
 
 impl Client {
-    /// A client that only publishes.
+    /// Creates a client that only publishes.
     pub fn new(id: String) -> Client {
         Client {
             id,
@@ -38,12 +39,12 @@ impl Client {
             filters: Vec::new(),
             qos: QoS::AtMostOnce,
             receives: 0..0,
-            from_the_first: false,
+            from_first: false,
             will: None,
         }
     }
 
-    /// The same, with a subscription.
+    /// Adds a subscription.
     pub fn subscribed(mut self, filter: String, qos: QoS, receives: Range<u32>) -> Client {
         self.filters.push(filter);
         self.qos = qos;
@@ -51,19 +52,19 @@ impl Client {
         self
     }
 
-    /// The same, with a session that is kept.
+    /// Makes the session durable.
     pub fn durable(mut self) -> Client {
         self.durable = true;
         self
     }
 }
 
-/// Packet identifiers of QoS 2 messages that wait for their PUBREL.
+/// A set of packet identifiers: QoS 2 messages that wait for their PUBREL.
 #[derive(Clone, Debug, Default)]
-pub struct Held(Vec<u64>);
+pub struct PacketIdSet(Vec<u64>);
 
-impl Held {
-    /// Adds one; whether it was not there.
+impl PacketIdSet {
+    /// Inserts an identifier. Returns whether it was new.
     pub fn insert(&mut self, id: u16) -> bool {
         let (word, bit) = (usize::from(id / 64), 1 << (id % 64));
         if self.0.len() <= word {
@@ -74,7 +75,7 @@ impl Held {
         fresh
     }
 
-    /// Removes one.
+    /// Removes an identifier.
     pub fn remove(&mut self, id: u16) {
         if let Some(word) = self.0.get_mut(usize::from(id / 64)) {
             *word &= !(1 << (id % 64));
@@ -84,28 +85,28 @@ impl Held {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// CONNECT is on its way.
+    /// CONNECT was sent.
     Connecting,
-    /// Subscriptions are on their way.
+    /// SUBSCRIBE was sent.
     Subscribing,
     Open,
     Gone,
 }
 
-/// A client that is connected, or was.
+/// A client that is or was connected.
 #[derive(Debug)]
 pub struct Peer {
     pub link: Link,
     pub state: State,
     pub began: u64,
     pub client: Client,
-    /// SUBSCRIBE packets to be sent, one after the other.
+    /// SUBSCRIBE packets to be sent one after the other.
     pub subscribe: VecDeque<Vec<u8>>,
-    pub tally: Option<Tally>,
+    pub sequence: Option<Sequence>,
     pub publisher: Option<u32>,
-    /// What the broker allows a publisher to have on its way.
+    /// How many messages the broker allows the publisher to have in flight.
     pub receive_maximum: u16,
-    pub held: Held,
+    pub unreleased: PacketIdSet,
     pub dirty: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Wakes the loop at a time to the microsecond, where the operating system can; to the millisecond elsewhere.
+//! Wakes the event loop at a time in microseconds, on systems without such timers in milliseconds.
 
 use std::io;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use mio::{Registry, Token};
 /// A timer that ends a poll.
 #[cfg(target_os = "linux")]
 #[derive(Debug)]
-pub struct Alarm(std::os::fd::OwnedFd);
+pub struct Timer(std::os::fd::OwnedFd);
 
 #[cfg(target_os = "linux")]
-impl Alarm {
-    /// An alarm that wakes with this token.
+impl Timer {
+    /// Creates a timer that wakes the poll with this token.
     ///
     /// # Errors
-    /// The operating system has none.
-    pub fn new(registry: &Registry, token: Token) -> io::Result<Alarm> {
+    /// Fails if the operating system has none.
+    pub fn new(registry: &Registry, token: Token) -> io::Result<Timer> {
         use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
         use std::os::fd::AsRawFd;
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
@@ -26,13 +26,14 @@ impl Alarm {
             token,
             mio::Interest::READABLE,
         )?;
-        Ok(Alarm(fd))
+        Ok(Timer(fd))
     }
 
-    /// Sets it to `after` now. Returns how long a poll may wait, if it would not be woken.
+    /// Sets the timer to expire after `after`. Returns the time-out of the poll, if the timer does
+    /// not wake it.
     ///
     /// # Errors
-    /// The operating system refuses.
+    /// Fails if the operating system refuses.
     pub fn set(&self, after: Duration) -> io::Result<Option<Duration>> {
         use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
         let after = after.max(Duration::from_nanos(1));
@@ -48,22 +49,22 @@ impl Alarm {
     }
 }
 
-/// Stands in where there is no timer to poll.
+/// Replaces the timer where there is none to poll.
 #[cfg(not(target_os = "linux"))]
 #[derive(Debug)]
-pub struct Alarm;
+pub struct Timer;
 
 #[cfg(not(target_os = "linux"))]
-impl Alarm {
-    /// An alarm that does not wake.
+impl Timer {
+    /// Creates a timer that does not wake the poll.
     ///
     /// # Errors
     /// Never.
-    pub fn new(_: &Registry, _: Token) -> io::Result<Alarm> {
-        Ok(Alarm)
+    pub fn new(_: &Registry, _: Token) -> io::Result<Timer> {
+        Ok(Timer)
     }
 
-    /// Returns how long a poll may wait.
+    /// Returns the time-out of the poll.
     ///
     /// # Errors
     /// Never.

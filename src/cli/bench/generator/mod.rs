@@ -1,9 +1,10 @@
-//! The load itself: any number of connections in one thread, driven by readiness, with all that is sent and received counted.
+//! The load generator: any number of connections in one thread, driven by readiness. Counts
+//! everything sent and received.
 //!
-//! It runs beside the broker it measures, so it takes little: one buffer to read into, packets written by copying a template, no allocation a
-//! message, one read and one write a connection and turn.
+//! It runs next to the broker that it measures, so it must use few resources: one read buffer,
+//! packets copied from a template, no allocation for each message, and one read and one write for
+//! each connection and poll.
 
-mod alarm;
 mod channel;
 mod connect;
 mod flow;
@@ -12,7 +13,8 @@ mod link;
 mod peer;
 mod publish;
 mod schedule;
-mod tally;
+mod sequence;
+mod timer;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,7 +22,7 @@ use std::time::Duration;
 use mio::{Events, Poll, Token};
 
 pub use flow::Shape;
-pub use frame::STAMP_BYTES;
+pub use frame::PAYLOAD_HEADER_BYTES;
 pub use peer::Client;
 
 use super::histogram::Histogram;
@@ -31,39 +33,39 @@ use crate::cli::transport::Layers;
 use crate::clock::{self, Stopwatch};
 use crate::wire::packet::Publish;
 use crate::wire::{Properties, ProtocolVersion, QoS, codec};
-use alarm::Alarm;
 use flow::{Flow, Publisher};
-use frame::{Frame, Stamp};
+use frame::{Frame, PayloadHeader};
 use peer::Peer;
 use schedule::Schedule;
-use tally::{GroupTally, Seen};
+use sequence::{Arrival, GroupSequence};
+use timer::Timer;
 
-/// Bytes that may wait for one connection before its publisher makes no more.
-const MAX_WAITING: usize = 256 * 1024;
-const ALARM: Token = Token(usize::MAX);
+/// The most bytes queued for one connection. Its publisher pauses when it is reached.
+const MAX_PENDING_BYTES: usize = 256 * 1024;
+const TIMER: Token = Token(usize::MAX);
 
-/// What has happened so far.
+/// Counts since the start of the run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     /// Messages published.
     pub published: u64,
     /// Messages acknowledged by PUBACK or PUBCOMP.
     pub acknowledged: u64,
-    /// Messages that arrived, repetitions included.
+    /// Messages that arrived, including repetitions.
     pub delivered: u64,
     /// Messages that arrived for the first time.
     pub arrived: u64,
-    /// Messages the broker refused with a reason code.
+    /// Messages that the broker refused with a reason code.
     pub refused: u64,
-    /// Packets that nobody should have got: foreign messages, acknowledgements of nothing.
-    pub strange: u64,
-    /// Messages given up, because nothing arrived for long.
-    pub written_off: u64,
+    /// Packets that the broker must not send: foreign messages, acknowledgements of nothing.
+    pub unexpected: u64,
+    /// Messages given up because nothing arrived for a long time.
+    pub given_up: u64,
 }
 
 /// All connections of a run.
 #[derive(Debug)]
-pub struct Rig {
+pub struct Generator {
     addr: SocketAddr,
     layers: Option<Layers>,
     version: ProtocolVersion,
@@ -72,40 +74,41 @@ pub struct Rig {
     run: u32,
     poll: Poll,
     events: Option<Events>,
-    alarm: Alarm,
+    timer: Timer,
     clock: Stopwatch,
     peers: Vec<Peer>,
     publishers: Vec<Publisher>,
     flows: Vec<Flow>,
-    hungry: Vec<u32>,
+    ready: Vec<u32>,
     dirty: Vec<u32>,
     scratch: Vec<u8>,
     schedule: Option<Schedule>,
     publishing: bool,
-    group: Option<GroupTally>,
+    group: Option<GroupSequence>,
     late_in_group: u64,
-    tolerant: bool,
-    anything: bool,
+    tolerates_loss: bool,
+    accept_all: bool,
     last_progress: u64,
     counts: Counts,
-    /// From the time a message was to be sent, or was sent in the closed loop, to its arrival; in nanoseconds.
+    /// Time from when a message was scheduled, or sent in the closed loop, to its arrival, in
+    /// nanoseconds.
     pub latency: Histogram,
-    /// From the beginning of a connection to its CONNACK.
+    /// Time from the start of a connection to its CONNACK, in nanoseconds.
     pub connect_latency: Histogram,
 }
 
-impl Rig {
-    /// A run against this broker, without any connection.
+impl Generator {
+    /// Starts a run against this broker, without any connection.
     ///
     /// # Errors
-    /// The operating system cannot poll, or a file of TLS cannot be used.
-    pub fn new(target: &Target, load: &Load) -> Result<Rig, Failure> {
+    /// Fails if the operating system cannot poll, or a TLS file cannot be used.
+    pub fn new(target: &Target, load: &Load) -> Result<Generator, Failure> {
         let failed = |error: std::io::Error| Failure::new(exit::FAILED, error.to_string());
         super::process::raise_open_files();
         let poll = Poll::new().map_err(failed)?;
-        let alarm = Alarm::new(poll.registry(), ALARM).map_err(failed)?;
+        let timer = Timer::new(poll.registry(), TIMER).map_err(failed)?;
         let Target { addr, host, .. } = target;
-        Ok(Rig {
+        Ok(Generator {
             addr: *addr,
             layers: load.transport.layers(host, addr.port(), load.version)?,
             version: load.version,
@@ -114,20 +117,20 @@ impl Rig {
             run: clock::seed() as u32,
             poll,
             events: Some(Events::with_capacity(1024)),
-            alarm,
+            timer,
             clock: Stopwatch::start(),
             peers: Vec::new(),
             publishers: Vec::new(),
             flows: Vec::new(),
-            hungry: Vec::new(),
+            ready: Vec::new(),
             dirty: Vec::new(),
             scratch: Vec::new(),
             schedule: None,
             publishing: false,
             group: None,
             late_in_group: 0,
-            tolerant: false,
-            anything: false,
+            tolerates_loss: false,
+            accept_all: false,
             last_progress: 0,
             counts: Counts::default(),
             latency: Histogram::new(),
@@ -135,46 +138,47 @@ impl Rig {
         })
     }
 
-    /// Clients that connect from now on, or again, do so to this broker, on TCP.
-    pub fn turn_to(&mut self, target: &Target) {
+    /// Makes clients that connect from now on connect to this broker, over TCP.
+    pub fn set_target(&mut self, target: &Target) {
         self.addr = target.addr;
     }
 
-    /// What distinguishes this run's topics and client identifiers from those of others.
+    /// Returns a name that distinguishes the topics and client identifiers of this run from those
+    /// of others.
     pub fn name(&self) -> String {
         format!("{:08x}", self.run)
     }
 
-    /// Nanoseconds since the run began.
+    /// Returns nanoseconds since the start of the run.
     #[inline]
     pub fn now(&self) -> u64 {
         self.clock.elapsed().as_nanos() as u64
     }
 
-    /// What has happened so far.
+    /// Returns the counts so far.
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Receivers check each message for the whole group: any member may get it, but only one.
-    pub fn share(&mut self) {
-        self.group = Some(GroupTally::default());
+    /// Makes all receivers one shared group: each message must reach exactly one member.
+    pub fn check_as_group(&mut self) {
+        self.group = Some(GroupSequence::default());
     }
 
-    /// Takes messages of other runs, and whatever else comes: they are counted, not checked.
-    pub fn take_anything(&mut self) {
-        self.anything = true;
+    /// Accepts messages of other runs and others without a header. They are counted, not checked.
+    pub fn accept_all(&mut self) {
+        self.accept_all = true;
     }
 
-    /// Connections may be lost from now on, or not.
-    pub fn tolerate_loss(&mut self, tolerant: bool) {
-        self.tolerant = tolerant;
+    /// Sets whether connections may be lost from now on.
+    pub fn tolerate_loss(&mut self, tolerates_loss: bool) {
+        self.tolerates_loss = tolerates_loss;
     }
 
-    /// Takes back what is retained under these topics.
+    /// Removes the retained messages of these topics.
     ///
     /// # Errors
-    /// As [`Rig::run_for`].
+    /// As [`Generator::run_for`].
     pub fn clear_retained(&mut self, peer: usize, topics: &[String]) -> Result<(), Failure> {
         for topic in topics {
             let publish = Publish {
@@ -188,19 +192,19 @@ impl Rig {
             };
             let link = &mut self.peers[peer].link;
             codec::encode_publish(&publish, self.version, link.out());
-            while self.peers[peer].link.waiting() > MAX_WAITING {
+            while self.peers[peer].link.waiting() > MAX_PENDING_BYTES {
                 self.peers[peer].mark_dirty(peer as u32, &mut self.dirty);
-                self.turn(Duration::from_millis(20))?;
+                self.poll_once(Duration::from_millis(20))?;
             }
         }
         self.peers[peer].mark_dirty(peer as u32, &mut self.dirty);
         self.flush_dirty()
     }
 
-    /// Goes on for some time.
+    /// Runs for some time.
     ///
     /// # Errors
-    /// A connection is lost, or the broker breaks the protocol.
+    /// Fails if a connection is lost, or the broker violates the protocol.
     pub fn run_for(&mut self, time: Duration) -> Result<(), Failure> {
         let end = self.now() + time.as_nanos() as u64;
         loop {
@@ -208,71 +212,73 @@ impl Rig {
             if now >= end {
                 return Ok(());
             }
-            self.turn(Duration::from_nanos(end - now))?;
+            self.poll_once(Duration::from_nanos(end - now))?;
         }
     }
 
-    /// Goes on until `done`, or until nothing has arrived for `patience`. Returns whether it was done.
+    /// Runs until `done`, or until nothing has arrived for `idle_timeout`. Returns whether it was
+    /// done.
     ///
     /// # Errors
-    /// As [`Rig::run_for`].
+    /// As [`Generator::run_for`].
     pub fn run_until(
         &mut self,
-        patience: Duration,
-        done: impl Fn(&Rig) -> bool,
+        idle_timeout: Duration,
+        done: impl Fn(&Generator) -> bool,
     ) -> Result<bool, Failure> {
         self.last_progress = self.now();
         while !done(self) {
             let now = self.now();
-            if now.saturating_sub(self.last_progress) > patience.as_nanos() as u64 {
+            if now.saturating_sub(self.last_progress) > idle_timeout.as_nanos() as u64 {
                 return Ok(false);
             }
-            self.turn(Duration::from_millis(20))?;
+            self.poll_once(Duration::from_millis(20))?;
         }
         Ok(true)
     }
 
-    /// Stops publishing, and goes on until everything has arrived and is acknowledged, or nothing more comes.
+    /// Stops publishing, and runs until everything has arrived and is acknowledged, or nothing
+    /// arrives for `idle_timeout`.
     ///
     /// # Errors
-    /// As [`Rig::run_for`].
-    pub fn drain(&mut self, patience: Duration) -> Result<bool, Failure> {
+    /// As [`Generator::run_for`].
+    pub fn drain(&mut self, idle_timeout: Duration) -> Result<bool, Failure> {
         self.stop_publishing();
-        self.run_until(patience, |rig| {
-            rig.is_acknowledged() && rig.counts.arrived >= rig.expected()
+        self.run_until(idle_timeout, |generator| {
+            generator.is_acknowledged() && generator.counts.arrived >= generator.expected()
         })
     }
 
-    /// Whether all that was published is acknowledged.
+    /// Returns whether all published messages are acknowledged.
     pub fn is_acknowledged(&self) -> bool {
         self.publishers
             .iter()
             .all(|publisher| publisher.unacknowledged == 0)
     }
 
-    /// Whether all publishers have sent all they may.
+    /// Returns whether all publishers have sent all they may.
     pub fn has_sent_all(&self) -> bool {
         self.publishers
             .iter()
             .all(|publisher| publisher.sent >= publisher.allowed)
     }
 
-    /// How many messages should have arrived, by those published so far and by those who receive.
+    /// Returns how many messages should have arrived, by those published and their receivers.
     pub fn expected(&self) -> u64 {
         if self.group.is_some() {
             return self.flows.iter().map(|flow| flow.next_seq).sum();
         }
-        let tallies = self.peers.iter().filter_map(|peer| peer.tally.as_ref());
-        tallies
-            .map(|tally| tally.expected(|flow| self.sent(flow)))
+        let sequences = self.peers.iter().filter_map(|peer| peer.sequence.as_ref());
+        sequences
+            .map(|sequence| sequence.expected(|flow| self.sent(flow)))
             .sum()
     }
 
-    /// What was wrong so far, with all that has not arrived counted as lost.
+    /// Returns the errors so far. Everything that has not arrived counts as lost.
     pub fn faults(&self) -> Faults {
         let mut faults = Faults {
             refused: self.counts.refused,
-            strange: self.counts.strange,
+            unexpected: self.counts.unexpected,
             ..Faults::default()
         };
         if let Some(group) = &self.group {
@@ -281,20 +287,20 @@ impl Rig {
             faults.disordered = self.late_in_group;
             return faults;
         }
-        for tally in self.peers.iter().filter_map(|peer| peer.tally.as_ref()) {
-            faults.lost += tally.lost(|flow| self.sent(flow));
-            faults.duplicates += tally.faults().repeated;
-            faults.disordered += tally.faults().late;
+        for sequence in self.peers.iter().filter_map(|peer| peer.sequence.as_ref()) {
+            faults.lost += sequence.lost(|flow| self.sent(flow));
+            faults.duplicates += sequence.faults().repeated;
+            faults.disordered += sequence.faults().late;
         }
         faults
     }
 
-    /// One turn: waits for something to do, at most so long, and does all there is.
+    /// Polls once: waits for events, at most `wait`, and handles them.
     ///
     /// # Errors
-    /// As [`Rig::run_for`].
-    pub fn turn(&mut self, wait: Duration) -> Result<(), Failure> {
-        let wait = self.wait_for_due(wait)?;
+    /// As [`Generator::run_for`].
+    pub fn poll_once(&mut self, wait: Duration) -> Result<(), Failure> {
+        let wait = self.timeout_until_due(wait)?;
         let mut events = self
             .events
             .take()
@@ -307,14 +313,14 @@ impl Rig {
             _ => {}
         }
         for event in &events {
-            if event.token() != ALARM {
+            if event.token() != TIMER {
                 let (readable, writable) = (event.is_readable(), event.is_writable());
                 self.serve(event.token().0, readable, writable)?;
             }
         }
         self.events = Some(events);
-        self.hand_out_due();
-        self.feed_hungry();
+        self.allow_due();
+        self.publish_ready();
         self.flush_dirty()?;
         self.check_stall()
     }
@@ -325,14 +331,14 @@ impl Rig {
             let peer = &mut self.peers[index as usize];
             peer.dirty = false;
             if let Err(error) = peer.link.flush() {
-                self.lose(index as usize, &error.to_string())?;
+                self.connection_lost(index as usize, &error.to_string())?;
                 continue;
             }
-            // What nobody answers is held back by the socket alone.
+            // QoS 0 is limited by the socket alone, because nobody acknowledges it.
             if let Some(publisher) = peer.publisher
                 && peer.link.waiting() == 0
             {
-                self.make_hungry(publisher);
+                self.mark_ready(publisher);
             }
         }
         self.dirty = dirty;
@@ -345,12 +351,12 @@ impl Rig {
         };
         if writable {
             if let Err(error) = peer.link.writable() {
-                return self.lose(index, &error.to_string());
+                return self.connection_lost(index, &error.to_string());
             }
             if peer.link.wants_flush() {
                 peer.mark_dirty(index as u32, &mut self.dirty);
                 if let Some(publisher) = peer.publisher {
-                    self.make_hungry(publisher);
+                    self.mark_ready(publisher);
                 }
             }
         }
@@ -360,7 +366,7 @@ impl Rig {
         let mut scratch = std::mem::take(&mut self.scratch);
         let outcome = self.read_all(index, &mut scratch);
         self.scratch = scratch;
-        // A handshake that has ended with what was read lets CONNECT go.
+        // The CONNECT can be written after a handshake that ended with this read.
         let peer = &mut self.peers[index];
         if peer.link.has_layers() && peer.link.wants_flush() && !peer.is_gone() {
             peer.link.try_again();
@@ -373,7 +379,7 @@ impl Rig {
         loop {
             let (filled, more) = match self.peers[index].link.read(scratch) {
                 Ok(read) => read,
-                Err(error) => return self.lose(index, &error.to_string()),
+                Err(error) => return self.connection_lost(index, &error.to_string()),
             };
             let now = self.now();
             let mut used = 0;
@@ -408,7 +414,7 @@ impl Rig {
             }
             Frame::Ack { kind: 6, id, .. } => {
                 let peer = &mut self.peers[index];
-                peer.held.remove(id);
+                peer.unreleased.remove(id);
                 peer.reply(0x70, id);
                 peer.mark_dirty(index as u32, &mut self.dirty);
                 Ok(())
@@ -424,71 +430,73 @@ impl Rig {
     #[inline]
     fn receive_publish(&mut self, index: usize, qos: u8, id: u16, payload: &[u8], now: u64) {
         let peer = &mut self.peers[index];
-        let mut repeated_part = false;
+        let mut is_resent = false;
         if qos > 0 {
             if qos == 2 {
-                repeated_part = !peer.held.insert(id);
+                is_resent = !peer.unreleased.insert(id);
             }
             peer.reply(if qos == 1 { 0x40 } else { 0x50 }, id);
             peer.mark_dirty(index as u32, &mut self.dirty);
         }
-        if repeated_part {
-            // The standard's own repetition of a QoS 2 message: it is not a second message.
+        if is_resent {
+            // A QoS 2 message that the broker resent, as the standard demands. Not a second
+            // message.
             return;
         }
-        if self.anything {
+        if self.accept_all {
             self.counts.delivered += 1;
             return;
         }
-        let Some(stamp) = Stamp::of(payload).filter(|stamp| stamp.run == self.run) else {
-            self.counts.strange += 1;
+        let Some(header) = PayloadHeader::of(payload).filter(|header| header.run == self.run)
+        else {
+            self.counts.unexpected += 1;
             return;
         };
-        let Some(tally) = &mut peer.tally else {
-            self.counts.strange += 1;
+        let Some(sequence) = &mut peer.sequence else {
+            self.counts.unexpected += 1;
             return;
         };
         self.counts.delivered += 1;
         self.last_progress = now;
-        self.latency.record(now.saturating_sub(stamp.at));
-        let seen = tally.see(stamp.flow, stamp.seq);
+        self.latency.record(now.saturating_sub(header.at));
+        let arrival = sequence.record(header.flow, header.seq);
         if let Some(group) = &mut self.group {
-            let fresh = group.see(stamp.flow, stamp.seq);
+            let fresh = group.record(header.flow, header.seq);
             self.counts.arrived += u64::from(fresh);
-            self.late_in_group += u64::from(fresh && seen == Seen::Again);
+            self.late_in_group += u64::from(fresh && arrival == Arrival::Again);
             if fresh {
-                self.credit(stamp.flow, stamp.seq);
+                self.count_reached(header.flow, header.seq);
             }
             return;
         }
-        match seen {
-            Seen::Next => self.credit(stamp.flow, stamp.seq),
-            Seen::After(gap) => {
-                // What was left out will not come, so nobody waits for it.
+        match arrival {
+            Arrival::Next => self.count_reached(header.flow, header.seq),
+            Arrival::After(gap) => {
+                // Skipped messages will not arrive, so nobody waits for them.
                 for seq in gap.start..=gap.end {
-                    self.credit(stamp.flow, seq);
+                    self.count_reached(header.flow, seq);
                 }
             }
-            Seen::Late => {}
-            Seen::Again => return,
-            Seen::Foreign => {
-                self.counts.strange += 1;
+            Arrival::Late => {}
+            Arrival::Again => return,
+            Arrival::Foreign => {
+                self.counts.unexpected += 1;
                 return;
             }
         }
         self.counts.arrived += 1;
     }
 
-    /// A message has reached one of its receivers.
+    /// Counts that a message has reached one of its receivers.
     #[inline]
-    fn credit(&mut self, flow: u32, seq: u64) {
+    fn count_reached(&mut self, flow: u32, seq: u64) {
         let flow = &mut self.flows[flow as usize];
-        let reached = flow.reach(seq);
+        let reached = flow.record_reached(seq);
         if reached > 0 {
             let index = flow.publisher;
             let publisher = &mut self.publishers[index as usize];
             publisher.unreached = publisher.unreached.saturating_sub(reached);
-            self.make_hungry(index);
+            self.mark_ready(index);
         }
     }
 
@@ -496,20 +504,20 @@ impl Rig {
         let peer = &mut self.peers[index];
         let refused = reason >= 0x80;
         let Some(publisher) = peer.publisher else {
-            self.counts.strange += 1;
+            self.counts.unexpected += 1;
             return;
         };
         let Some(ended) = self.publishers[publisher as usize].acknowledge(kind, id, refused) else {
-            self.counts.strange += 1;
+            self.counts.unexpected += 1;
             return;
         };
         self.last_progress = now;
-        // A PUBCOMP that says it knows nothing of the message ends it as well.
+        // A PUBCOMP with an error, for an unknown identifier, ends the message as well.
         let refused = refused && kind != 7;
         self.counts.refused += u64::from(refused);
         if ended {
             self.counts.acknowledged += u64::from(!refused);
-            self.make_hungry(publisher);
+            self.mark_ready(publisher);
         } else {
             peer.reply(0x62, id);
             peer.mark_dirty(index as u32, &mut self.dirty);

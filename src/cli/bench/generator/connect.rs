@@ -6,36 +6,37 @@ use std::time::Duration;
 
 use mio::Token;
 
-use super::Rig;
+use super::Generator;
 use super::flow::SlotState;
-use super::frame::Stamp;
+use super::frame::PayloadHeader;
 use super::link::Link;
-use super::peer::{Client, Held, Peer, State};
-use super::tally::Tally;
+use super::peer::{Client, PacketIdSet, Peer, State};
+use super::sequence::Sequence;
 use crate::cli::exit::{self, Failure};
 use crate::wire::packet::{Connect, Subscribe, SubscribeOptions, Unsubscribe, Will};
 use crate::wire::{
     Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
 };
 
-/// Connections that are being made at once.
+/// How many connections are opened at once.
 const OPENING: usize = 100;
 /// Filters in one SUBSCRIBE.
 const FILTERS: usize = 500;
-/// How long nothing may happen while connections are made.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Time limit without progress while connections are opened.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-impl Rig {
-    /// Connects and subscribes clients, some at once. Returns the number of the first; the others follow.
+impl Generator {
+    /// Connects and subscribes clients, several at once. Returns the number of the first; the
+    /// others follow.
     ///
     /// # Errors
-    /// One is refused or lost, or nothing happens for 20 seconds.
+    /// Fails if one is refused or lost, or if nothing happens for 20 seconds.
     pub fn connect(&mut self, clients: impl IntoIterator<Item = Client>) -> Result<usize, Failure> {
         let first = self.peers.len();
         let mut waiting = first;
         for client in clients {
             while self.count_opening(&mut waiting) >= OPENING {
-                self.turn_while_opening()?;
+                self.poll_while_opening()?;
             }
             self.open(client)?;
         }
@@ -43,14 +44,15 @@ impl Rig {
         Ok(first)
     }
 
-    /// Subscribes a client that is connected to more filters: the first SUBSCRIBE goes at once, each other when the one before is answered.
+    /// Adds subscriptions to a connected client. The first SUBSCRIBE is sent at once, each other
+    /// one after the answer to the previous.
     pub fn subscribe(&mut self, peer: usize, filters: Vec<String>, qos: QoS) {
         self.peers[peer].client.filters = filters;
         self.peers[peer].client.qos = qos;
         self.begin_to_subscribe(peer);
     }
 
-    /// Takes back subscriptions of a client that is connected, without waiting for the answer.
+    /// Removes subscriptions of a connected client. Does not wait for the answer.
     pub fn unsubscribe(&mut self, peer: usize, filters: &[String]) {
         let packet = Packet::Unsubscribe(Unsubscribe {
             packet_id: PacketId::FIRST,
@@ -62,19 +64,20 @@ impl Rig {
         self.peers[peer].mark_dirty(peer as u32, &mut self.dirty);
     }
 
-    /// Waits until all subscriptions are made.
+    /// Waits until all subscriptions are acknowledged.
     ///
     /// # Errors
-    /// As [`Rig::connect`].
+    /// As [`Generator::connect`].
     pub fn finish_connecting(&mut self) -> Result<(), Failure> {
         self.last_progress = self.now();
         self.finish(0)
     }
 
-    /// Connects a client again that is gone, with the session it had. A publisher sends again what was not acknowledged.
+    /// Connects clients again that were disconnected, with their sessions. A publisher resends what
+    /// was not acknowledged.
     ///
     /// # Errors
-    /// As [`Rig::connect`].
+    /// As [`Generator::connect`].
     pub fn connect_again(&mut self, peers: Range<usize>) -> Result<(), Failure> {
         for index in peers.clone() {
             let now = self.now();
@@ -90,53 +93,54 @@ impl Rig {
         self.finish(peers.start)
     }
 
-    /// Disconnects clients in good order.
+    /// Disconnects clients with DISCONNECT.
     pub fn disconnect(&mut self, peers: Range<usize>) {
         for peer in self.peers[peers].iter_mut().filter(|peer| !peer.is_gone()) {
             peer.link.out().extend_from_slice(&[0xE0, 0]);
-            // Who has gone already need not take leave.
+            // Errors do not matter: the connection may be closed already.
             let _ = peer.link.flush();
             peer.link.close();
             peer.state = State::Gone;
         }
     }
 
-    /// Ends the durable sessions of clients that are gone: each connects once more, and its session ends with that connection.
+    /// Ends the durable sessions of disconnected clients: each connects once more, and its session
+    /// ends with that connection.
     ///
     /// # Errors
-    /// As [`Rig::connect`].
+    /// As [`Generator::connect`].
     pub fn end_sessions(&mut self, peers: Range<usize>) -> Result<(), Failure> {
         for peer in &mut self.peers[peers.clone()] {
             peer.client.durable = false;
             peer.publisher = None;
-            peer.tally = None;
+            peer.sequence = None;
         }
         self.connect_again(peers)
     }
 
-    /// Ends a client's connection without a DISCONNECT.
-    pub fn cut(&mut self, peer: usize) {
+    /// Closes the connection of a client without DISCONNECT.
+    pub fn drop_connection(&mut self, peer: usize) {
         let peer = &mut self.peers[peer];
         peer.link.close();
         peer.state = State::Gone;
     }
 
-    /// How many clients are connected or are being connected.
+    /// Returns how many clients are connected or connecting.
     pub fn connected(&self) -> usize {
         self.peers.iter().filter(|peer| !peer.is_gone()).count()
     }
 
-    /// Clients ever connected.
+    /// Returns how many clients were ever connected.
     pub fn peer_count(&self) -> usize {
         self.peers.len()
     }
 
-    /// A connection is lost: that is a failure, unless it was to be expected.
-    pub(super) fn lose(&mut self, index: usize, why: &str) -> Result<(), Failure> {
+    /// Handles a lost connection. Fails unless the loss is tolerated.
+    pub(super) fn connection_lost(&mut self, index: usize, why: &str) -> Result<(), Failure> {
         let peer = &mut self.peers[index];
         peer.link.close();
         let state = std::mem::replace(&mut peer.state, State::Gone);
-        if self.tolerant {
+        if self.tolerates_loss {
             return Ok(());
         }
         let when = match state {
@@ -181,7 +185,7 @@ impl Rig {
             },
             Packet::Disconnect(disconnect) => {
                 let words = exit::words(disconnect.reason);
-                self.lose(index, &format!("DISCONNECT, {words}"))
+                self.connection_lost(index, &format!("DISCONNECT, {words}"))
             }
             Packet::PingResp | Packet::UnsubAck(_) => Ok(()),
             _ => Err(Failure::new(
@@ -193,14 +197,14 @@ impl Rig {
 
     fn finish(&mut self, mut from: usize) -> Result<(), Failure> {
         while self.count_opening(&mut from) > 0 {
-            self.turn_while_opening()?;
+            self.poll_while_opening()?;
         }
         Ok(())
     }
 
-    fn turn_while_opening(&mut self) -> Result<(), Failure> {
-        self.turn(Duration::from_millis(20))?;
-        if self.now().saturating_sub(self.last_progress) > PATIENCE.as_nanos() as u64 {
+    fn poll_while_opening(&mut self) -> Result<(), Failure> {
+        self.poll_once(Duration::from_millis(20))?;
+        if self.now().saturating_sub(self.last_progress) > IDLE_TIMEOUT.as_nanos() as u64 {
             return Err(Failure::new(
                 exit::TIMEOUT,
                 "the broker has not answered for 20 seconds",
@@ -209,7 +213,7 @@ impl Rig {
         Ok(())
     }
 
-    /// How many connections are not open yet; those before `from` are known to be.
+    /// Counts the connections that are not open yet. All before `from` are known to be open.
     fn count_opening(&mut self, from: &mut usize) -> usize {
         let settled = |peer: &Peer| matches!(peer.state, State::Open | State::Gone);
         while self.peers.get(*from).is_some_and(settled) {
@@ -225,13 +229,13 @@ impl Rig {
         let index = self.peers.len();
         let link = self.new_link(index)?;
         let receives = client.receives.clone();
-        let sent = |flow: u32| match client.from_the_first {
+        let sent = |flow: u32| match client.from_first {
             true => 0,
             false => self.sent(flow),
         };
-        let tally = (!receives.is_empty()).then(|| match &self.group {
-            Some(_) => Tally::of_member(receives.clone()),
-            None => Tally::new(receives.clone(), sent),
+        let sequence = (!receives.is_empty()).then(|| match &self.group {
+            Some(_) => Sequence::of_member(receives.clone()),
+            None => Sequence::new(receives.clone(), sent),
         });
         let now = self.now();
         self.last_progress = self.last_progress.max(now);
@@ -241,10 +245,10 @@ impl Rig {
             began: now,
             client,
             subscribe: VecDeque::new(),
-            tally,
+            sequence,
             publisher: None,
             receive_maximum: u16::MAX,
-            held: Held::default(),
+            unreleased: PacketIdSet::default(),
             dirty: false,
         });
         self.write_connect(index);
@@ -272,7 +276,7 @@ impl Rig {
                 ProtocolVersion::V5 => peer.client.clean_start,
                 _ => !peer.client.durable,
             },
-            // The longest there is, so that nobody needs a PINGREQ: some brokers refuse none at all.
+            // The maximum, so that no PINGREQ is needed. Some brokers refuse 0.
             keep_alive: u16::MAX,
             client_id: &peer.client.id,
             will: peer.client.will.as_deref().map(|topic| Will {
@@ -331,11 +335,11 @@ impl Rig {
         if peer.is_open()
             && let Some(publisher) = peer.publisher
         {
-            self.make_hungry(publisher);
+            self.mark_ready(publisher);
         }
     }
 
-    /// Sends again what the broker has not acknowledged on the connection before [MQTT-4.4.0-1].
+    /// Resends what the broker has not acknowledged on the previous connection [MQTT-4.4.0-1].
     fn resend(&mut self, index: usize) {
         let Some(publisher) = self.peers[index].publisher else {
             return;
@@ -354,14 +358,14 @@ impl Rig {
             match slot.state {
                 SlotState::Released => peer.reply(0x62, id as u16),
                 _ => {
-                    let stamp = Stamp {
+                    let header = PayloadHeader {
                         run: self.run,
                         flow: slot.flow,
                         seq: slot.seq,
                         at: slot.at,
                     };
                     let flow = &mut self.flows[slot.flow as usize];
-                    flow.write(id as u16, &stamp, true, peer.link.out());
+                    flow.write(id as u16, &header, true, peer.link.out());
                 }
             }
         }
@@ -375,13 +379,13 @@ mod tests {
 
     #[test]
     fn held_identifiers_are_remembered_until_released() {
-        let mut held = Held::default();
-        assert!(held.insert(65_535));
-        assert!(!held.insert(65_535));
-        assert!(held.insert(1));
-        held.remove(65_535);
-        held.remove(30_000);
-        assert!(held.insert(65_535));
-        assert!(!held.insert(1));
+        let mut unreleased = PacketIdSet::default();
+        assert!(unreleased.insert(65_535));
+        assert!(!unreleased.insert(65_535));
+        assert!(unreleased.insert(1));
+        unreleased.remove(65_535);
+        unreleased.remove(30_000);
+        assert!(unreleased.insert(65_535));
+        assert!(!unreleased.insert(1));
     }
 }

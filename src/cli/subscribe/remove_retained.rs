@@ -1,4 +1,5 @@
-//! `--remove-retained`: an empty retained message for each topic, no more at once than the server takes.
+//! `--remove-retained`: publishes an empty retained message to each topic, at most as many at once
+//! as the server allows.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,31 +8,31 @@ use crate::cli::exit::Failure;
 use crate::wire::packet::{Ack, Publish};
 use crate::wire::{Packet, PacketId, QoS};
 
-/// Retained messages that are being removed.
+/// The removal of retained messages.
 #[derive(Debug, Default)]
-pub struct Clearing {
+pub struct RetainedRemoval {
     waiting: VecDeque<String>,
-    /// Topics by the packet identifiers of the messages that wait for their PUBACK.
+    /// Topics by packet identifier, for messages that wait for their PUBACK.
     in_flight: HashMap<PacketId, String>,
     last_id: Option<PacketId>,
     /// The first refusal.
     refused: Option<Failure>,
 }
 
-impl Clearing {
-    /// Removes what is retained under a topic, once there is room for it on the connection.
+impl RetainedRemoval {
+    /// Queues the removal of the retained message of a topic.
     pub fn add(&mut self, topic: &str) {
         self.waiting.push_back(topic.to_owned());
     }
 
-    /// Sends as many as the server takes at once.
+    /// Sends as many as the server allows at once.
     pub fn send(&mut self, client: &mut Client) {
-        let granted = client.granted();
-        while self.in_flight.len() < usize::from(granted.receive_maximum.min(100)) {
+        let capabilities = client.capabilities();
+        while self.in_flight.len() < usize::from(capabilities.receive_maximum.min(100)) {
             let Some(topic) = self.waiting.pop_front() else {
                 return;
             };
-            let is_acknowledged = granted.maximum_qos > 0;
+            let is_acknowledged = capabilities.maximum_qos > 0;
             let packet_id = is_acknowledged.then(|| self.free_id());
             client.send(&Packet::Publish(Publish {
                 dup: false,
@@ -51,7 +52,8 @@ impl Clearing {
         }
     }
 
-    /// The window is smaller than the number of identifiers, so there is one.
+    /// Returns a free identifier. There is one, because the window is smaller than the number of
+    /// identifiers.
     fn free_id(&mut self) -> PacketId {
         let mut id = self.last_id.map_or(PacketId::FIRST, PacketId::next);
         while self.in_flight.contains_key(&id) {
@@ -61,7 +63,7 @@ impl Clearing {
         id
     }
 
-    /// Takes a PUBACK; whether it was for one of these.
+    /// Handles a PUBACK. Returns whether it belongs to a removal.
     pub fn acknowledge(&mut self, ack: &Ack<'_>) -> bool {
         let Some(topic) = self.in_flight.remove(&ack.packet_id) else {
             return false;
@@ -75,15 +77,15 @@ impl Clearing {
         true
     }
 
-    /// Whether nothing is under way.
+    /// Returns whether all removals are acknowledged.
     pub fn is_done(&self) -> bool {
         self.waiting.is_empty() && self.in_flight.is_empty()
     }
 
-    /// The first refusal, if there was one.
+    /// Fails with the first refusal, if any.
     ///
     /// # Errors
-    /// The server's reason.
+    /// The reason of the server.
     pub fn outcome(&mut self) -> Result<(), Failure> {
         self.refused.take().map_or(Ok(()), Err)
     }

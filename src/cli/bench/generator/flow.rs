@@ -1,48 +1,50 @@
-//! Publishers and the flows they send: a flow is one publisher's messages on one topic, numbered from 0.
+//! Publishers and their flows. A flow is the messages of one publisher on one topic, numbered from
+//! 0.
 
 use std::ops::Range;
 
-use super::frame::{STAMP_BYTES, Stamp};
+use super::frame::{PAYLOAD_HEADER_BYTES, PayloadHeader};
 use crate::wire::packet::Publish;
 use crate::wire::{PacketId, Properties, ProtocolVersion, QoS, codec};
 
-/// How messages are made.
+/// The parameters of messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     /// QoS of the PUBLISH.
     pub qos: QoS,
-    /// Bytes of payload, at least those of a stamp.
+    /// Length of the payload in bytes, at least that of its header.
     pub size: usize,
-    /// Publish retained.
+    /// Retain flag.
     pub retain: bool,
-    /// Messages that may be on their way at once.
+    /// Maximum number of messages in flight.
     pub window: u32,
-    /// How many receivers each message should reach before it no longer counts against the window; 0 to wait for nobody.
+    /// How many receivers a message must reach before it leaves the window. 0 to wait for none.
     pub receivers: u32,
 }
 
 /// One publisher's messages on one topic.
 #[derive(Debug)]
 pub struct Flow {
-    /// Its publisher.
+    /// Publisher.
     pub publisher: u32,
-    /// The number of its next message.
+    /// Number of the next message.
     pub next_seq: u64,
-    /// The packet, complete but for packet identifier and stamp.
+    /// The packet, complete except for packet identifier and payload header.
     template: Vec<u8>,
     id_at: usize,
-    stamp_at: usize,
-    /// Receivers each message should reach; 0 if nobody counts.
+    header_at: usize,
+    /// How many receivers each message must reach; 0 to count none.
     receivers: u32,
-    /// How many receivers have each message from `floor` on, by the low bits of its number.
+    /// For each message from `floor` on, how many receivers it has reached. Indexed by the low bits
+    /// of its number.
     reached: Vec<u32>,
-    floor: u64,
+    first_awaited: u64,
 }
 
 impl Flow {
-    /// A flow to this topic.
+    /// Creates a flow to this topic.
     pub fn new(publisher: u32, topic: &str, shape: &Shape, version: ProtocolVersion) -> Flow {
-        let size = shape.size.max(STAMP_BYTES);
+        let size = shape.size.max(PAYLOAD_HEADER_BYTES);
         let payload: Vec<u8> = (0..size).map(|at| b'a' + (at % 26) as u8).collect();
         let publish = Publish {
             dup: false,
@@ -55,7 +57,7 @@ impl Flow {
         };
         let mut template = Vec::new();
         codec::encode_publish(&publish, version, &mut template);
-        let stamp_at = template.len() - size;
+        let header_at = template.len() - size;
         let block = usize::from(version == ProtocolVersion::V5);
         let slots = match shape.receivers {
             0 => 0,
@@ -64,22 +66,24 @@ impl Flow {
         Flow {
             publisher,
             next_seq: 0,
-            id_at: stamp_at - block - 2,
-            stamp_at,
+            id_at: header_at - block - 2,
+            header_at,
             template,
             receivers: shape.receivers,
             reached: vec![0; slots],
-            floor: 0,
+            first_awaited: 0,
         }
     }
 
-    /// Appends a message. Nothing but its stamp and packet identifier differs from the last.
+    /// Appends a message. It differs from the previous one only in payload header and packet
+    /// identifier.
     #[inline]
-    pub fn write(&mut self, id: u16, stamp: &Stamp, dup: bool, out: &mut Vec<u8>) {
+    pub fn write(&mut self, id: u16, header: &PayloadHeader, dup: bool, out: &mut Vec<u8>) {
         if id != 0 {
             self.template[self.id_at..self.id_at + 2].copy_from_slice(&id.to_be_bytes());
         }
-        self.template[self.stamp_at..self.stamp_at + STAMP_BYTES].copy_from_slice(&stamp.bytes());
+        self.template[self.header_at..self.header_at + PAYLOAD_HEADER_BYTES]
+            .copy_from_slice(&header.bytes());
         let start = out.len();
         out.extend_from_slice(&self.template);
         if dup {
@@ -87,51 +91,52 @@ impl Flow {
         }
     }
 
-    /// A receiver has this message. Returns how many messages have thereby reached everybody.
+    /// Counts that a message has reached a receiver. Returns how many messages have reached all
+    /// receivers now.
     #[inline]
-    pub fn reach(&mut self, seq: u64) -> u32 {
-        if seq < self.floor || seq >= self.next_seq || self.reached.is_empty() {
+    pub fn record_reached(&mut self, seq: u64) -> u32 {
+        if seq < self.first_awaited || seq >= self.next_seq || self.reached.is_empty() {
             return 0;
         }
         let mask = self.reached.len() - 1;
         self.reached[seq as usize & mask] += 1;
-        let before = self.floor;
-        while self.floor < self.next_seq
-            && self.reached[self.floor as usize & mask] >= self.receivers
+        let before = self.first_awaited;
+        while self.first_awaited < self.next_seq
+            && self.reached[self.first_awaited as usize & mask] >= self.receivers
         {
-            self.reached[self.floor as usize & mask] = 0;
-            self.floor += 1;
+            self.reached[self.first_awaited as usize & mask] = 0;
+            self.first_awaited += 1;
         }
-        (self.floor - before) as u32
+        (self.first_awaited - before) as u32
     }
 
-    /// Waits no longer for what is on its way.
-    pub fn write_off(&mut self) {
+    /// Stops waiting for messages in flight.
+    pub fn give_up(&mut self) {
         self.reached.fill(0);
-        self.floor = self.next_seq;
+        self.first_awaited = self.next_seq;
     }
 
-    /// Whether its messages count against the window until they have arrived.
+    /// Returns whether messages stay in the window until they have arrived.
     #[inline]
     pub fn is_awaited(&self) -> bool {
         !self.reached.is_empty()
     }
 }
 
-/// A message that is not acknowledged.
+/// A message that is not acknowledged yet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Slot {
-    /// How far it is.
+    /// State.
     pub state: SlotState,
-    /// Its flow.
+    /// Flow.
     pub flow: u32,
-    /// Its number.
+    /// Number in the flow.
     pub seq: u64,
-    /// Its time.
+    /// Scheduled time.
     pub at: u64,
 }
 
-/// How far a message is.
+/// The state of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlotState {
     /// The packet identifier is free.
@@ -143,36 +148,36 @@ pub enum SlotState {
     Released,
 }
 
-/// Who sends flows.
+/// A client that sends flows.
 #[derive(Debug)]
 pub struct Publisher {
-    /// Its connection.
+    /// Connection.
     pub peer: u32,
-    /// Its flows, which take turns.
+    /// Flows, which are used in turn.
     pub flows: Range<u32>,
-    /// The next of them.
-    pub turn: u32,
+    /// The next flow.
+    pub next_flow: u32,
     /// QoS as a number.
     pub qos: u8,
-    /// Messages that may be on their way.
+    /// Maximum number of messages in flight.
     pub window: u32,
-    /// Messages not acknowledged.
+    /// Number of messages without an acknowledgement.
     pub unacknowledged: u32,
-    /// Messages that have not reached all their receivers.
+    /// Number of messages that have not reached all receivers.
     pub unreached: u32,
-    /// Messages sent.
+    /// Number of messages sent.
     pub sent: u64,
-    /// Messages it may send, by rate or by number.
+    /// How many messages it may send, by rate or by number.
     pub allowed: u64,
-    /// It is in the list of those that could send.
-    pub hungry: bool,
-    /// By packet identifier.
+    /// Whether it is in the list of publishers that may be able to send.
+    pub ready: bool,
+    /// Messages by packet identifier.
     pub slots: Vec<Slot>,
     next_id: u16,
 }
 
 impl Publisher {
-    /// A publisher of these flows.
+    /// Creates a publisher of these flows.
     pub fn new(peer: u32, flows: Range<u32>, shape: &Shape) -> Publisher {
         let slots = match shape.qos {
             QoS::AtMostOnce => 0,
@@ -180,7 +185,7 @@ impl Publisher {
         };
         Publisher {
             peer,
-            turn: flows.start,
+            next_flow: flows.start,
             flows,
             qos: shape.qos as u8,
             window: shape.window,
@@ -188,13 +193,13 @@ impl Publisher {
             unreached: 0,
             sent: 0,
             allowed: u64::MAX,
-            hungry: false,
+            ready: false,
             slots: vec![Slot::default(); slots],
             next_id: 0,
         }
     }
 
-    /// Whether it may send one more.
+    /// Returns whether it may send another message.
     #[inline]
     pub fn may_send(&self) -> bool {
         self.unacknowledged < self.window
@@ -202,18 +207,18 @@ impl Publisher {
             && self.sent < self.allowed
     }
 
-    /// The flow whose turn it is.
+    /// Returns the next flow.
     #[inline]
-    pub fn take_turn(&mut self) -> u32 {
-        let flow = self.turn;
-        self.turn += 1;
-        if self.turn == self.flows.end {
-            self.turn = self.flows.start;
+    pub fn take_flow(&mut self) -> u32 {
+        let flow = self.next_flow;
+        self.next_flow += 1;
+        if self.next_flow == self.flows.end {
+            self.next_flow = self.flows.start;
         }
         flow
     }
 
-    /// Takes a packet identifier; 0 for QoS 0. One is free as long as [`Publisher::may_send`].
+    /// Takes a packet identifier, 0 for QoS 0. One is free if [`Publisher::may_send`].
     #[inline]
     pub fn take_id(&mut self, slot: Slot) -> u16 {
         if self.qos == 0 {
@@ -233,7 +238,8 @@ impl Publisher {
         }
     }
 
-    /// Handles PUBACK (4), PUBREC (5) or PUBCOMP (7). Returns whether that ends the message; `None` if it does not fit.
+    /// Handles PUBACK (4), PUBREC (5) or PUBCOMP (7). Returns whether that ends the message, `None`
+    /// if no message expects it.
     #[inline]
     pub fn acknowledge(&mut self, kind: u8, id: u16, refused: bool) -> Option<bool> {
         let slot = self.slots.get_mut(usize::from(id))?;
@@ -241,7 +247,7 @@ impl Publisher {
             (4, 1, SlotState::Sent) | (7, 2, SlotState::Released) => SlotState::Free,
             (5, 2, SlotState::Sent) if refused => SlotState::Free,
             (5, 2, SlotState::Sent) => SlotState::Released,
-            // A PUBREC that comes again is answered again.
+            // A repeated PUBREC is answered again.
             (5, 2, SlotState::Released) => SlotState::Released,
             _ => return None,
         };
@@ -266,14 +272,14 @@ mod tests {
     #[test]
     fn a_message_is_what_the_codec_reads() {
         let mut flow = Flow::new(0, "bench/1", &SHAPE, ProtocolVersion::V5);
-        let stamp = Stamp {
+        let header = PayloadHeader {
             run: 1,
             flow: 0,
             seq: 9,
             at: 7,
         };
         let mut out = Vec::new();
-        flow.write(300, &stamp, true, &mut out);
+        flow.write(300, &header, true, &mut out);
         let Ok(crate::wire::Packet::Publish(publish)) = codec::decode(&out, ProtocolVersion::V5)
         else {
             panic!("{out:?}");
@@ -282,21 +288,21 @@ mod tests {
         assert_eq!(publish.topic, "bench/1");
         assert_eq!(publish.packet_id, PacketId::new(300));
         assert_eq!(publish.payload.len(), 64);
-        assert_eq!(Stamp::of(publish.payload), Some(stamp));
+        assert_eq!(PayloadHeader::of(publish.payload), Some(header));
     }
 
     #[test]
     fn the_window_opens_when_the_slowest_receiver_has_a_message() {
         let mut flow = Flow::new(0, "t", &SHAPE, ProtocolVersion::V311);
         flow.next_seq = 3;
-        assert_eq!(flow.reach(1), 0);
-        assert_eq!(flow.reach(0), 0);
-        assert_eq!(flow.reach(1), 0);
-        assert_eq!(flow.reach(0), 2);
-        assert_eq!(flow.reach(0), 0, "a repetition");
-        assert_eq!(flow.reach(3), 0, "a number that was not sent");
-        flow.write_off();
-        assert_eq!(flow.reach(2), 0);
+        assert_eq!(flow.record_reached(1), 0);
+        assert_eq!(flow.record_reached(0), 0);
+        assert_eq!(flow.record_reached(1), 0);
+        assert_eq!(flow.record_reached(0), 2);
+        assert_eq!(flow.record_reached(0), 0, "a repetition");
+        assert_eq!(flow.record_reached(3), 0, "a number that was not sent");
+        flow.give_up();
+        assert_eq!(flow.record_reached(2), 0);
     }
 
     #[test]
@@ -319,9 +325,9 @@ mod tests {
         assert_eq!(ids, [5, 6]);
         assert_eq!(
             (
-                publisher.take_turn(),
-                publisher.take_turn(),
-                publisher.take_turn()
+                publisher.take_flow(),
+                publisher.take_flow(),
+                publisher.take_flow()
             ),
             (0, 1, 0)
         );

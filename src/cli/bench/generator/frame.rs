@@ -1,20 +1,20 @@
-//! Packets as far as a benchmark needs them: found and taken apart without looking at what is only carried.
+//! A minimal decoder for packets from the broker, and the header of the payloads.
 
 use crate::wire::ProtocolVersion;
 
-/// Bytes of a [`Stamp`]: the least a payload can have.
-pub const STAMP_BYTES: usize = 24;
+/// Length of a [`PayloadHeader`] in bytes, which is the smallest payload.
+pub const PAYLOAD_HEADER_BYTES: usize = 24;
 
 /// A packet from the broker.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Frame<'a> {
     /// A message.
     Publish {
-        /// 0, 1 or 2.
+        /// QoS: 0, 1 or 2.
         qos: u8,
         /// Packet identifier; 0 for QoS 0.
         id: u16,
-        /// Its payload.
+        /// Payload.
         payload: &'a [u8],
     },
     /// PUBACK, PUBREC, PUBREL or PUBCOMP.
@@ -26,27 +26,27 @@ pub enum Frame<'a> {
         /// Reason code: 0 in MQTT 3.
         reason: u8,
     },
-    /// All others, whole.
+    /// Any other packet as a whole.
     Other(&'a [u8]),
 }
 
-/// What stands at the beginning of every payload.
+/// The header at the beginning of every payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    /// The run it belongs to.
+pub struct PayloadHeader {
+    /// The run.
     pub run: u32,
-    /// Its stream of messages: one publisher, one topic.
+    /// The flow: one publisher and one topic.
     pub flow: u32,
-    /// Its number in the flow, from 0.
+    /// Number in the flow, from 0.
     pub seq: u64,
-    /// When it was to be sent, in nanoseconds of the run.
+    /// Scheduled time in nanoseconds of the run.
     pub at: u64,
 }
 
-impl Stamp {
-    /// The stamp as bytes.
-    pub fn bytes(&self) -> [u8; STAMP_BYTES] {
-        let mut bytes = [0; STAMP_BYTES];
+impl PayloadHeader {
+    /// Encodes the header.
+    pub fn bytes(&self) -> [u8; PAYLOAD_HEADER_BYTES] {
+        let mut bytes = [0; PAYLOAD_HEADER_BYTES];
         bytes[..4].copy_from_slice(&self.run.to_le_bytes());
         bytes[4..8].copy_from_slice(&self.flow.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.seq.to_le_bytes());
@@ -54,15 +54,15 @@ impl Stamp {
         bytes
     }
 
-    /// The stamp of a payload; `None` if it is too short for one.
+    /// Decodes the header of a payload. `None` if the payload is too short.
     #[inline]
-    pub fn of(payload: &[u8]) -> Option<Stamp> {
-        let (bytes, _) = payload.split_first_chunk::<STAMP_BYTES>()?;
+    pub fn of(payload: &[u8]) -> Option<PayloadHeader> {
+        let (bytes, _) = payload.split_first_chunk::<PAYLOAD_HEADER_BYTES>()?;
         let (run, rest) = bytes.split_first_chunk::<4>()?;
         let (flow, rest) = rest.split_first_chunk::<4>()?;
         let (seq, rest) = rest.split_first_chunk::<8>()?;
         let (at, _) = rest.split_first_chunk::<8>()?;
-        Some(Stamp {
+        Some(PayloadHeader {
             run: u32::from_le_bytes(*run),
             flow: u32::from_le_bytes(*flow),
             seq: u64::from_le_bytes(*seq),
@@ -71,10 +71,10 @@ impl Stamp {
     }
 }
 
-/// The first packet of `bytes` and its length; `None` if it is not whole.
+/// Returns the first packet of `bytes` and its length. `None` if it is not complete.
 ///
 /// # Errors
-/// It is not a packet, in words.
+/// Describes why it is not a packet.
 #[inline]
 pub fn first(
     bytes: &[u8],
@@ -99,7 +99,7 @@ pub fn first(
     Ok(Some((found, len)))
 }
 
-/// Where the body of the first packet begins, and where it ends.
+/// Returns where the body of the first packet begins and ends.
 #[inline]
 fn extent(bytes: &[u8]) -> Result<Option<(usize, usize)>, &'static str> {
     let mut remaining = 0;
@@ -169,14 +169,14 @@ mod tests {
 
     #[test]
     fn a_stamp_is_read_as_it_was_written() {
-        let stamp = Stamp {
+        let header = PayloadHeader {
             run: 1,
             flow: 2,
             seq: u64::MAX - 1,
             at: 4,
         };
-        assert_eq!(Stamp::of(&stamp.bytes()), Some(stamp));
-        assert_eq!(Stamp::of(&stamp.bytes()[1..]), None);
+        assert_eq!(PayloadHeader::of(&header.bytes()), Some(header));
+        assert_eq!(PayloadHeader::of(&header.bytes()[1..]), None);
     }
 
     #[test]

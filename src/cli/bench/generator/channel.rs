@@ -1,4 +1,5 @@
-//! What a link's bytes go through: a socket, or TLS and WebSocket on one, driven by readiness as the socket is.
+//! The byte stream of a link: a socket, or TLS and WebSocket on a socket, driven by readiness of
+//! the socket.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -12,15 +13,15 @@ use crate::cli::transport::{Layered, Layers};
 
 type Handshake = Pin<Box<dyn Future<Output = io::Result<Box<dyn Layered>>> + Send>>;
 
-/// What bytes go through. `WouldBlock` means: until the socket is told to be ready.
+/// A byte stream. After `WouldBlock` the caller waits until the socket is ready.
 pub enum Channel {
     /// A socket.
     Plain(TcpStream),
-    /// The layers' handshakes.
+    /// The handshakes of the layers.
     Opening(Handshake),
-    /// A socket with layers on it.
+    /// A socket with layers.
     Layered(Box<dyn Layered>),
-    /// Nothing any more.
+    /// Closed.
     Closed,
 }
 
@@ -36,7 +37,8 @@ impl std::fmt::Debug for Channel {
 }
 
 impl Channel {
-    /// A socket that is connected or being connected, with these layers to be opened on it.
+    /// Creates a channel from a socket that is connected or connecting. The layers are opened on
+    /// it.
     pub fn new(stream: TcpStream, layers: Option<&Layers>) -> Channel {
         match layers {
             None => Channel::Plain(stream),
@@ -44,12 +46,12 @@ impl Channel {
         }
     }
 
-    /// Whether everything that is read has gone through a layer that may hold more than the socket does.
+    /// Returns whether bytes pass a layer, which may hold more than the socket.
     pub fn has_layers(&self) -> bool {
         !matches!(self, Channel::Plain(_))
     }
 
-    /// Why connecting failed, if it did; layers find that out themselves.
+    /// Returns why connecting failed, if it did. Layers report that themselves.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         match self {
             Channel::Plain(stream) => stream.take_error(),
@@ -57,7 +59,7 @@ impl Channel {
         }
     }
 
-    /// Goes on with the handshakes; the layered stream once they are done.
+    /// Continues the handshakes. Returns the stream with layers when they are done.
     fn layered(&mut self) -> io::Result<&mut Box<dyn Layered>> {
         if let Channel::Opening(handshake) = self {
             match handshake.as_mut().poll(&mut context()) {
@@ -73,7 +75,7 @@ impl Channel {
 
     /// Closes the socket.
     pub fn close(&mut self) {
-        // What cannot be said any more need not be: the peer sees the end in any case.
+        // Errors do not matter: the peer sees the end of the connection in any case.
         match self {
             Channel::Plain(stream) => _ = stream.shutdown(Shutdown::Both),
             Channel::Layered(stream) => {
@@ -105,7 +107,7 @@ impl Write for Channel {
         ready(Pin::new(self.layered()?).poll_write(&mut context(), bytes))
     }
 
-    /// Hands everything that the layers hold to the socket.
+    /// Writes everything that the layers hold to the socket.
     fn flush(&mut self) -> io::Result<()> {
         if let Channel::Plain(_) = self {
             return Ok(());
@@ -114,7 +116,7 @@ impl Write for Channel {
     }
 }
 
-/// Nobody is woken: who polls is told by the socket's readiness.
+/// Returns a context that wakes nobody. The caller polls when the socket is ready.
 fn context() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
@@ -135,7 +137,7 @@ fn poll<T>(done: io::Result<T>) -> Poll<io::Result<T>> {
     }
 }
 
-/// The socket, as the layers see it.
+/// The socket as the layers use it.
 struct Socket(TcpStream);
 
 impl AsyncRead for Socket {
