@@ -7,16 +7,19 @@ use crate::broker::{Acl, Permission, Subscribing};
 
 pub(super) const ACCESS_EXPECTED: &str = "\"read\", \"write\", \"readwrite\" or \"deny\"";
 
-/// Where the rules are. Without a file and without rules everybody may do everything; otherwise only what a rule allows.
+/// Where the rules are. Without a file and without rules everybody may do everything; otherwise
+/// only what a rule allows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AclSettings {
     /// A file in Mosquitto's format.
     pub file: Option<PathBuf>,
     /// The rules in the configuration, if there are any.
     pub rules: Option<Acl>,
-    /// Which filters may be subscribed to; `None` is [`Subscribing::Filter`] if there is a file, also one of a listener.
+    /// Which filters may be subscribed to; `None` is [`Subscribing::Filter`] if there is a file,
+    /// also one of a listener.
     pub subscribing: Option<Subscribing>,
-    /// What is retained is shown to nobody while its publisher may not publish it any more; `None` is yes.
+    /// What is retained is shown to nobody while its publisher may not publish it any more; `None`
+    /// is yes.
     pub check_retain_source: Option<bool>,
 }
 

@@ -15,7 +15,8 @@ use crate::broker::{Acl, Acls, Permission, Rules, Subscribing};
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
 impl Config {
-    /// Reads the files with rules: the common one, which goes together with the rules of the configuration, and those of listeners, which stand alone.
+    /// Reads the files with rules: the common one, which goes together with the rules of the
+    /// configuration, and those of listeners, which stand alone.
     ///
     /// # Errors
     /// Every problem of all files, each with its line.
@@ -100,8 +101,8 @@ fn proves_names(listener: &Listener) -> bool {
     !settings.authentication.is_empty() || settings.access.use_identity_as_username
 }
 
-/// Reads lines `user NAME`, `topic [ACCESS] FILTER` and `pattern [ACCESS] FILTER`. What stands before the first `user` is for clients without a
-/// user name. Adds to `acl`.
+/// Reads lines `user NAME`, `topic [ACCESS] FILTER` and `pattern [ACCESS] FILTER`. What stands
+/// before the first `user` is for clients without a user name. Adds to `acl`.
 fn parse(file: &Path, text: &str, acl: &mut Acl) -> Result<(), ConfigError> {
     let mut problems = Vec::new();
     let mut user = None;

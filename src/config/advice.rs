@@ -15,7 +15,8 @@ const PLUGIN: &str =
     "there are no plugins; [authentication] has password files, tokens (jwt) and a callout (http)";
 const TLS: &str = "TLS is set up on its listener: a [[listeners]] table with protocol = \"mqtts\", certfile and keyfile";
 
-/// Keys that other brokers have, or that one would expect, by table. The empty one is the top level.
+/// Keys that other brokers have, or that one would expect, by table. The empty one is the top
+/// level.
 const KEYS: &[(&str, &[&str], &str)] = &[
     (
         "log",

@@ -134,7 +134,8 @@ impl Authentication {
     }
 }
 
-/// Whether anonymous clients may connect, and whether anybody may: `by_default` is what `[authentication]` says.
+/// Whether anonymous clients may connect, and whether anybody may: `by_default` is what
+/// `[authentication]` says.
 pub(super) fn admission(
     s: &mut Section<'_, '_>,
     access: Access,

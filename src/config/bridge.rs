@@ -197,7 +197,8 @@ fn bridge(s: &mut Section<'_, '_>, limits: &Limits) -> Option<BridgeSettings> {
     })
 }
 
-/// Which address is next, how often the others are tried, and how long a better one must have answered.
+/// Which address is next, how often the others are tried, and how long a better one must have
+/// answered.
 fn going_back(s: &mut Section<'_, '_>) -> (bool, Duration, Duration) {
     let round_robin = s.flag("round_robin", false);
     let second = Duration::from_secs(1);
@@ -218,7 +219,8 @@ fn going_back(s: &mut Section<'_, '_>) -> (bool, Duration, Duration) {
     (round_robin, probe_interval, hold_down)
 }
 
-/// Identifiers of what was under way at addresses the bridge has left are kept from being used, and there are 65,535.
+/// Identifiers of what was under way at addresses the bridge has left are kept from being used, and
+/// there are 65,535.
 fn check_identifiers(s: &mut Section<'_, '_>, addresses: usize, window: Option<u16>) {
     let most = usize::from(u16::MAX) / (addresses + 1);
     if addresses > 1 && window.is_some_and(|window| usize::from(window) > most) {

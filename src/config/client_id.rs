@@ -31,7 +31,8 @@ pub(super) fn client_ids(s: &mut Section<'_, '_>, access: Access) -> Access {
     }
 }
 
-/// Without something behind it, `%u` would let a user have identifiers of another one whose name goes on.
+/// Without something behind it, `%u` would let a user have identifiers of another one whose name
+/// goes on.
 fn is_prefix(text: &str) -> bool {
     let is_text = !text.is_empty() && !text.chars().any(char::is_control);
     is_text

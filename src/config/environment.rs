@@ -21,9 +21,9 @@ const TESTS: [&str; 11] = [
     "WRITE_GOLDEN",
 ];
 
-/// Whether a variable begins as ours do and is somebody else's: what Kubernetes tells each container
-/// of a Service named `tidegate` or `tidegate-...`, what Docker tells of a linked container with such
-/// a name, and what tests of this project are told. Such a variable is ignored.
+/// Whether a variable begins as ours do and is somebody else's: what Kubernetes tells each
+/// container of a Service named `tidegate` or `tidegate-...`, what Docker tells of a linked
+/// container with such a name, and what tests of this project are told. Such a variable is ignored.
 pub fn is_foreign_variable(name: &str, value: &str) -> bool {
     let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) else {
         return true;

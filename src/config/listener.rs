@@ -1,4 +1,5 @@
-//! Listeners: each key by itself, then what goes with what. A key that would have no effect is an error: whoever wrote it expects one.
+//! Listeners: each key by itself, then what goes with what. A key that would have no effect is an
+//! error: whoever wrote it expects one.
 
 use std::time::Duration;
 
@@ -24,8 +25,9 @@ const ANY_BIND_EXPECTED: &str = "an address and a port such as \"127.0.0.1:1883\
 const RANGES_EXPECTED: &str =
     "a list of addresses and networks such as [\"192.0.2.7\", \"10.0.0.0/8\", \"fd00::/8\"]";
 
-/// The addresses of `--bind` flags, which can only be reached from this machine: a flag is quickly written, and a broker that is open to a network without
-/// authentication should be somebody's decision.
+/// The addresses of `--bind` flags, which can only be reached from this machine: a flag is quickly
+/// written, and a broker that is open to a network without authentication should be somebody's
+/// decision.
 pub(super) fn flag_bind(flags: &[String], report: &mut Report<'_>) -> Option<Vec<Bind>> {
     let mut bind = Vec::new();
     for text in flags {
@@ -75,7 +77,8 @@ fn default_listeners(authentication: &Authentication) -> Vec<Listener> {
     ]
 }
 
-/// A listener for everybody who can reach it, unless `[authentication]` says how clients prove who they are.
+/// A listener for everybody who can reach it, unless `[authentication]` says how clients prove who
+/// they are.
 pub(super) fn open_to_all(
     bind: Vec<Bind>,
     optional: bool,

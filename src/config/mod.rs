@@ -1,8 +1,10 @@
-//! The configuration: a TOML file, environment variables over it and flags over both, parsed once into typed values.
+//! The configuration: a TOML file, environment variables over it and flags over both, parsed once
+//! into typed values.
 //!
-//! `config/tidegate.toml` shows every key with its default. A variable `TIDEGATE_LIMITS__MAX_PACKET_SIZE` overrides the key
-//! `max_packet_size` in the table `limits`: upper case, and two underscores where the path goes into a table or to the
-//! entry of a list (`TIDEGATE_LISTENERS__0__BIND`). A key that is not known is refused, wherever it stands.
+//! `config/tidegate.toml` shows every key with its default. A variable
+//! `TIDEGATE_LIMITS__MAX_PACKET_SIZE` overrides the key `max_packet_size` in the table `limits`:
+//! upper case, and two underscores where the path goes into a table or to the entry of a list
+//! (`TIDEGATE_LISTENERS__0__BIND`). A key that is not known is refused, wherever it stands.
 
 mod acl;
 mod acl_file;
@@ -53,7 +55,8 @@ impl Config {
     /// Reads the file, if there is one, then the environment, then the flags.
     ///
     /// # Errors
-    /// Every problem, each with file, line and column (or variable, or flag), key, what was found and what was expected.
+    /// Every problem, each with file, line and column (or variable, or flag), key, what was found
+    /// and what was expected.
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,

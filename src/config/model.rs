@@ -21,7 +21,8 @@ pub const DEFAULT_PORT: u16 = 1883;
 /// A broker's configuration. `Default` is what a broker has that was given none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The directory of the data, as written: relative to where the broker was started. Created if it is not there.
+    /// The directory of the data, as written: relative to where the broker was started. Created if
+    /// it is not there.
     pub data_dir: PathBuf,
     /// Limits of the broker.
     pub limits: Limits,
@@ -31,15 +32,18 @@ pub struct Config {
     pub acl: AclSettings,
     /// Clients may have sessions that other users have had.
     pub allow_other_users: bool,
-    /// Deliveries go out at the QoS that was granted, also those of messages that were published at a lower one.
+    /// Deliveries go out at the QoS that was granted, also those of messages that were published at
+    /// a lower one.
     pub upgrade_outgoing_qos: bool,
-    /// How many logins may fail from an address; how clients log in is in the settings of each listener.
+    /// How many logins may fail from an address; how clients log in is in the settings of each
+    /// listener.
     pub throttle: ThrottleSettings,
     /// How far acknowledgements wait.
     pub durability: DurabilityRules,
     /// The database file in `data_dir`, and its limits.
     pub store: StoreOptions,
-    /// How long a batch of writes gathers before it is committed; zero commits as soon as the disk is free.
+    /// How long a batch of writes gathers before it is committed; zero commits as soon as the disk
+    /// is free.
     pub commit_delay: Duration,
     /// Threads that serve connections; `None` is one a core.
     pub worker_threads: Option<usize>,
@@ -64,7 +68,8 @@ pub struct Listener {
     pub socket: Option<SocketFile>,
     /// How it takes connections in.
     pub settings: ListenerSettings,
-    /// A bind that fails is logged and left out, instead of ending the start: IPv6 loopback, on a machine without IPv6.
+    /// A bind that fails is logged and left out, instead of ending the start: IPv6 loopback, on a
+    /// machine without IPv6.
     pub optional: bool,
 }
 

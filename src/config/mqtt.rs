@@ -1,10 +1,12 @@
-//! Values that are MQTT's own: what lies under it, its versions, QoS, packet sizes and session expiry.
+//! Values that are MQTT's own: what lies under it, its versions, QoS, packet sizes and session
+//! expiry.
 
 use super::tree::{Section, Value};
 use crate::net::listener::Protocol;
 use crate::wire::{ProtocolVersion, QoS};
 
-/// The largest MQTT packet there can be: a fixed header of five bytes and 268,435,455 bytes after it.
+/// The largest MQTT packet there can be: a fixed header of five bytes and 268,435,455 bytes after
+/// it.
 pub(super) const LARGEST_PACKET: u64 = 268_435_460;
 
 pub(super) fn protocol(s: &mut Section<'_, '_>) -> Protocol {

@@ -66,7 +66,8 @@ pub(super) fn proxy(s: &mut Section<'_, '_>) -> Option<Proxy> {
 /// Reads the URL of a proxy, with its login if it has one.
 ///
 /// # Errors
-/// It is no URL of a proxy, or the proxy could not be told the login. The text is not repeated: there may be a password in it.
+/// It is no URL of a proxy, or the proxy could not be told the login. The text is not repeated:
+/// there may be a password in it.
 pub fn parse_proxy(text: &str) -> Result<Proxy, String> {
     let url = parse(text).ok_or_else(|| format!("is no URL of a proxy; expected {EXPECTED}"))?;
     let login = url.user.map(|user| {
@@ -113,7 +114,8 @@ fn parse(text: &str) -> Option<Url> {
     let (scheme, rest) = text.split_once("://")?;
     let kind = match scheme {
         "http" => ProxyKind::Http,
-        // With the h, curl and Mosquitto say that the proxy resolves the name; it does here in any case.
+        // With the h, curl and Mosquitto say that the proxy resolves the name; it does here in any
+        // case.
         "socks5" | "socks5h" => ProxyKind::Socks5,
         _ => return None,
     };
@@ -158,7 +160,8 @@ fn parse(text: &str) -> Option<Url> {
     })
 }
 
-/// The text with each `%XX` as the byte it stands for; `None` if that is no UTF-8, or has a control character.
+/// The text with each `%XX` as the byte it stands for; `None` if that is no UTF-8, or has a control
+/// character.
 fn unescaped(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,4 +1,5 @@
-//! Key by key: the tree of what was written into typed values. Which keys there are is decided here.
+//! Key by key: the tree of what was written into typed values. Which keys there are is decided
+//! here.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -300,8 +301,8 @@ fn log(mut s: Section<'_, '_>) -> Targets {
     filter
 }
 
-/// Levels, with commas between them: a lone one is that of all modules that are not named. A lone word is never a module, or a misspelt level would
-/// log nothing and say nothing.
+/// Levels, with commas between them: a lone one is that of all modules that are not named. A lone
+/// word is never a module, or a misspelt level would log nothing and say nothing.
 fn log_filter(text: &str) -> Option<Targets> {
     let mut filter = Targets::new();
     for part in text.split(',') {

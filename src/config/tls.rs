@@ -123,7 +123,8 @@ pub(super) fn tls(s: &mut Section<'_, '_>, protocol: Protocol) -> Option<TlsSett
     })
 }
 
-/// Cipher suites: a list of names, or names with colons between them, as OpenSSL and Mosquitto write them.
+/// Cipher suites: a list of names, or names with colons between them, as OpenSSL and Mosquitto
+/// write them.
 fn ciphers(
     s: &mut Section<'_, '_>,
     key: &'static str,

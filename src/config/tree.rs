@@ -1,7 +1,9 @@
-//! What was written, before it means anything: one tree from the file and the environment, read key by key into typed values.
+//! What was written, before it means anything: one tree from the file and the environment, read key
+//! by key into typed values.
 //!
-//! Reading takes a key out of its table and remembers its name; what is left when a table closes was not known. So the list of known keys is the code that
-//! reads them, and nowhere else. Every problem found is collected: one run tells all that is wrong.
+//! Reading takes a key out of its table and remembers its name; what is left when a table closes
+//! was not known. So the list of known keys is the code that reads them, and nowhere else. Every
+//! problem found is collected: one run tells all that is wrong.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -147,7 +149,8 @@ impl<'a> Report<'a> {
         self.problems
     }
 
-    /// The known key that was probably meant: the same name in another table, or the most similar one, this table's first.
+    /// The known key that was probably meant: the same name in another table, or the most similar
+    /// one, this table's first.
     fn nearest(&self, table: &str, key: &str) -> Option<String> {
         let score = |(known_table, known): &(String, &'static str)| {
             let similar = strsim::normalized_damerau_levenshtein(key, known);
@@ -158,7 +161,8 @@ impl<'a> Report<'a> {
             };
             similar + bonus
         };
-        // Backwards: of those that are equally similar the last one counts, and the key that was read first should.
+        // Backwards: of those that are equally similar the last one counts, and the key that was
+        // read first should.
         self.known
             .iter()
             .rev()

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A duration as people write it: `"100ms"`, `"30s"`, `"1h30m"`, `"7d"`; units are ms, s, m, h, d and w.
+/// A duration as people write it: `"100ms"`, `"30s"`, `"1h30m"`, `"7d"`; units are ms, s, m, h, d
+/// and w.
 ///
 /// `None` without a unit, with an unknown one, or beyond 2^64 milliseconds.
 pub fn parse_duration(text: &str) -> Option<Duration> {
@@ -36,7 +37,8 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(total))
 }
 
-/// A size in bytes as people write it: `"64MB"` is 64,000,000 and `"64MiB"` 67,108,864; a number without a unit is bytes.
+/// A size in bytes as people write it: `"64MB"` is 64,000,000 and `"64MiB"` 67,108,864; a number
+/// without a unit is bytes.
 ///
 /// `None` for an unknown unit or beyond 2^64 - 1.
 pub fn parse_size(text: &str) -> Option<u64> {
@@ -75,7 +77,8 @@ pub fn show_size(bytes: u64) -> String {
     "0B".to_owned()
 }
 
-/// A duration in the largest unit that leaves no fraction, as [`parse_duration`] reads it; less than a millisecond is left out.
+/// A duration in the largest unit that leaves no fraction, as [`parse_duration`] reads it; less
+/// than a millisecond is left out.
 pub fn exact_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [
@@ -111,7 +114,8 @@ fn split_number(text: &str) -> Option<(u64, &str)> {
     Some((number, rest.trim_start()))
 }
 
-/// Where to listen: an address or a host name, and a port. Host names are resolved when the listener starts.
+/// Where to listen: an address or a host name, and a port. Host names are resolved when the
+/// listener starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bind {
     host: String,
@@ -175,7 +179,8 @@ impl Bind {
     }
 }
 
-/// `host:1883`, `127.0.0.1:1883` or `[::1]:1883`. Neither part may be left out: who listens where everybody can reach it says so.
+/// `host:1883`, `127.0.0.1:1883` or `[::1]:1883`. Neither part may be left out: who listens where
+/// everybody can reach it says so.
 impl FromStr for Bind {
     type Err = ();
 

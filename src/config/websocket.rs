@@ -35,8 +35,9 @@ fn websocket_paths(s: &mut Section<'_, '_>) -> Option<Paths> {
     paths.ok().flatten()
 }
 
-/// The settings of a listener for WebSocket. `is_open` says that whoever reaches it may connect without
-/// a login, and that only this machine reaches it; any web page in a browser of this machine could.
+/// The settings of a listener for WebSocket. `is_open` says that whoever reaches it may connect
+/// without a login, and that only this machine reaches it; any web page in a browser of this
+/// machine could.
 pub(super) fn websocket(
     s: &mut Section<'_, '_>,
     protocol: Protocol,

@@ -1,9 +1,12 @@
-//! The disk beneath the database: counts what is written, and holds back the fsync of a commit until the writes have been announced.
+//! The disk beneath the database: counts what is written, and holds back the fsync of a commit
+//! until the writes have been announced.
 //!
-//! redb writes all pages of a commit and then syncs, once. The store has something to say between the two (`durability = os` waits only
-//! for the first), so within [`Disk::begin_commit`] the sync that follows the database's header page is remembered instead of made, and
-//! [`Disk::settle`] makes it. Until then nothing else may reach the disk, since redb believes that the commit is durable and may write
-//! over pages of the commit before: whoever writes or shortens the file in between makes the sync first.
+//! redb writes all pages of a commit and then syncs, once. The store has something to say between
+//! the two (`durability = os` waits only for the first), so within [`Disk::begin_commit`] the sync
+//! that follows the database's header page is remembered instead of made, and [`Disk::settle`]
+//! makes it. Until then nothing else may reach the disk, since redb believes that the commit is
+//! durable and may write over pages of the commit before: whoever writes or shortens the file in
+//! between makes the sync first.
 
 use std::fmt;
 use std::fs::File;
@@ -39,7 +42,8 @@ enum Mode {
     Committing,
     /// A commit has been written and its sync is due.
     SyncDue,
-    /// A transaction that will be undone tries how much room there is; growth reaches no disk. `len` is the file's real length.
+    /// A transaction that will be undone tries how much room there is; growth reaches no disk.
+    /// `len` is the file's real length.
     Probing { len: u64, grew: bool },
 }
 
@@ -95,7 +99,8 @@ impl Disk {
         result.and_then(|()| self.check())
     }
 
-    /// From here on growth and writes beyond the file's end reach no disk, until [`Disk::end_probe`].
+    /// From here on growth and writes beyond the file's end reach no disk, until
+    /// [`Disk::end_probe`].
     pub(super) fn begin_probe(&self) {
         let len = self.file_len();
         self.set_mode(Mode::Probing { len, grew: false });
@@ -148,7 +153,8 @@ impl Disk {
         Ok(())
     }
 
-    /// After a failed fsync nobody knows what is on disk, so it must not be followed by writes that call the file clean.
+    /// After a failed fsync nobody knows what is on disk, so it must not be followed by writes that
+    /// call the file clean.
     fn sync_now(&self) -> io::Result<()> {
         self.check()?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
@@ -169,7 +175,8 @@ impl Disk {
         self.guarded.store(guarded, Ordering::SeqCst);
     }
 
-    /// Makes a sync that is due before anything else is written. Whether a write of these bytes may reach the disk.
+    /// Makes a sync that is due before anything else is written. Whether a write of these bytes may
+    /// reach the disk.
     fn before_write(&self, end: u64) -> io::Result<bool> {
         if !self.guarded.load(Ordering::SeqCst) {
             return Ok(true);
@@ -239,7 +246,8 @@ impl StorageBackend for Handle {
         let mut mode = disk.lock();
         match *mode {
             Mode::Probing { .. } => disk.check(),
-            // Growing the file within a transaction syncs too, before the header is written: that one is not held back.
+            // Growing the file within a transaction syncs too, before the header is written: that
+            // one is not held back.
             Mode::Committing if disk.header_written.load(Ordering::Relaxed) => {
                 disk.put_mode(&mut mode, Mode::SyncDue);
                 disk.check()

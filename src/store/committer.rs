@@ -16,11 +16,13 @@ pub enum Progress {
     Written(BatchId),
     /// It is on disk: it survives a power cut.
     Durable(BatchId),
-    /// It could not be committed. Nothing more will be: the process should end with this error, since memory may be ahead of disk.
+    /// It could not be committed. Nothing more will be: the process should end with this error,
+    /// since memory may be ahead of disk.
     Failed(StoreError),
 }
 
-/// The thread "committer", which takes batches one after the other. While one commits, the next can be gathered.
+/// The thread "committer", which takes batches one after the other. While one commits, the next can
+/// be gathered.
 #[derive(Debug)]
 pub struct Committer {
     bell: Arc<Bell>,
@@ -41,8 +43,9 @@ struct Rung {
 }
 
 impl Committer {
-    /// Starts the thread. `next` hands over the open batch, or `None` if it is empty; `done` is told how it went. Both run on the thread.
-    /// It waits `commit_delay` before it asks for a batch, so that more of them gather where writing wears flash.
+    /// Starts the thread. `next` hands over the open batch, or `None` if it is empty; `done` is
+    /// told how it went. Both run on the thread. It waits `commit_delay` before it asks for a
+    /// batch, so that more of them gather where writing wears flash.
     ///
     /// # Errors
     /// If the operating system gives no thread.
@@ -63,7 +66,8 @@ impl Committer {
         })
     }
 
-    /// Says that there is a batch to commit. Cheap, and never lost: a batch that was there before this call will be asked for after it.
+    /// Says that there is a batch to commit. Cheap, and never lost: a batch that was there before
+    /// this call will be asked for after it.
     pub fn notify(&self) {
         self.notifier().notify();
     }

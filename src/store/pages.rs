@@ -1,8 +1,11 @@
-//! The pages of a database file, read as they lie there: no cache, no repair, no write. For files that redb would rather not open.
+//! The pages of a database file, read as they lie there: no cache, no repair, no write. For files
+//! that redb would rather not open.
 //!
-//! The layout is that of redb's file format 3. Every page is named by its parent together with the checksum of what is in it, and the roots stand in
-//! two commit slots with a checksum of their own. So what is read here is what was once committed, or it is damage; and a damaged page costs the
-//! rows below it and no others. Whatever the bytes are, nothing panics and nothing goes round in circles: a page cannot contain its own checksum.
+//! The layout is that of redb's file format 3. Every page is named by its parent together with the
+//! checksum of what is in it, and the roots stand in two commit slots with a checksum of their own.
+//! So what is read here is what was once committed, or it is damage; and a damaged page costs the
+//! rows below it and no others. Whatever the bytes are, nothing panics and nothing goes round in
+//! circles: a page cannot contain its own checksum.
 
 use std::fs::File;
 use std::io;
@@ -74,7 +77,8 @@ pub(super) struct Pages {
 pub(super) struct Commits {
     /// The one that a start would take comes first. Those whose slot is damaged are left out.
     pub(super) commits: Vec<Commit>,
-    /// The database was not closed: if the last commit is damaged, it may have been cut short, and the one before it is what counts.
+    /// The database was not closed: if the last commit is damaged, it may have been cut short, and
+    /// the one before it is what counts.
     pub(super) still_open: bool,
 }
 
@@ -111,7 +115,8 @@ impl Pages {
         if flags & SECOND_IS_PRIMARY != 0 {
             slots.reverse();
         }
-        // As redb does: if the machine stopped while a commit was ended, the newer one may not have been made the primary yet.
+        // As redb does: if the machine stopped while a commit was ended, the newer one may not have
+        // been made the primary yet.
         let id = |slot: &Option<Commit>| slot.map(|commit| commit.id);
         if flags & TWO_PHASES == 0 && id(&slots[1]) > id(&slots[0]) {
             slots.reverse();
@@ -184,7 +189,8 @@ struct Page {
 }
 
 impl Page {
-    /// Whether the kind and the table of offsets make sense: each within the page, none before the last.
+    /// Whether the kind and the table of offsets make sense: each within the page, none before the
+    /// last.
     fn new(bytes: Vec<u8>) -> Option<Page> {
         let is_leaf = match bytes[0] {
             LEAF => true,

@@ -1,28 +1,35 @@
 //! How much room is left, told before a commit could fail for lack of it.
 //!
-//! redb tells nobody how many of its pages are free without walking the whole file, and a commit that finds none makes the file longer: up to
-//! 4 GiB by doubling it. So the store keeps a bound from below, and trusts the largest of three:
+//! redb tells nobody how many of its pages are free without walking the whole file, and a commit
+//! that finds none makes the file longer: up to 4 GiB by doubling it. So the store keeps a bound
+//! from below, and trusts the largest of three:
 //! - what doublings that stay under the cap would add;
-//! - `proven` free bytes: a transaction that is undone has allocated them without the file growing, and every page written since has been
-//!   taken off. Pages that commits free are not added, so the bound is safe, and it is proven again when it has been used up;
-//! - what is left if live rows took four times their size, which lets a file that has been emptied skip the proof.
+//! - `proven` free bytes: a transaction that is undone has allocated them without the file growing,
+//!   and every page written since has been taken off. Pages that commits free are not added, so the
+//!   bound is safe, and it is proven again when it has been used up;
+//! - what is left if live rows took four times their size, which lets a file that has been emptied
+//!   skip the proof.
 //!
-//! A reserve is taken off, so that removals, session changes and batches already accepted always fit. Where a doubling would break the cap,
-//! the database is reopened once over a file extended to exactly the cap.
+//! A reserve is taken off, so that removals, session changes and batches already accepted always
+//! fit. Where a doubling would break the cap, the database is reopened once over a file extended to
+//! exactly the cap.
 //!
-//! What the disk beneath has left limits what the file can grow by, not what is free inside it. A file has holes, though: pages that were never
-//! written and that the file system has not given it yet, and nobody can tell whether redb takes one of those. So the file does not grow by more
-//! than the disk can give, and free pages are room on a full disk if they are proven and the disk could fill all holes. Where it cannot, because
-//! others have filled it, and most of the file is free, compaction gives the disk its space back; it writes less than the disk has, even if it
-//! wrote into holes only.
+//! What the disk beneath has left limits what the file can grow by, not what is free inside it. A
+//! file has holes, though: pages that were never written and that the file system has not given it
+//! yet, and nobody can tell whether redb takes one of those. So the file does not grow by more than
+//! the disk can give, and free pages are room on a full disk if they are proven and the disk could
+//! fill all holes. Where it cannot, because others have filled it, and most of the file is free,
+//! compaction gives the disk its space back; it writes less than the disk has, even if it wrote
+//! into holes only.
 
 use super::backend::PAGE;
 
 /// Usable bytes from which on redb grows by whole regions instead of doubling.
 const REGION: u64 = 4 << 30;
 
-/// A proof tries to allocate so many times as much as it has to. What is proven must last for the batch that is gathered while one commits: a
-/// publisher that fills it sooner would be refused although the file is not full.
+/// A proof tries to allocate so many times as much as it has to. What is proven must last for the
+/// batch that is gathered while one commits: a publisher that fills it sooner would be refused
+/// although the file is not full.
 const LONG: u64 = 2;
 
 /// What is known about room. All figures are bytes.
@@ -39,7 +46,8 @@ pub(super) struct Room {
     live_at_failure: Option<u64>,
     /// The same of a proof of [`LONG`] times as much.
     live_at_long_failure: Option<u64>,
-    /// What the file took of the disk after it was last compacted: less than that and a little it will not become.
+    /// What the file took of the disk after it was last compacted: less than that and a little it
+    /// will not become.
     compacted_to: u64,
 }
 
@@ -75,8 +83,8 @@ pub(super) enum Advice {
 }
 
 impl Room {
-    /// Room in a file of at most `max` bytes that leaves `min_free` bytes of disk alone. A proof holds its pages in a
-    /// cache of `cache` bytes, of which it takes a half at most.
+    /// Room in a file of at most `max` bytes that leaves `min_free` bytes of disk alone. A proof
+    /// holds its pages in a cache of `cache` bytes, of which it takes a half at most.
     pub(super) fn new(max: u64, min_free: u64, cache: u64) -> Room {
         let reserve = (max / 8).min(cache / 8).clamp(128 << 10, 16 << 20);
         Room {
@@ -96,15 +104,16 @@ impl Room {
         self.max
     }
 
-    /// How long the file may become, a whole number of pages: as long as it may be, and no longer than the disk can fill.
+    /// How long the file may become, a whole number of pages: as long as it may be, and no longer
+    /// than the disk can fill.
     pub(super) fn cap(&self, space: &Space) -> u64 {
         let outside = self.outside(space);
         let most = |disk: DiskSpace| disk.given.saturating_add(outside) / PAGE * PAGE;
         space.disk.map_or(u64::MAX, most).min(self.max)
     }
 
-    /// Whether the file can be extended to the cap by reopening, though not by doubling. Where the disk is the cap, which changes all the time, by
-    /// so much that it pays.
+    /// Whether the file can be extended to the cap by reopening, though not by doubling. Where the
+    /// disk is the cap, which changes all the time, by so much that it pays.
     pub(super) fn can_extend(&self, space: &Space) -> bool {
         let (file, cap) = (space.file, self.cap(space));
         let least = match cap == self.max {
@@ -228,7 +237,8 @@ impl Room {
         space.disk.map_or(0, holes) <= self.outside(space)
     }
 
-    /// Whether the disk is short, most of what the file has of it is free, and what compaction moves fits on the disk twice.
+    /// Whether the disk is short, most of what the file has of it is free, and what compaction
+    /// moves fits on the disk twice.
     fn pays_to_compact(&self, space: &Space) -> bool {
         let worth = 2 * self.reserve;
         space.disk.is_some_and(|disk| {

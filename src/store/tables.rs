@@ -40,8 +40,8 @@ pub(super) fn check(transaction: &ReadTransaction) -> Result<(), String> {
     Ok(())
 }
 
-/// Sets `key` to that of part number `part` of the row `owner` of `table`. The owner's length goes before it, so that no owner's keys begin
-/// with another's.
+/// Sets `key` to that of part number `part` of the row `owner` of `table`. The owner's length goes
+/// before it, so that no owner's keys begin with another's.
 pub(super) fn part_key(key: &mut Vec<u8>, table: Definition, owner: &[u8], part: u32) {
     key.clear();
     let kind = KINDS.iter().find(|kind| kind.table.name() == table.name());
@@ -51,7 +51,8 @@ pub(super) fn part_key(key: &mut Vec<u8>, table: Definition, owner: &[u8], part:
     key.extend_from_slice(&part.to_be_bytes());
 }
 
-/// Reads the whole of a record whose first row is `first` into `bytes`, unless that is all of it. Returns the record.
+/// Reads the whole of a record whose first row is `first` into `bytes`, unless that is all of it.
+/// Returns the record.
 ///
 /// # Errors
 /// If the database fails.

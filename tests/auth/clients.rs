@@ -13,7 +13,8 @@ fn world() -> (tempfile::TempDir, Broker) {
     (dir, broker)
 }
 
-/// The client gets in with the right password, and its message arrives; it ends otherwise with a wrong one.
+/// The client gets in with the right password, and its message arrives; it ends otherwise with a
+/// wrong one.
 fn logs_in(broker: &Broker, command: impl Fn(&str) -> Command) {
     let ann = Connect::new(Version::V5, "sees").login("ann", Some(b"secret"));
     let mut subscriber = ann.open(broker.addr());

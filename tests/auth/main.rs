@@ -1,4 +1,5 @@
-//! Who may come in: password files, tokens and callouts over real sockets, beside the real Mosquitto and with real clients.
+//! Who may come in: password files, tokens and callouts over real sockets, beside the real
+//! Mosquitto and with real clients.
 
 mod clients;
 mod methods;
@@ -38,7 +39,8 @@ fn set_password(file: &Path, user: &str, password: &str, hash: &str) {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// A broker with this table `[authentication]`, and a listener where clients log in; another one, for everybody, comes after it.
+/// A broker with this table `[authentication]`, and a listener where clients log in; another one,
+/// for everybody, comes after it.
 fn broker(authentication: &str) -> Broker {
     broker_with(authentication, "")
 }

@@ -17,8 +17,8 @@ use super::{THROTTLED, WRONG, broker, login, password_file, refused};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// Somebody who is asked about logins: knows `web` with the password `page`, refuses `bad`, breaks down for `odd`, says yes to `slow` once it may, and
-/// does not know others.
+/// Somebody who is asked about logins: knows `web` with the password `page`, refuses `bad`, breaks
+/// down for `odd`, says yes to `slow` once it may, and does not know others.
 struct Callout {
     url: String,
     asked: Arc<AtomicUsize>,

@@ -13,7 +13,8 @@ fn logins() -> usize {
     support::number("TIDEGATE_STORM", 40) as usize
 }
 
-/// The times from PUBLISH to delivery, one message every two milliseconds, until it is told to stop.
+/// The times from PUBLISH to delivery, one message every two milliseconds, until it is told to
+/// stop.
 fn measure(pair: &mut Client, stop: &AtomicBool) -> Vec<Duration> {
     let mut times = Vec::new();
     while !stop.load(Ordering::Relaxed) {
@@ -87,7 +88,8 @@ fn storm_of(hash: &str) {
         );
     }
     println!("{hash}: {count} logins in {took:?}");
-    // Lenient, as others may use the machine: a broker that hashed where it serves would take tens of milliseconds for every message.
+    // Lenient, as others may use the machine: a broker that hashed where it serves would take tens
+    // of milliseconds for every message.
     let most = at(&quiet, 50) + Duration::from_millis(15);
     assert!(at(&stormy, 50) < most, "{:?}", at(&stormy, 50));
 }

@@ -1,4 +1,5 @@
-//! A broker of a few lines that loses every fiftieth message: MQTT 3.1.1, QoS 0, everybody gets everything.
+//! A broker of a few lines that loses every fiftieth message: MQTT 3.1.1, QoS 0, everybody gets
+//! everything.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -25,7 +26,8 @@ fn serve(mut stream: TcpStream, subscribers: &Mutex<Vec<TcpStream>>) -> std::io:
     loop {
         let mut frame = vec![0; 2];
         stream.read_exact(&mut frame)?;
-        // The packets of this load are longer than 127 bytes only if they carry a payload, and never longer than two digits tell.
+        // The packets of this load are longer than 127 bytes only if they carry a payload, and
+        // never longer than two digits tell.
         let mut length = usize::from(frame[1] & 0x7F);
         if frame[1] >= 0x80 {
             let mut second = [0];

@@ -16,7 +16,8 @@ fn bench(arguments: &[&str]) -> Output {
         .expect("the binary has been built")
 }
 
-/// Runs a scenario briefly, and gives what it wrote as JSON: the records, one a scenario, broker and round.
+/// Runs a scenario briefly, and gives what it wrote as JSON: the records, one a scenario, broker
+/// and round.
 fn records(arguments: &[&str]) -> Vec<Value> {
     let scratch = tempfile::tempdir().expect("a directory");
     let file = scratch.path().join("bench.json");

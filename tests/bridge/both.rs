@@ -1,4 +1,5 @@
-//! A rule for both directions and retained values, with a real Mosquitto: what is newer wins, whatever happened to the link in between.
+//! A rule for both directions and retained values, with a real Mosquitto: what is newer wins,
+//! whatever happened to the link in between.
 
 use std::net::SocketAddr;
 use std::time::Duration;

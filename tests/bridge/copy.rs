@@ -1,4 +1,5 @@
-//! A data directory that was copied: two brokers with one identity are found out upstream, and one gets another.
+//! A data directory that was copied: two brokers with one identity are found out upstream, and one
+//! gets another.
 
 use std::fs;
 use std::path::Path;

@@ -173,7 +173,8 @@ fn another_address_is_taken_and_left_again_without_a_loss() {
     );
 }
 
-/// A message that takes several times as long as anybody waits passes a narrow link, out and in, at once.
+/// A message that takes several times as long as anybody waits passes a narrow link, out and in, at
+/// once.
 fn a_large_message_passes(upstream: &Broker, listener: SocketAddr, more: &str) {
     // 5 s for 100 KB.
     let proxy = Proxy::narrow(listener, 20_000);

@@ -1,4 +1,5 @@
-//! Bridges over real sockets: device -> edge -> upstream -> consumer and back, with a link that fails in every way and brokers that are killed.
+//! Bridges over real sockets: device -> edge -> upstream -> consumer and back, with a link that
+//! fails in every way and brokers that are killed.
 
 mod both;
 mod copy;

@@ -1,5 +1,5 @@
-//! A real Mosquitto as the upstream. Where it is not installed this is left out with a line that says so; with `TIDEGATE_REQUIRE_CLIENTS=1` that is a
-//! failure.
+//! A real Mosquitto as the upstream. Where it is not installed this is left out with a line that
+//! says so; with `TIDEGATE_REQUIRE_CLIENTS=1` that is a failure.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,8 +17,9 @@ pub fn mosquitto() -> Option<Broker> {
     )
 }
 
-/// Whether it has sent the bridge a message again whose PUBREL it had sent before, which 2.0.11 does if a connection breaks while it is resending.
-/// Its identifier has been given back by then, so nobody can tell the message from a new one [MQTT-4.3.3-6]. No identifier is used twice here.
+/// Whether it has sent the bridge a message again whose PUBREL it had sent before, which 2.0.11
+/// does if a connection breaks while it is resending. Its identifier has been given back by then,
+/// so nobody can tell the message from a new one [MQTT-4.3.3-6]. No identifier is used twice here.
 fn has_sent_what_it_had_released(mosquitto: &Broker) -> bool {
     let mut released = BTreeSet::new();
     mosquitto.log().lines().any(|line| {
@@ -115,7 +116,8 @@ fn the_bridge_bit_keeps_retain_flags_and_sends_nothing_back() {
     there.expect_nothing();
 }
 
-/// Over MQTT 3.1.1 Mosquitto cannot say how large a packet it takes, and closes the connection of who sends a larger one.
+/// Over MQTT 3.1.1 Mosquitto cannot say how large a packet it takes, and closes the connection of
+/// who sends a larger one.
 #[test]
 fn a_message_on_which_mosquitto_closes_the_connection_is_set_aside() {
     let config = "allow_anonymous true\nmax_packet_size 1000\n";

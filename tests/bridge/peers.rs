@@ -1,4 +1,5 @@
-//! RabbitMQ and rumqttd as the upstream, where they are installed. At QoS 1, which is all RabbitMQ has: everything arrives at least once, in order.
+//! RabbitMQ and rumqttd as the upstream, where they are installed. At QoS 1, which is all RabbitMQ
+//! has: everything arrives at least once, in order.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ const LONG: Duration = Duration::from_secs(60);
 /// Messages of a round, each way.
 const BATCH: usize = 20;
 
-/// Messages at QoS 1 while the link is cut and this broker is killed. If the upstream keeps sessions and messages, it is killed as well, and there
-/// are messages both ways.
+/// Messages at QoS 1 while the link is cut and this broker is killed. If the upstream keeps
+/// sessions and messages, it is killed as well, and there are messages both ways.
 fn at_least_once(mut upstream: Broker, version: Version, more: &str, keeps: bool) {
     let proxy = Proxy::to(upstream.addr());
     let mut edge = edge(proxy.addr(), more);
@@ -57,7 +58,8 @@ fn rabbitmq_is_found_out_to_speak_3_1_1_and_keeps_all() {
     at_least_once(rabbitmq, Version::V311, "max_inflight_messages = 50", true);
 }
 
-/// rumqttd 0.20 keeps nothing for a client that is away, and says so: session present is 0 at each connection.
+/// rumqttd 0.20 keeps nothing for a client that is away, and says so: session present is 0 at each
+/// connection.
 #[test]
 fn rumqttd_in_mqtt_3_1_1() {
     let Some(rumqttd) = Broker::rumqttd(false) else {

@@ -1,4 +1,5 @@
-//! A link that can be bad in every way: a TCP proxy that cuts at any byte, delays, limits, swallows, resets, refuses and says nothing.
+//! A link that can be bad in every way: a TCP proxy that cuts at any byte, delays, limits,
+//! swallows, resets, refuses and says nothing.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -25,7 +26,8 @@ pub enum Mode {
     Refused,
     /// Nothing is read from connections, old or new: what is sent on them waits.
     Stuck,
-    /// Somebody listens who accepts nothing, and there is no room for more that wait: a SYN is not answered.
+    /// Somebody listens who accepts nothing, and there is no room for more that wait: a SYN is not
+    /// answered.
     Deaf,
 }
 
@@ -68,7 +70,8 @@ impl Proxy {
         Proxy::with(target, None)
     }
 
-    /// A proxy that lets so much pass each way, and holds next to nothing itself: what is sent faster waits with its sender.
+    /// A proxy that lets so much pass each way, and holds next to nothing itself: what is sent
+    /// faster waits with its sender.
     pub fn narrow(target: SocketAddr, bytes_per_second: u64) -> Proxy {
         Proxy::with(target, Some(bytes_per_second))
     }

@@ -33,7 +33,8 @@ fn wait_until_connected(broker: &Broker, name: &str) {
     }
 }
 
-/// How often each message comes, until there are `different` ones and then nothing more for a while.
+/// How often each message comes, until there are `different` ones and then nothing more for a
+/// while.
 fn counted(client: &mut Client, different: usize) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     let deadline = Instant::now() + TIMEOUT;
@@ -55,7 +56,8 @@ fn counted(client: &mut Client, different: usize) -> BTreeMap<String, usize> {
     }
 }
 
-/// Publishes at each broker, QoS 0, 1 and 2; each message must come to each broker once, those of QoS 0 at most twice.
+/// Publishes at each broker, QoS 0, 1 and 2; each message must come to each broker once, those of
+/// QoS 0 at most twice.
 fn assert_once_everywhere(brokers: &[&Broker]) {
     let mut clients: Vec<Client> = brokers
         .iter()

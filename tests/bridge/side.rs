@@ -9,8 +9,8 @@ use support::{Broker, Client, Connect, Message, Packet, TIMEOUT, Version};
 /// In seconds, longer than any test: rumqttd takes no client without one.
 const KEEP_ALIVE: u16 = 600;
 
-/// The configuration of an edge broker with one bridge to this address: `up/#` goes out as `site/up/#`, and `site/down/#` comes in as `down/#`. `more` are
-/// keys of the bridge.
+/// The configuration of an edge broker with one bridge to this address: `up/#` goes out as
+/// `site/up/#`, and `site/down/#` comes in as `down/#`. `more` are keys of the bridge.
 pub fn bridge_to(address: SocketAddr, more: &str) -> String {
     format!(
         "[[bridges]]\nname = \"cloud\"\naddress = \"{address}\"\nremote_clientid = \"edge1\"\n\
@@ -67,7 +67,8 @@ pub fn publish_in(
     client.disconnect();
 }
 
-/// All numbers a durable session gets, until it has had `count` different ones and then nothing more for a moment. Every message has this topic.
+/// All numbers a durable session gets, until it has had `count` different ones and then nothing
+/// more for a moment. Every message has this topic.
 pub fn collect(
     addr: SocketAddr,
     version: Version,
@@ -111,7 +112,8 @@ pub fn collect_until(
     numbers
 }
 
-/// The next message, acknowledged to its end. If `more` must come, it is waited for until the deadline.
+/// The next message, acknowledged to its end. If `more` must come, it is waited for until the
+/// deadline.
 fn next(client: &mut Client, more: bool, deadline: Instant) -> Option<(String, usize)> {
     loop {
         let wait = if more {

@@ -1,4 +1,5 @@
-//! When a bridge connects: always, when messages wait, or once; and sessions that end with the connection.
+//! When a bridge connects: always, when messages wait, or once; and sessions that end with the
+//! connection.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Certificates of X.509 version 1, and of servers that have no subjectAltName, as people make them with OpenSSL: on both sides of a bridge.
+//! Certificates of X.509 version 1, and of servers that have no subjectAltName, as people make them
+//! with OpenSSL: on both sides of a bridge.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

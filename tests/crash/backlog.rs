@@ -1,11 +1,13 @@
-//! Messages that wait for a client that is away: written before something happens to the broker, and counted after.
+//! Messages that wait for a client that is away: written before something happens to the broker,
+//! and counted after.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 
 use support::{Client, Connect, Message, Packet, Properties, Subscription, Version};
 
-/// What one durable subscriber waits for: numbered messages, by turns of QoS 1 and 2, each QoS on a topic of its own.
+/// What one durable subscriber waits for: numbered messages, by turns of QoS 1 and 2, each QoS on a
+/// topic of its own.
 pub struct Backlog {
     /// The next number; none is used twice.
     next: u64,
@@ -41,7 +43,8 @@ impl Backlog {
         self.acknowledged.len()
     }
 
-    /// Publishes up to so many more, and gives the reason code that ended it: 0 when all were acknowledged. `None` if the broker is gone.
+    /// Publishes up to so many more, and gives the reason code that ended it: 0 when all were
+    /// acknowledged. `None` if the broker is gone.
     pub fn publish(&mut self, addr: SocketAddr, count: u64) -> Option<u8> {
         let mut client = Connect::new(Version::V5, "filler").open(addr);
         client.set_send_timeout(support::TIMEOUT);
@@ -73,7 +76,8 @@ impl Backlog {
         Some(0)
     }
 
-    /// Takes in all that was acknowledged and checks that nothing is missing, out of order on its topic or, at QoS 2, there twice. How many came.
+    /// Takes in all that was acknowledged and checks that nothing is missing, out of order on its
+    /// topic or, at QoS 2, there twice. How many came.
     pub fn take_in(&self, addr: SocketAddr) -> usize {
         let (mut client, present) = subscriber(addr);
         assert!(present, "the session is gone");

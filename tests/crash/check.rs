@@ -107,7 +107,8 @@ pub fn duplicated(name: &str, mine: &[u64]) -> Option<String> {
     (!twice.is_empty()).then(|| format!("{name}: {} duplicates: {:?}", twice.len(), first(&twice)))
 }
 
-/// First occurrences come in the order in which they were published, topic by topic (even and odd numbers have a topic each).
+/// First occurrences come in the order in which they were published, topic by topic (even and odd
+/// numbers have a topic each).
 pub fn reordered(name: &str, mine: &[u64]) -> Option<String> {
     let mut seen = std::collections::HashSet::new();
     let mut last = [None, None];

@@ -1,5 +1,5 @@
-//! Wrong clocks: a gateway without a battery clock starts in 1970 and is told the time later, or never. The wall clock is faked by libfaketime; the
-//! monotonic one is the system's.
+//! Wrong clocks: a gateway without a battery clock starts in 1970 and is told the time later, or
+//! never. The wall clock is faked by libfaketime; the monotonic one is the system's.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -41,7 +41,8 @@ fn day(topic: &str, payload: &str) -> Message {
     Message::new(topic, payload, 1).with(|p| p.four(property::MESSAGE_EXPIRY, DAY))
 }
 
-/// A session with a day to live gets a message with a day to live; another such message is retained.
+/// A session with a day to live gets a message with a day to live; another such message is
+/// retained.
 fn leave(broker: &Broker) {
     let mut sub = Connect::new(Version::V5, "sub")
         .clean(false)

@@ -1,4 +1,5 @@
-//! A database that was cut or changed from outside: an error that names the file and the way out, never a silent empty start.
+//! A database that was cut or changed from outside: an error that names the file and the way out,
+//! never a silent empty start.
 
 use std::path::Path;
 
@@ -74,7 +75,8 @@ fn a_file_that_was_cut_is_refused() {
 fn a_file_that_was_changed_is_refused_or_whole() {
     let rounds = number("TIDEGATE_CRASH_ROUNDS", 10);
     let mut random = Random::new(number("TIDEGATE_CRASH_SEED", 1));
-    // Closed: in a file that was not, damage to the last commit looks like a commit that was cut short, and is taken back.
+    // Closed: in a file that was not, damage to the last commit looks like a commit that was cut
+    // short, and is taken back.
     let Some((mut broker, backlog)) = data(false) else {
         return;
     };

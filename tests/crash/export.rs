@@ -1,4 +1,5 @@
-//! `tidegate export`: all of a store that is whole, and of a damaged one nothing that was not in it.
+//! `tidegate export`: all of a store that is whole, and of a damaged one nothing that was not in
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
@@ -213,7 +214,8 @@ fn moments(rows: &[Value]) -> BTreeSet<u64> {
         .collect()
 }
 
-/// A row without the name of its queue's owner, which is in another row, and without moments: they are told by a clock's reading.
+/// A row without the name of its queue's owner, which is in another row, and without moments: they
+/// are told by a clock's reading.
 fn on_its_own(row: &Value) -> Value {
     let mut row = row.clone();
     let fields = row.as_object_mut().expect("an object");
@@ -322,7 +324,8 @@ fn of_a_damaged_store_what_can_be_read_is_exported() {
             known.check(&some, older);
             let code = output.status.code();
             match code {
-                // Damage to the last commit of a file that was not closed looks like a commit that was cut short.
+                // Damage to the last commit of a file that was not closed looks like a commit that
+                // was cut short.
                 Some(0) if older => assert!(killed && some.len() + 10 > all.len(), "{said}"),
                 Some(0) => assert_eq!(some.len(), all.len(), "{said}"),
                 Some(PARTLY) => assert!(said.contains(path_text(&moved)), "{said}"),

@@ -1,4 +1,5 @@
-//! A message for more sessions than get it in one go: acknowledged, and SIGKILL before most of them have it.
+//! A message for more sessions than get it in one go: acknowledged, and SIGKILL before most of them
+//! have it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,7 +25,8 @@ pub fn begin(addr: SocketAddr) {
     }
 }
 
-/// Publishes these and waits until the first is acknowledged: most sessions have none of them by then.
+/// Publishes these and waits until the first is acknowledged: most sessions have none of them by
+/// then.
 pub fn publish(addr: SocketAddr, payloads: &[String]) -> Client {
     let mut client = Connect::new(Version::V311, "one").open(addr);
     for payload in payloads {
@@ -36,7 +38,8 @@ pub fn publish(addr: SocketAddr, payloads: &[String]) -> Client {
     }
 }
 
-/// Every session takes what there is for it: the first of these, in their order, each once, and as many as all other sessions do. How many.
+/// Every session takes what there is for it: the first of these, in their order, each once, and as
+/// many as all other sessions do. How many.
 pub fn take_in(addr: SocketAddr, payloads: &[String]) -> usize {
     let mut kept = None;
     for n in 0..SESSIONS {

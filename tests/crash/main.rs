@@ -1,8 +1,10 @@
-//! SIGKILL under load: the built broker is killed at random moments and restarted on its data, while independent clients publish, subscribe,
-//! reconnect and resend as the standard demands. At the end everything is delivered, and then it is counted.
+//! SIGKILL under load: the built broker is killed at random moments and restarted on its data,
+//! while independent clients publish, subscribe, reconnect and resend as the standard demands. At
+//! the end everything is delivered, and then it is counted.
 //!
 //! - `TIDEGATE_CRASH_ROUNDS`: how often it is killed; 10 if it is not set.
-//! - `TIDEGATE_CRASH_SEED`: the seed of the load and of the moments. A load over real sockets does not repeat exactly; the seed repeats its shape.
+//! - `TIDEGATE_CRASH_SEED`: the seed of the load and of the moments. A load over real sockets does
+//!   not repeat exactly; the seed repeats its shape.
 
 mod backlog;
 mod check;
@@ -67,7 +69,8 @@ fn nothing_acknowledged_is_lost_duplicated_or_reordered_by_sigkill() {
     ];
     let mut injected = Injected::default();
     for round in 0..rounds {
-        // Between a moment and a second: during recovery and the reconnections, or in the middle of the load.
+        // Between a moment and a second: during recovery and the reconnections, or in the middle of
+        // the load.
         let load = Duration::from_millis(match random.below(4) {
             0 => random.below(30),
             _ => 100 + random.below(900),

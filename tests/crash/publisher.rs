@@ -1,4 +1,5 @@
-//! A publisher that never gives up a message it has begun: it keeps packet identifiers, reconnects and resends as section 4.4 demands.
+//! A publisher that never gives up a message it has begun: it keeps packet identifiers, reconnects
+//! and resends as section 4.4 demands.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! No room: the budget of the configuration, a disk that is full, and a disk that refuses a write without warning.
+//! No room: the budget of the configuration, a disk that is full, and a disk that refuses a write
+//! without warning.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! A subscriber that keeps the identifiers of QoS 2 messages until PUBREL, as section 4.3.3 demands of a receiver.
+//! A subscriber that keeps the identifiers of QoS 2 messages until PUBREL, as section 4.3.3 demands
+//! of a receiver.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -29,7 +30,8 @@ pub struct Received {
     pub name: &'static str,
     /// Whether its session outlived its connections.
     pub durable: bool,
-    /// Messages in the order in which it took them in; QoS 2 messages once per identifier until PUBREL.
+    /// Messages in the order in which it took them in; QoS 2 messages once per identifier until
+    /// PUBREL.
     pub taken: Vec<Taken>,
     /// PUBLISH packets with the DUP flag.
     pub repeated: u64,
@@ -84,7 +86,8 @@ pub fn start(
     })
 }
 
-/// Connects to the broker where it is now; `None` if it is not there at the moment. Also says whether the session was present.
+/// Connects to the broker where it is now; `None` if it is not there at the moment. Also says
+/// whether the session was present.
 pub fn reconnect(world: &World, connect: &Connect) -> Option<(Client, bool)> {
     let client = Client::try_dial(world.addr(), connect.version());
     let Some(mut client) = client else {

@@ -17,7 +17,8 @@ pub struct World {
     running: AtomicBool,
     failed: AtomicBool,
     subscribed: AtomicU64,
-    /// How many messages of each publisher each durable subscriber has seen, first occurrences only.
+    /// How many messages of each publisher each durable subscriber has seen, first occurrences
+    /// only.
     seen: Mutex<HashMap<(&'static str, usize), u64>>,
 }
 
@@ -97,7 +98,8 @@ impl World {
         assert!(!failed, "a client failed; its message is above");
     }
 
-    /// Waits until every durable subscriber has seen all that was acknowledged, or nothing more comes.
+    /// Waits until every durable subscriber has seen all that was acknowledged, or nothing more
+    /// comes.
     pub fn drain(&self, sent: &[Sent], timeout: Duration) {
         let deadline = Instant::now() + timeout;
         let mut last = (0, Instant::now());

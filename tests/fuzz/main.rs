@@ -1,8 +1,10 @@
-//! The fuzz targets under `cargo test`: seeded mutations of good inputs, for a bounded number of rounds. No compiler but the stable one is needed.
+//! The fuzz targets under `cargo test`: seeded mutations of good inputs, for a bounded number of
+//! rounds. No compiler but the stable one is needed.
 //!
 //! - `TIDEGATE_FUZZ_ROUNDS`: inputs for each target; 5,000 if it is not set.
 //! - `TIDEGATE_FUZZ_SEED`: the seed; 1 if it is not set. The same seed makes the same inputs.
-//! - `TIDEGATE_FUZZ_CORPUS`: a folder into which the inputs to begin with are written, a folder for each target, for libFuzzer.
+//! - `TIDEGATE_FUZZ_CORPUS`: a folder into which the inputs to begin with are written, a folder for
+//!   each target, for libFuzzer.
 //!
 //! With libFuzzer: `tests/fuzz/README.md`.
 

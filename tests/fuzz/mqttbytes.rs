@@ -1,8 +1,9 @@
 //! The second opinion: mqttbytes reads a frame and writes it again.
 //!
-//! Left out because mqttbytes is wrong there: subscription identifiers (it loses count of the block), DISCONNECT of MQTT 5 without properties,
-//! CONNACK of MQTT 5 without properties (it writes no property length), reason 0x8C in a DISCONNECT, AUTH, MQTT 3.1, bridges, and empty or
-//! binary credentials.
+//! Left out because mqttbytes is wrong there: subscription identifiers (it loses count of the
+//! block), DISCONNECT of MQTT 5 without properties, CONNACK of MQTT 5 without properties (it writes
+//! no property length), reason 0x8C in a DISCONNECT, AUTH, MQTT 3.1, bridges, and empty or binary
+//! credentials.
 
 use bytes::BytesMut;
 use mqttbytes::{v4, v5};
@@ -82,7 +83,8 @@ pub fn is_right_there(packet: &Packet<'_>, version: ProtocolVersion) -> bool {
     }
 }
 
-/// Takes the property blocks out of a packet, each in the order of its text: mqttbytes writes properties in an order of its own.
+/// Takes the property blocks out of a packet, each in the order of its text: mqttbytes writes
+/// properties in an order of its own.
 pub fn take_properties(packet: &mut Packet<'_>) -> Vec<Vec<String>> {
     let blocks: Vec<&mut Properties<'_>> = match packet {
         Packet::Connect(connect) => {

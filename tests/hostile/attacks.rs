@@ -8,7 +8,8 @@ use support::{Client, Connect, Message, Packet, Version};
 
 use crate::{Attack, make};
 
-/// A connection on which nothing has been sent, and whose sender gives up when the broker no longer reads.
+/// A connection on which nothing has been sent, and whose sender gives up when the broker no longer
+/// reads.
 fn dial(addr: SocketAddr) -> Client {
     let mut client = Client::dial(addr, Version::V5);
     client.set_send_timeout(Duration::from_millis(500));
@@ -289,7 +290,8 @@ fn reconnect_storms_with_one_client_identifier() {
                             while Instant::now() < end {
                                 let mut client = dial(addr);
                                 client.try_send(&connect);
-                                // The last hundred stay, so that the broker cannot rid itself of what they do not read.
+                                // The last hundred stay, so that the broker cannot rid itself of
+                                // what they do not read.
                                 kept.push_back(client);
                                 if kept.len() > 100 {
                                     kept.pop_front();

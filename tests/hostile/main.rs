@@ -1,7 +1,9 @@
-//! Hostile peers, one attack after the other: the broker keeps to its memory, lives, and a pair of clients that behave well is served meanwhile.
+//! Hostile peers, one attack after the other: the broker keeps to its memory, lives, and a pair of
+//! clients that behave well is served meanwhile.
 //!
-//! - `TIDEGATE_HOSTILE_SCALE`: how much more of each attack; 1 if it is not set. `cargo test --release --test hostile -- --nocapture` with
-//!   10 prints the figures of the README: amount, peak memory of the broker, and the pair's latency.
+//! - `TIDEGATE_HOSTILE_SCALE`: how much more of each attack; 1 if it is not set.
+//!   `cargo test --release --test hostile -- --nocapture` with 10 prints the figures of the README:
+//!   amount, peak memory of the broker, and the pair's latency.
 
 mod attacks;
 mod pair;
@@ -14,11 +16,12 @@ use support::Broker;
 
 use pair::Pair;
 
-/// How long the pair may wait for one message at most. Far more than it takes, far less than waiting for an attacker would: builds without
-/// optimisation on busy machines are tested, too.
+/// How long the pair may wait for one message at most. Far more than it takes, far less than
+/// waiting for an attacker would: builds without optimisation on busy machines are tested, too.
 const PATIENT: Duration = Duration::from_secs(3);
 
-/// Limits that are small enough to be reached quickly, and so that their sum is far below what is asserted.
+/// Limits that are small enough to be reached quickly, and so that their sum is far below what is
+/// asserted.
 const LIMITS: &str = "sys_interval = \"0s\"\n[store]\ncache_size = \"8MiB\"\n[limits]\nmax_incoming_bytes = \"16MB\"\n\
     max_outgoing_bytes = \"256KiB\"\nmax_outgoing_bytes_total = \"16MB\"\nmax_queued_memory_bytes = \"16MB\"\nmax_hot_bytes = \"4MB\"\nmax_pending_write_bytes = \"16MB\"\n";
 

@@ -26,7 +26,8 @@ pub struct Latency {
 }
 
 impl Pair {
-    /// Connects both and begins: a message of QoS 1 a millisecond, each when the last one has arrived and is acknowledged.
+    /// Connects both and begins: a message of QoS 1 a millisecond, each when the last one has
+    /// arrived and is acknowledged.
     pub fn start(addr: SocketAddr) -> Pair {
         let mut subscriber = Connect::new(Version::V5, "pair-subscriber").open(addr);
         subscriber.subscribe("pair/topic", 1);

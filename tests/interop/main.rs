@@ -1,8 +1,10 @@
-//! Real clients against the built broker: mosquitto_pub and mosquitto_sub, paho-mqtt, MQTT.js and rumqttc.
+//! Real clients against the built broker: mosquitto_pub and mosquitto_sub, paho-mqtt, MQTT.js and
+//! rumqttc.
 //!
-//! A client that is not installed is left out with a line that says how to install it; with `TIDEGATE_REQUIRE_CLIENTS=1` that is a failure.
-//! `TIDEGATE_PYTHON` names the interpreter that has paho-mqtt, `python3` if it is not set; MQTT.js is looked for by Node itself (`NODE_PATH`),
-//! and where npm installs globally.
+//! A client that is not installed is left out with a line that says how to install it; with
+//! `TIDEGATE_REQUIRE_CLIENTS=1` that is a failure. `TIDEGATE_PYTHON` names the interpreter that has
+//! paho-mqtt, `python3` if it is not set; MQTT.js is looked for by Node itself (`NODE_PATH`), and
+//! where npm installs globally.
 
 mod rumqttc_client;
 mod tool;
@@ -122,7 +124,8 @@ fn a_qos_2_message_to_an_offline_subscriber_arrives_exactly_once_after_sigkill()
     }
 }
 
-/// The session exists and has nothing more to say, but for a PUBREL whose PUBCOMP was lost with the process.
+/// The session exists and has nothing more to say, but for a PUBREL whose PUBCOMP was lost with the
+/// process.
 fn nothing_is_left(broker: &Broker, version: Version) {
     let durable = Connect::durable(version, "sleeper");
     let (mut client, connack): (Client, _) = durable.open_with_answer(broker.addr());

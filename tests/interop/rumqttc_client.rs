@@ -13,7 +13,8 @@ pub fn publish(addr: SocketAddr, version: Version, qos: u8, topic: &str, count: 
     }
 }
 
-/// Subscribes, says `ready`, then `QOS RETAIN PAYLOAD` for each message, and leaves when `count` flows are complete.
+/// Subscribes, says `ready`, then `QOS RETAIN PAYLOAD` for each message, and leaves when `count`
+/// flows are complete.
 #[expect(
     clippy::too_many_arguments,
     reason = "they are the arguments of the scripts"

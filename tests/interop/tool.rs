@@ -128,7 +128,8 @@ impl Tool {
 }
 
 impl Receiver {
-    /// Starts a receiver; one that starts clean has subscribed when this returns. It ends when `count` messages have come.
+    /// Starts a receiver; one that starts clean has subscribed when this returns. It ends when
+    /// `count` messages have come.
     #[expect(
         clippy::too_many_arguments,
         reason = "they are the arguments of the scripts"

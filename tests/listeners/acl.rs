@@ -1,4 +1,5 @@
-//! Access rules over sockets: the same decisions as Mosquitto's on the same file; mount points; quotas.
+//! Access rules over sockets: the same decisions as Mosquitto's on the same file; mount points;
+//! quotas.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -77,7 +78,8 @@ const TOPICS: [&str; 30] = [
     "late/rule",
 ];
 
-/// A connection as a user, who is told Mosquitto in the CONNECT and Tidegate by a load balancer: neither asks for a password here.
+/// A connection as a user, who is told Mosquitto in the CONNECT and Tidegate by a load balancer:
+/// neither asks for a password here.
 fn open(addr: SocketAddr, by_balancer: bool, user: Option<&str>, id: &str) -> Client {
     let mut connect = Connect::new(Version::V5, id);
     let mut client = Client::dial(addr, Version::V5);

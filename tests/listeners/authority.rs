@@ -49,7 +49,8 @@ impl Authority {
         std::fs::rename(&new, self.file(name)).expect("renamed");
     }
 
-    /// Makes `name.pem` and `name.key` for these hosts; without hosts it is a client's, and the name is its common name.
+    /// Makes `name.pem` and `name.key` for these hosts; without hosts it is a client's, and the
+    /// name is its common name.
     pub fn issue(&self, name: &str, hosts: &[&str], serial: u64, until: i32) {
         let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
         let purpose = match hosts.is_empty() {

@@ -1,5 +1,6 @@
-//! Real clients over TLS and WebSocket. One that is not installed is left out with a line that says so; with `TIDEGATE_REQUIRE_CLIENTS=1` that is a
-//! failure. `TIDEGATE_PYTHON` names the interpreter that has paho-mqtt.
+//! Real clients over TLS and WebSocket. One that is not installed is left out with a line that says
+//! so; with `TIDEGATE_REQUIRE_CLIENTS=1` that is a failure. `TIDEGATE_PYTHON` names the interpreter
+//! that has paho-mqtt.
 
 use std::process::{Command, Output, Stdio};
 
@@ -88,7 +89,8 @@ fn mosquitto_pub_connects_over_tls_with_and_without_a_certificate() {
     assert!(!output.status.success());
 }
 
-/// A certificate of X.509 version 1 with its key, and that of its authority, as `openssl x509 -req` makes them without extensions; good until 2126.
+/// A certificate of X.509 version 1 with its key, and that of its authority, as `openssl x509 -req`
+/// makes them without extensions; good until 2126.
 const V1: &str = "\
 -----BEGIN CERTIFICATE-----\n\
 MIIBHTCBxAIUVBkhqEhI+gb+ow+lxAnUMd3fFm0wCgYIKoZIzj0EAwIwDTELMAkG\n\

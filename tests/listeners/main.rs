@@ -1,4 +1,5 @@
-//! Listeners over real sockets: TLS, WebSocket, Unix sockets, the PROXY protocol, what each listener allows, access rules, and changing all of it while the broker runs.
+//! Listeners over real sockets: TLS, WebSocket, Unix sockets, the PROXY protocol, what each
+//! listener allows, access rules, and changing all of it while the broker runs.
 
 mod acl;
 mod authority;

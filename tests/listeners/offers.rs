@@ -1,4 +1,5 @@
-//! Clients whose TLS has nothing in common with ours: the log says what they offer, and those that are too old are told the version.
+//! Clients whose TLS has nothing in common with ours: the log says what they offer, and those that
+//! are too old are told the version.
 
 use std::process::{Command, Stdio};
 

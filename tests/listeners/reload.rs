@@ -1,4 +1,5 @@
-//! Reading the configuration again: all of it takes effect, or nothing, and who is not concerned does not notice.
+//! Reading the configuration again: all of it takes effect, or nothing, and who is not concerned
+//! does not notice.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;

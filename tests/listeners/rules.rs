@@ -1,4 +1,5 @@
-//! What a listener allows: addresses, numbers, versions, sizes; the PROXY protocol and Unix sockets.
+//! What a listener allows: addresses, numbers, versions, sizes; the PROXY protocol and Unix
+//! sockets.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -142,7 +143,8 @@ fn behind_a_balancer_the_real_address_counts() {
 
 #[test]
 fn a_balancer_must_say_what_proxy_protocol_require_asks_for() {
-    // Version 1 says nothing of TLS. Version 2 does: bits for TLS, a certificate on this connection, and 0 for verified.
+    // Version 1 says nothing of TLS. Version 2 does: bits for TLS, a certificate on this
+    // connection, and 0 for verified.
     let v1 = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 1883\r\n".to_vec();
     let v2 = |ssl: &[u8]| {
         let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11".to_vec();

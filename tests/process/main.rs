@@ -1,5 +1,5 @@
-//! The built program as a process: its log, its environment, its signals, its descriptors, what it tells
-//! over HTTP, and what its commands do to a terminal.
+//! The built program as a process: its log, its environment, its signals, its descriptors, what it
+//! tells over HTTP, and what its commands do to a terminal.
 
 mod descriptors;
 mod ends;

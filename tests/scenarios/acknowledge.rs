@@ -186,7 +186,8 @@ fn new_messages_wait_behind_those_that_come_again() {
 
 #[test]
 fn the_wrong_acknowledgement_does_not_end_a_message() {
-    // A PUBACK for a QoS 2 message and a PUBREC for a QoS 1 message: the server may disconnect or ignore it, but keeps the message.
+    // A PUBACK for a QoS 2 message and a PUBREC for a QoS 1 message: the server may disconnect or
+    // ignore it, but keeps the message.
     each_version(|broker, v| {
         for (qos, wrong) in [(2, 0x40), (2, 0x70), (1, 0x50)] {
             let durable = Connect::durable(v, &format!("confused-{qos}-{wrong}"));

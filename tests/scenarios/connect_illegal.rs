@@ -3,7 +3,8 @@
 use support::raw::{concat, connect, frame, string};
 use support::{Broker, Client, Packet, Version};
 
-/// Sends bytes on a new connection of MQTT 5, which must be refused with one of these codes and closed.
+/// Sends bytes on a new connection of MQTT 5, which must be refused with one of these codes and
+/// closed.
 fn refused(broker: &Broker, what: &str, bytes: &[u8], codes: &[u8]) {
     println!("{what}");
     let mut client = Client::dial(broker.addr(), Version::V5);
@@ -41,7 +42,8 @@ fn refused_or_closed(broker: &Broker, what: &str, version: Version, bytes: &[u8]
     client.expect_closed();
 }
 
-/// Whether these bytes are one CONNACK that says that the version is not supported, in the words of MQTT 5 or of MQTT 3.
+/// Whether these bytes are one CONNACK that says that the version is not supported, in the words of
+/// MQTT 5 or of MQTT 3.
 fn is_refusal(bytes: &[u8]) -> bool {
     match support::packet::parse(Version::V5, bytes) {
         Ok(Packet::ConnAck(connack)) => connack.code == 0x84,

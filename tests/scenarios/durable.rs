@@ -10,7 +10,8 @@ use crate::each_version_durable;
 
 #[test]
 fn sessions_and_their_subscriptions_survive() {
-    // [MQTT-4.1.0-1], [MQTT-4.1.0-2]; CONNACK and SUBACK of a durable session mean that they are on disk.
+    // [MQTT-4.1.0-1], [MQTT-4.1.0-2]; CONNACK and SUBACK of a durable session mean that they are on
+    // disk.
     each_version_durable(|broker, v| {
         let durable = Connect::durable(v, "sleeper");
         let mut client = durable.open(broker.addr());
@@ -134,7 +135,8 @@ fn what_was_acknowledged_by_the_client_does_not_come_again_at_qos_2() {
         }
         client.ping();
         broker.crash();
-        // Removing rows is lazy: a PUBREL may come again for a message that was complete, a PUBLISH never.
+        // Removing rows is lazy: a PUBREL may come again for a message that was complete, a PUBLISH
+        // never.
         durable.open(broker.addr()).expect_nothing_but_pubrel();
     });
 }
@@ -224,7 +226,8 @@ fn received_qos_2_identifiers_survive() {
         publisher.release(8);
         broker.crash();
         let mut publisher = durable.open(broker.addr());
-        // 7: PUBREC was lost, as far as this client pretends to know. 9: PUBREL was lost. 8 is complete and free for another message.
+        // 7: PUBREC was lost, as far as this client pretends to know. 9: PUBREL was lost. 8 is
+        // complete and free for another message.
         publisher.send_publish_as(&message, 7, true);
         assert_eq!(publisher.pubrec_for(7).reason, 0);
         assert_eq!(publisher.release(7), 0);

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use support::{Broker, Client, Connect, Message, Packet, Version};
 
-/// How long an answer may take while others misbehave: far more than it takes, far less than waiting for them would.
+/// How long an answer may take while others misbehave: far more than it takes, far less than
+/// waiting for them would.
 const SOON: Duration = Duration::from_secs(3);
 
 fn answers_soon(client: &mut Client) {
@@ -50,7 +51,8 @@ fn a_client_that_does_not_read_is_gone_soon_after_its_session_was_taken_over() {
     publisher.ping();
     let start = Instant::now();
     Connect::new(Version::V5, "stuck").open(broker.addr());
-    // What is sent to a connection that is closed comes back as an error; one that only hangs would take in so little.
+    // What is sent to a connection that is closed comes back as an error; one that only hangs would
+    // take in so little.
     while stuck.try_send(&[0xc0, 0]) {
         assert!(start.elapsed() < support::TIMEOUT, "it is still there");
         std::thread::sleep(Duration::from_millis(50));

@@ -1,12 +1,14 @@
-//! Malformed and illegal packets of MQTT 5 after CONNECT, each with the reason code that answers it.
+//! Malformed and illegal packets of MQTT 5 after CONNECT, each with the reason code that answers
+//! it.
 //!
-//! Where the standard names the code, one code is accepted. Where it only says that a packet is not allowed, and either 0x81 or 0x82 can be
-//! defended, both are.
+//! Where the standard names the code, one code is accepted. Where it only says that a packet is not
+//! allowed, and either 0x81 or 0x82 can be defended, both are.
 
 use support::raw::{concat, frame, length, publish5, string, subscribe5};
 use support::{Broker, Connect, Version};
 
-/// Sends bytes on an established connection, which must end with a DISCONNECT that has one of these reasons.
+/// Sends bytes on an established connection, which must end with a DISCONNECT that has one of these
+/// reasons.
 fn ends(broker: &Broker, what: &str, bytes: &[u8], reasons: &[u8]) {
     println!("{what}: {bytes:02x?}");
     let mut client = Connect::new(Version::V5, "illegal").open(broker.addr());
@@ -241,7 +243,8 @@ fn bytes_behind_the_end_of_a_packet_are_malformed() {
 
 #[test]
 fn properties_in_the_wrong_packet_are_malformed() {
-    // Section 2.2.2.2: an identifier that is not valid for its packet type is a malformed packet, 0x81.
+    // Section 2.2.2.2: an identifier that is not valid for its packet type is a malformed packet,
+    // 0x81.
     let broker = Broker::start();
     let expiry = [0x11, 0, 0, 0, 1];
     let alias = [0x23, 0, 1];
@@ -380,7 +383,8 @@ fn an_unsubscribe_without_filters_is_a_protocol_error() {
 
 #[test]
 fn reason_codes_that_do_not_exist_are_refused() {
-    // [MQTT-3.4.2-1], [MQTT-3.5.2-1], [MQTT-3.6.2-1], [MQTT-3.7.2-1], [MQTT-3.14.2-1]: one of those of the packet.
+    // [MQTT-3.4.2-1], [MQTT-3.5.2-1], [MQTT-3.6.2-1], [MQTT-3.7.2-1], [MQTT-3.14.2-1]: one of those
+    // of the packet.
     let broker = Broker::start();
     for (what, bytes) in [
         ("PUBACK 0x05", &[0x40, 3, 0, 1, 0x05][..]),

@@ -1,4 +1,5 @@
-//! Malformed and illegal packets of MQTT 3 after CONNECT: the connection is closed, 3.1.1: [MQTT-4.8.0-1].
+//! Malformed and illegal packets of MQTT 3 after CONNECT: the connection is closed, 3.1.1:
+//! [MQTT-4.8.0-1].
 
 use support::raw::{concat, frame, string, subscribe3};
 use support::{Broker, Connect, Version};
@@ -43,8 +44,9 @@ fn packets_that_only_servers_send_close() {
 
 #[test]
 fn reserved_header_bits_close() {
-    // 3.1.1: [MQTT-2.2.2-2], [MQTT-3.6.1-1], [MQTT-3.8.1-1], [MQTT-3.10.1-1], [MQTT-3.14.1-1]. In MQTT 3.1 the bits of these packets were
-    // DUP and QoS, and receivers were not told to check them.
+    // 3.1.1: [MQTT-2.2.2-2], [MQTT-3.6.1-1], [MQTT-3.8.1-1], [MQTT-3.10.1-1], [MQTT-3.14.1-1]. In
+    // MQTT 3.1 the bits of these packets were DUP and QoS, and receivers were not told to check
+    // them.
     let only = |what: &str, bytes: &[u8]| closes_in(&[Version::V311], what, bytes);
     only("PUBREL", &[0x60, 2, 0, 1]);
     only("SUBSCRIBE", &subscribe3(0x80, 1, b"t", 0));

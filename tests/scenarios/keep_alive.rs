@@ -117,7 +117,8 @@ fn bytes_of_an_unfinished_packet_keep_a_client_alive() {
     });
 }
 
-/// A client that keeps itself alive, and never reads again: what its socket holds is next to nothing.
+/// A client that keeps itself alive, and never reads again: what its socket holds is next to
+/// nothing.
 fn deaf(broker: &Broker, keep_alive: u16) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_recv_buffer_size(2048).expect("a socket option");

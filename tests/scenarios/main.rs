@@ -1,7 +1,9 @@
-//! Scenarios over real sockets, each named after what it shows, with the statements of the standard beside it.
+//! Scenarios over real sockets, each named after what it shows, with the statements of the standard
+//! beside it.
 //!
-//! Statement numbers are those of MQTT 5.0 unless they say 3.1.1. With `TIDEGATE_TEST_BROKER="mosquitto -p {port}"` in the environment those
-//! that need no configuration and no restart run against another broker; it is how errors in the tests themselves are found.
+//! Statement numbers are those of MQTT 5.0 unless they say 3.1.1. With
+//! `TIDEGATE_TEST_BROKER="mosquitto -p {port}"` in the environment those that need no configuration
+//! and no restart run against another broker; it is how errors in the tests themselves are found.
 
 mod acknowledge;
 mod alias;

@@ -87,7 +87,8 @@ fn topics_of_any_text_arrive_as_they_are() {
 
 #[test]
 fn a_qos_2_message_sent_twice_is_delivered_once() {
-    // [MQTT-4.3.3-10]: until PUBREL the same identifier is the same message; it is answered with PUBREC, never with an error.
+    // [MQTT-4.3.3-10]: until PUBREL the same identifier is the same message; it is answered with
+    // PUBREC, never with an error.
     each_version(|broker, v| {
         let (mut publisher, mut subscriber) = pair(broker, v, "once");
         let message = Message::new("once", "x", 2);
@@ -149,7 +150,8 @@ fn dup_of_a_publisher_is_not_passed_on() {
 
 #[test]
 fn a_qos_1_message_with_an_identifier_in_use_is_a_new_message() {
-    // [MQTT-4.3.2-5]: once acknowledged, the same identifier is a new message whatever its DUP flag.
+    // [MQTT-4.3.2-5]: once acknowledged, the same identifier is a new message whatever its DUP
+    // flag.
     each_version(|broker, v| {
         let (mut publisher, mut subscriber) = pair(broker, v, "again");
         for payload in ["1", "2"] {

@@ -47,7 +47,8 @@ fn what_was_acknowledged_is_there_after_a_stop() {
 
 #[test]
 fn a_stop_publishes_the_wills_of_those_who_were_connected() {
-    // [MQTT-3.1.2-8]: the server ends the connection, not the client. Either side of the restart will do.
+    // [MQTT-3.1.2-8]: the server ends the connection, not the client. Either side of the restart
+    // will do.
     let Some(mut broker) = Broker::durable() else {
         return;
     };

@@ -85,7 +85,8 @@ fn a_filter_matches_what_the_standard_says_it_matches() {
 
 #[test]
 fn all_filters_at_once_still_give_one_delivery() {
-    // [MQTT-3.3.4-2]: this server merges overlapping subscriptions into one delivery of the highest QoS.
+    // [MQTT-3.3.4-2]: this server merges overlapping subscriptions into one delivery of the highest
+    // QoS.
     let Some(broker) = Broker::with("") else {
         return;
     };
@@ -150,8 +151,8 @@ fn the_same_filter_twice_in_one_subscribe_is_handled_in_order() {
 
 #[test]
 fn an_illegal_filter_is_refused_and_the_others_are_granted() {
-    // [MQTT-4.7.1-1], [MQTT-4.7.1-2]; SUBACK code 0x8F, or 0x80 in 3.1.1. In MQTT 3.1, which has no code for it, the server closes or
-    // grants less; here it answers like 3.1.1.
+    // [MQTT-4.7.1-1], [MQTT-4.7.1-2]; SUBACK code 0x8F, or 0x80 in 3.1.1. In MQTT 3.1, which has no
+    // code for it, the server closes or grants less; here it answers like 3.1.1.
     let Some(broker) = Broker::with("") else {
         return;
     };

@@ -159,7 +159,8 @@ fn a_client_that_leaves_and_comes_back_at_once_loses_nothing() {
 
 #[test]
 fn a_client_that_does_not_even_wait_for_its_connack_loses_nothing() {
-    // Which of its connections is heard first is open, as they do not wait for one another; each is heard to its end.
+    // Which of its connections is heard first is open, as they do not wait for one another; each is
+    // heard to its end.
     const ROUNDS: usize = 200;
     let broker = Broker::start();
     let mut watcher = watcher(&broker);

@@ -21,7 +21,8 @@ fn an_unsubscribed_filter_brings_nothing_more() {
 
 #[test]
 fn each_filter_is_answered() {
-    // [MQTT-3.11.3-1], [MQTT-3.11.3-2]; 3.1.1: an UNSUBACK even if nothing was there [MQTT-3.10.4-5]
+    // [MQTT-3.11.3-1], [MQTT-3.11.3-2]; 3.1.1: an UNSUBACK even if nothing was there
+    // [MQTT-3.10.4-5]
     each_version(|broker, v| {
         let mut client = Connect::new(v, "client").open(broker.addr());
         client.subscribe("a", 1);

@@ -256,7 +256,8 @@ fn a_will_waits_for_subscribers_that_are_away() {
         client.disconnect();
         let connect = Connect::new(v, "mortal").will(will("died", 2));
         connect.open(broker.addr()).drop_connection();
-        // The end of a connection has no answer; another connection of the same client comes after it.
+        // The end of a connection has no answer; another connection of the same client comes after
+        // it.
         Connect::new(v, "mortal").open(broker.addr()).disconnect();
         let mut client = durable.open(broker.addr());
         client.expect("will/x", "died", 2);

@@ -32,7 +32,8 @@ fn no_more_than_receive_maximum_messages_are_on_their_way_to_a_client() {
 
 #[test]
 fn the_window_opens_at_pubcomp_not_at_pubrec() {
-    // [MQTT-3.3.4-9] and section 4.9: the quota grows with PUBACK, PUBCOMP, or a PUBREC that says an error.
+    // [MQTT-3.3.4-9] and section 4.9: the quota grows with PUBACK, PUBCOMP, or a PUBREC that says
+    // an error.
     let broker = Broker::start();
     let connect = Connect::new(Version::V5, "narrow").receive_maximum(1);
     let mut client = connect.open(broker.addr());

@@ -1,5 +1,5 @@
-//! A peer that breaks the rules: noise, packets with bytes turned, cut short or sent when they must not be. The broker must neither panic nor
-//! stand still, and nobody else may notice.
+//! A peer that breaks the rules: noise, packets with bytes turned, cut short or sent when they must
+//! not be. The broker must neither panic nor stand still, and nobody else may notice.
 
 use super::client::{Move, qos_of};
 use super::rng::Rng;

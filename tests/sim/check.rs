@@ -1,4 +1,5 @@
-//! The checkers: one function a promise. What the simulator cannot know (a request whose answer was lost, a crash before the answer) is left open.
+//! The checkers: one function a promise. What the simulator cannot know (a request whose answer was
+//! lost, a crash before the answer) is left open.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +21,8 @@ pub struct Evidence<'a> {
     pub expected: &'a [Expected],
     /// When it ended, in broker time.
     pub ms: u64,
-    /// Deliveries the broker says it dropped because a queue was full; counted since its last start.
+    /// Deliveries the broker says it dropped because a queue was full; counted since its last
+    /// start.
     pub dropped: u64,
 }
 
@@ -65,7 +67,8 @@ impl Evidence<'_> {
     }
 }
 
-/// The QoS a client must get a message with, if it must get it: it was subscribed each time the broker was handed it, in this session.
+/// The QoS a client must get a message with, if it must get it: it was subscribed each time the
+/// broker was handed it, in this session.
 fn owed(client: &Client, life: &Life, session: usize, message: &Message) -> Option<u8> {
     let began = life.sessions[session].began;
     let own = client.plan.no_local;
@@ -95,8 +98,9 @@ fn deliveries(life: &Life, session: usize) -> impl Iterator<Item = &Delivery> {
     all.filter(move |delivery| delivery.session == session && !delivery.retain)
 }
 
-/// QoS 1 and 2: what was acknowledged to its publisher reaches every subscriber, through any crash [MQTT-4.3.2, MQTT-4.3.3]. Where queues are
-/// short, as many are missing as the broker says it dropped.
+/// QoS 1 and 2: what was acknowledged to its publisher reaches every subscriber, through any crash
+/// [MQTT-4.3.2, MQTT-4.3.3]. Where queues are short, as many are missing as the broker says it
+/// dropped.
 fn at_least_once(evidence: &Evidence<'_>) -> Checked {
     let limited = evidence.plan.limits.max_queued_messages < 1000;
     let (mut missing, mut unknown) = (0, 0);
@@ -140,7 +144,8 @@ fn at_least_once(evidence: &Evidence<'_>) -> Checked {
     Ok(())
 }
 
-/// QoS 2: never twice in a session [MQTT-4.3.3]. A broker that keeps a topic in memory may be handed a message of it once in each of its lives.
+/// QoS 2: never twice in a session [MQTT-4.3.3]. A broker that keeps a topic in memory may be
+/// handed a message of it once in each of its lives.
 fn exactly_once(evidence: &Evidence<'_>) -> Checked {
     for client in evidence.clients {
         let mut seen: BTreeMap<(usize, usize), usize> = BTreeMap::new();
@@ -166,8 +171,8 @@ fn exactly_once(evidence: &Evidence<'_>) -> Checked {
     Ok(())
 }
 
-/// Messages of a topic come in the order in which the broker was handed them, and those of one publisher in the order in which it sent them
-/// [MQTT-4.6.0]; a repetition does not count.
+/// Messages of a topic come in the order in which the broker was handed them, and those of one
+/// publisher in the order in which it sent them [MQTT-4.6.0]; a repetition does not count.
 fn in_order(evidence: &Evidence<'_>) -> Checked {
     for client in evidence.clients {
         let life = &evidence.history.lives[client.number];
@@ -189,7 +194,8 @@ fn in_order(evidence: &Evidence<'_>) -> Checked {
                     .insert(lane, (moment.order, delivery.message))
                     .filter(|(before, _)| *before > moment.order);
             }
-            // Of what was handed over twice the second may come first, unless the first time the client was subscribed and it could not expire.
+            // Of what was handed over twice the second may come first, unless the first time the
+            // client was subscribed and it could not expire.
             let owed = owed(client, life, delivery.session, message).unwrap_or(0);
             let before = (owed > 0 && delivery.qos > 0 && message.expiry.is_none())
                 .then(|| last_published.insert((lane, message.publisher), delivery.message))
@@ -238,7 +244,8 @@ fn only_to_subscribers(evidence: &Evidence<'_>) -> Checked {
     Ok(())
 }
 
-/// A delivery names each matching subscription that has an identifier, once [MQTT-3.3.4-3, MQTT-3.3.4-4, MQTT-3.3.4-5].
+/// A delivery names each matching subscription that has an identifier, once [MQTT-3.3.4-3,
+/// MQTT-3.3.4-4, MQTT-3.3.4-5].
 fn subscription_ids(evidence: &Evidence<'_>) -> Checked {
     for client in evidence.clients {
         let life = &evidence.history.lives[client.number];
@@ -318,7 +325,8 @@ fn shared_plan(client: &Client) -> Option<&SubscriptionPlan> {
     plans.find(|plan| plan.filter.starts_with(SHARED))
 }
 
-/// A shared group loses nothing, and gives each QoS 2 message to one member, once; QoS 1 messages too where nothing goes wrong.
+/// A shared group loses nothing, and gives each QoS 2 message to one member, once; QoS 1 messages
+/// too where nothing goes wrong.
 fn shared_groups(evidence: &Evidence<'_>) -> Checked {
     let limited = evidence.plan.limits.max_queued_messages < 1000;
     if let Some(number) = lost_by_groups(evidence).first().filter(|_| !limited) {
@@ -353,7 +361,8 @@ fn shared_groups(evidence: &Evidence<'_>) -> Checked {
     Ok(())
 }
 
-/// A will comes exactly once when it must, and never when it must not [MQTT-3.1.2-8, MQTT-3.1.2-10, MQTT-3.1.3-9].
+/// A will comes exactly once when it must, and never when it must not [MQTT-3.1.2-8, MQTT-3.1.2-10,
+/// MQTT-3.1.3-9].
 fn wills(evidence: &Evidence<'_>) -> Checked {
     let witness = &evidence.history.lives[0];
     let mut got: BTreeMap<usize, usize> = BTreeMap::new();
@@ -383,7 +392,8 @@ fn wills(evidence: &Evidence<'_>) -> Checked {
     Ok(())
 }
 
-/// What a last look at retained messages shows is the last write of each topic. That nothing older is shown is checked on arrival.
+/// What a last look at retained messages shows is the last write of each topic. That nothing older
+/// is shown is checked on arrival.
 fn retained_is_last(evidence: &Evidence<'_>) -> Checked {
     for client in evidence.clients {
         let missing = client.missing_retained(evidence.history);

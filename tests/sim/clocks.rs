@@ -1,5 +1,6 @@
-//! The wall clock, which is wrong at some starts and is set now and then, and what broker time must make of it. The rule itself is judged by what
-//! must hold of any: nothing that was stored is younger than a start, a good clock counts a stop, a wrong one counts next to nothing.
+//! The wall clock, which is wrong at some starts and is set now and then, and what broker time must
+//! make of it. The rule itself is judged by what must hold of any: nothing that was stored is
+//! younger than a start, a good clock counts a stop, a wrong one counts next to nothing.
 
 use super::history::Violation;
 use super::world::{EPOCH, World};

@@ -17,7 +17,8 @@ impl World {
         }
     }
 
-    /// The process dies, or the machine loses its power; all connections end, and a new process starts a little later.
+    /// The process dies, or the machine loses its power; all connections end, and a new process
+    /// starts a little later.
     pub fn crash(&mut self) {
         let power_cut = self.rng.chance(self.plan.power_cuts);
         if power_cut {

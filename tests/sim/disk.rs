@@ -1,5 +1,6 @@
-//! A disk that can be killed. What is written stands in the live image, and in the durable one only once it was synced. A process that is killed
-//! leaves the live image; a power cut leaves what was synced, and of the rest any part in any order, torn at sectors.
+//! A disk that can be killed. What is written stands in the live image, and in the durable one only
+//! once it was synced. A process that is killed leaves the live image; a power cut leaves what was
+//! synced, and of the rest any part in any order, torn at sectors.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -102,7 +103,8 @@ impl SimDisk {
         }
     }
 
-    /// The process dies; what it has written is there. The sync it waited for has not been made, and those before it have.
+    /// The process dies; what it has written is there. The sync it waited for has not been made,
+    /// and those before it have.
     pub fn kill(&self) {
         let mut state = self.lock();
         state.process += 1;
@@ -131,7 +133,8 @@ impl SimDisk {
         }
     }
 
-    /// The power is cut. Returns how many unsynced sectors there were, and how many of them are there.
+    /// The power is cut. Returns how many unsynced sectors there were, and how many of them are
+    /// there.
     pub fn cut_power(&self, rng: &mut Rng) -> (usize, usize) {
         self.kill();
         let mut state = self.lock();

@@ -56,7 +56,8 @@ impl World {
         Ok(())
     }
 
-    /// Shuts down in good order and opens the store once more: it holds no message that nobody waits for.
+    /// Shuts down in good order and opens the store once more: it holds no message that nobody
+    /// waits for.
     fn check_store(&mut self) -> Result<(), Violation> {
         let strange = self.has_breaker();
         self.process = None;
@@ -85,8 +86,9 @@ impl World {
         clients.any(|client| client.plan.role == Role::Breaker)
     }
 
-    /// What leaves the broker has not expired, and says how long it still has [MQTT-3.3.2-5, MQTT-3.3.2-6]. A packet may have waited for the disk
-    /// since it was made, and what was sent before is sent again in any case.
+    /// What leaves the broker has not expired, and says how long it still has [MQTT-3.3.2-5,
+    /// MQTT-3.3.2-6]. A packet may have waited for the disk since it was made, and what was sent
+    /// before is sent again in any case.
     pub fn check_expiry(&mut self, link: usize, out: &[u8]) -> Result<(), Violation> {
         let now = self.unix();
         let state = &self.links[link];

@@ -1,14 +1,16 @@
-//! The simulator: the real broker and the real store, record layouts included, over a simulated disk and simulated connections, in virtual time,
-//! with reference clients, and with wall clocks that jump, crashes, power cuts, cuts and faults at any moment. One seed decides everything.
+//! The simulator: the real broker and the real store, record layouts included, over a simulated
+//! disk and simulated connections, in virtual time, with reference clients, and with wall clocks
+//! that jump, crashes, power cuts, cuts and faults at any moment. One seed decides everything.
 //!
 //! - `plan`: what a seed decides before a run begins.
-//! - `world`: the events of a run; `link`: a connection; `process`: the broker process; `commit`: its
-//!   committer and its store; `crash`: how it dies; `disk`: what is left then.
-//! - `clocks`: the wall clock, which is not always right; `patience`: slow links, and who is given up.
+//! - `world`: the events of a run; `link`: a connection; `process`: the broker process; `commit`:
+//!   its committer and its store; `crash`: how it dies; `disk`: what is left then.
+//! - `clocks`: the wall clock, which is not always right; `patience`: slow links, and who is given
+//!   up.
 //! - `client`, `receive`: a client that keeps the rules; `breaker`: one that does not.
 //! - `lie`: what is wrong on purpose, to show that each checker can fail.
-//! - `history`: what clients did and saw; `expected`: what must become of sessions and wills; `check`:
-//!   one function a promise; `replay`: what a SUBSCRIBE must be shown; `finish`.
+//! - `history`: what clients did and saw; `expected`: what must become of sessions and wills;
+//!   `check`: one function a promise; `replay`: what a SUBSCRIBE must be shown; `finish`.
 //!
 //! | to | command |
 //! |---|---|

@@ -1,4 +1,5 @@
-//! How long the broker waits for clients: what it is told of them, and whether it was right to give one up.
+//! How long the broker waits for clients: what it is told of them, and whether it was right to give
+//! one up.
 
 use super::history::Violation;
 use super::lie::Lie;
@@ -25,7 +26,8 @@ impl World {
         }
     }
 
-    /// The broker closes a connection: if it has given its client up, the client was silent, or has taken nothing, for that long.
+    /// The broker closes a connection: if it has given its client up, the client was silent, or has
+    /// taken nothing, for that long.
     pub fn check_given_up(&mut self, link: usize, id: ConnectionId) -> Result<(), Violation> {
         let process = self.process.as_ref();
         let why = process.and_then(|process| process.broker.why_ended(id));

@@ -1,5 +1,6 @@
-//! What happened in a run, line by line. The hash of all lines is what two runs of one seed must have in common; the last lines are told when
-//! a run fails. Telling takes time, so a run that is one of many is told only when it has failed, by running it again.
+//! What happened in a run, line by line. The hash of all lines is what two runs of one seed must
+//! have in common; the last lines are told when a run fails. Telling takes time, so a run that is
+//! one of many is told only when it has failed, by running it again.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! `tidegate bench soak` for a short while: it must find that memory, database file, descriptors and latency stay flat, and nothing lost.
+//! `tidegate bench soak` for a short while: it must find that memory, database file, descriptors
+//! and latency stay flat, and nothing lost.
 
 use std::process::Command;
 

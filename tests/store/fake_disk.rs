@@ -39,7 +39,8 @@ impl FakeDisk {
             .expect("no test panics while it holds the disk")
     }
 
-    /// What a power cut leaves: all that was synced, and of the rest whatever the disk had got round to, sector by sector.
+    /// What a power cut leaves: all that was synced, and of the rest whatever the disk had got
+    /// round to, sector by sector.
     pub fn power_cut(&self, chance: &mut Chance) -> FakeDisk {
         self.image().after_power_cut(chance)
     }

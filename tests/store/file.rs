@@ -36,7 +36,8 @@ fn only_the_owner_may_read_the_file() {
     assert_eq!(mode.mode() & 0o777, 0o600);
 }
 
-/// Opens a file of these bytes; it must be refused with an error that names it and the way out, stay as it is, and be moved aside if so configured.
+/// Opens a file of these bytes; it must be refused with an error that names it and the way out,
+/// stay as it is, and be moved aside if so configured.
 fn assert_refused(bytes: &[u8], why: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut options = options(folder.path());

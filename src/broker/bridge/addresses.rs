@@ -1,9 +1,13 @@
-//! A bridge with several addresses: what must be remembered of those it has left, so that no packet identifier is ever taken for another message's.
+//! A bridge with several addresses: what must be remembered of those it has left, so that no packet
+//! identifier is ever taken for another message's.
 //!
-//! A broker takes a QoS 2 message under an identifier it has received and not seen released for a repetition. So when a bridge leaves an address, what is
-//! under way there is remembered: those identifiers are not given to new messages until the bridge has been back, or has found that the session is gone
-//! there; and if the addresses do not share sessions, what had been received from each is kept apart. The record is in the batch that the CONNACK of this
-//! broker waits for, and nothing is said to the upstream before that: what is on disk is never behind what an upstream has seen.
+//! A broker takes a QoS 2 message under an identifier it has received and not seen released for a
+//! repetition. So when a bridge leaves an address, what is under way there is remembered: those
+//! identifiers are not given to new messages until the bridge has been back, or has found that the
+//! session is gone there; and if the addresses do not share sessions, what had been received from
+//! each is kept apart. The record is in the batch that the CONNACK of this broker waits for, and
+//! nothing is said to the upstream before that: what is on disk is never behind what an upstream
+//! has seen.
 
 use crate::broker::Broker;
 use crate::broker::bridge::settings::Bridge;
@@ -14,7 +18,8 @@ use crate::broker::state::session::Received;
 use crate::wire::PacketId;
 
 impl Broker {
-    /// Whether the session at this address must be begun anew (a clean start): what an upstream may remember of before means nothing to this bridge.
+    /// Whether the session at this address must be begun anew (a clean start): what an upstream may
+    /// remember of before means nothing to this bridge.
     pub fn begins_anew(&self, bridge: &Bridge, address: &str) -> bool {
         let Some(record) = self.bridge_record(&bridge.name) else {
             // The store was written by a broker that did not remember.
@@ -25,7 +30,8 @@ impl Broker {
         record.home.is_empty() || (record.apart && !known)
     }
 
-    /// Notes whether the addresses of a bridge share its session, which was seen when it changed over.
+    /// Notes whether the addresses of a bridge share its session, which was seen when it changed
+    /// over.
     pub fn set_bridge_apart(&mut self, bridge: &Bridge, apart: bool) {
         let mut record = self.record_of(bridge);
         record.apart = apart;
@@ -61,8 +67,10 @@ impl Broker {
         self.connections[id].outbox.len() == 0
     }
 
-    /// The upstream at this address has accepted, and has the session of before or not: remembers what the address that was left may hold, and makes what
-    /// was received what this one has sent. The identifiers it must be made to release are returned; [`Broker::released`] says that it has.
+    /// The upstream at this address has accepted, and has the session of before or not: remembers
+    /// what the address that was left may hold, and makes what was received what this one has sent.
+    /// The identifiers it must be made to release are returned; [`Broker::released`] says that it
+    /// has.
     pub(in crate::broker) fn arrive(
         &mut self,
         bridge: &Bridge,
@@ -96,7 +104,8 @@ impl Broker {
             let received = back.as_ref().map_or(&[][..], |left| &left.received);
             self.replace_received(at, received);
         }
-        // What is still under way is the same message, because nothing else has been given its identifier: its exchange goes on.
+        // What is still under way is the same message, because nothing else has been given its
+        // identifier: its exchange goes on.
         let mut dirty = back.map_or_else(Vec::new, |left| left.dirty);
         dirty.retain(|id| under_way.binary_search(id).is_err());
         if !dirty.is_empty() {
@@ -112,8 +121,9 @@ impl Broker {
         dirty
     }
 
-    /// The upstream the bridge is connected to holds none of the identifiers any more that [`Broker::arrive`] returned. New messages may have them: their
-    /// rows are in no earlier batch than this.
+    /// The upstream the bridge is connected to holds none of the identifiers any more that
+    /// [`Broker::arrive`] returned. New messages may have them: their rows are in no earlier batch
+    /// than this.
     pub(in crate::broker) fn released(&mut self, bridge: &Bridge) {
         let mut record = self.record_of(bridge);
         take(&mut record, None);
@@ -121,8 +131,8 @@ impl Broker {
         self.reserve_identifiers(bridge);
     }
 
-    /// Begins the record of a bridge whose session is new, or that is somebody else to the upstream now; for any other, sees to it that what must not be
-    /// used is not.
+    /// Begins the record of a bridge whose session is new, or that is somebody else to the upstream
+    /// now; for any other, sees to it that what must not be used is not.
     pub(in crate::broker) fn open_record(&mut self, bridge: &Bridge, new: bool) {
         let record = self.bridge_record(&bridge.name);
         let other = record.is_some_and(|it| it.remote_clientid != bridge.remote_clientid);
@@ -179,7 +189,8 @@ impl Broker {
     }
 }
 
-/// Takes what is remembered of an address out of the record; without one, of the address that is connected.
+/// Takes what is remembered of an address out of the record; without one, of the address that is
+/// connected.
 fn take(record: &mut BridgeRecord, address: Option<&str>) -> Option<LeftAddress> {
     let address = address.unwrap_or(&record.home);
     let at = record

@@ -42,7 +42,8 @@ fn there_are(left: &[(String, u64)]) -> String {
 }
 
 impl Broker {
-    /// Makes bridges that are not among these get nothing new; they must not be connected. Their queues are kept: each name, and the messages that wait.
+    /// Makes bridges that are not among these get nothing new; they must not be connected. Their
+    /// queues are kept: each name, and the messages that wait.
     pub fn close_bridges_except(&mut self, names: &[&str], now: Now) -> Vec<(String, u64)> {
         self.now = now;
         let open = self.bridges.states.keys();
@@ -67,7 +68,8 @@ impl Broker {
         told
     }
 
-    /// Ends the session of a bridge that is configured no more, with all messages that wait in it. [`Broker::is_dropped`] says when that is on disk.
+    /// Ends the session of a bridge that is configured no more, with all messages that wait in it.
+    /// [`Broker::is_dropped`] says when that is on disk.
     ///
     /// # Errors
     /// The bridge is configured, or has left nothing.
@@ -110,7 +112,8 @@ impl Broker {
         left
     }
 
-    /// Messages that wait for the upstream of the bridge with this name, or that it has not acknowledged completely.
+    /// Messages that wait for the upstream of the bridge with this name, or that it has not
+    /// acknowledged completely.
     pub fn bridge_queued(&self, name: &str) -> u64 {
         let session = self.bridge_session(name);
         session.map_or(0, |index| self.waiting(index))

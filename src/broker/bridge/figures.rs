@@ -45,7 +45,8 @@ impl Broker {
         self.publish_bridge_state(&bridge.name, &state);
     }
 
-    /// Notes what is wrong with a bridge that stays connected all the same, and publishes that at once.
+    /// Notes what is wrong with a bridge that stays connected all the same, and publishes that at
+    /// once.
     pub(in crate::broker) fn set_bridge_error(&mut self, name: &str, error: &str) {
         let error = at(self.now, error);
         let state = self.bridges.states.entry(name.into()).or_default();

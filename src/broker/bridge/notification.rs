@@ -1,4 +1,5 @@
-//! Notifications: a retained message that tells whether a bridge is connected, as Mosquitto's bridges send it.
+//! Notifications: a retained message that tells whether a bridge is connected, as Mosquitto's
+//! bridges send it.
 
 use crate::broker::bridge::relay::Relay;
 use crate::broker::bridge::settings::Bridge;
@@ -30,7 +31,8 @@ impl Bridge {
 }
 
 impl Relay {
-    /// Appends what tells the upstream that the bridge is connected, or is about to leave, if it wants to be told.
+    /// Appends what tells the upstream that the bridge is connected, or is about to leave, if it
+    /// wants to be told.
     pub fn notify(&self, is_up: bool, out: &mut Vec<u8>) {
         if let Some(topic) = self.bridge().told_upstream() {
             let publish = Publish {

@@ -1,4 +1,5 @@
-//! Retained messages of this broker towards the upstream: which there are beside those that are published, and when.
+//! Retained messages of this broker towards the upstream: which there are beside those that are
+//! published, and when.
 
 use crate::broker::Broker;
 use crate::broker::bridge::rules::{Rule, SendRetained};
@@ -9,8 +10,9 @@ use crate::wire::QoS;
 use crate::wire::packet::{RetainHandling, SubscribeOptions};
 use crate::wire::topic::Filter;
 
-/// How a local filter is subscribed to: there is one subscription for all rules that go out with it, at the highest QoS of them; the first says
-/// whether it shows what is retained. What came over the bridge does not go back, and retain flags stay.
+/// How a local filter is subscribed to: there is one subscription for all rules that go out with
+/// it, at the highest QoS of them; the first says whether it shows what is retained. What came over
+/// the bridge does not go back, and retain flags stay.
 pub(in crate::broker) fn subscribe_options(rules: &[Rule], local_filter: &str) -> SubscribeOptions {
     let same = rules
         .iter()
@@ -68,7 +70,8 @@ impl Broker {
         }
     }
 
-    /// The connection of a bridge ends: what it had not been shown by then it is shown by the next one, and so it must not wait in its queue as well.
+    /// The connection of a bridge ends: what it had not been shown by then it is shown by the next
+    /// one, and so it must not wait in its queue as well.
     pub(in crate::broker) fn end_replays_to_bridge(&mut self, id: ConnectionId, bridge: &Bridge) {
         if let Some(session) = self.connections[id].session {
             let always = shown_always(bridge);

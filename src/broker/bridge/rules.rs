@@ -27,7 +27,8 @@ pub enum SendRetained {
     Never,
 }
 
-/// A topic rule, in the words of Mosquitto's `topic PATTERN DIRECTION QOS LOCAL-PREFIX REMOTE-PREFIX`.
+/// A topic rule, in the words of Mosquitto's
+/// `topic PATTERN DIRECTION QOS LOCAL-PREFIX REMOTE-PREFIX`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     direction: Direction,
@@ -42,7 +43,8 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// A rule whose filters are the pattern behind each prefix; the pattern may be empty, then each prefix is a whole topic.
+    /// A rule whose filters are the pattern behind each prefix; the pattern may be empty, then each
+    /// prefix is a whole topic.
     ///
     /// # Errors
     /// What is wrong with a prefix, or with one together with the pattern.
@@ -82,10 +84,12 @@ impl Rule {
         Ok(rule)
     }
 
-    /// The rule with this handling of retained messages: whether what crosses keeps its retain flag, and which cross beside new ones.
+    /// The rule with this handling of retained messages: whether what crosses keeps its retain
+    /// flag, and which cross beside new ones.
     ///
     /// # Errors
-    /// A rule for both directions would always send back what it got, which may have become old meanwhile.
+    /// A rule for both directions would always send back what it got, which may have become old
+    /// meanwhile.
     pub fn with_retained(self, keeps: bool, send: SendRetained) -> Result<Rule, String> {
         if send == SendRetained::Always && self.direction == Direction::Both {
             return Err("\"always\" would send back retained messages that came from there, older than those that replaced them meanwhile; \
@@ -172,8 +176,8 @@ fn overlap(one: &str, other: &str) -> bool {
     }
 }
 
-/// The first rule by which a topic of this broker goes out; the upstream's name of it is put into `name`. `None` if there is none, or if the name is
-/// too long to be one.
+/// The first rule by which a topic of this broker goes out; the upstream's name of it is put into
+/// `name`. `None` if there is none, or if the name is too long to be one.
 pub fn remote_topic<'r>(rules: &'r [Rule], topic: &str, name: &mut String) -> Option<&'r Rule> {
     let rule = rules
         .iter()
@@ -181,7 +185,8 @@ pub fn remote_topic<'r>(rules: &'r [Rule], topic: &str, name: &mut String) -> Op
     rename(topic, &rule.local_prefix, &rule.remote_prefix, name).then_some(rule)
 }
 
-/// The first rule by which a topic of the upstream comes in, and this broker's name of it; as [`remote_topic`].
+/// The first rule by which a topic of the upstream comes in, and this broker's name of it; as
+/// [`remote_topic`].
 pub fn local_topic<'r>(rules: &'r [Rule], topic: &str, name: &mut String) -> Option<&'r Rule> {
     let rule = rules
         .iter()
@@ -189,7 +194,8 @@ pub fn local_topic<'r>(rules: &'r [Rule], topic: &str, name: &mut String) -> Opt
     rename(topic, &rule.remote_prefix, &rule.local_prefix, name).then_some(rule)
 }
 
-/// Puts one prefix in the place of another. A topic may be shorter than its rule's prefix: `a/#` matches `a`; then that slash goes, too.
+/// Puts one prefix in the place of another. A topic may be shorter than its rule's prefix: `a/#`
+/// matches `a`; then that slash goes, too.
 fn rename(topic: &str, from: &str, to: &str, name: &mut String) -> bool {
     name.clear();
     match topic.strip_prefix(from) {

@@ -6,7 +6,8 @@ use crate::broker::state::address_state::AddressState;
 use crate::clock::Now;
 
 impl Broker {
-    /// Notes what is known of each of a bridge's addresses, in the order of the configuration, and publishes what has changed of that at once.
+    /// Notes what is known of each of a bridge's addresses, in the order of the configuration, and
+    /// publishes what has changed of that at once.
     pub fn set_bridge_addresses(
         &mut self,
         bridge: &Bridge,
@@ -40,7 +41,8 @@ impl Broker {
     }
 }
 
-/// Where what is known of an address is published: they are counted from 1, in the order of the configuration.
+/// Where what is known of an address is published: they are counted from 1, in the order of the
+/// configuration.
 pub(in crate::broker) fn address_topic(name: &str, place: usize) -> String {
     format!("$SYS/bridge/{name}/addresses/{}", place + 1)
 }

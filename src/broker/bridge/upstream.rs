@@ -1,4 +1,5 @@
-//! What is said to the upstream before anything else, and what it answers: CONNECT, CONNACK and the terms they come to.
+//! What is said to the upstream before anything else, and what it answers: CONNECT, CONNACK and the
+//! terms they come to.
 
 use crate::broker::bridge::settings::Bridge;
 use crate::broker::model::marks::BRIDGE;
@@ -13,8 +14,8 @@ use crate::wire::{
 pub enum UpstreamProtocol {
     /// MQTT 5.
     V5,
-    /// MQTT 3.1.1, saying with bit 7 of the protocol level that this is a bridge: a broker that knows it returns nothing to where it came from, and
-    /// keeps the retain flag.
+    /// MQTT 3.1.1, saying with bit 7 of the protocol level that this is a bridge: a broker that
+    /// knows it returns nothing to where it came from, and keeps the retain flag.
     V311Bridge,
     /// MQTT 3.1.1, as any client.
     V311,
@@ -39,7 +40,8 @@ pub struct Login<'a> {
     pub password: Option<&'a [u8]>,
 }
 
-/// A reason the upstream has given, with all that it says about it: its reason string, and which server it refers to.
+/// A reason the upstream has given, with all that it says about it: its reason string, and which
+/// server it refers to.
 pub fn told(reason: ReasonCode, properties: &Properties<'_>) -> String {
     let mut text = reason.to_string();
     if let Some(why) = properties.reason_string() {
@@ -75,7 +77,8 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// The terms of a CONNACK that accepts. What the upstream grants less of than was asked for, and what only matters to who reads the log, is logged.
+    /// The terms of a CONNACK that accepts. What the upstream grants less of than was asked for,
+    /// and what only matters to who reads the log, is logged.
     pub fn new(connack: &ConnAck<'_>, version: ProtocolVersion, bridge: &Bridge) -> Upstream {
         let says = &connack.properties;
         let name = &*bridge.name;
@@ -119,9 +122,9 @@ impl Upstream {
 }
 
 impl Bridge {
-    /// Appends the CONNECT to `out`. `new` asks for a new session at the upstream, which in MQTT 3.1.1 ends with this connection; `max_packet_size` is
-    /// what this broker takes, and `origin` tells where the
-    /// bridge comes from.
+    /// Appends the CONNECT to `out`. `new` asks for a new session at the upstream, which in MQTT
+    /// 3.1.1 ends with this connection; `max_packet_size` is what this broker takes, and `origin`
+    /// tells where the bridge comes from.
     pub fn encode_connect(
         &self,
         origin: Origin,

@@ -1,8 +1,11 @@
-//! Messages that wait for rights: their client may not have them at present, but it could when they were queued for it, and may again.
+//! Messages that wait for rights: their client may not have them at present, but it could when they
+//! were queued for it, and may again.
 //!
-//! Rights hold back delivery, and nothing else. A message that has waited is checked when its turn comes. Is it not allowed then, it is held: it leaves
-//! the queue's order, so that what stands behind it goes on, and waits until the rights of the session are given anew (its client connects, or the
-//! rules are read again) or until it expires. What is held counts in the limits of the queue, and gives way when there is no room for a new message.
+//! Rights hold back delivery, and nothing else. A message that has waited is checked when its turn
+//! comes. Is it not allowed then, it is held: it leaves the queue's order, so that what stands
+//! behind it goes on, and waits until the rights of the session are given anew (its client
+//! connects, or the rules are read again) or until it expires. What is held counts in the limits of
+//! the queue, and gives way when there is no room for a new message.
 
 use crate::broker::Broker;
 use crate::broker::model::ids::{GroupIndex, Owner, SessionIndex};
@@ -23,7 +26,8 @@ impl Broker {
         self.change_queue(owner, |queue| queue.hold(item));
     }
 
-    /// Holds a message that was still to be given to a session when its rights changed. One of QoS 0 does not wait.
+    /// Holds a message that was still to be given to a session when its rights changed. One of QoS
+    /// 0 does not wait.
     pub(in crate::broker) fn hold_offer(&mut self, receiver: Receiver, offer: &mut Offer<'_>) {
         let Receiver { subscriber, ids } = receiver;
         let qos = offer.parts.qos.min(subscriber.qos());
@@ -45,9 +49,10 @@ impl Broker {
         self.counters.held_not_authorized += 1;
     }
 
-    /// Does not send a message again that its client may not have any more. At QoS 1, one of a shared group goes back to it, for others. Any other is
-    /// held, its packet identifier with it: the client may know it, and given to another message, that would be taken for this one. No more are held
-    /// than may be under way (`max_inflight_messages`); the others are given up.
+    /// Does not send a message again that its client may not have any more. At QoS 1, one of a
+    /// shared group goes back to it, for others. Any other is held, its packet identifier with it:
+    /// the client may know it, and given to another message, that would be taken for this one. No
+    /// more are held than may be under way (`max_inflight_messages`); the others are given up.
     pub(in crate::broker) fn hold_inflight(&mut self, index: SessionIndex, packet_id: PacketId) {
         let most = usize::from(self.settings.limits.max_inflight_messages);
         let unix = self.now.unix;
@@ -78,7 +83,8 @@ impl Broker {
         self.forget(&message.item, message.queue);
     }
 
-    /// Puts a message that a member of a group was sent back into the group's queue, where its row still is.
+    /// Puts a message that a member of a group was sent back into the group's queue, where its row
+    /// still is.
     pub(in crate::broker) fn give_back(&mut self, group: GroupIndex, message: InflightMessage) {
         let mut item = message.item;
         item.ids = SubscriptionIds::NONE;
@@ -87,7 +93,8 @@ impl Broker {
         self.change_queue(Owner::Group(group), |queue| queue.insert(item));
     }
 
-    /// The rights of a session were given anew: what is held for it, and in its groups, waits for its turn again and is looked at then.
+    /// The rights of a session were given anew: what is held for it, and in its groups, waits for
+    /// its turn again and is looked at then.
     pub(in crate::broker) fn recheck_held(&mut self, index: SessionIndex) {
         let session = &mut self.sessions[index];
         let mut any = session.queue.release_held();
@@ -100,7 +107,8 @@ impl Broker {
         }
     }
 
-    /// Drops the oldest message that a queue holds, to make room for a new one; false if it holds none.
+    /// Drops the oldest message that a queue holds, to make room for a new one; false if it holds
+    /// none.
     pub(in crate::broker) fn drop_held(&mut self, owner: Owner) -> bool {
         let taken = self.change_queue(owner, |queue| Some((queue.take_oldest_held()?, queue.key)));
         let Some((item, key)) = taken.flatten() else {

@@ -9,7 +9,8 @@ use crate::broker::model::message::Parts;
 use crate::broker::model::record::Seq;
 
 impl Broker {
-    /// The mark of a message for a connection; `None` if its client is no bridge. `seq` is its place in the order, which one of QoS 0 has not.
+    /// The mark of a message for a connection; `None` if its client is no bridge. `seq` is its
+    /// place in the order, which one of QoS 0 has not.
     pub(in crate::broker) fn mark(
         &self,
         id: ConnectionId,

@@ -1,8 +1,9 @@
 //! Messages that come over a bridge again under a new packet identifier.
 //!
 //! A session was lost, or there is more than one way to this broker. Such a message is known by its
-//! identity ([`marks`](crate::broker::model::marks)). What is remembered is one number made of identity, topic
-//! and payload. So a client can hold back no message but one that it has published itself.
+//! identity ([`marks`](crate::broker::model::marks)). What is remembered is one number made of
+//! identity, topic and payload. So a client can hold back no message but one that it has published
+//! itself.
 
 use crate::broker::Broker;
 use crate::broker::model::ids::SessionIndex;
@@ -13,8 +14,8 @@ use crate::broker::state::offer::Published;
 use crate::wire::{QoS, ReasonCode};
 
 impl Broker {
-    /// Publishes a message of a client, unless it has come before or goes in a circle: then it is only acknowledged, in the first case when the one
-    /// that came first would be.
+    /// Publishes a message of a client, unless it has come before or goes in a circle: then it is
+    /// only acknowledged, in the first case when the one that came first would be.
     pub(in crate::broker) fn publish_once(
         &mut self,
         parts: &Parts<'_>,

@@ -17,7 +17,8 @@ use crate::wire::{
     Fault, Packet, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
 };
 
-/// The largest packet there can be, in bytes: five of header, and a remaining length of four groups of seven bits.
+/// The largest packet there can be, in bytes: five of header, and a remaining length of four groups
+/// of seven bits.
 const LARGEST_PACKET: u32 = 5 + 0x0FFF_FFFF;
 
 /// What a CONNECT asks for, with the broker's limits applied.
@@ -29,7 +30,8 @@ struct Terms {
     /// The keep alive is not what the client asked for.
     server_keep_alive: bool,
     expiry: u32,
-    /// The client has asked for a session that outlasts its connection, so its DISCONNECT may change how long \[MQTT-3.14.2-2\].
+    /// The client has asked for a session that outlasts its connection, so its DISCONNECT may
+    /// change how long \[MQTT-3.14.2-2\].
     may_set_expiry: bool,
     /// The session expiry interval is not what the client asked for.
     server_expiry: bool,
@@ -38,8 +40,10 @@ struct Terms {
 }
 
 impl Broker {
-    /// Handles a CONNECT: `proved` says what its user name and password prove, or why it is refused. Given to [`Broker::receive`], it proves nothing.
-    /// If [`Output::waits`](crate::broker::Output::waits) is true afterwards, it is to be presented again when that has changed.
+    /// Handles a CONNECT: `proved` says what its user name and password prove, or why it is
+    /// refused. Given to [`Broker::receive`], it proves nothing. If
+    /// [`Output::waits`](crate::broker::Output::waits) is true afterwards, it is to be presented
+    /// again when that has changed.
     pub fn connect(
         &mut self,
         id: ConnectionId,
@@ -85,7 +89,8 @@ impl Broker {
         let mut terms = self.terms(connect, admitted.client_id)?;
         let bridge = self.connections[id].arrival.bridge;
         if bridge {
-            // A bridge waits for its upstream as long as it takes, and says nothing while its upstream does not.
+            // A bridge waits for its upstream as long as it takes, and says nothing while its
+            // upstream does not.
             terms.expiry = NEVER_EXPIRES;
             terms.keep_alive = 0;
         }
@@ -163,7 +168,8 @@ impl Broker {
         let v5 = connect.version == ProtocolVersion::V5;
         let asked = &connect.properties;
         if asked.authentication_method().is_some() {
-            // The seam for enhanced authentication: no method is offered yet, so every one is answered as unknown [MQTT-4.12.0-1].
+            // The seam for enhanced authentication: no method is offered yet, so every one is
+            // answered as unknown [MQTT-4.12.0-1].
             return refuse(
                 ReasonCode::BadAuthenticationMethod,
                 "the authentication method is not offered",
@@ -205,7 +211,8 @@ impl Broker {
             terms.server_keep_alive = true;
         }
         if terms.client_id.is_empty() {
-            // [MQTT-3.1.3-8]: a MQTT 3.1.1 client without an identifier must ask for a clean session; MQTT 3.1 always names itself.
+            // [MQTT-3.1.3-8]: a MQTT 3.1.1 client without an identifier must ask for a clean
+            // session; MQTT 3.1 always names itself.
             if connect.version == ProtocolVersion::V31 || (!v5 && !connect.clean_start) {
                 return refuse(
                     ReasonCode::ClientIdentifierNotValid,
@@ -223,7 +230,8 @@ impl Broker {
         Ok(terms)
     }
 
-    /// A client that cannot take its CONNACK would wait for it for ever \[MQTT-3.2.0-1, MQTT-3.1.2-24\].
+    /// A client that cannot take its CONNACK would wait for it for ever \[MQTT-3.2.0-1,
+    /// MQTT-3.1.2-24\].
     fn check_connack(&self, id: ConnectionId, terms: &Terms) -> Result<(), Fault> {
         let largest = self.connections[id].maximum_packet_size;
         if largest == u32::MAX {
@@ -254,7 +262,8 @@ impl Broker {
         }
     }
 
-    /// The client's session, old or new; whether it is an old one; and what CONNACK waits for if an old one has just ended.
+    /// The client's session, old or new; whether it is an old one; and what CONNACK waits for if an
+    /// old one has just ended.
     fn open_session(
         &mut self,
         terms: &Terms,
@@ -288,8 +297,8 @@ impl Broker {
         Ok((index, false, ended))
     }
 
-    /// Whether the store can take what a CONNECT asks to be kept. Who comes back to a session that is kept may do so whatever room there is: how else should it
-    /// take what waits for it.
+    /// Whether the store can take what a CONNECT asks to be kept. Who comes back to a session that
+    /// is kept may do so whatever room there is: how else should it take what waits for it.
     fn check_room(
         &mut self,
         terms: &Terms,
@@ -336,7 +345,8 @@ impl Broker {
         session.version = version;
         session.has_options = version == ProtocolVersion::V5 || is_bridge;
         session.expiry = terms.expiry;
-        // Once it has rows in the store a session keeps them until it ends, even if it now ends with its connection.
+        // Once it has rows in the store a session keeps them until it ends, even if it now ends
+        // with its connection.
         session.durable |= terms.expiry > 0 && are_kept;
         for received in session.received.values_mut() {
             received.counted = false;
@@ -377,7 +387,8 @@ impl Broker {
         properties
     }
 
-    /// Writes down that the session is connected, and its will. CONNACK waits for it where there is something to lose.
+    /// Writes down that the session is connected, and its will. CONNACK waits for it where there is
+    /// something to lose.
     fn remember_connected(&mut self, index: SessionIndex) -> Stamp {
         let are_kept = self.sessions.are_kept;
         let session = &mut self.sessions[index];
@@ -396,8 +407,9 @@ impl Broker {
         self.gated(Arrow::ConnAck, stamp)
     }
 
-    /// Closes a connection that is not accepted, with a CONNACK if the client can be told: MQTT 3 has return codes for a few reasons only, and a
-    /// peer that did not send a CONNECT is not answered.
+    /// Closes a connection that is not accepted, with a CONNACK if the client can be told: MQTT 3
+    /// has return codes for a few reasons only, and a peer that did not send a CONNECT is not
+    /// answered.
     pub(in crate::broker) fn refuse_connect(
         &mut self,
         id: ConnectionId,

@@ -8,8 +8,8 @@ use crate::wire::packet::Disconnect;
 use crate::wire::{Packet, PropertiesBuf, Property, ProtocolVersion, ReasonCode};
 
 impl Broker {
-    /// Ends a connection from this side: says why to a client that can be told, and closes once that has been written. What still waits for the
-    /// disk is not sent.
+    /// Ends a connection from this side: says why to a client that can be told, and closes once
+    /// that has been written. What still waits for the disk is not sent.
     pub(in crate::broker) fn disconnect(
         &mut self,
         id: ConnectionId,
@@ -24,7 +24,8 @@ impl Broker {
         self.connections[id].state = State::Closing;
         self.drop_gated(id);
         let connection = &self.connections[id];
-        // A CONNACK that still waits for the disk is not sent, and nothing goes before it [MQTT-3.14.0-1].
+        // A CONNACK that still waits for the disk is not sent, and nothing goes before it
+        // [MQTT-3.14.0-1].
         if connection.version == ProtocolVersion::V5 && connection.outbox.has_begun() {
             let mut properties = PropertiesBuf::new();
             if let Some(what) = what {

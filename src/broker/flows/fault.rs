@@ -7,8 +7,8 @@ use crate::clock::Now;
 use crate::wire::{Fault, ProtocolVersion, ReasonCode};
 
 impl Broker {
-    /// Ends a connection whose peer broke the protocol, telling it why where its version can \[MQTT-4.13.1-1\]. `version` is what the peer speaks,
-    /// if that is known.
+    /// Ends a connection whose peer broke the protocol, telling it why where its version can
+    /// \[MQTT-4.13.1-1\]. `version` is what the peer speaks, if that is known.
     pub fn fault(
         &mut self,
         id: ConnectionId,
@@ -32,7 +32,8 @@ impl Broker {
         self.counters.protocol_faults += 1;
     }
 
-    /// Ends a connection whose unfinished packet takes memory that others need (`max_incoming_bytes`).
+    /// Ends a connection whose unfinished packet takes memory that others need
+    /// (`max_incoming_bytes`).
     pub fn shed(&mut self, id: ConnectionId, now: Now) {
         self.now = now;
         let connection = &self.connections[id];

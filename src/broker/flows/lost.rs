@@ -10,12 +10,14 @@ use crate::broker::state::timers::Timer;
 use crate::clock::Now;
 
 impl Broker {
-    /// Forgets a connection that is gone. If its client did not take its leave, its will is on its way.
+    /// Forgets a connection that is gone. If its client did not take its leave, its will is on its
+    /// way.
     pub fn lost(&mut self, id: ConnectionId, now: Now) {
         self.lost_after(id, &Traffic::default(), now);
     }
 
-    /// As [`Broker::lost`], for a driver that knows how much went through the connection and how it ended: that is logged.
+    /// As [`Broker::lost`], for a driver that knows how much went through the connection and how it
+    /// ended: that is logged.
     pub fn lost_after(&mut self, id: ConnectionId, traffic: &Traffic, now: Now) {
         self.now = now;
         self.detach(id);

@@ -1,4 +1,5 @@
-//! PUBLISH from a client, and the rest of the exchange that brings it in (MQTT 5 sections 3.3 and 4.3).
+//! PUBLISH from a client, and the rest of the exchange that brings it in (MQTT 5 sections 3.3 and
+//! 4.3).
 
 use crate::broker::Broker;
 use crate::broker::model::ack::ack;
@@ -118,7 +119,8 @@ impl Broker {
         }
     }
 
-    /// Whether this is a QoS 2 message again that was taken before: its exchange goes on, whatever the client may do by now.
+    /// Whether this is a QoS 2 message again that was taken before: its exchange goes on, whatever
+    /// the client may do by now.
     fn has_received(&self, session: SessionIndex, publish: &Publish<'_>) -> bool {
         let received = &self.sessions[session].received;
         let id = publish
@@ -142,8 +144,9 @@ impl Broker {
         self.refuse_publish(id, publish, ReasonCode::NotAuthorized);
     }
 
-    /// What a client may not publish goes nowhere, and neither does what it sends to `$SYS`, where only the broker publishes (section 4.7.2). A MQTT
-    /// 5 client is told; a MQTT 3 client, which cannot be, gets its acknowledgement, as with Mosquitto.
+    /// What a client may not publish goes nowhere, and neither does what it sends to `$SYS`, where
+    /// only the broker publishes (section 4.7.2). A MQTT 5 client is told; a MQTT 3 client, which
+    /// cannot be, gets its acknowledgement, as with Mosquitto.
     pub(in crate::broker) fn refuse_publish(
         &mut self,
         id: ConnectionId,
@@ -162,7 +165,8 @@ impl Broker {
         self.push_final_ack(id, Default::default(), &packet);
     }
 
-    /// \[MQTT-4.3.2-4\]: PUBACK says that the broker has taken over the message, so it waits until that is true.
+    /// \[MQTT-4.3.2-4\]: PUBACK says that the broker has taken over the message, so it waits until
+    /// that is true.
     fn receive_qos1(
         &mut self,
         id: ConnectionId,
@@ -181,14 +185,16 @@ impl Broker {
             return Ok(());
         }
         let published = self.publish_once(parts, session, marks);
-        // A client that cannot be told is sent away if the message was refused, and comes back with it; not if it only was not retained.
+        // A client that cannot be told is sent away if the message was refused, and comes back with
+        // it; not if it only was not retained.
         if published.refused && !self.is_told(id) {
             return Err(Fault {
                 reason: published.reason,
                 what: "the message cannot be stored",
             });
         }
-        // The upstream of a bridge would take an error for the end of it, and a full queue here is no reason to leave it.
+        // The upstream of a bridge would take an error for the end of it, and a full queue here is
+        // no reason to leave it.
         let bridge = self.connections[id].arrival.bridge;
         let reason = match published.reason {
             ReasonCode::QuotaExceeded if bridge => ReasonCode::Success,
@@ -206,8 +212,9 @@ impl Broker {
         Ok(())
     }
 
-    /// \[MQTT-4.3.3-8, MQTT-4.3.3-10\]: PUBREC waits until message and packet identifier are kept; until PUBREL the same identifier is the same
-    /// message, and is answered without publishing it again. What is lost is lost together: so both wait as the topic does.
+    /// \[MQTT-4.3.3-8, MQTT-4.3.3-10\]: PUBREC waits until message and packet identifier are kept;
+    /// until PUBREL the same identifier is the same message, and is answered without publishing it
+    /// again. What is lost is lost together: so both wait as the topic does.
     fn receive_qos2(
         &mut self,
         id: ConnectionId,
@@ -311,8 +318,9 @@ impl Broker {
         properties
     }
 
-    /// PUBREL: the client will not send the message again, so its identifier is forgotten; PUBCOMP waits until that is on disk, or a crash would
-    /// make the identifier's next message look like this one \[MQTT-4.3.3-11\]. That may be one of another topic.
+    /// PUBREL: the client will not send the message again, so its identifier is forgotten; PUBCOMP
+    /// waits until that is on disk, or a crash would make the identifier's next message look like
+    /// this one \[MQTT-4.3.3-11\]. That may be one of another topic.
     pub(in crate::broker) fn receive_pubrel(
         &mut self,
         id: ConnectionId,
@@ -407,7 +415,8 @@ impl Broker {
                 || topic.bytes().filter(|byte| *byte == b'/').count() < limits.max_topic_levels)
     }
 
-    /// \[MQTT-3.3.4-7, MQTT-3.3.4-9\]: a MQTT 5 client has been told how many messages it may have under way.
+    /// \[MQTT-3.3.4-7, MQTT-3.3.4-9\]: a MQTT 5 client has been told how many messages it may have
+    /// under way.
     fn check_receive_maximum(
         &self,
         id: ConnectionId,

@@ -13,7 +13,8 @@ use crate::wire::topic::Filter;
 use crate::wire::{Fault, Packet, Properties, ProtocolVersion, QoS, ReasonCode};
 
 impl Broker {
-    /// Each filter is answered by one code, in order \[MQTT-3.8.4-6\]; SUBACK waits until the subscriptions of a durable session are on disk.
+    /// Each filter is answered by one code, in order \[MQTT-3.8.4-6\]; SUBACK waits until the
+    /// subscriptions of a durable session are on disk.
     pub(in crate::broker) fn receive_subscribe(
         &mut self,
         id: ConnectionId,
@@ -62,7 +63,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Adds or replaces one subscription. Returns what is kept of it, and whether retained messages are to be sent for it.
+    /// Adds or replaces one subscription. Returns what is kept of it, and whether retained messages
+    /// are to be sent for it.
     fn subscribe(
         &mut self,
         session: SessionIndex,
@@ -169,13 +171,15 @@ impl Broker {
         })
     }
 
-    /// Counts the work that a filter of a packet is: each of its levels is looked up, and made or removed.
+    /// Counts the work that a filter of a packet is: each of its levels is looked up, and made or
+    /// removed.
     fn count_filter(&mut self, text: &str) {
         let levels = text.bytes().filter(|byte| *byte == b'/').count() as u64;
         self.pace.spend(OPERATION + levels);
     }
 
-    /// \[MQTT-3.10.4-4\]: UNSUBACK even if nothing was removed. What is under way or queued is still delivered.
+    /// \[MQTT-3.10.4-4\]: UNSUBACK even if nothing was removed. What is under way or queued is
+    /// still delivered.
     pub(in crate::broker) fn receive_unsubscribe(
         &mut self,
         id: ConnectionId,

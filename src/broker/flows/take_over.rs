@@ -1,11 +1,12 @@
 //! Take-overs (MQTT 5 section 3.1.4): a CONNECT whose client identifier an open connection has.
 //!
-//! The client may have left that connection in good order and come back at once. Then its last packets and
-//! its DISCONNECT are still unread. So the CONNECT waits until the older connection's driver has handed over
-//! what its peer had sent \[MQTT-3.14.4-3, MQTT-3.1.2-8\], but no longer than [`WAIT_MS`].
+//! The client may have left that connection in good order and come back at once. Then its last
+//! packets and its DISCONNECT are still unread. So the CONNECT waits until the older connection's
+//! driver has handed over what its peer had sent \[MQTT-3.14.4-3, MQTT-3.1.2-8\], but no longer
+//! than [`WAIT_MS`].
 //!
-//! Several CONNECTs with one client identifier are served in the order in which they came. One that has
-//! waited for [`WAIT_MS`] ends all that are before it.
+//! Several CONNECTs with one client identifier are served in the order in which they came. One that
+//! has waited for [`WAIT_MS`] ends all that are before it.
 
 use crate::broker::Broker;
 use crate::broker::model::ids::ConnectionId;
@@ -14,11 +15,13 @@ use crate::broker::state::timers::Timer;
 use crate::clock::Now;
 use crate::wire::ReasonCode;
 
-/// How long a CONNECT waits for older connections, in milliseconds: with what a busy machine adds, no more than 100.
+/// How long a CONNECT waits for older connections, in milliseconds: with what a busy machine adds,
+/// no more than 100.
 pub(crate) const WAIT_MS: u64 = 60;
 
 impl Broker {
-    /// Whether a CONNECT has to wait for an older connection. It is presented again when [`Broker::is_waiting`] says that it may go on.
+    /// Whether a CONNECT has to wait for an older connection. It is presented again when
+    /// [`Broker::is_waiting`] says that it may go on.
     pub(in crate::broker) fn must_wait(&mut self, id: ConnectionId, client_id: &str) -> bool {
         let connection = &self.connections[id];
         let waits = connection.waits_for.is_some();
@@ -42,8 +45,9 @@ impl Broker {
         true
     }
 
-    /// Whether a connection's CONNECT waits for an older connection of the same client to end. The connection is touched when that changes: then the
-    /// driver presents the CONNECT again, and what came behind it.
+    /// Whether a connection's CONNECT waits for an older connection of the same client to end. The
+    /// connection is touched when that changes: then the driver presents the CONNECT again, and
+    /// what came behind it.
     pub fn is_waiting(&self, id: ConnectionId) -> bool {
         let connection = self.connections.get(id);
         connection
@@ -54,14 +58,15 @@ impl Broker {
             })
     }
 
-    /// Whether another connection waits to take the place of this one: what its peer has already sent is to be read and handed over, and then
-    /// [`Broker::drained`] called.
+    /// Whether another connection waits to take the place of this one: what its peer has already
+    /// sent is to be read and handed over, and then [`Broker::drained`] called.
     pub fn is_yielding(&self, id: ConnectionId) -> bool {
         let connection = self.connections.get(id);
         connection.is_some_and(|connection| connection.yields)
     }
 
-    /// What the peer of a yielding connection had sent is handed over: the connection ends, and the one that waits goes on.
+    /// What the peer of a yielding connection had sent is handed over: the connection ends, and the
+    /// one that waits goes on.
     pub fn drained(&mut self, id: ConnectionId, now: Now) {
         self.now = now;
         // Whom it was to give way to may have gone.

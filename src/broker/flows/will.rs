@@ -1,4 +1,5 @@
-//! Wills: published on every end of a connection but a clean one (MQTT 5 sections 3.1.2.5 and 3.1.3.2).
+//! Wills: published on every end of a connection but a clean one (MQTT 5 sections 3.1.2.5 and
+//! 3.1.3.2).
 
 use crate::broker::Broker;
 use crate::broker::model::ids::{ConnectionId, SessionIndex};
@@ -12,7 +13,8 @@ use crate::wire::packet::Will;
 use crate::wire::{Fault, PropertiesBuf, Property, ReasonCode};
 
 impl Broker {
-    /// Checks a will as a PUBLISH would be, and takes it. `None` if the client may not publish to its topic: then it has none.
+    /// Checks a will as a PUBLISH would be, and takes it. `None` if the client may not publish to
+    /// its topic: then it has none.
     pub(in crate::broker) fn will_record(
         &mut self,
         id: ConnectionId,
@@ -68,7 +70,8 @@ impl Broker {
         }))
     }
 
-    /// Gives a session that is being connected the will of its new connection. One that was still to be published is not any more \[MQTT-3.1.3-9\].
+    /// Gives a session that is being connected the will of its new connection. One that was still
+    /// to be published is not any more \[MQTT-3.1.3-9\].
     pub(in crate::broker) fn replace_will(
         &mut self,
         index: SessionIndex,
@@ -89,7 +92,8 @@ impl Broker {
         }
     }
 
-    /// The connection has ended without leave: the will is published, now or after its delay. It never outlasts the session \[MQTT-3.1.3-9\].
+    /// The connection has ended without leave: the will is published, now or after its delay. It
+    /// never outlasts the session \[MQTT-3.1.3-9\].
     pub(in crate::broker) fn start_will(&mut self, index: SessionIndex) {
         let unix = self.now.unix;
         let session = &mut self.sessions[index];
@@ -107,7 +111,8 @@ impl Broker {
         }
     }
 
-    /// Publishes a session's will, if it has one. In the same batch its row goes, so that it is published once.
+    /// Publishes a session's will, if it has one. In the same batch its row goes, so that it is
+    /// published once.
     pub(in crate::broker) fn publish_will(&mut self, index: SessionIndex) {
         let Some(will) = self.set_will(index, None) else {
             return;

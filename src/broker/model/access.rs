@@ -6,34 +6,44 @@ use std::sync::Arc;
 use crate::broker::model::acl::Rules;
 use crate::wire::{ProtocolVersion, QoS};
 
-/// Who may connect through a listener, and what connections through it may do. `Default` lets in nobody, and limits nothing else.
+/// Who may connect through a listener, and what connections through it may do. `Default` lets in
+/// nobody, and limits nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     /// Clients need not say who they are.
     pub allow_anonymous: bool,
-    /// The protocol versions that may be spoken; empty allows all. Another one: CONNACK 0x84 (MQTT 3: unacceptable protocol version).
+    /// The protocol versions that may be spoken; empty allows all. Another one: CONNACK 0x84 (MQTT
+    /// 3: unacceptable protocol version).
     pub versions: Vec<ProtocolVersion>,
     /// As [`crate::limits::Limits::maximum_qos`], for this listener; the lower of both holds.
     pub maximum_qos: QoS,
-    /// As [`crate::limits::Limits::max_packet_size`], for this listener; the lower of both holds. It is the driver that enforces it.
+    /// As [`crate::limits::Limits::max_packet_size`], for this listener; the lower of both holds.
+    /// It is the driver that enforces it.
     pub max_packet_size: u32,
     /// The name in a client's certificate that is its identity.
     pub identity: IdentityKind,
-    /// The identity is the user name; such a client is not anonymous. A certificate without one is refused: 0x87 (MQTT 3: not authorized).
+    /// The identity is the user name; such a client is not anonymous. A certificate without one is
+    /// refused: 0x87 (MQTT 3: not authorized).
     pub use_identity_as_username: bool,
-    /// What stands before all topics of clients that come this way, and is taken off what they get; empty for nothing, otherwise it ends with `/`.
+    /// What stands before all topics of clients that come this way, and is taken off what they get;
+    /// empty for nothing, otherwise it ends with `/`.
     pub mount_point: Box<str>,
-    /// Names the list of what clients that come this way may do, among those of [`crate::broker::Acls::own`]; `None` for the common one.
+    /// Names the list of what clients that come this way may do, among those of
+    /// [`crate::broker::Acls::own`]; `None` for the common one.
     pub acl: Option<Box<str>>,
-    /// The identity is the client identifier: a client may leave its own empty, and another one is refused: 0x85 (MQTT 3: identifier rejected).
+    /// The identity is the client identifier: a client may leave its own empty, and another one is
+    /// refused: 0x85 (MQTT 3: identifier rejected).
     pub use_identity_as_clientid: bool,
-    /// The user name is the client identifier, whatever the client calls itself: so nobody takes over a connection of another user. A client without a
-    /// user name is refused: 0x87 (MQTT 3: not authorized).
+    /// The user name is the client identifier, whatever the client calls itself: so nobody takes
+    /// over a connection of another user. A client without a user name is refused: 0x87 (MQTT 3:
+    /// not authorized).
     pub use_username_as_clientid: bool,
-    /// What client identifiers may begin with; empty allows all. `%u` stands for the user name: a client without one, or in whose name is what follows
-    /// `%u`, has no such identifier. Another one is refused: 0x85 (MQTT 3: identifier rejected), and so is an empty one.
+    /// What client identifiers may begin with; empty allows all. `%u` stands for the user name: a
+    /// client without one, or in whose name is what follows `%u`, has no such identifier. Another
+    /// one is refused: 0x85 (MQTT 3: identifier rejected), and so is an empty one.
     pub clientid_prefixes: Vec<Box<str>>,
-    /// A client may leave its client identifier empty, and is given one. If not: 0x85 (MQTT 3: identifier rejected).
+    /// A client may leave its client identifier empty, and is given one. If not: 0x85 (MQTT 3:
+    /// identifier rejected).
     pub allow_zero_length_clientid: bool,
 }
 
@@ -146,7 +156,8 @@ pub struct Arrival {
     pub access: Arc<Access>,
     /// Who is there.
     pub peer: Peer,
-    /// It is the broker's own end of a bridge: it needs no permission, and no limit on clients holds for it.
+    /// It is the broker's own end of a bridge: it needs no permission, and no limit on clients
+    /// holds for it.
     pub bridge: bool,
 }
 
@@ -159,7 +170,8 @@ impl Arrival {
         }
     }
 
-    /// The user name that the peer's certificate has proved, where that is what proves it: its user name and password are not looked at then.
+    /// The user name that the peer's certificate has proved, where that is what proves it: its user
+    /// name and password are not looked at then.
     pub fn certified_user(&self) -> Option<&str> {
         let names = self.peer.certificate.as_deref()?;
         let identity = names.identity(self.access.identity);
@@ -203,9 +215,11 @@ pub struct Identity {
     pub user: Option<Box<str>>,
     /// What it may do, if its credentials say so: that stands instead of the broker's list.
     pub rules: Option<Arc<Rules>>,
-    /// A number of what it has proved that with, if that can be withdrawn while it is connected: see [`Broker::withdraw_logins`](crate::broker::Broker::withdraw_logins).
+    /// A number of what it has proved that with, if that can be withdrawn while it is connected:
+    /// see [`Broker::withdraw_logins`](crate::broker::Broker::withdraw_logins).
     pub credential: Option<u64>,
-    /// For how long what it has proved that with is good, from its CONNECT on, in milliseconds: then the connection ends (0xA0). `None` for ever.
+    /// For how long what it has proved that with is good, from its CONNECT on, in milliseconds:
+    /// then the connection ends (0xA0). `None` for ever.
     pub expires_in: Option<u64>,
 }
 
@@ -215,7 +229,8 @@ impl Access {
         let begins = |prefix: &str| match prefix.split_once("%u") {
             None => client_id.starts_with(prefix),
             Some((before, behind)) => {
-                // Where the name goes on behind itself, it would be the beginning of another user's.
+                // Where the name goes on behind itself, it would be the beginning of another
+                // user's.
                 let user = user.filter(|user| !user.contains(behind));
                 let rest = client_id.strip_prefix(before).zip(user);
                 let rest = rest.and_then(|(rest, user)| rest.strip_prefix(user));

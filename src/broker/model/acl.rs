@@ -1,8 +1,8 @@
 //! Access control lists: rules on topics, as in Mosquitto.
 //!
-//! [`Rules`] belong to a user, come with credentials, or hold for everybody as patterns. An [`Acl`] is a
-//! whole list. A listener may have a list of its own ([`Acls`]). What no rule allows is refused. A rule
-//! that denies wins over all that allow. For each client the rules become
+//! [`Rules`] belong to a user, come with credentials, or hold for everybody as patterns. An [`Acl`]
+//! is a whole list. A listener may have a list of its own ([`Acls`]). What no rule allows is
+//! refused. A rule that denies wins over all that allow. For each client the rules become
 //! [`Rights`](crate::broker::state::rights::Rights).
 
 use std::borrow::Cow;
@@ -85,7 +85,8 @@ impl Default for Acls {
     }
 }
 
-/// Which filters a client may subscribe to. What it is given is checked message by message all the same.
+/// Which filters a client may subscribe to. What it is given is checked message by message all the
+/// same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Subscribing {
     /// Those of which it may read everything they match, by one rule; but for what a rule denies.
@@ -110,8 +111,8 @@ impl Acls {
         }
     }
 
-    /// Whether what is retained of a topic, which has the mount point before it, may be shown as far as its publisher is
-    /// concerned: it might still publish it.
+    /// Whether what is retained of a topic, which has the mount point before it, may be shown as
+    /// far as its publisher is concerned: it might still publish it.
     pub fn lets_show(&self, source: &Source, topic: &str) -> bool {
         let Some(acl) = self.list(source.acl.as_deref()) else {
             return true;
@@ -144,7 +145,8 @@ impl Rules {
         self.add(permission, filter, false)
     }
 
-    /// Adds a rule on a topic filter in which the level `%u` stands for the user name and `%c` for the client identifier.
+    /// Adds a rule on a topic filter in which the level `%u` stands for the user name and `%c` for
+    /// the client identifier.
     ///
     /// # Errors
     /// It is not such a filter; says what was expected.
@@ -204,7 +206,8 @@ impl Acl {
         own.chain([&self.patterns]).flat_map(Rules::iter)
     }
 
-    /// Whether a client that is not here may publish to a topic, by the rules for its user and the patterns.
+    /// Whether a client that is not here may publish to a topic, by the rules for its user and the
+    /// patterns.
     fn may_write(&self, client: &Source, topic: &str) -> bool {
         let user = client.user.as_deref();
         let mut may = false;
@@ -242,8 +245,9 @@ impl Rule {
     }
 }
 
-/// A pattern for one client; `None` if it is not for it: it asks for a user name and the client has none, or for a name that would be more than one
-/// level. A client with a wildcard in one of its names has no pattern that allows, as with Mosquitto. Where a pattern denies, a name that cannot
+/// A pattern for one client; `None` if it is not for it: it asks for a user name and the client has
+/// none, or for a name that would be more than one level. A client with a wildcard in one of its
+/// names has no pattern that allows, as with Mosquitto. Where a pattern denies, a name that cannot
 /// stand there is taken for any name.
 fn put_names(pattern: &str, user: Option<&str>, client_id: &str, denies: bool) -> Option<String> {
     let has_wildcard = |name: &str| name.contains(['+', '#']);

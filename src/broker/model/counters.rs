@@ -1,4 +1,5 @@
-//! What is counted. Every limit that answers somebody, and everything that is dropped, has a counter here.
+//! What is counted. Every limit that answers somebody, and everything that is dropped, has a
+//! counter here.
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $name:ident,)*) => {
@@ -30,9 +31,11 @@ counters! {
     connects_refused,
     /// CONNECTs refused because the user name or the password is wrong.
     bad_user_names_or_passwords,
-    /// CONNECTs refused unseen, after too many with a wrong user name or password from the same address (`max_failed_logins`).
+    /// CONNECTs refused unseen, after too many with a wrong user name or password from the same
+    /// address (`max_failed_logins`).
     logins_throttled,
-    /// CONNECTs refused because the session of the client identifier is another user's (`allow_other_users`).
+    /// CONNECTs refused because the session of the client identifier is another user's
+    /// (`allow_other_users`).
     connects_not_owner,
     /// Sessions taken over by another connection with the same client identifier.
     takeovers,
@@ -46,7 +49,8 @@ counters! {
     sessions_expired,
     /// CONNECTs refused because `max_sessions` was reached.
     sessions_refused,
-    /// CONNECTs refused, and clients disconnected that set a topic alias, because `max_session_bytes` or `max_session_bytes_total` was reached.
+    /// CONNECTs refused, and clients disconnected that set a topic alias, because
+    /// `max_session_bytes` or `max_session_bytes_total` was reached.
     refused_session_bytes,
     /// PUBLISH packets received.
     publishes_received,
@@ -62,11 +66,14 @@ counters! {
     duplicates_suppressed,
     /// Connections closed because unfinished packets took too much memory (`max_incoming_bytes`).
     connections_shed,
-    /// QoS 0 deliveries dropped because too much waits for a connection, or for all (`max_outgoing_bytes`, `max_outgoing_bytes_total`).
+    /// QoS 0 deliveries dropped because too much waits for a connection, or for all
+    /// (`max_outgoing_bytes`, `max_outgoing_bytes_total`).
     dropped_outgoing_full,
-    /// QoS 0 deliveries dropped because the client has had as much as it may (`max_message_rate_out`, `max_byte_rate_out`).
+    /// QoS 0 deliveries dropped because the client has had as much as it may
+    /// (`max_message_rate_out`, `max_byte_rate_out`).
     dropped_quota,
-    /// Deliveries dropped because a queue is full (`max_queued_messages`, `max_queued_bytes`, `max_queued_bytes_total`, `max_queued_memory_bytes`).
+    /// Deliveries dropped because a queue is full (`max_queued_messages`, `max_queued_bytes`,
+    /// `max_queued_bytes_total`, `max_queued_memory_bytes`).
     dropped_queue_full,
     /// Publishes refused because the queue of a bridge is full that has `queue_full = "refuse"`.
     refused_queue_full,
@@ -76,18 +83,22 @@ counters! {
     dropped_too_large,
     /// Deliveries dropped because the message expired.
     dropped_expired,
-    /// Deliveries of a QoS 2 message of a shared group dropped because its receiver's session ended before it was complete [MQTT-4.8.2-5].
+    /// Deliveries of a QoS 2 message of a shared group dropped because its receiver's session ended
+    /// before it was complete [MQTT-4.8.2-5].
     dropped_shared_incomplete,
-    /// Publishes, CONNECTs that need a row, and subscriptions refused because the store has no room.
+    /// Publishes, CONNECTs that need a row, and subscriptions refused because the store has no
+    /// room.
     refused_store_full,
     /// Messages not retained because `max_retained_messages` or `max_retained_bytes` was reached.
     refused_retained,
-    /// Subscriptions refused because a limit was reached: `max_subscriptions`, `max_session_bytes`, `max_session_bytes_total`, `max_shared_groups` or
-    /// `max_group_members`.
+    /// Subscriptions refused because a limit was reached: `max_subscriptions`, `max_session_bytes`,
+    /// `max_session_bytes_total`, `max_shared_groups` or `max_group_members`.
     subscriptions_refused,
-    /// Clients disconnected because a SUBSCRIBE or UNSUBSCRIBE had more filters than `max_filters_per_packet`.
+    /// Clients disconnected because a SUBSCRIBE or UNSUBSCRIBE had more filters than
+    /// `max_filters_per_packet`.
     filters_refused,
-    /// Matching subscriptions whose identifiers were not added to a delivery because it carried `max_subscription_ids` already.
+    /// Matching subscriptions whose identifiers were not added to a delivery because it carried
+    /// `max_subscription_ids` already.
     subscription_ids_left_out,
     /// Publishes refused because the client may not publish to the topic.
     publishes_not_authorized,
@@ -99,7 +110,8 @@ counters! {
     subscriptions_not_authorized,
     /// Deliveries dropped because the client may not have messages of the topic.
     dropped_not_authorized,
-    /// Times what is retained was not shown because its publisher may not publish to the topic any more (`check_retain_source`).
+    /// Times what is retained was not shown because its publisher may not publish to the topic any
+    /// more (`check_retain_source`).
     retained_source_not_authorized,
     /// Times a message that waited was held back because its client may not have it at present.
     held_not_authorized,
@@ -109,7 +121,8 @@ counters! {
     wills_published,
     /// Messages the upstream of a bridge will never take, which were set aside.
     bridge_messages_set_aside,
-    /// Messages of an upstream that no rule of its bridge lets in, or that this broker does not take.
+    /// Messages of an upstream that no rule of its bridge lets in, or that this broker does not
+    /// take.
     bridge_messages_refused,
     /// Messages that came again, as their identity says, and were not delivered again.
     repetitions_suppressed,
@@ -121,8 +134,10 @@ counters! {
     bodies_fetched,
     /// Batches committed.
     commits,
-    /// Times it was waited for a client that had sent, or been sent, more than it may (`max_message_rate_in` and the like).
+    /// Times it was waited for a client that had sent, or been sent, more than it may
+    /// (`max_message_rate_in` and the like).
     slowed_down,
-    /// Times reading from publishers was paused because the disk was behind (`max_pending_write_bytes`).
+    /// Times reading from publishers was paused because the disk was behind
+    /// (`max_pending_write_bytes`).
     reading_paused,
 }

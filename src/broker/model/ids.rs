@@ -8,8 +8,8 @@ pub trait Key: Copy {
     fn place(self) -> u32;
 }
 
-/// Names a connection, from [`Broker::accept`](crate::broker::Broker::accept) until [`Broker::lost`](crate::broker::Broker::lost); then another connection
-/// may get it.
+/// Names a connection, from [`Broker::accept`](crate::broker::Broker::accept) until
+/// [`Broker::lost`](crate::broker::Broker::lost); then another connection may get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u32);
 

@@ -49,7 +49,8 @@ impl From<Fault> for Leave {
     }
 }
 
-/// What may help with a reason the upstream has given for not having the bridge; begins with a separator, if there is anything.
+/// What may help with a reason the upstream has given for not having the bridge; begins with a
+/// separator, if there is anything.
 pub fn hint(reason: ReasonCode) -> &'static str {
     match reason {
         ReasonCode::SessionTakenOver => {

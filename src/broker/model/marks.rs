@@ -1,10 +1,12 @@
-//! Marks: user properties with which brokers of this kind tell each other about a message over MQTT 5.
+//! Marks: user properties with which brokers of this kind tell each other about a message over
+//! MQTT 5.
 //!
-//! They keep a message from being taken twice and from going in circles. A mark is believed only from a
-//! client whose CONNECT says that it is a bridge, and shown only to such a client. From any other client
-//! it is taken off: an application that copies the user properties of a request into its answer must not
-//! lose the answer. An application behind a broker of another make cannot be recognized. So a hop stands
-//! for a broker and a payload, and means nothing on a message with another payload.
+//! They keep a message from being taken twice and from going in circles. A mark is believed only
+//! from a client whose CONNECT says that it is a bridge, and shown only to such a client. From any
+//! other client it is taken off: an application that copies the user properties of a request into
+//! its answer must not lose the answer. An application behind a broker of another make cannot be
+//! recognized. So a hop stands for a broker and a payload, and means nothing on a message with
+//! another payload.
 
 use std::fmt::Write as _;
 use std::num::NonZeroU64;
@@ -19,16 +21,19 @@ pub const BRIDGE: &str = "tidegate-bridge";
 /// What the names of all marks begin with.
 pub const PREFIX: &str = "tidegate-";
 
-/// The identity of a message, in 16 hexadecimal digits: it has the same on every way and however often it is sent.
+/// The identity of a message, in 16 hexadecimal digits: it has the same on every way and however
+/// often it is sent.
 const ID: &str = "tidegate-id";
 
-/// The brokers a message has come through, the first one first, each with the payload made into one number of 16 hexadecimal digits ([`hop`]).
+/// The brokers a message has come through, the first one first, each with the payload made into one
+/// number of 16 hexadecimal digits ([`hop`]).
 const PATH: &str = "tidegate-path";
 
 /// The message has been set aside by a bridge: it is not set aside again.
 const DEAD_LETTER: &str = "tidegate-dead-letter";
 
-/// Brokers a message may have come through. One that has come through more goes in a circle in which some do not know marks, or not their own.
+/// Brokers a message may have come through. One that has come through more goes in a circle in
+/// which some do not know marks, or not their own.
 const MAX_HOPS: usize = 16;
 
 /// The marks of a message that comes in.
@@ -44,7 +49,8 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Takes note of a user property of a message that comes from a bridge. `own` is this broker's hop.
+    /// Takes note of a user property of a message that comes from a bridge. `own` is this broker's
+    /// hop.
     pub fn read(&mut self, name: &str, value: &str, own: impl FnOnce() -> u64) {
         self.any |= is_mark(name);
         match name {
@@ -60,7 +66,8 @@ impl Marks {
         }
     }
 
-    /// Takes note of a user property of a message that does not come from a bridge: marks mean nothing there.
+    /// Takes note of a user property of a message that does not come from a bridge: marks mean
+    /// nothing there.
     pub fn ignore(&mut self, name: &str) {
         self.any |= is_mark(name);
     }
@@ -75,8 +82,9 @@ impl Marks {
         self.seen || self.hops > MAX_HOPS
     }
 
-    /// The properties that stay with the message: of the marks, those that a bridge has told (`believed`), and these first, so that [`strip`] finds them
-    /// there; never its identity, which stands beside them. `copy` is used as in [`Properties::forwardable`].
+    /// The properties that stay with the message: of the marks, those that a bridge has told
+    /// (`believed`), and these first, so that [`strip`] finds them there; never its identity, which
+    /// stands beside them. `copy` is used as in [`Properties::forwardable`].
     pub fn take_off<'b>(
         &self,
         properties: Properties<'b>,
@@ -118,7 +126,8 @@ pub fn put_dead_letter(out: &mut PropertiesBuf) {
     out.push(Property::UserProperty(DEAD_LETTER, "1"));
 }
 
-/// Whether the properties of a message the broker has taken in begin with marks, which only bridges are shown.
+/// Whether the properties of a message the broker has taken in begin with marks, which only bridges
+/// are shown.
 pub fn leads(properties: Properties<'_>) -> bool {
     // A user property, the length of its name, and the name.
     let rest = properties.as_bytes().get(3..);

@@ -14,7 +14,8 @@ impl Message {
     }
 }
 
-/// Bytes to be written to a connection, some of which are payloads of messages that others are sent too.
+/// Bytes to be written to a connection, some of which are payloads of messages that others are sent
+/// too.
 #[derive(Debug, Default)]
 pub struct Segments {
     pub(in crate::broker) bytes: Vec<u8>,
@@ -45,7 +46,8 @@ impl Segments {
         self.len() == 0
     }
 
-    /// Fills `slices` with what is to be written next, in order. Returns how many of them it has filled; not all there is needs to fit.
+    /// Fills `slices` with what is to be written next, in order. Returns how many of them it has
+    /// filled; not all there is needs to fit.
     pub fn slices<'a>(&'a self, slices: &mut [&'a [u8]]) -> usize {
         let (mut filled, mut from, mut skip) = (0, self.gone, self.gone_of_first);
         let mut put = |part: &'a [u8]| {
@@ -96,7 +98,8 @@ impl Segments {
         self.payloads.push_back(Payload { at, message });
     }
 
-    /// Splits off what stands before this place in `bytes`: the payloads that belong there, too. Nothing has been written of it.
+    /// Splits off what stands before this place in `bytes`: the payloads that belong there, too.
+    /// Nothing has been written of it.
     pub(in crate::broker) fn split_before(&mut self, place: usize) -> Segments {
         let payloads = self.payloads.partition_point(|it| it.at <= place);
         let mut first = Segments {
@@ -118,7 +121,8 @@ impl Payload {
     }
 }
 
-/// What [`Broker::take_output`](crate::broker::Broker::take_output) appends to: [`Segments`] share the payloads of large messages, a `Vec<u8>` copies them.
+/// What [`Broker::take_output`](crate::broker::Broker::take_output) appends to: [`Segments`] share
+/// the payloads of large messages, a `Vec<u8>` copies them.
 pub trait Taken {
     /// Whether it shares payloads.
     const SHARES: bool;

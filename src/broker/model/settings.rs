@@ -4,12 +4,14 @@ use crate::broker::model::acl::Acls;
 use crate::broker::model::record::DurabilityRules;
 use crate::limits::Limits;
 
-/// What the driver draws for a broker once, at its start: the broker itself has no source of chance.
+/// What the driver draws for a broker once, at its start: the broker itself has no source of
+/// chance.
 #[derive(Clone, Copy)]
 pub struct Chance {
     /// Decides how tables are hashed, so that peers cannot choose what collides.
     pub seed: u64,
-    /// The key of assigned client identifiers: who does not know it cannot guess them. From the operating system's randomness.
+    /// The key of assigned client identifiers: who does not know it cannot guess them. From the
+    /// operating system's randomness.
     pub client_ids: [u8; 32],
 }
 
@@ -36,9 +38,11 @@ pub struct Settings {
     pub sys_interval_ms: u64,
     /// What clients may do. [`Broker::set_acl`](crate::broker::Broker::set_acl) replaces it.
     pub acl: Acls,
-    /// Clients may have sessions that other users have had, and connections with them. [`Broker::allow_other_users`](crate::broker::Broker::allow_other_users) replaces it.
+    /// Clients may have sessions that other users have had, and connections with them.
+    /// [`Broker::allow_other_users`](crate::broker::Broker::allow_other_users) replaces it.
     pub allow_other_users: bool,
-    /// Deliveries go out at the QoS that was granted, also those of messages that were published at a lower one. Against
-    /// \[MQTT-3.8.4-8\]. [`Broker::upgrade_outgoing_qos`](crate::broker::Broker::upgrade_outgoing_qos) replaces it.
+    /// Deliveries go out at the QoS that was granted, also those of messages that were published at
+    /// a lower one. Against \[MQTT-3.8.4-8\].
+    /// [`Broker::upgrade_outgoing_qos`](crate::broker::Broker::upgrade_outgoing_qos) replaces it.
     pub upgrade_outgoing_qos: bool,
 }

@@ -6,7 +6,8 @@ pub const SYS_PREFIX: &str = "$SYS/";
 /// How the client identifiers of bridges begin; no other client may use one.
 pub const CLIENT_PREFIX: &str = "$bridge/";
 
-/// Whether a topic is that of the state of the bridge with this client identifier: the one topic under `$SYS/` that a client may publish to.
+/// Whether a topic is that of the state of the bridge with this client identifier: the one topic
+/// under `$SYS/` that a client may publish to.
 pub fn is_state_topic_of(client_id: &str, topic: &str) -> bool {
     let id = topic.strip_prefix("$SYS/broker/connection/");
     id.and_then(|rest| rest.strip_suffix("/state")) == Some(client_id)

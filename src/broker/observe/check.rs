@@ -1,7 +1,7 @@
 //! What must be true between any two calls of a driver, as far as that is cheap to check.
 //!
-//! These checks run after each call, in debug builds and in all tests. The audit of the tests counts
-//! everything anew; these only hold against each other what two rooms say of the same thing.
+//! These checks run after each call, in debug builds and in all tests. The audit of the tests
+//! counts everything anew; these only hold against each other what two rooms say of the same thing.
 
 use crate::broker::Broker;
 use crate::broker::model::ids::ConnectionId;

@@ -1,7 +1,8 @@
 //! Warnings about clients, at a bounded rate.
 //!
-//! Messages dropped, publishes and subscriptions denied: the first one of a client is a WARN at once. From then
-//! on they are counted, and the counts are logged once a minute. A bounded number of clients is named.
+//! Messages dropped, publishes and subscriptions denied: the first one of a client is a WARN at
+//! once. From then on they are counted, and the counts are logged once a minute. A bounded number
+//! of clients is named.
 
 use crate::broker::Broker;
 use crate::broker::model::ids::SessionIndex;

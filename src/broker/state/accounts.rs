@@ -1,4 +1,5 @@
-//! What messages, sessions and subscriptions take, over all of them: the numbers that limits are compared with.
+//! What messages, sessions and subscriptions take, over all of them: the numbers that limits are
+//! compared with.
 
 use crate::broker::state::queue::Queue;
 use crate::broker::state::queued::QueueSize;
@@ -75,7 +76,8 @@ impl Accounts {
         self.may_have_more = may_have_more;
     }
 
-    /// Whether so many bytes that are not committed take half of the room while the store may find more.
+    /// Whether so many bytes that are not committed take half of the room while the store may find
+    /// more.
     pub fn is_tight(&self, pending: u64) -> bool {
         self.may_have_more && pending > self.room / 2
     }

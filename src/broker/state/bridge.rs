@@ -7,7 +7,8 @@ use crate::broker::state::address_state::AddressState;
 use crate::broker::state::suspicion::Suspicion;
 use crate::clock::Now;
 
-/// Times remembered to tell the age of messages; when there are more, every second one of the older half is forgotten.
+/// Times remembered to tell the age of messages; when there are more, every second one of the older
+/// half is forgotten.
 pub const ACCEPT_TIMES: usize = 1024;
 
 /// A bridge's state.
@@ -31,7 +32,8 @@ impl State {
     }
 }
 
-/// Which messages had been accepted at which time, in milliseconds of uptime: messages themselves do not know.
+/// Which messages had been accepted at which time, in milliseconds of uptime: messages themselves
+/// do not know.
 #[derive(Debug, Default)]
 pub struct AcceptTimes(VecDeque<(Seq, u64)>);
 
@@ -74,7 +76,8 @@ pub struct BridgeFigures {
     pub queued_bytes: u64,
     /// What is known of each of its addresses, in the order of the configuration.
     pub addresses: Vec<(String, AddressState)>,
-    /// The most seconds the oldest of these messages has waited in this process, as exactly as `$SYS` is published; 0 if there is none.
+    /// The most seconds the oldest of these messages has waited in this process, as exactly as
+    /// `$SYS` is published; 0 if there is none.
     pub oldest_seconds: u64,
     /// Messages dropped because the queue was full, since the process started; as the following.
     pub dropped: u64,

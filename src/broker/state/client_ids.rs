@@ -10,8 +10,8 @@ const ID_DIGITS: usize = 19;
 /// The characters every server allows in a client identifier.
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// Assigns client identifiers. Each is a number of its own under a keyed hash: who knows any of them knows nothing of the others, of the key, or of how
-/// many there were.
+/// Assigns client identifiers. Each is a number of its own under a keyed hash: who knows any of
+/// them knows nothing of the others, of the key, or of how many there were.
 #[derive(Debug)]
 pub struct ClientIds {
     key: hmac::Key,

@@ -54,7 +54,8 @@ impl MessageIds {
         }
     }
 
-    /// Counts a message that goes in a circle. Returns how many there were since that was last said, if it is time to say it.
+    /// Counts a message that goes in a circle. Returns how many there were since that was last
+    /// said, if it is time to say it.
     pub fn note_circle(&mut self, uptime: u64) -> Option<u64> {
         self.circles.unsaid += 1;
         let said = self.circles.said;
@@ -71,7 +72,8 @@ impl MessageIds {
         Some((seq != 0).then_some(Seq(seq)))
     }
 
-    /// Remembers a message, as long as the limits allow; `forget` is told of the rows that are not needed any more.
+    /// Remembers a message, as long as the limits allow; `forget` is told of the rows that are not
+    /// needed any more.
     pub fn remember(
         &mut self,
         message: MessageId,

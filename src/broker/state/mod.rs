@@ -1,4 +1,5 @@
-//! What a broker is made of: each file owns its state and keeps its invariants, and none of them knows the [`Broker`](super::Broker).
+//! What a broker is made of: each file owns its state and keeps its invariants, and none of them
+//! knows the [`Broker`](super::Broker).
 
 // Connections: what comes from and goes to one peer, and what all peers share.
 pub mod aliases;

@@ -8,7 +8,8 @@ use crate::broker::model::record::QueueKey;
 /// The least time between two lines of a client, in milliseconds.
 const MINUTE_MS: u64 = 60_000;
 
-/// Clients, and shared groups, that are named at a time: so many lines a minute there are at most, and one.
+/// Clients, and shared groups, that are named at a time: so many lines a minute there are at most,
+/// and one.
 pub const MOST: usize = if cfg!(test) { 4 } else { 256 };
 
 /// Bytes of a topic that are shown.
@@ -81,7 +82,8 @@ struct Named {
 }
 
 impl Notices {
-    /// Says what has gathered in a minute. Returns whether there is something left to be said later.
+    /// Says what has gathered in a minute. Returns whether there is something left to be said
+    /// later.
     pub fn say(&mut self, uptime: u64) -> bool {
         self.named.retain(|_, named| {
             if uptime < named.said + MINUTE_MS {

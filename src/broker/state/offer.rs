@@ -49,7 +49,8 @@ impl Frames {
 pub struct Published {
     /// What its acknowledgement waits for.
     pub stamp: Stamp,
-    /// Success; 0x10 if nobody subscribes; 0x97 if it was refused, or if nothing took it: queues are full, or nobody subscribes and it was not retained.
+    /// Success; 0x10 if nobody subscribes; 0x97 if it was refused, or if nothing took it: queues
+    /// are full, or nobody subscribes and it was not retained.
     pub reason: ReasonCode,
     /// What else there is to say.
     pub why: Option<&'static str>,
@@ -111,7 +112,8 @@ impl Offer<'_> {
             .clone()
     }
 
-    /// The message, if deliveries at QoS 0 share its payload: it is large, and is shared already or will be.
+    /// The message, if deliveries at QoS 0 share its payload: it is large, and is shared already or
+    /// will be.
     pub fn shared(&mut self) -> Option<Message> {
         let is_large = self.parts.payload.len() >= SHARED_FROM;
         let is_shared = is_large && (self.is_for_many || self.body.is_some());

@@ -9,7 +9,8 @@ use hashbrown::hash_map::Entry;
 use crate::broker::model::ids::ConnectionId;
 use crate::broker::model::message::Message;
 
-/// Bytes that wait to be written to all connections, in memory: payloads that several of them share count once.
+/// Bytes that wait to be written to all connections, in memory: payloads that several of them share
+/// count once.
 #[derive(Debug, Default)]
 pub struct OutgoingAccount {
     own: usize,
@@ -26,7 +27,8 @@ impl OutgoingAccount {
         self.own + self.shared
     }
 
-    /// Of one connection so many bytes wait now, and so many did before; payloads that are shared aside.
+    /// Of one connection so many bytes wait now, and so many did before; payloads that are shared
+    /// aside.
     pub fn change(&mut self, before: usize, now: usize) {
         self.own = self.own + now - before;
     }
@@ -116,8 +118,8 @@ impl Turns {
         turn.map(|turn| turn.used = true).is_some()
     }
 
-    /// Ends the turn if it has taken too long, or if `is_over` says so of a connection that has used it.
-    /// Returns whether it is nobody's turn.
+    /// Ends the turn if it has taken too long, or if `is_over` says so of a connection that has
+    /// used it. Returns whether it is nobody's turn.
     pub fn end(&mut self, uptime: u64, is_over: impl FnOnce(ConnectionId) -> bool) -> bool {
         let over = |turn: &mut Turn| turn.until <= uptime || turn.used && is_over(turn.id);
         self.turn.take_if(over);

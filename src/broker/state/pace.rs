@@ -1,7 +1,8 @@
 //! How much work the broker has done, and slices of it.
 //!
-//! The broker sees no clock. What it does is bounded by what it counts: packets, deliveries, filters and
-//! groups visited, rows removed. A slice is over when so much of that has been done, whatever it was.
+//! The broker sees no clock. What it does is bounded by what it counts: packets, deliveries,
+//! filters and groups visited, rows removed. A slice is over when so much of that has been done,
+//! whatever it was.
 
 /// All work since the start, in deliveries at QoS 0.
 #[derive(Debug, Default)]

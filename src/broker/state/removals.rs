@@ -14,9 +14,10 @@ use crate::broker::state::queued::Queued;
 use crate::broker::state::tree::NodeId;
 use crate::wire::PacketId;
 
-/// What is left of ended sessions and groups: it is removed bit by bit, so that nobody waits for it. An end itself takes no time: the own row of a
-/// session or group goes with the batch that is open then, and its name is free. If the process ends before the rest is removed, recovery finds rows
-/// without an owner and removes them.
+/// What is left of ended sessions and groups: it is removed bit by bit, so that nobody waits for
+/// it. An end itself takes no time: the own row of a session or group goes with the batch that is
+/// open then, and its name is free. If the process ends before the rest is removed, recovery finds
+/// rows without an owner and removes them.
 #[derive(Debug, Default)]
 pub struct Removals {
     all: VecDeque<Removal>,
@@ -114,7 +115,8 @@ impl Removals {
     }
 }
 
-/// Sessions that have ended and whose rows a crash might bring back. Whoever is told that there is no session waits until it cannot.
+/// Sessions that have ended and whose rows a crash might bring back. Whoever is told that there is
+/// no session waits until it cannot.
 #[derive(Debug)]
 pub struct PendingEnds {
     /// Those that end with the open batch, by client identifier.

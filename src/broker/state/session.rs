@@ -26,8 +26,8 @@ pub struct Session {
     pub client_id: Box<str>,
     /// Protocol version of the last CONNECT.
     pub version: ProtocolVersion,
-    /// Subscription options apply: the client speaks MQTT 5, or is a bridge. Options from an earlier
-    /// MQTT 5 connection are kept meanwhile.
+    /// Subscription options apply: the client speaks MQTT 5, or is a bridge. Options from an
+    /// earlier MQTT 5 connection are kept meanwhile.
     pub has_options: bool,
     /// Its messages and subscriptions are on disk.
     pub durable: bool,
@@ -150,7 +150,8 @@ impl Session {
         }
     }
 
-    /// Whose it is: the user name of the client that had it last. `None` if that had none: then it is nobody's.
+    /// Whose it is: the user name of the client that had it last. `None` if that had none: then it
+    /// is nobody's.
     pub fn user(&self) -> Option<&str> {
         match &self.identity {
             Some(identity) => identity.user.as_deref(),

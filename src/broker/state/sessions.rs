@@ -24,7 +24,8 @@ pub struct Sessions {
     pub client_ids: ClientIds,
     /// Clients connected.
     connected: u64,
-    /// Those that outlast their connection are kept on disk: so are messages of some topic at least.
+    /// Those that outlast their connection are kept on disk: so are messages of some topic at
+    /// least.
     pub are_kept: bool,
     /// There is, or was, a session that may not do everything: until then no delivery asks.
     pub restricted: bool,
@@ -101,7 +102,8 @@ impl Sessions {
         self.by_user.count(user)
     }
 
-    /// Puts what only holds the place into the place of a session that has ended: its client identifier is free. Returns the session.
+    /// Puts what only holds the place into the place of a session that has ended: its client
+    /// identifier is free. Returns the session.
     pub fn end(&mut self, index: SessionIndex, placeholder: Session) -> Session {
         let ended = std::mem::replace(&mut self.slots[index], placeholder);
         self.by_client.remove(&ended.client_id);

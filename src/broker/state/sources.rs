@@ -20,8 +20,8 @@ pub struct Sources {
     changes: u32,
 }
 
-/// Whether a publisher may publish what is retained of it, and after which change of the rules that was so; `None` if
-/// it was not asked.
+/// Whether a publisher may publish what is retained of it, and after which change of the rules that
+/// was so; `None` if it was not asked.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Verdict(Option<(u32, bool)>);
 

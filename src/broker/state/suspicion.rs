@@ -1,21 +1,27 @@
 //! What connections to an upstream die on, and when a bridge gives it up.
 //!
-//! An upstream that closes the connection on one message gets it again with the next connection, and nothing behind it is ever delivered. The same
-//! goes for a SUBSCRIBE. The rule:
+//! An upstream that closes the connection on one message gets it again with the next connection,
+//! and nothing behind it is ever delivered. The same goes for a SUBSCRIBE. The rule:
 //!
-//! 1. An end counts if it came from the upstream: it closed the connection without a word, broke the protocol, or sent a DISCONNECT whose reason can mean
-//!    a packet. A DISCONNECT with 0x81, 0x87, 0x90, 0x95, 0x99, 0x9A or 0x9B surely does (it *tells*), and counts as [`CLOSES`] of the others. An
-//!    upstream that is silent, full, busy, restarting or taken over, and whatever this broker ends itself, does not count.
-//! 2. When [`CLOSES`] ends in a row had the same message (or filter) unanswered first, all that was unanswered at the last one is suspect. From then
-//!    on, one message at a time goes out, and one filter at a time is subscribed to; QoS 0 is not sent meanwhile.
-//! 3. Each suspect is tried alone: nothing else is unanswered, and the connection has shown that it carries as many bytes (PINGREQs, up to
-//!    [`PINGS`] of them) and stays up for twice as long as the suspect took to end one. Only an end during such a trial is held against the suspect; an
-//!    end before it begins is the link's, and takes back what was held against it. An answer acquits it.
-//! 4. What has [`CLOSES`] held against it is set aside. A message becomes a dead letter. A filter is not subscribed to for a minute; then it is tried
-//!    again, alone, and each time it ends a connection the wait doubles, up to an hour.
+//! 1. An end counts if it came from the upstream: it closed the connection without a word, broke
+//!    the protocol, or sent a DISCONNECT whose reason can mean a packet. A DISCONNECT with 0x81,
+//!    0x87, 0x90, 0x95, 0x99, 0x9A or 0x9B surely does (it *tells*), and counts as [`CLOSES`] of
+//!    the others. An upstream that is silent, full, busy, restarting or taken over, and whatever
+//!    this broker ends itself, does not count.
+//! 2. When [`CLOSES`] ends in a row had the same message (or filter) unanswered first, all that was
+//!    unanswered at the last one is suspect. From then on, one message at a time goes out, and one
+//!    filter at a time is subscribed to; QoS 0 is not sent meanwhile.
+//! 3. Each suspect is tried alone: nothing else is unanswered, and the connection has shown that it
+//!    carries as many bytes (PINGREQs, up to [`PINGS`] of them) and stays up for twice as long as
+//!    the suspect took to end one. Only an end during such a trial is held against the suspect; an
+//!    end before it begins is the link's, and takes back what was held against it. An answer
+//!    acquits it.
+//! 4. What has [`CLOSES`] held against it is set aside. A message becomes a dead letter. A filter
+//!    is not subscribed to for a minute; then it is tried again, alone, and each time it ends a
+//!    connection the wait doubles, up to an hour.
 //!
-//! So a link that is cut at random, or after so many seconds or bytes, ends connections while nothing is on trial as well. All of this is forgotten when the
-//! process ends.
+//! So a link that is cut at random, or after so many seconds or bytes, ends connections while
+//! nothing is on trial as well. All of this is forgotten when the process ends.
 
 use std::collections::VecDeque;
 
@@ -23,7 +29,8 @@ use crate::broker::model::leave::Leave;
 use crate::broker::model::record::Seq;
 use crate::wire::ReasonCode;
 
-/// Ends that make what was unanswered suspect, and that a suspect may have on trial before it is set aside.
+/// Ends that make what was unanswered suspect, and that a suspect may have on trial before it is
+/// set aside.
 const CLOSES: u32 = 3;
 
 /// PINGREQs a connection has to answer before a trial, at most; two bytes each.
@@ -154,8 +161,8 @@ impl Suspicion {
         }
     }
 
-    /// A connection has ended. `unanswered` is what was under way, in the order in which it was sent; `trial` what was on trial, and for how many
-    /// milliseconds.
+    /// A connection has ended. `unanswered` is what was under way, in the order in which it was
+    /// sent; `trial` what was on trial, and for how many milliseconds.
     pub(in crate::broker) fn ended(
         &mut self,
         bridge: &str,

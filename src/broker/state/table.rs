@@ -1,5 +1,5 @@
-//! Hash maps that grow bit by bit. An ordinary one moves all entries when it is full, which with a million of them takes tens of milliseconds, and
-//! everybody waits.
+//! Hash maps that grow bit by bit. An ordinary one moves all entries when it is full, which with a
+//! million of them takes tens of milliseconds, and everybody waits.
 
 use std::borrow::Borrow;
 use std::fmt::{self, Debug, Formatter};

@@ -7,7 +7,8 @@ use hashbrown::HashMap;
 
 use crate::broker::model::ids::ConnectionId;
 
-/// The connections whose CONNECT waits, by client identifier, in the order in which they came. No line is empty.
+/// The connections whose CONNECT waits, by client identifier, in the order in which they came. No
+/// line is empty.
 #[derive(Debug)]
 pub struct TakeOvers(HashMap<Box<str>, VecDeque<ConnectionId>, FixedState>);
 

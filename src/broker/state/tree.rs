@@ -1,7 +1,8 @@
 //! The subscription tree: which subscriptions match a topic name.
 //!
-//! Filters stand in a tree of levels. Level texts are interned, so a topic name is hashed once a level however many branches are followed, and
-//! all edges stand in one table: a node costs a few words and a match costs what matches, whatever else is subscribed.
+//! Filters stand in a tree of levels. Level texts are interned, so a topic name is hashed once a
+//! level however many branches are followed, and all edges stand in one table: a node costs a few
+//! words and a match costs what matches, whatever else is subscribed.
 
 use std::hash::BuildHasher;
 
@@ -63,7 +64,8 @@ impl Subscriber {
         self.packed & 8 != 0
     }
 
-    /// One delivery for two subscriptions of one session: the higher QoS, and the retain flag kept if either wants it.
+    /// One delivery for two subscriptions of one session: the higher QoS, and the retain flag kept
+    /// if either wants it.
     pub fn merge(&mut self, other: Subscriber) {
         let qos = (self.packed & 3).max(other.packed & 3);
         self.packed = qos | ((self.packed | other.packed) & 8);
@@ -76,14 +78,16 @@ struct Node {
     level: LevelId,
     plus: NodeId,
     hash: NodeId,
-    /// One of the children that are no wildcards. Where there is no other, a match needs no look into the table of edges.
+    /// One of the children that are no wildcards. Where there is no other, a match needs no look
+    /// into the table of edges.
     literal: NodeId,
     children: u32,
     subscribers: Subscribers,
     groups: Vec<GroupIndex>,
 }
 
-/// The subscribers of a node, sorted by session; most nodes have one. Many stand in runs, so that one who comes or goes moves few others.
+/// The subscribers of a node, sorted by session; most nodes have one. Many stand in runs, so that
+/// one who comes or goes moves few others.
 #[derive(Debug, Default)]
 enum Subscribers {
     #[default]
@@ -146,7 +150,8 @@ impl Subscribers {
                     Err(at) => {
                         run.insert(at, new);
                         if run.len() > RUN {
-                            // Mostly sessions are subscribed in their order: then runs get nearly full.
+                            // Mostly sessions are subscribed in their order: then runs get nearly
+                            // full.
                             let half = if at == RUN { at } else { RUN / 2 };
                             let rest = run.split_off(half);
                             many.insert(place + 1, rest);
@@ -283,7 +288,8 @@ impl Tree {
         texts.join("/")
     }
 
-    /// Collects all subscribers and groups whose filter matches a topic name; a session once for each of its filters that match.
+    /// Collects all subscribers and groups whose filter matches a topic name; a session once for
+    /// each of its filters that match.
     pub fn matches(
         &mut self,
         topic: &str,
@@ -308,7 +314,8 @@ impl Tree {
         let at = &self.nodes[node.0 as usize];
         found.matched.visited += 1;
         if at.hash != NONE && wildcards {
-            // `#` matches the parent level as well, so it is taken before the path is seen to be at its end.
+            // `#` matches the parent level as well, so it is taken before the path is seen to be at
+            // its end.
             found.take(&self.nodes[at.hash.0 as usize]);
         }
         let Some((level, rest)) = path.split_first() else {

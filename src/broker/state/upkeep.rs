@@ -19,7 +19,8 @@ pub struct Upkeep {
     pub pending_ends: PendingEnds,
     /// Walks over all sessions or connections.
     pub walks: Walks,
-    /// Where looking for expired messages goes on: a place among sessions and groups, and one in its queue.
+    /// Where looking for expired messages goes on: a place among sessions and groups, and one in
+    /// its queue.
     pub sweep: (u32, usize),
     /// Rows that were read at the start and wait for others.
     pub restoring: Restoring,

@@ -25,7 +25,8 @@ pub struct Walks {
 }
 
 impl Walks {
-    /// Begins a walk. One that gives all sessions their rights takes the place of one that has not finished.
+    /// Begins a walk. One that gives all sessions their rights takes the place of one that has not
+    /// finished.
     pub fn begin(&mut self, walk: Walk) {
         if matches!(walk, Walk::Rights) {
             let is_other = |(other, _): &(Walk, u32)| !matches!(other, Walk::Rights);

@@ -33,8 +33,8 @@ pub struct Jump {
 }
 
 impl Wall {
-    /// The driver tells what the clock shows, in milliseconds since 1970. Returns whether it was set since the last time, or
-    /// while the broker was stopped.
+    /// The driver tells what the clock shows, in milliseconds since 1970. Returns whether it was
+    /// set since the last time, or while the broker was stopped.
     pub fn set(&mut self, wall: u64, now: Now) -> Option<Jump> {
         let ahead = ahead(wall, now.unix);
         let before = self.ahead.replace(ahead);

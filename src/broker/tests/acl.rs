@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::super::{Acl, Acls, Permission, Rules, Subscribing};
 use super::*;
 
-/// A list from lines as `alice read a/#`; `-` is the clients without a user name, `*` stands before a pattern.
+/// A list from lines as `alice read a/#`; `-` is the clients without a user name, `*` stands before
+/// a pattern.
 pub(super) fn acl(lines: &[&str]) -> Option<Arc<Acl>> {
     let mut acl = Acl::default();
     for line in lines {

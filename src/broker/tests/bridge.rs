@@ -258,7 +258,7 @@ fn a_session_the_upstream_has_lost_begins_anew() {
         session_present: false,
         ..upstream(ProtocolVersion::V5)
     });
-    // The new session is subscribed to when what belongs to the old one is off the disk, and first of all.
+    // The new session is subscribed first, when the old one has been removed from the disk.
     assert_eq!(b.got_now(), [""; 0]);
     assert_eq!(
         b.got(),

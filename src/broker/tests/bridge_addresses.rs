@@ -1,5 +1,6 @@
-//! A bridge with two addresses, of two brokers that do not share its session or of one, and changes over at random and as planned: nothing is lost
-//! either way; QoS 2 arrives exactly once, at each broker for what went there, and over both together if every change was planned.
+//! A bridge with two addresses, of two brokers that do not share its session or of one, and changes
+//! over at random and as planned: nothing is lost either way; QoS 2 arrives exactly once, at each
+//! broker for what went there, and over both together if every change was planned.
 
 use std::sync::Arc;
 
@@ -15,7 +16,8 @@ use crate::broker::bridge::{
 const MESSAGES: usize = 12;
 const NAMES: [&str; 2] = ["a:1883", "b:1883"];
 
-/// An upstream that has accepted: who the bridge is there, the terms, and what has come behind the CONNACK.
+/// An upstream that has accepted: who the bridge is there, the terms, and what has come behind the
+/// CONNACK.
 type Accepted = (Peer, Upstream, Vec<u8>);
 
 struct Several {
@@ -117,7 +119,8 @@ impl Several {
         };
         self.wire = Some((at, wire));
         if new {
-            // A crash between the CONNACK of a new session and the commit that notes it is the one that is not made good.
+            // A crash between the CONNACK of a new session and the commit that notes it is the one
+            // that is not made good.
             self.edge.settle_disk();
         }
     }

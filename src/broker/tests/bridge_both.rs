@@ -1,4 +1,5 @@
-//! Rules for both directions: which of two retained values wins, and an upstream that returns what it gets.
+//! Rules for both directions: which of two retained values wins, and an upstream that returns what
+//! it gets.
 
 use super::bridge::{Bridged, bridge, rule, upstream};
 use super::*;

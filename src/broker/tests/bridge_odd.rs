@@ -1,8 +1,11 @@
-//! A bridge and an upstream that misbehaves at random, over a link that may be slow, with an edge that crashes: it closes the connection on some messages and
-//! filters, says why or not, answers late, twice, never, or what nobody has asked, sends again what was taken, and loses its session and does not say so.
+//! A bridge and an upstream that misbehaves at random, over a link that may be slow, with an edge
+//! that crashes: it closes the connection on some messages and filters, says why or not, answers
+//! late, twice, never, or what nobody has asked, sends again what was taken, and loses its session
+//! and does not say so.
 //!
-//! Nothing acknowledged is lost that was not set aside, nothing of QoS 2 arrives twice while the sessions are kept, the order is kept, and the bridge
-//! comes to its end. `TIDEGATE_SIM_SEEDS` and `TIDEGATE_SIM_FROM` are as for the simulator.
+//! Nothing acknowledged is lost that was not set aside, nothing of QoS 2 arrives twice while the
+//! sessions are kept, the order is kept, and the bridge comes to its end. `TIDEGATE_SIM_SEEDS` and
+//! `TIDEGATE_SIM_FROM` are as for the simulator.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +18,8 @@ use crate::wire::packet::SubAck;
 
 /// Messages each way.
 const MESSAGES: usize = 14;
-/// Steps in which an upstream misbehaves, and connections after which a bridge must have come to its end since.
+/// Steps in which an upstream misbehaves, and connections after which a bridge must have come to
+/// its end since.
 const ODD_STEPS: usize = 400;
 const MOST_CONNECTIONS: usize = 300;
 
@@ -30,7 +34,8 @@ struct Odds {
     reason: Option<ReasonCode>,
     /// It closes the connection on one filter.
     shy: bool,
-    /// It answers late, twice, never, and what nobody has asked, in so many of a hundred cases each.
+    /// It answers late, twice, never, and what nobody has asked, in so many of a hundred cases
+    /// each.
     late: u64,
     twice: u64,
     never: u64,
@@ -245,7 +250,8 @@ impl Odd {
     fn carry(&mut self) {
         let mut received = Vec::new();
         if self.odds.slow && !self.healed {
-            // The operating systems take bytes in small pieces. Whole packets are handled when they are there.
+            // The operating systems take bytes in small pieces. Whole packets are handled when they
+            // are there.
             let length = codec::frame_len(&self.up, u32::MAX).expect("good");
             if let Some(length) = length {
                 for _ in 0..length.div_ceil(10) {
@@ -381,7 +387,8 @@ impl Odd {
         }
         let mut bytes = Vec::new();
         codec::encode(answer, self.odds.version, &mut bytes);
-        // One that is repeated later may come when its identifier is that of the next message, which nobody could tell apart.
+        // One that is repeated later may come when its identifier is that of the next message,
+        // which nobody could tell apart.
         if self.chance(self.odds.twice) {
             let _ = self.say(&bytes) && self.say(&bytes);
         } else if self.chance(self.odds.late) {

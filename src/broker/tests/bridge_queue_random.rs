@@ -1,5 +1,6 @@
-//! Random publishes, links that break and processes that die, for each way messages may wait for a bridge: what is neither dropped nor superseded
-//! arrives, QoS 2 exactly once, in the order that is promised, and nothing is left.
+//! Random publishes, links that break and processes that die, for each way messages may wait for a
+//! bridge: what is neither dropped nor superseded arrives, QoS 2 exactly once, in the order that is
+//! promised, and nothing is left.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -199,8 +200,9 @@ impl Run {
             }
         }
         let lost = self.published.keys().filter(|n| !seen.contains(n)).count() as u64;
-        // At QoS 1, what was superseded or dropped after a crash may have arrived before it; and what makes room when topics are read is on disk a
-        // little later, so that a crash has it happen, and counted, twice.
+        // At QoS 1, what was superseded or dropped after a crash may have arrived before it; and
+        // what makes room when topics are read is on disk a little later, so that a crash has it
+        // happen, and counted, twice.
         let crossed = if exactly_once && !(self.way.keep_latest && self.crashed) {
             lost == self.gone
         } else {

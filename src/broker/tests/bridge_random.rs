@@ -1,5 +1,5 @@
-//! Two brokers and a bridge between them, with a link that is cut and processes that die at random: QoS 1 loses nothing, QoS 2 arrives exactly once, and
-//! both in order, both ways.
+//! Two brokers and a bridge between them, with a link that is cut and processes that die at random:
+//! QoS 1 loses nothing, QoS 2 arrives exactly once, and both in order, both ways.
 
 use std::sync::Arc;
 
@@ -80,11 +80,13 @@ impl Two {
         two
     }
 
-    /// Connects, as a driver would. Before this, nothing can have been subscribed to, so the messages of the cloud begin when it has been done once.
+    /// Connects, as a driver would. Before this, nothing can have been subscribed to, so the
+    /// messages of the cloud begin when it has been done once.
     fn connect(&mut self) {
         let mut anew = self.edge.broker.begins_anew(&self.bridge, "a:1883");
         if anew && self.protocol.version() != ProtocolVersion::V5 {
-            // A clean session of MQTT 3 ends with its connection: the one that is kept is begun by the next.
+            // A clean session of MQTT 3 ends with its connection: the one that is kept is begun by
+            // the next.
             self.lose_session_of_cloud();
             anew = false;
         }
@@ -291,7 +293,8 @@ fn try_schedules(qos: u8, protocol: UpstreamProtocol) {
         for world in [&mut two.cloud, &mut two.edge] {
             let mut got = arrived(world);
             if qos == 1 && protocol != UpstreamProtocol::V5 {
-                // What is repeated is repeated from somewhere on, so the first of each are in order.
+                // What is repeated is repeated from somewhere on, so the first of each are in
+                // order.
                 let mut seen = std::collections::BTreeSet::new();
                 got.retain(|n| seen.insert(*n));
             }
@@ -312,7 +315,8 @@ fn qos_2_arrives_exactly_once_in_order() {
     try_schedules(2, UpstreamProtocol::V311);
 }
 
-/// What waits in a session that is lost is gone. What waits in the other one arrives all the same, and nothing arrives twice.
+/// What waits in a session that is lost is gone. What waits in the other one arrives all the same,
+/// and nothing arrives twice.
 fn try_losses(qos: u8, loss: Loss) {
     let all: Vec<usize> = (0..MESSAGES).collect();
     let (mut lost, mut suppressed) = (0, 0);

@@ -33,7 +33,8 @@ impl Picky<'_> {
         }
     }
 
-    /// Serves one connection until it has nothing to do, `fails` says so, or a packet ends it. Whether it stays.
+    /// Serves one connection until it has nothing to do, `fails` says so, or a packet ends it.
+    /// Whether it stays.
     fn serve(&mut self, mut fails: impl FnMut() -> bool) -> bool {
         if self.b.relay.is_none() {
             self.connections += 1;

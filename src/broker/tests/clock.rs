@@ -170,7 +170,8 @@ fn readings_go_with_batches_that_are_written_anyway_and_not_with_each() {
     assert_eq!(world.writes(), [""; 0]);
 }
 
-/// A stop asks for it over and over until everything is durable: what nobody waits for goes with it, and once all is durable it adds nothing.
+/// A stop asks for it over and over until everything is durable: what nobody waits for goes with
+/// it, and once all is durable it adds nothing.
 #[test]
 fn hurrying_comes_to_an_end_though_the_clocks_go_on() {
     let mut world = started(TODAY);

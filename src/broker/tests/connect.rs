@@ -347,7 +347,8 @@ fn packets_only_servers_send_and_auth_are_protocol_errors() {
     }
 }
 
-/// A connection through a listener that is not for everybody; its certificate may prove a user name.
+/// A connection through a listener that is not for everybody; its certificate may prove a user
+/// name.
 fn accept_known(world: &mut World, certificate: Option<&str>) -> Peer {
     world.arrival = user(certificate.unwrap_or_default());
     if certificate.is_none() {

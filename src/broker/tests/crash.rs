@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// A publisher and a subscriber that follow the standard, and carry a run of QoS 2 messages through a broker that may die.
+/// A publisher and a subscriber that follow the standard, and carry a run of QoS 2 messages through
+/// a broker that may die.
 struct Exchange {
     world: World,
     publisher: Peer,

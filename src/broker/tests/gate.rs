@@ -3,7 +3,8 @@
 use super::super::record::DurabilityRules;
 use super::*;
 
-/// The batch that is open is taken, and durable only after `check` has seen that `peer` has got nothing.
+/// The batch that is open is taken, and durable only after `check` has seen that `peer` has got
+/// nothing.
 fn held_until_durable(world: &mut World, peer: Peer, expected: &[&str]) {
     assert_eq!(world.got(peer), [""; 0], "before the commit began");
     assert!(world.take(), "somebody waits, so the batch is committed");
@@ -505,7 +506,8 @@ fn removals_are_committed_when_there_is_no_room() {
     assert_eq!(world.disk.messages.len(), 0);
 }
 
-/// What was acknowledged in the last seconds is sent once more after a crash, in order, and as a repetition.
+/// What was acknowledged in the last seconds is sent once more after a crash, in order, and as a
+/// repetition.
 #[test]
 fn what_was_acknowledged_just_before_a_crash_comes_once_more_and_in_order() {
     let mut world = World::new();
@@ -526,8 +528,8 @@ fn what_was_acknowledged_just_before_a_crash_comes_once_more_and_in_order() {
     world.assert_nothing_left();
 }
 
-/// What was sent from the queue, and not acknowledged when its connection ended, is a repetition also after a restart \[MQTT-3.3.1-1\]. What
-/// has never been sent is none.
+/// What was sent from the queue, and not acknowledged when its connection ended, is a repetition
+/// also after a restart \[MQTT-3.3.1-1\]. What has never been sent is none.
 #[test]
 fn what_a_connection_left_unacknowledged_is_a_repetition_after_a_restart() {
     let mut world = World::with(limited(Limits {

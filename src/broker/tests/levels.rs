@@ -1,4 +1,5 @@
-//! Levels that mix, and "os" with power cuts: what was promised below fsync may be lost, but no later message is taken for an earlier one.
+//! Levels that mix, and "os" with power cuts: what was promised below fsync may be lost, but no
+//! later message is taken for an earlier one.
 
 use super::super::record::DurabilityRules;
 use super::*;
@@ -22,7 +23,8 @@ fn again<'a>(publish: Publish<'a>) -> Publish<'a> {
     }
 }
 
-/// A publisher has released a message of level "os", and uses its identifier again as soon as it may; then the power is cut.
+/// A publisher has released a message of level "os", and uses its identifier again as soon as it
+/// may; then the power is cut.
 fn released_and_used_again(settings: Settings) {
     let mut world = World::with(settings);
     let subscriber = world.connect(&durable("sub"));
@@ -66,7 +68,8 @@ fn an_identifier_released_at_os_does_not_swallow_a_later_message_at_os() {
     released_and_used_again(mixed(Durability::Os, "", Durability::Os));
 }
 
-/// A subscriber holds a message of QoS 2 as received that the broker has lost; the next one must come under another identifier.
+/// A subscriber holds a message of QoS 2 as received that the broker has lost; the next one must
+/// come under another identifier.
 fn held_by_the_client(settings: Settings, topic: &str, written: bool) {
     let mut world = World::with(settings);
     let subscriber = world.connect(&durable("sub"));
@@ -134,7 +137,8 @@ fn a_message_at_os_is_not_delivered_twice_by_a_power_cut() {
     assert_eq!(got, ["PUBLISH #1 q2 dup t=m"]);
 }
 
-/// The session the client begins is not the one it had: were that back, its identifiers would be taken for those of the new one.
+/// The session the client begins is not the one it had: were that back, its identifiers would be
+/// taken for those of the new one.
 #[test]
 fn a_session_ended_at_os_does_not_come_back_for_a_client_that_began_another() {
     let mut world = World::with(mixed(Durability::Os, "", Durability::Os));
@@ -154,7 +158,8 @@ fn a_session_ended_at_os_does_not_come_back_for_a_client_that_began_another() {
     assert_eq!(world.got(new), ["CONNACK Success"]);
 }
 
-/// 2,000 messages in memory, many of them not finished: all their identifiers are known after each of two crashes, and few more.
+/// 2,000 messages in memory, many of them not finished: all their identifiers are known after each
+/// of two crashes, and few more.
 #[test]
 fn identifiers_of_messages_in_memory_are_known_after_any_number_of_crashes() {
     let mut world = World::with(mixed(Durability::Fsync, "mem/#", Durability::Memory));
@@ -202,8 +207,8 @@ fn identifiers_of_messages_in_memory_are_known_after_any_number_of_crashes() {
     assert!(held.len() > 30, "{}", held.len());
 }
 
-/// Identifiers have begun at 1 again since a client was given the first that it holds: a message at fsync gets none of them, in this process or in
-/// the next two.
+/// Identifiers have begun at 1 again since a client was given the first that it holds: a message at
+/// fsync gets none of them, in this process or in the next two.
 #[test]
 fn identifiers_that_a_client_holds_are_known_after_all_were_given_once() {
     const ALL: u32 = 65_535;
@@ -219,8 +224,9 @@ fn identifiers_that_a_client_holds_are_known_after_all_were_given_once() {
         let publisher = world.connect(&publisher());
         world.flush();
         for number in 0..messages {
-            // One stays in each block of identifiers, so that each has a row when it is opened again; and some in the one that is open at the crash,
-            // which nothing else writes by then.
+            // One stays in each block of identifiers, so that each has a row when it is opened
+            // again; and some in the one that is open at the crash, which nothing else writes by
+            // then.
             let left = messages - number;
             let last = left <= 20;
             let (topic, stays) = match number % 100 == 7 && left > 256 {
@@ -258,7 +264,8 @@ fn identifiers_that_a_client_holds_are_known_after_all_were_given_once() {
     assert!(held.len() > 1_000, "{}", held.len());
 }
 
-/// A client that tells of an identifier it holds is asked to release it, and then it can be used again.
+/// A client that tells of an identifier it holds is asked to release it, and then it can be used
+/// again.
 #[test]
 fn an_identifier_that_a_client_releases_is_free_again() {
     let mut world = World::with(mixed(Durability::Fsync, "mem/#", Durability::Memory));

@@ -1,4 +1,5 @@
-//! What clients make the broker keep beside messages has one account a session and one for all, and room in the store is asked for before it is used.
+//! What clients make the broker keep beside messages has one account a session and one for all, and
+//! room in the store is asked for before it is used.
 
 use super::*;
 

@@ -17,10 +17,12 @@ thread_local! {
     static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// Keeps what threads log that have a [`Logged`], a line each: the level, what is said, and the fields.
+/// Keeps what threads log that have a [`Logged`], a line each: the level, what is said, and the
+/// fields.
 ///
-/// It is there for all threads and for good. A subscriber of one thread only would lose lines now and then: where it is the only one, tracing asks the
-/// thread that comes by a line first whether anybody wants that line, and remembers the answer for all.
+/// It is there for all threads and for good. A subscriber of one thread only would lose lines now
+/// and then: where it is the only one, tracing asks the thread that comes by a line first whether
+/// anybody wants that line, and remembers the answer for all.
 struct Keep;
 
 #[derive(Default)]

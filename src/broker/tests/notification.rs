@@ -1,4 +1,5 @@
-//! A bridge tells its state, here and at the upstream, and a client that is a bridge may tell its own.
+//! A bridge tells its state, here and at the upstream, and a client that is a bridge may tell its
+//! own.
 
 use super::bridge::{Bridged, bridge, rule};
 use super::*;

@@ -22,7 +22,8 @@ fn a_broker_that_is_started_again_is_not_two() {
         world.send(a, Packet::PingReq);
         world.wait(5_000);
         world.send(b, Packet::PingReq);
-        // It crashes: one connection is taken over by the next run, the other one says nothing more.
+        // It crashes: one connection is taken over by the next run, the other one says nothing
+        // more.
         if run % 2 == 0 {
             world.lose(a);
         }

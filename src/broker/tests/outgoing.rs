@@ -1,4 +1,5 @@
-//! What waits to be written to all connections together has a limit, also where nothing waits yet, and who takes what it is sent goes on.
+//! What waits to be written to all connections together has a limit, also where nothing waits yet,
+//! and who takes what it is sent goes on.
 
 use super::*;
 use crate::broker::Segments;
@@ -29,7 +30,8 @@ fn subscribers(world: &mut World, name: &str, count: usize, qos: u8) -> Vec<Peer
     peers.collect()
 }
 
-/// Lets those of some peers that are woken take what there is for them, until nobody is; how many messages each has got.
+/// Lets those of some peers that are woken take what there is for them, until nobody is; how many
+/// messages each has got.
 fn serve(world: &mut World, peers: &[Peer]) -> Vec<usize> {
     let mut got = vec![0; peers.len()];
     loop {

@@ -4,7 +4,8 @@ use super::bridge::{Bridged, rule, upstream};
 use super::*;
 use crate::broker::bridge::{Direction, Leave, Upstream};
 
-/// Waits so long, and answers each time when it is asked whether the peer has taken something: `moved`.
+/// Waits so long, and answers each time when it is asked whether the peer has taken something:
+/// `moved`.
 fn wait_looking(world: &mut World, peer: Peer, ms: u64, moved: bool) {
     for _ in 0..ms / 250 {
         world.wait(250);

@@ -1,4 +1,5 @@
-//! Quotas: who sends too fast is read more slowly, who is sent too much waits, and nobody has too many connections.
+//! Quotas: who sends too fast is read more slowly, who is sent too much waits, and nobody has too
+//! many connections.
 
 use super::*;
 

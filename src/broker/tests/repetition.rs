@@ -402,7 +402,8 @@ fn an_answer_with_the_user_properties_of_the_request_is_not_lost() {
         path_property(path),
         Property::UserProperty("tidegate-dead-letter", "1"),
     ];
-    // A client that is no bridge copies what it has seen elsewhere, also in its will: it means nothing.
+    // A client that is no bridge copies what it has seen elsewhere, also in its will: it means
+    // nothing.
     let app = world.connect(
         &client("app")
             .will(1, "t/will", "request")
@@ -420,7 +421,8 @@ fn an_answer_with_the_user_properties_of_the_request_is_not_lost() {
     assert!(told.len() == 20 && told.iter().all(mine), "{told:?}");
     world.lose(app);
     assert_eq!(world.marks(bridge)[0][1].1, own_hop("request"), "the will");
-    // One that does so at a broker of another make, behind a bridge: the path is that of another payload.
+    // One that does so at a broker of another make, behind a bridge: the path is that of another
+    // payload.
     world.publish_with(up, message(1, 1, "u", "answer"), &marks);
     world.publish_with(up, message(1, 2, "u", "request"), &marks);
     world.settle();

@@ -368,7 +368,8 @@ fn a_full_store_of_retained_messages_takes_no_new_ones_and_goes_on_replacing() {
     world.publish(peer, retained(1, 1, "b", "m"));
     world.all(peer);
     world.all(subscriber);
-    // A client that cannot be told is not sent away: it would come back with the same message for ever.
+    // A client that cannot be told is not sent away: it would come back with the same message for
+    // ever.
     world.publish(old, retained(1, 1, "c", "m"));
     world.publish(old, retained(2, 2, "c", "m"));
     world.publish(old, retained(0, 0, "c", "m"));
@@ -424,7 +425,8 @@ fn a_client_that_leaves_in_the_middle_of_a_large_replay_holds_nobody_up() {
     world.assert_nothing_left();
 }
 
-/// The process dies before all of a large replay could be sent: what was promised with SUBACK comes from the next one.
+/// The process dies before all of a large replay could be sent: what was promised with SUBACK comes
+/// from the next one.
 #[test]
 fn a_replay_to_a_durable_session_goes_on_after_a_crash() {
     let (mut world, _) = with_retained(3_000, 1);
@@ -450,7 +452,8 @@ fn a_replay_to_a_durable_session_goes_on_after_a_crash() {
     world.assert_nothing_left();
 }
 
-/// A subscription is made anew without a wish for retained messages, while those wished for before are on their way.
+/// A subscription is made anew without a wish for retained messages, while those wished for before
+/// are on their way.
 #[test]
 fn a_replay_that_goes_on_is_known_after_a_crash_whatever_the_subscription_says_now() {
     let (mut world, _) = with_retained(50, 1);
@@ -474,7 +477,8 @@ fn a_replay_that_goes_on_is_known_after_a_crash_whatever_the_subscription_says_n
     assert_eq!(record.options.retain_handling, RetainHandling::Never);
 }
 
-/// A crash in the middle of a replay: it goes on where it was, and nothing comes twice but what was under way.
+/// A crash in the middle of a replay: it goes on where it was, and nothing comes twice but what was
+/// under way.
 #[test]
 fn a_replay_goes_on_after_a_crash_where_it_was() {
     const WINDOW: usize = 4;

@@ -303,7 +303,8 @@ fn a_member_that_comes_back_takes_what_another_that_is_away_has_not_acknowledged
     world.assert_nothing_left();
 }
 
-/// What a member was sent with its own QoS and without the retain flag, another one gets as it was published.
+/// What a member was sent with its own QoS and without the retain flag, another one gets as it was
+/// published.
 fn given_back_as_published(crash: bool) {
     let mut world = World::new();
     let a = member(&mut world, &durable("a"), 1);

@@ -1,4 +1,5 @@
-//! What is long is done in slices: others have their turn in between, and whatever happens then is as if it had been done at once.
+//! What is long is done in slices: others have their turn in between, and whatever happens then is
+//! as if it had been done at once.
 
 use super::super::{Acl, Permission, model::work::OPERATION};
 use super::*;

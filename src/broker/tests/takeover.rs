@@ -1,4 +1,5 @@
-//! A CONNECT waits until what the older connection of its client had sent is handled, and no longer than a deadline.
+//! A CONNECT waits until what the older connection of its client had sent is handled, and no longer
+//! than a deadline.
 
 use super::super::WAIT_MS;
 use super::*;

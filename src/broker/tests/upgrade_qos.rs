@@ -1,4 +1,5 @@
-//! `upgrade_outgoing_qos`: deliveries at the QoS that was granted, whatever they were published with.
+//! `upgrade_outgoing_qos`: deliveries at the QoS that was granted, whatever they were published
+//! with.
 
 use super::*;
 

@@ -1,8 +1,9 @@
 //! Memory that sessions take, messages aside, and room in the store.
 //!
-//! Client identifiers, user names, wills, subscriptions and topic aliases are one account for each session,
-//! and one for all sessions. Counted are the bytes that the peer says, and about what tables need for them: each
-//! level of a filter may be a node of the tree. The subscriptions of an ended session count until they are removed.
+//! Client identifiers, user names, wills, subscriptions and topic aliases are one account for each
+//! session, and one for all sessions. Counted are the bytes that the peer says, and about what
+//! tables need for them: each level of a filter may be a node of the tree. The subscriptions of an
+//! ended session count until they are removed.
 
 use crate::broker::Broker;
 use crate::broker::model::access::Identity;
@@ -13,7 +14,8 @@ use crate::broker::model::record::WillRecord;
 use crate::broker::state::session::Session;
 use crate::wire::{Fault, ReasonCode};
 
-/// Room in the store that messages leave: clients must be able to come for what waits for them, whatever they bring with their CONNECT.
+/// Room in the store that messages leave: clients must be able to come for what waits for them,
+/// whatever they bring with their CONNECT.
 const SESSION_ROOM: u64 = 64 * 1024;
 
 impl Session {
@@ -28,7 +30,8 @@ impl Session {
 }
 
 impl Broker {
-    /// Counts anew what a session takes that had this much before; subscriptions and topic aliases aside.
+    /// Counts anew what a session takes that had this much before; subscriptions and topic aliases
+    /// aside.
     pub(in crate::broker) fn recount_session(&mut self, index: SessionIndex, before: u64) {
         let now = self.sessions[index].own_bytes();
         self.accounts.change_session(before, now);
@@ -75,7 +78,8 @@ impl Broker {
             && self.accounts.session_bytes() + more <= limits.max_session_bytes_total
     }
 
-    /// Whether there is memory for what a client brings with its CONNECT. Who brings no more than its session has already may always come.
+    /// Whether there is memory for what a client brings with its CONNECT. Who brings no more than
+    /// its session has already may always come.
     pub(in crate::broker) fn check_memory(
         &mut self,
         client_id: &str,
@@ -160,8 +164,8 @@ impl Broker {
         self.accounts.change_session(freed, 0);
     }
 
-    /// Whether the store can take a message that needs so many bytes with all its rows; messages leave some room for sessions. If not, what waits to be
-    /// removed is: it may make room.
+    /// Whether the store can take a message that needs so many bytes with all its rows; messages
+    /// leave some room for sessions. If not, what waits to be removed is: it may make room.
     pub(in crate::broker) fn has_room(&mut self, bytes: u64) -> bool {
         let room = self.promised_bytes() + SESSION_ROOM + bytes < self.accounts.room();
         if !room {
@@ -170,7 +174,8 @@ impl Broker {
         room
     }
 
-    /// Whether the store can take a session, a will, a subscription, or a packet identifier. If not, as [`Broker::has_room`].
+    /// Whether the store can take a session, a will, a subscription, or a packet identifier. If
+    /// not, as [`Broker::has_room`].
     pub(in crate::broker) fn has_session_room(&mut self) -> bool {
         let room = self.promised_bytes() < self.accounts.room();
         if !room {
@@ -179,7 +184,8 @@ impl Broker {
         room
     }
 
-    /// Bytes of rows that wait to be committed, and of those that are still to be written for messages that were accepted.
+    /// Bytes of rows that wait to be committed, and of those that are still to be written for
+    /// messages that were accepted.
     fn promised_bytes(&self) -> u64 {
         (self.gate.pending_bytes() + self.upkeep.spreads.promised_bytes()) as u64
     }

@@ -1,7 +1,8 @@
 //! The wall clock beside broker time.
 //!
-//! Deadlines are kept in broker time, which no wall clock moves. A [`Reading`](crate::clock::Reading) of both is stored with
-//! them. It tells the next start how long the broker was stopped.
+//! Deadlines are kept in broker time, which no wall clock moves. A
+//! [`Reading`](crate::clock::Reading) of both is stored with them. It tells the next start how long
+//! the broker was stopped.
 
 use crate::broker::Broker;
 use crate::broker::model::ids::SessionIndex;
@@ -40,8 +41,8 @@ impl Broker {
         }
     }
 
-    /// Brings what a session and its will wait for into what they asked for: a store that was written without readings may have moments of a
-    /// wall clock that was ahead.
+    /// Brings what a session and its will wait for into what they asked for: a store that was
+    /// written without readings may have moments of a wall clock that was ahead.
     pub(in crate::broker) fn limit_waits(&mut self, index: SessionIndex) {
         let unix = self.now.unix;
         let session = &mut self.sessions[index];

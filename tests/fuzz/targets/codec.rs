@@ -23,7 +23,8 @@ pub fn v5(data: &[u8]) {
     frames(data, ProtocolVersion::V5);
 }
 
-/// The bytes as they are, and as the body of one frame: its length would otherwise be wrong after nearly every change.
+/// The bytes as they are, and as the body of one frame: its length would otherwise be wrong after
+/// nearly every change.
 fn frames(data: &[u8], version: ProtocolVersion) {
     stream(data, version);
     if let Some((first, rest)) = data.split_first() {
@@ -52,7 +53,8 @@ fn stream(mut data: &[u8], version: ProtocolVersion) {
     }
 }
 
-/// However the bytes are split, the same length comes of them, and as soon as it can: a length that is known does not change.
+/// However the bytes are split, the same length comes of them, and as soon as it can: a length that
+/// is known does not change.
 fn splits_agree(data: &[u8], whole: &Result<Option<usize>, Fault>) {
     let known = match whole {
         Ok(Some(len)) => *len,

@@ -1,5 +1,6 @@
-//! The fuzz targets: one function each, which takes any bytes and panics if a promise is broken. libFuzzer calls them (`tests/fuzz/Cargo.toml`), and
-//! so does `cargo test --test fuzz` with seeded mutations.
+//! The fuzz targets: one function each, which takes any bytes and panics if a promise is broken.
+//! libFuzzer calls them (`tests/fuzz/Cargo.toml`), and so does `cargo test --test fuzz` with seeded
+//! mutations.
 
 mod codec;
 #[path = "../mqttbytes.rs"]

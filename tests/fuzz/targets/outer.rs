@@ -32,7 +32,8 @@ pub fn config(data: &[u8]) {
     assert_eq!(read().expect_err("as before"), error);
 }
 
-/// A password file: what is wrong with it is said with its line; what is good has hashes that are written as they are read.
+/// A password file: what is wrong with it is said with its line; what is good has hashes that are
+/// written as they are read.
 pub fn password_file(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;

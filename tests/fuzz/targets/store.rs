@@ -27,7 +27,8 @@ thread_local! {
     static STORE: RefCell<Option<Store>> = const { RefCell::new(None) };
 }
 
-/// A row: which table, the length of its key, the key, the record. What can be read is written as it was read.
+/// A row: which table, the length of its key, the key, the record. What can be read is written as
+/// it was read.
 pub fn rows(data: &[u8]) {
     let [table, length, row @ ..] = data else {
         return;

@@ -1,10 +1,12 @@
-//! Retained messages that go both ways: an old value of the upstream must not replace a newer one that waits here.
+//! Retained messages that go both ways: an old value of the upstream must not replace a newer one
+//! that waits here.
 //!
-//! The upstream shows what it retains when it is subscribed to. While messages from before the connection wait,
-//! that may be older than what they will make of it. So it is asked for behind them. In MQTT 5, the subscription
-//! is made at once without retained messages, and made again when the backlog is acknowledged. In MQTT 3.1.1,
-//! it is made only then. While a retained message waits to go out, one that comes in for its topic is not
-//! taken: the upstream will have the one that waits.
+//! The upstream shows what it retains when it is subscribed to. While messages from before the
+//! connection wait, that may be older than what they will make of it. So it is asked for behind
+//! them. In MQTT 5, the subscription is made at once without retained messages, and made again when
+//! the backlog is acknowledged. In MQTT 3.1.1, it is made only then. While a retained message waits
+//! to go out, one that comes in for its topic is not taken: the upstream will have the one that
+//! waits.
 
 use crate::broker::Broker;
 use crate::broker::bridge::relay::Relay;
@@ -16,7 +18,8 @@ use crate::wire::ProtocolVersion;
 use crate::wire::packet::{RetainHandling, SubscribeOptions};
 
 impl Relay {
-    /// Keeps back, of what is to be subscribed to, what has to follow the messages that wait; what is left goes at once.
+    /// Keeps back, of what is to be subscribed to, what has to follow the messages that wait; what
+    /// is left goes at once.
     pub(in crate::broker) fn keep_behind_backlog<'r>(
         &mut self,
         filters: Vec<(&'r str, SubscribeOptions)>,
@@ -103,7 +106,8 @@ impl Broker {
         oldest.is_some_and(|seq| seq < end)
     }
 
-    /// Whether a retained message to this topic waits for a bridge or is on its way, as far as bodies are in memory.
+    /// Whether a retained message to this topic waits for a bridge or is on its way, as far as
+    /// bodies are in memory.
     fn retained_waits(&self, id: ConnectionId, topic: &str) -> bool {
         let Some(session) = self.connections[id].session else {
             return false;
