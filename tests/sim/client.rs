@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::expected::Asked;
-use super::history::{History, Message, SessionLife, Subscribed, Violation};
+use super::history::{History, Message, SHARED, SessionLife, Subscribed, Violation};
 use super::plan::{ClientPlan, Role};
 use super::replay::lower;
 use super::rng::Rng;
@@ -471,7 +471,7 @@ impl Client {
         let options = SubscribeOptions {
             qos: qos_of(plan.qos),
             no_local: v5 && self.plan.no_local && !plan.filter.starts_with('$'),
-            retain_as_published: false,
+            retain_as_published: plan.as_published,
             retain_handling: RetainHandling::OnSubscribe,
         };
         let subscribe = Subscribe {
@@ -495,6 +495,7 @@ impl Client {
             &plan.topics
         };
         let topic = rng.pick(topics).clone();
+        let is_shared = topic.starts_with(SHARED) && rng.chance(30);
         // A retained topic has one QoS: mixed, a repetition of an older message of QoS 1 would be the last one accepted for good.
         let qos = match topic.bytes().last() {
             Some(b'0'..=b'2') if retained => topic.as_bytes()[topic.len() - 1] - b'0',
@@ -509,7 +510,7 @@ impl Client {
             publisher: self.number,
             topic,
             qos,
-            retain: retained,
+            retain: retained || is_shared,
             empty: retained && rng.chance(plan.clears),
             expiry: (!retained && rng.chance(plan.expiring)).then(|| rng.between(1, 20) as u32),
             size,

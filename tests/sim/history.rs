@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use super::replay::Replay;
 use crate::broker::record::Durability;
 
+/// What topics begin with that only a shared group gets.
+pub const SHARED: &str = "s/";
+
 /// A promise that was broken, and how.
 #[derive(Clone, Debug)]
 pub struct Violation {
@@ -73,6 +76,7 @@ pub struct Delivery {
     /// Which of the client's sessions got it.
     pub session: usize,
     pub qos: u8,
+    /// It was retained when the client subscribed.
     pub retain: bool,
     pub ids: Vec<u32>,
 }
@@ -191,7 +195,8 @@ impl History {
 
     pub fn add(&mut self, message: Message) -> usize {
         let number = self.messages.len();
-        if message.retain && !message.will {
+        // Nobody is shown what is retained of the others.
+        if message.retain && !message.will && !message.topic.starts_with(SHARED) {
             let writes = self.retained.entry(message.topic.clone()).or_default();
             writes.push(RetainedWrite {
                 message: number,

@@ -56,6 +56,10 @@ pub enum Lie {
     ForgottenReplay,
     /// Retained messages are written with QoS 1.
     LoweredRetained,
+    /// Deliveries are.
+    LoweredDelivery,
+    /// Deliveries are written without their retain flag.
+    NotRetainedDelivery,
     /// The wall clock stands still.
     StoppedClock,
     /// The wall clock is believed at each start.
@@ -158,6 +162,12 @@ impl Lie {
             match (self, write) {
                 (Lie::ForgottenReplay, Write::PutSubscription(_, _, record)) => {
                     record.replaying = None;
+                }
+                (Lie::LoweredDelivery, Write::PutDelivery(_, _, record)) => {
+                    record.qos = QoS::AtLeastOnce;
+                }
+                (Lie::NotRetainedDelivery, Write::PutDelivery(_, _, record)) => {
+                    record.retain = false;
                 }
                 (Lie::LoweredRetained, Write::PutRetained(message, _)) => {
                     *message = lowered(message);

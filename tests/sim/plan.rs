@@ -97,6 +97,8 @@ pub struct SubscriptionPlan {
     pub id: Option<u32>,
     /// Unsubscribes and subscribes again now and then.
     pub toggles: bool,
+    /// Messages come with the retain flag they were published with.
+    pub as_published: bool,
     /// When it is first made, in milliseconds; 0 for at once.
     pub since_ms: u64,
 }
@@ -244,6 +246,7 @@ fn subscription(filter: &str, qos: u8, id: Option<u32>, toggles: bool) -> Subscr
         qos,
         id,
         toggles,
+        as_published: false,
         since_ms: 0,
     }
 }
@@ -325,7 +328,9 @@ fn device(rng: &mut Rng, number: u64, whole: &Plan) -> ClientPlan {
     plan
 }
 
-/// Makes some of the devices, whose sessions never end, members of a shared group, and some publish to it.
+/// Makes some of the devices, whose sessions never end, members of a shared group, and some publish
+/// to it. Members come and go: what one was offered goes to another one, which may be granted
+/// another QoS, or the retain flag.
 fn share(rng: &mut Rng, plan: &mut Plan) {
     let mut first = true;
     for client in plan
@@ -336,7 +341,8 @@ fn share(rng: &mut Rng, plan: &mut Plan) {
         if client.expiry == u32::MAX && !client.no_local && client.maximum_packet_size.is_none() {
             let qos = *rng.pick(&[1, 2]);
             let toggles = !first && rng.chance(30);
-            let shared = subscription("$share/group/s/#", qos, None, toggles);
+            let mut shared = subscription("$share/group/s/#", qos, None, toggles);
+            shared.as_published = client.version == ProtocolVersion::V5 && rng.chance(50);
             client.subscriptions.push(shared);
             first = false;
         }

@@ -1,13 +1,14 @@
 //! What a reference client makes of the packets it gets, and what it will not accept.
 
 use super::client::{Client, Kind, ack};
-use super::history::{Delivery, History, Subscribed, Violation, number_of};
+use super::history::{Delivery, History, Message, SHARED, Subscribed, Violation, number_of};
 use super::plan::Role;
 use crate::broker::NOTHING_TAKEN;
 use crate::wire::packet::{Ack, ConnAck, Publish, SubAck};
 use crate::wire::{Packet, ProtocolVersion, ReasonCode};
 
 const WINDOWS: &str = "windows and limits are respected";
+const GROUP: &str = "a shared group delivers as published and granted";
 const EXCHANGE: &str = "exchanges follow the standard";
 
 impl Client {
@@ -117,7 +118,7 @@ impl Client {
             message: number,
             session,
             qos,
-            retain: publish.retain,
+            retain: publish.retain && !topic.starts_with(SHARED),
             ids: publish.properties.subscription_identifiers().collect(),
         };
         history.lives[self.number].deliveries.push(delivery);
@@ -140,6 +141,9 @@ impl Client {
             let what = format!("message {number} came to {topic} as {publish:?}");
             return Err(self.wrong(EXCHANGE, what));
         }
+        if topic.starts_with(SHARED) {
+            return self.check_shared(publish, number, message);
+        }
         if publish.retain {
             let writes = history.retained.get(topic);
             let at = writes.and_then(|all| all.iter().position(|write| write.message == number));
@@ -152,6 +156,30 @@ impl Client {
                 return Err(self.wrong("retained equals last", what));
             }
             self.shown.insert(topic.to_owned(), at);
+        }
+        Ok(())
+    }
+
+    /// Whichever member of a group was offered a message before, this one gets it with the QoS and
+    /// the retain flag it was published with, as far as it was granted.
+    fn check_shared(
+        &self,
+        publish: &Publish<'_>,
+        number: usize,
+        message: &Message,
+    ) -> Result<(), Violation> {
+        let mut plans = self.plan.subscriptions.iter();
+        let Some(plan) = plans.find(|plan| plan.filter.starts_with('$')) else {
+            return Ok(()); // Who gets what it has not asked for is judged at the end.
+        };
+        let qos = plan.qos.min(message.qos);
+        let retain = plan.as_published && message.retain;
+        if (publish.qos as u8, publish.retain) != (qos, retain) {
+            let what = format!(
+                "message {number} came with QoS {} and retain {}, not {qos} and {retain}",
+                publish.qos as u8, publish.retain
+            );
+            return Err(self.wrong(GROUP, what));
         }
         Ok(())
     }

@@ -190,7 +190,7 @@ const ARROWS: [Arrow; 7] = [
 ];
 
 /// What is wrong on purpose, and the promises whose checkers must each find out.
-const LIES: [(Lie, &[&str]); 26] = [
+const LIES: [(Lie, &[&str]); 28] = [
     (
         Lie::Astray,
         &["QoS 1: at least once", "what is dropped is counted"],
@@ -222,6 +222,14 @@ const LIES: [(Lie, &[&str]); 26] = [
     (
         Lie::LoweredRetained,
         &["retained: as published and granted"],
+    ),
+    (
+        Lie::LoweredDelivery,
+        &["a shared group delivers as published and granted"],
+    ),
+    (
+        Lie::NotRetainedDelivery,
+        &["a shared group delivers as published and granted"],
     ),
     (
         Lie::StoppedClock,
