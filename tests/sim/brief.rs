@@ -61,9 +61,10 @@ impl fmt::Display for Brief<'_, '_> {
             Packet::UnsubAck(ack) => write!(f, "UNSUBACK {} {:?}", ack.packet_id, ack.codes),
             Packet::Disconnect(disconnect) => write!(
                 f,
-                "DISCONNECT {} {:?}",
+                "DISCONNECT {} {:?} expiry {:?}",
                 disconnect.reason,
-                disconnect.properties.reason_string()
+                disconnect.properties.reason_string(),
+                disconnect.properties.session_expiry()
             ),
             other => write!(f, "{other:?}"),
         }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::expected::Asked;
+use super::expected::{Asked, in_ms};
 use super::history::{History, Message, SHARED, SessionLife, Subscribed, Violation};
 use super::plan::{ClientPlan, Role};
 use super::replay::lower;
@@ -192,11 +192,8 @@ impl Client {
         (self.since, self.last_sent) = (ms, ms);
         let plan = self.plan.clone();
         let v5 = plan.version == ProtocolVersion::V5;
-        let shares = plan
-            .subscriptions
-            .iter()
-            .any(|plan| plan.filter.starts_with('$'));
-        let restarts = plan.role == Role::Device && !shares && !self.healing && rng.chance(4);
+        let restarts =
+            plan.role == Role::Device && !self.has_shares() && !self.healing && rng.chance(4);
         self.must_clean |= restarts && self.outgoing.is_empty();
         // A MQTT 5 session that ends with its connection needs no clean start.
         let clean_start =
@@ -248,8 +245,7 @@ impl Client {
             expiry: match plan.expiry {
                 // In MQTT 3 a session that begins clean ends with its connection [MQTT-3.1.2-6].
                 _ if !v5 && clean_start => 0,
-                u32::MAX => u64::MAX,
-                seconds => u64::from(seconds) * 1000,
+                expiry => in_ms(expiry),
             },
             will,
         }
@@ -300,7 +296,7 @@ impl Client {
                 return None;
             }
             self.fault = self.missing_retained(history);
-            self.disconnect(ReasonCode::Success, out);
+            self.disconnect(ReasonCode::Success, None, out);
             return Some(Move::Close);
         }
         if !rng.once_in(self.plan.leaves_once_in) {
@@ -314,7 +310,8 @@ impl Client {
                     true => ReasonCode::DisconnectWithWill,
                     false => ReasonCode::Success,
                 };
-                self.disconnect(reason, out);
+                let expiry = self.leave_expiry(rng);
+                self.disconnect(reason, expiry, out);
                 Move::Close
             }
             1 => Move::Close,
@@ -323,9 +320,33 @@ impl Client {
         })
     }
 
-    pub fn disconnect(&mut self, reason: ReasonCode, out: &mut Vec<u8>) {
-        let properties = Properties::EMPTY;
+    fn disconnect(&mut self, reason: ReasonCode, expiry: Option<u32>, out: &mut Vec<u8>) {
+        let mut properties = PropertiesBuf::new();
+        if let Some(expiry) = expiry {
+            properties.push(Property::SessionExpiryInterval(expiry));
+        }
+        let properties = properties.as_properties();
         self.encode(&Packet::Disconnect(Disconnect { reason, properties }), out);
+    }
+
+    /// The session expiry interval that it leaves with, if that is not the one it came with. Where
+    /// that was 0 it must stay 0 [MQTT-3.14.2-2]. Sessions that others are judged by do not end.
+    fn leave_expiry(&self, rng: &mut Rng) -> Option<u32> {
+        if self.plan.version != ProtocolVersion::V5 || !rng.chance(50) {
+            return None;
+        }
+        let stays = self.plan.role == Role::Witness || self.has_shares();
+        Some(match self.plan.expiry {
+            0 => 0,
+            _ if stays => *rng.pick(&[100_000, u32::MAX]),
+            _ => *rng.pick(&[0, 0, 1, 3, 10, 100_000, u32::MAX]),
+        })
+    }
+
+    /// Whether it is a member of a shared group.
+    fn has_shares(&self) -> bool {
+        let mut plans = self.plan.subscriptions.iter();
+        plans.any(|plan| plan.filter.starts_with('$'))
     }
 
     /// Whatever ended it, the connection is gone.

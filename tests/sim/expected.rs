@@ -4,6 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use super::link::Leave;
+use crate::wire::ReasonCode;
+
 /// How late, in milliseconds, something may happen that is due at a time: timers are looked at now and then.
 pub const SLACK_MS: u64 = 300;
 
@@ -140,7 +143,7 @@ impl Expected {
     /// The broker has accepted a CONNECT.
     pub fn connected(&mut self, asked: Asked, at: u64) {
         if self.now.session.attached {
-            self.ended(false, at);
+            self.ended(None, at);
         }
         self.before.push(self.now.clone());
         if let Some((Fate::Due(due), _)) = self.waiting() {
@@ -169,16 +172,21 @@ impl Expected {
         });
     }
 
-    /// The connection has ended; `leave` says that the client took its leave, so that its will is forgotten.
-    pub fn ended(&mut self, leave: bool, at: u64) {
+    /// The connection has ended. A client that takes its leave may say that its will is forgotten,
+    /// and how long its session goes on [MQTT-3.1.2-10, MQTT-3.14.2-2].
+    pub fn ended(&mut self, leave: Option<Leave>, at: u64) {
         self.before.push(self.now.clone());
+        if let Some(expiry) = leave.and_then(|leave| leave.expiry) {
+            self.now.session.expiry = Span::at(in_ms(expiry));
+        }
         let expiry = self.now.session.expiry;
         if let Some((Fate::Armed, delay)) = self.waiting() {
             let wait = Span {
                 low: delay.min(expiry.low),
                 high: delay.min(expiry.high),
             };
-            self.set_fate(match leave {
+            let forgotten = leave.is_some_and(|leave| leave.reason == ReasonCode::Success);
+            self.set_fate(match forgotten {
                 true => Fate::Never,
                 false => Fate::Due(Span::at(at).plus(wait)),
             });
@@ -265,6 +273,14 @@ impl Expected {
         if let Some(will) = self.now.will.and_then(|will| self.now.wills.get_mut(&will)) {
             will.0 = fate;
         }
+    }
+}
+
+/// A session expiry interval in milliseconds; `u64::MAX` for ever.
+pub fn in_ms(expiry: u32) -> u64 {
+    match expiry {
+        u32::MAX => u64::MAX,
+        seconds => u64::from(seconds) * 1000,
     }
 }
 

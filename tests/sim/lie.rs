@@ -26,6 +26,8 @@ pub enum Lie {
     NoWill,
     /// Clients that take their leave are said to have left their will.
     LeaveWithWill,
+    /// DISCONNECT comes without its session expiry interval.
+    NoLeaveExpiry,
     /// The receive maximum is left out of CONNECT.
     NoReceiveMaximum,
     /// Subscriptions come without their identifier.
@@ -98,6 +100,10 @@ impl Lie {
             }
             (Lie::LeaveWithWill, Packet::Disconnect(mut disconnect)) => {
                 disconnect.reason = ReasonCode::DisconnectWithWill;
+                Packet::Disconnect(disconnect)
+            }
+            (Lie::NoLeaveExpiry, Packet::Disconnect(mut disconnect)) => {
+                disconnect.properties = Properties::EMPTY;
                 Packet::Disconnect(disconnect)
             }
             (Lie::NoReceiveMaximum, Packet::Connect(mut connect)) => {

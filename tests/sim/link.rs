@@ -35,13 +35,21 @@ pub struct Link {
     pub present: Option<bool>,
     /// The client has not read for a while: what comes next may have waited long in the broker.
     pub was_full: bool,
-    /// The reason of the DISCONNECT the broker was handed.
-    pub leave: Option<ReasonCode>,
+    /// The DISCONNECT the broker was handed.
+    pub leave: Option<Leave>,
     /// When bytes last came to the broker, and were last taken by the client, in microseconds.
     pub heard: u64,
     pub took: u64,
     /// The client has taken something since the broker last asked.
     pub moved: bool,
+}
+
+/// A DISCONNECT of the client.
+#[derive(Clone, Copy, Debug)]
+pub struct Leave {
+    pub reason: ReasonCode,
+    /// The session expiry interval that is to hold from now on, in seconds.
+    pub expiry: Option<u32>,
 }
 
 /// The broker's end.

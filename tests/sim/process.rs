@@ -9,14 +9,14 @@ use super::disk::Fault;
 use super::expected::Asked;
 use super::history::{Violation, number_of};
 use super::lie::Lie;
-use super::link::decode_next;
+use super::link::{Leave, decode_next};
 use super::plan::Role;
 use super::world::{Event, World};
 use crate::broker::record::{Batch, BatchId, Seq};
 use crate::broker::{Access, Broker, Chance, ConnectionId, Fetch, Message, Settings};
 use crate::clock::Reading;
 use crate::store::{Store, StoreOptions};
-use crate::wire::{Packet, PropertiesBuf, ProtocolVersion, ReasonCode};
+use crate::wire::{Packet, PropertiesBuf, ProtocolVersion};
 
 /// Packets handled in one visit to the broker.
 const VISIT_PACKETS: usize = 256;
@@ -293,7 +293,12 @@ impl World {
                     self.history.handed(number, moment);
                 }
             }
-            Packet::Disconnect(disconnect) => self.links[link].leave = Some(disconnect.reason),
+            Packet::Disconnect(disconnect) => {
+                self.links[link].leave = Some(Leave {
+                    reason: disconnect.reason,
+                    expiry: disconnect.properties.session_expiry(),
+                });
+            }
             _ => {}
         }
         let mut scratch = PropertiesBuf::new();
@@ -355,7 +360,7 @@ impl World {
             .collect();
         for (client, link) in gone {
             process.attached.remove(&client);
-            self.expected[client].ended(links[link].leave == Some(ReasonCode::Success), ms);
+            self.expected[client].ended(links[link].leave, ms);
         }
     }
 

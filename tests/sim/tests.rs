@@ -190,7 +190,7 @@ const ARROWS: [Arrow; 7] = [
 ];
 
 /// What is wrong on purpose, and the promises whose checkers must each find out.
-const LIES: [(Lie, &[&str]); 28] = [
+const LIES: [(Lie, &[&str]); 29] = [
     (
         Lie::Astray,
         &["QoS 1: at least once", "what is dropped is counted"],
@@ -199,6 +199,10 @@ const LIES: [(Lie, &[&str]); 28] = [
     (Lie::NotRetained, &["retained equals last"]),
     (Lie::NoWill, &["a will is published once or never"]),
     (Lie::LeaveWithWill, &["a will is published once or never"]),
+    (
+        Lie::NoLeaveExpiry,
+        &["sessions are kept and expire on time"],
+    ),
     (Lie::NoReceiveMaximum, &["windows and limits are respected"]),
     (Lie::NoSubscriptionId, &["subscription identifiers"]),
     (Lie::OtherFilter, &["only to subscribers"]),
