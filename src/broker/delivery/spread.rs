@@ -9,9 +9,9 @@
 
 use crate::broker::Broker;
 use crate::broker::model::ids::{ConnectionId, SessionIndex};
-use crate::broker::model::record::{Durability, Write};
+use crate::broker::model::record::Durability;
 use crate::broker::state::offer::{Frames, Offer, Receiver};
-use crate::broker::state::spreads::{PART, Row, Spread, Spreads};
+use crate::broker::state::spreads::{Next, Spread, Spreads};
 use crate::broker::state::timers::Timer;
 use crate::wire::QoS;
 
@@ -42,7 +42,7 @@ impl Broker {
         qos: QoS,
         receivers: &mut Vec<Receiver>,
     ) -> Vec<Receiver> {
-        let mut left = self.upkeep.spreads.slice;
+        let mut left = self.upkeep.spreads.slice();
         if receivers.len() as u64 * ACKNOWLEDGED <= left {
             return Vec::new();
         }
@@ -52,7 +52,7 @@ impl Broker {
             is_over
         });
         match end {
-            Some(_) if !self.upkeep.spreads.all.is_empty() => std::mem::take(receivers),
+            Some(_) if !self.upkeep.spreads.is_empty() => std::mem::take(receivers),
             Some(end) => receivers.split_off(end),
             None => Vec::new(),
         }
@@ -60,75 +60,37 @@ impl Broker {
 
     /// Hands a message to these receivers bit by bit; they are in the order of their sessions.
     pub(in crate::broker) fn spread(&mut self, offer: &mut Offer<'_>, receivers: Vec<Receiver>) {
-        debug_assert!(receivers.is_sorted_by_key(|receiver| receiver.subscriber.session));
-        let mut spread = Spread {
-            message: offer.body(),
-            seq: offer.seq,
-            level: offer.level,
-            stamp: offer.stamp,
-            admitted: offer.admitted,
-            from: offer.from,
-            given: vec![false; receivers.len()],
-            left: receivers.len(),
-            receivers,
-            next: 0,
-            frames: Frames::default(),
-            rows: Vec::new(),
-        };
+        let mut spread = Spread::new(offer, receivers);
         if offer.level != Durability::Memory {
-            self.write_rows(&mut spread);
+            let (gate, uptime) = (&mut self.gate, self.now.uptime);
+            spread.store(&self.sessions, |write| gate.write(write, uptime));
         }
-        offer.stored += u32::from(!spread.rows.is_empty());
-        self.upkeep.spreads.waiting += spread.left;
-        self.upkeep.spreads.waiting_stored += spread.left_stored();
-        self.upkeep.spreads.all.push_back(spread);
-        if self.upkeep.spreads.all.len() == 1 {
+        offer.stored += u32::from(spread.is_stored());
+        self.upkeep.spreads.add(spread);
+        if self.upkeep.spreads.len() == 1 {
             self.timers.set(self.now.uptime + PAUSE_MS, Timer::Spread);
         }
-        while self.upkeep.spreads.waiting > WAITING {
-            self.spread_on(self.upkeep.spreads.slice);
-        }
-    }
-
-    /// Writes to whom a message is to be given.
-    fn write_rows(&mut self, spread: &mut Spread) {
-        for part in 0..spread.receivers.len().div_ceil(PART) {
-            let record = spread.record(part, &self.sessions);
-            let stored = !record.receivers.is_empty();
-            if stored {
-                let write = Write::PutSpread(spread.seq, part as u16, record);
-                self.gate.write(write, self.now.uptime);
-            }
-            spread.rows.push(Row {
-                stored,
-                changed: false,
-            });
-        }
-        if spread.rows.iter().all(|row| !row.stored) {
-            spread.rows.clear();
+        while self.upkeep.spreads.waiting() > WAITING {
+            self.spread_on(self.upkeep.spreads.slice());
         }
     }
 
     /// Whether so much of what a connection's client has published is being handed out that it should publish nothing more for now.
     #[inline]
     pub(in crate::broker) fn is_spreading_much(&self, id: ConnectionId) -> bool {
-        if self.upkeep.spreads.all.len() < EACH {
+        if self.upkeep.spreads.len() < EACH {
             return false;
         }
         let connection = self.connections.get(id);
         let session = connection.and_then(|connection| connection.session);
-        let all = self.upkeep.spreads.all.iter();
-        session.is_some() && all.filter(|spread| spread.from == session).count() >= EACH
+        self.upkeep.spreads.has_many_from(session, EACH)
     }
 
     /// Hands out the next slice.
     pub(in crate::broker) fn spread_slice(&mut self) {
-        for spread in &mut self.upkeep.spreads.all {
-            // What is left of an expiry interval is in them.
-            spread.frames.clear();
-        }
-        self.spread_on(self.upkeep.spreads.slice);
-        if !self.upkeep.spreads.all.is_empty() {
+        self.upkeep.spreads.forget_frames();
+        self.spread_on(self.upkeep.spreads.slice());
+        if !self.upkeep.spreads.is_empty() {
             self.timers.set(self.now.uptime + PAUSE_MS, Timer::Spread);
         }
         self.resume_reading();
@@ -137,7 +99,7 @@ impl Broker {
     /// Gives a session all that is on its way to it here.
     #[inline]
     pub(in crate::broker) fn catch_up(&mut self, session: SessionIndex) {
-        if !self.upkeep.spreads.all.is_empty() {
+        if !self.upkeep.spreads.is_empty() {
             self.catch_up_all(session);
         }
     }
@@ -151,17 +113,7 @@ impl Broker {
 
     /// Forgets what is on its way to a session that ends: another one may get its place.
     pub(in crate::broker) fn end_spreads(&mut self, session: SessionIndex) {
-        for spread in &mut self.upkeep.spreads.all {
-            if spread.from == Some(session) {
-                spread.from = None;
-            }
-            if let Some(at) = spread.find(session, 0) {
-                spread.take(at);
-                self.upkeep.spreads.waiting -= 1;
-                self.upkeep.spreads.waiting_stored -= usize::from(spread.is_stored());
-                self.upkeep.spreads.changed |= spread.is_stored();
-            }
-        }
+        self.upkeep.spreads.forget(session);
     }
 
     /// Goes on until that has cost `most`. Whoever has its turn is given all there is for it: so of many messages for the same very many, each of them
@@ -170,19 +122,11 @@ impl Broker {
         let mut spreads = std::mem::take(&mut self.upkeep.spreads);
         let slice = self.pace.slice(most);
         while !self.pace.is_over(slice)
-            && let Some(first) = spreads.all.front_mut()
+            && let Some(next) = spreads.next()
         {
-            if first.left == 0 {
-                if let Some(spread) = spreads.all.pop_front() {
-                    self.end_spread(&spread);
-                }
-                continue;
-            }
-            let at = first.next;
-            first.next += 1;
-            if !first.given[at] {
-                let session = first.receivers[at].subscriber.session;
-                self.give_all(&mut spreads, session, at);
+            match next {
+                Next::Session(session, at) => self.give_all(&mut spreads, session, at),
+                Next::Done(spread) => self.end_spread(&spread),
             }
         }
         self.upkeep.spreads = spreads;
@@ -191,94 +135,54 @@ impl Broker {
     /// Gives a session all there is for it, the oldest first. `guess` is where it may be among the receivers.
     fn give_all(&mut self, spreads: &mut Spreads, session: SessionIndex, guess: usize) {
         let before = self.pace.spent();
-        for spread in &mut spreads.all {
-            if let Some(at) = spread.find(session, guess) {
-                spreads.changed |= spread.is_stored();
-                spreads.waiting -= 1;
-                spreads.waiting_stored -= usize::from(spread.is_stored());
-                self.give_one(spread, at);
-            }
-        }
+        spreads.give_all(session, guess, |receiver, offer, frames| {
+            self.give_one(receiver, offer, frames);
+        });
         if self.pace.spent() == before {
             self.pace.spend(1);
         }
     }
 
-    fn give_one(&mut self, spread: &mut Spread, at: usize) {
-        let receiver = spread.take(at);
+    fn give_one(&mut self, receiver: Receiver, offer: &mut Offer<'_>, frames: &mut Frames) {
         let session = receiver.subscriber.session;
-        let parts = spread.message.parts();
+        let parts = offer.parts;
         if parts.expires.is_some_and(|at| at <= self.now.unix) {
             return self.count_expired(Some(session)); // [MQTT-3.3.2-5]
         }
         // Rights may have changed meanwhile.
-        let may = !self.sessions.restricted || self.is_readable(session, parts.topic);
-        let mut offer = Offer {
-            parts: &parts,
-            body: Some(spread.message.clone()),
-            seq: spread.seq,
-            level: spread.level,
-            stamp: spread.stamp,
-            stored: 0,
-            admitted: spread.admitted,
-            taken: false,
-            dropped: false,
-            from: spread.from,
-            is_for_many: true,
-        };
-        match may {
-            true => self.hand_out(receiver, &mut offer, &mut spread.frames),
-            false => self.hold_offer(receiver, &mut offer),
+        match !self.sessions.restricted || self.is_readable(session, parts.topic) {
+            true => self.hand_out(receiver, offer, frames),
+            false => self.hold_offer(receiver, offer),
         }
-        self.messages.share(spread.seq, offer.stored);
+        self.messages.share(offer.seq, offer.stored);
     }
 
     /// Everybody has a message.
     fn end_spread(&mut self, spread: &Spread) {
-        for (part, row) in spread.rows.iter().enumerate() {
-            if row.stored {
-                self.write(Write::RemoveSpread(spread.seq, part as u16));
-            }
+        for write in spread.removals() {
+            self.write(write);
         }
-        if !spread.rows.is_empty() {
-            self.release_body(spread.seq);
+        if spread.is_stored() {
+            self.release_body(spread.seq());
         }
     }
 
     /// Whether [`Broker::write_spreads`] has something.
     pub(in crate::broker) fn spreads_changed(&self) -> bool {
-        self.upkeep.spreads.changed
+        self.upkeep.spreads.have_changed()
     }
 
     /// Writes whom messages are still to be given to, where that has changed.
     pub(in crate::broker) fn write_spreads(&mut self) {
-        if !std::mem::take(&mut self.upkeep.spreads.changed) {
-            return;
-        }
-        for spread in &mut self.upkeep.spreads.all {
-            for part in 0..spread.rows.len() {
-                if !std::mem::take(&mut spread.rows[part].changed) {
-                    continue;
-                }
-                let record = spread.record(part, &self.sessions);
-                let stored = !record.receivers.is_empty();
-                let was_stored = std::mem::replace(&mut spread.rows[part].stored, stored);
-                let (seq, part) = (spread.seq, part as u16);
-                if stored {
-                    let write = Write::PutSpread(seq, part, record);
-                    self.gate.write(write, self.now.uptime);
-                } else if was_stored {
-                    self.gate
-                        .write(Write::RemoveSpread(seq, part), self.now.uptime);
-                }
-            }
-        }
+        let (gate, uptime) = (&mut self.gate, self.now.uptime);
+        let spreads = &mut self.upkeep.spreads;
+        spreads.write(&self.sessions, |write| gate.write(write, uptime));
     }
 
     /// Makes slices smaller, for tests.
     #[cfg(test)]
     pub(crate) fn set_slice(&mut self, slice: u64) {
-        self.upkeep.spreads.slice = slice;
+        self.upkeep.spreads.set_slice(slice);
     }
 
     /// The stored messages that are being handed out.
@@ -286,8 +190,6 @@ impl Broker {
     pub(in crate::broker) fn spread_seqs(
         &self,
     ) -> impl Iterator<Item = crate::broker::model::record::Seq> {
-        let stored = |spread: &&Spread| !spread.rows.is_empty();
-        let all = self.upkeep.spreads.all.iter().filter(stored);
-        all.map(|spread| spread.seq)
+        self.upkeep.spreads.stored()
     }
 }
