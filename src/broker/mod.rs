@@ -48,6 +48,7 @@ pub use model::gauges::Gauges;
 pub use model::ids::ConnectionId;
 pub use model::message::Message;
 pub use model::output::Output;
+pub use model::restored::Restored;
 pub use model::segments::{Segments, Taken};
 pub use model::settings::{Chance, Settings};
 pub use model::traffic::Traffic;
@@ -56,7 +57,6 @@ pub use model::{message, record};
 #[cfg(test)]
 pub(crate) use state::gate::Arrow;
 pub use state::origins::Origin;
-pub use state::restoring::Restored;
 
 use crate::clock::Now;
 use crate::wire::{Fault, Packet};

@@ -15,6 +15,7 @@ pub mod marks;
 pub mod message;
 pub mod output;
 pub mod record;
+pub mod restored;
 pub mod segments;
 pub mod settings;
 pub mod topics;

@@ -4,10 +4,11 @@ use crate::broker::Broker;
 use crate::broker::model::ids::{GroupIndex, Owner, SessionIndex};
 use crate::broker::model::message::Message;
 use crate::broker::model::record::{
-    Block, DeliveryRecord, Durability, InflightRecord, QueueKey, Seq, SubscriptionRecord, Write,
+    DeliveryRecord, Durability, InflightRecord, QueueKey, Seq, SubscriptionRecord, Write,
 };
+use crate::broker::model::restored::Restored;
 use crate::broker::state::queued::Queued;
-use crate::broker::state::restoring::{Restored, Restoring};
+use crate::broker::state::restoring::Restoring;
 use crate::broker::state::session::{Received, Replay, Session};
 use crate::broker::state::tree::Subscriber;
 use crate::clock::Now;
@@ -29,18 +30,12 @@ impl Broker {
                 session.restored_user = record.user;
                 let index = self.sessions.add(session);
                 self.recount_session(index, 0);
-                self.upkeep
-                    .restoring
-                    .owners
-                    .insert(key, Owner::Session(index));
+                self.upkeep.restoring.add_owner(key, Owner::Session(index));
             }
             Write::PutGroup(key, name) => {
                 if let Some(filter) = Filter::parse(&name) {
                     let group = self.add_group(&name, filter.filter, key, true);
-                    self.upkeep
-                        .restoring
-                        .owners
-                        .insert(key, Owner::Group(group));
+                    self.upkeep.restoring.add_owner(key, Owner::Group(group));
                 }
             }
             Write::PutSubscription(key, text, record) => {
@@ -79,16 +74,13 @@ impl Broker {
                         if record.seq == InflightRecord::NO_ROW {
                             inflight.hold(record.packet_id);
                         } else {
-                            self.upkeep
-                                .restoring
-                                .inflight
-                                .insert((key, record.seq), record);
+                            self.upkeep.restoring.add_inflight(key, record);
                         }
                     }
                 }
             }
             Write::PutSpread(seq, part, record) => {
-                self.upkeep.restoring.spreads.push_back((seq, part, record))
+                self.upkeep.restoring.add_spread(seq, part, record)
             }
             Write::PutDelivery(seq, key, record) => {
                 self.restore_spreads(Some(seq));
@@ -100,10 +92,7 @@ impl Broker {
     }
 
     fn restored_session(&self, key: QueueKey) -> Option<SessionIndex> {
-        match self.upkeep.restoring.owners.get(&key) {
-            Some(Owner::Session(index)) => Some(*index),
-            _ => None,
-        }
+        self.upkeep.restoring.session(key)
     }
 
     fn restore_subscription(&mut self, key: QueueKey, text: &str, record: SubscriptionRecord) {
@@ -125,14 +114,13 @@ impl Broker {
     }
 
     fn restore_delivery(&mut self, seq: Seq, key: QueueKey, mut record: DeliveryRecord) {
-        let Some(owner) = self.upkeep.restoring.owners.get(&key).copied() else {
+        let Some(owner) = self.upkeep.restoring.owner(key) else {
             return;
         };
-        self.upkeep.restoring.messages += 1;
-        if self.upkeep.restoring.last_seq.replace(seq) == Some(seq) {
+        if self.upkeep.restoring.count_delivery(seq) {
             self.messages.share(seq, 1);
         }
-        let noted = self.upkeep.restoring.inflight.get(&(key, seq)).copied();
+        let noted = self.upkeep.restoring.inflight(key, seq);
         if let Some(noted) = noted {
             record.packet_id = Some(noted.packet_id);
             record.released |= noted.released;
@@ -156,7 +144,7 @@ impl Broker {
                     Some(id) => {
                         let waiting = recover_inflight(session, id, item, record.released);
                         if noted.is_some() && session.inflight.recovered_note(id, seq) {
-                            self.upkeep.restoring.inflight.remove(&(key, seq));
+                            self.upkeep.restoring.found_inflight(key, seq);
                         }
                         waiting
                     }
@@ -180,13 +168,10 @@ impl Broker {
 
     /// Gives messages to those who have not got them before the process ended: the messages before one of which there are deliveries, or all.
     fn restore_spreads(&mut self, before: Option<Seq>) {
-        while let Some((seq, ..)) = self.upkeep.restoring.spreads.front()
-            && before.is_none_or(|before| *seq < before)
-            && let Some((seq, part, record)) = self.upkeep.restoring.spreads.pop_front()
-        {
+        while let Some((seq, part, record)) = self.upkeep.restoring.next_spread(before) {
             self.write(Write::RemoveSpread(seq, part));
             for receiver in record.receivers {
-                if !self.upkeep.restoring.owners.contains_key(&receiver.queue) {
+                if self.upkeep.restoring.owner(receiver.queue).is_none() {
                     continue;
                 }
                 let delivery = DeliveryRecord {
@@ -201,9 +186,7 @@ impl Broker {
                 self.restore_delivery(seq, receiver.queue, delivery.clone());
                 self.write(Write::PutDelivery(seq, receiver.queue, delivery));
             }
-            let next = self.upkeep.restoring.spreads.front();
-            let is_last = next.is_none_or(|(next, ..)| *next != seq);
-            if is_last && self.upkeep.restoring.last_seq != Some(seq) {
+            if self.upkeep.restoring.is_without_receivers(seq) {
                 self.write(Write::RemoveMessage(seq));
             }
         }
@@ -220,7 +203,7 @@ impl Broker {
         self.forget_notes(&restoring);
         let restored = Restored {
             sessions: self.sessions.len(),
-            messages: restoring.messages,
+            messages: restoring.deliveries(),
             retained: self.retained.len(),
         };
         let all: Vec<SessionIndex> = self.sessions.iter().map(|(index, _)| index).collect();
@@ -253,12 +236,9 @@ impl Broker {
 
     /// What blocks say of messages that are not on their way goes with the next batch.
     fn forget_notes(&mut self, restoring: &Restoring) {
-        for ((key, _), note) in &restoring.inflight {
-            if let Some(Owner::Session(index)) = restoring.owners.get(key) {
-                let inflight = &mut self.sessions[*index].inflight;
-                if inflight.change(Block::of(note.packet_id), true) {
-                    self.sessions.changed.push_back(*index);
-                }
+        for (index, block) in restoring.blocks_without_messages() {
+            if self.sessions[index].inflight.change(block, true) {
+                self.sessions.changed.push_back(index);
             }
         }
     }
