@@ -1,7 +1,6 @@
 //! Retained messages: kept by topic, and sent to new subscriptions in slices.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::broker::Broker;
@@ -12,7 +11,6 @@ use crate::broker::model::record::{
 };
 use crate::broker::state::gate::Stamp;
 use crate::broker::state::offer::Offer;
-use crate::broker::state::retained::ByTopic;
 use crate::broker::state::session::Replay;
 use crate::broker::state::timers::Timer;
 use crate::broker::state::tree::Subscriber;
@@ -39,18 +37,11 @@ impl Broker {
             return ReasonCode::Success;
         }
         let limits = &self.settings.limits;
-        let old = self
-            .retained
-            .get(parts.topic)
-            .map(|old| u64::from(old.size()));
         let source = self.source(from, parts.topic);
         let size = parts.size() as u64;
-        let more = size
-            + source
-                .as_ref()
-                .map_or(0, |it| self.retained.sources.more(it));
-        let full = old.is_none() && self.retained.len() as u64 >= limits.max_retained_messages
-            || self.retained.taken() - old.unwrap_or(0) + more > limits.max_retained_bytes;
+        let more = self.retained.bytes_for(size, source.as_deref());
+        let (messages, bytes) = (limits.max_retained_messages, limits.max_retained_bytes);
+        let full = self.retained.is_full(parts.topic, more, messages, bytes);
         let no_room = level != Durability::Memory && !self.has_room(more);
         if full || no_room {
             self.counters.refused_retained += u64::from(full);
@@ -85,39 +76,17 @@ impl Broker {
             return None;
         }
         let acl = session.rights.as_ref().and_then(|rights| rights.list());
-        let before = self.retained.messages.get(topic);
-        let before = before.and_then(|before| before.source.as_ref());
-        let is_same = |it: &Source| {
-            *it.client_id == *session.client_id
-                && it.user == identity.user
-                && it.acl.as_deref() == acl
-        };
-        if let Some(same) = before.filter(|before| is_same(before)) {
-            return Some(same.clone());
-        }
-        Some(self.retained.sources.find(Source {
-            client_id: session.client_id.clone(),
-            user: identity.user.clone(),
-            acl: acl.map(Into::into),
-        }))
+        Some(
+            self.retained
+                .source(topic, &session.client_id, identity.user.as_deref(), acl),
+        )
     }
 
     /// Whether what is retained of a topic may be shown as far as its publisher is concerned.
-    fn lets_show(&mut self, topic: &str) -> bool {
-        let Some(found) = self.retained.messages.get(topic) else {
-            return true;
-        };
-        let Some(source) = &found.source else {
-            return true;
-        };
+    fn lets_show(&self, topic: &str) -> bool {
         let acls = &self.settings.acl;
-        let mut verdict = found.verdict.get();
-        let may = self
-            .retained
-            .sources
-            .ask(&mut verdict, || acls.lets_show(source, topic));
-        found.verdict.set(verdict);
-        may
+        let ask = |source: &Source| acls.lets_show(source, topic);
+        self.retained.lets_show(topic, ask)
     }
 
     /// Whether there may be retained messages that a filter matches: there are some that begin as it does.
@@ -218,7 +187,7 @@ impl Broker {
         subscriber: Subscriber,
         record: SubscriptionRecord,
     ) {
-        if self.retained.messages.is_empty() {
+        if self.retained.is_empty() {
             return;
         }
         let replay = Replay {
@@ -375,9 +344,9 @@ impl Broker {
             return;
         }
         // Shown before it is on disk, it could be followed by an older one after a crash.
-        let shown = match self.retained.messages.get(parts.topic) {
-            Some(found) if !self.gate.is_idle() => found.stamp,
-            _ => Stamp::NONE,
+        let shown = match self.gate.is_idle() {
+            true => Stamp::NONE,
+            false => self.retained.stamp(parts.topic),
         };
         let offered = self.offered_qos(parts.topic, parts.qos);
         let qos = offered.min(subscriber.qos());
@@ -456,33 +425,13 @@ impl Broker {
 
     /// Removes expired messages among the next `count`; whether those were the last ones.
     pub(in crate::broker) fn sweep_retained(&mut self, count: usize) -> bool {
-        let unix = self.now.unix;
-        let after = self.retained.sweep_after.take();
-        let start = after
-            .as_ref()
-            .map_or(Bound::Unbounded, |message| Bound::Excluded(message.topic()));
-        let mut last = None;
-        let mut expired = Vec::new();
-        let mut looked = 0;
-        for ByTopic { message, .. } in self
-            .retained
-            .messages
-            .range::<str, _>((start, Bound::Unbounded))
-            .take(count)
-        {
-            looked += 1;
-            last = Some(message.clone());
-            if message.expires().is_some_and(|expires| expires <= unix) {
-                expired.push(message.clone());
-            }
-        }
-        self.retained.sweep_after = last.filter(|_| looked == count);
-        for message in expired {
+        let (expired, is_over) = self.retained.sweep(count, self.now.unix);
+        for (message, had_row) in expired {
             self.counters.dropped_expired += 1;
-            if self.retained.remove(message.topic()) {
+            if had_row {
                 self.write(Write::RemoveRetained(message.topic().into()));
             }
         }
-        looked < count
+        is_over
     }
 }
