@@ -122,7 +122,7 @@ impl Broker {
         let mut spreads = std::mem::take(&mut self.upkeep.spreads);
         let slice = self.pace.slice(most);
         while !self.pace.is_over(slice)
-            && let Some(next) = spreads.next()
+            && let Some(next) = spreads.take_next()
         {
             match next {
                 Next::Session(session, at) => self.give_all(&mut spreads, session, at),

@@ -80,7 +80,7 @@ pub enum Next {
     /// A session, and where it is among the receivers of the oldest message.
     Session(SessionIndex, usize),
     /// Everybody has this message.
-    Done(Spread),
+    Done(Box<Spread>),
 }
 
 impl Spreads {
@@ -130,10 +130,11 @@ impl Spreads {
     }
 
     /// Takes out the oldest message if everybody has it. Otherwise returns who is next to get it.
-    pub fn next(&mut self) -> Option<Next> {
+    pub fn take_next(&mut self) -> Option<Next> {
         let first = self.all.front_mut()?;
         if first.left == 0 {
-            return self.all.pop_front().map(Next::Done);
+            let done = self.all.pop_front()?;
+            return Some(Next::Done(Box::new(done)));
         }
         let left = first.given[first.next..].iter();
         let at = first.next + left.take_while(|given| **given).count();
