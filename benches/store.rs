@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use tidegate::broker::Message;
 use tidegate::broker::message::Parts;
 use tidegate::broker::record::{
-    Batch, BatchId, DeliveryRecord, QueueKey, Seq, SessionRecord, SubscriptionIds, Write,
+    Batch, BatchId, BodyId, DeliveryRecord, QueueKey, Seq, SessionRecord, SubscriptionIds, Summary,
+    TopicKey, Write,
 };
 use tidegate::store::{Store, StoreOptions};
 use tidegate::wire::{Properties, ProtocolVersion, QoS};
@@ -67,11 +68,17 @@ fn put(writes: &mut Vec<Write>, seq: u64, message: &Message) {
         retain: false,
         released: false,
         packet_id: None,
-        size: message.size(),
-        expires: None,
+        message: Summary {
+            size: message.size(),
+            expires: None,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            topic: Some(TopicKey(1).hash(message.topic())),
+            body: None,
+        },
         subscription_ids: SubscriptionIds::NONE,
     };
-    writes.push(Write::PutMessage(Seq(seq), message.clone()));
+    writes.push(Write::PutMessage(BodyId(seq), message.clone()));
     writes.push(Write::PutDelivery(Seq(seq), QueueKey(seq % 10), delivery));
 }
 
@@ -115,7 +122,7 @@ fn steady(folder: &Path, batch: u64) {
             put(&mut writes, seq, &message);
             let old = seq - WAITING;
             writes.push(Write::RemoveDelivery(Seq(old), QueueKey(old % 10)));
-            writes.push(Write::RemoveMessage(Seq(old)));
+            writes.push(Write::RemoveMessage(BodyId(old)));
         }
         next += batch;
         batches += 1;
@@ -182,7 +189,7 @@ fn reopen(options: &StoreOptions) {
         resident() >> 20,
     );
     let store = Arc::new(store);
-    let seqs: Vec<Seq> = (0..100_000).map(Seq).collect();
+    let seqs: Vec<BodyId> = (0..100_000).map(BodyId).collect();
     let started = Instant::now();
     let mut found = 0;
     store

@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{self, UnboundedReceiver, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
-use crate::broker::record::{DurabilityRules, Seq};
+use crate::broker::record::{DurabilityRules, Resume, Seq};
 use crate::broker::{Acls, Broker, Chance, Restored, Settings};
 use crate::clock::{self, Clock, Resumed, Stopwatch};
 use crate::config::{Config, ConfigError};
@@ -214,9 +214,12 @@ fn recover(
     // Message identities contain the sequence number. If this store is an older copy, the next
     // numbers may have been used already.
     let skipped = clock::seed() >> 32;
-    let next_seq = Seq(recovery.next_seq.0 + skipped);
+    let resume = Resume {
+        seq: Seq(recovery.resume.seq.0 + skipped),
+        ..recovery.resume
+    };
     let now = clock.now();
-    let restored = broker.finish_restore(next_seq, recovery.next_queue, now);
+    let restored = broker.finish_restore(&resume, now);
     broker.set_wall(clock::wall_ms(), now);
     Ok((broker, restored, recovery.orphans))
 }

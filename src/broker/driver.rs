@@ -41,7 +41,7 @@ impl Broker {
 
     /// The bodies to be read from the store.
     pub fn take_fetches(&mut self) -> Vec<Fetch> {
-        std::mem::take(&mut self.messages.fetches)
+        self.messages.take_fetches()
     }
 
     /// Moves the connections that should be served to the end of `into`.

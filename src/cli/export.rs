@@ -340,7 +340,7 @@ fn of_delivery(
         "retain": delivery.retain,
         "released": delivery.released,
         "packet_id": delivery.packet_id.map(|id| id.get()),
-        "expires": wall_time(delivery.expires, clock),
+        "expires": wall_time(delivery.message.expires, clock),
         "subscription_identifiers": delivery.subscription_ids.as_slice(),
         "message": message.map(|message| of_message(message, clock)),
     })

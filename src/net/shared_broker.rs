@@ -216,8 +216,8 @@ impl SharedBroker {
         store: &Store,
     ) -> Result<(), crate::store::StoreError> {
         while let Ok(fetch) = fetches.recv() {
-            let mut bodies = Vec::with_capacity(fetch.seqs.len());
-            store.fetch(&fetch.seqs, &mut |seq, body| bodies.push((seq, body)))?;
+            let mut bodies = Vec::with_capacity(fetch.bodies.len());
+            store.fetch(&fetch.bodies, &mut |_, body| bodies.push(body))?;
             let mut guard = self.lock(Purpose::Bodies, None);
             let now = guard.now;
             guard.broker().fetched(fetch, bodies, now);

@@ -13,10 +13,10 @@ use super::open::{FORMAT, OLDEST_FORMAT, io_error, unknown_format};
 use super::pages::{Commit, Damaged, Pages, Root};
 use super::recover::read_row;
 use super::rows::meta::{self, META};
-use super::rows::{self, Definition, KINDS, Row as _, What, key_u64};
+use super::rows::{self, Definition, KINDS, Table as _, What, key_u64};
 use super::tables::{PART, PARTS, part_key};
 use crate::broker::Message;
-use crate::broker::record::{Seq, Write};
+use crate::broker::record::{BodyId, Write};
 use crate::clock::Reading;
 
 /// A store's file, opened for reading only and locked against a broker.
@@ -148,12 +148,13 @@ impl Export {
                 match write {
                     Row::Delivered => Ok(()),
                     Row::Of(Write::PutDelivery(seq, queue, delivery)) => {
-                        if last.as_ref().is_none_or(|(before, _)| *before != seq) {
-                            last = Some((seq, self.message(seq)));
+                        let body = delivery.body(seq);
+                        if last.as_ref().is_none_or(|(before, _)| *before != body) {
+                            last = Some((body, self.message(body)));
                         }
                         let message = last.as_ref().and_then(|(_, message)| message.clone());
                         if message.is_some() {
-                            delivered.insert(seq);
+                            delivered.insert(body);
                         }
                         each(Write::PutDelivery(seq, queue, delivery), message)
                     }
@@ -200,10 +201,10 @@ impl Export {
         table: Definition,
         key: &[u8],
         first: &[u8],
-        delivered: &HashSet<Seq>,
+        delivered: &HashSet<BodyId>,
     ) -> Option<Row> {
         if table.name() == rows::Message::TABLE.name()
-            && key_u64(key).is_ok_and(|seq| delivered.contains(&Seq(seq)))
+            && key_u64(key).is_ok_and(|id| delivered.contains(&BodyId(id)))
         {
             return Some(Row::Delivered);
         }
@@ -211,12 +212,12 @@ impl Export {
         read_row(table.name(), key, &record).ok().map(Row::Of)
     }
 
-    fn message(&self, seq: Seq) -> Option<Message> {
+    fn message(&self, id: BodyId) -> Option<Message> {
         let record = record(
             &self.pages,
             &self.tables,
             rows::Message::TABLE,
-            &seq.0.to_be_bytes(),
+            &id.0.to_be_bytes(),
         )?;
         rows::Message::of(&record).ok()
     }

@@ -4,7 +4,8 @@
 //! by any ([`Store::fetch`]). A batch is one write transaction and one fsync ([`Store::apply`]).
 //!
 //! - `apply`: a batch sorted by table and key.
-//! - `rows`, `tables`: the layout, version 3; a file for each kind of row.
+//! - `follow`: what else gets all that is committed.
+//! - `rows`, `tables`: the layout, version 4; a file for each kind of row.
 //! - `backend`: the disk beneath redb, which counts and holds back a commit's fsync until its writes have been announced.
 //! - `room`: the disk budget.
 //! - `open`, `recover`, `orphans`: starting, after a good or a bad end.
@@ -15,6 +16,7 @@ mod backend;
 mod committer;
 mod error;
 mod export;
+mod follow;
 mod open;
 mod orphans;
 mod pages;
@@ -34,17 +36,19 @@ use redb::{Database, ReadableDatabase};
 pub use committer::{Committer, Notifier, Progress};
 pub use error::StoreError;
 pub use export::{Age, Export, TableReport};
+pub use follow::Follower;
 pub use open::{Opened, Start};
 pub use recover::{Recovery, read_row};
 
-use self::apply::{Sorted, Unused};
+use self::apply::Sorted;
 use self::backend::{Disk, Handle};
 use self::error::Doing;
+use self::orphans::Signs;
 use self::room::{Advice, DiskSpace, Room, Space};
-use self::rows::{Row, key_u64};
+use self::rows::{Table, Unused, key_u64};
 use self::tables::{PART, READ, bad, whole};
 use crate::broker::Message;
-use crate::broker::record::{Batch, Seq};
+use crate::broker::record::{Batch, BatchId, BodyId, TopicKey, Write};
 use crate::clock::{Reading, Stopwatch};
 
 /// Where the store is and how large it may get.
@@ -66,6 +70,7 @@ pub struct StoreOptions {
 pub struct Store {
     path: PathBuf,
     identity: u64,
+    topic_key: TopicKey,
     /// What the clocks showed last, before it was opened.
     clock: Option<Reading>,
     cache_bytes: usize,
@@ -81,10 +86,11 @@ pub struct Store {
 /// What a commit changes besides rows.
 struct Ledger {
     unused: Unused,
+    followers: Vec<Box<dyn Follower>>,
     live: u64,
     room: Room,
-    /// Opening has seen signs of rows that belong to nothing.
-    orphans: bool,
+    /// What opening has seen.
+    signs: Signs,
     stopped: bool,
 }
 
@@ -144,33 +150,30 @@ impl Store {
     /// # Errors
     /// If the database or the disk fails. The batch may or may not be on disk, so the store then takes no other batch until it is opened again.
     pub fn apply(&self, batch: &Batch, written: &dyn Fn()) -> Result<Applied, StoreError> {
-        let mut ledger = self.ledger();
-        if ledger.stopped {
-            return Err(StoreError::Stopped);
-        }
-        let applied = self.commit(&mut ledger, batch, written);
-        if applied.is_err() {
-            self.stop(&mut ledger);
-        }
-        applied
+        self.apply_sorted(batch.id, Sorted::new(batch), written)
     }
 
-    /// Reads message bodies. `seqs` are best in ascending order: neighbours are then read in one go. `each` is called once for each of them, in
+    /// Has all that is committed from now on handed to `follower`, too.
+    pub fn follow(&self, follower: Box<dyn Follower>) {
+        self.ledger().followers.push(follower);
+    }
+
+    /// Reads message bodies. They are best in ascending order: neighbours are then read in one go. `each` is called once for each of them, in
     /// their order, with `None` for a body that is not there.
     ///
     /// # Errors
     /// If the database fails, or a record is not what this program writes; `each` has been called for those before it.
     pub fn fetch(
         &self,
-        seqs: &[Seq],
-        each: &mut dyn FnMut(Seq, Option<Message>),
+        ids: &[BodyId],
+        each: &mut dyn FnMut(BodyId, Option<Message>),
     ) -> Result<(), StoreError> {
         let database = self.database();
         let database = database.as_ref().ok_or(StoreError::Stopped)?;
         let transaction = database.begin_read().doing(READ)?;
         let table = transaction.open_table(rows::Message::TABLE).doing(READ)?;
         let mut bytes = Vec::new();
-        for run in seqs.chunk_by(|a, b| a < b && b.0 - a.0 <= NEIGHBOURS) {
+        for run in ids.chunk_by(|a, b| a < b && b.0 - a.0 <= NEIGHBOURS) {
             let (Some(first), Some(last)) = (run.first(), run.last()) else {
                 continue;
             };
@@ -189,15 +192,15 @@ impl Store {
             }
             let mut rows = table.range(&from[..]..=&to[..]).doing(READ)?;
             let mut row = rows.next().transpose().doing(READ)?;
-            for &seq in run {
+            for &id in run {
                 let mut message = None;
                 while let Some((key, first)) = &row {
                     let key = key.value();
                     let at = key_u64(key).map_err(|what| bad(rows::Message::TABLE, key)(what))?;
-                    if at > seq.0 {
+                    if at > id.0 {
                         break;
                     }
-                    if at == seq.0 {
+                    if at == id.0 {
                         let first = first.value();
                         let record =
                             whole(&transaction, rows::Message::TABLE, key, first, &mut bytes)?;
@@ -208,7 +211,7 @@ impl Store {
                     }
                     row = rows.next().transpose().doing(READ)?;
                 }
-                each(seq, message);
+                each(id, message);
             }
         }
         Ok(())
@@ -272,6 +275,11 @@ impl Store {
         self.identity
     }
 
+    /// The key of topic hashes.
+    pub fn topic_key(&self) -> TopicKey {
+        self.topic_key
+    }
+
     /// What the clocks showed last before the store was opened; `None` if nobody has written that.
     pub fn clock(&self) -> Option<Reading> {
         self.clock
@@ -282,16 +290,40 @@ impl Store {
         &self.path
     }
 
+    fn apply_sorted(
+        &self,
+        id: BatchId,
+        batch: Sorted<'_>,
+        written: &dyn Fn(),
+    ) -> Result<Applied, StoreError> {
+        let mut ledger = self.ledger();
+        if ledger.stopped {
+            return Err(StoreError::Stopped);
+        }
+        let applied = self.commit(&mut ledger, id, batch, written);
+        if applied.is_err() {
+            self.stop(&mut ledger);
+        }
+        applied
+    }
+
+    /// Returns a batch of the store's own, while no broker makes any.
+    fn own_batch(&self, writes: Vec<Write>) -> Batch {
+        let id = BatchId(self.unused().batch);
+        Batch { id, writes }
+    }
+
     fn commit(
         &self,
         ledger: &mut Ledger,
-        batch: &Batch,
+        id: BatchId,
+        batch: Sorted<'_>,
         written: &dyn Fn(),
     ) -> Result<Applied, StoreError> {
         let watch = Stopwatch::start();
         let (bytes, syncs) = (self.disk.written(), self.disk.syncs());
         let file = self.disk.file_len();
-        let grown = self.write_rows(ledger, batch)?;
+        let grown = self.write_rows(ledger, id, batch)?;
         written();
         self.disk.settle().doing("sync a batch")?;
         let applied = Applied {
@@ -313,11 +345,23 @@ impl Store {
     }
 
     /// Everything of a commit but its sync. Returns by how many bytes the live rows have grown.
-    fn write_rows(&self, ledger: &mut Ledger, batch: &Batch) -> Result<i64, StoreError> {
+    fn write_rows(
+        &self,
+        ledger: &mut Ledger,
+        id: BatchId,
+        batch: Sorted<'_>,
+    ) -> Result<i64, StoreError> {
         let database = self.database();
         let database = database.as_ref().ok_or(StoreError::Stopped)?;
         let transaction = database.begin_write().doing("begin a batch")?;
-        let (grown, unused) = Sorted::new(batch).write(&transaction, ledger.unused)?;
+        let followers = &mut ledger.followers;
+        for follower in followers.iter_mut() {
+            follower.begin(id);
+        }
+        let (grown, unused) = batch.write(&transaction, ledger.unused, followers)?;
+        for follower in followers.iter_mut() {
+            follower.end();
+        }
         self.disk.begin_commit();
         transaction.commit().doing("commit a batch")?;
         ledger.unused = unused;
@@ -424,10 +468,6 @@ impl Store {
         looked
     }
 
-    fn suspects_orphans(&self) -> bool {
-        self.ledger().orphans
-    }
-
     fn unused(&self) -> Unused {
         self.ledger().unused
     }
@@ -461,5 +501,5 @@ impl Store {
 
 const PROOF: redb::TableDefinition<u64, &[u8]> = redb::TableDefinition::new("proof");
 
-/// Bodies at most this many `Seq`s apart are read in one go.
+/// Bodies whose identifiers are at most this far apart are read in one go.
 const NEIGHBOURS: u64 = 16;

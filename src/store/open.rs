@@ -11,17 +11,19 @@ use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, StorageError,
 };
 
-use super::apply::Unused;
+use super::apply::Sorted;
 use super::backend::{Disk, FileDisk, Handle, PAGE};
 use super::error::{Doing, StoreError};
 use super::recover::Totals;
 use super::room::Room;
-use super::rows::meta::{self, META};
+use super::rows::Unused;
+use super::rows::meta::{self, Fact, META};
 use super::{Gauges, Ledger, Store, StoreOptions, tables};
+use crate::broker::record::TopicKey;
 use crate::clock::{Reading, Stopwatch, seed, wall_ms};
 
 /// The layout that this program writes: tables, keys and records.
-pub(super) const FORMAT: u64 = 3;
+pub(super) const FORMAT: u64 = 4;
 /// The oldest layout that this program reads; opening brings it up to [`FORMAT`].
 pub(super) const OLDEST_FORMAT: u64 = 1;
 
@@ -89,7 +91,7 @@ impl Store {
     }
 
     /// Opens a store on a disk of the caller's. Its free space counts as endless, and it cannot be moved aside. `identity` becomes its
-    /// [`Store::identity`] if it has none; it must not be 0.
+    /// [`Store::identity`] and its [`Store::topic_key`] if it has none; it must not be 0.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -99,7 +101,11 @@ impl Store {
         identity: u64,
     ) -> Result<(Store, Opened), StoreError> {
         let watch = Stopwatch::start();
-        let (store, mut opened) = start(Box::new(backend), None, options, identity)?;
+        let names = Names {
+            identity,
+            topic_key: identity,
+        };
+        let (store, mut opened) = start(Box::new(backend), None, options, names)?;
         opened.took = watch.elapsed();
         Ok((store, opened))
     }
@@ -109,21 +115,13 @@ impl Store {
     /// Writes a new identity, which holds from the next opening on. Returns it.
     ///
     /// # Errors
-    /// If the database or the disk fails: it may have the new one or the old one then.
+    /// As [`Store::apply`].
     pub fn renew_identity(&self) -> Result<u64, StoreError> {
-        const RENEW: &str = "write a new identity";
-        let database = self.database();
-        let database = database.as_ref().ok_or(StoreError::Stopped)?;
         let identity = seed().max(1);
-        let transaction = database.begin_write().doing(RENEW)?;
-        {
-            let mut facts = transaction.open_table(META).doing(RENEW)?;
-            let record = meta::number_record(identity);
-            facts
-                .insert(meta::IDENTITY, record.as_slice())
-                .doing(RENEW)?;
-        }
-        transaction.commit().doing(RENEW)?;
+        let batch = self.own_batch(Vec::new());
+        let mut sorted = Sorted::new(&batch);
+        sorted.put_fact(meta::IDENTITY, Fact::Number(identity));
+        self.apply_sorted(batch.id, sorted, &|| ())?;
         Ok(identity)
     }
 
@@ -145,15 +143,25 @@ fn start_file(file: File, options: &StoreOptions) -> Result<(Store, Opened), Sto
         Box::new(FileDisk(file)),
         Some(second),
         options,
-        seed().max(1),
+        Names {
+            identity: seed().max(1),
+            topic_key: seed(),
+        },
     )
+}
+
+/// What a store that has none gets.
+#[derive(Clone, Copy)]
+struct Names {
+    identity: u64,
+    topic_key: u64,
 }
 
 fn start(
     backend: Box<dyn StorageBackend>,
     file: Option<File>,
     options: &StoreOptions,
-    identity: u64,
+    names: Names,
 ) -> Result<(Store, Opened), StoreError> {
     let path = &options.path;
     let disk = Disk::new(backend).map_err(io_error("read", path))?;
@@ -163,14 +171,12 @@ fn start(
         .set_check_integrity_on_open(true)
         .create_with_backend(Handle(disk.clone()))
         .map_err(|error| cannot_open(error, path))?;
-    if prepare(&database, path, identity)? {
+    if prepare(&database, path, names)? {
         start = Start::Created;
     }
-    let identity = identity_of(&database).map_err(|error| unusable(error, path))?;
-    let clock = clock_of(&database).map_err(|error| unusable(error, path))?;
+    let facts = Facts::of(&database).map_err(|error| unusable(error, path))?;
     let totals = Totals::of(&database).map_err(|error| unusable(error, path))?;
     let compacted_from = compact(&mut database, &disk, totals.live)?;
-    let unused = unused(&database).map_err(|error| unusable(error, path))?;
     let opened = Opened {
         start,
         took: Duration::ZERO,
@@ -185,17 +191,19 @@ fn start(
     );
     let store = Store {
         path: path.clone(),
-        identity,
-        clock,
+        identity: facts.identity,
+        topic_key: facts.topic_key,
+        clock: facts.clock,
         cache_bytes: options.cache_bytes,
         database: RwLock::new(Some(database)),
         disk,
         file,
         ledger: Mutex::new(Ledger {
-            unused,
+            unused: facts.unused,
+            followers: Vec::new(),
             live: totals.live,
             room,
-            orphans: totals.orphans,
+            signs: totals.signs,
             stopped: false,
         }),
         gauges: Gauges::default(),
@@ -279,8 +287,8 @@ fn is_blank(disk: &Disk, len: u64) -> io::Result<bool> {
     Ok(rest.iter().all(|byte| *byte == 0))
 }
 
-/// Makes the tables of a new database, and those that an old one lacks, and checks the others. Whether it is new. `identity` is for one that has none.
-fn prepare(database: &Database, path: &Path, identity: u64) -> Result<bool, StoreError> {
+/// Makes the tables of a new database, and those that an old one lacks, and checks the others. Whether it is new. `names` are for one that has none.
+fn prepare(database: &Database, path: &Path, names: Names) -> Result<bool, StoreError> {
     const PREPARE: &str = "read its tables";
     let unusable = |why: String| StoreError::Unusable {
         path: path.into(),
@@ -289,7 +297,7 @@ fn prepare(database: &Database, path: &Path, identity: u64) -> Result<bool, Stor
     let transaction = database.begin_read().doing(PREPARE)?;
     if transaction.list_tables().doing(PREPARE)?.next().is_none() {
         drop(transaction);
-        make(database, identity)?;
+        make(database, names)?;
         return Ok(true);
     }
     let facts = transaction.open_table(META);
@@ -300,7 +308,7 @@ fn prepare(database: &Database, path: &Path, identity: u64) -> Result<bool, Stor
         Some(Ok(FORMAT)) => (),
         Some(Ok(OLDEST_FORMAT..FORMAT)) => {
             drop((facts, transaction));
-            make(database, identity)?;
+            make(database, names)?;
             return Ok(false);
         }
         Some(Ok(other)) => return Err(unusable(unknown_format(other))),
@@ -321,57 +329,64 @@ pub(super) fn unknown_format(format: u64) -> String {
 }
 
 /// Makes what a database of this layout has and this one has not, in one transaction.
-fn make(database: &Database, identity: u64) -> Result<(), StoreError> {
+fn make(database: &Database, names: Names) -> Result<(), StoreError> {
     const MAKE: &str = "make its tables";
     let transaction = database.begin_write().doing(MAKE)?;
     tables::create(&transaction)?;
     {
         let mut facts = transaction.open_table(META).doing(MAKE)?;
-        let named = facts.get(meta::IDENTITY).doing(MAKE)?.is_some();
-        let identity = Some((meta::IDENTITY, identity)).filter(|_| !named);
-        for (key, number) in identity.into_iter().chain([(meta::FORMAT, FORMAT)]) {
-            let record = meta::number_record(number);
-            facts.insert(key, record.as_slice()).doing(MAKE)?;
+        for (key, number) in [
+            (meta::IDENTITY, names.identity),
+            (meta::TOPIC_KEY, names.topic_key),
+            (meta::FORMAT, FORMAT),
+        ] {
+            if key == meta::FORMAT || facts.get(key).doing(MAKE)?.is_none() {
+                let record = meta::number_record(number);
+                facts.insert(key, record.as_slice()).doing(MAKE)?;
+            }
         }
     }
     transaction.commit().doing(MAKE)
 }
 
-fn identity_of(database: &Database) -> Result<u64, StoreError> {
-    let transaction = database.begin_read().doing(tables::READ)?;
-    let facts = transaction.open_table(META).doing(tables::READ)?;
-    let identity = match facts.get(meta::IDENTITY).doing(tables::READ)? {
-        Some(row) => meta::number(row.value()),
-        None => Err("it is not there"),
-    };
-    let identity = identity.and_then(|identity| match identity {
-        0 => Err("it is 0"),
-        identity => Ok(identity),
-    });
-    identity.map_err(|what| tables::bad(META, meta::IDENTITY)(what))
+/// What the store says of itself.
+struct Facts {
+    identity: u64,
+    topic_key: TopicKey,
+    clock: Option<Reading>,
+    unused: Unused,
 }
 
-fn clock_of(database: &Database) -> Result<Option<Reading>, StoreError> {
-    let transaction = database.begin_read().doing(tables::READ)?;
-    let facts = transaction.open_table(META).doing(tables::READ)?;
-    let row = facts.get(meta::CLOCK).doing(tables::READ)?;
-    let reading = row.map(|row| meta::reading(row.value())).transpose();
-    reading.map_err(|what| tables::bad(META, meta::CLOCK)(what))
-}
-
-fn unused(database: &Database) -> Result<Unused, StoreError> {
-    let transaction = database.begin_read().doing(tables::READ)?;
-    let facts = transaction.open_table(META).doing(tables::READ)?;
-    let number = |key: &'static [u8]| -> Result<u64, StoreError> {
-        match facts.get(key).doing(tables::READ)? {
-            Some(row) => meta::number(row.value()).map_err(|what| tables::bad(META, key)(what)),
-            None => Ok(0),
-        }
-    };
-    Ok(Unused {
-        seq: number(meta::SEQ)?,
-        queue: number(meta::QUEUE)?,
-    })
+impl Facts {
+    fn of(database: &Database) -> Result<Facts, StoreError> {
+        let transaction = database.begin_read().doing(tables::READ)?;
+        let facts = transaction.open_table(META).doing(tables::READ)?;
+        let number = |key: &'static [u8]| -> Result<Option<u64>, StoreError> {
+            let row = facts.get(key).doing(tables::READ)?;
+            let number = row.map(|row| meta::number(row.value())).transpose();
+            number.map_err(|what| tables::bad(META, key)(what))
+        };
+        let name = |key| {
+            let missing = || tables::bad(META, key)("it is not there");
+            number(key)?.ok_or_else(missing)
+        };
+        let identity = match name(meta::IDENTITY)? {
+            0 => return Err(tables::bad(META, meta::IDENTITY)("it is 0")),
+            identity => identity,
+        };
+        let clock = facts.get(meta::CLOCK).doing(tables::READ)?;
+        let clock = clock.map(|row| meta::reading(row.value())).transpose();
+        Ok(Facts {
+            identity,
+            topic_key: TopicKey(name(meta::TOPIC_KEY)?),
+            clock: clock.map_err(|what| tables::bad(META, meta::CLOCK)(what))?,
+            unused: Unused {
+                seq: number(meta::SEQ)?.unwrap_or(0),
+                queue: number(meta::QUEUE)?.unwrap_or(0),
+                batch: number(meta::BATCH)?.unwrap_or(0),
+            },
+        })
+    }
 }
 
 /// Makes the file smaller if that pays. Returns how long it was.

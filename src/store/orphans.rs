@@ -5,18 +5,18 @@
 //! between leaves them. There may be a million, so the search walks through each table once: it
 //! hands out some, and goes on behind them when those have been removed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
 
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::error::{Doing, StoreError};
 use super::rows::{
-    Delivery, KINDS, Kind, Message, Owner, Row, Spread, key_pair, key_short_pair, key_u64,
+    Delivery, KINDS, Kind, Message, Owner, Spread, Table, key_pair, key_short_pair, key_u64,
     key_u64_and,
 };
 use super::tables::{READ, bad, every, whole};
-use crate::broker::record::{QueueKey, Seq, Write};
+use crate::broker::record::{BodyId, QueueKey, Seq, Write};
 
 /// Orphans are removed by about this many in a transaction.
 const SOME: usize = 50_000;
@@ -26,12 +26,32 @@ fn of_queues() -> impl Iterator<Item = &'static Kind> {
     KINDS.iter().filter(|kind| kind.owner == Owner::Queue)
 }
 
+/// What helps to find rows that belong to nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Signs {
+    /// There may be some.
+    pub(super) orphans: bool,
+    /// The bodies that deliveries and spreads name which are not at the body's own place.
+    pub(super) moved_bodies: BTreeSet<u64>,
+}
+
 /// A search for orphans, and how far it has come.
 pub(super) struct Search {
     queues: HashSet<u64>,
-    /// Parts of spreads by `Seq`, of messages behind `message`.
-    spreads: BTreeMap<u64, Vec<u16>>,
+    /// Spreads by `Seq`, of places that are still to be looked at.
+    spreads: BTreeMap<u64, Parts>,
+    /// Bodies that are named at another place than their own. Each stays until the end, and goes then
+    /// unless it is `wanted`.
+    moved_bodies: BTreeSet<u64>,
+    wanted: BTreeSet<u64>,
     place: Place,
+}
+
+/// The numbers of a spread's parts, and its body.
+#[derive(Default)]
+struct Parts {
+    numbers: Vec<u16>,
+    body: u64,
 }
 
 /// Where a search goes on.
@@ -49,7 +69,10 @@ impl Search {
     ///
     /// # Errors
     /// If the database fails, or a record is not what this program writes.
-    pub(super) fn new(database: &Database) -> Result<Search, StoreError> {
+    pub(super) fn new(
+        database: &Database,
+        moved_bodies: BTreeSet<u64>,
+    ) -> Result<Search, StoreError> {
         let transaction = database.begin_read().doing(READ)?;
         let mut queues = HashSet::new();
         for kind in KINDS.iter().filter(|kind| kind.owner == Owner::IsQueue) {
@@ -58,15 +81,21 @@ impl Search {
                 Ok(())
             })?;
         }
-        let mut spreads: BTreeMap<u64, Vec<u16>> = BTreeMap::new();
-        every(&transaction, Spread::TABLE, |key, _| {
-            let (seq, part) = key_short_pair(key).map_err(|what| bad(Spread::TABLE, key)(what))?;
-            spreads.entry(seq).or_default().push(part);
+        let mut spreads: BTreeMap<u64, Parts> = BTreeMap::new();
+        every(&transaction, Spread::TABLE, |key, record| {
+            let bad = || bad(Spread::TABLE, key);
+            let (seq, part) = key_short_pair(key).map_err(|what| bad()(what))?;
+            let summary = Spread::summary(record).map_err(|what| bad()(what))?;
+            let parts = spreads.entry(seq).or_default();
+            parts.numbers.push(part);
+            parts.body = summary.body.map_or(seq, |body| body.0);
             Ok(())
         })?;
         Ok(Search {
             queues,
             spreads,
+            moved_bodies,
+            wanted: BTreeSet::new(),
             place: Place::Table(0, Vec::new()),
         })
     }
@@ -131,8 +160,9 @@ impl Search {
         Ok(None)
     }
 
-    /// Walks along bodies and deliveries side by side: both are in the order of their `Seq`. Returns
-    /// the `Seq` to go on with, unless that was all.
+    /// Walks along bodies, deliveries and spreads side by side: all are in the order of places. Bodies
+    /// that are named at other places than their own are looked up. Returns the place to go on with,
+    /// unless that was all.
     fn walk(
         &mut self,
         transaction: &ReadTransaction,
@@ -140,33 +170,44 @@ impl Search {
         found: &mut Vec<Write>,
     ) -> Result<Option<u64>, StoreError> {
         let first = from.to_be_bytes();
-        let bodies = transaction.open_table(Message::TABLE).doing(READ)?;
-        let mut bodies = bodies.range(&first[..]..).doing(READ)?;
+        let all_bodies = transaction.open_table(Message::TABLE).doing(READ)?;
+        let is_stored = |body: u64| -> Result<bool, StoreError> {
+            let row = all_bodies.get(&body.to_be_bytes()[..]).doing(READ)?;
+            Ok(row.is_some())
+        };
+        let mut bodies = all_bodies.range(&first[..]..).doing(READ)?;
         let mut next_body = || -> Result<Option<u64>, StoreError> {
             let Some(row) = bodies.next() else {
                 return Ok(None);
             };
             let (key, _) = row.doing(READ)?;
-            let seq =
+            let body =
                 key_u64(key.value()).map_err(|what| bad(Message::TABLE, key.value())(what))?;
-            Ok(Some(seq))
+            Ok(Some(body))
         };
         let deliveries = transaction.open_table(Delivery::TABLE).doing(READ)?;
         let mut deliveries = deliveries.range(&first[..]..).doing(READ)?;
-        let mut next_delivery = || -> Result<Option<(u64, u64)>, StoreError> {
+        // Its place, its queue, and its body.
+        let mut next_delivery = || -> Result<Option<(u64, u64, u64)>, StoreError> {
             let Some(row) = deliveries.next() else {
                 return Ok(None);
             };
-            let (key, _) = row.doing(READ)?;
-            let pair =
-                key_pair(key.value()).map_err(|what| bad(Delivery::TABLE, key.value())(what))?;
-            Ok(Some(pair))
+            let (key, record) = row.doing(READ)?;
+            let bad = || bad(Delivery::TABLE, key.value());
+            let (seq, queue) = key_pair(key.value()).map_err(|what| bad()(what))?;
+            let summary = Delivery::summary(record.value()).map_err(|what| bad()(what))?;
+            Ok(Some((seq, queue, summary.body.map_or(seq, |body| body.0))))
         };
         let (mut body, mut delivery) = (next_body()?, next_delivery()?);
         loop {
             let spread = self.spreads.keys().next().copied();
-            let at = [body, delivery.map(|(seq, _)| seq), spread];
+            let at = [body, delivery.map(|(seq, ..)| seq), spread];
             let Some(at) = at.into_iter().flatten().min() else {
+                for body in std::mem::take(&mut self.moved_bodies) {
+                    if !self.wanted.contains(&body) && is_stored(body)? {
+                        found.push(Write::RemoveMessage(BodyId(body)));
+                    }
+                }
                 return Ok(None);
             };
             if found.len() >= SOME {
@@ -174,9 +215,11 @@ impl Search {
             }
             let is_there = body == Some(at);
             let mut is_wanted = false;
-            while let Some((seq, queue)) = delivery.filter(|(seq, _)| *seq == at) {
-                if is_there && self.queues.contains(&queue) {
-                    is_wanted = true;
+            while let Some((seq, queue, of)) = delivery.filter(|(seq, ..)| *seq == at) {
+                let has_body = if of == at { is_there } else { is_stored(of)? };
+                if has_body && self.queues.contains(&queue) {
+                    is_wanted |= of == at;
+                    self.want(of, at);
                 } else {
                     found.push(Write::RemoveDelivery(Seq(seq), QueueKey(queue)));
                 }
@@ -184,16 +227,31 @@ impl Search {
             }
             if spread == Some(at) {
                 let parts = self.spreads.remove(&at).unwrap_or_default();
-                is_wanted |= is_there;
-                let remove = |part| Write::RemoveSpread(Seq(at), part);
-                found.extend(parts.into_iter().filter(|_| !is_there).map(remove));
+                let of = parts.body;
+                let has_body = if of == at { is_there } else { is_stored(of)? };
+                if has_body {
+                    is_wanted |= of == at;
+                    self.want(of, at);
+                } else {
+                    let remove = |part| Write::RemoveSpread(Seq(at), part);
+                    found.extend(parts.numbers.into_iter().map(remove));
+                }
             }
             if is_there {
-                if !is_wanted {
-                    found.push(Write::RemoveMessage(Seq(at)));
+                match self.moved_bodies.contains(&at) {
+                    true => self.wanted.extend(is_wanted.then_some(at)),
+                    false if !is_wanted => found.push(Write::RemoveMessage(BodyId(at))),
+                    false => {}
                 }
                 body = next_body()?;
             }
+        }
+    }
+
+    /// Notes that somebody waits for a body at a place.
+    fn want(&mut self, body: u64, at: u64) {
+        if body != at {
+            self.wanted.insert(body);
         }
     }
 }

@@ -7,21 +7,19 @@ use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableHandle};
 use super::Store;
 use super::apply::ROW;
 use super::error::{Doing, StoreError};
-use super::orphans::Search;
+use super::orphans::{Search, Signs};
 use super::rows::{
-    Delivery, KINDS, MESSAGE_HEAD, Message, Owner, Row, Spread, key_pair, key_short_pair, key_u64,
-    key_u64_and,
+    Delivery, KINDS, MESSAGE_HEAD, Message, Owner, Spread, Table, key_pair, key_short_pair,
+    key_u64, key_u64_and,
 };
 use super::tables::{READ, bad, every};
-use crate::broker::record::{Batch, BatchId, QueueKey, Seq, Write};
+use crate::broker::record::{BatchId, QueueKey, Resume, Seq, Summary, Write};
 
 /// What recovery found, beside the rows it handed back.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recovery {
-    /// Larger than any `Seq` ever used. Numbers are set aside in blocks, so some may be skipped.
-    pub next_seq: Seq,
-    /// Larger than any queue key ever used; as `next_seq`.
-    pub next_queue: QueueKey,
+    /// What the broker goes on with. Numbers are set aside in blocks, so some may be skipped.
+    pub resume: Resume,
     /// Rows handed back.
     pub rows: u64,
     /// Rows that belonged to nothing and have been removed. A store written by this program has none.
@@ -53,8 +51,12 @@ impl Store {
         }
         let unused = self.unused();
         Ok(Recovery {
-            next_seq: Seq(unused.seq),
-            next_queue: QueueKey(unused.queue),
+            resume: Resume {
+                seq: Seq(unused.seq),
+                queue: QueueKey(unused.queue),
+                batch: BatchId(unused.batch),
+                topic_key: self.topic_key,
+            },
             rows,
             orphans,
         })
@@ -62,12 +64,16 @@ impl Store {
 
     /// Removes rows that belong to nothing, if opening has seen signs of any. Returns how many there were.
     fn remove_orphans(&self) -> Result<u64, StoreError> {
-        if !self.suspects_orphans() {
+        let signs = self.ledger().signs.clone();
+        if !signs.orphans {
             return Ok(0);
         }
         let mut search = {
             let database = self.database();
-            Search::new(database.as_ref().ok_or(StoreError::Stopped)?)?
+            Search::new(
+                database.as_ref().ok_or(StoreError::Stopped)?,
+                signs.moved_bodies,
+            )?
         };
         let mut removed = 0;
         loop {
@@ -79,8 +85,7 @@ impl Store {
                 return Ok(removed);
             }
             removed += writes.len() as u64;
-            let id = BatchId::default();
-            self.apply(&Batch { id, writes }, &|| ())?;
+            self.apply(&self.own_batch(writes), &|| ())?;
         }
     }
 }
@@ -96,12 +101,11 @@ pub fn read_row(table: &str, key: &[u8], record: &[u8]) -> Result<Write, &'stati
 }
 
 /// What a look through all tables but the bodies tells.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub(super) struct Totals {
     /// Bytes of keys and records. Bodies are reckoned from their deliveries.
     pub(super) live: u64,
-    /// Rows may be there that belong to nothing.
-    pub(super) orphans: bool,
+    pub(super) signs: Signs,
 }
 
 impl Totals {
@@ -122,7 +126,7 @@ impl Totals {
             every(&transaction, kind.table, |key, record| {
                 totals.add(key.len() + record.len());
                 let (queue, _) = key_u64_and(key).map_err(|what| bad(kind.table, key)(what))?;
-                totals.orphans |= !queues.contains(&queue);
+                totals.signs.orphans |= !queues.contains(&queue);
                 Ok(())
             })?;
         }
@@ -132,41 +136,79 @@ impl Totals {
                 Ok(())
             })?;
         }
-        let mut spread = BTreeMap::new();
+        let mut bodies = Bodies::default();
+        let mut spreads = BTreeMap::new();
         every(&transaction, Spread::TABLE, |key, record| {
             totals.add(key.len() + record.len());
             let bad = || bad(Spread::TABLE, key);
             let (seq, _) = key_short_pair(key).map_err(|what| bad()(what))?;
-            let size = Spread::size(record).map_err(|what| bad()(what))?;
-            spread.insert(seq, size);
+            let summary = Spread::summary(record).map_err(|what| bad()(what))?;
+            spreads.insert(seq, summary);
             Ok(())
         })?;
-        let mut bodies = 0;
-        let mut last = None;
         every(&transaction, Delivery::TABLE, |key, record| {
             totals.add(key.len() + record.len());
             let bad = || bad(Delivery::TABLE, key);
             let (seq, queue) = key_pair(key).map_err(|what| bad()(what))?;
-            let size = Delivery::size(record).map_err(|what| bad()(what))?;
-            totals.orphans |= !queues.contains(&queue);
-            if last != Some(seq) {
-                last = Some(seq);
-                spread.remove(&seq);
-                bodies += 1;
-                totals.add(size_of::<u64>() + MESSAGE_HEAD + size as usize);
+            let summary = Delivery::summary(record).map_err(|what| bad()(what))?;
+            totals.signs.orphans |= !queues.contains(&queue);
+            while let Some(spread) = spreads.first_entry().filter(|it| *it.key() <= seq) {
+                let (at, summary) = spread.remove_entry();
+                bodies.named(at, &summary);
             }
+            bodies.named(seq, &summary);
             Ok(())
         })?;
-        for size in spread.values() {
-            bodies += 1;
-            totals.add(size_of::<u64>() + MESSAGE_HEAD + *size as usize);
+        for (seq, summary) in &spreads {
+            bodies.named(*seq, summary);
         }
+        let deliveries = transaction.open_table(Delivery::TABLE).doing(READ)?;
+        for (body, size) in std::mem::take(&mut bodies.moved) {
+            totals.signs.moved_bodies.insert(body);
+            let own_place = (body.to_be_bytes(), body.saturating_add(1).to_be_bytes());
+            let own_place = deliveries.range(&own_place.0[..]..&own_place.1[..]);
+            if own_place.doing(READ)?.next().is_none() {
+                bodies.named_once(size);
+            }
+        }
+        let head = (size_of::<u64>() + MESSAGE_HEAD) as u64 + ROW as u64;
+        totals.live += bodies.bytes + bodies.count * head;
         let stored = transaction.open_table(Message::TABLE).doing(READ)?.len();
-        totals.orphans |= stored.doing(READ)? != bodies;
+        totals.signs.orphans |= stored.doing(READ)? != bodies.count;
         Ok(totals)
     }
 
     fn add(&mut self, bytes: usize) {
         self.live += bytes as u64 + ROW as u64;
+    }
+}
+
+/// The bodies that deliveries and spreads name.
+#[derive(Default)]
+struct Bodies {
+    count: u64,
+    bytes: u64,
+    /// The place whose body was named last.
+    last: Option<u64>,
+    /// Those that are not at the body's own place, and their sizes.
+    moved: BTreeMap<u64, u32>,
+}
+
+impl Bodies {
+    /// Counts the body of a message at this place. They come in order.
+    fn named(&mut self, seq: u64, summary: &Summary) {
+        match summary.body {
+            Some(body) if body.0 != seq => _ = self.moved.insert(body.0, summary.size),
+            _ if self.last != Some(seq) => {
+                self.last = Some(seq);
+                self.named_once(summary.size);
+            }
+            _ => {}
+        }
+    }
+
+    fn named_once(&mut self, size: u32) {
+        self.count += 1;
+        self.bytes += u64::from(size);
     }
 }

@@ -90,7 +90,7 @@ impl World {
         let mut bodies = Vec::new();
         let read = process
             .store
-            .fetch(&fetch.seqs, &mut |seq, body| bodies.push((seq, body)));
+            .fetch(&fetch.bodies, &mut |_, body| bodies.push(body));
         if let Err(error) = read {
             self.say(format_args!("bodies cannot be read: {error}"));
             self.crash();

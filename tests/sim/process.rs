@@ -12,7 +12,7 @@ use super::lie::Lie;
 use super::link::{Leave, decode_next};
 use super::plan::Role;
 use super::world::{Event, World};
-use crate::broker::record::{Batch, BatchId, Seq};
+use crate::broker::record::{Batch, BatchId};
 use crate::broker::{Access, Broker, Chance, ConnectionId, Fetch, Message, Settings};
 use crate::clock::Reading;
 use crate::store::{Store, StoreOptions};
@@ -43,7 +43,7 @@ pub struct Process {
 }
 
 /// What a read of bodies brought.
-pub type Bodies = Vec<(Seq, Option<Message>)>;
+pub type Bodies = Vec<Option<Message>>;
 
 impl Process {
     pub fn is_settled(&self) -> bool {
@@ -125,7 +125,7 @@ impl World {
         };
         self.check_clock(unix, stored)?;
         broker.set_room(store.room(), store.may_have_more_room());
-        let restored = broker.finish_restore(recovery.next_seq, recovery.next_queue, now);
+        let restored = broker.finish_restore(&recovery.resume, now);
         broker.set_wall(self.wall(), now);
         self.say(format_args!(
             "started: {:?}, {} rows, {} orphans, {restored:?}",

@@ -6,7 +6,7 @@ use std::fs;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use tidegate::broker::record::{Batch, BatchId, QueueKey, Seq, Write};
+use tidegate::broker::record::{Batch, BatchId, BodyId, QueueKey, Seq, Write};
 use tidegate::store::{Committer, Progress, Start, Store, StoreError};
 
 use crate::fake_disk::{FakeDisk, Image};
@@ -27,7 +27,7 @@ fn written_is_said_once_and_before_the_one_sync() {
         let Image { syncs, live, .. } = disk.image().clone();
         let (before, length) = (syncs, live.len());
         let message = message("t", &[round as u8; 700]);
-        let writes = vec![Write::PutMessage(Seq(round), message.clone())];
+        let writes = vec![Write::PutMessage(BodyId(round), message.clone())];
         let applied = store.apply(
             &Batch {
                 id: BatchId(round),
@@ -117,10 +117,10 @@ fn ten_in_ten_out(batch: u64) -> Vec<Write> {
         let message = message("t", &[9; 900]);
         let put = delivery(&message);
         writes.push(Write::PutDelivery(Seq(seq), QueueKey(1), put));
-        writes.push(Write::PutMessage(Seq(seq), message));
+        writes.push(Write::PutMessage(BodyId(seq), message));
         if let Some(old) = seq.checked_sub(30) {
             writes.push(Write::RemoveDelivery(Seq(old), QueueKey(1)));
-            writes.push(Write::RemoveMessage(Seq(old)));
+            writes.push(Write::RemoveMessage(BodyId(old)));
         }
     }
     writes
@@ -142,7 +142,7 @@ fn a_power_cut_at_any_moment_of_a_life_loses_nothing_durable() {
         while store.has_room() || puts < 10 {
             let message = message("t", &[puts as u8; 3000]);
             let put = Write::PutDelivery(Seq(puts), QueueKey(1), delivery(&message));
-            apply(&store, vec![Write::PutMessage(Seq(puts), message), put]);
+            apply(&store, vec![Write::PutMessage(BodyId(puts), message), put]);
             puts += 1;
             disk.image().durable_mark = puts;
         }

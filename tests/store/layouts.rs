@@ -1,19 +1,22 @@
 //! Stores that earlier versions wrote: the golden file of each layout is read, exported and
 //! brought up to date.
 
+use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 
 use redb::{Database, TableDefinition};
-use tidegate::broker::record::Write;
+use tidegate::broker::record::{Source, Write};
+use tidegate::clock::Reading;
 use tidegate::store::{Export, Start, Store, StoreOptions, TableReport};
 
 use crate::rows::{
-    apply, assert_has, assert_has_samples, later_samples, layout_of, options, samples,
+    apply, assert_has, assert_has_samples, later_samples, layout_4_samples, layout_of, options,
+    samples,
 };
 
 /// A copy of the golden file of a layout, to open.
-pub fn golden(folder: &Path, layout: u32) -> StoreOptions {
+pub fn golden(folder: &Path, layout: impl Display) -> StoreOptions {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR"));
     let golden = golden.join(format!("tests/golden/store-v{layout}.redb"));
     let options = options(folder);
@@ -64,17 +67,6 @@ fn a_database_of_layout_2_keeps_its_identity_when_it_is_brought_up_to_date() {
 
 #[test]
 fn a_database_of_layout_3_is_read_whole() {
-    // Written once, by the program that introduced the layout: TIDEGATE_WRITE_GOLDEN=1 cargo test --test store layout_3
-    if std::env::var_os("TIDEGATE_WRITE_GOLDEN").is_some() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/store-v3.redb");
-        let options = StoreOptions {
-            path,
-            ..options(Path::new(""))
-        };
-        let (store, opened) = Store::open(&options).expect("opens");
-        assert_eq!(opened.start, Start::Created);
-        apply(&store, samples());
-    }
     let folder = tempfile::tempdir().expect("a folder");
     let (store, opened) = Store::open(&golden(folder.path(), 3)).expect("opens");
     assert_eq!(opened.start, Start::Clean);
@@ -82,12 +74,70 @@ fn a_database_of_layout_3_is_read_whole() {
     assert_ne!(store.identity(), 0);
 }
 
+/// Rows of layout 3 have learned more in its life. This file is of the last program that wrote it.
 #[test]
-fn what_rows_have_learned_since_their_layout_is_kept() {
+fn what_the_last_program_of_layout_3_wrote_is_read_whole() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (store, _) = Store::open(&options(folder.path())).expect("opens");
-    apply(&store, later_samples());
-    assert_has(&store, later_samples());
+    let (store, opened) = Store::open(&golden(folder.path(), "3-late")).expect("opens");
+    assert_eq!(opened.start, Start::Clean);
+    let clock = Reading {
+        unix: 1_800_000_000_000,
+        wall: 1_800_000_000_007,
+    };
+    assert_eq!(store.clock(), Some(clock));
+    let mut found = Vec::new();
+    store.recover(&mut |row| found.push(row)).expect("recovers");
+    let source = Source {
+        client_id: "pump-1".into(),
+        user: Some("ann".into()),
+        acl: None,
+    };
+    let has_source = |row: &Write| matches!(row, Write::PutRetained(_, Some(it)) if **it == source);
+    assert!(found.iter().any(has_source));
+    for row in later_samples() {
+        assert!(found.contains(&row), "{row:?}");
+    }
+    assert_eq!(
+        found.len(),
+        1 + samples().len() - 4 + 1,
+        "the clock, a subscription, no bodies"
+    );
+}
+
+#[test]
+fn what_layout_4_has_brought_is_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = options(folder.path());
+    let (store, _) = Store::open(&options).expect("opens");
+    apply(&store, layout_4_samples());
+    assert_has(&store, layout_4_samples());
+    let key = store.topic_key();
+    drop(store);
+    let (store, _) = Store::open(&options).expect("opens");
+    assert_has(&store, layout_4_samples());
+    assert_eq!(store.topic_key(), key, "it is drawn by lot once");
+    let other = tempfile::tempdir().expect("a folder");
+    let (other, _) = Store::open(&crate::rows::options(other.path())).expect("opens");
+    assert_ne!(other.topic_key(), key);
+}
+
+#[test]
+fn a_database_of_layout_4_is_read_whole() {
+    // Written once, by the program that introduced the layout: TIDEGATE_WRITE_GOLDEN=1 cargo test --test store layout_4
+    if std::env::var_os("TIDEGATE_WRITE_GOLDEN").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/store-v4.redb");
+        let options = StoreOptions {
+            path,
+            ..options(Path::new(""))
+        };
+        let (store, opened) = Store::open(&options).expect("opens");
+        assert_eq!(opened.start, Start::Created);
+        apply(&store, layout_4_samples());
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, opened) = Store::open(&golden(folder.path(), 4)).expect("opens");
+    assert_eq!(opened.start, Start::Clean);
+    assert_has(&store, layout_4_samples());
 }
 
 #[test]
@@ -97,14 +147,14 @@ fn a_database_of_a_newer_layout_is_refused() {
     let table: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
     let database = Database::open(&options.path).expect("opens");
     let transaction = database.begin_write().expect("begins");
-    let newer = [&[1][..], &4u64.to_le_bytes()].concat();
+    let newer = [&[1][..], &5u64.to_le_bytes()].concat();
     let mut meta = transaction.open_table(table).expect("it is there");
     meta.insert(&b"format"[..], newer.as_slice())
         .expect("writes");
     drop(meta);
     transaction.commit().expect("commits");
     drop(database);
-    let newer = "its layout is version 4, this program knows versions 1 to 3";
+    let newer = "its layout is version 5, this program knows versions 1 to 4";
     let error = Store::open(&options).err().expect("it is refused");
     assert!(error.is_unusable_file(), "{error}");
     assert!(error.to_string().contains(newer), "{error}");

@@ -4,7 +4,9 @@
 mod disk;
 mod fake_disk;
 mod file;
+mod follow;
 mod layouts;
+mod moved;
 mod orphans;
 mod room;
 mod rows;
@@ -14,7 +16,7 @@ use std::fs;
 use std::sync::Arc;
 
 use tidegate::broker::Message;
-use tidegate::broker::record::{DeliveryRecord, QueueKey, Seq, Source, Write};
+use tidegate::broker::record::{BodyId, DeliveryRecord, QueueKey, Seq, Source, Write};
 use tidegate::clock::Reading;
 use tidegate::store::{Export, Start, Store, StoreOptions};
 use tidegate::wire::PacketId;
@@ -96,10 +98,10 @@ fn the_last_write_of_a_row_wins_within_a_batch_and_across_batches() {
             other.clone(),
             Write::PutRetained(large, None),
             // Put and removed in one batch: as if it had never been.
-            Write::PutMessage(Seq(1), small.clone()),
+            Write::PutMessage(BodyId(1), small.clone()),
             Write::PutDelivery(Seq(1), QueueKey(1), delivery(&small)),
             Write::RemoveDelivery(Seq(1), QueueKey(1)),
-            Write::RemoveMessage(Seq(1)),
+            Write::RemoveMessage(BodyId(1)),
         ],
     );
     apply(
@@ -136,13 +138,13 @@ fn a_delivery_of_an_earlier_batch_is_removed_though_this_batch_changes_it_first(
         &store,
         vec![
             Write::PutSession(QueueKey(1), session("a")),
-            Write::PutMessage(Seq(1), message),
+            Write::PutMessage(BodyId(1), message),
             put.clone(),
         ],
     );
     let removals = [
         Write::RemoveDelivery(Seq(1), QueueKey(1)),
-        Write::RemoveMessage(Seq(1)),
+        Write::RemoveMessage(BodyId(1)),
     ];
     apply(&store, [put].into_iter().chain(removals).collect());
     assert_eq!(rows(&store), [Write::PutSession(QueueKey(1), session("a"))]);
@@ -157,14 +159,15 @@ fn numbers_are_never_used_twice_though_their_rows_are_gone() {
     let (mut seq, mut queue) = (0, 0);
     for round in 0..5 {
         let recovery = store.recover(&mut |_| ()).expect("recovers");
-        assert!(recovery.next_seq.0 >= seq && recovery.next_queue.0 >= queue);
-        seq = recovery.next_seq.0 + 70_000 * round;
-        queue = recovery.next_queue.0 + 2000 * round;
+        let resume = recovery.resume;
+        assert!(resume.seq.0 >= seq && resume.queue.0 >= queue);
+        seq = resume.seq.0 + 70_000 * round;
+        queue = resume.queue.0 + 2000 * round;
         apply(
             &store,
             vec![
-                Write::PutMessage(Seq(seq), message.clone()),
-                Write::RemoveMessage(Seq(seq)),
+                Write::PutMessage(BodyId(seq), message.clone()),
+                Write::RemoveMessage(BodyId(seq)),
                 Write::PutSession(QueueKey(queue), session("a")),
                 Write::RemoveSession(QueueKey(queue)),
             ],
@@ -178,7 +181,8 @@ fn numbers_are_never_used_twice_though_their_rows_are_gone() {
         };
         let (killed, _) = Store::open(&options).expect("opens");
         let recovery = killed.recover(&mut |_| ()).expect("recovers");
-        assert!(recovery.next_seq.0 >= seq && recovery.next_queue.0 >= queue);
+        let resume = recovery.resume;
+        assert!(resume.seq.0 >= seq && resume.queue.0 >= queue);
     }
 }
 
@@ -214,14 +218,14 @@ fn removing_a_run_of_rows_leaves_those_between_them() {
     apply(
         &store,
         (0..500)
-            .map(|seq| Write::PutMessage(Seq(seq), body(seq)))
+            .map(|seq| Write::PutMessage(BodyId(seq), body(seq)))
             .collect(),
     );
     apply(
         &store,
         (0..500)
             .filter(|seq| seq % 5 != 0)
-            .map(|seq| Write::RemoveMessage(Seq(seq)))
+            .map(|seq| Write::RemoveMessage(BodyId(seq)))
             .collect(),
     );
     let all: Vec<u64> = (0..500).collect();
@@ -244,7 +248,7 @@ fn bodies_are_fetched_in_runs_and_alone_and_missing_ones_are_told() {
         &store,
         seqs.iter()
             .filter(|seq| *seq % 3 != 0)
-            .map(|seq| Write::PutMessage(Seq(*seq), body(*seq)))
+            .map(|seq| Write::PutMessage(BodyId(*seq), body(*seq)))
             .collect(),
     );
     let expected: Vec<_> = seqs
@@ -277,7 +281,7 @@ fn random_batches_leave_what_a_plain_map_holds() {
             if chance.below(2) == 0 || expected.is_empty() {
                 let body = message("t", &vec![next as u8; chance.below(600) as usize]);
                 bodies_expected.insert(next, body.clone());
-                writes.push(Write::PutMessage(Seq(next), body.clone()));
+                writes.push(Write::PutMessage(BodyId(next), body.clone()));
                 for queue in 0..=chance.below(4) {
                     expected.insert((next, queue), delivery(&body));
                     writes.push(Write::PutDelivery(
@@ -306,7 +310,7 @@ fn random_batches_leave_what_a_plain_map_holds() {
             writes.push(Write::RemoveDelivery(Seq(seq), QueueKey(queue)));
             if expected.range((seq, 0)..=(seq, u64::MAX)).next().is_none() {
                 bodies_expected.remove(&seq);
-                writes.push(Write::RemoveMessage(Seq(seq)));
+                writes.push(Write::RemoveMessage(BodyId(seq)));
             }
         }
         apply(&store, writes);

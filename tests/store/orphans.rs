@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tidegate::broker::record::{BridgeRecord, QueueKey, Seq, Write};
+use tidegate::broker::record::{BodyId, BridgeRecord, QueueKey, Seq, Write};
 use tidegate::store::Store;
 use tidegate::wire::PacketId;
 
@@ -24,9 +24,9 @@ fn rows_that_belong_to_nothing_are_removed_and_counted() {
     ];
     let mut writes = kept.to_vec();
     writes.extend([
-        Write::PutMessage(Seq(5), message.clone()),
-        Write::PutMessage(Seq(4), message.clone()),
-        Write::PutMessage(Seq(6), message.clone()),
+        Write::PutMessage(BodyId(5), message.clone()),
+        Write::PutMessage(BodyId(4), message.clone()),
+        Write::PutMessage(BodyId(6), message.clone()),
         Write::PutDelivery(Seq(6), QueueKey(9), delivery(&message)),
         Write::PutDelivery(Seq(7), QueueKey(1), delivery(&message)),
         Write::PutReceived(QueueKey(9), id),
@@ -80,7 +80,7 @@ fn read_for_orphans(count: u64) -> u64 {
     // A store looks for orphans if opening has seen one; the others may come later.
     let body = message("t", &[1; 100]);
     let one = vec![
-        Write::PutMessage(Seq(0), body.clone()),
+        Write::PutMessage(BodyId(0), body.clone()),
         Write::PutReceived(QueueKey(9), PacketId::FIRST),
     ];
     let disk = Arc::new(disk);
@@ -91,7 +91,7 @@ fn read_for_orphans(count: u64) -> u64 {
     for from in (1..count).step_by(10_000) {
         let rows = (from..count.min(from + 10_000)).flat_map(|seq| {
             let put = Write::PutDelivery(Seq(seq), QueueKey(9), delivery(&body));
-            [Write::PutMessage(Seq(seq), body.clone()), put]
+            [Write::PutMessage(BodyId(seq), body.clone()), put]
         });
         apply(&store, rows.collect());
     }
@@ -146,7 +146,7 @@ fn a_body_that_nobody_waits_for_is_noticed_by_its_number_alone() {
     let (store, _) = Store::open(&options).expect("opens");
     apply(
         &store,
-        vec![Write::PutMessage(Seq(4), message("t", b"lost"))],
+        vec![Write::PutMessage(BodyId(4), message("t", b"lost"))],
     );
     drop(store);
     let (store, _) = Store::open(&options).expect("opens");

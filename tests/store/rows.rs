@@ -6,9 +6,9 @@ use std::path::Path;
 use tidegate::broker::Message;
 use tidegate::broker::message::Parts;
 use tidegate::broker::record::{
-    Batch, BatchId, Block, BridgeRecord, DeliveryRecord, InflightRecord, LeftAddress, MessageId,
-    NEVER_EXPIRES, QueueKey, Seq, SessionRecord, SpreadReceiver, SpreadRecord, SubscriptionIds,
-    SubscriptionRecord, WillRecord, Write,
+    Batch, BatchId, Block, BodyId, BridgeRecord, DeliveryRecord, InflightRecord, LeftAddress,
+    MessageId, NEVER_EXPIRES, QueueKey, Seq, SessionRecord, SpreadReceiver, SpreadRecord,
+    SubscriptionIds, SubscriptionRecord, Summary, TopicKey, WillRecord, Write,
 };
 use tidegate::store::{Store, StoreOptions};
 use tidegate::wire::packet::{RetainHandling, SubscribeOptions};
@@ -41,16 +41,30 @@ pub fn message(topic: &str, payload: &[u8]) -> Message {
     })
 }
 
+/// A delivery as layouts before 4 had it: nothing is known of the topic.
 pub fn delivery(message: &Message) -> DeliveryRecord {
     DeliveryRecord {
         qos: QoS::AtLeastOnce,
         retain: false,
         released: false,
         packet_id: None,
-        size: message.size(),
-        expires: None,
+        message: Summary {
+            size: message.size(),
+            expires: None,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            topic: None,
+            body: None,
+        },
         subscription_ids: SubscriptionIds::NONE,
     }
+}
+
+/// A delivery of a message whose body is that of another place.
+pub fn moved(message: &Message, body: u64) -> DeliveryRecord {
+    let mut delivery = delivery(message);
+    delivery.message.body = Some(BodyId(body));
+    delivery
 }
 
 pub fn session(client_id: &str) -> SessionRecord {
@@ -149,17 +163,23 @@ pub fn samples() -> Vec<Write> {
                 retain: true,
                 released: true,
                 packet_id: Some(id(65_535)),
-                size: full.size(),
-                expires: Some(1_900_000_000_123),
+                message: Summary {
+                    size: full.size(),
+                    expires: Some(1_900_000_000_123),
+                    qos: QoS::ExactlyOnce,
+                    retain: true,
+                    topic: None,
+                    body: None,
+                },
                 subscription_ids: [1, 268_435_455, 3].into_iter().collect(),
             },
         ),
         Write::PutDelivery(Seq(300), QueueKey(2), delivery(&large)),
         Write::PutDelivery(BRIDGED, QueueKey(1), delivery(&bridged)),
-        Write::PutMessage(Seq(7), full),
-        Write::PutMessage(Seq(300), large),
-        Write::PutMessage(BRIDGED, bridged),
-        Write::PutMessage(SPREAD, spread_only),
+        Write::PutMessage(BodyId(7), full),
+        Write::PutMessage(BodyId(300), large),
+        Write::PutMessage(BRIDGED.into(), bridged),
+        Write::PutMessage(SPREAD.into(), spread_only),
     ]
 }
 
@@ -190,10 +210,17 @@ fn spread(message: &Message, queues: std::ops::RangeInclusive<u64>) -> SpreadRec
         retain: queue % 3 == 0,
         subscription_ids: (0..queue % 3).map(|id| id as u32 + 1).collect(),
     };
+    let receivers: Vec<SpreadReceiver> = queues.map(receiver).collect();
     SpreadRecord {
-        size: message.size(),
-        expires: message.expires(),
-        receivers: queues.map(receiver).collect(),
+        message: Summary {
+            size: message.size(),
+            expires: message.expires(),
+            qos: receivers.iter().map(|it| it.qos).max().expect("some"),
+            retain: receivers.iter().any(|it| it.retain),
+            topic: None,
+            body: None,
+        },
+        receivers,
     }
 }
 
@@ -215,8 +242,9 @@ pub fn layout_of(write: &Write) -> u32 {
     match write {
         Write::PutSpread(..) => 3,
         Write::PutBridge(..) | Write::PutMessageId(..) | Write::PutInflight(..) => 2,
-        Write::PutMessage(SPREAD, _) => 3,
-        Write::PutDelivery(BRIDGED, ..) | Write::PutMessage(BRIDGED, _) => 2,
+        Write::PutMessage(id, _) if *id == SPREAD.into() => 3,
+        Write::PutMessage(id, _) if *id == BRIDGED.into() => 2,
+        Write::PutDelivery(BRIDGED, ..) => 2,
         _ => 1,
     }
 }
@@ -239,15 +267,15 @@ pub fn rows(store: &Store) -> Vec<Write> {
 }
 
 pub fn bodies(store: &Store, seqs: &[u64]) -> Vec<Option<Message>> {
-    let seqs: Vec<Seq> = seqs.iter().copied().map(Seq).collect();
+    let ids: Vec<BodyId> = seqs.iter().copied().map(BodyId).collect();
     let mut found = Vec::new();
-    let mut each = |seq, message| found.push((seq, message));
-    store.fetch(&seqs, &mut each).expect("reads");
-    assert_eq!(found.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), seqs);
+    let mut each = |id, message| found.push((id, message));
+    store.fetch(&ids, &mut each).expect("reads");
+    assert_eq!(found.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids);
     found.into_iter().map(|(_, message)| message).collect()
 }
 
-/// Rows with what no layout's first program wrote: an older program's row means that it is not there.
+/// Rows with what the first program of layout 3 did not write, but the last one did.
 pub fn later_samples() -> Vec<Write> {
     let key = QueueKey(1);
     vec![
@@ -270,6 +298,44 @@ pub fn later_samples() -> Vec<Write> {
     ]
 }
 
+/// Rows with what layout 4 has brought, in the order of recovery. Of three deliveries of a body, one is at
+/// another place. A spread is, too.
+pub fn layout_4_samples() -> Vec<Write> {
+    let full = message("plant/Ö/temperature", b"full");
+    let lowered = DeliveryRecord {
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        message: Summary {
+            size: full.size(),
+            expires: Some(1_900_000_000_123),
+            qos: QoS::ExactlyOnce,
+            retain: true,
+            topic: Some(TopicKey(5).hash("plant/Ö/temperature")),
+            body: None,
+        },
+        ..delivery(&full)
+    };
+    let mut elsewhere = lowered.clone();
+    elsewhere.message.body = Some(BodyId(10));
+    let spread = SpreadRecord {
+        message: Summary {
+            body: Some(BodyId(11)),
+            ..lowered.message
+        },
+        ..spread(&full, 1..=2)
+    };
+    vec![
+        Write::PutSession(QueueKey(1), session("pump-1")),
+        Write::PutSession(QueueKey(2), session("pump-2")),
+        Write::PutSpread(Seq(40), 0, spread),
+        Write::PutDelivery(Seq(10), QueueKey(1), lowered.clone()),
+        Write::PutDelivery(Seq(10), QueueKey(2), lowered),
+        Write::PutDelivery(Seq(30), QueueKey(1), elsewhere),
+        Write::PutMessage(BodyId(10), full.clone()),
+        Write::PutMessage(BodyId(11), full),
+    ]
+}
+
 pub fn assert_has_samples(store: &Store) {
     assert_has(store, samples());
 }
@@ -278,10 +344,10 @@ pub fn assert_has(store: &Store, samples: Vec<Write>) {
     let (there, expected): (Vec<_>, Vec<_>) = samples.into_iter().partition(is_body);
     assert_eq!(rows(store), expected);
     for body in there {
-        let Write::PutMessage(seq, message) = body else {
+        let Write::PutMessage(id, message) = body else {
             unreachable!("only bodies are there");
         };
-        assert_eq!(bodies(store, &[seq.0]), [Some(message)]);
+        assert_eq!(bodies(store, &[id.0]), [Some(message)]);
     }
 }
 

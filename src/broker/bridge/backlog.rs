@@ -1,12 +1,10 @@
 //! How messages wait for a bridge: up to a cap with a chosen answer, only the newest of each topic where a rule says so, and live ones first.
 //!
-//! A message's topic is in its body, and bodies that wait are on disk. So the newest waiting message of each topic is kept in a map, from topics to
-//! places in the order. After a restart, or when rules have changed, nothing is known of what waits already: its bodies are read once in the
-//! background, a run at a time, and let go again. The rows of deliveries stay as small as they are, recovery reads no bodies, and most brokers have
-//! no such rule. What the map says is the newest may have left the queue meanwhile; such entries are harmless, and thinned.
-
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+//! The newest waiting message of each topic is kept in a map, from hashes of topics to places in the order. After a
+//! restart, the rows of deliveries tell the hashes. Only topics of which several messages wait must be read, because
+//! rules go by topics. If rules change while the broker runs, the topics of all that waits are read, once and in the
+//! background, a run of bodies at a time. What the map says is the newest may have left the queue meanwhile; such
+//! entries are harmless, and thinned.
 
 use crate::broker::Broker;
 use crate::broker::bridge::settings::Bridge;
@@ -40,18 +38,12 @@ impl Broker {
         }
         let (next_seq, seed) = (self.messages.next_seq(), self.connections.seed);
         let session = &mut self.sessions[index];
+        let recovered = self.bridges.recovered_topics.remove(&session.key());
         let restored = session.backlog.is_none();
         let backlog = session.backlog.get_or_insert_with(|| {
             Box::new(Backlog {
                 policy: QueuePolicy::default(),
-                latest: Latest {
-                    rules: Vec::new(),
-                    newest: HashMap::with_hasher(FixedState::with_seed(seed)),
-                    unread_inflight: Vec::new(),
-                    unread: Seq(0)..Seq(0),
-                    is_reading: false,
-                    round: 0,
-                },
+                latest: Latest::new(seed),
                 dropped: 0,
                 refused: 0,
                 superseded: 0,
@@ -68,16 +60,19 @@ impl Broker {
         }
         let latest = &mut backlog.latest;
         if latest.rules != rules {
-            latest.rules = rules;
-            latest.newest.clear();
-            latest.unread_inflight.clear();
-            latest.unread = Seq(0)..Seq(0);
-            latest.is_reading = false;
-            latest.round += 1;
-            if !latest.rules.is_empty() {
-                latest.unread = Seq(0)..next_seq;
-                latest.unread_inflight = session.inflight.seqs();
-                latest.unread_inflight.sort_unstable();
+            latest.restart(rules);
+            match recovered {
+                _ if latest.rules.is_empty() => {}
+                Some(topics) => {
+                    let after = topics.last().map_or(Seq(0), |(seq, _)| Seq(seq.0 + 1));
+                    latest.recover(topics);
+                    latest.unread_places = after..next_seq;
+                }
+                None => {
+                    latest.unread = session.inflight.seqs();
+                    latest.unread.sort_unstable();
+                    latest.unread_places = Seq(0)..next_seq;
+                }
             }
         }
         self.shorten(index);
@@ -263,7 +258,11 @@ impl Broker {
     ) -> Option<Older> {
         let session = &self.sessions[index];
         let latest = &session.backlog.as_ref()?.latest;
-        let item = session.queue.find(*latest.newest.get(topic)?)?;
+        if !latest.keeps(topic) {
+            return None;
+        }
+        let newest = latest.newest.get(&self.messages.hash_topic(topic))?;
+        let item = session.queue.find(*newest)?;
         let (seq, size) = (item.seq, u64::from(item.size));
         (stored || !item.is_stored()).then_some(Older { seq, size })
     }
@@ -299,12 +298,7 @@ impl Broker {
             latest.newest.retain(|_, seq| queue.find(*seq).is_some());
             latest.newest.shrink_to(2 * queue.len());
         }
-        match latest.newest.get_mut(topic) {
-            Some(newest) => *newest = seq,
-            None => {
-                latest.newest.insert(topic.into(), seq);
-            }
-        }
+        latest.newest.insert(self.messages.hash_topic(topic), seq);
     }
 
     /// Reads the next run of messages whose topics are not known, unless one is being read.
@@ -320,13 +314,13 @@ impl Broker {
         }
         let mut seqs: Vec<Seq> = Vec::new();
         let mut waits = false;
-        if !latest.unread_inflight.is_empty() {
-            let run = latest.unread_inflight.len().min(RUN / 8);
-            seqs = latest.unread_inflight.drain(..run).collect();
+        if !latest.unread.is_empty() {
+            let run = latest.unread.len().min(RUN / 8);
+            seqs = latest.unread.drain(..run).collect();
         } else {
             let (mut bytes, mut last) = (0, None);
-            let items = session.queue.messages_from(latest.unread.start);
-            for item in items.take_while(|item| item.seq < latest.unread.end) {
+            let items = session.queue.messages_from(latest.unread_places.start);
+            for item in items.take_while(|item| item.seq < latest.unread_places.end) {
                 if let Some(body) = &item.body {
                     known.push((item.seq, Some(body.clone())));
                 } else if !is_on_disk.is_durable(item.seq) {
@@ -342,8 +336,8 @@ impl Broker {
                 }
             }
             match last {
-                Some(Seq(last)) => latest.unread.start = Seq(last + 1),
-                None if !waits => latest.unread.start = latest.unread.end,
+                Some(Seq(last)) => latest.unread_places.start = Seq(last + 1),
+                None if !waits => latest.unread_places.start = latest.unread_places.end,
                 None => {}
             }
         }
@@ -352,12 +346,7 @@ impl Broker {
         if !seqs.is_empty() {
             let owner = Owner::Topics(index);
             self.counters.bodies_fetched += seqs.len() as u64;
-            self.messages.fetches.push(Fetch {
-                owner,
-                key,
-                serial,
-                seqs,
-            });
+            self.messages.ask(owner, key, serial, seqs);
         } else if has_more {
             let at = self.now.uptime + if waits { RETRY_MS } else { 0 };
             self.timers.set(at, Timer::Topics(index));
@@ -402,9 +391,10 @@ impl Broker {
             if !latest.keeps(topic) {
                 continue;
             }
-            let known = latest.newest.get(topic).copied().unwrap_or(*seq);
+            let hash = self.messages.hash_topic(topic);
+            let known = latest.newest.get(&hash).copied().unwrap_or(*seq);
             let (older, newer) = (known.min(*seq), known.max(*seq));
-            latest.newest.insert(topic.into(), newer);
+            latest.newest.insert(hash, newer);
             let replaces = session.queue.find(newer).is_none_or(Queued::is_stored);
             let older = session
                 .queue

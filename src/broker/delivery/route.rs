@@ -194,7 +194,7 @@ impl Broker {
         if offer.stored > 0 {
             let body = offer.body();
             self.messages.store(offer.seq, offer.stored);
-            self.write(Write::PutMessage(offer.seq, body));
+            self.write(Write::PutMessage(offer.seq.into(), body));
         }
     }
 
@@ -371,7 +371,9 @@ impl Broker {
         offer.taken = true;
         if item.is_stored() {
             offer.stored += 1;
-            self.write(Write::PutDelivery(item.seq, key, item.record(None, false)));
+            let as_it_is = (item.qos, item.retain);
+            let record = self.messages.record(item, as_it_is, None, false);
+            self.write(Write::PutDelivery(item.seq, key, record));
             let hot_bytes = self.accounts.queued().hot_bytes;
             if !soon || hot_bytes + size > self.settings.limits.max_hot_bytes {
                 item.body = None;
@@ -389,8 +391,8 @@ impl Broker {
 
     /// One delivery less needs the body of a stored message.
     pub(in crate::broker) fn release_body(&mut self, seq: Seq) {
-        if self.messages.release(seq) {
-            self.write(Write::RemoveMessage(seq));
+        if let Some(body) = self.messages.release(seq) {
+            self.write(Write::RemoveMessage(body));
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::broker::model::delivery::Delivery;
 use crate::broker::model::fetch::Fetch;
 use crate::broker::model::ids::{ConnectionId, GroupIndex, Owner, SessionIndex};
 use crate::broker::model::message::{Message, Parts};
-use crate::broker::model::record::{QueueKey, Seq, Write};
+use crate::broker::model::record::{QueueKey, Write};
 use crate::broker::state::gate::{Arrow, SESSION, Stamp};
 use crate::broker::state::notices::Notice;
 use crate::broker::state::offer::{Frames, Offer};
@@ -239,8 +239,12 @@ impl Broker {
         let mut stamp = stamp;
         if write_row {
             let record = match row == own {
-                true => item.record(Some(packet_id), false),
-                false => item.record_as_published(),
+                true => {
+                    let as_it_is = (item.qos, item.retain);
+                    let messages = &self.messages;
+                    messages.record(&item, as_it_is, Some(packet_id), false)
+                }
+                false => self.messages.group_record(&item),
             };
             self.write(Write::PutDelivery(item.seq, row, record));
             if !new && row != queue {
@@ -535,12 +539,7 @@ impl Broker {
         }
         self.counters.bodies_fetched += seqs.len() as u64;
         let serial = self.serial_of(owner);
-        self.messages.fetches.push(Fetch {
-            owner,
-            key,
-            serial,
-            seqs,
-        });
+        self.messages.ask(owner, key, serial, seqs);
     }
 
     /// Asks for more bodies while half of the last ones are still there, so that reading and sending go on side by side.
@@ -552,8 +551,10 @@ impl Broker {
     }
 
     /// Takes bodies that were read from the store, in the order in which they were asked for; `None` for one that is not there.
-    pub fn fetched(&mut self, fetch: Fetch, bodies: Vec<(Seq, Option<Message>)>, now: Now) {
+    pub fn fetched(&mut self, fetch: Fetch, bodies: Vec<Option<Message>>, now: Now) {
+        debug_assert_eq!(fetch.seqs.len(), bodies.len());
         self.now = now;
+        let bodies: Vec<_> = fetch.seqs.iter().copied().zip(bodies).collect();
         match fetch.owner {
             Owner::Topics(index) => self.learned(index, &fetch, &bodies),
             Owner::Resend(index) => {

@@ -364,6 +364,7 @@ impl Broker {
     pub(in crate::broker) fn leave_inflight(&mut self, index: GroupIndex, session: SessionIndex) {
         let state = &mut self.sessions[session];
         let (own, durable) = (state.queue.key, state.durable);
+        let messages = &self.messages;
         let mut writes = Vec::new();
         for (packet_id, message) in state.inflight.of_group(index) {
             message.group = None;
@@ -371,7 +372,8 @@ impl Broker {
             if durable && message.item.is_stored() && from != own {
                 message.queue = own;
                 let (seq, released) = (message.item.seq, message.released);
-                let record = message.item.record(Some(packet_id), released);
+                let (item, published) = (&message.item, message.published);
+                let record = messages.record(item, published, Some(packet_id), released);
                 writes.push(Write::PutDelivery(seq, own, record));
                 writes.push(Write::RemoveDelivery(seq, from));
             }

@@ -63,7 +63,9 @@ impl Broker {
         let mut spread = Spread::new(offer, receivers);
         if offer.level != Durability::Memory {
             let (gate, uptime) = (&mut self.gate, self.now.uptime);
-            spread.store(&self.sessions, |write| gate.write(write, uptime));
+            spread.store(&self.sessions, &self.messages, |write| {
+                gate.write(write, uptime)
+            });
         }
         offer.stored += u32::from(spread.is_stored());
         self.upkeep.spreads.add(spread);
@@ -176,7 +178,9 @@ impl Broker {
     pub(in crate::broker) fn write_spreads(&mut self) {
         let (gate, uptime) = (&mut self.gate, self.now.uptime);
         let spreads = &mut self.upkeep.spreads;
-        spreads.write(&self.sessions, |write| gate.write(write, uptime));
+        spreads.write(&self.sessions, &self.messages, |write| {
+            gate.write(write, uptime)
+        });
     }
 
     /// Makes slices smaller, for tests.

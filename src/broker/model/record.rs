@@ -1,6 +1,9 @@
 //! What the broker remembers on disk, as plain data. How it is laid out in bytes is the store's affair.
 
+use std::hash::Hasher;
 use std::sync::Arc;
+
+use siphasher::sip::SipHasher13;
 
 use crate::broker::model::message::Message;
 use crate::clock::Reading;
@@ -11,11 +14,42 @@ use crate::wire::{PacketId, ProtocolVersion, QoS};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Seq(pub u64);
 
+/// Names the body of a message in the store: the first [`Seq`] of its message. A message that gets
+/// another place in the order keeps its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BodyId(pub u64);
+
+/// The body of a message at its first place.
+impl From<Seq> for BodyId {
+    fn from(seq: Seq) -> BodyId {
+        BodyId(seq.0)
+    }
+}
+
+/// Stands for a topic: its keyed hash. Two topics have the same one with a probability of 2^-64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicHash(pub u64);
+
+/// The key of topic hashes. Each store has its own, and keeps it secret: nobody can look for topics
+/// with the same hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicKey(pub u64);
+
+impl TopicKey {
+    /// Returns the hash of a topic (SipHash-1-3).
+    pub fn hash(self, topic: &str) -> TopicHash {
+        let mut hasher = SipHasher13::new_with_keys(self.0, 0);
+        hasher.write(topic.as_bytes());
+        TopicHash(hasher.finish())
+    }
+}
+
 /// Names a queue of messages, which is a session's or a shared group's, on disk and in memory. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueKey(pub u64);
 
-/// Names a batch of writes; batches commit in this order.
+/// Names a batch of writes. Batches commit in this order. It goes on after a restart, and skips some
+/// numbers then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct BatchId(pub u64);
 
@@ -73,10 +107,27 @@ pub struct WillRecord {
     pub due: Option<u64>,
 }
 
+/// What the row of a delivery says of its message, so that nobody has to read the body for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// Bytes of topic, properties and payload.
+    pub size: u32,
+    /// When the message expires, in broker time.
+    pub expires: Option<u64>,
+    /// QoS of the publish.
+    pub qos: QoS,
+    /// Retain flag of the publish.
+    pub retain: bool,
+    /// Its topic. `None` in rows of layouts before 4.
+    pub topic: Option<TopicHash>,
+    /// Its body, if that is not the one of its place in the order.
+    pub body: Option<BodyId>,
+}
+
 /// A message waiting in a queue or on its way to the queue's client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeliveryRecord {
-    /// QoS of the delivery: 1 or 2.
+    /// QoS of the delivery: 1 or 2, and not above that of the publish.
     pub qos: QoS,
     /// Retain flag of the delivery.
     pub retain: bool,
@@ -84,12 +135,17 @@ pub struct DeliveryRecord {
     pub released: bool,
     /// Packet identifier, if it was given one when this was written; an [`InflightRecord`] may say it instead.
     pub packet_id: Option<PacketId>,
-    /// Bytes of the message that count in the queue.
-    pub size: u32,
-    /// When the message expires, in broker time.
-    pub expires: Option<u64>,
+    /// What there is to say of the message.
+    pub message: Summary,
     /// Identifiers of the subscriptions that matched.
     pub subscription_ids: SubscriptionIds,
+}
+
+impl DeliveryRecord {
+    /// Returns the body of the message, which has this place in the order.
+    pub fn body(&self, seq: Seq) -> BodyId {
+        self.message.body.unwrap_or(seq.into())
+    }
 }
 
 /// A QoS 2 message on its way to a session's client whose delivery does not say so: it was sent from the queue, or released since. Or one that has
@@ -133,10 +189,8 @@ impl Block {
 /// Sessions that a stored message is still to be given to, of the very many that get it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SpreadRecord {
-    /// Bytes of the message that count in a queue.
-    pub size: u32,
-    /// When the message expires, in broker time.
-    pub expires: Option<u64>,
+    /// What there is to say of the message.
+    pub message: Summary,
     /// The sessions.
     pub receivers: Vec<SpreadReceiver>,
 }
@@ -252,9 +306,9 @@ pub enum Write {
     /// The will of a session.
     RemoveWill(QueueKey),
     /// The body of a message.
-    PutMessage(Seq, Message),
+    PutMessage(BodyId, Message),
     /// The body of a message.
-    RemoveMessage(Seq),
+    RemoveMessage(BodyId),
     /// A message's place in a queue, new or changed.
     PutDelivery(Seq, QueueKey, DeliveryRecord),
     /// A message's place in a queue.
@@ -285,6 +339,20 @@ pub enum Write {
     RemoveRetained(Box<str>),
     /// What the clocks show.
     PutClock(Reading),
+}
+
+/// What a broker goes on with after a restart: the first numbers that were never used, and the key of
+/// topic hashes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Resume {
+    /// The next place in the order.
+    pub seq: Seq,
+    /// The next queue.
+    pub queue: QueueKey,
+    /// The next batch.
+    pub batch: BatchId,
+    /// The key of topic hashes.
+    pub topic_key: TopicKey,
 }
 
 /// Writes that commit together.

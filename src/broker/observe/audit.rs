@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::broker::Broker;
 use crate::broker::model::cost::subscription_bytes;
 use crate::broker::model::ids::ConnectionId;
-use crate::broker::model::record::Seq;
+use crate::broker::model::record::BodyId;
 
 /// What a broker keeps in memory.
 #[derive(Clone, Debug, Default)]
@@ -54,12 +54,13 @@ impl Broker {
             shares: self.messages.shares().count(),
             ..Audit::default()
         };
-        let mut needed: BTreeMap<Seq, u32> = BTreeMap::new();
+        let mut needed: BTreeMap<BodyId, u32> = BTreeMap::new();
+        let body_of = |seq| self.messages.body_of(seq);
         for seq in self.upkeep.removals.stored() {
-            *needed.entry(seq).or_default() += 1;
+            *needed.entry(body_of(seq)).or_default() += 1;
         }
         for seq in self.spread_seqs() {
-            *needed.entry(seq).or_default() += 1;
+            *needed.entry(body_of(seq)).or_default() += 1;
         }
         let (mut queued, mut hot, mut waiting) = (0, 0, 0);
         let sessions = self.sessions.iter().map(|(_, session)| &session.queue);
@@ -71,7 +72,7 @@ impl Broker {
             hot += warm.map(|item| u64::from(item.size)).sum::<u64>();
             waiting += items().count() as u64;
             for item in items().filter(|item| item.is_stored()) {
-                *needed.entry(item.seq).or_default() += 1;
+                *needed.entry(body_of(item.seq)).or_default() += 1;
             }
         }
         let connections = self.connections.iter();
@@ -81,7 +82,7 @@ impl Broker {
             for message in session.inflight.all() {
                 on_wire += usize::from(message.on_wire);
                 if message.item.is_stored() {
-                    *needed.entry(message.item.seq).or_default() += 1;
+                    *needed.entry(body_of(message.item.seq)).or_default() += 1;
                 }
             }
             if on_wire != session.inflight.on_wire() {
@@ -160,7 +161,7 @@ impl Broker {
             ));
         }
         needed.retain(|_, count| *count > 1);
-        let shares: BTreeMap<Seq, u32> = self.messages.shares().collect();
+        let shares: BTreeMap<BodyId, u32> = self.messages.shares().collect();
         if needed != shares {
             return Err(format!(
                 "bodies are needed {needed:?}, but shared {shares:?}"

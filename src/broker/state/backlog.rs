@@ -5,7 +5,7 @@ use std::ops::Range;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::broker::model::record::Seq;
+use crate::broker::model::record::{Seq, TopicHash};
 use crate::wire::topic;
 
 /// Topics remembered beyond twice those that wait.
@@ -62,31 +62,72 @@ pub struct Backlog {
     pub set_aside: u64,
 }
 
+/// What rows say of the topics of a bridge's messages, in the order of their places. `None` for a row that does
+/// not say it.
+pub type RecoveredTopics = Vec<(Seq, Option<TopicHash>)>;
+
 /// The newest waiting message of each topic of which only that is kept.
 #[derive(Debug)]
 pub struct Latest {
     /// The rules by which messages go out: local filter, and whether only the newest message of each topic is kept. The first that fits decides;
     /// none at all if no rule says so.
     pub rules: Vec<(Box<str>, bool)>,
-    pub newest: HashMap<Box<str>, Seq, FixedState>,
-    /// Messages on their way whose topics are not known yet.
-    pub unread_inflight: Vec<Seq>,
-    /// The places in the order in which messages may wait whose topics are not known yet.
-    pub unread: Range<Seq>,
+    /// Also of topics of which all messages are kept.
+    pub newest: HashMap<TopicHash, Seq, FixedState>,
+    /// Messages whose topics are to be read.
+    pub unread: Vec<Seq>,
+    /// The places in the order in which messages may wait whose topics are to be read.
+    pub unread_places: Range<Seq>,
     pub is_reading: bool,
     /// Counts how often reading began anew: an answer of before is not one.
     pub round: u64,
 }
 
 impl Latest {
+    /// Nothing waits.
+    pub fn new(seed: u64) -> Latest {
+        Latest {
+            rules: Vec::new(),
+            newest: HashMap::with_hasher(FixedState::with_seed(seed)),
+            unread: Vec::new(),
+            unread_places: Seq(0)..Seq(0),
+            is_reading: false,
+            round: 0,
+        }
+    }
+
+    /// Whether only the newest message of a topic is kept.
     pub fn keeps(&self, topic: &str) -> bool {
         let mut rules = self.rules.iter();
         let rule = rules.find(|(filter, _)| topic::matches(filter, topic));
         rule.is_some_and(|(_, keep_latest)| *keep_latest)
     }
 
+    /// Whether topics are still to be read.
     pub fn is_learning(&self) -> bool {
-        self.is_reading || !self.unread.is_empty() || !self.unread_inflight.is_empty()
+        self.is_reading || !self.unread_places.is_empty() || !self.unread.is_empty()
+    }
+
+    /// Goes by other rules, of which nothing is known yet.
+    pub fn restart(&mut self, rules: Vec<(Box<str>, bool)>) {
+        self.rules = rules;
+        self.newest.clear();
+        self.unread.clear();
+        self.unread_places = Seq(0)..Seq(0);
+        self.is_reading = false;
+        self.round += 1;
+    }
+
+    /// Takes the topics that rows know. Where several messages have the same one, it must be read to know
+    /// whether all of them are kept.
+    pub fn recover(&mut self, topics: RecoveredTopics) {
+        for (seq, topic) in topics {
+            match topic {
+                Some(topic) => self.unread.extend(self.newest.insert(topic, seq)),
+                None => self.unread.push(seq),
+            }
+        }
+        self.unread.sort_unstable();
     }
 }
 

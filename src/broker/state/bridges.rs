@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
 use crate::broker::model::record::{BridgeRecord, QueueKey};
+use crate::broker::state::backlog::RecoveredTopics;
 use crate::broker::state::bridge::{AcceptTimes, State};
 use crate::broker::state::message_ids::MessageIds;
 use crate::broker::state::origins::Origin;
@@ -14,6 +18,8 @@ pub struct Bridges {
     pub states: BTreeMap<Box<str>, State>,
     /// What is remembered of them, by their sessions.
     pub records: BTreeMap<QueueKey, BridgeRecord>,
+    /// The topics of what waited for them at the start, by their sessions, until their rules are known.
+    pub recovered_topics: HashMap<QueueKey, RecoveredTopics, FxBuildHasher>,
     /// When messages were accepted, about.
     pub accept_times: AcceptTimes,
     /// Identities of messages that have come over bridges.
@@ -30,6 +36,7 @@ impl Bridges {
         Bridges {
             states: BTreeMap::new(),
             records: BTreeMap::new(),
+            recovered_topics: HashMap::default(),
             accept_times: AcceptTimes::default(),
             message_ids: MessageIds::new(seed),
             origin,

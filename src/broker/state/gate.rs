@@ -146,9 +146,9 @@ impl Gate {
     pub fn write(&mut self, write: Write, uptime: u64) {
         self.open_bytes += WRITE_WEIGHT;
         match &write {
-            Write::PutMessage(seq, message) => {
+            Write::PutMessage(id, message) => {
                 self.open_bytes += message.size() as usize;
-                self.open_last_seq = self.open_last_seq.max(*seq);
+                self.open_last_seq = self.open_last_seq.max(Seq(id.0));
             }
             Write::PutSpread(_, _, spread) => {
                 self.open_bytes += spread.receivers.len() * SPREAD_WEIGHT;
@@ -285,10 +285,14 @@ impl Gate {
         }
     }
 
-    /// All messages up to this one were found in the store at the start.
-    pub fn recovered(&mut self, last: Seq) {
+    /// All messages before a place were found in the store at the start. `next` is the first batch, and above
+    /// all that were ever committed.
+    pub fn recovered(&mut self, before: Seq, next: BatchId) {
+        debug_assert!(self.committing.is_none(), "recovery is first");
+        let last = Seq(before.0.saturating_sub(1));
         self.durable_seq = last;
         self.open_last_seq = last;
+        self.open.id = self.open.id.max(next);
     }
 
     /// Bytes of writes that are not durable yet. An estimate.

@@ -305,9 +305,9 @@ impl Inflight {
         id: PacketId,
         item: Queued,
         queue: QueueKey,
+        published: (QoS, bool),
         released: bool,
     ) {
-        let published = (item.qos, item.retain);
         self.insert(
             id,
             InflightMessage {

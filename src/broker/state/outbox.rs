@@ -133,7 +133,7 @@ impl Outbox {
 mod tests {
     use super::*;
     use crate::broker::model::message::Parts;
-    use crate::broker::model::record::{Durability, Seq, Write};
+    use crate::broker::model::record::{BodyId, Durability, Write};
     use crate::wire::{Properties, QoS};
 
     fn message(byte: u8, length: usize) -> Message {
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(bytes_of(&out), b"<1>aa");
         outbox.take(&mut out);
         assert_eq!(bytes_of(&out), b"<1>aa");
-        gate.write(Write::RemoveMessage(Seq(1)), 0);
+        gate.write(Write::RemoveMessage(BodyId(1)), 0);
         let batch = gate.take_batch(0).expect("somebody waits");
         gate.durable(batch.id);
         assert!(outbox.release(&gate));

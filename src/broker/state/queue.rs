@@ -194,7 +194,6 @@ impl Queue {
     }
 
     /// All messages, the oldest first.
-    #[cfg(test)]
     pub fn messages(&self) -> impl Iterator<Item = &Queued> {
         let waiting = self.backlog.messages().chain(self.live.messages());
         waiting.chain(self.held.messages())

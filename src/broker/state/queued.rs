@@ -3,9 +3,9 @@
 use std::ops::{Add, Sub};
 
 use crate::broker::model::message::Message;
-use crate::broker::model::record::{DeliveryRecord, Durability, Seq, SubscriptionIds};
+use crate::broker::model::record::{Durability, Seq, SubscriptionIds};
 use crate::broker::state::gate::Stamp;
-use crate::wire::{PacketId, QoS};
+use crate::wire::QoS;
 
 /// A message in a queue, or sent and not acknowledged.
 #[derive(Clone, Debug)]
@@ -47,29 +47,6 @@ impl Queued {
     /// Whether it has expired.
     pub fn is_expired(&self, unix: u64) -> bool {
         self.expires != 0 && self.expires <= unix
-    }
-
-    /// The row of this delivery.
-    pub fn record(&self, packet_id: Option<PacketId>, released: bool) -> DeliveryRecord {
-        DeliveryRecord {
-            qos: self.qos,
-            retain: self.retain,
-            released,
-            packet_id,
-            size: self.size,
-            expires: (self.expires != 0).then_some(self.expires),
-            subscription_ids: self.ids.clone(),
-        }
-    }
-
-    /// The row of this delivery in the queue of a group. It has the QoS and retain flag of the publish, because
-    /// another member, with other options, may get the message.
-    pub fn record_as_published(&self) -> DeliveryRecord {
-        let mut record = self.record(None, false);
-        if let Some(body) = &self.body {
-            (record.qos, record.retain) = (body.qos(), body.retain());
-        }
-        record
     }
 }
 

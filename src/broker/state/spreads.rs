@@ -6,6 +6,7 @@ use crate::broker::model::ids::SessionIndex;
 use crate::broker::model::message::Message;
 use crate::broker::model::record::{Durability, Seq, SpreadReceiver, SpreadRecord, Write};
 use crate::broker::state::gate::{Stamp, WRITE_WEIGHT};
+use crate::broker::state::messages::Messages;
 use crate::broker::state::offer::{Frames, Offer, Receiver};
 use crate::broker::state::sessions::Sessions;
 use crate::wire::QoS;
@@ -188,10 +189,15 @@ impl Spreads {
     }
 
     /// Writes the rows that must be written anew.
-    pub fn write(&mut self, sessions: &Sessions, mut write: impl FnMut(Write)) {
+    pub fn write(
+        &mut self,
+        sessions: &Sessions,
+        messages: &Messages,
+        mut write: impl FnMut(Write),
+    ) {
         if std::mem::take(&mut self.changed) {
             for spread in &mut self.all {
-                spread.write_changed(sessions, &mut write);
+                spread.write_changed(sessions, messages, &mut write);
             }
         }
     }
@@ -231,24 +237,29 @@ impl Spread {
     }
 
     /// Writes who of the receivers is in the store.
-    pub fn store(&mut self, sessions: &Sessions, write: impl FnMut(Write)) {
+    pub fn store(&mut self, sessions: &Sessions, messages: &Messages, write: impl FnMut(Write)) {
         let row = Row {
             stored: false,
             changed: true,
         };
         self.rows = vec![row; self.receivers.len().div_ceil(PART)];
-        self.write_changed(sessions, write);
+        self.write_changed(sessions, messages, write);
         if self.rows.iter().all(|row| !row.stored) {
             self.rows.clear();
         }
     }
 
-    fn write_changed(&mut self, sessions: &Sessions, mut write: impl FnMut(Write)) {
+    fn write_changed(
+        &mut self,
+        sessions: &Sessions,
+        messages: &Messages,
+        mut write: impl FnMut(Write),
+    ) {
         for part in 0..self.rows.len() {
             if !std::mem::take(&mut self.rows[part].changed) {
                 continue;
             }
-            let record = self.record(part, sessions);
+            let record = self.record(part, sessions, messages);
             let stored = !record.receivers.is_empty();
             let was_stored = std::mem::replace(&mut self.rows[part].stored, stored);
             let (seq, part) = (self.seq, part as u16);
@@ -334,7 +345,7 @@ impl Spread {
     }
 
     /// Who of a part of the receivers is in the store and has not got the message.
-    fn record(&self, part: usize, sessions: &Sessions) -> SpreadRecord {
+    fn record(&self, part: usize, sessions: &Sessions, messages: &Messages) -> SpreadRecord {
         let parts = self.message.parts();
         let some = part * PART..self.receivers.len().min((part + 1) * PART);
         let left = some.filter(|at| !self.given[*at]);
@@ -353,8 +364,7 @@ impl Spread {
             })
         });
         SpreadRecord {
-            size: self.message.size(),
-            expires: parts.expires,
+            message: messages.summary(&self.message),
             receivers: receivers.collect(),
         }
     }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::record::{
-    Block, BridgeRecord, DeliveryRecord, InflightRecord, MessageId, SessionRecord, Source,
-    SpreadRecord, WillRecord,
+    BatchId, Block, BodyId, BridgeRecord, DeliveryRecord, InflightRecord, MessageId, Resume,
+    SessionRecord, Source, SpreadRecord, TopicKey, WillRecord,
 };
 use super::*;
 use crate::clock::Reading;
@@ -74,11 +74,11 @@ impl Disk {
             Write::RemoveGroup(key) => _ = self.groups.remove(&key.0),
             Write::PutWill(key, record) => _ = self.wills.insert(key.0, record),
             Write::RemoveWill(key) => _ = self.wills.remove(&key.0),
-            Write::PutMessage(seq, message) => {
-                self.last_seq = self.last_seq.max(seq.0);
-                self.messages.insert(seq.0, message);
+            Write::PutMessage(id, message) => {
+                self.last_seq = self.last_seq.max(id.0);
+                self.messages.insert(id.0, message);
             }
-            Write::RemoveMessage(seq) => _ = self.messages.remove(&seq.0),
+            Write::RemoveMessage(id) => _ = self.messages.remove(&id.0),
             Write::PutDelivery(seq, key, record) => {
                 self.deliveries.insert((seq.0, key.0), record);
             }
@@ -109,13 +109,20 @@ impl Disk {
         }
     }
 
-    pub fn body(&self, seq: Seq) -> Option<Message> {
-        self.messages.get(&seq.0).cloned()
+    pub fn body(&self, id: BodyId) -> Option<Message> {
+        self.messages.get(&id.0).cloned()
     }
 
-    /// The first numbers that were never used.
-    pub fn next(&self) -> (Seq, QueueKey) {
-        (Seq(self.last_seq + 1), QueueKey(self.last_key + 1))
+    /// What a broker goes on with.
+    pub fn resume(&self) -> Resume {
+        let last = self.deliveries.last_key_value();
+        let last = last.map_or(0, |((seq, _), _)| *seq).max(self.last_seq);
+        Resume {
+            seq: Seq(last + 1),
+            queue: QueueKey(self.last_key + 1),
+            batch: BatchId(1),
+            topic_key: TopicKey(0),
+        }
     }
 
     /// Removes what belongs to nothing, as the store does when it is opened.
@@ -133,26 +140,24 @@ impl Disk {
         self.inflight.retain(|(key, _), _| owners.contains(key));
         self.bridges.retain(|key, _| owners.contains(key));
         self.deliveries.retain(|(_, key), _| owners.contains(key));
-        let spread = self.spreads.keys().map(|(seq, _)| *seq);
-        let wanted: BTreeSet<u64> = self
-            .deliveries
-            .keys()
-            .map(|(seq, _)| *seq)
-            .chain(spread)
-            .collect();
+        let wanted: BTreeSet<u64> = self.needed().collect();
         self.messages.retain(|seq, _| wanted.contains(seq));
+    }
+
+    /// The bodies that deliveries and spreads need.
+    fn needed(&self) -> impl Iterator<Item = u64> {
+        let deliveries = self.deliveries.iter();
+        let deliveries = deliveries.map(|((seq, _), record)| record.body(Seq(*seq)).0);
+        let spreads = self.spreads.iter();
+        let spreads = spreads.map(|((seq, _), record)| record.message.body.map_or(*seq, |it| it.0));
+        deliveries.chain(spreads)
     }
 
     /// All rows as the store hands them back at the start.
     pub fn rows(&self) -> Vec<Write> {
-        for (seq, key) in self.deliveries.keys() {
-            assert!(
-                self.messages.contains_key(seq),
-                "delivery {seq} in queue {key} has no body"
-            );
-        }
-        for (seq, _) in self.spreads.keys() {
-            assert!(self.messages.contains_key(seq), "spread {seq} has no body");
+        for body in self.needed() {
+            let is_there = self.messages.contains_key(&body);
+            assert!(is_there, "a delivery or spread has no body {body}");
         }
         let mut rows = Vec::new();
         rows.extend(self.clock.map(Write::PutClock));

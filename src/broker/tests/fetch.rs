@@ -215,8 +215,8 @@ fn a_long_queue_is_read_in_pieces_and_ahead() {
     world.got(subscriber);
     world.take_fetches();
     assert_eq!(world.fetches.len(), 1);
-    assert_eq!(world.fetches[0].seqs.len(), 512);
-    assert!(world.fetches[0].seqs.is_sorted());
+    assert_eq!(world.fetches[0].bodies.len(), 512);
+    assert!(world.fetches[0].bodies.is_sorted());
     for number in 3_000..3_010 {
         world.publish(peer, message(1, 1, "t", &number.to_string()));
     }
@@ -240,7 +240,7 @@ fn large_bodies_are_read_few_at_a_time() {
     let subscriber = world.connect(&durable("sub"));
     world.got(subscriber);
     world.take_fetches();
-    assert_eq!(world.fetches[0].seqs.len(), 2);
+    assert_eq!(world.fetches[0].bodies.len(), 2);
     assert_eq!(world.drain(subscriber).len(), 10);
     world.assert_nothing_left();
 }

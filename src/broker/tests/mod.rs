@@ -556,11 +556,7 @@ impl World {
 
     fn answer_fetches(&mut self) {
         for fetch in std::mem::take(&mut self.fetches) {
-            let bodies: Vec<(Seq, Option<Message>)> = fetch
-                .seqs
-                .iter()
-                .map(|seq| (*seq, self.disk.body(*seq)))
-                .collect();
+            let bodies = fetch.bodies.iter().map(|id| self.disk.body(*id)).collect();
             self.broker.fetched(fetch, bodies, self.now);
         }
     }
@@ -646,8 +642,7 @@ impl World {
         for row in self.disk.rows() {
             self.broker.restore(row);
         }
-        let (next_seq, next_key) = self.disk.next();
-        self.broker.finish_restore(next_seq, next_key, self.now);
+        self.broker.finish_restore(&self.disk.resume(), self.now);
     }
 
     /// Nothing waits for anybody: not in memory, not on disk.

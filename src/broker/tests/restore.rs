@@ -1,6 +1,6 @@
 //! What is on disk becomes the same broker again.
 
-use super::super::record::{BridgeRecord, DurabilityRules};
+use super::super::record::{BodyId, BridgeRecord, DurabilityRules};
 use super::*;
 
 /// Rows that survive a restart without change.
@@ -294,7 +294,7 @@ fn rows_without_an_owner_are_passed_over() {
             broker.restore(row);
         }
     }
-    let restored = broker.finish_restore(Seq(9), QueueKey(9), world.now);
+    let restored = broker.finish_restore(&world.disk.resume(), world.now);
     assert_eq!((restored.sessions, restored.messages), (0, 0));
     assert!(broker.groups.len() == 0);
 }
@@ -315,7 +315,7 @@ fn the_restored_say_how_many_they_are() {
         .rows()
         .into_iter()
         .for_each(|row| broker.restore(row));
-    let restored = broker.finish_restore(Seq(9), QueueKey(9), world.now);
+    let restored = broker.finish_restore(&world.disk.resume(), world.now);
     assert_eq!(
         restored,
         super::super::Restored {
@@ -379,4 +379,40 @@ fn what_is_remembered_of_a_bridge_lasts_as_long_as_its_session() {
     assert_eq!(world.broker.bridge_record("cloud"), None);
     world.flush();
     assert!(world.disk.bridges.is_empty());
+}
+
+/// A message that stands at another place has the body of its first one, which stays until the last delivery at
+/// any place is over.
+#[test]
+fn a_message_at_another_place_is_sent_with_its_body() {
+    let mut world = World::new();
+    let a = world.connect(&durable("a"));
+    world.subscribe(a, "#", 1);
+    let b = world.connect(&durable("b"));
+    world.subscribe(b, "#", 1);
+    world.lose(a);
+    world.lose(b);
+    let publisher = world.connect(&publisher());
+    for at in 1..=3 {
+        world.publish(publisher, message(1, at, "t", &format!("m{at}")));
+    }
+    world.flush();
+    // The first message of b goes behind the others, and so does the third one of a.
+    let deliveries = &mut world.disk.deliveries;
+    let keys: Vec<(u64, u64)> = deliveries.keys().copied().collect();
+    let (of_a, of_b) = (keys[0].1, keys[1].1);
+    for (from, to, queue) in [(keys[0].0, 90, of_b), (keys[4].0, 91, of_a)] {
+        let mut record = deliveries.remove(&(from, queue)).expect("it is there");
+        record.message.body = Some(BodyId(from));
+        deliveries.insert((to, queue), record);
+    }
+    world.crash();
+    let b = world.connect(&durable("b"));
+    let lines = |of: [&str; 3]| of.map(|it| format!("PUBLISH q1 t={it}"));
+    assert_eq!(world.drain(b), lines(["m2", "m3", "m1"]));
+    world.flush();
+    assert_eq!(world.disk.messages.len(), 3, "a still needs all of them");
+    let a = world.connect(&durable("a"));
+    assert_eq!(world.drain(a), lines(["m1", "m2", "m3"]));
+    world.assert_nothing_left();
 }

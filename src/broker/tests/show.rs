@@ -159,6 +159,15 @@ fn show_delivery(record: &DeliveryRecord) -> String {
         text += &format!(" #{id}");
     }
     text += if record.retain { " retain" } else { "" };
+    let (published, retained) = (record.message.qos, record.message.retain);
+    if published != record.qos {
+        text += &format!(" published q{}", published as u8);
+    }
+    text += if retained && !record.retain {
+        " published retain"
+    } else {
+        ""
+    };
     text += if record.released { " released" } else { "" };
     text
 }

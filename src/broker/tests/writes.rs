@@ -287,11 +287,35 @@ fn a_retained_message_is_stored_beside_its_deliveries() {
     world.settle();
     assert_eq!(
         world.writes(),
-        ["PutRetained t", "PutDelivery s1 k1 q1 #1", "PutMessage s1"]
+        [
+            "PutRetained t",
+            "PutDelivery s1 k1 q1 #1 published retain",
+            "PutMessage s1"
+        ]
     );
     world.publish(peer, retained(0, 0, "t", ""));
     world.settle();
     assert_eq!(world.writes(), ["RemoveRetained t"]);
+}
+
+/// Whoever gets the message next, from a row alone, must not get less than was published.
+#[test]
+fn a_row_says_how_its_message_was_published() {
+    let mut world = World::new();
+    let subscriber = world.connect(&durable("sub"));
+    world.subscribe(subscriber, "t", 1);
+    world.lose(subscriber);
+    let peer = world.connect(&client("pub"));
+    world.flush();
+    world.writes();
+    world.publish(peer, retained(2, 1, "t", "m"));
+    world.settle();
+    let rows = world.writes();
+    let row = "PutDelivery s1 k1 q1 published q2 published retain";
+    assert!(rows.contains(&row.to_owned()), "{rows:?}");
+    world.crash();
+    let subscriber = world.connect(&durable("sub"));
+    assert_eq!(world.drain(subscriber), ["PUBLISH q1 t=m"]);
 }
 
 #[test]

@@ -146,6 +146,7 @@ impl Broker {
         }
         self.remove_later(Removal::Inflight(inflight));
         self.discard_queue(session.queue);
+        self.bridges.recovered_topics.remove(&key);
         if self.bridges.records.remove(&key).is_some() && session.stored {
             self.write(Write::RemoveBridge(key));
         }

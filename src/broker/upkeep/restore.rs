@@ -4,7 +4,7 @@ use crate::broker::Broker;
 use crate::broker::model::ids::{GroupIndex, Owner, SessionIndex};
 use crate::broker::model::message::Message;
 use crate::broker::model::record::{
-    DeliveryRecord, Durability, InflightRecord, QueueKey, Seq, SubscriptionRecord, Write,
+    DeliveryRecord, Durability, InflightRecord, QueueKey, Resume, Seq, SubscriptionRecord, Write,
 };
 use crate::broker::model::restored::Restored;
 use crate::broker::state::queued::Queued;
@@ -117,8 +117,15 @@ impl Broker {
         let Some(owner) = self.upkeep.restoring.owner(key) else {
             return;
         };
-        if self.upkeep.restoring.count_delivery(seq) {
-            self.messages.share(seq, 1);
+        let (body, topic) = (record.message.body, record.message.topic);
+        let shares_its_place = self.upkeep.restoring.count_delivery(seq);
+        match body.filter(|body| *body != seq.into()) {
+            Some(body) => self.messages.recover_moved(seq, body),
+            None => self.messages.share(seq, u32::from(shares_its_place)),
+        }
+        if self.bridges.records.contains_key(&key) {
+            let topics = self.bridges.recovered_topics.entry(key).or_default();
+            topics.push((seq, topic));
         }
         let noted = self.upkeep.restoring.inflight(key, seq);
         if let Some(noted) = noted {
@@ -129,8 +136,8 @@ impl Broker {
             seq,
             body: None,
             ids: record.subscription_ids,
-            expires: record.expires.unwrap_or(0),
-            size: record.size,
+            expires: record.message.expires.unwrap_or(0),
+            size: record.message.size,
             qos: record.qos,
             retain: record.retain,
             level: Durability::Fsync,
@@ -142,7 +149,9 @@ impl Broker {
                 let session = &mut self.sessions[index];
                 match record.packet_id {
                     Some(id) => {
-                        let waiting = recover_inflight(session, id, item, record.released);
+                        let published = (record.message.qos, record.message.retain);
+                        let waiting =
+                            recover_inflight(session, id, item, published, record.released);
                         if noted.is_some() && session.inflight.recovered_note(id, seq) {
                             self.upkeep.restoring.found_inflight(key, seq);
                         }
@@ -179,26 +188,27 @@ impl Broker {
                     retain: receiver.retain,
                     released: false,
                     packet_id: None,
-                    size: record.size,
-                    expires: record.expires,
+                    message: record.message,
                     subscription_ids: receiver.subscription_ids,
                 };
                 self.restore_delivery(seq, receiver.queue, delivery.clone());
                 self.write(Write::PutDelivery(seq, receiver.queue, delivery));
             }
             if self.upkeep.restoring.is_without_receivers(seq) {
-                self.write(Write::RemoveMessage(seq));
+                let body = record.message.body.unwrap_or(seq.into());
+                self.write(Write::RemoveMessage(body));
             }
         }
     }
 
     /// All rows are there: sessions whose connection died with the process are disconnected now, wills due are published, sessions that have
-    /// expired end. `next_seq` and `next_key` were never used.
-    pub fn finish_restore(&mut self, next_seq: Seq, next_key: QueueKey, now: Now) -> Restored {
+    /// expired end.
+    pub fn finish_restore(&mut self, resume: &Resume, now: Now) -> Restored {
         self.now = now;
+        self.gate.recovered(resume.seq, resume.batch);
         self.restore_spreads(None);
-        self.messages.resume_at(next_seq, next_key);
-        self.gate.recovered(Seq(next_seq.0.saturating_sub(1)));
+        self.settle_moved_bodies();
+        self.messages.resume_at(resume);
         let restoring = std::mem::take(&mut self.upkeep.restoring);
         self.forget_notes(&restoring);
         let restored = Restored {
@@ -234,6 +244,19 @@ impl Broker {
         restored
     }
 
+    /// Counts who needs bodies that are needed at other places than their own.
+    fn settle_moved_bodies(&mut self) {
+        if !self.messages.has_moved() {
+            return;
+        }
+        let inflight = self.sessions.iter();
+        let inflight = inflight.flat_map(|(_, session)| session.inflight.seqs());
+        let queues = self.sessions.iter().map(|(_, session)| &session.queue);
+        let queues = queues.chain(self.groups.iter().map(|(_, group)| &group.queue));
+        let queued = queues.flat_map(|queue| queue.messages().map(|item| item.seq));
+        self.messages.settle_moved(inflight.chain(queued));
+    }
+
     /// What blocks say of messages that are not on their way goes with the next batch.
     fn forget_notes(&mut self, restoring: &Restoring) {
         for (index, block) in restoring.blocks_without_messages() {
@@ -265,6 +288,7 @@ fn recover_inflight(
     session: &mut Session,
     id: PacketId,
     item: Queued,
+    published: (QoS, bool),
     released: bool,
 ) -> Option<Queued> {
     let exact = item.qos == QoS::ExactlyOnce;
@@ -277,6 +301,8 @@ fn recover_inflight(
         Some(_) => return Some(item),
     };
     let key = session.key();
-    session.inflight.insert_recovered(id, item, key, released);
+    session
+        .inflight
+        .insert_recovered(id, item, key, published, released);
     displaced
 }

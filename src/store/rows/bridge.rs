@@ -4,7 +4,7 @@ use redb::TableDefinition;
 
 use super::key::key_u64;
 use super::record::{Input, put_text};
-use super::{Definition, Owner, Row, VERSION, What};
+use super::{Definition, Owner, Put, Row, Table, VERSION, What};
 use crate::broker::record::{BridgeRecord, LeftAddress, QueueKey, Write};
 
 const APART: u8 = 1;
@@ -12,9 +12,8 @@ const APART: u8 = 1;
 /// What is remembered of a bridge: texts and lists with their lengths before them.
 pub(in crate::store) struct Bridge;
 
-impl Row for Bridge {
+impl Table for Bridge {
     const TABLE: Definition = TableDefinition::new("bridges");
-    const OWNER: Owner = Owner::Queue;
     type Key<'a> = u64;
     type Value<'a> = &'a BridgeRecord;
 
@@ -31,6 +30,18 @@ impl Row for Bridge {
                     out.extend_from_slice(&id.get().to_le_bytes());
                 }
             }
+        }
+    }
+}
+
+impl Row for Bridge {
+    const OWNER: Owner = Owner::Queue;
+
+    fn of(write: &Write) -> Option<Put<'_, Self>> {
+        match write {
+            Write::PutBridge(key, bridge) => Some((key.0, Some(bridge))),
+            Write::RemoveBridge(key) => Some((key.0, None)),
+            _ => None,
         }
     }
 

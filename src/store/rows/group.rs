@@ -4,21 +4,36 @@ use redb::TableDefinition;
 
 use super::key::key_u64;
 use super::record::Input;
-use super::{Definition, Owner, Row, VERSION, What};
+use super::{Definition, Owner, Put, Row, Table, Unused, VERSION, What};
 use crate::broker::record::{QueueKey, Write};
 
 /// A shared group: its name and filter as in a SUBSCRIBE.
 pub(in crate::store) struct Group;
 
-impl Row for Group {
+impl Table for Group {
     const TABLE: Definition = TableDefinition::new("groups");
-    const OWNER: Owner = Owner::IsQueue;
     type Key<'a> = u64;
     type Value<'a> = &'a str;
 
     fn put(name: &str, out: &mut Vec<u8>) {
         out.push(VERSION);
         out.extend_from_slice(name.as_bytes());
+    }
+}
+
+impl Row for Group {
+    const OWNER: Owner = Owner::IsQueue;
+
+    fn of(write: &Write) -> Option<Put<'_, Self>> {
+        match write {
+            Write::PutGroup(key, name) => Some((key.0, Some(name))),
+            Write::RemoveGroup(key) => Some((key.0, None)),
+            _ => None,
+        }
+    }
+
+    fn used(key: &u64) -> Unused {
+        Unused::after_queue(*key)
     }
 
     fn read(key: &[u8], record: &[u8]) -> Result<Write, What> {

@@ -4,7 +4,7 @@ use redb::TableDefinition;
 
 use super::key::key_short_pair;
 use super::record::Input;
-use super::{Definition, Owner, Row, VERSION, What};
+use super::{Definition, Owner, Put, Row, Table, VERSION, What};
 use crate::broker::record::{Block, InflightRecord, QueueKey, Seq, Write};
 use crate::wire::PacketId;
 
@@ -15,9 +15,8 @@ const RELEASED: u8 = 1;
 /// The messages on their way to a session's client with identifiers of one block: for each its packet identifier, whether it is released, and its `Seq`.
 pub(in crate::store) struct Inflight;
 
-impl Row for Inflight {
+impl Table for Inflight {
     const TABLE: Definition = TableDefinition::new("inflight");
-    const OWNER: Owner = Owner::Queue;
     type Key<'a> = (u64, u16);
     type Value<'a> = &'a [InflightRecord];
 
@@ -27,6 +26,18 @@ impl Row for Inflight {
             out.extend_from_slice(&record.packet_id.get().to_le_bytes());
             out.push(if record.released { RELEASED } else { 0 });
             out.extend_from_slice(&record.seq.0.to_le_bytes());
+        }
+    }
+}
+
+impl Row for Inflight {
+    const OWNER: Owner = Owner::Queue;
+
+    fn of(write: &Write) -> Option<Put<'_, Self>> {
+        match write {
+            Write::PutInflight(key, block, records) => Some(((key.0, block.0), Some(records))),
+            Write::RemoveInflight(key, block) => Some(((key.0, block.0), None)),
+            _ => None,
         }
     }
 

@@ -43,6 +43,12 @@ impl RowKey for &str {
 
 const KEY: What = "its key is not one of this table";
 
+impl RowKey for &[u8] {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self);
+    }
+}
+
 /// Reads a key of one integer.
 pub(in crate::store) fn key_u64(key: &[u8]) -> Result<u64, What> {
     Ok(u64::from_be_bytes(key.try_into().map_err(|_| KEY)?))

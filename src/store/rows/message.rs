@@ -1,4 +1,4 @@
-//! Message bodies by `Seq`: inserts at the right edge, removals mostly at the left.
+//! Message bodies by their identifiers: inserts at the right edge, removals mostly at the left.
 //!
 //! A message is one byte string: [`MESSAGE_HEAD`] bytes, its identity if it has one, who published it if it is retained and that is known, and then
 //! topic, properties and payload. What exceeds a row goes on in the table of parts, as with every record: so that no row needs more than one page
@@ -11,10 +11,10 @@ use redb::TableDefinition;
 use super::key::key_u64;
 use super::record::{EXPIRES, ID, Input, RETAIN, SHORT, optional, qos};
 use super::source::{put_source, source};
-use super::{Definition, Owner, Row, VERSION, What};
+use super::{Definition, Owner, Put, Row, Table, Unused, VERSION, What};
 use crate::broker::Message as Body;
 use crate::broker::message::Parts;
-use crate::broker::record::{Seq, Source, Write};
+use crate::broker::record::{BodyId, Source, Write};
 use crate::wire::property::BlockKind;
 use crate::wire::{Properties, topic};
 
@@ -27,9 +27,8 @@ const SOURCE: u8 = 1 << 7;
 /// The body of a message.
 pub(in crate::store) struct Message;
 
-impl Row for Message {
+impl Table for Message {
     const TABLE: Definition = TableDefinition::new("messages");
-    const OWNER: Owner = Owner::Message;
     type Key<'a> = u64;
     type Value<'a> = &'a Body;
 
@@ -37,14 +36,30 @@ impl Row for Message {
         put(out, message, message.topic(), None);
     }
 
-    fn read(key: &[u8], record: &[u8]) -> Result<Write, What> {
-        let message = Message::of(record)?;
-        Ok(Write::PutMessage(Seq(key_u64(key)?), message))
-    }
-
-    /// A `Seq` is put once in its life.
+    /// A body is put once in its life.
     fn is_new(_: &u64, _: &[u64]) -> bool {
         true
+    }
+}
+
+impl Row for Message {
+    const OWNER: Owner = Owner::Message;
+
+    fn of(write: &Write) -> Option<Put<'_, Self>> {
+        match write {
+            Write::PutMessage(id, message) => Some((id.0, Some(message))),
+            Write::RemoveMessage(id) => Some((id.0, None)),
+            _ => None,
+        }
+    }
+
+    fn used(key: &u64) -> Unused {
+        Unused::after_seq(*key)
+    }
+
+    fn read(key: &[u8], record: &[u8]) -> Result<Write, What> {
+        let message = Message::of(record)?;
+        Ok(Write::PutMessage(BodyId(key_u64(key)?), message))
     }
 }
 

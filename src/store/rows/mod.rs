@@ -1,6 +1,6 @@
-//! The kinds of rows, a file each: what a row is keyed by, what its record says, and what it belongs to. Version 1 of every record.
+//! The kinds of rows, a file each: what a row is keyed by, what its record says, and what it belongs to.
 //!
-//! A new kind is a file here, a line in [`KINDS`], and its place in a batch (`apply`).
+//! A new kind is a file here, a line in `kinds`, and its writes in [`Write`].
 //!
 //! Keys are byte strings that sort as what they stand for: integers are big-endian there, and nowhere else. Every record begins with its version;
 //! integers are little-endian and of fixed width. Records are read strictly: a byte too many or too few, a flag that has no meaning, or a text that is
@@ -22,6 +22,7 @@ mod session;
 mod source;
 mod spread;
 mod subscription;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod will;
@@ -36,7 +37,7 @@ pub(super) use message_id::MessageId;
 pub(super) use received::Received;
 pub(super) use record::What;
 pub(super) use retained::Retained;
-pub(super) use row::{Definition, Owner, Row};
+pub(super) use row::{Definition, Owner, Put, Row, Table, Unused};
 pub(super) use session::Session;
 pub(super) use spread::Spread;
 pub(super) use subscription::Subscription;
@@ -70,18 +71,34 @@ const fn kind<R: Row>(number: u8, since: u64) -> Kind {
     }
 }
 
-/// All kinds, in the order in which recovery hands their rows back. Numbers 8 and 9 are those of the tables of parts and of the store itself.
-pub(super) const KINDS: [Kind; 12] = [
-    kind::<Session>(0, 1),
-    kind::<Group>(1, 1),
-    kind::<Subscription>(2, 1),
-    kind::<Will>(3, 1),
-    kind::<Received>(4, 1),
-    kind::<Bridge>(10, 2),
-    kind::<Retained>(5, 1),
-    kind::<MessageId>(11, 2),
-    kind::<Inflight>(12, 2),
-    kind::<Spread>(13, 3),
-    kind::<Delivery>(7, 1),
-    kind::<Message>(6, 1),
-];
+/// Hands the list of all kinds to another macro: a place in the list, the type, its number in keys of
+/// parts, and the first layout that has it. It is in the order in which recovery hands rows back.
+///
+/// Numbers 8 and 9 are those of the tables of parts and of the store itself.
+macro_rules! kinds {
+    ($use:ident) => {
+        $use! {
+            0 Session 0 since 1;
+            1 Group 1 since 1;
+            2 Subscription 2 since 1;
+            3 Will 3 since 1;
+            4 Received 4 since 1;
+            5 Bridge 10 since 2;
+            6 Retained 5 since 1;
+            7 MessageId 11 since 2;
+            8 Inflight 12 since 2;
+            9 Spread 13 since 3;
+            10 Delivery 7 since 1;
+            11 Message 6 since 1;
+        }
+    };
+}
+pub(super) use kinds;
+
+macro_rules! list {
+    ($($at:tt $kind:ident $number:literal since $since:literal;)*) => {
+        /// All kinds.
+        pub(super) const KINDS: &[Kind] = &[$(kind::<$kind>($number, $since)),*];
+    };
+}
+kinds!(list);

@@ -6,8 +6,11 @@ use crate::wire::{PacketId, QoS};
 /// What is wrong with a row.
 pub(in crate::store) type What = &'static str;
 
-/// Version of every record written by this program.
+/// Version of the records of most kinds.
 pub(super) const VERSION: u8 = 1;
+/// Version of records that hold a [`Summary`](crate::broker::record::Summary). Those of version 1,
+/// which layouts before 4 wrote, are read, too.
+pub(super) const SUMMARY_VERSION: u8 = 2;
 
 /// Flags that mean the same in several kinds of records.
 pub(super) const RETAIN: u8 = 1 << 2;
@@ -54,6 +57,23 @@ impl<'a> Input<'a> {
             Some(_) => Err("its version is not 1"),
             None => Err("it is empty"),
         }
+    }
+
+    /// Begins to read a record of [`VERSION`] or [`SUMMARY_VERSION`]. Returns also whether it is the
+    /// latter.
+    pub(super) fn either_version(bytes: &'a [u8]) -> Result<(Input<'a>, bool), What> {
+        match bytes.split_first() {
+            Some((&VERSION, rest)) => Ok((Input(rest), false)),
+            Some((&SUMMARY_VERSION, rest)) => Ok((Input(rest), true)),
+            Some(_) => Err("its version is neither 1 nor 2"),
+            None => Err("it is empty"),
+        }
+    }
+
+    /// Begins to read what has no version of its own.
+    #[cfg(test)]
+    pub(super) fn new(bytes: &'a [u8]) -> Input<'a> {
+        Input(bytes)
     }
 
     /// Whether nothing is left.

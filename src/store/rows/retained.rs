@@ -6,21 +6,34 @@ use redb::TableDefinition;
 
 use super::key::key_text;
 use super::message;
-use super::{Definition, Owner, Row, What};
+use super::{Definition, Owner, Put, Row, Table, What};
 use crate::broker::Message;
 use crate::broker::record::{Source, Write};
 
 /// A retained message, and who published it, where that is known.
 pub(in crate::store) struct Retained;
 
-impl Row for Retained {
+impl Table for Retained {
     const TABLE: Definition = TableDefinition::new("retained");
-    const OWNER: Owner = Owner::Nobody;
     type Key<'a> = &'a str;
     type Value<'a> = (&'a Message, Option<&'a Source>);
 
     fn put((message, source): (&Message, Option<&Source>), out: &mut Vec<u8>) {
         message::put(out, message, "", source);
+    }
+}
+
+impl Row for Retained {
+    const OWNER: Owner = Owner::Nobody;
+
+    fn of(write: &Write) -> Option<Put<'_, Self>> {
+        match write {
+            Write::PutRetained(message, source) => {
+                Some((message.topic(), Some((message, source.as_deref()))))
+            }
+            Write::RemoveRetained(topic) => Some((topic, None)),
+            _ => None,
+        }
     }
 
     fn read(key: &[u8], record: &[u8]) -> Result<Write, What> {

@@ -4,7 +4,7 @@ use redb::TableDefinition;
 
 use super::key::key_u64;
 use super::record::{Input, optional, put_text};
-use super::{Definition, Owner, Row, VERSION, What};
+use super::{Definition, Owner, Put, Row, Table, Unused, VERSION, What};
 use crate::broker::record::{QueueKey, SessionRecord, Write};
 use crate::wire::ProtocolVersion;
 
@@ -16,9 +16,8 @@ const USER: u8 = 1 << 1;
 /// A session whose state is kept on disk.
 pub(in crate::store) struct Session;
 
-impl Row for Session {
+impl Table for Session {
     const TABLE: Definition = TableDefinition::new("sessions");
-    const OWNER: Owner = Owner::IsQueue;
     type Key<'a> = u64;
     type Value<'a> = &'a SessionRecord;
 
@@ -37,6 +36,22 @@ impl Row for Session {
             put_text(out, user);
         }
         out.extend_from_slice(session.client_id.as_bytes());
+    }
+}
+
+impl Row for Session {
+    const OWNER: Owner = Owner::IsQueue;
+
+    fn of(write: &Write) -> Option<Put<'_, Self>> {
+        match write {
+            Write::PutSession(key, session) => Some((key.0, Some(session))),
+            Write::RemoveSession(key) => Some((key.0, None)),
+            _ => None,
+        }
+    }
+
+    fn used(key: &u64) -> Unused {
+        Unused::after_queue(*key)
     }
 
     fn read(key: &[u8], record: &[u8]) -> Result<Write, What> {

@@ -3,23 +3,26 @@
 use redb::TableDefinition;
 
 use super::key::key_short_pair;
-use super::record::{ID, Input, RETAIN, qos};
-use super::{Definition, Owner, Row, VERSION, What};
-use crate::broker::record::{QueueKey, Seq, SpreadReceiver, SpreadRecord, SubscriptionIds, Write};
+use super::record::{ID, Input, RETAIN, SUMMARY_VERSION, qos};
+use super::summary::{put_summary, summary};
+use super::{Definition, Owner, Put, Row, Table, Unused, What};
+use crate::broker::record::{
+    QueueKey, Seq, SpreadReceiver, SpreadRecord, SubscriptionIds, Summary, Write,
+};
+use crate::wire::QoS;
 
-/// A part of those a message is still to be given to: 13 bytes, and for each session 9 and what subscription identifiers it has.
+/// A part of those a message is still to be given to: 14 bytes with the topic, and for each
+/// session 9 and what subscription identifiers it has.
 pub(in crate::store) struct Spread;
 
-impl Row for Spread {
+impl Table for Spread {
     const TABLE: Definition = TableDefinition::new("spreads");
-    const OWNER: Owner = Owner::Message;
     type Key<'a> = (u64, u16);
     type Value<'a> = &'a SpreadRecord;
 
     fn put(spread: &SpreadRecord, out: &mut Vec<u8>) {
-        out.push(VERSION);
-        out.extend_from_slice(&spread.size.to_le_bytes());
-        out.extend_from_slice(&spread.expires.unwrap_or(0).to_le_bytes());
+        out.push(SUMMARY_VERSION);
+        put_summary(out, &spread.message);
         for receiver in &spread.receivers {
             let ids = receiver.subscription_ids.as_slice();
             let mut flags = receiver.qos as u8;
@@ -35,6 +38,22 @@ impl Row for Spread {
             }
         }
     }
+}
+
+impl Row for Spread {
+    const OWNER: Owner = Owner::Message;
+
+    fn of(write: &Write) -> Option<Put<'_, Self>> {
+        match write {
+            Write::PutSpread(seq, part, spread) => Some(((seq.0, *part), Some(spread))),
+            Write::RemoveSpread(seq, part) => Some(((seq.0, *part), None)),
+            _ => None,
+        }
+    }
+
+    fn used((seq, _): &(u64, u16)) -> Unused {
+        Unused::after_seq(*seq)
+    }
 
     fn read(key: &[u8], record: &[u8]) -> Result<Write, What> {
         let (seq, part) = key_short_pair(key)?;
@@ -43,15 +62,33 @@ impl Row for Spread {
 }
 
 impl Spread {
-    /// Reads only what a record says of its message's size.
-    pub(in crate::store) fn size(record: &[u8]) -> Result<u32, What> {
-        Input::versioned(record)?.u32()
+    /// Reads only what a record says of its message.
+    pub(in crate::store) fn summary(record: &[u8]) -> Result<Summary, What> {
+        Ok(head(record)?.0)
     }
 }
 
-fn spread(bytes: &[u8]) -> Result<SpreadRecord, What> {
-    let mut input = Input::versioned(bytes)?;
+/// Reads what a record says of its message, and returns what is left to read.
+fn head(bytes: &[u8]) -> Result<(Summary, Input<'_>), What> {
+    let (mut input, has_summary) = Input::either_version(bytes)?;
+    if has_summary {
+        return Ok((summary(&mut input)?, input));
+    }
     let (size, expires) = (input.u32()?, input.u64()?);
+    // How it was published is only in the body. This is the least that it can have been.
+    let summary = Summary {
+        size,
+        expires: (expires != 0).then_some(expires),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        topic: None,
+        body: None,
+    };
+    Ok((summary, input))
+}
+
+fn spread(bytes: &[u8]) -> Result<SpreadRecord, What> {
+    let (mut message, mut input) = head(bytes)?;
     let mut receivers = Vec::new();
     while !input.is_empty() {
         let queue = QueueKey(input.u64()?);
@@ -67,24 +104,25 @@ fn spread(bytes: &[u8]) -> Result<SpreadRecord, What> {
             subscription_ids,
         });
     }
-    Ok(SpreadRecord {
-        size,
-        expires: (expires != 0).then_some(expires),
-        receivers,
-    })
+    for receiver in &receivers {
+        // No receiver's QoS is above that of the publish.
+        message.qos = message.qos.max(receiver.qos);
+        message.retain |= receiver.retain;
+    }
+    Ok(SpreadRecord { message, receivers })
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::summary::tests::any_summary;
     use super::*;
 
     proptest! {
         #[test]
         fn a_spread_survives_its_record(
-            size in any::<u32>(),
-            expires in any::<Option<u64>>(),
+            message in any_summary(),
             receivers in prop::collection::vec((any::<u64>(), 1u8..3, any::<bool>(), prop::collection::vec(any::<u32>(), 0..3)), 0..5),
         ) {
             let receivers = receivers.into_iter().map(|(queue, qos, retain, ids)| SpreadReceiver {
@@ -93,17 +131,34 @@ mod tests {
                 retain,
                 subscription_ids: ids.into_iter().collect(),
             });
-            let written = SpreadRecord {
-                size,
-                expires: expires.filter(|at| *at != 0),
+            let mut written = SpreadRecord {
+                message,
                 receivers: receivers.collect(),
             };
+            for receiver in &written.receivers {
+                written.message.qos = written.message.qos.max(receiver.qos);
+                written.message.retain |= receiver.retain;
+            }
             let mut bytes = Vec::new();
             Spread::put(&written, &mut bytes);
-            prop_assert_eq!(Spread::size(&bytes), Ok(size));
+            prop_assert_eq!(Spread::summary(&bytes), Ok(written.message));
             prop_assert_eq!(spread(&bytes), Ok(written));
             bytes.push(0);
             prop_assert!(spread(&bytes).is_err());
         }
+    }
+
+    /// Layouts before 4 knew neither the topic nor how the message was published.
+    #[test]
+    fn a_record_of_version_1_is_read() {
+        let bytes = [&[1, 7, 0, 0, 0][..], &[0; 8], &[9], &[0; 7], &[0b110]].concat();
+        let read = spread(&bytes).expect("it is one");
+        assert_eq!(read.receivers.len(), 1);
+        assert_eq!((read.message.size, read.message.expires), (7, None));
+        assert_eq!(
+            (read.message.qos, read.message.retain),
+            (QoS::ExactlyOnce, true)
+        );
+        assert_eq!((read.message.topic, read.message.body), (None, None));
     }
 }

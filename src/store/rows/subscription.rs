@@ -4,7 +4,7 @@ use redb::TableDefinition;
 
 use super::key::{key_text, key_u64_and};
 use super::record::{Input, qos};
-use super::{Definition, Owner, Row, VERSION, What};
+use super::{Definition, Owner, Put, Row, Table, VERSION, What};
 use crate::broker::record::{QueueKey, SubscriptionRecord, Write};
 use crate::wire::packet::{RetainHandling, SubscribeOptions};
 
@@ -16,9 +16,8 @@ const REPLAYING: u8 = 1 << 6;
 /// A subscription of a session.
 pub(in crate::store) struct Subscription;
 
-impl Row for Subscription {
+impl Table for Subscription {
     const TABLE: Definition = TableDefinition::new("subscriptions");
-    const OWNER: Owner = Owner::Queue;
     type Key<'a> = (u64, &'a str);
     type Value<'a> = &'a SubscriptionRecord;
 
@@ -42,6 +41,20 @@ impl Row for Subscription {
         out.extend_from_slice(&subscription.id.unwrap_or(0).to_le_bytes());
         let after = subscription.replaying.as_deref().unwrap_or_default();
         out.extend_from_slice(after.as_bytes());
+    }
+}
+
+impl Row for Subscription {
+    const OWNER: Owner = Owner::Queue;
+
+    fn of(write: &Write) -> Option<Put<'_, Self>> {
+        match write {
+            Write::PutSubscription(key, filter, subscription) => {
+                Some(((key.0, filter), Some(subscription)))
+            }
+            Write::RemoveSubscription(key, filter) => Some(((key.0, filter), None)),
+            _ => None,
+        }
     }
 
     fn read(key: &[u8], record: &[u8]) -> Result<Write, What> {

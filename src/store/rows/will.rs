@@ -4,7 +4,7 @@ use redb::TableDefinition;
 
 use super::key::key_u64;
 use super::record::{Input, optional};
-use super::{Definition, Message, Owner, Row, VERSION, What};
+use super::{Definition, Message, Owner, Put, Row, Table, VERSION, What};
 use crate::broker::record::{QueueKey, WillRecord, Write};
 
 const HAS_EXPIRY: u8 = 1;
@@ -13,9 +13,8 @@ const IS_DUE: u8 = 1 << 1;
 /// The will of a session: what is to be done with it, and then its message.
 pub(in crate::store) struct Will;
 
-impl Row for Will {
+impl Table for Will {
     const TABLE: Definition = TableDefinition::new("wills");
-    const OWNER: Owner = Owner::Queue;
     type Key<'a> = u64;
     type Value<'a> = &'a WillRecord;
 
@@ -27,6 +26,18 @@ impl Row for Will {
         out.extend_from_slice(&will.delay.to_le_bytes());
         out.extend_from_slice(&will.due.unwrap_or(0).to_le_bytes());
         Message::put(&will.message, out);
+    }
+}
+
+impl Row for Will {
+    const OWNER: Owner = Owner::Queue;
+
+    fn of(write: &Write) -> Option<Put<'_, Self>> {
+        match write {
+            Write::PutWill(key, will) => Some((key.0, Some(will))),
+            Write::RemoveWill(key) => Some((key.0, None)),
+            _ => None,
+        }
     }
 
     fn read(key: &[u8], record: &[u8]) -> Result<Write, What> {

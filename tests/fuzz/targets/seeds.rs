@@ -1,5 +1,7 @@
 //! Inputs to begin with: what good peers send.
 
+use std::path::Path;
+
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tidegate::net::websocket::frame::{encode_binary, encode_close, encode_pong};
 use tidegate::wire::packet::*;
@@ -241,12 +243,17 @@ pub fn config() -> Vec<Vec<u8>> {
     seeds.into_iter().map(String::into_bytes).collect()
 }
 
-/// The rows of the golden database.
+/// The rows of golden databases: one has rows of all kinds, the other what layout 4 has brought.
 pub fn store_rows() -> Vec<Vec<u8>> {
-    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden/store-v3.redb");
-    let golden = match std::path::Path::new(golden).exists() {
-        true => golden,
-        false => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/store-v3.redb"),
+    ["3-late", "4"].into_iter().flat_map(rows_of).collect()
+}
+
+fn rows_of(layout: &str) -> Vec<Vec<u8>> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let name = format!("golden/store-v{layout}.redb");
+    let golden = match here.join("..").join(&name) {
+        beside if beside.exists() => beside,
+        _ => here.join("tests").join(&name),
     };
     let folder = tempfile::tempdir().expect("a folder");
     let copy = folder.path().join("copy.redb");
