@@ -109,13 +109,15 @@ pub struct Life {
 }
 
 /// A publish that sets or clears a retained message, by a topic's only writer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RetainedWrite {
     pub message: usize,
     /// Some client knows that it was accepted.
     pub known: bool,
     /// When the broker was handed it last.
     pub handed: Option<Moment>,
+    /// When the broker was handed it, each time that no crash may have undone.
+    pub kept: Vec<Moment>,
 }
 
 #[derive(Debug, Default)]
@@ -190,6 +192,7 @@ impl History {
         }
         for write in self.retained.values_mut().flatten() {
             write.known &= !self.messages[write.message].lost;
+            write.kept.retain(|moment| moment.order <= safe);
         }
     }
 
@@ -202,6 +205,7 @@ impl History {
                 message: number,
                 known: false,
                 handed: None,
+                kept: Vec::new(),
             });
         }
         self.messages.push(message);
@@ -228,6 +232,7 @@ impl History {
         self.messages[number].lost = false;
         if let Some(write) = self.retained_write(number) {
             write.handed = Some(moment);
+            write.kept.push(moment);
         }
     }
 
@@ -238,14 +243,16 @@ impl History {
 
     /// By topic: the first retained write that a look at retained messages, begun now, may find. One of QoS 1 that is not acknowledged may be sent
     /// again, and then it is the last one accepted, whatever came after it the first time; so may one be that the broker was handed again later,
-    /// even if its publisher gives up before it sends those after it again \[MQTT-4.4.0-1\].
+    /// even if its publisher gives up before it sends those after it again \[MQTT-4.4.0-1\]. A crash may
+    /// have undone the last time that the broker was handed those.
     pub fn retained_floors(&self) -> BTreeMap<String, usize> {
         let floors = self.retained.iter().filter_map(|(topic, writes)| {
             let known = writes.iter().rposition(|write| write.known)?;
             let again = writes[..known].iter().position(|write| {
                 let message = &self.messages[write.message];
                 let is_to_come = message.acknowledged.is_none() && !message.abandoned;
-                message.qos == 1 && (is_to_come || write.handed > writes[known].handed)
+                let kept = writes[known].kept.last().copied();
+                message.qos == 1 && (is_to_come || write.handed > kept)
             });
             Some((topic.clone(), again.unwrap_or(known)))
         });
