@@ -148,7 +148,7 @@ impl Export {
                 match write {
                     Row::Delivered => Ok(()),
                     Row::Of(Write::PutDelivery(seq, queue, delivery)) => {
-                        let body = delivery.body(seq);
+                        let body = delivery.message.body_at(seq);
                         if last.as_ref().is_none_or(|(before, _)| *before != body) {
                             last = Some((body, self.message(body)));
                         }

@@ -88,7 +88,7 @@ impl Search {
             let summary = Spread::summary(record).map_err(|what| bad()(what))?;
             let parts = spreads.entry(seq).or_default();
             parts.numbers.push(part);
-            parts.body = summary.body.map_or(seq, |body| body.0);
+            parts.body = summary.body_at(Seq(seq)).0;
             Ok(())
         })?;
         Ok(Search {
@@ -196,7 +196,7 @@ impl Search {
             let bad = || bad(Delivery::TABLE, key.value());
             let (seq, queue) = key_pair(key.value()).map_err(|what| bad()(what))?;
             let summary = Delivery::summary(record.value()).map_err(|what| bad()(what))?;
-            Ok(Some((seq, queue, summary.body.map_or(seq, |body| body.0))))
+            Ok(Some((seq, queue, summary.body_at(Seq(seq)).0)))
         };
         let (mut body, mut delivery) = (next_body()?, next_delivery()?);
         loop {

@@ -2,18 +2,18 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableHandle};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata, TableHandle};
 
 use super::Store;
 use super::apply::ROW;
 use super::error::{Doing, StoreError};
 use super::orphans::{Search, Signs};
 use super::rows::{
-    Delivery, KINDS, MESSAGE_HEAD, Message, Owner, Spread, Table, key_pair, key_short_pair,
+    Delivery, KINDS, MESSAGE_HEAD, Message, Owner, RowKey, Spread, Table, key_pair, key_short_pair,
     key_u64, key_u64_and,
 };
 use super::tables::{READ, bad, every};
-use crate::broker::record::{BatchId, QueueKey, Resume, Seq, Summary, Write};
+use crate::broker::record::{BatchId, QueueKey, Resume, Seq, Write};
 
 /// What recovery found, beside the rows it handed back.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -136,46 +136,55 @@ impl Totals {
                 Ok(())
             })?;
         }
-        let mut bodies = Bodies::default();
-        let mut spreads = BTreeMap::new();
+        // The sizes of bodies: those that are needed at other places than their own, and those that no
+        // delivery at their own place needs.
+        let (mut moved, mut others) = (BTreeMap::new(), BTreeMap::new());
         every(&transaction, Spread::TABLE, |key, record| {
             totals.add(key.len() + record.len());
             let bad = || bad(Spread::TABLE, key);
             let (seq, _) = key_short_pair(key).map_err(|what| bad()(what))?;
             let summary = Spread::summary(record).map_err(|what| bad()(what))?;
-            spreads.insert(seq, summary);
+            let body = summary.body_at(Seq(seq)).0;
+            let needed = if body == seq { &mut others } else { &mut moved };
+            needed.insert(body, summary.size);
             Ok(())
         })?;
+        let mut bodies = 0;
+        let mut last = None;
         every(&transaction, Delivery::TABLE, |key, record| {
             totals.add(key.len() + record.len());
             let bad = || bad(Delivery::TABLE, key);
             let (seq, queue) = key_pair(key).map_err(|what| bad()(what))?;
             let summary = Delivery::summary(record).map_err(|what| bad()(what))?;
             totals.signs.orphans |= !queues.contains(&queue);
-            while let Some(spread) = spreads.first_entry().filter(|it| *it.key() <= seq) {
-                let (at, summary) = spread.remove_entry();
-                bodies.named(at, &summary);
+            let body = summary.body_at(Seq(seq)).0;
+            if body != seq {
+                moved.insert(body, summary.size);
+            } else if last != Some(seq) {
+                last = Some(seq);
+                others.remove(&seq);
+                bodies += 1;
+                totals.add_body(summary.size);
             }
-            bodies.named(seq, &summary);
             Ok(())
         })?;
-        for (seq, summary) in &spreads {
-            bodies.named(*seq, summary);
-        }
-        let deliveries = transaction.open_table(Delivery::TABLE).doing(READ)?;
-        for (body, size) in std::mem::take(&mut bodies.moved) {
+        for (body, size) in moved {
             totals.signs.moved_bodies.insert(body);
-            let own_place = (body.to_be_bytes(), body.saturating_add(1).to_be_bytes());
-            let own_place = deliveries.range(&own_place.0[..]..&own_place.1[..]);
-            if own_place.doing(READ)?.next().is_none() {
-                bodies.named_once(size);
+            if !is_needed_at_its_place(&transaction, body)? {
+                others.insert(body, size);
             }
         }
-        let head = (size_of::<u64>() + MESSAGE_HEAD) as u64 + ROW as u64;
-        totals.live += bodies.bytes + bodies.count * head;
+        for size in others.values() {
+            bodies += 1;
+            totals.add_body(*size);
+        }
         let stored = transaction.open_table(Message::TABLE).doing(READ)?.len();
-        totals.signs.orphans |= stored.doing(READ)? != bodies.count;
+        totals.signs.orphans |= stored.doing(READ)? != bodies;
         Ok(totals)
+    }
+
+    fn add_body(&mut self, size: u32) {
+        self.add(size_of::<u64>() + MESSAGE_HEAD + size as usize);
     }
 
     fn add(&mut self, bytes: usize) {
@@ -183,32 +192,19 @@ impl Totals {
     }
 }
 
-/// The bodies that deliveries and spreads name.
-#[derive(Default)]
-struct Bodies {
-    count: u64,
-    bytes: u64,
-    /// The place whose body was named last.
-    last: Option<u64>,
-    /// Those that are not at the body's own place, and their sizes.
-    moved: BTreeMap<u64, u32>,
-}
-
-impl Bodies {
-    /// Counts the body of a message at this place. They come in order.
-    fn named(&mut self, seq: u64, summary: &Summary) {
-        match summary.body {
-            Some(body) if body.0 != seq => _ = self.moved.insert(body.0, summary.size),
-            _ if self.last != Some(seq) => {
-                self.last = Some(seq);
-                self.named_once(summary.size);
-            }
-            _ => {}
+/// Whether a delivery at the own place of a body needs it.
+fn is_needed_at_its_place(transaction: &ReadTransaction, body: u64) -> Result<bool, StoreError> {
+    let (mut from, mut to) = (Vec::new(), Vec::new());
+    (body, 0u64).put(&mut from);
+    (body, u64::MAX).put(&mut to);
+    let deliveries = transaction.open_table(Delivery::TABLE).doing(READ)?;
+    for row in deliveries.range(&from[..]..=&to[..]).doing(READ)? {
+        let (key, record) = row.doing(READ)?;
+        let summary = Delivery::summary(record.value());
+        let summary = summary.map_err(|what| bad(Delivery::TABLE, key.value())(what))?;
+        if summary.body_at(Seq(body)).0 == body {
+            return Ok(true);
         }
     }
-
-    fn named_once(&mut self, size: u32) {
-        self.count += 1;
-        self.bytes += u64::from(size);
-    }
+    Ok(false)
 }

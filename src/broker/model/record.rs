@@ -141,10 +141,10 @@ pub struct DeliveryRecord {
     pub subscription_ids: SubscriptionIds,
 }
 
-impl DeliveryRecord {
+impl Summary {
     /// Returns the body of the message, which has this place in the order.
-    pub fn body(&self, seq: Seq) -> BodyId {
-        self.message.body.unwrap_or(seq.into())
+    pub fn body_at(&self, seq: Seq) -> BodyId {
+        self.body.unwrap_or(seq.into())
     }
 }
 

@@ -147,9 +147,9 @@ impl Disk {
     /// The bodies that deliveries and spreads need.
     fn needed(&self) -> impl Iterator<Item = u64> {
         let deliveries = self.deliveries.iter();
-        let deliveries = deliveries.map(|((seq, _), record)| record.body(Seq(*seq)).0);
+        let deliveries = deliveries.map(|((seq, _), record)| record.message.body_at(Seq(*seq)).0);
         let spreads = self.spreads.iter();
-        let spreads = spreads.map(|((seq, _), record)| record.message.body.map_or(*seq, |it| it.0));
+        let spreads = spreads.map(|((seq, _), record)| record.message.body_at(Seq(*seq)).0);
         deliveries.chain(spreads)
     }
 

@@ -117,15 +117,16 @@ impl Broker {
         let Some(owner) = self.upkeep.restoring.owner(key) else {
             return;
         };
-        let (body, topic) = (record.message.body, record.message.topic);
         let shares_its_place = self.upkeep.restoring.count_delivery(seq);
-        match body.filter(|body| *body != seq.into()) {
-            Some(body) => self.messages.recover_moved(seq, body),
-            None => self.messages.share(seq, u32::from(shares_its_place)),
+        let body = record.message.body_at(seq);
+        if body != seq.into() {
+            self.messages.recover_moved(seq, body);
+        } else if shares_its_place {
+            self.messages.share(seq, 1);
         }
         if self.bridges.records.contains_key(&key) {
             let topics = self.bridges.recovered_topics.entry(key).or_default();
-            topics.push((seq, topic));
+            topics.push((seq, record.message.topic));
         }
         let noted = self.upkeep.restoring.inflight(key, seq);
         if let Some(noted) = noted {
@@ -195,8 +196,7 @@ impl Broker {
                 self.write(Write::PutDelivery(seq, receiver.queue, delivery));
             }
             if self.upkeep.restoring.is_without_receivers(seq) {
-                let body = record.message.body.unwrap_or(seq.into());
-                self.write(Write::RemoveMessage(body));
+                self.write(Write::RemoveMessage(record.message.body_at(seq)));
             }
         }
     }
