@@ -258,11 +258,15 @@ impl Broker {
     ) -> Option<Older> {
         let session = &self.sessions[index];
         let latest = &session.backlog.as_ref()?.latest;
-        if !latest.keeps(topic) {
+        if latest.newest.is_empty() {
             return None;
         }
         let newest = latest.newest.get(&self.messages.hash_topic(topic))?;
         let item = session.queue.find(*newest)?;
+        // Others are known since a restart.
+        if !latest.keeps(topic) {
+            return None;
+        }
         let (seq, size) = (item.seq, u64::from(item.size));
         (stored || !item.is_stored()).then_some(Older { seq, size })
     }

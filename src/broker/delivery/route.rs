@@ -371,8 +371,7 @@ impl Broker {
         offer.taken = true;
         if item.is_stored() {
             offer.stored += 1;
-            let as_it_is = (item.qos, item.retain);
-            let record = self.messages.record(item, as_it_is, None, false);
+            let record = self.messages.record(item, None, false);
             self.write(Write::PutDelivery(item.seq, key, record));
             let hot_bytes = self.accounts.queued().hot_bytes;
             if !soon || hot_bytes + size > self.settings.limits.max_hot_bytes {

@@ -239,11 +239,7 @@ impl Broker {
         let mut stamp = stamp;
         if write_row {
             let record = match row == own {
-                true => {
-                    let as_it_is = (item.qos, item.retain);
-                    let messages = &self.messages;
-                    messages.record(&item, as_it_is, Some(packet_id), false)
-                }
+                true => self.messages.record(&item, Some(packet_id), false),
                 false => self.messages.group_record(&item),
             };
             self.write(Write::PutDelivery(item.seq, row, record));

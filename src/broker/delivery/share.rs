@@ -372,8 +372,8 @@ impl Broker {
             if durable && message.item.is_stored() && from != own {
                 message.queue = own;
                 let (seq, released) = (message.item.seq, message.released);
-                let (item, published) = (&message.item, message.published);
-                let record = messages.record(item, published, Some(packet_id), released);
+                let mut record = messages.record(&message.item, Some(packet_id), released);
+                (record.message.qos, record.message.retain) = message.published;
                 writes.push(Write::PutDelivery(seq, own, record));
                 writes.push(Write::RemoveDelivery(seq, from));
             }

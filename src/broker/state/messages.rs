@@ -12,7 +12,7 @@ use crate::broker::model::record::{
 };
 use crate::broker::state::queued::Queued;
 use crate::broker::state::table::Table;
-use crate::wire::{PacketId, QoS};
+use crate::wire::PacketId;
 
 /// What is known of all messages.
 #[derive(Debug)]
@@ -162,12 +162,11 @@ impl Messages {
         std::mem::take(&mut self.fetches)
     }
 
-    /// Returns the row of a delivery. `published` are the QoS and the retain flag of the publish; they are
-    /// needed if the body is not in memory.
+    /// Returns the row of a delivery. If the body is not in memory, the topic is not known, and the QoS and
+    /// retain flag of the publish are taken for those of the delivery.
     pub fn record(
         &self,
         item: &Queued,
-        published: (QoS, bool),
         packet_id: Option<PacketId>,
         released: bool,
     ) -> DeliveryRecord {
@@ -176,8 +175,8 @@ impl Messages {
             None => Summary {
                 size: item.size,
                 expires: (item.expires != 0).then_some(item.expires),
-                qos: published.0,
-                retain: published.1,
+                qos: item.qos,
+                retain: item.retain,
                 topic: None,
                 body: None,
             },
@@ -196,7 +195,7 @@ impl Messages {
     /// Returns the row of a delivery in the queue of a group. It has the QoS and retain flag of the publish,
     /// because another member, with other options, may get the message.
     pub fn group_record(&self, item: &Queued) -> DeliveryRecord {
-        let mut record = self.record(item, (item.qos, item.retain), None, false);
+        let mut record = self.record(item, None, false);
         (record.qos, record.retain) = (record.message.qos, record.message.retain);
         record
     }
