@@ -119,8 +119,8 @@ impl Broker {
         let Some(quota) = connection.quota.as_ref() else {
             return;
         };
-        let moments = [quota.received.level_at(), quota.sent.level_at()];
-        if let Some(at) = moments.into_iter().filter(|at| *at > uptime).min() {
+        let times = [quota.received.level_at(), quota.sent.level_at()];
+        if let Some(at) = times.into_iter().filter(|at| *at > uptime).min() {
             self.counters.slowed_down += u64::from(!self.timers.is_set(Timer::Quota(id)));
             self.timers.set(at, Timer::Quota(id));
         }

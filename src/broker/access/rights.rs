@@ -42,7 +42,7 @@ impl Broker {
         self.recheck_held(index);
     }
 
-    /// Replaces the lists of what clients may do, for all of them: at once for those who connect, and a slice at a time, within moments, for those who
+    /// Replaces the lists of what clients may do, for all of them: at once for those who connect, and a slice at a time for those who
     /// have. Subscriptions stay: what is not allowed any more is not delivered while that is so. What waits for a client is checked when it is sent.
     pub fn set_acl(&mut self, acls: impl Into<Acls>, now: Now) {
         self.now = now;

@@ -126,16 +126,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_age_of_a_message_is_that_of_the_moment_before_it() {
-        let mut moments = AcceptTimes::default();
-        assert_eq!(moments.before(Seq(5)), 0);
-        moments.note(Seq(10), 1000);
-        moments.note(Seq(10), 2000);
-        moments.note(Seq(20), 3000);
-        assert_eq!(moments.before(Seq(9)), 0);
-        assert_eq!(moments.before(Seq(10)), 2000);
-        assert_eq!(moments.before(Seq(19)), 2000);
-        assert_eq!(moments.before(Seq(20)), 3000);
+    fn the_age_of_a_message_is_that_of_the_time_before_it() {
+        let mut times = AcceptTimes::default();
+        assert_eq!(times.before(Seq(5)), 0);
+        times.note(Seq(10), 1000);
+        times.note(Seq(10), 2000);
+        times.note(Seq(20), 3000);
+        assert_eq!(times.before(Seq(9)), 0);
+        assert_eq!(times.before(Seq(10)), 2000);
+        assert_eq!(times.before(Seq(19)), 2000);
+        assert_eq!(times.before(Seq(20)), 3000);
     }
 
     #[test]
@@ -151,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_thinned_the_older_ones_first() {
-        let mut moments = AcceptTimes::default();
+    fn times_are_thinned_the_older_ones_first() {
+        let mut times = AcceptTimes::default();
         for n in 0..100_000_u64 {
-            moments.note(Seq(n * 10), n * 1000);
+            times.note(Seq(n * 10), n * 1000);
         }
-        assert!(moments.0.len() <= ACCEPT_TIMES + 1);
-        let told = moments.before(Seq(999_995));
+        assert!(times.0.len() <= ACCEPT_TIMES + 1);
+        let told = times.before(Seq(999_995));
         assert!(told >= 99_990_000, "{told}");
-        assert_eq!(moments.before(Seq(0)), 0);
+        assert_eq!(times.before(Seq(0)), 0);
     }
 }

@@ -298,16 +298,22 @@ fn a_retained_message_is_stored_beside_its_deliveries() {
     assert_eq!(world.writes(), ["RemoveRetained t"]);
 }
 
-/// Whoever gets the message next, from a row alone, must not get less than was published.
-#[test]
-fn a_row_says_how_its_message_was_published() {
-    let mut world = World::new();
+/// Connects a publisher, while a durable subscriber of "t" at QoS 1 is away. Nothing is to be written.
+fn publisher_to_one_away(world: &mut World) -> Peer {
     let subscriber = world.connect(&durable("sub"));
     world.subscribe(subscriber, "t", 1);
     world.lose(subscriber);
     let peer = world.connect(&client("pub"));
     world.flush();
     world.writes();
+    peer
+}
+
+/// Whoever gets the message next, from a row alone, must not get less than was published.
+#[test]
+fn a_row_says_how_its_message_was_published() {
+    let mut world = World::new();
+    let peer = publisher_to_one_away(&mut world);
     world.publish(peer, retained(2, 1, "t", "m"));
     world.settle();
     let rows = world.writes();
@@ -324,12 +330,7 @@ fn a_message_whose_body_every_queue_refuses_is_not_stored() {
         max_queued_messages: 0,
         ..Limits::default()
     }));
-    let subscriber = world.connect(&durable("sub"));
-    world.subscribe(subscriber, "t", 1);
-    world.lose(subscriber);
-    let peer = world.connect(&client("pub"));
-    world.flush();
-    world.writes();
+    let peer = publisher_to_one_away(&mut world);
     world.publish(peer, message(1, 1, "t", "m"));
     world.settle();
     assert_eq!(world.got(peer), ["PUBACK #1 QuotaExceeded"]);
