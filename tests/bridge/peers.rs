@@ -9,6 +9,9 @@ use super::proxy::Proxy;
 use super::side::*;
 
 const LONG: Duration = Duration::from_secs(60);
+/// RabbitMQ acknowledges a subscription before it is on disk. Killed 0.3 s later, it had lost the
+/// subscription: what was then published to RabbitMQ itself did not arrive, either.
+const FLUSH: Duration = Duration::from_secs(4);
 /// Messages of a round, each way.
 const BATCH: usize = 20;
 
@@ -31,7 +34,10 @@ fn at_least_once(mut upstream: Broker, version: Version, more: &str, keeps: bool
             0 => proxy.drop_connections(),
             1 => edge.crash(),
             2 => proxy.set_budget(Some(200 + 97 * round as u64)),
-            _ if keeps && round == 3 => upstream.crash(),
+            _ if keeps && round == 3 => {
+                std::thread::sleep(FLUSH);
+                upstream.crash();
+            }
             _ => proxy.set_budget(None),
         }
     }
