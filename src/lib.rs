@@ -44,7 +44,8 @@
 //!    PUBREC to the publisher gets a stamp, too.
 //! 6. [`store::Committer`] applies the batch in one redb transaction with one fsync. Meanwhile the next batch grows: a group commit without a timer.
 //! 7. `broker/upkeep/resume.rs`: [`broker::Broker::durable`] opens the gate for all stamps of the batch.
-//! 8. `broker/driver.rs`: [`broker::Broker::take_output`] moves what is released to the connection's task, which writes it.
+//! 8. `broker/driver.rs`: [`broker::Broker::take_output`] moves what is released to the connection's task, which writes it. A bridge takes values
+//!    with [`broker::Broker::take_deliveries`] and encodes them for its upstream.
 //!
 //! A message that no durable session gets and that is not retained is never stored. It skips steps 6 and 7.
 //!

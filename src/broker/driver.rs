@@ -1,9 +1,11 @@
 //! What drivers call beside packets: batches, fetches, output, and the shutdown.
 
 use crate::broker::Broker;
+use crate::broker::model::ack::ack;
 use crate::broker::model::counters::Counters;
 use crate::broker::model::fetch::Fetch;
 use crate::broker::model::ids::ConnectionId;
+use crate::broker::model::local::{LocalPackets, Step};
 use crate::broker::model::output::Output;
 use crate::broker::model::record::Batch;
 use crate::broker::model::segments::Taken;
@@ -11,6 +13,7 @@ use crate::broker::state::connection::State;
 use crate::broker::state::walks::Walk;
 use crate::clock::Now;
 use crate::limits::Limits;
+use crate::wire::{PacketId, ReasonCode};
 
 impl Broker {
     /// Says how many bytes of messages the store can still take, those included that wait to be committed. Beyond it, messages that must be
@@ -49,19 +52,53 @@ impl Broker {
         self.connections.take_touched(into);
     }
 
-    /// Moves what may be written to a connection to the end of `out`, filling up from the session's queue. Call it again when all of that has
-    /// been written, until it adds nothing.
-    pub fn take_output(&mut self, id: ConnectionId, out: &mut impl Taken, now: Now) -> Output {
+    /// Moves what may be written to a connection to the end of `out`, filling up from the session's
+    /// queue. Call it again when all of that has been written, until it adds nothing.
+    pub fn take_output<T: Taken>(&mut self, id: ConnectionId, out: &mut T, now: Now) -> Output {
+        self.begin_output(id, out.own_len(), now);
+        self.take_released(id, T::SHARES, |outbox| {
+            outbox.take(out);
+            out.own_len()
+        });
+        self.end_output(id, !out.is_empty())
+    }
+
+    /// Does for a local consumer what [`Broker::take_output`] does for a socket: call it again when
+    /// all packets of `out` have been handled, until it adds nothing.
+    pub fn take_deliveries(
+        &mut self,
+        id: ConnectionId,
+        out: &mut LocalPackets,
+        now: Now,
+    ) -> Output {
+        self.begin_output(id, out.own_len(), now);
+        self.take_released(id, true, |outbox| {
+            outbox.take_local(out);
+            out.own_len()
+        });
+        self.end_output(id, !out.is_empty())
+    }
+
+    /// Takes a local consumer's acknowledgement of a delivery: the next step of its exchange.
+    pub fn acknowledge(&mut self, id: ConnectionId, packet_id: PacketId, step: Step, now: Now) {
+        let packet = step.packet(ack(packet_id, ReasonCode::Success));
+        self.receive(id, packet, now);
+    }
+
+    /// What was taken before is written, but for `left` bytes: fills the outbox up.
+    fn begin_output(&mut self, id: ConnectionId, left: usize, now: Now) {
         self.now = now;
         let connection = &mut self.connections[id];
         connection.has_more = false;
         let session = connection.session;
-        self.count_written(id, out.own_len());
+        self.count_written(id, left);
         if let Some(session) = session {
             self.pump(id, session);
         }
-        self.take_released(id, out);
-        if !out.is_empty() {
+    }
+
+    fn end_output(&mut self, id: ConnectionId, is_any: bool) -> Output {
+        if is_any {
             self.sent(id);
         }
         self.check_connection(id);

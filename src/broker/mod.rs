@@ -6,6 +6,7 @@
 //! | the driver calls | when |
 //! |---|---|
 //! | [`Broker::accept`] | a connection was accepted |
+//! | [`Broker::accept_local`], [`Broker::take_deliveries`], [`Broker::acknowledge`] | in place of [`Broker::accept`] and [`Broker::take_output`], for a consumer in this process: packets are values |
 //! | [`Broker::receive`], [`Broker::fault`] | a packet was decoded, or could not be |
 //! | [`Broker::connect`] | a CONNECT was decoded whose user name and password the driver has looked at; again when it had to wait ([`Output::waits`]) |
 //! | [`Broker::drained`] | what the peer of a yielding connection ([`Output::yields`]) had sent is handed over |
@@ -21,8 +22,8 @@
 //! | [`Broker::take_batch`], [`Broker::take_fetches`] | the store is free, or reads were asked for |
 //!
 //! A peer's faults are values with an MQTT 5 reason code; a panic here is a bug. The way of a PUBLISH: [`Broker::receive`], `receive_publish`
-//! (publish.rs), `publish` and `offer` (route.rs), `send` (deliver.rs), `Gate::write` and `Outbox::push` (gate.rs), and, once the batch
-//! is durable, [`Broker::take_output`].
+//! (flows/publish.rs), `publish` and `offer` (delivery/route.rs), `send` (delivery/send.rs), `Gate::write` (state/gate.rs), `Outbox::push`
+//! (state/outbox.rs), and, once the batch is durable, [`Broker::take_output`].
 
 mod access;
 pub mod bridge;
@@ -46,6 +47,7 @@ pub use model::counters::Counters;
 pub use model::fetch::Fetch;
 pub use model::gauges::Gauges;
 pub use model::ids::ConnectionId;
+pub use model::local::{LocalAck, LocalDelivery, LocalPacket, LocalPackets, Step};
 pub use model::message::Message;
 pub use model::output::Output;
 pub use model::restored::Restored;

@@ -4,6 +4,7 @@ use crate::broker::Broker;
 use crate::broker::model::access::{Arrival, Identity};
 use crate::broker::model::ids::ConnectionId;
 use crate::broker::model::topics::CLIENT_PREFIX;
+use crate::broker::state::outbox::Outbox;
 use crate::broker::state::timers::Timer;
 use crate::clock::Now;
 use crate::wire::packet::Connect;
@@ -22,10 +23,21 @@ pub(in crate::broker) struct Admitted {
 }
 
 impl Broker {
-    /// Takes in a connection; `None` if there are too many or the broker is shutting down: close it.
+    /// Takes in a connection. `None` if there are too many or the broker is shutting down: close it.
+    /// What is sent to it comes from [`Broker::take_output`].
     pub fn accept(&mut self, arrival: impl Into<Arrival>, now: Now) -> Option<ConnectionId> {
+        self.accept_into(arrival.into(), Outbox::default(), now)
+    }
+
+    /// Takes in a local consumer, as [`Broker::accept`] takes in a connection. What is sent to it
+    /// comes from [`Broker::take_deliveries`]. It has no listener's mount point, its CONNECT says
+    /// MQTT 5, and its SUBSCRIBEs have no identifiers.
+    pub fn accept_local(&mut self, arrival: Arrival, now: Now) -> Option<ConnectionId> {
+        self.accept_into(arrival, Outbox::local(), now)
+    }
+
+    fn accept_into(&mut self, arrival: Arrival, outbox: Outbox, now: Now) -> Option<ConnectionId> {
         self.now = now;
-        let arrival = arrival.into();
         let limits = &self.settings.limits;
         let address = arrival.peer.ip();
         let crowded = address.is_some_and(|address| {
@@ -38,7 +50,7 @@ impl Broker {
             return None;
         }
         self.counters.connections_accepted += 1;
-        let id = self.connections.add(arrival, now.uptime);
+        let id = self.connections.add(arrival, outbox, now.uptime);
         let due = now.uptime + self.settings.limits.connect_timeout_ms;
         self.timers.set(due, Timer::Connect(id));
         Some(id)

@@ -18,6 +18,7 @@ use crate::broker::bridge::upstream::{Upstream, told};
 use crate::broker::model::ack::ack;
 use crate::broker::model::ids::ConnectionId;
 use crate::broker::model::leave::Leave;
+use crate::broker::model::local::{LocalPackets, Step};
 use crate::broker::model::marks::digest;
 use crate::broker::state::aliases::OutboundAliases;
 use crate::clock::Now;
@@ -45,7 +46,7 @@ pub struct Relay {
     upstream: Upstream,
     id: ConnectionId,
     /// Packets of the broker that have not been handed on.
-    inbox: Vec<u8>,
+    inbox: LocalPackets,
     /// The broker has said its last.
     closing: bool,
     /// The SUBSCRIBEs the upstream has not answered, with their filters. Until it has, nothing of the broker is handed on: only then can no
@@ -91,6 +92,9 @@ pub struct Relay {
     /// What is added to the properties of each message; empty below MQTT 5.
     stamp: PropertiesBuf,
     name: String,
+    /// The properties of a message as the broker delivers it.
+    delivered: PropertiesBuf,
+    /// Its properties as the upstream is sent them.
     scratch: PropertiesBuf,
 }
 
@@ -132,7 +136,7 @@ impl Relay {
             bridge,
             upstream,
             id,
-            inbox: Vec::new(),
+            inbox: LocalPackets::default(),
             closing: false,
             subscribes: HashMap::new(),
             refused: Vec::new(),
@@ -157,6 +161,7 @@ impl Relay {
             aliases: OutboundAliases::new(most, broker.connections.seed),
             stamp,
             name: String::new(),
+            delivered: PropertiesBuf::new(),
             scratch: PropertiesBuf::new(),
         };
         relay.begin_trials(broker);
@@ -249,7 +254,7 @@ impl Relay {
                 self.awaiting.remove(&answer.packet_id);
                 self.received.remove(&answer.packet_id);
                 self.progress = now.uptime;
-                broker.receive(self.id, packet, now);
+                broker.acknowledge(self.id, answer.packet_id, Step::Completed, now);
             }
             Packet::SubAck(suback) => self.receive_suback(&suback, broker, now)?,
             Packet::PingResp => self.pings = self.pings.saturating_sub(1),
@@ -358,23 +363,12 @@ impl Relay {
             self.receive_refusal(puback, broker, now)?;
         } else if self.lowered.contains(&packet_id) {
             // To the broker it is a QoS 2 message: its PUBREL is answered in place of the upstream.
-            self.acknowledge(Packet::PubRec, packet_id, broker, now);
+            broker.acknowledge(self.id, packet_id, Step::Received, now);
         } else {
-            self.acknowledge(Packet::PubAck, packet_id, broker, now);
+            broker.acknowledge(self.id, packet_id, Step::Acknowledged, now);
         }
         self.awaiting.remove(&packet_id);
         Ok(())
-    }
-
-    /// Acknowledges a message to this broker, in the packet that is due.
-    fn acknowledge(
-        &self,
-        packet: fn(Ack<'static>) -> Packet<'static>,
-        packet_id: PacketId,
-        broker: &mut Broker,
-        now: Now,
-    ) {
-        broker.receive(self.id, packet(ack(packet_id, ReasonCode::Success)), now);
     }
 
     fn receive_pubrec(
@@ -391,7 +385,7 @@ impl Relay {
             self.awaiting.remove(&packet_id);
         } else {
             self.received.insert(packet_id);
-            self.acknowledge(Packet::PubRec, packet_id, broker, now);
+            broker.acknowledge(self.id, packet_id, Step::Received, now);
         }
         Ok(())
     }

@@ -93,7 +93,7 @@ impl Broker {
         version: ProtocolVersion,
         now: Now,
     ) -> Option<ConnectionId> {
-        let id = self.accept(Arrival::bridge(), now)?;
+        let id = self.accept_local(Arrival::bridge(), now)?;
         self.limit_rates(id, bridge.rates_in, bridge.rates_out);
         let mut properties = PropertiesBuf::new();
         properties.push(Property::ReceiveMaximum(receive_maximum));

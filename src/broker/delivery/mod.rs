@@ -1,5 +1,6 @@
 //! From a message that was accepted to the outboxes of those who get it.
 
+mod fetch;
 mod hold;
 mod mark;
 mod outgoing;

@@ -7,9 +7,9 @@
 use crate::broker::Broker;
 use crate::broker::model::ids::ConnectionId;
 use crate::broker::model::message::Message;
-use crate::broker::model::segments::Taken;
 use crate::broker::state::connection::Connection;
 use crate::broker::state::inflight::InflightMessage;
+use crate::broker::state::outbox::Outbox;
 use crate::broker::state::timers::Timer;
 
 /// Bytes that may wait for each connection when the total is reached.
@@ -61,14 +61,20 @@ impl Broker {
         self.count_outgoing(id);
     }
 
-    /// Moves what is released for a connection to the end of `out`: from then on it is being written.
-    pub(in crate::broker) fn take_released<T: Taken>(&mut self, id: ConnectionId, out: &mut T) {
+    /// Lets `take` move what is released for a connection out of its outbox: from then on it is
+    /// being written. `take` returns how many bytes of its own the driver has now. `shares` says
+    /// that the driver keeps payloads that are shared, and does not copy them.
+    pub(in crate::broker) fn take_released(
+        &mut self,
+        id: ConnectionId,
+        shares: bool,
+        take: impl FnOnce(&mut Outbox) -> usize,
+    ) {
         let connection = &mut self.connections[id];
         let mut taken: Vec<Message> = connection.outbox.messages().cloned().collect();
-        connection.outbox.take(out);
-        connection.taken = out.own_len();
+        connection.taken = take(&mut connection.outbox);
         taken.truncate(taken.len() - connection.outbox.messages().count());
-        if T::SHARES {
+        if shares {
             connection.taken_messages.append(&mut taken);
         }
         for copied in taken {

@@ -2,6 +2,7 @@
 
 use crate::broker::Broker;
 use crate::broker::model::ids::{ConnectionId, SessionIndex};
+use crate::broker::model::local::LocalPacket;
 use crate::broker::model::record::Write;
 use crate::broker::state::gate::{Arrow, Stamp};
 use crate::wire::{Packet, codec};
@@ -32,10 +33,18 @@ impl Broker {
     pub(in crate::broker) fn push(&mut self, id: ConnectionId, stamp: Stamp, packet: &Packet<'_>) {
         let connection = &mut self.connections[id];
         let (version, largest) = (connection.version, connection.maximum_packet_size);
-        // A packet the client cannot take, even without what explains it, is not sent [MQTT-3.1.2-24].
-        connection.outbox.push(stamp, &self.gate, |out| {
-            _ = codec::encode_within(packet, version, largest, out)
-        });
+        let outbox = &mut connection.outbox;
+        if outbox.is_local() {
+            if let Some(packet) = LocalPacket::of(packet) {
+                outbox.push_local(stamp, &self.gate, packet);
+            }
+        } else {
+            // A packet the client cannot take, even without what explains it, is not sent
+            // [MQTT-3.1.2-24].
+            outbox.push(stamp, &self.gate, |out| {
+                _ = codec::encode_within(packet, version, largest, out)
+            });
+        }
         self.pushed(id);
     }
 

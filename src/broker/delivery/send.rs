@@ -1,29 +1,21 @@
-//! From a session's queue to its client: packet identifiers, windows, resending, and reading bodies back from the store.
+//! From a session's queue to its client: packet identifiers, windows and resending.
 
 use crate::broker::Broker;
 use crate::broker::model::ack::ack;
 use crate::broker::model::alias::Alias;
 use crate::broker::model::delivery::Delivery;
-use crate::broker::model::fetch::Fetch;
 use crate::broker::model::ids::{ConnectionId, GroupIndex, Owner, SessionIndex};
+use crate::broker::model::local::{LocalDelivery, LocalPacket};
 use crate::broker::model::message::{Message, Parts};
 use crate::broker::model::record::{QueueKey, Write};
 use crate::broker::state::gate::{Arrow, SESSION, Stamp};
 use crate::broker::state::notices::Notice;
 use crate::broker::state::offer::{Frames, Offer};
-use crate::broker::state::queue::Queue;
 use crate::broker::state::queued::Queued;
-use crate::clock::Now;
 use crate::wire::{Packet, PacketId, ProtocolVersion, QoS, ReasonCode, codec};
 
 /// An outbox is filled up from the queue while less than this waits in it, in bytes: enough to keep a connection busy while it is written.
 const FILL_BYTES: usize = 256 * 1024;
-
-/// Most bodies a queue asks for at once.
-const FETCH_MESSAGES: usize = 512;
-
-/// Most bytes of bodies a queue asks for at once.
-const FETCH_BYTES: u64 = 512 * 1024;
 
 /// Messages that are looked at when an outbox is filled up, sent or not (what has expired is not): about a millisecond's work.
 const PUMP_MESSAGES: usize = if cfg!(test) { 64 } else { 2048 };
@@ -107,9 +99,12 @@ impl Broker {
             mark,
         };
         let is_mounted = delivery.topic.len() < offer.parts.topic.len();
-        if !ids.is_empty() || is_mounted || connection.uses_aliases() || mark.is_some() {
+        let is_local = connection.outbox.is_local();
+        let is_alone = is_local || is_mounted || connection.uses_aliases() || mark.is_some();
+        if is_alone || !ids.is_empty() {
             if self.fits_client(id, &mut delivery) {
-                self.push_publish(id, &delivery, offer.stamp);
+                let body = is_local.then(|| offer.body());
+                self.push_publish(id, &delivery, body.as_ref(), offer.stamp);
                 offer.taken = true;
             }
             return;
@@ -183,7 +178,7 @@ impl Broker {
         };
         let fits = self.fits_client(id, &mut delivery);
         if fits {
-            self.push_publish(id, &delivery, stamp);
+            self.push_publish(id, &delivery, body, stamp);
         }
         fits
     }
@@ -256,7 +251,7 @@ impl Broker {
         if names {
             stamp = self.gated(Arrow::Publish, stamp);
         }
-        self.push_publish(id, &delivery, stamp);
+        self.push_publish(id, &delivery, Some(&body), stamp);
         self.sessions[index]
             .inflight
             .insert_sent(packet_id, item, row, group);
@@ -286,8 +281,57 @@ impl Broker {
         fits
     }
 
-    /// Pushes a PUBLISH.
-    fn push_publish(&mut self, id: ConnectionId, delivery: &Delivery<'_>, stamp: Stamp) {
+    /// Pushes a PUBLISH. `body` is the message that it delivers, if there is one already: a local
+    /// consumer gets it as it is.
+    fn push_publish(
+        &mut self,
+        id: ConnectionId,
+        delivery: &Delivery<'_>,
+        body: Option<&Message>,
+        stamp: Stamp,
+    ) {
+        self.counters.publishes_sent += 1;
+        self.counters.payload_bytes_sent += delivery.parts.payload.len() as u64;
+        if self.connections[id].outbox.is_local() {
+            let body = body.cloned();
+            let message = body.unwrap_or_else(|| Message::new(delivery.parts));
+            self.push_value(id, delivery, message, stamp);
+        } else {
+            self.push_encoded(id, delivery, stamp);
+        }
+        self.count_sent(id, delivery.len());
+        self.pushed(id);
+    }
+
+    /// Pushes a PUBLISH to a local consumer.
+    fn push_value(
+        &mut self,
+        id: ConnectionId,
+        delivery: &Delivery<'_>,
+        message: Message,
+        stamp: Stamp,
+    ) {
+        debug_assert!(
+            delivery.ids.is_empty(),
+            "its SUBSCRIBEs have no identifiers"
+        );
+        if let Some(message) = message.shared() {
+            self.outgoing.enter(message);
+        }
+        let packet = LocalPacket::Publish(LocalDelivery {
+            message,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            dup: delivery.dup,
+            packet_id: delivery.packet_id,
+            mark: delivery.mark,
+        });
+        let outbox = &mut self.connections[id].outbox;
+        outbox.push_local(stamp, &self.gate, packet);
+    }
+
+    /// Pushes a PUBLISH to a socket.
+    fn push_encoded(&mut self, id: ConnectionId, delivery: &Delivery<'_>, stamp: Stamp) {
         let connection = &self.connections[id];
         let version = connection.version;
         let topic = delivery.topic;
@@ -315,10 +359,6 @@ impl Broker {
         if let Some(message) = delivery.shared.filter(|_| is_encoded) {
             self.push_shared(id, message);
         }
-        self.counters.publishes_sent += 1;
-        self.counters.payload_bytes_sent += delivery.parts.payload.len() as u64;
-        self.count_sent(id, delivery.len());
-        self.pushed(id);
     }
 
     /// Fills a connection's outbox: first what must be sent again, then retained messages for new subscriptions and the session's queue, then the
@@ -480,185 +520,12 @@ impl Broker {
         if !self.may_have(index, &item) {
             self.hold_inflight(index, packet_id);
         } else if self.fits_client(id, &mut delivery) {
-            self.push_publish(id, &delivery, stamp);
+            self.push_publish(id, &delivery, Some(&body), stamp);
             self.sessions[index].inflight.mark_on_wire(packet_id);
         } else {
             self.take_inflight(index, packet_id);
             self.forget(&item, queue);
         }
         true
-    }
-
-    /// Asks for the bodies of the next messages, unless that has been done.
-    pub(in crate::broker) fn fetch(&mut self, owner: Owner) {
-        let budget = self
-            .settings
-            .limits
-            .max_hot_bytes
-            .saturating_sub(self.accounts.queued().hot_bytes)
-            .clamp(FETCH_BYTES / 8, FETCH_BYTES);
-        let gate = &self.gate;
-        let (key, seqs) = match owner {
-            Owner::Session(index) => {
-                let queue = &mut self.sessions[index].queue;
-                if queue.fetching {
-                    return;
-                }
-                let seqs = queue.cold(FETCH_MESSAGES, budget, |seq| gate.is_durable(seq));
-                queue.fetching = !seqs.is_empty();
-                (queue.key, seqs)
-            }
-            Owner::Group(group) => {
-                let queue = &mut self.groups[group].queue;
-                if queue.fetching {
-                    return;
-                }
-                let seqs = queue.cold(FETCH_MESSAGES, budget, |seq| gate.is_durable(seq));
-                queue.fetching = !seqs.is_empty();
-                (queue.key, seqs)
-            }
-            Owner::Resend(index) => {
-                let session = &mut self.sessions[index];
-                if session.inflight.fetching {
-                    return;
-                }
-                let inflight = &session.inflight;
-                let seqs = inflight.cold_resends(FETCH_MESSAGES, |seq| gate.is_durable(seq));
-                session.inflight.fetching = !seqs.is_empty();
-                (session.key(), seqs)
-            }
-            Owner::Topics(index) => return self.learn(index),
-        };
-        if seqs.is_empty() {
-            self.await_commit(owner);
-            return;
-        }
-        self.counters.bodies_fetched += seqs.len() as u64;
-        let serial = self.serial_of(owner);
-        self.messages.ask(owner, key, serial, seqs);
-    }
-
-    /// Asks for more bodies while half of the last ones are still there, so that reading and sending go on side by side.
-    pub(in crate::broker) fn fetch_ahead(&mut self, owner: Owner) {
-        let queue = self.queue(owner);
-        if queue.is_some_and(|it| !it.fetching && it.is_running_cold(FETCH_MESSAGES / 2)) {
-            self.fetch(owner);
-        }
-    }
-
-    /// Takes bodies that were read from the store, in the order in which they were asked for; `None` for one that is not there.
-    pub fn fetched(&mut self, fetch: Fetch, bodies: Vec<Option<Message>>, now: Now) {
-        debug_assert_eq!(fetch.seqs.len(), bodies.len());
-        self.now = now;
-        let bodies: Vec<_> = fetch.seqs.iter().copied().zip(bodies).collect();
-        match fetch.owner {
-            Owner::Topics(index) => self.learned(index, &fetch, &bodies),
-            Owner::Resend(index) => {
-                let serial = self.serial_of(fetch.owner);
-                let Some(session) = self
-                    .sessions
-                    .get_mut(index)
-                    .filter(|session| session.key() == fetch.key)
-                else {
-                    return;
-                };
-                if serial != fetch.serial {
-                    return; // The connection has changed since; the new one asks for itself.
-                }
-                session.inflight.fetching = false;
-                let missing = session.inflight.warm(&bodies);
-                for (packet_id, seq) in missing {
-                    tracing::error!(
-                        seq = seq.0,
-                        "a message in flight has no body in the store; it is given up"
-                    );
-                    if let Some(message) = self.take_inflight(index, packet_id) {
-                        self.forget(&message.item, message.queue);
-                    }
-                }
-                self.touch_session(index);
-            }
-            owner => {
-                if self.queue(owner).is_none_or(|queue| queue.key != fetch.key) {
-                    return;
-                }
-                let missing = self.change_queue(owner, |queue| {
-                    queue.fetching = false;
-                    queue.warm(&bodies)
-                });
-                for item in missing.unwrap_or_default() {
-                    tracing::error!(
-                        seq = item.seq.0,
-                        "a queued message has no body in the store; it is given up"
-                    );
-                    self.forget(&item, fetch.key);
-                }
-                self.cool_unless_wanted(owner);
-                self.wake(owner);
-            }
-        }
-    }
-
-    /// Drops bodies from memory that the store has, if nobody is connected who could take them.
-    pub(in crate::broker) fn cool_unless_wanted(&mut self, owner: Owner) {
-        let wanted = match owner {
-            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
-                let session = self.sessions.get(index);
-                session.is_some_and(|session| session.connection.is_some())
-            }
-            Owner::Group(group) => {
-                let group = self.groups.get(group);
-                group.is_some_and(|group| group.connected() > 0)
-            }
-        };
-        if !wanted {
-            self.change_queue(owner, Queue::cool);
-        }
-    }
-
-    fn wake(&mut self, owner: Owner) {
-        match owner {
-            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
-                self.touch_session(index)
-            }
-            Owner::Group(group) => self.wake_members(group),
-        }
-    }
-
-    /// A queue, if whose it is is still there.
-    pub(in crate::broker) fn queue(&self, owner: Owner) -> Option<&Queue> {
-        match owner {
-            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
-                Some(&self.sessions.get(index)?.queue)
-            }
-            Owner::Group(group) => Some(&self.groups.get(group)?.queue),
-        }
-    }
-
-    /// Changes a queue, and what is counted of all queues with it. `None` if whose it is is not there any more.
-    #[inline]
-    pub(in crate::broker) fn change_queue<R>(
-        &mut self,
-        owner: Owner,
-        change: impl FnOnce(&mut Queue) -> R,
-    ) -> Option<R> {
-        let queue = match owner {
-            Owner::Session(index) | Owner::Resend(index) | Owner::Topics(index) => {
-                &mut self.sessions.get_mut(index)?.queue
-            }
-            Owner::Group(group) => &mut self.groups.get_mut(group)?.queue,
-        };
-        Some(self.accounts.change(queue, change))
-    }
-
-    fn serial_of(&self, owner: Owner) -> u64 {
-        let Owner::Resend(index) = owner else {
-            return 0;
-        };
-        let connection = self
-            .sessions
-            .get(index)
-            .and_then(|session| session.connection);
-        connection.map_or(0, |id| self.connections[id].serial)
     }
 }

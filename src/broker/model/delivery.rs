@@ -5,7 +5,7 @@ use crate::broker::model::marks;
 use crate::broker::model::marks::Mark;
 use crate::broker::model::message::{Message, Parts};
 use crate::wire::packet::Publish;
-use crate::wire::{PacketId, PropertiesBuf, Property, ProtocolVersion, QoS, codec};
+use crate::wire::{PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, QoS, codec};
 
 /// A PUBLISH to be encoded for a client.
 pub struct Delivery<'a> {
@@ -53,40 +53,14 @@ impl Delivery<'_> {
         unix: u64,
         scratch: &'b mut PropertiesBuf,
     ) -> Publish<'b> {
-        let mut topic = self.topic;
-        let mut properties = self.parts.properties;
-        let stripped = self.mark.is_none() && marks::leads(properties);
-        if v5
-            && (stripped
-                || self.parts.expires.is_some()
-                || !self.ids.is_empty()
-                || alias != Alias::None
-                || self.mark.is_some())
-        {
-            scratch.clear();
-            if let Alias::Set(alias) | Alias::Use(alias) = alias {
-                scratch.push(Property::TopicAlias(alias));
-            }
-            if let Alias::Use(_) = alias {
-                topic = "";
-            }
-            if let Some(expires) = self.parts.expires {
-                // [MQTT-3.3.2-6]: what is left of the interval.
-                let left = expires.saturating_sub(unix).div_ceil(1000);
-                scratch.push(Property::MessageExpiryInterval(
-                    left.try_into().unwrap_or(u32::MAX),
-                ));
-            }
-            for id in self.ids {
-                scratch.push(Property::SubscriptionIdentifier(*id));
-            }
-            match self.mark {
-                Some(mark) => mark.put(properties, scratch),
-                None if stripped => marks::strip(properties, scratch),
-                None => scratch.extend(properties),
-            }
-            properties = scratch.as_properties();
-        }
+        let topic = match alias {
+            Alias::Use(_) if v5 => "",
+            _ => self.topic,
+        };
+        let properties = match v5 {
+            true => properties_for(self.parts, self.ids, alias, self.mark, unix, scratch),
+            false => self.parts.properties,
+        };
         Publish {
             dup: self.dup,
             qos: self.qos,
@@ -97,4 +71,44 @@ impl Delivery<'_> {
             payload: self.parts.payload,
         }
     }
+}
+
+/// The properties of a message as a client is sent them, put together in `scratch` if they are not
+/// the message's own. Of its expiry, what is left at this time remains \[MQTT-3.3.2-6\].
+pub fn properties_for<'b>(
+    parts: &Parts<'b>,
+    ids: &[u32],
+    alias: Alias,
+    mark: Option<Mark>,
+    unix: u64,
+    scratch: &'b mut PropertiesBuf,
+) -> Properties<'b> {
+    let stripped = mark.is_none() && marks::leads(parts.properties);
+    let is_own = !stripped
+        && mark.is_none()
+        && parts.expires.is_none()
+        && ids.is_empty()
+        && alias == Alias::None;
+    if is_own {
+        return parts.properties;
+    }
+    scratch.clear();
+    if let Alias::Set(alias) | Alias::Use(alias) = alias {
+        scratch.push(Property::TopicAlias(alias));
+    }
+    if let Some(expires) = parts.expires {
+        let left = expires.saturating_sub(unix).div_ceil(1000);
+        scratch.push(Property::MessageExpiryInterval(
+            left.try_into().unwrap_or(u32::MAX),
+        ));
+    }
+    for id in ids {
+        scratch.push(Property::SubscriptionIdentifier(*id));
+    }
+    match mark {
+        Some(mark) => mark.put(parts.properties, scratch),
+        None if stripped => marks::strip(parts.properties, scratch),
+        None => scratch.extend(parts.properties),
+    }
+    scratch.as_properties()
 }

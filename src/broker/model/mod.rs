@@ -11,6 +11,7 @@ pub mod fetch;
 pub mod gauges;
 pub mod ids;
 pub mod leave;
+pub mod local;
 pub mod marks;
 pub mod message;
 pub mod output;

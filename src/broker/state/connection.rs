@@ -112,7 +112,7 @@ pub enum State {
 }
 
 impl Connection {
-    pub fn new(serial: u64, arrival: Arrival, uptime: u64) -> Connection {
+    pub fn new(serial: u64, arrival: Arrival, outbox: Outbox, uptime: u64) -> Connection {
         Connection {
             serial,
             state: State::New,
@@ -122,7 +122,7 @@ impl Connection {
             wants_reasons: true,
             marked: false,
             session: None,
-            outbox: Outbox::default(),
+            outbox,
             taken: 0,
             taken_messages: Vec::new(),
             counted: 0,

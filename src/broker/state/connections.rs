@@ -6,6 +6,7 @@ use std::ops::{Index, IndexMut};
 use crate::broker::model::access::Arrival;
 use crate::broker::model::ids::ConnectionId;
 use crate::broker::state::connection::Connection;
+use crate::broker::state::outbox::Outbox;
 use crate::broker::state::slots::Slots;
 use crate::broker::state::take_overs::TakeOvers;
 use crate::broker::state::tally::Tally;
@@ -42,13 +43,14 @@ impl Connections {
     }
 
     /// Adds a connection.
-    pub fn add(&mut self, arrival: Arrival, uptime: u64) -> ConnectionId {
+    pub fn add(&mut self, arrival: Arrival, outbox: Outbox, uptime: u64) -> ConnectionId {
         if let Some(address) = arrival.peer.ip() {
             self.by_address.add(address);
         }
         let serial = self.next_serial;
         self.next_serial += 1;
-        self.slots.insert(Connection::new(serial, arrival, uptime))
+        self.slots
+            .insert(Connection::new(serial, arrival, outbox, uptime))
     }
 
     /// Removes a connection that is there.

@@ -1,11 +1,13 @@
 //! What waits to be written to one connection: a FIFO of packets.
 //!
-//! A packet leaves when its stamp is durable and all packets before it have left. Small packets are bytes.
-//! The payload of a large PUBLISH is shared by all connections that are sent it. So the memory and the time
-//! of a fan-out do not depend on the size of its payload.
+//! A packet leaves when its stamp is durable and all packets before it have left. For a socket, small
+//! packets are bytes, and the payload of a large PUBLISH is shared by all connections that are sent
+//! it. So the memory and the time of a fan-out do not depend on the size of its payload. A local
+//! consumer takes packets as values.
 
 use std::collections::VecDeque;
 
+use crate::broker::model::local::{LocalPacket, LocalPackets};
 use crate::broker::model::message::Message;
 use crate::broker::model::segments::{Segments, Taken};
 use crate::broker::state::gate::{Gate, Stamp};
@@ -13,14 +15,22 @@ use crate::broker::state::gate::{Gate, Stamp};
 /// What waits to be written to one connection.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    waiting: Segments,
+    waiting: Waiting,
     holds: VecDeque<Hold>,
     held_acks: u32,
     /// Something has been taken out.
     taken: bool,
 }
 
-/// The bytes from `start` on wait for `stamp`, and the payloads after them.
+/// Where packets go decides how they wait.
+#[derive(Debug)]
+enum Waiting {
+    Socket(Segments),
+    Local(LocalPackets),
+}
+
+/// What stands from `start` on waits for `stamp`. For a socket, `start` counts bytes, and payloads
+/// after them belong to it; for a local consumer it counts packets.
 #[derive(Debug)]
 struct Hold {
     start: usize,
@@ -28,20 +38,60 @@ struct Hold {
     acks: u32,
 }
 
+impl Default for Waiting {
+    fn default() -> Waiting {
+        Waiting::Socket(Segments::default())
+    }
+}
+
+impl Waiting {
+    /// Where the next packet will stand.
+    fn end(&self) -> usize {
+        match self {
+            Waiting::Socket(segments) => segments.bytes.len(),
+            Waiting::Local(packets) => packets.count(),
+        }
+    }
+}
+
 impl Outbox {
+    /// An outbox for a local consumer: [`Outbox::push_local`] fills it.
+    pub fn local() -> Outbox {
+        Outbox {
+            waiting: Waiting::Local(LocalPackets::default()),
+            ..Outbox::default()
+        }
+    }
+
+    /// Whether it is one for a local consumer.
+    pub fn is_local(&self) -> bool {
+        matches!(self.waiting, Waiting::Local(_))
+    }
+
     /// Bytes waiting, released or not.
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        match &self.waiting {
+            Waiting::Socket(segments) => segments.len(),
+            Waiting::Local(packets) => packets.len(),
+        }
     }
 
     /// Bytes waiting, without payloads that are shared.
     pub fn own_len(&self) -> usize {
-        self.waiting.own_len()
+        match &self.waiting {
+            Waiting::Socket(segments) => segments.own_len(),
+            Waiting::Local(packets) => packets.own_len(),
+        }
     }
 
     /// Messages waiting whose payloads are shared.
     pub fn messages(&self) -> impl Iterator<Item = &Message> {
-        self.waiting.messages()
+        let (segments, packets) = match &self.waiting {
+            Waiting::Socket(segments) => (Some(segments), None),
+            Waiting::Local(packets) => (None, Some(packets)),
+        };
+        let segments = segments.into_iter().flat_map(Segments::messages);
+        segments.chain(packets.into_iter().flat_map(LocalPackets::messages))
     }
 
     /// What the first packet waits for that waits for the disk.
@@ -54,25 +104,47 @@ impl Outbox {
         self.held_acks
     }
 
-    /// Appends a packet by letting `encode` write it.
+    /// Appends a packet for a socket by letting `encode` write it.
     pub fn push(&mut self, stamp: Stamp, gate: &Gate, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.hold(stamp, gate);
+        match &mut self.waiting {
+            Waiting::Socket(segments) => encode(&mut segments.bytes),
+            Waiting::Local(_) => debug_assert!(false, "bytes for a local consumer"),
+        }
+    }
+
+    /// Appends a packet for a local consumer.
+    pub fn push_local(&mut self, stamp: Stamp, gate: &Gate, packet: LocalPacket) {
+        self.hold(stamp, gate);
+        match &mut self.waiting {
+            Waiting::Local(packets) => packets.push(packet),
+            Waiting::Socket(_) => debug_assert!(false, "a value for a socket"),
+        }
+    }
+
+    /// Has the packet that is pushed next wait for `stamp`.
+    #[inline]
+    fn hold(&mut self, stamp: Stamp, gate: &Gate) {
         let newer = self.holds.back().is_none_or(|last| last.stamp < stamp);
         if newer && !gate.is_open(stamp) {
             self.holds.push_back(Hold {
-                start: self.waiting.bytes.len(),
+                start: self.waiting.end(),
                 stamp,
                 acks: 0,
             });
         }
-        encode(&mut self.waiting.bytes);
     }
 
-    /// Ends the PUBLISH just pushed with the payload of a message, which is not copied.
+    /// Ends the PUBLISH just pushed for a socket with the payload of a message, which is not copied.
     pub fn push_payload(&mut self, message: Message) {
-        self.waiting.push_payload(message);
+        match &mut self.waiting {
+            Waiting::Socket(segments) => segments.push_payload(message),
+            Waiting::Local(_) => debug_assert!(false, "a payload for a local consumer"),
+        }
     }
 
-    /// Says that the packet just pushed acknowledges an incoming message for good: it counts against the receive maximum until it leaves.
+    /// Says that the packet just pushed acknowledges an incoming message for good: it counts against
+    /// the receive maximum until it leaves.
     pub fn count_ack(&mut self) {
         if let Some(hold) = self.holds.back_mut() {
             hold.acks += 1;
@@ -80,7 +152,7 @@ impl Outbox {
         }
     }
 
-    /// Lets go what the gate has let pass; whether that was anything.
+    /// Lets go what the gate has let pass. Returns whether that was anything.
     pub fn release(&mut self, gate: &Gate) -> bool {
         let mut released = false;
         while let Some(hold) = self.holds.front().filter(|hold| gate.is_open(hold.stamp)) {
@@ -96,36 +168,70 @@ impl Outbox {
         self.taken || self.len() > 0
     }
 
-    /// Moves what is released to the end of `out`.
+    /// Moves what is released for a socket to the end of `out`.
     pub fn take(&mut self, out: &mut impl Taken) {
-        let all = self.waiting.bytes.len();
-        let released = self.holds.front().map_or(all, |hold| hold.start);
-        if released == 0 {
+        let Some(released) = self.begin_take() else {
             return;
-        }
-        self.taken = true;
-        if self.waiting.payloads.is_empty() {
-            out.append_bytes(&mut self.waiting.bytes, released);
+        };
+        let Waiting::Socket(segments) = &mut self.waiting else {
+            return debug_assert!(false, "a local consumer takes values");
+        };
+        if segments.payloads.is_empty() {
+            out.append_bytes(&mut segments.bytes, released);
         } else if self.holds.is_empty() {
-            out.append(std::mem::take(&mut self.waiting));
+            out.append(std::mem::take(segments));
         } else {
-            out.append(self.waiting.split_before(released));
-        }
-        for hold in &mut self.holds {
-            hold.start -= released;
+            out.append(segments.split_before(released));
         }
     }
 
-    /// Drops what waits for the disk: the connection ends and must not promise it. Returns the messages whose payloads are dropped with it.
+    /// Moves what is released for a local consumer to the end of `out`.
+    pub fn take_local(&mut self, out: &mut LocalPackets) {
+        let Some(released) = self.begin_take() else {
+            return;
+        };
+        match &mut self.waiting {
+            Waiting::Local(packets) => packets.move_to(released, out),
+            Waiting::Socket(_) => debug_assert!(false, "a socket takes bytes"),
+        }
+    }
+
+    /// How much is released, if anything. The caller takes it out.
+    fn begin_take(&mut self) -> Option<usize> {
+        let end = self.waiting.end();
+        let released = self.holds.front().map_or(end, |hold| hold.start);
+        if released == 0 {
+            return None;
+        }
+        self.taken = true;
+        for hold in &mut self.holds {
+            hold.start -= released;
+        }
+        Some(released)
+    }
+
+    /// Drops what waits for the disk: the connection ends and must not promise it. Returns the
+    /// messages whose payloads are dropped with it.
     pub fn drop_held(&mut self) -> Vec<Message> {
         let Some(first) = self.holds.front() else {
             return Vec::new();
         };
-        let kept = self.waiting.split_before(first.start);
-        let dropped = std::mem::replace(&mut self.waiting, kept).payloads;
+        let dropped = match &mut self.waiting {
+            Waiting::Socket(segments) => {
+                let kept = segments.split_before(first.start);
+                let dropped = std::mem::replace(segments, kept);
+                dropped.messages().cloned().collect()
+            }
+            Waiting::Local(packets) => {
+                let mut kept = LocalPackets::default();
+                packets.move_to(first.start, &mut kept);
+                let dropped = std::mem::replace(packets, kept);
+                dropped.messages().cloned().collect()
+            }
+        };
         self.holds.clear();
         self.held_acks = 0;
-        dropped.into_iter().map(|it| it.message).collect()
+        dropped
     }
 }
 

@@ -24,6 +24,7 @@ mod fetch;
 mod gate;
 mod levels;
 mod limits;
+mod local;
 mod malice;
 mod memory;
 mod mount;
@@ -359,7 +360,10 @@ impl World {
         self.settle_disk();
         let mut out = Vec::new();
         // Not through the session's pump: only what stands in the outbox.
-        self.broker.take_released(peer.id, &mut out);
+        self.broker.take_released(peer.id, false, |outbox| {
+            outbox.take(&mut out);
+            out.len()
+        });
         self.broker.count_written(peer.id, 0);
         let got = show(&out, peer.version);
         assert!(

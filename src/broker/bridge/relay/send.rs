@@ -8,10 +8,11 @@ use crate::broker::bridge::upstream::Upstream;
 use crate::broker::model::ack::ack;
 use crate::broker::model::alias::Alias;
 use crate::broker::model::leave::Leave;
+use crate::broker::model::local::{LocalAck, LocalDelivery, LocalPacket, Step};
 use crate::broker::model::marks;
 use crate::broker::model::marks::digest;
 use crate::clock::Now;
-use crate::wire::packet::{Ack, ConnAck, Publish, RetainHandling, Subscribe, SubscribeOptions};
+use crate::wire::packet::{Publish, RetainHandling, Subscribe, SubscribeOptions};
 use crate::wire::{
     Packet, PacketId, Properties, PropertiesBuf, Property, ProtocolVersion, QoS, ReasonCode, codec,
 };
@@ -41,7 +42,7 @@ impl Relay {
         self.follow_backlog(broker, out, now);
         loop {
             if self.inbox.is_empty() {
-                let output = broker.take_output(self.id, &mut self.inbox, now);
+                let output = broker.take_deliveries(self.id, &mut self.inbox, now);
                 self.closing = output.close;
                 if self.inbox.is_empty() {
                     return if output.close {
@@ -59,10 +60,9 @@ impl Relay {
             if self.is_held_back() || out.len() >= FILL_BYTES {
                 return Ok(broker.should_pause(self.id));
             }
-            let inbox = std::mem::take(&mut self.inbox);
-            let used = self.hand_on(&inbox, broker, out, now)?;
-            self.inbox = inbox;
-            self.inbox.drain(..used);
+            if let Some(packet) = self.inbox.pop() {
+                self.send(packet, broker, out, now)?;
+            }
         }
     }
 
@@ -71,54 +71,50 @@ impl Relay {
         (!self.subscribes.is_empty() || self.is_trying_filters()) && !self.closing
     }
 
-    /// Hands packets of the broker on, which are always whole; how many bytes they were.
-    fn hand_on(
-        &mut self,
-        bytes: &[u8],
-        broker: &mut Broker,
-        out: &mut Vec<u8>,
-        now: Now,
-    ) -> Result<usize, Leave> {
-        let mut used = 0;
-        while let Some(length) = codec::frame_len(&bytes[used..], codec::MAX_PACKET_SIZE)? {
-            let frame = &bytes[used..used + length];
-            used += length;
-            match codec::decode(frame, ProtocolVersion::V5)? {
-                Packet::Publish(publish) if self.trial.careful => {
-                    self.hold(&publish, frame, broker, out, now)?;
-                }
-                packet => self.send(packet, broker, out, now)?,
-            }
-            if self.is_held_back() {
-                break;
-            }
-        }
-        Ok(used)
-    }
-
     /// Hands one packet of the broker on.
     fn send(
         &mut self,
-        packet: Packet<'_>,
+        packet: LocalPacket,
         broker: &mut Broker,
         out: &mut Vec<u8>,
         now: Now,
     ) -> Result<(), Leave> {
         self.busy = now.uptime;
         match packet {
-            Packet::Publish(publish) => self.send_publish(&publish, broker, out, now)?,
-            Packet::PubRel(pubrel) => self.send_pubrel(&pubrel, broker, out, now),
-            Packet::ConnAck(connack) => self.connected(&connack, broker, out, now)?,
-            Packet::Disconnect(end) if end.reason == ReasonCode::ServerShuttingDown => {
-                return Err(Leave::ShuttingDown);
+            LocalPacket::Publish(delivery) if self.trial.careful => {
+                self.hold(delivery, broker, out, now)
             }
-            Packet::Disconnect(end) => return Err(Leave::Ended(end.reason)),
-            answer => codec::encode(&answer, self.upstream.version, out),
+            LocalPacket::Publish(delivery) => self.send_publish(&delivery, broker, out, now),
+            LocalPacket::Ack(ack) if ack.step == Step::Released => {
+                self.send_pubrel(&ack, broker, out, now);
+                Ok(())
+            }
+            LocalPacket::Ack(answer) => {
+                codec::encode(&answer.packet(), self.upstream.version, out);
+                Ok(())
+            }
+            LocalPacket::ConnAck(reason) => self.connected(reason, broker, out, now),
+            LocalPacket::Disconnect(ReasonCode::ServerShuttingDown) => Err(Leave::ShuttingDown),
+            LocalPacket::Disconnect(reason) => Err(Leave::Ended(reason)),
         }
-        Ok(())
     }
 
+    /// Sends a message, with what is left of its expiry now \[MQTT-3.3.2-6\].
     pub(in crate::broker) fn send_publish(
+        &mut self,
+        delivery: &LocalDelivery,
+        broker: &mut Broker,
+        out: &mut Vec<u8>,
+        now: Now,
+    ) -> Result<(), Leave> {
+        let mut properties = std::mem::take(&mut self.delivered);
+        let publish = delivery.publish(now.unix, &mut properties);
+        let sent = self.send_delivered(&publish, broker, out, now);
+        self.delivered = properties;
+        sent
+    }
+
+    fn send_delivered(
         &mut self,
         publish: &Publish<'_>,
         broker: &mut Broker,
@@ -173,9 +169,9 @@ impl Relay {
             self.await_answer(packet_id, now);
         } else if publish.qos == QoS::AtLeastOnce {
             self.lowered.remove(&packet_id);
-            self.acknowledge(Packet::PubAck, packet_id, broker, now);
+            broker.acknowledge(self.id, packet_id, Step::Acknowledged, now);
         } else {
-            self.acknowledge(Packet::PubRec, packet_id, broker, now);
+            broker.acknowledge(self.id, packet_id, Step::Received, now);
         }
         Ok(())
     }
@@ -223,15 +219,15 @@ impl Relay {
 
     /// PUBREL for a message the upstream has not received under this identifier, because it went with a lower QoS or to a session that is gone, is
     /// answered in its place.
-    fn send_pubrel(&mut self, pubrel: &Ack<'_>, broker: &mut Broker, out: &mut Vec<u8>, now: Now) {
+    fn send_pubrel(&mut self, pubrel: &LocalAck, broker: &mut Broker, out: &mut Vec<u8>, now: Now) {
         let packet_id = pubrel.packet_id;
         let gone = !self.upstream.session_present && !self.received.contains(&packet_id);
         let lowered = self.lowered.remove(&packet_id);
         if lowered || gone || self.upstream.maximum_qos != QoS::ExactlyOnce {
-            return self.acknowledge(Packet::PubComp, packet_id, broker, now);
+            return broker.acknowledge(self.id, packet_id, Step::Completed, now);
         }
         self.await_answer(packet_id, now);
-        codec::encode(&Packet::PubRel(*pubrel), self.upstream.version, out);
+        codec::encode(&pubrel.packet(), self.upstream.version, out);
     }
 
     fn await_answer(&mut self, packet_id: PacketId, now: Now) {
@@ -244,13 +240,13 @@ impl Relay {
     /// The broker has the bridge connected, and what was forgotten for it is off the disk: the upstream may begin to send.
     fn connected(
         &mut self,
-        connack: &ConnAck<'_>,
+        reason: ReasonCode,
         broker: &mut Broker,
         out: &mut Vec<u8>,
         now: Now,
     ) -> Result<(), Leave> {
-        if connack.reason.is_error() {
-            return Err(Leave::Ended(connack.reason));
+        if reason.is_error() {
+            return Err(Leave::Ended(reason));
         }
         self.release(broker, out);
         broker.replay_to_bridge(self.id, &self.bridge);

@@ -6,11 +6,12 @@ use crate::broker::bridge::relay::Relay;
 use crate::broker::bridge::rules::Rule;
 use crate::broker::model::ids::ConnectionId;
 use crate::broker::model::leave::Leave;
+use crate::broker::model::local::LocalDelivery;
 use crate::broker::model::record::Seq;
 use crate::broker::state::suspicion::{End, PINGS, Suspect, Suspicion};
 use crate::clock::Now;
-use crate::wire::packet::{Publish, SubscribeOptions};
-use crate::wire::{Packet, PacketId, ProtocolVersion, codec};
+use crate::wire::PacketId;
+use crate::wire::packet::SubscribeOptions;
 
 impl Relay {
     /// Begins a connection as what is known of those before it asks for.
@@ -33,16 +34,15 @@ impl Relay {
         broker.touch(self.id);
     }
 
-    /// A PUBLISH of this broker's while one at a time goes out: it is kept until its turn comes.
+    /// Keeps a message of this broker's, while one at a time goes out, until its turn comes.
     pub(in crate::broker) fn hold(
         &mut self,
-        publish: &Publish<'_>,
-        frame: &[u8],
+        delivery: LocalDelivery,
         broker: &mut Broker,
         out: &mut Vec<u8>,
         now: Now,
     ) -> Result<(), Leave> {
-        let Some(packet_id) = publish.packet_id else {
+        let Some(packet_id) = delivery.packet_id else {
             return Ok(());
         };
         let seq = broker.seq_of_delivery(self.id, packet_id);
@@ -53,8 +53,9 @@ impl Relay {
             self.acquit_message(seq, broker);
             return Ok(());
         }
-        self.trial.held = Some(frame.to_vec());
-        self.begin_probation(frame.len(), broker, out, now);
+        let length = delivery.message.size() as usize;
+        self.trial.held = Some(delivery);
+        self.begin_probation(length, broker, out, now);
         Ok(())
     }
 
@@ -101,13 +102,11 @@ impl Relay {
         if let Some((filter, options)) = self.trial.filters.pop_front() {
             self.trial.on = Some((Suspect::Filter(filter.as_str().into()), now.uptime));
             self.subscribe(&[(filter.as_str(), options)], broker, out, now);
-        } else if let Some(frame) = self.trial.held.take()
-            && let Packet::Publish(publish) = codec::decode(&frame, ProtocolVersion::V5)?
-        {
-            let packet_id = publish.packet_id;
+        } else if let Some(delivery) = self.trial.held.take() {
+            let packet_id = delivery.packet_id;
             let seq = packet_id.and_then(|id| broker.seq_of_delivery(self.id, id));
             self.trial.on = seq.map(|seq| (Suspect::Message(seq), now.uptime));
-            self.send_publish(&publish, broker, out, now)?;
+            self.send_publish(&delivery, broker, out, now)?;
             if packet_id.is_none_or(|id| !self.awaiting.contains(&id)) {
                 self.acquit_message(seq, broker);
             }

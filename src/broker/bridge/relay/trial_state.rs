@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::broker::model::local::LocalDelivery;
 use crate::broker::state::suspicion::Suspect;
 use crate::wire::packet::SubscribeOptions;
 
@@ -13,7 +14,7 @@ pub(in crate::broker) struct Trial {
     /// What is on trial, and since when, in milliseconds of uptime.
     pub on: Option<(Suspect, u64)>,
     /// The PUBLISH that is to be tried next.
-    pub held: Option<Vec<u8>>,
+    pub held: Option<LocalDelivery>,
     /// Filters to be tried, as the upstream knows them.
     pub filters: VecDeque<(String, SubscribeOptions)>,
     /// The connection has to stay up until then before what is next is tried; `None` if there is nothing.
