@@ -73,7 +73,7 @@ fn put(writes: &mut Vec<Write>, seq: u64, message: &Message) {
             expires: None,
             qos: QoS::AtLeastOnce,
             retain: false,
-            topic: Some(TopicKey(1).hash(message.topic())),
+            topic: Some(TopicKey(1).hash(message.topic_bytes())),
             body: None,
         },
         subscription_ids: SubscriptionIds::NONE,

@@ -222,6 +222,9 @@ impl<'a> Properties<'a> {
     where
         'a: 'b,
     {
+        if self.block.is_empty() {
+            return *self;
+        }
         let (mut end, mut kept_from, mut copied) = (0, 0, false);
         for (id, _, whole) in raw(self.block) {
             let start = end;

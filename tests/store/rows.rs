@@ -310,7 +310,7 @@ pub fn layout_4_samples() -> Vec<Write> {
             expires: Some(1_900_000_000_123),
             qos: QoS::ExactlyOnce,
             retain: true,
-            topic: Some(TopicKey(5).hash("plant/Ö/temperature")),
+            topic: Some(TopicKey(5).hash("plant/Ö/temperature".as_bytes())),
             body: None,
         },
         ..delivery(&full)

@@ -166,7 +166,7 @@ impl Rule {
 
 /// Whether a topic can match both filters.
 fn overlap(one: &str, other: &str) -> bool {
-    let (mut one, mut other) = (one.split('/'), other.split('/'));
+    let (mut one, mut other) = (topic::levels(one), topic::levels(other));
     loop {
         match (one.next(), other.next()) {
             (Some("#"), _) | (_, Some("#")) | (None, None) => return true,

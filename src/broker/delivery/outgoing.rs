@@ -71,9 +71,15 @@ impl Broker {
         take: impl FnOnce(&mut Outbox) -> usize,
     ) {
         let connection = &mut self.connections[id];
-        let mut taken: Vec<Message> = connection.outbox.messages().cloned().collect();
-        connection.taken = take(&mut connection.outbox);
-        taken.truncate(taken.len() - connection.outbox.messages().count());
+        let outbox = &mut connection.outbox;
+        let mut taken = Vec::new();
+        if outbox.own_len() < outbox.len() {
+            taken.extend(outbox.messages().cloned());
+        }
+        connection.taken = take(outbox);
+        if !taken.is_empty() {
+            taken.truncate(taken.len() - outbox.messages().count());
+        }
         if shares {
             connection.taken_messages.append(&mut taken);
         }

@@ -40,7 +40,7 @@ impl Broker {
         from: Option<SessionIndex>,
         may_refuse: bool,
     ) -> Published {
-        let mut routes = std::mem::take(&mut self.scratch.routes);
+        let mut routes = self.scratch.routes.take().unwrap_or_default();
         self.find_receivers(parts, from, &mut routes);
         let qos = self.offered_qos(parts.topic, parts.qos);
         let raised = Parts { qos, ..*parts };
@@ -52,7 +52,7 @@ impl Broker {
         routes.subscribers.clear();
         routes.receivers.clear();
         routes.groups.clear();
-        self.scratch.routes = routes;
+        self.scratch.routes = Some(routes);
         published
     }
 

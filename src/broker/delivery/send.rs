@@ -208,16 +208,17 @@ impl Broker {
             );
             return false;
         };
+        let parts = body.parts();
         let mut delivery = Delivery {
-            parts: &body.parts(),
+            parts: &parts,
             shared: body.shared(),
-            topic: self.connections[id].topic_for_client(body.topic()),
+            topic: self.connections[id].topic_for_client(parts.topic),
             qos: item.qos,
             retain: item.retain,
             dup: item.dup,
             packet_id: Some(packet_id),
             ids: item.ids.as_slice(),
-            mark: self.mark(id, &body.parts(), Some(item.seq)),
+            mark: self.mark(id, &parts, Some(item.seq)),
         };
         if !self.fits_client(id, &mut delivery) {
             if !new {
@@ -505,16 +506,17 @@ impl Broker {
         let item = message.item.clone();
         let queue = message.queue;
         // What has been sent once is sent again even if it has expired since: the exchange must be finished. A message that was never sent is not here.
+        let parts = body.parts();
         let mut delivery = Delivery {
-            parts: &body.parts(),
+            parts: &parts,
             shared: body.shared(),
-            topic: self.connections[id].topic_for_client(body.topic()),
+            topic: self.connections[id].topic_for_client(parts.topic),
             qos: item.qos,
             retain: item.retain,
             dup: true, // [MQTT-3.3.1-1]
             packet_id: Some(packet_id),
             ids: item.ids.as_slice(),
-            mark: self.mark(id, &body.parts(), Some(item.seq)),
+            mark: self.mark(id, &parts, Some(item.seq)),
         };
         let stamp = self.stamp_of(&item);
         if !self.may_have(index, &item) {

@@ -155,7 +155,7 @@ impl Rules {
         permission: Permission,
         filter: &str,
     ) -> Result<(), &'static str> {
-        let mut levels = filter.split('/');
+        let mut levels = topic::levels(filter);
         if levels.any(|level| level.len() > 2 && (level.contains("%u") || level.contains("%c"))) {
             return Err("%u and %c stand for a whole level: nothing may stand beside them");
         }
@@ -255,7 +255,7 @@ fn put_names(pattern: &str, user: Option<&str>, client_id: &str, denies: bool) -
         return None;
     }
     let mut filter = String::with_capacity(pattern.len());
-    for (at, level) in pattern.split('/').enumerate() {
+    for (at, level) in topic::levels(pattern).enumerate() {
         let name = match level {
             "%u" => Some(user?),
             "%c" => Some(client_id),

@@ -37,9 +37,9 @@ pub struct TopicKey(pub u64);
 
 impl TopicKey {
     /// Returns the hash of a topic (SipHash-1-3).
-    pub fn hash(self, topic: &str) -> TopicHash {
+    pub fn hash(self, topic: &[u8]) -> TopicHash {
         let mut hasher = SipHasher13::new_with_keys(self.0, 0);
-        hasher.write(topic.as_bytes());
+        hasher.write(topic);
         TopicHash(hasher.finish())
     }
 }

@@ -70,7 +70,7 @@ impl Messages {
 
     /// Returns the hash of a topic, as rows have it.
     pub fn hash_topic(&self, topic: &str) -> TopicHash {
-        self.topic_key.hash(topic)
+        self.topic_key.hash(topic.as_bytes())
     }
 
     /// Returns the body of the message at a place.
@@ -207,7 +207,7 @@ impl Messages {
             expires: message.expires(),
             qos: message.qos(),
             retain: message.retain(),
-            topic: Some(self.hash_topic(message.topic())),
+            topic: Some(self.topic_key.hash(message.topic_bytes())),
             body: None,
         }
     }

@@ -151,8 +151,8 @@ impl Offer<'_> {
 /// What is kept for its allocations.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Receivers of the message being published.
-    pub routes: Routes,
+    /// Receivers of the message being published; taken out meanwhile.
+    pub routes: Option<Box<Routes>>,
     /// Properties of a packet being encoded.
     pub properties: PropertiesBuf,
 }

@@ -12,6 +12,10 @@ use crate::broker::model::message::Message;
 use crate::broker::model::segments::{Segments, Taken};
 use crate::broker::state::gate::{Gate, Stamp};
 
+/// Memory for the first packet and those behind it, in bytes: so a few acknowledgements do not ask
+/// for memory each time.
+const FIRST_BYTES: usize = 256;
+
 /// What waits to be written to one connection.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -108,7 +112,12 @@ impl Outbox {
     pub fn push(&mut self, stamp: Stamp, gate: &Gate, encode: impl FnOnce(&mut Vec<u8>)) {
         self.hold(stamp, gate);
         match &mut self.waiting {
-            Waiting::Socket(segments) => encode(&mut segments.bytes),
+            Waiting::Socket(Segments { bytes, .. }) => {
+                if bytes.capacity() == 0 {
+                    bytes.reserve(FIRST_BYTES);
+                }
+                encode(bytes);
+            }
             Waiting::Local(_) => debug_assert!(false, "bytes for a local consumer"),
         }
     }

@@ -176,7 +176,7 @@ fn covers(rule: &str, filter: &str) -> bool {
     if filter.starts_with('$') && rule.starts_with(['+', '#']) {
         return false;
     }
-    let (mut rule, mut filter) = (rule.split('/'), filter.split('/'));
+    let (mut rule, mut filter) = (topic::levels(rule), topic::levels(filter));
     loop {
         match (rule.next(), filter.next()) {
             (Some("#"), _) | (None, None) => return true,
@@ -198,7 +198,7 @@ fn overlap(a: &str, b: &str) -> Option<String> {
         return None;
     }
     let mut common = Vec::new();
-    let (mut a, mut b) = (a.split('/'), b.split('/'));
+    let (mut a, mut b) = (topic::levels(a), topic::levels(b));
     loop {
         match (a.next(), b.next()) {
             (None, None) | (Some("#"), None) | (None, Some("#")) => break,

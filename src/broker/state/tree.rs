@@ -12,8 +12,8 @@ use rustc_hash::FxBuildHasher;
 
 use crate::broker::model::ids::{GroupIndex, SessionIndex};
 use crate::broker::state::table::{PARTS, Table, part_of};
-use crate::wire::QoS;
 use crate::wire::packet::SubscribeOptions;
+use crate::wire::{QoS, topic};
 
 /// A node: one filter, or the way to longer ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -265,7 +265,7 @@ impl Tree {
     /// The node of a filter that is in the tree.
     pub fn find(&self, filter: &str) -> Option<NodeId> {
         let mut node = ROOT;
-        for text in filter.split('/') {
+        for text in topic::levels(filter) {
             node = *self.edges.get(&(node, self.levels.find(text)?))?;
         }
         Some(node)
@@ -292,20 +292,20 @@ impl Tree {
     /// each of its filters that match.
     pub fn matches(
         &mut self,
-        topic: &str,
+        name: &str,
         subscribers: &mut Vec<Subscriber>,
         groups: &mut Vec<GroupIndex>,
     ) -> Matched {
         let mut path = std::mem::take(&mut self.path);
         path.clear();
-        path.extend(topic.split('/').map(|text| self.levels.find_name(text)));
+        path.extend(topic::levels(name).map(|text| self.levels.find_name(text)));
         let mut found = Found {
             subscribers,
             groups,
             matched: Matched::default(),
         };
         // [MQTT-4.7.2-1]: a wildcard in the first level does not match a name that begins with `$`.
-        self.walk(ROOT, &path, !topic.starts_with('$'), &mut found);
+        self.walk(ROOT, &path, !name.starts_with('$'), &mut found);
         self.path = path;
         found.matched
     }
@@ -346,7 +346,7 @@ impl Tree {
     /// The node of a filter, which is added if it is not there.
     pub fn make(&mut self, filter: &str) -> NodeId {
         let mut node = ROOT;
-        for text in filter.split('/') {
+        for text in topic::levels(filter) {
             node = match self
                 .levels
                 .find(text)
