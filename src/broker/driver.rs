@@ -9,7 +9,7 @@ use crate::broker::model::local::{LocalPackets, Step};
 use crate::broker::model::output::Output;
 use crate::broker::model::record::Batch;
 use crate::broker::model::segments::Taken;
-use crate::broker::state::connection::State;
+use crate::broker::state::connection::{Connection, State};
 use crate::broker::state::walks::Walk;
 use crate::clock::Now;
 use crate::limits::Limits;
@@ -89,8 +89,8 @@ impl Broker {
     fn begin_output(&mut self, id: ConnectionId, left: usize, now: Now) {
         self.now = now;
         let connection = &mut self.connections[id];
-        connection.has_more = false;
-        let session = connection.session;
+        connection.set_has_more(false);
+        let session = connection.session();
         self.count_written(id, left);
         if let Some(session) = session {
             self.pump(id, session);
@@ -131,13 +131,13 @@ impl Broker {
     /// Whether a connection is to be closed as soon as what waits for it has been written.
     pub fn is_closing(&self, id: ConnectionId) -> bool {
         let connection = self.connections.get(id);
-        connection.is_some_and(|connection| connection.state == State::Closing)
+        connection.is_some_and(|connection| connection.state() == State::Closing)
     }
 
     /// Whether [`Broker::take_output`] did not do all there was to do: who has called it is to come again, when others have had their turn.
     pub fn has_more(&self, id: ConnectionId) -> bool {
         let connection = self.connections.get(id);
-        connection.is_some_and(|connection| connection.has_more)
+        connection.is_some_and(Connection::has_more)
     }
 
     /// The limits it keeps.
@@ -151,7 +151,7 @@ impl Broker {
     }
 
     pub(in crate::broker) fn client_name(&self, id: ConnectionId) -> &str {
-        let session = self.connections[id].session;
+        let session = self.connections[id].session();
         session.map_or("", |session| &self.sessions[session].client_id)
     }
 

@@ -154,9 +154,9 @@ impl Broker {
     pub fn receive(&mut self, id: ConnectionId, packet: Packet<'_>, now: Now) {
         self.now = now;
         let connection = &mut self.connections[id];
-        connection.last_received = now.uptime;
+        connection.heard(now.uptime);
         self.pace.spend(PACKET);
-        let outcome = match (connection.state, connection.session) {
+        let outcome = match (connection.state(), connection.session()) {
             (State::Closing, _) => return,
             (State::Open, Some(session)) => self.receive_in_session(id, session, packet),
             _ => match packet {
@@ -175,7 +175,7 @@ impl Broker {
             },
         };
         if let Err(fault) = outcome {
-            let version = self.connections[id].version;
+            let version = self.connections[id].version();
             self.fault(id, fault, Some(version), now);
         }
         self.check_connection(id);

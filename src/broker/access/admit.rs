@@ -68,7 +68,7 @@ impl Broker {
         connect: &Connect<'_>,
         proved: Result<Identity, Fault>,
     ) -> Result<Admitted, Fault> {
-        let arrival = &self.connections[id].arrival;
+        let arrival = self.connections[id].arrival();
         let Arrival { access, peer, .. } = arrival;
         let refuse = |reason, what| Err(Fault { reason, what });
         if arrival.bridge {
@@ -151,13 +151,13 @@ impl Broker {
 
     /// The highest QoS on a connection.
     pub(in crate::broker) fn maximum_qos(&self, id: ConnectionId) -> QoS {
-        let access = &self.connections[id].arrival.access;
+        let access = &self.connections[id].arrival().access;
         access.maximum_qos.min(self.settings.limits.maximum_qos)
     }
 
     /// The largest packet a connection takes, in bytes.
     pub(in crate::broker) fn max_packet_size(&self, id: ConnectionId) -> u32 {
-        let access = &self.connections[id].arrival.access;
+        let access = &self.connections[id].arrival().access;
         access
             .max_packet_size
             .min(self.settings.limits.max_packet_size)

@@ -20,14 +20,14 @@ impl Broker {
     pub fn should_pause(&mut self, id: ConnectionId) -> bool {
         let paused = self.is_congested() || self.is_spreading_much(id);
         let connection = &mut self.connections[id];
-        if paused && !std::mem::replace(&mut connection.paused, true) {
+        if paused && connection.pause() {
             // What is pending may be what nobody waits for.
             self.gate.flush();
             self.counters.reading_paused += 1;
             self.upkeep.waiting.pause(id);
         }
         paused
-            || connection.outbox.len() > self.settings.limits.max_outgoing_bytes
+            || connection.outbox().len() > self.settings.limits.max_outgoing_bytes
             || connection.has_sent_too_much(self.now.uptime)
     }
 
@@ -55,8 +55,7 @@ impl Broker {
             if self.is_spreading_much(id) {
                 self.upkeep.waiting.pause(id);
             } else if let Some(connection) = self.connections.get_mut(id) {
-                connection.paused = false;
-                connection.last_received = self.now.uptime;
+                connection.resume(self.now.uptime);
                 self.touch(id);
             }
         }
@@ -66,9 +65,8 @@ impl Broker {
     /// The rates that hold for a connection, in and out.
     fn rates(&self, id: ConnectionId) -> (Rates, Rates) {
         let connection = &self.connections[id];
-        if connection.arrival.bridge {
-            let own = connection.quota.as_ref().and_then(|quota| quota.own);
-            return own.unwrap_or_default();
+        if connection.arrival().bridge {
+            return connection.own_rates().unwrap_or_default();
         }
         let limits = &self.settings.limits;
         (limits.rates_in(), limits.rates_out())
@@ -83,8 +81,7 @@ impl Broker {
     ) {
         let own = (rates_in, rates_out);
         if own != Default::default() {
-            let connection = &mut self.connections[id];
-            connection.quota.get_or_insert_default().own = Some(own);
+            self.connections[id].limit_rates(own);
         }
     }
 
@@ -93,9 +90,7 @@ impl Broker {
         let rates = self.rates(id);
         if rates != Default::default() {
             let uptime = self.now.uptime;
-            let connection = &mut self.connections[id];
-            let quota = connection.quota.get_or_insert_default();
-            quota.received.take(rates.0, bytes, uptime);
+            self.connections[id].count_received(rates.0, bytes, uptime);
             self.watch_quota(id);
         }
     }
@@ -105,22 +100,14 @@ impl Broker {
         let rates = self.rates(id);
         if rates != Default::default() {
             let uptime = self.now.uptime;
-            let connection = &mut self.connections[id];
-            let quota = connection.quota.get_or_insert_default();
-            quota.sent.take(rates.1, bytes, uptime);
+            self.connections[id].count_sent(rates.1, bytes, uptime);
             self.watch_quota(id);
         }
     }
 
     /// Sees to it that a connection is looked at when one of its buckets is level again.
     fn watch_quota(&mut self, id: ConnectionId) {
-        let uptime = self.now.uptime;
-        let connection = &self.connections[id];
-        let Some(quota) = connection.quota.as_ref() else {
-            return;
-        };
-        let times = [quota.received.level_at(), quota.sent.level_at()];
-        if let Some(at) = times.into_iter().filter(|at| *at > uptime).min() {
+        if let Some(at) = self.connections[id].rates_kept_at(self.now.uptime) {
             self.counters.slowed_down += u64::from(!self.timers.is_set(Timer::Quota(id)));
             self.timers.set(at, Timer::Quota(id));
         }
@@ -128,11 +115,7 @@ impl Broker {
 
     /// A connection's bucket may be level again: reading or sending goes on.
     pub(in crate::broker) fn check_quota(&mut self, id: ConnectionId) {
-        let uptime = self.now.uptime;
-        let Some(quota) = self.connections[id].quota.as_mut() else {
-            return;
-        };
-        if quota.received.has_recovered(uptime) || quota.sent.has_recovered(uptime) {
+        if self.connections[id].has_recovered(self.now.uptime) {
             self.touch(id);
         }
         self.watch_quota(id);
@@ -149,10 +132,10 @@ impl Broker {
         }
         // What was taken at the old rates says nothing at the new ones.
         let clients = self.connections.iter();
-        let clients = clients.filter(|(_, connection)| !connection.arrival.bridge);
+        let clients = clients.filter(|(_, connection)| !connection.arrival().bridge);
         let all: Vec<ConnectionId> = clients.map(|(id, _)| id).collect();
         for id in all {
-            if self.connections[id].quota.take().is_some() {
+            if self.connections[id].forget_rates() {
                 self.touch(id);
             }
         }

@@ -20,7 +20,7 @@ impl Broker {
         identity: &Identity,
         client_id: &str,
     ) -> Option<Box<Rights>> {
-        let access = &self.connections[id].arrival.access;
+        let access = &self.connections[id].arrival().access;
         let (list, mount_point) = (access.acl.as_deref(), &*access.mount_point);
         let rights = Rights::new(&self.settings.acl, list, identity, client_id, mount_point);
         self.sessions.restricted |= rights.is_some();

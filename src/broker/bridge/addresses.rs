@@ -52,19 +52,19 @@ impl Broker {
 
     /// Lets a bridge finish what is under way, and begin nothing, or no more so.
     pub(in crate::broker) fn set_finishing(&mut self, id: ConnectionId, finishing: bool) {
-        self.connections[id].finishing = finishing;
+        self.connections[id].set_finishing(finishing);
         self.touch(id);
     }
 
     /// Whether everything that was sent to a bridge is acknowledged completely.
     pub(in crate::broker) fn has_finished(&self, id: ConnectionId) -> bool {
-        let session = self.connections[id].session;
+        let session = self.connections[id].session();
         session.is_none_or(|session| self.sessions[session].inflight.len() == 0)
     }
 
     /// Whether nothing waits to be taken for this connection.
     pub(in crate::broker) fn is_taken(&self, id: ConnectionId) -> bool {
-        self.connections[id].outbox.len() == 0
+        self.connections[id].outbox().len() == 0
     }
 
     /// The upstream at this address has accepted, and has the session of before or not: remembers

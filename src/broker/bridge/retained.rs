@@ -50,7 +50,7 @@ fn shown_always(bridge: &Bridge) -> Vec<&str> {
 impl Broker {
     /// A bridge has connected: what is retained goes out by the rules that always send it.
     pub(in crate::broker) fn replay_to_bridge(&mut self, id: ConnectionId, bridge: &Bridge) {
-        let Some(session) = self.connections[id].session else {
+        let Some(session) = self.connections[id].session() else {
             return;
         };
         for text in shown_always(bridge) {
@@ -73,7 +73,7 @@ impl Broker {
     /// The connection of a bridge ends: what it had not been shown by then it is shown by the next
     /// one, and so it must not wait in its queue as well.
     pub(in crate::broker) fn end_replays_to_bridge(&mut self, id: ConnectionId, bridge: &Bridge) {
-        if let Some(session) = self.connections[id].session {
+        if let Some(session) = self.connections[id].session() {
             let always = shown_always(bridge);
             let replays = &mut self.sessions[session].replays;
             replays.retain(|replay| !always.contains(&&*replay.filter));

@@ -54,7 +54,7 @@ impl Broker {
             return;
         };
         self.open_record(bridge, new);
-        if let Some(session) = self.connections[id].session {
+        if let Some(session) = self.connections[id].session() {
             self.set_queue_policy(session, bridge);
             let wanted = bridge.rules.iter().filter(|rule| rule.goes_out());
             let wanted: Vec<&Rule> = wanted.collect();
@@ -150,7 +150,7 @@ impl Broker {
 
     /// Whether a packet identifier is that of a delivery on its way to this connection's client, or is kept from being one.
     pub(in crate::broker) fn is_used(&self, id: ConnectionId, packet_id: PacketId) -> bool {
-        let session = self.connections[id].session;
+        let session = self.connections[id].session();
         session.is_some_and(|session| {
             let inflight = &self.sessions[session].inflight;
             inflight.get(packet_id).is_some() || inflight.is_reserved(packet_id)
@@ -167,7 +167,7 @@ impl Broker {
         reason: &str,
         now: Now,
     ) -> bool {
-        let Some(session) = self.connections[id].session else {
+        let Some(session) = self.connections[id].session() else {
             return true;
         };
         let Some(message) = self.sessions[session].inflight.get(packet_id) else {
@@ -238,7 +238,7 @@ impl Broker {
                 | ReasonCode::RetainNotSupported
                 | ReasonCode::PayloadFormatInvalid
         );
-        if !self.connections[id].arrival.bridge || !lasting {
+        if !self.connections[id].arrival().bridge || !lasting {
             return Err(fault);
         }
         self.counters.bridge_messages_refused += 1;
@@ -251,6 +251,6 @@ impl Broker {
     /// "done".
     pub(in crate::broker) fn is_told(&self, id: ConnectionId) -> bool {
         let connection = &self.connections[id];
-        connection.version == ProtocolVersion::V5 && !connection.arrival.bridge
+        connection.version() == ProtocolVersion::V5 && !connection.arrival().bridge
     }
 }

@@ -184,6 +184,6 @@ impl Broker {
             .sessions
             .get(index)
             .and_then(|session| session.connection);
-        connection.map_or(0, |id| self.connections[id].serial)
+        connection.map_or(0, |id| self.connections[id].serial())
     }
 }

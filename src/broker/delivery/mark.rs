@@ -17,7 +17,7 @@ impl Broker {
         parts: &Parts<'_>,
         seq: Option<Seq>,
     ) -> Option<Mark> {
-        if !self.connections[id].marked {
+        if !self.connections[id].options().marked {
             return None;
         }
         let broker = self.settings.identity;

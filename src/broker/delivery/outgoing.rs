@@ -33,11 +33,9 @@ impl Broker {
     /// Brings the account of what waits to be written up to date with a connection.
     #[inline]
     pub(in crate::broker) fn count_outgoing(&mut self, id: ConnectionId) {
-        let connection = &mut self.connections[id];
-        let bytes = connection.outbox.own_len() + connection.taken;
-        let before = std::mem::replace(&mut connection.counted, bytes);
-        self.outgoing.change(before, bytes);
-        if bytes < before {
+        let (before, now) = self.connections[id].outbox_mut().count();
+        self.outgoing.change(before, now);
+        if now < before {
             self.pass_turn();
         }
     }
@@ -45,45 +43,28 @@ impl Broker {
     /// Ends the PUBLISH just pushed to a connection with a payload that others are sent too.
     pub(in crate::broker) fn push_shared(&mut self, id: ConnectionId, message: &Message) {
         self.outgoing.enter(message);
-        let outbox = &mut self.connections[id].outbox;
+        let outbox = self.connections[id].outbox_mut();
         outbox.push_payload(message.clone());
     }
 
     /// What was taken from a connection's outbox has been written, but for `left` bytes.
     pub(in crate::broker) fn count_written(&mut self, id: ConnectionId, left: usize) {
-        let connection = &mut self.connections[id];
-        connection.taken = left;
-        if left == 0 {
-            for message in std::mem::take(&mut connection.taken_messages) {
-                self.outgoing.leave(&message);
-            }
+        for message in self.connections[id].outbox_mut().written(left) {
+            self.outgoing.leave(&message);
         }
         self.count_outgoing(id);
     }
 
-    /// Lets `take` move what is released for a connection out of its outbox: from then on it is
-    /// being written. `take` returns how many bytes of its own the driver has now. `shares` says
-    /// that the driver keeps payloads that are shared, and does not copy them.
+    /// Lets `take` move what is released for a connection out of its outbox, as
+    /// [`Outbox::begin_writing`] does.
     pub(in crate::broker) fn take_released(
         &mut self,
         id: ConnectionId,
         shares: bool,
         take: impl FnOnce(&mut Outbox) -> usize,
     ) {
-        let connection = &mut self.connections[id];
-        let outbox = &mut connection.outbox;
-        let mut taken = Vec::new();
-        if outbox.own_len() < outbox.len() {
-            taken.extend(outbox.messages().cloned());
-        }
-        connection.taken = take(outbox);
-        if !taken.is_empty() {
-            taken.truncate(taken.len() - outbox.messages().count());
-        }
-        if shares {
-            connection.taken_messages.append(&mut taken);
-        }
-        for copied in taken {
+        let outbox = self.connections[id].outbox_mut();
+        for copied in outbox.begin_writing(shares, take) {
             self.outgoing.leave(&copied);
         }
         self.count_outgoing(id);
@@ -91,17 +72,18 @@ impl Broker {
 
     /// A connection is gone, and with it what waited for it.
     pub(in crate::broker) fn drop_outgoing(&mut self, id: ConnectionId, gone: &Connection) {
-        self.outgoing.change(gone.counted, 0);
-        for message in gone.outbox.messages().chain(&gone.taken_messages) {
+        let outbox = gone.outbox();
+        self.outgoing.change(outbox.counted(), 0);
+        for message in outbox.all_messages() {
             self.outgoing.leave(message);
         }
-        self.outgoing.turns.leave(id, gone.ticket);
+        self.outgoing.turns.leave(id, outbox.ticket());
         self.pass_turn();
     }
 
     /// Drops what waits for the disk for a connection that ends.
     pub(in crate::broker) fn drop_gated(&mut self, id: ConnectionId) {
-        for message in self.connections[id].outbox.drop_held() {
+        for message in self.connections[id].outbox_mut().drop_held() {
             self.outgoing.leave(&message);
         }
         self.count_outgoing(id);
@@ -122,12 +104,12 @@ impl Broker {
         most: usize,
         size: usize,
     ) -> bool {
-        self.connections[id].outbox.len() >= most || self.is_total_full(id, size)
+        self.connections[id].outbox().len() >= most || self.is_total_full(id, size)
     }
 
     /// Whether so much waits for all connections that a message of this size is not added for this one.
     fn is_total_full(&self, id: ConnectionId, size: usize) -> bool {
-        let waiting = self.connections[id].outbox.len();
+        let waiting = self.connections[id].outbox().len();
         self.outgoing.total() + size > self.settings.limits.max_outgoing_bytes_total
             && self.outgoing.total() > 0
             && waiting + size > SHARE
@@ -137,11 +119,11 @@ impl Broker {
     /// A message of this size waits for a connection. If it waits only because too much waits for all, the connection gets its turn.
     pub(in crate::broker) fn await_turn(&mut self, id: ConnectionId, size: usize) {
         let is_held_back = self.is_total_full(id, size);
-        let connection = &mut self.connections[id];
-        if !is_held_back || connection.outbox.len() > 0 || connection.ticket.is_some() {
+        let outbox = self.connections[id].outbox_mut();
+        if !is_held_back || outbox.len() > 0 || outbox.ticket().is_some() {
             return;
         }
-        connection.ticket = Some(self.outgoing.turns.wait(id));
+        outbox.set_ticket(Some(self.outgoing.turns.wait(id)));
         self.pass_turn();
     }
 
@@ -163,14 +145,14 @@ impl Broker {
         let connections = &self.connections;
         let is_over = |id| {
             let connection = connections.get(id);
-            fits || connection.is_none_or(|connection| connection.counted == 0)
+            fits || connection.is_none_or(|connection| connection.outbox().counted() == 0)
         };
         if !self.outgoing.turns.end(self.now.uptime, is_over) {
             return;
         }
         let until = self.now.uptime + TURN_MS;
         if let Some(id) = self.outgoing.turns.pass(until) {
-            self.connections[id].ticket = None;
+            self.connections[id].outbox_mut().set_ticket(None);
             // Its own task may be the one that is here.
             self.serve_again(id);
             self.timers.set(until, Timer::Turn);

@@ -32,8 +32,9 @@ impl Broker {
     /// Appends a packet to a connection's outbox.
     pub(in crate::broker) fn push(&mut self, id: ConnectionId, stamp: Stamp, packet: &Packet<'_>) {
         let connection = &mut self.connections[id];
-        let (version, largest) = (connection.version, connection.maximum_packet_size);
-        let outbox = &mut connection.outbox;
+        let options = connection.options();
+        let (version, largest) = (options.version, options.maximum_packet_size);
+        let outbox = connection.outbox_mut();
         if outbox.is_local() {
             if let Some(packet) = LocalPacket::of(packet) {
                 outbox.push_local(stamp, &self.gate, packet);
@@ -56,16 +57,12 @@ impl Broker {
         packet: &Packet<'_>,
     ) {
         self.push(id, stamp, packet);
-        self.connections[id].outbox.count_ack();
+        self.connections[id].outbox_mut().count_ack();
     }
 
     pub(in crate::broker) fn pushed(&mut self, id: ConnectionId) {
         self.count_outgoing(id);
-        let connection = &mut self.connections[id];
-        if !connection.holding
-            && let Some(stamp) = connection.outbox.holds_for()
-        {
-            connection.holding = true;
+        if let Some(stamp) = self.connections[id].outbox_mut().begin_holding() {
             self.upkeep.waiting.hold(id, stamp);
         }
         self.touch(id);
@@ -77,7 +74,7 @@ impl Broker {
 
     /// There is more for a connection than was done at once: its own task has to come back as well.
     pub(in crate::broker) fn serve_again(&mut self, id: ConnectionId) {
-        self.connections[id].has_more = true;
+        self.connections[id].set_has_more(true);
         self.touch(id);
     }
 

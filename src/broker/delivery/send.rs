@@ -35,7 +35,7 @@ impl Broker {
     fn client_has_window(&self, index: SessionIndex) -> bool {
         let session = &self.sessions[index];
         session.connection.is_some_and(|id| {
-            let most = self.connections[id].receive_maximum;
+            let most = self.connections[id].receive_maximum();
             session.inflight.on_wire() < usize::from(most)
         })
     }
@@ -53,8 +53,8 @@ impl Broker {
         let fits = inflight.has_room(most) && (bytes == 0 || inflight.bytes() < bytes);
         let connection = &self.connections[id];
         self.client_has_window(index)
-            && !connection.finishing
-            && (fits || connection.arrival.bridge)
+            && !connection.is_finishing()
+            && (fits || connection.arrival().bridge)
             && !self.is_outgoing_full(id, FILL_BYTES, size)
             && !connection.has_had_enough(self.now.uptime)
     }
@@ -99,7 +99,7 @@ impl Broker {
             mark,
         };
         let is_mounted = delivery.topic.len() < offer.parts.topic.len();
-        let is_local = connection.outbox.is_local();
+        let is_local = connection.outbox().is_local();
         let is_alone = is_local || is_mounted || connection.uses_aliases() || mark.is_some();
         if is_alone || !ids.is_empty() {
             if self.fits_client(id, &mut delivery) {
@@ -109,19 +109,19 @@ impl Broker {
             }
             return;
         }
-        let v5 = connection.version == ProtocolVersion::V5;
+        let v5 = connection.version() == ProtocolVersion::V5;
         let frame = frames.of(v5, retain);
         if frame.is_empty() {
             let unix = self.now.unix;
             let publish = delivery.publish(v5, Alias::None, unix, &mut self.scratch.properties);
-            delivery.encode(&publish, connection.version, frame);
+            delivery.encode(&publish, connection.version(), frame);
         }
-        if frame.len() + delivery.shared_len() > connection.maximum_packet_size as usize {
+        if frame.len() + delivery.shared_len() > connection.options().maximum_packet_size as usize {
             self.counters.dropped_too_large += 1;
             return;
         }
         connection
-            .outbox
+            .outbox_mut()
             .push(offer.stamp, &self.gate, |out| out.extend_from_slice(frame));
         if let Some(message) = delivery.shared.filter(|_| !frame.is_empty()) {
             self.push_shared(id, message);
@@ -265,14 +265,14 @@ impl Broker {
     /// Whether the client takes packets of this size \[MQTT-3.1.2-24\], at least without a mark, which then goes; counts it if not.
     fn fits_client(&mut self, id: ConnectionId, delivery: &mut Delivery<'_>) -> bool {
         let connection = &self.connections[id];
-        if connection.maximum_packet_size == u32::MAX {
+        if connection.options().maximum_packet_size == u32::MAX {
             return true;
         }
-        let v5 = connection.version == ProtocolVersion::V5;
+        let v5 = connection.version() == ProtocolVersion::V5;
         let publish =
             delivery.publish(v5, Alias::None, self.now.unix, &mut self.scratch.properties);
-        let fits = codec::publish_len(&publish, connection.version)
-            <= connection.maximum_packet_size as usize;
+        let fits = codec::publish_len(&publish, connection.version())
+            <= connection.options().maximum_packet_size as usize;
         if !fits && delivery.mark.take().is_some() {
             return self.fits_client(id, delivery);
         }
@@ -293,7 +293,7 @@ impl Broker {
     ) {
         self.counters.publishes_sent += 1;
         self.counters.payload_bytes_sent += delivery.parts.payload.len() as u64;
-        if self.connections[id].outbox.is_local() {
+        if self.connections[id].outbox().is_local() {
             let body = body.cloned();
             let message = body.unwrap_or_else(|| Message::new(delivery.parts));
             self.push_value(id, delivery, message, stamp);
@@ -327,17 +327,17 @@ impl Broker {
             packet_id: delivery.packet_id,
             mark: delivery.mark,
         });
-        let outbox = &mut self.connections[id].outbox;
+        let outbox = self.connections[id].outbox_mut();
         outbox.push_local(stamp, &self.gate, packet);
     }
 
     /// Pushes a PUBLISH to a socket.
     fn push_encoded(&mut self, id: ConnectionId, delivery: &Delivery<'_>, stamp: Stamp) {
         let connection = &self.connections[id];
-        let version = connection.version;
+        let version = connection.version();
         let topic = delivery.topic;
         // Setting an alias makes the packet larger by up to six bytes: it must fit even then.
-        let largest = connection.maximum_packet_size;
+        let largest = connection.options().maximum_packet_size;
         let fits = largest == u32::MAX || delivery.len() + 1024 < largest as usize;
         let alias = if fits {
             self.alias_for(id, topic)
@@ -351,12 +351,12 @@ impl Broker {
             self.now.unix,
             &mut self.scratch.properties,
         );
-        let before = connection.outbox.own_len();
-        connection.outbox.push(stamp, &self.gate, |out| {
+        let before = connection.outbox().own_len();
+        connection.outbox_mut().push(stamp, &self.gate, |out| {
             delivery.encode(&publish, version, out)
         });
         // A packet that would be too long for MQTT is not encoded.
-        let is_encoded = connection.outbox.own_len() > before;
+        let is_encoded = connection.outbox().own_len() > before;
         if let Some(message) = delivery.shared.filter(|_| is_encoded) {
             self.push_shared(id, message);
         }
@@ -496,7 +496,7 @@ impl Broker {
             );
             return true;
         }
-        if session.inflight.on_wire() >= usize::from(self.connections[id].receive_maximum) {
+        if session.inflight.on_wire() >= usize::from(self.connections[id].receive_maximum()) {
             return false;
         }
         let Some(body) = message.item.body.clone() else {

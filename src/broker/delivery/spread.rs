@@ -84,7 +84,7 @@ impl Broker {
             return false;
         }
         let connection = self.connections.get(id);
-        let session = connection.and_then(|connection| connection.session);
+        let session = connection.and_then(|connection| connection.session());
         self.upkeep.spreads.has_many_from(session, EACH)
     }
 

@@ -2,8 +2,8 @@
 
 use crate::broker::Broker;
 use crate::broker::model::access::{Arrival, Identity};
+use crate::broker::model::connect_options::ConnectOptions;
 use crate::broker::model::ids::{ConnectionId, SessionIndex};
-use crate::broker::model::marks::BRIDGE;
 use crate::broker::model::record::{NEVER_EXPIRES, Write};
 use crate::broker::state::connection::State;
 use crate::broker::state::gate::{Arrow, SESSION, Stamp};
@@ -53,9 +53,9 @@ impl Broker {
     ) {
         self.now = now;
         let connection = &mut self.connections[id];
-        connection.last_received = now.uptime;
+        connection.heard(now.uptime);
         // It may have been closed meanwhile: the CONNECT came in time, its proof did not.
-        if connection.state == State::New
+        if connection.state() == State::New
             && let Err(fault) = self.receive_connect(id, connect, proved)
         {
             self.fault(id, fault, Some(connect.version), now);
@@ -64,7 +64,7 @@ impl Broker {
 
     /// How a connection came in.
     pub fn arrival(&self, id: ConnectionId) -> &Arrival {
-        &self.connections[id].arrival
+        self.connections[id].arrival()
     }
 
     pub(in crate::broker) fn receive_connect(
@@ -73,21 +73,14 @@ impl Broker {
         connect: &Connect<'_>,
         proved: Result<Identity, Fault>,
     ) -> Result<(), Fault> {
-        self.connections[id].version = connect.version;
-        if !self.connections[id].arrival.bridge {
+        let connection = &mut self.connections[id];
+        connection.set_options(ConnectOptions::of(connect));
+        let bridge = connection.arrival().bridge;
+        if !bridge {
             connect.check_texts()?;
         }
-        self.connections[id].is_bridge = connect.bridge;
-        let problems = connect.properties.request_problem_information();
-        self.connections[id].wants_reasons = problems != Some(0);
-        let mut said = connect.properties.user_properties();
-        let said = said.find(|(name, _)| connect.version == ProtocolVersion::V5 && *name == BRIDGE);
-        self.connections[id].marked = said.is_some();
-        let largest = connect.properties.maximum_packet_size().unwrap_or(u32::MAX);
-        self.connections[id].maximum_packet_size = largest;
         let admitted = self.admit(id, connect, proved)?;
         let mut terms = self.terms(connect, admitted.client_id)?;
-        let bridge = self.connections[id].arrival.bridge;
         if bridge {
             // A bridge waits for its upstream as long as it takes, and says nothing while its
             // upstream does not.
@@ -124,7 +117,7 @@ impl Broker {
             .identity
             .expires_in
             .map(|left| self.now.uptime.saturating_add(left));
-        self.connections[id].expires_at = expires_at.unwrap_or(u64::MAX);
+        self.connections[id].set_expires_at(expires_at.unwrap_or(u64::MAX));
         if !bridge {
             self.give_rights(session, admitted.identity, rights);
         }
@@ -141,7 +134,7 @@ impl Broker {
             self.counters.wills_not_authorized += 1;
             self.notice(session, Notice::WillDenied, will.topic);
         }
-        let peer = &self.connections[id].arrival.peer;
+        let peer = &self.connections[id].arrival().peer;
         let shown = &self.sessions[session];
         let user = shown.identity.as_ref().and_then(|it| it.user.as_deref());
         tracing::info!(client = &*shown.client_id, %peer, user, version = ?connect.version, present, expiry = shown.expiry, "connected");
@@ -149,7 +142,8 @@ impl Broker {
         self.set_credential_timer(id);
         self.member_connected(session);
         self.give_way(id, &terms.client_id);
-        if let Some(origin) = said.and_then(|(_, value)| Origin::parse(value)) {
+        let said = ConnectOptions::bridge_mark(connect);
+        if let Some(origin) = said.and_then(Origin::parse) {
             self.see_origin(id, origin);
         }
         Ok(())
@@ -233,7 +227,7 @@ impl Broker {
     /// A client that cannot take its CONNACK would wait for it for ever \[MQTT-3.2.0-1,
     /// MQTT-3.1.2-24\].
     fn check_connack(&self, id: ConnectionId, terms: &Terms) -> Result<(), Fault> {
-        let largest = self.connections[id].maximum_packet_size;
+        let largest = self.connections[id].options().maximum_packet_size;
         if largest == u32::MAX {
             return Ok(());
         }
@@ -328,13 +322,14 @@ impl Broker {
     ) -> PropertiesBuf {
         let seed = self.connections.seed;
         let connection = &mut self.connections[id];
-        connection.state = State::Open;
-        connection.session = Some(index);
-        connection.keep_alive = u64::from(terms.keep_alive) * 1500;
-        connection.receive_maximum = terms.receive_maximum;
+        connection.open(
+            index,
+            terms.keep_alive,
+            terms.receive_maximum,
+            terms.may_set_expiry,
+        );
         connection.allow_aliases(terms.topic_alias_maximum, seed);
-        let is_bridge = connection.is_bridge || connection.arrival.bridge;
-        connection.may_set_expiry = terms.may_set_expiry;
+        let is_bridge = connection.options().is_bridge || connection.arrival().bridge;
         self.timers.stop(Timer::Connect(id));
         self.sessions.connect(index, id);
         let are_kept = self.sessions.are_kept;
@@ -422,8 +417,7 @@ impl Broker {
             ReasonCode::ConnectionRateExceeded => self.counters.logins_throttled += 1,
             _ => {}
         }
-        let connection = &mut self.connections[id];
-        connection.state = State::Closing;
+        self.connections[id].close();
         self.touch(id);
         let malformed = matches!(
             fault.reason,
@@ -431,7 +425,7 @@ impl Broker {
         );
         match version {
             Some(version) if version == ProtocolVersion::V5 || !malformed => {
-                self.connections[id].version = version
+                self.connections[id].set_version(version)
             }
             None if fault.reason == ReasonCode::UnsupportedProtocolVersion => {}
             _ => return,

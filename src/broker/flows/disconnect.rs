@@ -2,7 +2,6 @@
 
 use crate::broker::Broker;
 use crate::broker::model::ids::ConnectionId;
-use crate::broker::state::connection::State;
 use crate::broker::state::gate::Stamp;
 use crate::wire::packet::Disconnect;
 use crate::wire::{Packet, PropertiesBuf, Property, ProtocolVersion, ReasonCode};
@@ -21,12 +20,12 @@ impl Broker {
             None => self.say_end(id, reason),
         }
         self.detach(id);
-        self.connections[id].state = State::Closing;
+        self.connections[id].close();
         self.drop_gated(id);
         let connection = &self.connections[id];
         // A CONNACK that still waits for the disk is not sent, and nothing goes before it
         // [MQTT-3.14.0-1].
-        if connection.version == ProtocolVersion::V5 && connection.outbox.has_begun() {
+        if connection.version() == ProtocolVersion::V5 && connection.outbox().has_begun() {
             let mut properties = PropertiesBuf::new();
             if let Some(what) = what {
                 properties.push(Property::ReasonString(what));

@@ -18,10 +18,10 @@ impl Broker {
     ) {
         self.now = now;
         let connection = &self.connections[id];
-        match connection.state {
+        match connection.state() {
             State::Closing => return,
             State::New => {
-                tracing::info!(peer = %connection.arrival.peer, %fault, "connection refused");
+                tracing::info!(peer = %connection.arrival().peer, %fault, "connection refused");
                 self.refuse_connect(id, fault, version);
             }
             State::Open => {
@@ -37,9 +37,9 @@ impl Broker {
     pub fn shed(&mut self, id: ConnectionId, now: Now) {
         self.now = now;
         let connection = &self.connections[id];
-        let peer = &connection.arrival.peer;
+        let peer = &connection.arrival().peer;
         let what = "max_incoming_bytes is reached, and this packet has been unfinished longest";
-        match connection.state {
+        match connection.state() {
             State::Closing => return,
             State::New => {
                 tracing::info!(%peer, what, "connection refused");

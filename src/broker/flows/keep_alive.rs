@@ -28,7 +28,7 @@ impl Broker {
     /// Hears that a part of a packet has come: its client is there. Needed a few times within a keep alive, not for all bytes.
     pub fn heard(&mut self, id: ConnectionId, now: Now) {
         self.now = now;
-        self.connections[id].last_received = now.uptime;
+        self.connections[id].heard(now.uptime);
     }
 
     /// Hears what [`crate::broker::Output::ask_progress`] asked for: whether something waits to be taken by the client or its operating system (`waits`), and whether any
@@ -37,14 +37,10 @@ impl Broker {
         self.now = now;
         let patience = self.write_timeout(id);
         let connection = &mut self.connections[id];
-        let progress = &mut connection.progress;
-        progress.ask = false;
-        progress.waits = waits;
-        if moved {
-            progress.last = now.uptime;
-        }
-        let end = self.timers.grace_until.max(progress.last + patience);
-        if connection.state != State::Open || !waits || patience == 0 || now.uptime < end {
+        let progress = connection.progress_mut();
+        progress.report(waits, moved, now.uptime);
+        let end = self.timers.grace_until.max(progress.last() + patience);
+        if connection.state() != State::Open || !waits || patience == 0 || now.uptime < end {
             return;
         }
         self.counters.write_timeouts += 1;
@@ -58,37 +54,36 @@ impl Broker {
     /// of QoS 1 and 2. [`Broker::is_owed`] says when that is all.
     pub fn half_closed(&mut self, id: ConnectionId, now: Now) {
         self.now = now;
-        self.connections[id].finishing = true;
+        self.connections[id].set_finishing(true);
     }
 
     /// Whether there is something for a connection that [`Broker::take_output`] has not given out: because it waits for the disk, if that was just called.
     pub fn is_owed(&self, id: ConnectionId) -> bool {
-        self.connections[id].outbox.len() > 0
+        self.connections[id].outbox().len() > 0
     }
 
     /// Whether the driver should look whether the peer takes what was written.
     pub fn asks_progress(&self, id: ConnectionId) -> bool {
         let connection = self.connections.get(id);
-        connection.is_some_and(|connection| connection.progress.ask)
+        connection.is_some_and(|connection| connection.progress().is_asked())
     }
 
     /// Notes that something is being sent to a client, who should take it.
     #[inline]
     pub(in crate::broker) fn sent(&mut self, id: ConnectionId) {
         let connection = &mut self.connections[id];
-        if connection.progress.waits || connection.state != State::Open {
+        if connection.progress().is_pending() || connection.state() != State::Open {
             return;
         }
-        connection.progress.waits = true;
-        connection.progress.last = self.now.uptime;
+        connection.progress_mut().begin(self.now.uptime);
         self.set_progress_timer(id);
     }
 
     /// How long a client may take nothing, in milliseconds; 0 for as long as it likes. A bridge waits for its upstream itself.
     fn write_timeout(&self, id: ConnectionId) -> u64 {
         let connection = &self.connections[id];
-        match connection.keep_alive {
-            _ if connection.arrival.bridge => 0,
+        match connection.keep_alive() {
+            _ if connection.arrival().bridge => 0,
             0 => self.settings.limits.write_timeout_ms,
             keep_alive => keep_alive,
         }
@@ -104,8 +99,8 @@ impl Broker {
 
     pub(in crate::broker) fn check_progress(&mut self, id: ConnectionId) {
         let connection = &mut self.connections[id];
-        if connection.state == State::Open && connection.progress.waits {
-            connection.progress.ask = true;
+        if connection.state() == State::Open && connection.progress().is_pending() {
+            connection.progress_mut().ask();
             self.touch(id);
             self.set_progress_timer(id);
         }
@@ -139,8 +134,8 @@ impl Broker {
 
     pub(in crate::broker) fn check_connect(&mut self, id: ConnectionId) {
         let connection = &mut self.connections[id];
-        if connection.state == State::New {
-            connection.state = State::Closing;
+        if connection.state() == State::New {
+            connection.close();
             self.counters.connect_timeouts += 1;
             self.touch(id);
         }
@@ -149,17 +144,17 @@ impl Broker {
     /// \[MQTT-3.1.2-22\]: a client that is silent for 1.5 times its keep alive is taken for lost.
     pub(in crate::broker) fn check_keep_alive(&mut self, id: ConnectionId) {
         let connection = &mut self.connections[id];
-        if connection.state != State::Open {
+        if connection.state() != State::Open {
             return;
         }
-        if connection.paused
-            || connection.outbox.len() > self.settings.limits.max_outgoing_bytes
+        if connection.is_paused()
+            || connection.outbox().len() > self.settings.limits.max_outgoing_bytes
             || connection.has_sent_too_much(self.now.uptime)
         {
             // The broker itself does not read from it at present.
-            connection.last_received = self.now.uptime;
+            connection.heard(self.now.uptime);
         }
-        let deadline = connection.last_received + connection.keep_alive;
+        let deadline = connection.silent_at();
         if self.now.uptime < deadline {
             return self.timers.set(
                 deadline.min(self.now.uptime + LONGEST_MS),
@@ -173,10 +168,10 @@ impl Broker {
     /// Sends a client away whose credential has expired.
     pub(in crate::broker) fn end_credential(&mut self, id: ConnectionId) {
         let connection = &self.connections[id];
-        if connection.state != State::Open {
+        if connection.state() != State::Open {
             return;
         }
-        if self.now.uptime < connection.expires_at {
+        if self.now.uptime < connection.expires_at() {
             return self.set_credential_timer(id);
         }
         let what = "the token of this connection has expired";
@@ -187,8 +182,8 @@ impl Broker {
     /// Starts watching for the end of what a client has proved itself with.
     pub(in crate::broker) fn set_credential_timer(&mut self, id: ConnectionId) {
         let connection = &self.connections[id];
-        if connection.expires_at < u64::MAX {
-            let at = connection.expires_at.min(self.now.uptime + LONGEST_MS);
+        if connection.expires_at() < u64::MAX {
+            let at = connection.expires_at().min(self.now.uptime + LONGEST_MS);
             self.timers.set(at, Timer::Credential(id));
         }
     }
@@ -196,8 +191,8 @@ impl Broker {
     /// Starts waiting for signs of life of a connection.
     pub(in crate::broker) fn set_keep_alive_timer(&mut self, id: ConnectionId) {
         let connection = &self.connections[id];
-        if connection.keep_alive > 0 {
-            let at = self.now.uptime + connection.keep_alive.min(LONGEST_MS);
+        if connection.keep_alive() > 0 {
+            let at = self.now.uptime + connection.keep_alive().min(LONGEST_MS);
             self.timers.set(at, Timer::KeepAlive(id));
         }
     }

@@ -35,35 +35,31 @@ impl Broker {
     #[cfg(test)]
     pub(crate) fn why_ended(&self, id: ConnectionId) -> Option<&str> {
         let connection = self.connections.get(id)?;
-        connection.end.as_ref().map(|end| &*end.why)
+        connection.end().map(|(_, why)| why)
     }
 
     /// Notes why a client's connection ends. Of several reasons the first one counts.
     pub(in crate::broker) fn say_end(&mut self, id: ConnectionId, why: impl fmt::Display) {
-        let connection = &mut self.connections[id];
-        if connection.session.is_some() {
-            let end = connection.end.get_or_insert_default();
-            if end.why.is_empty() {
-                end.why = why.to_string().into();
-            }
-        }
+        self.connections[id].say_end(|| why.to_string().into());
     }
 }
 
 /// Logs the end of a connection whose CONNECT was accepted: a line each. Bridges log their own.
 fn log_end(gone: &Connection, traffic: &Traffic, now: Now) {
-    let Some(end) = &gone.end else { return };
-    if gone.arrival.bridge {
+    let Some((client, why)) = gone.end() else {
+        return;
+    };
+    if gone.arrival().bridge {
         return;
     }
     let error = traffic.error.as_deref();
-    let why = match (&*end.why, error) {
+    let why = match (why, error) {
         ("", Some(error)) => error,
         ("", None) => "the connection was lost",
         (why, _) => why,
     };
-    let ms = now.uptime.saturating_sub(gone.since);
-    let (client, peer) = (&*end.client, &gone.arrival.peer);
+    let ms = now.uptime.saturating_sub(gone.since());
+    let peer = &gone.arrival().peer;
     let Traffic { received, sent, .. } = *traffic;
     let seconds = format_args!("{}.{:03}", ms / 1000, ms % 1000);
     tracing::info!(client, %peer, why, %seconds, received, sent, "connection ended");

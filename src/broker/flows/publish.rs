@@ -40,8 +40,8 @@ impl Broker {
         self.count_received(id, publish.topic.len() + properties + publish.payload.len());
         let mut instructions = Instructions::default();
         let connection = &self.connections[id];
-        let is_bridge = connection.arrival.bridge;
-        let believed = is_bridge || connection.marked;
+        let is_bridge = connection.arrival().bridge;
+        let believed = is_bridge || connection.options().marked;
         for property in publish.properties.iter() {
             if !is_bridge {
                 text::check_publish_property(&property)?;
@@ -195,7 +195,7 @@ impl Broker {
         }
         // The upstream of a bridge would take an error for the end of it, and a full queue here is
         // no reason to leave it.
-        let bridge = self.connections[id].arrival.bridge;
+        let bridge = self.connections[id].arrival().bridge;
         let reason = match published.reason {
             ReasonCode::QuotaExceeded if bridge => ReasonCode::Success,
             reason => reason,
@@ -227,7 +227,7 @@ impl Broker {
         if let Some(received) = self.sessions[session].received.get_mut(&packet_id) {
             let stamp = received.stamp;
             if !std::mem::replace(&mut received.counted, true) {
-                self.connections[id].unreleased += 1;
+                self.connections[id].count_unreleased();
             }
             self.counters.duplicates_suppressed += 1;
             self.push(
@@ -290,7 +290,7 @@ impl Broker {
             counted: true,
         };
         self.sessions[session].received.insert(packet_id, received);
-        self.connections[id].unreleased += 1;
+        self.connections[id].count_unreleased();
         let stamp = self.gated(Arrow::PubRec, stamp);
         // An error would end the exchange for a publisher that has not been told of it before.
         let reason = if told {
@@ -311,7 +311,7 @@ impl Broker {
     /// What explains an acknowledgement, if its client wants to know.
     fn explained(&self, id: ConnectionId, why: Option<&str>) -> PropertiesBuf {
         let mut properties = PropertiesBuf::new();
-        let wanted = why.filter(|_| self.connections[id].wants_reasons);
+        let wanted = why.filter(|_| self.connections[id].options().wants_reasons);
         if let Some(why) = wanted {
             properties.push(Property::ReasonString(why));
         }
@@ -336,8 +336,7 @@ impl Broker {
             return Ok(());
         };
         if received.counted {
-            let connection = &mut self.connections[id];
-            connection.unreleased = connection.unreleased.saturating_sub(1);
+            self.connections[id].release();
         }
         let mut stamp = received.stamp;
         if received.stored {
@@ -424,17 +423,16 @@ impl Broker {
         publish: &Publish<'_>,
     ) -> Result<(), Fault> {
         let connection = &self.connections[id];
-        let Some(packet_id) = publish
-            .packet_id
-            .filter(|_| connection.version == ProtocolVersion::V5 && !connection.arrival.bridge)
-        else {
+        let Some(packet_id) = publish.packet_id.filter(|_| {
+            connection.version() == ProtocolVersion::V5 && !connection.arrival().bridge
+        }) else {
             return Ok(());
         };
         let again = self.sessions[session]
             .received
             .get(&packet_id)
             .is_some_and(|received| received.counted);
-        let underway = connection.unreleased + connection.outbox.held_acks();
+        let underway = connection.underway();
         if !again && underway >= u32::from(self.settings.limits.receive_maximum) {
             return Err(Fault {
                 reason: ReasonCode::ReceiveMaximumExceeded,

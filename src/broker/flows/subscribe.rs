@@ -22,14 +22,14 @@ impl Broker {
         subscribe: &Subscribe<'_>,
     ) -> Result<(), Fault> {
         self.check_filters(id, subscribe.filters.len())?;
-        if !self.connections[id].arrival.bridge {
+        if !self.connections[id].arrival().bridge {
             subscribe.check_texts()?;
         }
         self.catch_up(session);
         let subscription_id = subscribe.properties.subscription_identifier();
         let mut codes = Vec::with_capacity(subscribe.filters.len());
         let mut replays = Vec::new();
-        let is_bridge = self.connections[id].is_bridge;
+        let is_bridge = self.connections[id].options().is_bridge;
         for (text, options) in &subscribe.filters {
             let mounted = self.mounted_filter(session, text);
             let text = mounted.as_deref().unwrap_or(text);
@@ -160,7 +160,7 @@ impl Broker {
 
     /// The filters of a packet are handled in one go: there must not be too many.
     fn check_filters(&mut self, id: ConnectionId, count: usize) -> Result<(), Fault> {
-        let bridge = self.connections[id].arrival.bridge;
+        let bridge = self.connections[id].arrival().bridge;
         if bridge || count <= self.settings.limits.max_filters_per_packet {
             return Ok(());
         }
@@ -187,11 +187,11 @@ impl Broker {
         unsubscribe: &Unsubscribe<'_>,
     ) -> Result<(), Fault> {
         self.check_filters(id, unsubscribe.filters.len())?;
-        if !self.connections[id].arrival.bridge {
+        if !self.connections[id].arrival().bridge {
             unsubscribe.check_texts()?;
         }
         // In MQTT 3, UNSUBACK cannot say that a filter is none [MQTT-4.7.3-1].
-        let is_old = self.connections[id].version != ProtocolVersion::V5;
+        let is_old = self.connections[id].version() != ProtocolVersion::V5;
         let mut filters = unsubscribe.filters.iter();
         if is_old && filters.any(|text| Filter::parse(text).is_none()) {
             return Err(Fault::malformed(

@@ -10,7 +10,7 @@
 
 use crate::broker::Broker;
 use crate::broker::model::ids::ConnectionId;
-use crate::broker::state::connection::State;
+use crate::broker::state::connection::{Connection, State};
 use crate::broker::state::timers::Timer;
 use crate::clock::Now;
 use crate::wire::ReasonCode;
@@ -24,7 +24,7 @@ impl Broker {
     /// [`Broker::is_waiting`] says that it may go on.
     pub(in crate::broker) fn must_wait(&mut self, id: ConnectionId, client_id: &str) -> bool {
         let connection = &self.connections[id];
-        let waits = connection.waits_for.is_some();
+        let waits = connection.waits_for().is_some();
         let older = self.connection_of(client_id);
         let first = self.connections.take_overs.first(client_id);
         if older.is_none() && first.is_none_or(|first| first == id) {
@@ -37,7 +37,7 @@ impl Broker {
             self.connections.take_overs.join(client_id, id);
             let at = self.now.uptime + WAIT_MS;
             self.timers.set(at, Timer::TakeOver(id));
-            self.connections[id].waits_for = Some(client_id.into());
+            self.connections[id].wait_for(client_id);
         }
         if let Some(older) = older {
             self.make_yield(older);
@@ -51,7 +51,7 @@ impl Broker {
     pub fn is_waiting(&self, id: ConnectionId) -> bool {
         let connection = self.connections.get(id);
         connection
-            .and_then(|connection| connection.waits_for.as_deref())
+            .and_then(Connection::waits_for)
             .is_some_and(|client_id| {
                 self.connections.take_overs.first(client_id) != Some(id)
                     || self.connection_of(client_id).is_some()
@@ -62,7 +62,7 @@ impl Broker {
     /// sent is to be read and handed over, and then [`Broker::drained`] called.
     pub fn is_yielding(&self, id: ConnectionId) -> bool {
         let connection = self.connections.get(id);
-        connection.is_some_and(|connection| connection.yields)
+        connection.is_some_and(Connection::yields)
     }
 
     /// What the peer of a yielding connection had sent is handed over: the connection ends, and the
@@ -79,7 +79,7 @@ impl Broker {
     pub(in crate::broker) fn take_over(&mut self, older: ConnectionId) {
         self.counters.takeovers += 1;
         let newer = self.connections.take_overs.first(self.client_name(older));
-        match newer.map(|id| &self.connections[id].arrival.peer) {
+        match newer.map(|id| &self.connections[id].arrival().peer) {
             Some(peer) => {
                 let why = format!("session taken over from {peer}");
                 self.say_end(older, why);
@@ -105,7 +105,7 @@ impl Broker {
 
     /// A connection does not wait any more.
     pub(in crate::broker) fn stop_waiting(&mut self, id: ConnectionId) {
-        let Some(client_id) = self.connections[id].waits_for.take() else {
+        let Some(client_id) = self.connections[id].stop_waiting() else {
             return;
         };
         self.connections.take_overs.leave(&client_id, id);
@@ -113,15 +113,16 @@ impl Broker {
         if self.connections.take_overs.first(&client_id).is_none()
             && let Some(older) = self.connection_of(&client_id)
         {
-            self.connections[older].yields = false;
+            self.connections[older].set_yields(false);
         }
     }
 
     /// A connection has waited long enough: what is before it ends, however far that is.
     pub(in crate::broker) fn check_take_over(&mut self, id: ConnectionId) {
         let connection = self.connections.get(id);
-        let connection = connection.filter(|it| it.state == State::New);
-        let Some(client_id) = connection.and_then(|connection| connection.waits_for.clone()) else {
+        let connection = connection.filter(|it| it.state() == State::New);
+        let client_id = connection.and_then(Connection::waits_for);
+        let Some(client_id) = client_id.map(str::to_owned) else {
             return;
         };
         if let Some(older) = self.connection_of(&client_id) {
@@ -132,8 +133,8 @@ impl Broker {
         {
             self.stop_waiting(first);
             let before = &mut self.connections[first];
-            if before.state == State::New {
-                before.state = State::Closing;
+            if before.state() == State::New {
+                before.close();
                 self.counters.takeovers += 1;
                 self.touch(first);
             }
@@ -142,7 +143,7 @@ impl Broker {
     }
 
     fn make_yield(&mut self, id: ConnectionId) {
-        if !std::mem::replace(&mut self.connections[id].yields, true) {
+        if self.connections[id].set_yields(true) {
             self.touch(id);
         }
     }

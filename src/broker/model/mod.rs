@@ -4,6 +4,7 @@ pub mod access;
 pub mod ack;
 pub mod acl;
 pub mod alias;
+pub mod connect_options;
 pub mod cost;
 pub mod counters;
 pub mod delivery;

@@ -37,7 +37,7 @@ impl Broker {
     /// Whether a connection has a session.
     pub fn is_attached(&self, id: ConnectionId) -> bool {
         let connection = self.connections.get(id);
-        connection.is_some_and(|connection| connection.session.is_some())
+        connection.is_some_and(|connection| connection.session().is_some())
     }
 
     /// Plants a fault: a byte too much in the accounts.
@@ -76,7 +76,7 @@ impl Broker {
             }
         }
         let connections = self.connections.iter();
-        let mut taken: u64 = connections.map(|(_, it)| it.alias_bytes).sum();
+        let mut taken: u64 = connections.map(|(_, it)| it.alias_bytes()).sum();
         for (_, session) in self.sessions.iter() {
             let mut on_wire = 0;
             for message in session.inflight.all() {
@@ -144,12 +144,8 @@ impl Broker {
         let connections = self.connections.iter().map(|(_, connection)| connection);
         let (mut outgoing, mut shared) = (0, BTreeMap::new());
         for connection in connections {
-            outgoing += connection.outbox.own_len() + connection.taken;
-            for message in connection
-                .outbox
-                .messages()
-                .chain(&connection.taken_messages)
-            {
+            outgoing += connection.outbox().all_own_len();
+            for message in connection.outbox().all_messages() {
                 shared.insert(message.address(), message.payload().len());
             }
         }

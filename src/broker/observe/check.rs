@@ -45,14 +45,15 @@ impl Broker {
         let Some(connection) = self.connections.get(id) else {
             return;
         };
-        let bytes = connection.outbox.own_len() + connection.taken;
-        assert_eq!(connection.counted, bytes, "{id:?}: bytes that wait for it");
+        let (outbox, state) = (connection.outbox(), connection.state());
+        let bytes = outbox.all_own_len();
+        assert_eq!(outbox.counted(), bytes, "{id:?}: bytes that wait for it");
         assert!(self.outgoing.total() >= bytes, "{id:?}: bytes for all");
-        let Some(index) = connection.session else {
-            assert_ne!(connection.state, State::Open, "{id:?} has no session");
+        let Some(index) = connection.session() else {
+            assert_ne!(state, State::Open, "{id:?} has no session");
             return;
         };
-        assert_eq!(connection.state, State::Open, "{id:?} has a session");
+        assert_eq!(state, State::Open, "{id:?} has a session");
         let session = &self.sessions[index];
         assert_eq!(session.connection, Some(id), "whose {index:?} is");
         let (own, all) = (session.queue.size(), self.accounts.queued());

@@ -41,7 +41,7 @@ impl Broker {
             return;
         }
         let (id, other) = (copied.connection(), copied.other_connection());
-        let peer = |id: ConnectionId| &self.connections[id].arrival.peer;
+        let peer = |id: ConnectionId| &self.connections[id].arrival().peer;
         let other_client = other.map_or("", |id| self.client_name(id));
         let other_peer = other.map(peer).map(tracing::field::display);
         tracing::warn!(

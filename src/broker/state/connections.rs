@@ -56,7 +56,7 @@ impl Connections {
     /// Removes a connection that is there.
     pub fn remove(&mut self, id: ConnectionId) -> Connection {
         let gone = self.slots.remove(id);
-        if let Some(address) = gone.arrival.peer.ip() {
+        if let Some(address) = gone.arrival().peer.ip() {
             self.by_address.remove(&address);
         }
         gone
@@ -80,7 +80,7 @@ impl Connections {
     /// Has the driver serve a connection.
     #[inline]
     pub fn touch(&mut self, id: ConnectionId) {
-        if !std::mem::replace(&mut self.slots[id].touched, true) {
+        if self.slots[id].touch() {
             self.touched.push(id);
         }
     }
@@ -89,7 +89,7 @@ impl Connections {
     pub fn take_touched(&mut self, into: &mut Vec<ConnectionId>) {
         for id in &self.touched {
             if let Some(connection) = self.slots.get_mut(*id) {
-                connection.touched = false;
+                connection.untouch();
             }
         }
         into.append(&mut self.touched);

@@ -40,6 +40,7 @@ pub mod accounts;
 pub mod pace;
 pub mod timers;
 pub mod wall;
+pub mod write_progress;
 
 // Work in slices.
 pub mod removals;

@@ -158,7 +158,7 @@ impl Origins {
         let other = known.connections.iter().find(|it| it.run != run);
         let other = other.map(|it| it.id);
         if known.connections.len() < MOST_OF_ONE {
-            let serial = connections[id].serial;
+            let serial = connections[id].serial();
             known.connections.push(OfRun { id, serial, run });
         }
         let broker = origin.broker;
@@ -178,7 +178,7 @@ impl Origins {
             known.forget_closed(connections);
             let later = known.connections.iter().find(|it| it.run == known.run);
             for earlier in known.connections.iter().filter(|it| it.run != known.run) {
-                if connections[earlier.id].last_received >= known.since + GRACE_MS {
+                if connections[earlier.id].last_received() >= known.since + GRACE_MS {
                     copies.push(Copied {
                         broker: *broker,
                         id: earlier.id,
@@ -228,7 +228,7 @@ impl Known {
     fn forget_closed(&mut self, connections: &Connections) {
         self.connections.retain(|it| {
             let connection = connections.get(it.id);
-            connection.is_some_and(|connection| connection.serial == it.serial)
+            connection.is_some_and(|connection| connection.serial() == it.serial)
         });
     }
 }

@@ -22,8 +22,18 @@ pub struct Outbox {
     waiting: Waiting,
     holds: VecDeque<Hold>,
     held_acks: u32,
+    /// Its connection is among those that wait for the disk.
+    is_holding: bool,
     /// Something has been taken out.
     taken: bool,
+    /// Bytes that the driver has taken and is writing, without payloads that are shared.
+    writing: usize,
+    /// Messages among them whose payloads are shared.
+    writing_messages: Vec<Message>,
+    /// Bytes of both that are counted for all connections.
+    counted: usize,
+    /// Its place among the connections that wait until less waits for all.
+    ticket: Option<u64>,
 }
 
 /// Where packets go decides how they wait.
@@ -98,6 +108,51 @@ impl Outbox {
         segments.chain(packets.into_iter().flat_map(LocalPackets::messages))
     }
 
+    /// Messages waiting or being written whose payloads are shared.
+    pub fn all_messages(&self) -> impl Iterator<Item = &Message> {
+        self.messages().chain(&self.writing_messages)
+    }
+
+    /// Bytes waiting or being written, without payloads that are shared.
+    pub fn all_own_len(&self) -> usize {
+        self.own_len() + self.writing
+    }
+
+    /// Counts the bytes that wait or are being written, without payloads that are shared. Returns
+    /// how many were counted before, and how many now.
+    #[inline]
+    pub fn count(&mut self) -> (usize, usize) {
+        let bytes = self.all_own_len();
+        (std::mem::replace(&mut self.counted, bytes), bytes)
+    }
+
+    /// Bytes that were counted last.
+    pub fn counted(&self) -> usize {
+        self.counted
+    }
+
+    /// Its place among the connections that wait until less waits for all.
+    pub fn ticket(&self) -> Option<u64> {
+        self.ticket
+    }
+
+    /// Sets its place among the connections that wait until less waits for all.
+    pub fn set_ticket(&mut self, ticket: Option<u64>) {
+        self.ticket = ticket;
+    }
+
+    /// What the first packet waits for, if its connection was not yet among those that wait for the
+    /// disk. From now on it is.
+    #[inline]
+    pub fn begin_holding(&mut self) -> Option<Stamp> {
+        if self.is_holding {
+            return None;
+        }
+        let stamp = self.holds_for()?;
+        self.is_holding = true;
+        Some(stamp)
+    }
+
     /// What the first packet waits for that waits for the disk.
     pub fn holds_for(&self) -> Option<Stamp> {
         self.holds.front().map(|hold| hold.stamp)
@@ -169,12 +224,45 @@ impl Outbox {
             self.holds.pop_front();
             released = true;
         }
+        self.is_holding &= !self.holds.is_empty();
         released
     }
 
     /// Whether the client has been sent anything, or will be.
     pub fn has_begun(&self) -> bool {
         self.taken || self.len() > 0
+    }
+
+    /// What was taken before has been written, but for `left` bytes. Returns the messages whose
+    /// payloads were shared until now.
+    pub fn written(&mut self, left: usize) -> Vec<Message> {
+        self.writing = left;
+        match left {
+            0 => std::mem::take(&mut self.writing_messages),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Lets `take` move out what is released: from then on it is being written. `take` returns how
+    /// many bytes of its own the driver has now. `shares` says that the driver keeps payloads that
+    /// are shared. If not, the messages are returned whose payloads it has copied.
+    pub fn begin_writing(
+        &mut self,
+        shares: bool,
+        take: impl FnOnce(&mut Outbox) -> usize,
+    ) -> Vec<Message> {
+        let mut taken = Vec::new();
+        if self.own_len() < self.len() {
+            taken.extend(self.messages().cloned());
+        }
+        self.writing = take(self);
+        if !taken.is_empty() {
+            taken.truncate(taken.len() - self.messages().count());
+        }
+        if shares {
+            self.writing_messages.append(&mut taken);
+        }
+        taken
     }
 
     /// Moves what is released for a socket to the end of `out`.

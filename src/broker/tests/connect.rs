@@ -186,7 +186,7 @@ fn answer(arrival: &Arrival, client: &Client) -> (String, String) {
     let peer = world.open(client);
     world.settle();
     let got = world.got(peer);
-    let session = world.broker.connections[peer.id].session;
+    let session = world.broker.connections[peer.id].session();
     let id = session.map(|it| world.broker.sessions[it].client_id.to_string());
     (got[0].clone(), id.unwrap_or_default())
 }

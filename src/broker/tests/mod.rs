@@ -323,7 +323,7 @@ impl World {
             return false;
         }
         let mut all = self.broker.connections.iter();
-        let (older, _) = all.find(|(_, it)| it.yields).expect("it waits for one");
+        let (older, _) = all.find(|(_, it)| it.yields()).expect("it waits for one");
         drop(all);
         self.broker.drained(older, self.now);
         true
@@ -477,7 +477,7 @@ impl World {
 
     /// The session of a connected client.
     fn session(&self, peer: Peer) -> &super::state::session::Session {
-        let session = self.broker.connections[peer.id].session;
+        let session = self.broker.connections[peer.id].session();
         &self.broker.sessions[session.expect("it is connected")]
     }
 

@@ -312,7 +312,7 @@ fn new_rights_reach_everybody_and_the_last_ones_count() {
     world.broker.set_acl(nothing, world.now);
     let able = |world: &mut World| {
         let able = peers.iter().filter(|it| {
-            let session = world.broker.connections[it.id].session;
+            let session = world.broker.connections[it.id].session();
             world
                 .broker
                 .is_readable(session.expect("it is connected"), "t")

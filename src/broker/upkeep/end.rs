@@ -6,7 +6,6 @@ use crate::broker::Broker;
 use crate::broker::model::ids::{ConnectionId, GroupIndex, Owner, SessionIndex};
 use crate::broker::model::record::{QueueKey, Write};
 use crate::broker::model::work::OPERATION;
-use crate::broker::state::connection::State;
 use crate::broker::state::gate::Stamp;
 use crate::broker::state::queue::Queue;
 use crate::broker::state::queued::Queued;
@@ -43,7 +42,7 @@ impl Broker {
         disconnect: &Disconnect<'_>,
     ) -> Result<(), Fault> {
         if let Some(expiry) = disconnect.properties.session_expiry() {
-            if expiry > 0 && !self.connections[id].may_set_expiry {
+            if expiry > 0 && !self.connections[id].may_set_expiry() {
                 return Err(Fault::protocol(
                     "DISCONNECT sets a session expiry although CONNECT did not",
                 )); // [MQTT-3.14.2-2]
@@ -56,8 +55,7 @@ impl Broker {
         }
         self.say_end(id, format_args!("DISCONNECT: {}", disconnect.reason));
         self.detach(id);
-        let connection = &mut self.connections[id];
-        connection.state = State::Closing;
+        self.connections[id].close();
         self.drop_gated(id);
         self.touch(id);
         Ok(())
@@ -65,15 +63,13 @@ impl Broker {
 
     /// Takes a connection from its session: the session waits for its client, or ends with the connection.
     pub(in crate::broker) fn detach(&mut self, id: ConnectionId) {
-        let Some(index) = self.connections[id].session.take() else {
+        let Some(index) = self.connections[id].leave_session() else {
             return;
         };
-        self.connections[id].yields = false;
         self.drop_aliases(id);
         self.sessions.disconnect(index, self.now.unix);
         let session = &self.sessions[index];
-        let end = self.connections[id].end.get_or_insert_default();
-        end.client = session.client_id.clone();
+        self.connections[id].name_end(&session.client_id);
         for group in &session.groups {
             self.groups[*group].disconnect();
         }

@@ -11,6 +11,7 @@ use crate::broker::model::alias::Alias;
 use crate::broker::model::cost::{ALIAS, connect_bytes, subscription_bytes};
 use crate::broker::model::ids::{ConnectionId, SessionIndex};
 use crate::broker::model::record::WillRecord;
+use crate::broker::state::connection::Connection;
 use crate::broker::state::session::Session;
 use crate::wire::{Fault, ReasonCode};
 
@@ -69,10 +70,10 @@ impl Broker {
         let limits = &self.settings.limits;
         let session = &self.sessions[index];
         let connection = session.connection.map(|id| &self.connections[id]);
-        if connection.is_some_and(|connection| connection.arrival.bridge) {
+        if connection.is_some_and(|connection| connection.arrival().bridge) {
             return true;
         }
-        let aliases = connection.map_or(0, |connection| connection.alias_bytes);
+        let aliases = connection.map_or(0, Connection::alias_bytes);
         let bytes = session.own_bytes() + session.subscription_bytes + aliases;
         bytes + more <= limits.max_session_bytes
             && self.accounts.session_bytes() + more <= limits.max_session_bytes_total
@@ -132,8 +133,7 @@ impl Broker {
         }
         let seed = self.connections.seed;
         let connection = &mut self.connections[id];
-        connection.set_alias(alias, topic, seed);
-        connection.alias_bytes = connection.alias_bytes + taken - freed;
+        connection.set_alias(alias, topic, seed, freed, taken);
         self.accounts.change_session(freed, taken);
         Ok(())
     }
@@ -145,12 +145,10 @@ impl Broker {
             return Alias::None;
         }
         let bytes = ALIAS + topic.len() as u64;
-        let session = connection.session;
+        let session = connection.session();
         let may_set = session.is_some_and(|index| self.has_memory(index, bytes));
-        let connection = &mut self.connections[id];
-        let alias = connection.alias_for(topic, may_set);
+        let alias = self.connections[id].alias_for(topic, may_set);
         if let Alias::Set(_) = alias {
-            connection.alias_bytes += bytes;
             self.accounts.change_session(0, bytes);
         }
         alias
@@ -158,9 +156,7 @@ impl Broker {
 
     /// A connection ends, and with it its topic aliases.
     pub(in crate::broker) fn drop_aliases(&mut self, id: ConnectionId) {
-        let connection = &mut self.connections[id];
-        connection.forget_aliases();
-        let freed = std::mem::take(&mut connection.alias_bytes);
+        let freed = self.connections[id].forget_aliases();
         self.accounts.change_session(freed, 0);
     }
 

@@ -72,17 +72,14 @@ impl Broker {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
-        let released = connection.outbox.release(&self.gate);
-        let holds_for = connection.outbox.holds_for();
-        if released {
+        let outbox = connection.outbox_mut();
+        // If nothing is released, another connection has the place now, and waits for something
+        // else.
+        if outbox.release(&self.gate) {
+            if let Some(stamp) = outbox.holds_for() {
+                self.upkeep.waiting.hold(id, stamp);
+            }
             self.touch(id);
-        }
-        let connection = &mut self.connections[id];
-        match holds_for {
-            None => connection.holding = false,
-            Some(stamp) if released => self.upkeep.waiting.hold(id, stamp),
-            // Another connection has the place now, and waits for something else.
-            Some(_) => {}
         }
     }
 }

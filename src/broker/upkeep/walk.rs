@@ -67,15 +67,15 @@ impl Broker {
         match walk {
             Walk::Rights => self.renew_rights(SessionIndex(at)),
             Walk::SendAway(access) => {
-                if connection.is_some_and(|it| Arc::ptr_eq(&it.arrival.access, access)) {
+                if connection.is_some_and(|it| Arc::ptr_eq(&it.arrival().access, access)) {
                     let what = Some("the listener was changed");
                     self.dismiss(id, ReasonCode::AdministrativeAction, what);
                 }
             }
             Walk::Admit(access, admission) => {
                 let gone = connection.is_some_and(|it| {
-                    Arc::ptr_eq(&it.arrival.access, access)
-                        && !admission.lets_in(it.arrival.peer.address)
+                    Arc::ptr_eq(&it.arrival().access, access)
+                        && !admission.lets_in(it.arrival().peer.address)
                 });
                 if gone {
                     let what = Some("its address is not allowed here any more");
@@ -89,9 +89,9 @@ impl Broker {
     /// Ends a connection from this side, however far it has come.
     fn dismiss(&mut self, id: ConnectionId, reason: ReasonCode, what: Option<&str>) {
         let connection = self.connections.get_mut(id);
-        match connection.map(|connection| connection.state) {
+        match connection.map(|connection| connection.state()) {
             Some(State::New) => {
-                self.connections[id].state = State::Closing;
+                self.connections[id].close();
                 self.touch(id);
             }
             Some(State::Open) => self.disconnect(id, reason, what),

@@ -97,7 +97,7 @@ impl Relay {
 impl Broker {
     /// Whether a message of before this one waits for a bridge, or is not acknowledged completely.
     fn waits_before(&self, id: ConnectionId, end: Seq) -> bool {
-        let Some(session) = self.connections[id].session else {
+        let Some(session) = self.connections[id].session() else {
             return false;
         };
         let session = &self.sessions[session];
@@ -109,7 +109,7 @@ impl Broker {
     /// Whether a retained message to this topic waits for a bridge or is on its way, as far as
     /// bodies are in memory.
     fn retained_waits(&self, id: ConnectionId, topic: &str) -> bool {
-        let Some(session) = self.connections[id].session else {
+        let Some(session) = self.connections[id].session() else {
             return false;
         };
         let session = &self.sessions[session];

@@ -30,7 +30,7 @@ impl Relay {
 
     fn limit_window(&self, broker: &mut Broker) {
         let window = if self.trial.careful { 1 } else { self.window };
-        broker.connections[self.id].receive_maximum = window;
+        broker.connections[self.id].set_receive_maximum(window);
         broker.touch(self.id);
     }
 
@@ -215,12 +215,12 @@ impl Broker {
 
     /// The messages on their way to a bridge.
     fn seqs_of_bridge(&self, id: ConnectionId) -> Vec<Seq> {
-        let session = self.connections[id].session;
+        let session = self.connections[id].session();
         session.map_or_else(Vec::new, |session| self.sessions[session].inflight.seqs())
     }
 
     fn seq_of_delivery(&self, id: ConnectionId, packet_id: PacketId) -> Option<Seq> {
-        let session = self.connections[id].session?;
+        let session = self.connections[id].session()?;
         let inflight = &self.sessions[session].inflight;
         inflight.get(packet_id).map(|it| it.item.seq)
     }
