@@ -123,7 +123,7 @@ impl Broker {
         &self.counters
     }
 
-    /// What packets and their deliveries have cost so far, about, in deliveries at QoS 0: a measure of the work of a visit.
+    /// What packets and their deliveries have cost so far, about, in deliveries at QoS 0: a measure of how long the lock is held.
     pub fn work(&self) -> u64 {
         self.pace.spent()
     }

@@ -91,8 +91,8 @@ impl Client {
         let clock = Clock::start();
         let stream = Stream::open(settings)?;
         let system = |error: io::Error| Failure::new(exit::FAILED, error.to_string());
-        let patience = Duration::from_secs(u64::from(settings.keep_alive).max(30));
-        stream.set_write_timeout(patience).map_err(system)?;
+        let timeout = Duration::from_secs(u64::from(settings.keep_alive).max(30));
+        stream.set_write_timeout(timeout).map_err(system)?;
         let (sender, events) = sync_channel(MAX_EVENTS);
         let reading = stream.try_clone().map_err(system)?;
         let to_command = sender.clone();

@@ -318,14 +318,14 @@ fn of_bridge(bridge: &BridgeRecord) -> Value {
     let left = bridge.left.iter().map(|left| {
         json!({
             "address": left.address,
-            "dirty": numbers(&left.dirty),
+            "unreleased": numbers(&left.unreleased),
             "received": numbers(&left.received),
         })
     });
     json!({
         "remote_clientid": bridge.remote_clientid,
-        "home": bridge.home,
-        "apart": bridge.apart,
+        "address": bridge.address,
+        "separate_sessions": bridge.separate_sessions,
         "left": left.collect::<Vec<_>>(),
     })
 }

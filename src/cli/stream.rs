@@ -59,7 +59,7 @@ impl Stream {
             stream,
             there,
             layers,
-            patience: settings.connect_timeout,
+            timeout: settings.connect_timeout,
         };
         let noted = Arc::clone(&trouble);
         thread::spawn(move || tunnel.run(&opened, &noted));
@@ -155,7 +155,7 @@ struct Tunnel {
     stream: TcpStream,
     there: UnixStream,
     layers: Layers,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Tunnel {
@@ -182,7 +182,7 @@ impl Tunnel {
         self.there.set_nonblocking(true)?;
         let mut plain = tokio::net::UnixStream::from_std(self.there)?;
         let stream = tokio::net::TcpStream::from_std(self.stream)?;
-        let mut far = tokio::time::timeout(self.patience, self.layers.open(stream))
+        let mut far = tokio::time::timeout(self.timeout, self.layers.open(stream))
             .await
             .map_err(|_| io::Error::other("timed out in the handshake"))??;
         let _ = opened.send(Ok(()));

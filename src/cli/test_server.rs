@@ -21,8 +21,8 @@ pub fn serve(script: impl FnOnce(&mut TestServer) + Send + 'static) -> (String, 
     let port = listener.local_addr().expect("bound").port().to_string();
     let server = thread::spawn(move || {
         let (stream, _) = listener.accept().expect("a client");
-        let patience = Some(Duration::from_secs(10));
-        stream.set_read_timeout(patience).expect("a time-out");
+        let timeout = Some(Duration::from_secs(10));
+        stream.set_read_timeout(timeout).expect("a time-out");
         script(&mut TestServer {
             stream,
             bytes: Vec::new(),
@@ -75,8 +75,8 @@ impl TestServer {
         self.stream.set_read_timeout(moment).expect("a time-out");
         let mut scratch = [0; 1024];
         let read = self.stream.read(&mut scratch);
-        let patience = Some(Duration::from_secs(10));
-        self.stream.set_read_timeout(patience).expect("a time-out");
+        let timeout = Some(Duration::from_secs(10));
+        self.stream.set_read_timeout(timeout).expect("a time-out");
         if let Ok(count) = read {
             self.bytes.extend_from_slice(&scratch[..count]);
         }

@@ -11,9 +11,9 @@ use super::LONG;
 use super::secure::{certificates, place};
 use super::side::*;
 
-/// What a gateway speaks, and the login it wants.
+/// What a proxy speaks, and the login that it wants.
 #[derive(Clone, Copy)]
-enum Speech {
+enum ProxyProtocol {
     /// With the value of Proxy-Authorization.
     Http(Option<&'static str>),
     /// With user name and password.
@@ -21,14 +21,14 @@ enum Speech {
 }
 
 /// A proxy that leads to one place, whatever it is asked for. It lives as long as the process.
-struct Gateway {
+struct Proxy {
     addr: SocketAddr,
     /// What it was asked for.
     asked: Arc<Mutex<Vec<String>>>,
 }
 
-impl Gateway {
-    fn to(target: SocketAddr, speech: Speech) -> Gateway {
+impl Proxy {
+    fn to(target: SocketAddr, protocol: ProxyProtocol) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let addr = listener.local_addr().expect("it is bound");
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -38,9 +38,9 @@ impl Gateway {
                 let asked = Arc::clone(&shared);
                 thread::spawn(move || {
                     let mut client = client;
-                    let wanted = match speech {
-                        Speech::Http(login) => http(&mut client, login),
-                        Speech::Socks5(login) => socks(&mut client, login),
+                    let wanted = match protocol {
+                        ProxyProtocol::Http(login) => http(&mut client, login),
+                        ProxyProtocol::Socks5(login) => socks(&mut client, login),
                     };
                     if let Some(wanted) = wanted {
                         asked.lock().expect("no thread panics with it").push(wanted);
@@ -49,7 +49,7 @@ impl Gateway {
                 });
             }
         });
-        Gateway { addr, asked }
+        Proxy { addr, asked }
     }
 
     fn asked(&self) -> Vec<String> {
@@ -143,24 +143,24 @@ fn a_proxy_is_asked_for_the_upstream_by_its_name() {
     let cloud = cloud("");
     let basic = "Basic bWU6cGFzczp3b3Jk";
     let cases = [
-        (Speech::Http(None), "http://"),
-        (Speech::Http(Some(basic)), "http://me:pass%3aword@"),
-        (Speech::Socks5(None), "socks5://"),
+        (ProxyProtocol::Http(None), "http://"),
+        (ProxyProtocol::Http(Some(basic)), "http://me:pass%3aword@"),
+        (ProxyProtocol::Socks5(None), "socks5://"),
         (
-            Speech::Socks5(Some(("me", "pass:word"))),
+            ProxyProtocol::Socks5(Some(("me", "pass:word"))),
             "socks5://me:pass%3Aword@",
         ),
     ];
     for (round, (speech, prefix)) in cases.into_iter().enumerate() {
-        let gateway = Gateway::to(cloud.addr(), speech);
+        let proxy = Proxy::to(cloud.addr(), speech);
         let consumer = format!("consumer{round}");
         expect_at(cloud.addr(), Version::V5, &consumer, "site/up/#");
         let edge = edge_with(&config(
             1883,
-            &format!("proxy = \"{prefix}{}\"", gateway.addr),
+            &format!("proxy = \"{prefix}{}\"", proxy.addr),
         ));
         wait_for_state(edge.addr(), "connected");
-        assert_eq!(gateway.asked(), ["upstream.invalid:1883"], "{prefix}");
+        assert_eq!(proxy.asked(), ["upstream.invalid:1883"], "{prefix}");
         publish(edge.addr(), "up/a", 2, 0..20);
         let got = collect(cloud.addr(), Version::V5, &consumer, "site/up/a", 20, LONG);
         assert_exactly_once(&got, 20, prefix);
@@ -175,26 +175,26 @@ fn what_a_proxy_refuses_is_told_and_a_reload_of_its_password_connects() {
     std::fs::write(&file, "wrong\n").expect("written");
     let cases = [
         (
-            Speech::Http(Some("Basic bWU6aHVzaA==")),
+            ProxyProtocol::Http(Some("Basic bWU6aHVzaA==")),
             "http",
             "the proxy refuses: 407 Proxy Authentication Required",
         ),
         (
-            Speech::Socks5(Some(("me", "hush"))),
+            ProxyProtocol::Socks5(Some(("me", "hush"))),
             "socks5",
             "the proxy refuses the login: status 1",
         ),
     ];
     for (speech, scheme, why) in cases {
         std::fs::write(&file, "wrong\n").expect("written");
-        let gateway = Gateway::to(cloud.addr(), speech);
+        let proxy = Proxy::to(cloud.addr(), speech);
         let more = format!(
             "proxy = \"{scheme}://me@{}\"\nproxy_password_file = {file:?}",
-            gateway.addr
+            proxy.addr
         );
         let edge = edge_with(&config(1883, &more));
         wait_until(why, || edge.log().contains(why));
-        assert!(gateway.asked().is_empty());
+        assert!(proxy.asked().is_empty());
         // The file is read at each attempt.
         std::fs::write(&file, "hush\n").expect("written");
         wait_for_state(edge.addr(), "connected");
@@ -213,12 +213,12 @@ fn tls_goes_through_a_proxy_and_only_to_a_pinned_key() {
         file("server.pem"),
         file("server.key")
     ));
-    let gateway = Gateway::to(place(&cloud, "mqtts"), Speech::Http(None));
+    let proxy = Proxy::to(place(&cloud, "mqtts"), ProxyProtocol::Http(None));
     let configured = |pin: &str| {
         let more = format!(
             "protocol = \"mqtts\"\nserver_name = \"localhost\"\ncafile = {:?}\nproxy = \"http://{}\"\npinned_keys = [\"{pin}\"]",
             file("ca.pem"),
-            gateway.addr
+            proxy.addr
         );
         config(8883, &more)
     };

@@ -188,13 +188,13 @@ fn bridge() -> BridgeRecord {
     let ids = |ids: std::ops::RangeInclusive<u16>| ids.filter_map(PacketId::new).collect();
     let left = |address: &str, most| LeftAddress {
         address: address.into(),
-        dirty: ids(1..=most),
+        unreleased: ids(1..=most),
         received: ids(65_535..=65_535),
     };
     BridgeRecord {
         remote_clientid: "edge-7".into(),
-        home: "ä.example:1883".into(),
-        apart: true,
+        address: "ä.example:1883".into(),
+        separate_sessions: true,
         left: vec![left("a:1", 0), left("b:2", 3000)],
     }
 }

@@ -26,15 +26,15 @@ impl Broker {
             return false;
         };
         let is_known = |left: &LeftAddress| *left.address == *address;
-        let known = *record.home == *address || record.left.iter().any(is_known);
-        record.home.is_empty() || (record.apart && !known)
+        let known = *record.address == *address || record.left.iter().any(is_known);
+        record.address.is_empty() || (record.separate_sessions && !known)
     }
 
     /// Notes whether the addresses of a bridge share its session, which was seen when it changed
     /// over.
-    pub fn set_bridge_apart(&mut self, bridge: &Bridge, apart: bool) {
+    pub fn set_separate_sessions(&mut self, bridge: &Bridge, separate: bool) {
         let mut record = self.record_of(bridge);
-        record.apart = apart;
+        record.separate_sessions = separate;
         self.remember_bridge(&bridge.name, record);
     }
 
@@ -81,44 +81,45 @@ impl Broker {
             return Vec::new();
         };
         let mut record = self.record_of(bridge);
-        let elsewhere = !record.home.is_empty() && *record.home != *address;
+        let elsewhere = !record.address.is_empty() && *record.address != *address;
         let under_way = self.sessions[at].inflight.exact();
         if elsewhere {
-            record.apart |= !present;
-            let mut dirty = take(&mut record, None).map_or_else(Vec::new, |left| left.dirty);
-            dirty.extend(&under_way);
-            dirty.sort_unstable();
-            dirty.dedup();
+            record.separate_sessions |= !present;
+            let mut unreleased =
+                take(&mut record, None).map_or_else(Vec::new, |left| left.unreleased);
+            unreleased.extend(&under_way);
+            unreleased.sort_unstable();
+            unreleased.dedup();
             let mut received: Vec<PacketId> = self.sessions[at].received.keys().copied().collect();
             received.sort_unstable();
             record.left.push(LeftAddress {
-                address: record.home.clone(),
-                dirty,
+                address: record.address.clone(),
+                unreleased,
                 received,
             });
         }
         let back = take(&mut record, Some(address)).filter(|_| present);
         if !present {
             self.replace_received(at, &[]);
-        } else if elsewhere && record.apart {
+        } else if elsewhere && record.separate_sessions {
             let received = back.as_ref().map_or(&[][..], |left| &left.received);
             self.replace_received(at, received);
         }
         // What is still under way is the same message, because nothing else has been given its
         // identifier: its exchange goes on.
-        let mut dirty = back.map_or_else(Vec::new, |left| left.dirty);
-        dirty.retain(|id| under_way.binary_search(id).is_err());
-        if !dirty.is_empty() {
+        let mut unreleased = back.map_or_else(Vec::new, |left| left.unreleased);
+        unreleased.retain(|id| under_way.binary_search(id).is_err());
+        if !unreleased.is_empty() {
             record.left.push(LeftAddress {
                 address: address.into(),
-                dirty: dirty.clone(),
+                unreleased: unreleased.clone(),
                 received: Vec::new(),
             });
         }
-        record.home = address.into();
+        record.address = address.into();
         self.remember_bridge(&bridge.name, record);
         self.reserve_identifiers(bridge);
-        dirty
+        unreleased
     }
 
     /// The upstream the bridge is connected to holds none of the identifiers any more that
@@ -164,9 +165,12 @@ impl Broker {
             .records
             .get(&key)
             .map(|record| &record.left[..]);
-        let dirty = left.unwrap_or_default().iter().flat_map(|left| &left.dirty);
-        let dirty = dirty.copied().collect();
-        self.sessions[at].inflight.reserve(dirty);
+        let unreleased = left
+            .unwrap_or_default()
+            .iter()
+            .flat_map(|left| &left.unreleased);
+        let unreleased = unreleased.copied().collect();
+        self.sessions[at].inflight.reserve(unreleased);
     }
 
     /// Makes these the QoS 2 messages the upstream has sent and not released.
@@ -192,7 +196,7 @@ impl Broker {
 /// Takes what is remembered of an address out of the record; without one, of the address that is
 /// connected.
 fn take(record: &mut BridgeRecord, address: Option<&str>) -> Option<LeftAddress> {
-    let address = address.unwrap_or(&record.home);
+    let address = address.unwrap_or(&record.address);
     let at = record
         .left
         .iter()

@@ -512,19 +512,19 @@ impl Relay {
     }
 
     /// How long the upstream may leave this side waiting, in milliseconds.
-    pub fn patience(&self) -> u64 {
+    pub fn response_timeout(&self) -> u64 {
         self.bridge.response_timeout_ms
     }
 
     /// When [`Relay::tick`] should be called next, in milliseconds of uptime.
     pub fn next_timeout(&self) -> u64 {
-        let patience = self.bridge.response_timeout_ms;
+        let timeout = self.bridge.response_timeout_ms;
         let mut next = self.ping_due();
         if self.is_owed() || self.writing {
-            next = next.min(self.progress + patience);
+            next = next.min(self.progress + timeout);
         }
         if let Some(sent) = self.ping_sent {
-            next = next.min(sent + patience);
+            next = next.min(sent + timeout);
         }
         next.min(self.next_trial())
     }
@@ -534,8 +534,8 @@ impl Relay {
     /// # Errors
     /// The upstream has not answered in time.
     pub fn tick(&mut self, out: &mut Vec<u8>, now: Now) -> Result<(), Leave> {
-        let patience = self.bridge.response_timeout_ms;
-        if now.uptime >= self.progress + patience {
+        let timeout = self.bridge.response_timeout_ms;
+        if now.uptime >= self.progress + timeout {
             if self.is_owed() {
                 return Err(Leave::Silent("no acknowledgement"));
             }
@@ -545,7 +545,7 @@ impl Relay {
         }
         if self
             .ping_sent
-            .is_some_and(|sent| now.uptime >= sent + patience)
+            .is_some_and(|sent| now.uptime >= sent + timeout)
         {
             return Err(Leave::Silent("no PINGRESP"));
         }

@@ -35,16 +35,16 @@ impl Broker {
     /// of it has been taken since the last look (`moved`). A client that has taken nothing for too long is closed.
     pub fn progress(&mut self, id: ConnectionId, waits: bool, moved: bool, now: Now) {
         self.now = now;
-        let patience = self.write_timeout(id);
+        let timeout = self.write_timeout(id);
         let connection = &mut self.connections[id];
         let progress = connection.progress_mut();
         progress.report(waits, moved, now.uptime);
-        let end = self.timers.grace_until.max(progress.last() + patience);
-        if connection.state() != State::Open || !waits || patience == 0 || now.uptime < end {
+        let end = self.timers.grace_until.max(progress.last() + timeout);
+        if connection.state() != State::Open || !waits || timeout == 0 || now.uptime < end {
             return;
         }
         self.counters.write_timeouts += 1;
-        let (client, ms) = (self.client_name(id), patience);
+        let (client, ms) = (self.client_name(id), timeout);
         tracing::info!(client, ms, "it takes nothing of what it is sent");
         let reason = ReasonCode::ImplementationSpecificError;
         self.disconnect(id, reason, Some(NOTHING_TAKEN));
@@ -90,9 +90,9 @@ impl Broker {
     }
 
     fn set_progress_timer(&mut self, id: ConnectionId) {
-        let patience = self.write_timeout(id);
-        if patience > 0 {
-            let at = self.now.uptime + patience.div_ceil(LOOKS).min(LONGEST_MS);
+        let timeout = self.write_timeout(id);
+        if timeout > 0 {
+            let at = self.now.uptime + timeout.div_ceil(LOOKS).min(LONGEST_MS);
             self.timers.set(at, Timer::WriteProgress(id));
         }
     }

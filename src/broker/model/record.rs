@@ -247,9 +247,9 @@ pub struct BridgeRecord {
     /// The client identifier at the upstream.
     pub remote_clientid: Box<str>,
     /// The address it was connected to last.
-    pub home: Box<str>,
-    /// Its addresses were found not to share sessions.
-    pub apart: bool,
+    pub address: Box<str>,
+    /// Its addresses were found to keep sessions of their own.
+    pub separate_sessions: bool,
     /// What exchanges may be unfinished at addresses it has left.
     pub left: Vec<LeftAddress>,
 }
@@ -260,7 +260,7 @@ pub struct LeftAddress {
     /// The address, as the configuration writes it.
     pub address: Box<str>,
     /// Identifiers of outgoing QoS 2 messages that it may hold unreleased.
-    pub dirty: Vec<PacketId>,
+    pub unreleased: Vec<PacketId>,
     /// Identifiers of QoS 2 messages received from it and not released.
     pub received: Vec<PacketId>,
 }

@@ -176,15 +176,17 @@ impl Several {
     fn ended(&mut self, leave: &Leave) {
         let taken_over = matches!(leave, Leave::Disconnected(ReasonCode::SessionTakenOver, _));
         assert!(*leave == Leave::Finished || taken_over, "{leave:?}");
-        let apart = *leave == Leave::Finished;
-        assert_eq!(apart, self.clouds.len() == 2, "{leave:?}");
+        let separate = *leave == Leave::Finished;
+        assert_eq!(separate, self.clouds.len() == 2, "{leave:?}");
         let (Some((at, wire)), Some((next, accepted))) = (self.wire.take(), self.next.take())
         else {
             panic!("{leave:?} without a change-over");
         };
         wire.relay.close(&mut self.edge.broker, self.edge.now);
         self.cloud(at).lose(wire.peer);
-        self.edge.broker.set_bridge_apart(&self.bridge, apart);
+        self.edge
+            .broker
+            .set_separate_sessions(&self.bridge, separate);
         self.open(next, accepted);
     }
 

@@ -32,7 +32,6 @@ mod notice;
 mod notification;
 mod origin;
 mod outgoing;
-mod patience;
 mod publish;
 mod quota;
 mod repetition;
@@ -50,6 +49,7 @@ mod takeover;
 mod upgrade_qos;
 mod wills;
 mod window;
+mod write_timeout;
 mod writes;
 
 use super::record::{Batch, Durability, InflightRecord, QueueKey, Seq, SubscriptionRecord, Write};

@@ -360,8 +360,8 @@ fn what_is_remembered_of_a_bridge_lasts_as_long_as_its_session() {
     let bridge = super::bridge::bridge(Vec::new());
     let record = BridgeRecord {
         remote_clientid: bridge.remote_clientid.clone(),
-        home: "a:1883".into(),
-        apart: true,
+        address: "a:1883".into(),
+        separate_sessions: true,
         left: Vec::new(),
     };
     let mut world = World::new();

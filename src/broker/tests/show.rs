@@ -137,7 +137,7 @@ pub(super) fn show_write(write: &Write) -> String {
             format!("PutInflight k{}{records}", key.0)
         }
         Write::RemoveInflight(key, block) => format!("RemoveInflight k{} {}", key.0, block.0),
-        Write::PutBridge(key, record) => format!("PutBridge k{} {}", key.0, record.home),
+        Write::PutBridge(key, record) => format!("PutBridge k{} {}", key.0, record.address),
         Write::RemoveBridge(key) => format!("RemoveBridge k{}", key.0),
         Write::PutMessageId(seq, _) => format!("PutMessageId s{}", seq.0),
         Write::RemoveMessageId(seq) => format!("RemoveMessageId s{}", seq.0),

@@ -64,7 +64,7 @@ impl Addresses {
             let record = guard.broker().bridge_record(&self.settings.bridge.name);
             let last = record.and_then(|record| {
                 all.iter()
-                    .position(|address| *address.to_string() == *record.home)
+                    .position(|address| *address.to_string() == *record.address)
             });
             order.rotate_left(last.map_or(0, |last| (last + 1) % all.len()));
         }

@@ -356,7 +356,7 @@ impl BridgeClient {
         let begins_anew = {
             let mut guard = self.broker.lock(Purpose::Other, None);
             if let Some(is_separate) = is_separate {
-                guard.broker().set_bridge_apart(bridge, is_separate);
+                guard.broker().set_separate_sessions(bridge, is_separate);
             }
             guard.broker().begins_anew(bridge, &address.to_string())
         };

@@ -211,7 +211,8 @@ impl Link {
         if self.send_progress.check(stream, held).has_advanced {
             self.relay.moved(now);
         }
-        self.next_check = now.uptime + (self.relay.patience() / u64::from(PROGRESS_CHECKS)).max(1);
+        self.next_check =
+            now.uptime + (self.relay.response_timeout() / u64::from(PROGRESS_CHECKS)).max(1);
     }
 
     fn wrote(&mut self, count: usize) {

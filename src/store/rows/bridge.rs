@@ -7,7 +7,7 @@ use super::record::{Input, put_text};
 use super::{Definition, Owner, Put, Row, Table, VERSION, What};
 use crate::broker::record::{BridgeRecord, LeftAddress, QueueKey, Write};
 
-const APART: u8 = 1;
+const SEPARATE_SESSIONS: u8 = 1;
 
 /// What is remembered of a bridge: texts and lists with their lengths before them.
 pub(in crate::store) struct Bridge;
@@ -18,13 +18,20 @@ impl Table for Bridge {
     type Value<'a> = &'a BridgeRecord;
 
     fn put(bridge: &BridgeRecord, out: &mut Vec<u8>) {
-        out.extend_from_slice(&[VERSION, if bridge.apart { APART } else { 0 }]);
+        out.extend_from_slice(&[
+            VERSION,
+            if bridge.separate_sessions {
+                SEPARATE_SESSIONS
+            } else {
+                0
+            },
+        ]);
         put_text(out, &bridge.remote_clientid);
-        put_text(out, &bridge.home);
+        put_text(out, &bridge.address);
         out.extend_from_slice(&(bridge.left.len() as u32).to_le_bytes());
         for left in &bridge.left {
             put_text(out, &left.address);
-            for ids in [&left.dirty, &left.received] {
+            for ids in [&left.unreleased, &left.received] {
                 out.extend_from_slice(&(ids.len() as u32).to_le_bytes());
                 for id in ids {
                     out.extend_from_slice(&id.get().to_le_bytes());
@@ -52,17 +59,17 @@ impl Row for Bridge {
 
 fn bridge(bytes: &[u8]) -> Result<BridgeRecord, What> {
     let mut input = Input::versioned(bytes)?;
-    let apart = input.flags(APART)? != 0;
+    let separate_sessions = input.flags(SEPARATE_SESSIONS)? != 0;
     let mut bridge = BridgeRecord {
         remote_clientid: input.long_text()?.into(),
-        home: input.long_text()?.into(),
-        apart,
+        address: input.long_text()?.into(),
+        separate_sessions,
         left: Vec::new(),
     };
     for _ in 0..input.u32()? {
         bridge.left.push(LeftAddress {
             address: input.long_text()?.into(),
-            dirty: input.packet_ids()?,
+            unreleased: input.packet_ids()?,
             received: input.packet_ids()?,
         });
     }
@@ -80,19 +87,19 @@ mod tests {
     proptest! {
         #[test]
         fn a_bridge_survives_its_record(
-            (remote_clientid, home, apart) in (".{0,9}", ".{0,9}", any::<bool>()),
+            (remote_clientid, address, separate_sessions) in (".{0,9}", ".{0,9}", any::<bool>()),
             left in prop::collection::vec((".{0,5}", prop::collection::vec(1u16.., 0..4), prop::collection::vec(1u16.., 0..4)), 0..3),
         ) {
             let ids = |ids: Vec<u16>| ids.into_iter().filter_map(PacketId::new).collect();
             let written = BridgeRecord {
                 remote_clientid: remote_clientid.into(),
-                home: home.into(),
-                apart,
+                address: address.into(),
+                separate_sessions,
                 left: left
                     .into_iter()
-                    .map(|(address, dirty, received)| LeftAddress {
+                    .map(|(address, unreleased, received)| LeftAddress {
                         address: address.into(),
-                        dirty: ids(dirty),
+                        unreleased: ids(unreleased),
                         received: ids(received),
                     })
                     .collect(),

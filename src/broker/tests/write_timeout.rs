@@ -44,7 +44,7 @@ fn parts_of_a_packet_are_a_sign_of_life() {
 #[test]
 fn a_client_that_takes_nothing_is_closed_after_one_and_a_half_times_its_keep_alive() {
     // Within a quarter of that it is looked for the first time.
-    for (keep_alive, patience) in [(10, 15_000), (0, 60_000)] {
+    for (keep_alive, timeout) in [(10, 15_000), (0, 60_000)] {
         let mut world = World::new();
         let watcher = watcher(&mut world);
         let stuck = client("stuck").keep_alive(keep_alive).will(0, "w", "gone");
@@ -55,16 +55,16 @@ fn a_client_that_takes_nothing_is_closed_after_one_and_a_half_times_its_keep_ali
         assert_eq!(world.got(stuck), ["PUBLISH t=x"]);
         // It takes something now and then, and sends its PINGREQs.
         for _ in 0..10 {
-            wait_looking(&mut world, stuck, patience / 2, false);
+            wait_looking(&mut world, stuck, timeout / 2, false);
             world.ping(stuck);
-            wait_looking(&mut world, stuck, patience / 4 + 500, true);
+            wait_looking(&mut world, stuck, timeout / 4 + 500, true);
             world.ping(stuck);
         }
-        wait_looking(&mut world, stuck, patience / 2, false);
+        wait_looking(&mut world, stuck, timeout / 2, false);
         world.ping(stuck);
         assert!(!world.closes(stuck));
         assert_eq!(world.got(watcher), [""; 0]);
-        wait_looking(&mut world, stuck, patience * 3 / 4, false);
+        wait_looking(&mut world, stuck, timeout * 3 / 4, false);
         assert!(world.closes(stuck));
         assert_eq!(world.got(watcher), ["PUBLISH w=gone"]);
         let counters = world.broker.counters();
