@@ -65,7 +65,7 @@ impl Broker {
     /// The rates that hold for a connection, in and out.
     fn rates(&self, id: ConnectionId) -> (Rates, Rates) {
         let connection = &self.connections[id];
-        if connection.arrival().bridge {
+        if connection.is_own_bridge() {
             return connection.own_rates().unwrap_or_default();
         }
         let limits = &self.settings.limits;
@@ -132,7 +132,7 @@ impl Broker {
         }
         // What was taken at the old rates says nothing at the new ones.
         let clients = self.connections.iter();
-        let clients = clients.filter(|(_, connection)| !connection.arrival().bridge);
+        let clients = clients.filter(|(_, connection)| !connection.is_own_bridge());
         let all: Vec<ConnectionId> = clients.map(|(id, _)| id).collect();
         for id in all {
             if self.connections[id].forget_rates() {

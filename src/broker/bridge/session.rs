@@ -238,7 +238,7 @@ impl Broker {
                 | ReasonCode::RetainNotSupported
                 | ReasonCode::PayloadFormatInvalid
         );
-        if !self.connections[id].arrival().bridge || !lasting {
+        if !self.connections[id].is_own_bridge() || !lasting {
             return Err(fault);
         }
         self.counters.bridge_messages_refused += 1;
@@ -251,6 +251,6 @@ impl Broker {
     /// "done".
     pub(in crate::broker) fn is_told(&self, id: ConnectionId) -> bool {
         let connection = &self.connections[id];
-        connection.version() == ProtocolVersion::V5 && !connection.arrival().bridge
+        connection.version() == ProtocolVersion::V5 && !connection.is_own_bridge()
     }
 }

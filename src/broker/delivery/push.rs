@@ -7,6 +7,10 @@ use crate::broker::model::record::Write;
 use crate::broker::state::gate::{Arrow, Stamp};
 use crate::wire::{Packet, codec};
 
+/// Memory for a small packet and those behind it, in bytes: so a few acknowledgements do not ask for
+/// memory each time.
+const FIRST_BYTES: usize = 256;
+
 impl Broker {
     pub(in crate::broker) fn write(&mut self, write: Write) {
         self.gate.write(write, self.now.uptime);
@@ -43,6 +47,9 @@ impl Broker {
             // A packet the client cannot take, even without what explains it, is not sent
             // [MQTT-3.1.2-24].
             outbox.push(stamp, &self.gate, |out| {
+                if out.capacity() == 0 {
+                    out.reserve(FIRST_BYTES);
+                }
                 _ = codec::encode_within(packet, version, largest, out)
             });
         }

@@ -54,7 +54,7 @@ impl Broker {
         let connection = &self.connections[id];
         self.client_has_window(index)
             && !connection.is_finishing()
-            && (fits || connection.arrival().bridge)
+            && (fits || connection.is_own_bridge())
             && !self.is_outgoing_full(id, FILL_BYTES, size)
             && !connection.has_had_enough(self.now.uptime)
     }

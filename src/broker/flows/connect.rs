@@ -75,7 +75,7 @@ impl Broker {
     ) -> Result<(), Fault> {
         let connection = &mut self.connections[id];
         connection.set_options(ConnectOptions::of(connect));
-        let bridge = connection.arrival().bridge;
+        let bridge = connection.is_own_bridge();
         if !bridge {
             connect.check_texts()?;
         }
@@ -329,7 +329,7 @@ impl Broker {
             terms.may_set_expiry,
         );
         connection.allow_aliases(terms.topic_alias_maximum, seed);
-        let is_bridge = connection.options().is_bridge || connection.arrival().bridge;
+        let is_bridge = connection.options().is_bridge || connection.is_own_bridge();
         self.timers.stop(Timer::Connect(id));
         self.sessions.connect(index, id);
         let are_kept = self.sessions.are_kept;

@@ -83,7 +83,7 @@ impl Broker {
     fn write_timeout(&self, id: ConnectionId) -> u64 {
         let connection = &self.connections[id];
         match connection.keep_alive() {
-            _ if connection.arrival().bridge => 0,
+            _ if connection.is_own_bridge() => 0,
             0 => self.settings.limits.write_timeout_ms,
             keep_alive => keep_alive,
         }

@@ -49,7 +49,7 @@ fn log_end(gone: &Connection, traffic: &Traffic, now: Now) {
     let Some((client, why)) = gone.end() else {
         return;
     };
-    if gone.arrival().bridge {
+    if gone.is_own_bridge() {
         return;
     }
     let error = traffic.error.as_deref();

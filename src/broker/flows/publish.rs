@@ -40,7 +40,7 @@ impl Broker {
         self.count_received(id, publish.topic.len() + properties + publish.payload.len());
         let mut instructions = Instructions::default();
         let connection = &self.connections[id];
-        let is_bridge = connection.arrival().bridge;
+        let is_bridge = connection.is_own_bridge();
         let believed = is_bridge || connection.options().marked;
         for property in publish.properties.iter() {
             if !is_bridge {
@@ -195,7 +195,7 @@ impl Broker {
         }
         // The upstream of a bridge would take an error for the end of it, and a full queue here is
         // no reason to leave it.
-        let bridge = self.connections[id].arrival().bridge;
+        let bridge = self.connections[id].is_own_bridge();
         let reason = match published.reason {
             ReasonCode::QuotaExceeded if bridge => ReasonCode::Success,
             reason => reason,
@@ -423,9 +423,10 @@ impl Broker {
         publish: &Publish<'_>,
     ) -> Result<(), Fault> {
         let connection = &self.connections[id];
-        let Some(packet_id) = publish.packet_id.filter(|_| {
-            connection.version() == ProtocolVersion::V5 && !connection.arrival().bridge
-        }) else {
+        let Some(packet_id) = publish
+            .packet_id
+            .filter(|_| connection.version() == ProtocolVersion::V5 && !connection.is_own_bridge())
+        else {
             return Ok(());
         };
         let again = self.sessions[session]

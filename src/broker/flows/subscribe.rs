@@ -22,7 +22,7 @@ impl Broker {
         subscribe: &Subscribe<'_>,
     ) -> Result<(), Fault> {
         self.check_filters(id, subscribe.filters.len())?;
-        if !self.connections[id].arrival().bridge {
+        if !self.connections[id].is_own_bridge() {
             subscribe.check_texts()?;
         }
         self.catch_up(session);
@@ -160,7 +160,7 @@ impl Broker {
 
     /// The filters of a packet are handled in one go: there must not be too many.
     fn check_filters(&mut self, id: ConnectionId, count: usize) -> Result<(), Fault> {
-        let bridge = self.connections[id].arrival().bridge;
+        let bridge = self.connections[id].is_own_bridge();
         if bridge || count <= self.settings.limits.max_filters_per_packet {
             return Ok(());
         }
@@ -187,7 +187,7 @@ impl Broker {
         unsubscribe: &Unsubscribe<'_>,
     ) -> Result<(), Fault> {
         self.check_filters(id, unsubscribe.filters.len())?;
-        if !self.connections[id].arrival().bridge {
+        if !self.connections[id].is_own_bridge() {
             unsubscribe.check_texts()?;
         }
         // In MQTT 3, UNSUBACK cannot say that a filter is none [MQTT-4.7.3-1].

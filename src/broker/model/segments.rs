@@ -21,11 +21,11 @@ pub struct Segments {
     pub(in crate::broker) bytes: Vec<u8>,
     /// How many of `bytes` have been written.
     gone: usize,
-    pub(in crate::broker) payloads: VecDeque<Payload>,
-    /// How many bytes of the first payload have been written.
-    gone_of_first: usize,
     /// Bytes of all payloads.
     payload_bytes: usize,
+    /// How many bytes of the first payload have been written.
+    gone_of_first: usize,
+    pub(in crate::broker) payloads: VecDeque<Payload>,
 }
 
 /// A payload that is written after so many of the bytes.

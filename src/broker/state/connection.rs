@@ -11,50 +11,56 @@ use crate::broker::state::quota::{Quota, Rates};
 use crate::broker::state::write_progress::WriteProgress;
 use crate::wire::ProtocolVersion;
 
-/// A connection.
+/// A connection. What each delivery looks at stands together, at the beginning: a message for
+/// hundreds of connections finds little of them in the processor's cache.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Connection {
-    /// Never given twice, unlike its [`ConnectionId`](crate::broker::ConnectionId).
-    serial: u64,
-    state: State,
-    arrival: Arrival,
-    /// When it was accepted, in milliseconds of uptime.
-    since: u64,
     options: ConnectOptions,
     /// From CONNACK on, until it ends.
     session: Option<SessionIndex>,
-    outbox: Outbox,
-    progress: WriteProgress,
-    /// 1.5 times the keep alive, in milliseconds; 0 for none \[MQTT-3.1.2-22\].
-    keep_alive: u64,
-    /// When bytes last came in, in milliseconds of uptime.
-    last_received: u64,
-    /// When its credential expires, in milliseconds of uptime. `u64::MAX` for never.
-    expires_at: u64,
     /// QoS 1 and 2 messages that the client takes without acknowledging one.
     receive_maximum: u16,
+    state: State,
+    /// The driver has been asked to serve it.
+    touched: bool,
+    /// No new message is sent: what is under way is finished first.
+    finishing: bool,
+    /// Its arrival is that of a bridge.
+    is_own_bridge: bool,
+    /// Its listener has a mount point.
+    is_mounted: bool,
+    /// Its rates, if they are limited.
+    quota: Option<Box<Quota>>,
+    aliases: Option<Box<Aliases>>,
+    outbox: Outbox,
+    arrival: Arrival,
+    progress: WriteProgress,
+    /// When bytes last came in, in milliseconds of uptime.
+    last_received: u64,
+    /// 1.5 times the keep alive, in milliseconds; 0 for none \[MQTT-3.1.2-22\].
+    keep_alive: u64,
+    /// Never given twice, unlike its [`ConnectionId`](crate::broker::ConnectionId).
+    serial: u64,
+    /// When it was accepted, in milliseconds of uptime.
+    since: u64,
+    /// When its credential expires, in milliseconds of uptime. `u64::MAX` for never.
+    expires_at: u64,
+    /// Memory that topic aliases take, in bytes.
+    alias_bytes: u64,
+    /// The client identifier that its CONNECT waits for.
+    waits_for: Option<Box<str>>,
+    end: Option<Box<End>>,
     /// QoS 2 messages that the client has sent on this connection and not released.
     unreleased: u32,
     /// The session expiry interval of its CONNECT is not 0. So a DISCONNECT may change it.
     may_set_expiry: bool,
-    aliases: Option<Box<Aliases>>,
-    /// Memory that topic aliases take, in bytes.
-    alias_bytes: u64,
-    /// Its rates, if they are limited.
-    quota: Option<Box<Quota>>,
-    /// The client identifier that its CONNECT waits for.
-    waits_for: Option<Box<str>>,
     /// Another connection waits for its client identifier.
     yields: bool,
-    /// No new message is sent: what is under way is finished first.
-    finishing: bool,
-    /// The driver has been asked to serve it.
-    touched: bool,
     /// Taking its output stopped early, so that others have their turn.
     has_more: bool,
     /// Nothing is read from it.
     paused: bool,
-    end: Option<Box<End>>,
 }
 
 /// How a client's connection ended.
@@ -81,6 +87,8 @@ impl Connection {
     /// A connection that was accepted at this time, in milliseconds of uptime.
     pub fn new(serial: u64, arrival: Arrival, outbox: Outbox, uptime: u64) -> Connection {
         Connection {
+            is_own_bridge: arrival.bridge,
+            is_mounted: !arrival.access.mount_point.is_empty(),
             serial,
             state: State::New,
             arrival,
@@ -117,6 +125,12 @@ impl Connection {
     #[inline]
     pub fn arrival(&self) -> &Arrival {
         &self.arrival
+    }
+
+    /// Whether it is the broker's own end of a bridge.
+    #[inline]
+    pub fn is_own_bridge(&self) -> bool {
+        self.is_own_bridge
     }
 
     /// When it was accepted, in milliseconds of uptime.
@@ -376,6 +390,9 @@ impl Connection {
 impl Connection {
     /// What the client calls a topic: it does not see its listener's mount point.
     pub fn topic_for_client<'a>(&self, topic: &'a str) -> &'a str {
+        if !self.is_mounted {
+            return topic;
+        }
         let mount_point = &*self.arrival.access.mount_point;
         topic.strip_prefix(mount_point).unwrap_or(topic)
     }

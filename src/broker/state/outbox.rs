@@ -12,26 +12,23 @@ use crate::broker::model::message::Message;
 use crate::broker::model::segments::{Segments, Taken};
 use crate::broker::state::gate::{Gate, Stamp};
 
-/// Memory for the first packet and those behind it, in bytes: so a few acknowledgements do not ask
-/// for memory each time.
-const FIRST_BYTES: usize = 256;
-
 /// What waits to be written to one connection.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Outbox {
     waiting: Waiting,
+    /// Bytes that the driver has taken and is writing, without payloads that are shared.
+    writing: usize,
+    /// Bytes of both that are counted for all connections, without payloads that are shared.
+    counted: usize,
     holds: VecDeque<Hold>,
     held_acks: u32,
     /// Its connection is among those that wait for the disk.
     is_holding: bool,
     /// Something has been taken out.
     taken: bool,
-    /// Bytes that the driver has taken and is writing, without payloads that are shared.
-    writing: usize,
-    /// Messages among them whose payloads are shared.
+    /// Messages that the driver is writing whose payloads are shared.
     writing_messages: Vec<Message>,
-    /// Bytes of both that are counted for all connections.
-    counted: usize,
     /// Its place among the connections that wait until less waits for all.
     ticket: Option<u64>,
 }
@@ -167,12 +164,7 @@ impl Outbox {
     pub fn push(&mut self, stamp: Stamp, gate: &Gate, encode: impl FnOnce(&mut Vec<u8>)) {
         self.hold(stamp, gate);
         match &mut self.waiting {
-            Waiting::Socket(Segments { bytes, .. }) => {
-                if bytes.capacity() == 0 {
-                    bytes.reserve(FIRST_BYTES);
-                }
-                encode(bytes);
-            }
+            Waiting::Socket(segments) => encode(&mut segments.bytes),
             Waiting::Local(_) => debug_assert!(false, "bytes for a local consumer"),
         }
     }

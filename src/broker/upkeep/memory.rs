@@ -70,7 +70,7 @@ impl Broker {
         let limits = &self.settings.limits;
         let session = &self.sessions[index];
         let connection = session.connection.map(|id| &self.connections[id]);
-        if connection.is_some_and(|connection| connection.arrival().bridge) {
+        if connection.is_some_and(|connection| connection.is_own_bridge()) {
             return true;
         }
         let aliases = connection.map_or(0, Connection::alias_bytes);
