@@ -51,6 +51,8 @@ pub use model::local::{LocalAck, LocalDelivery, LocalPacket, LocalPackets, Step}
 pub use model::message::Message;
 pub use model::output::Output;
 pub use model::restored::Restored;
+#[cfg(test)]
+pub(crate) use model::segments::SHARED_FROM;
 pub use model::segments::{Segments, Taken};
 pub use model::settings::{Chance, Settings};
 pub use model::traffic::Traffic;

@@ -72,7 +72,7 @@ impl Evidence<'_> {
 fn owed(client: &Client, life: &Life, session: usize, message: &Message) -> Option<u8> {
     let began = life.sessions[session].began;
     let own = client.plan.no_local;
-    let fits = client.plan.maximum_packet_size.is_none() || message.size < 50;
+    let fits = client.plan.takes(message.size);
     if own || !fits || message.handled.iter().any(|moment| moment.order < began) {
         return None;
     }

@@ -21,7 +21,7 @@ const REQUEST_IDS: u16 = 1000;
 /// How long a probe waits for more retained messages, in milliseconds.
 const LOOK_MS: u64 = 15_000;
 /// How long a client waits for CONNACK, in milliseconds.
-const PATIENCE_MS: u64 = 8_000;
+const CONNACK_TIMEOUT_MS: u64 = 8_000;
 
 #[derive(Debug)]
 pub struct Client {
@@ -152,7 +152,7 @@ impl Client {
             };
         }
         if !self.up {
-            let impatient = ms > self.since + PATIENCE_MS;
+            let impatient = ms > self.since + CONNACK_TIMEOUT_MS;
             return if impatient { Move::Vanish } else { Move::Stay };
         }
         if self.healing || rng.chance(self.plan.eager) {
@@ -270,6 +270,7 @@ impl Client {
             acknowledged: None,
             abandoned: false,
             lost: false,
+            lost_at: 0,
             kept: false,
             unfinished: false,
         });
@@ -522,11 +523,7 @@ impl Client {
             Some(b'0'..=b'2') if retained => topic.as_bytes()[topic.len() - 1] - b'0',
             _ => *rng.pick(&plan.qos),
         };
-        let size = if rng.chance(10) {
-            200
-        } else {
-            rng.between(12, 40) as usize
-        };
+        let size = plan.size(rng);
         let message = Message {
             publisher: self.number,
             topic,
@@ -540,6 +537,7 @@ impl Client {
             acknowledged: None,
             abandoned: false,
             lost: false,
+            lost_at: 0,
             kept: false,
             unfinished: false,
         };
@@ -665,9 +663,11 @@ pub(super) fn qos_of(qos: u8) -> QoS {
     QoS::new(qos).expect("0, 1 or 2")
 }
 
-/// A payload that names its message.
-fn payload(number: usize, size: usize) -> Vec<u8> {
+/// A payload that names its message, in which no part is like that of another message.
+pub(super) fn payload(number: usize, size: usize) -> Vec<u8> {
     let mut payload = format!("m{number}:").into_bytes();
-    payload.resize(payload.len().max(size), b'.');
+    let letters = (number..).map(|at| b'a' + (at % 26) as u8);
+    let missing = size.saturating_sub(payload.len());
+    payload.extend(letters.take(missing));
     payload
 }

@@ -46,6 +46,8 @@ pub struct Message {
     pub abandoned: bool,
     /// A crash may have taken it, as its level allows, and the broker has not been handed it since.
     pub lost: bool,
+    /// When a crash may have taken it last, in the order of the run; 0 for never.
+    pub lost_at: u64,
     /// It was on disk at a crash.
     pub kept: bool,
     /// A crash may have left it with a client that has received it and will not be asked to release it.
@@ -163,7 +165,7 @@ impl History {
 
     /// The broker has died. Everything that it was handed up to `safe` is on disk. `level` says how far acknowledgements of a topic wait.
     pub fn died(&mut self, power_cut: bool, safe: u64, level: impl Fn(&str) -> Durability) {
-        let life = self.life;
+        let order = self.moment().order;
         self.life += 1;
         // What clears a topic cannot be told by its payload when it is handed over.
         let writes = self.retained.values().flatten();
@@ -175,20 +177,26 @@ impl History {
             let clear = cleared.iter().filter(|(cleared, _)| *cleared == number);
             let clear = clear.map(|(_, moment)| *moment);
             let handled = message.handled.iter().copied().chain(clear);
-            let of_life: Vec<u64> = handled
-                .filter(|moment| moment.life == life)
+            // Also in an earlier life: what a process had written when it was killed is on disk with
+            // the first commit of a later one, and is lost if the power goes before that.
+            let at_risk: Vec<u64> = handled
                 .map(|moment| moment.order)
+                .filter(|order| *order > message.lost_at)
                 .collect();
-            let stored = of_life.iter().any(|order| *order <= safe);
+            let stored = at_risk.iter().any(|order| *order <= safe);
             message.kept |= stored && level(&message.topic) != Durability::Memory;
-            message.lost |= match level(&message.topic) {
+            let is_lost = match level(&message.topic) {
                 Durability::Fsync => false,
-                Durability::Os => power_cut && !message.kept && !of_life.is_empty(),
+                Durability::Os => power_cut && !message.kept && !at_risk.is_empty(),
                 Durability::Memory => {
                     message.unfinished = true;
                     true
                 }
             };
+            if is_lost {
+                message.lost = true;
+                message.lost_at = order;
+            }
         }
         for write in self.retained.values_mut().flatten() {
             write.known &= !self.messages[write.message].lost;

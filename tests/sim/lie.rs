@@ -3,6 +3,7 @@
 
 use super::link::decode_next;
 use super::rng::Rng;
+use crate::broker::SHARED_FROM;
 use crate::broker::message::{Message, Parts};
 use crate::broker::record::Write;
 use crate::wire::packet::{Connect, Publish};
@@ -50,6 +51,10 @@ pub enum Lie {
     Swapped,
     /// Packets leave with a flag that is not theirs.
     Garbled,
+    /// Large packets end with another byte.
+    OtherPayload,
+    /// The maximum packet size is left out of CONNECT.
+    NoMaximumPacketSize,
     /// Received packet identifiers of QoS 2 are not written.
     UnwrittenReceived,
     /// Rows of deliveries are not removed.
@@ -113,6 +118,13 @@ impl Lie {
                 connect.properties = scratch.as_properties();
                 Packet::Connect(connect)
             }
+            (Lie::NoMaximumPacketSize, Packet::Connect(mut connect)) => {
+                let all = connect.properties.iter();
+                all.filter(|one| !matches!(one, Property::MaximumPacketSize(_)))
+                    .for_each(|one| scratch.push(one));
+                connect.properties = scratch.as_properties();
+                Packet::Connect(connect)
+            }
             (Lie::NoSubscriptionId, Packet::Subscribe(mut subscribe)) => {
                 subscribe.properties = Properties::EMPTY;
                 Packet::Subscribe(subscribe)
@@ -157,6 +169,7 @@ impl Lie {
         match self {
             Lie::Garbled => out.iter_mut().take(1).for_each(|first| *first |= 0x0F),
             Lie::Swapped => swap(out, version),
+            Lie::OtherPayload => spoil(out, version),
             _ => {}
         }
     }
@@ -212,6 +225,18 @@ fn second_connect() -> Connect<'static> {
         username: None,
         password: None,
         properties: Properties::EMPTY,
+    }
+}
+
+/// Changes the last byte of each packet whose payload is shared.
+fn spoil(out: &mut [u8], mut version: Option<ProtocolVersion>) {
+    let mut start = 0;
+    while let Ok(Some((_, len))) = decode_next(&out[start..], &mut version, codec::MAX_PACKET_SIZE)
+    {
+        start += len;
+        if len > SHARED_FROM {
+            out[start - 1] ^= 1;
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::expected::Asked;
 use super::rng::Rng;
-use crate::broker::{ConnectionId, Output};
+use crate::broker::{ConnectionId, Output, Segments};
 use crate::wire::{Fault, Packet, ProtocolVersion, ReasonCode, codec};
 
 #[derive(Debug)]
@@ -58,12 +58,62 @@ pub struct Server {
     pub id: ConnectionId,
     pub version: Option<ProtocolVersion>,
     pub partial: Vec<u8>,
-    pub writing: Vec<u8>,
+    pub writing: Writing,
     pub output: Output,
     /// Its CONNECT, which `partial` begins with, waits for an older connection.
     pub connect_waits: bool,
     /// CONNACK has left.
     pub answered: bool,
+}
+
+/// What was taken from the broker and is not on its way yet.
+#[derive(Debug)]
+pub enum Writing {
+    /// As it was taken: payloads may be shared.
+    Shared(Segments),
+    /// Bytes that a lie may have changed.
+    Copied(Vec<u8>),
+}
+
+impl Writing {
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Writing::Shared(segments) => segments.is_empty(),
+            Writing::Copied(bytes) => bytes.is_empty(),
+        }
+    }
+
+    pub fn clear(&mut self) {
+        *self = Writing::Copied(Vec::new());
+    }
+
+    /// Moves the first bytes to the end of `to`, as far as there is room.
+    fn move_to(&mut self, to: &mut VecDeque<u8>, mut room: usize) {
+        match self {
+            Writing::Copied(bytes) => to.extend(bytes.drain(..room.min(bytes.len()))),
+            Writing::Shared(segments) => {
+                while room > 0 && !segments.is_empty() {
+                    let mut slices = [&[][..]; 3];
+                    let filled = segments.slices(&mut slices);
+                    let mut count = 0;
+                    for slice in &slices[..filled] {
+                        let step = slice.len().min(room - count);
+                        to.extend(&slice[..step]);
+                        count += step;
+                    }
+                    segments.advance(count);
+                    room -= count;
+                }
+            }
+        }
+    }
+}
+
+/// All bytes of segments.
+pub fn bytes_of(segments: &Segments) -> Vec<u8> {
+    let mut slices = vec![&[][..]; 2 * segments.messages().count() + 1];
+    let filled = segments.slices(&mut slices);
+    slices[..filled].concat()
 }
 
 impl Link {
@@ -83,7 +133,7 @@ impl Link {
                 id,
                 version: None,
                 partial: Vec::new(),
-                writing: Vec::new(),
+                writing: Writing::Copied(Vec::new()),
                 output: Output {
                     close: false,
                     pause: false,
@@ -132,8 +182,7 @@ impl Server {
     /// Moves what was taken from the broker towards the client, as far as there is room.
     pub fn write(&mut self, down: &mut VecDeque<u8>, capacity: usize) {
         let room = capacity.saturating_sub(down.len());
-        let step = room.min(self.writing.len());
-        down.extend(self.writing.drain(..step));
+        self.writing.move_to(down, room);
     }
 
     /// Whether it would read now.

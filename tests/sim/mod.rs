@@ -5,7 +5,7 @@
 //! - `plan`: what a seed decides before a run begins.
 //! - `world`: the events of a run; `link`: a connection; `process`: the broker process; `commit`:
 //!   its committer and its store; `crash`: how it dies; `disk`: what is left then.
-//! - `clocks`: the wall clock, which is not always right; `patience`: slow links, and who is given
+//! - `clocks`: the wall clock, which is not always right; `given_up`: slow links, and who is given
 //!   up.
 //! - `client`, `receive`: a client that keeps the rules; `breaker`: one that does not.
 //! - `lie`: what is wrong on purpose, to show that each checker can fail.
@@ -30,10 +30,10 @@ mod crash;
 mod disk;
 mod expected;
 mod finish;
+mod given_up;
 mod history;
 mod lie;
 mod link;
-mod patience;
 mod plan;
 mod process;
 mod receive;

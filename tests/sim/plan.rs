@@ -1,6 +1,7 @@
 //! What a seed decides before a run begins: who takes part, how they behave, and what goes wrong how often.
 
 use super::rng::Rng;
+use crate::broker::SHARED_FROM;
 use crate::broker::record::{Durability, DurabilityRules};
 use crate::limits::Limits;
 use crate::wire::{ProtocolVersion, topic};
@@ -31,6 +32,8 @@ pub struct Plan {
     pub slice: usize,
     /// Nothing is cut and nothing crashes: every delivery must come exactly once.
     pub calm: bool,
+    /// So little may wait for clients that messages of QoS 0 are dropped.
+    pub drops_qos0: bool,
 }
 
 /// What a client is there for.
@@ -76,6 +79,8 @@ pub struct ClientPlan {
     pub wills: u64,
     /// Publishes this many messages at most.
     pub messages: usize,
+    /// Of a hundred publishes, how many have a payload that deliveries share.
+    pub large: u64,
     /// Milliseconds between two things it does, at most.
     pub pace_ms: u64,
     /// Milliseconds it stays away, at most.
@@ -101,6 +106,33 @@ pub struct SubscriptionPlan {
     pub as_published: bool,
     /// When it is first made, in milliseconds; 0 for at once.
     pub since_ms: u64,
+}
+
+/// A maximum packet size between two sizes of large messages.
+const MIDDLE_SIZE: usize = 25_000;
+
+/// A message's packet is larger than its payload by no more than this, in bytes.
+const AROUND: usize = 70;
+
+impl ClientPlan {
+    /// Whether its client takes a message with so many bytes of payload. No payload is so large
+    /// that this depends on its topic and its properties.
+    pub fn takes(&self, size: usize) -> bool {
+        let largest = self.maximum_packet_size;
+        largest.is_none_or(|largest| size + AROUND <= largest as usize)
+    }
+
+    /// Draws how many bytes of payload its next message has.
+    pub fn size(&self, rng: &mut Rng) -> usize {
+        if rng.chance(self.large) {
+            let smallest = *rng.pick(&[SHARED_FROM, SHARED_FROM, MIDDLE_SIZE]);
+            return smallest + rng.below(5_000) as usize;
+        }
+        match rng.chance(10) {
+            true => 200,
+            false => rng.between(12, 40) as usize,
+        }
+    }
 }
 
 const FLOWS: [&str; 3] = ["q/0", "q/1", "q/deep/er"];
@@ -140,6 +172,7 @@ impl Plan {
             latency_us: *rng.pick(&[300, 5_000, 100_000]),
             slice: 0,
             calm,
+            drops_qos0: false,
         };
         if calm {
             plan.crash_every = 0;
@@ -172,6 +205,9 @@ impl Plan {
         plan.slice = *rng.pick(&[1, 4, 8, 8192]);
         if !calm {
             plan.clock_set_every = *rng.pick(&[0, 3_000, 15_000]);
+        }
+        if rng.chance(20) {
+            enlarge(rng, &mut plan);
         }
         plan
     }
@@ -231,6 +267,7 @@ fn base(rng: &mut Rng, name: String, role: Role) -> ClientPlan {
         expiring: 0,
         wills: 0,
         messages: 0,
+        large: 0,
         pace_ms: *rng.pick(&[5, 50, 300]),
         away_ms: *rng.pick(&[200, 3_000, 15_000]),
         leaves_once_in: *rng.pick(&[5, 20, 100]),
@@ -349,6 +386,36 @@ fn share(rng: &mut Rng, plan: &mut Plan) {
         if !client.topics.is_empty() {
             client.topics.extend(some(rng, &SHARED));
         }
+    }
+}
+
+/// Has some messages be large. Limits on bytes are such that they are reached.
+fn enlarge(rng: &mut Rng, plan: &mut Plan) {
+    for client in &mut plan.clients {
+        if !plan.calm {
+            client
+                .retained_topics
+                .retain(|topic| !topic.ends_with("/0"));
+        }
+        if client.role == Role::Device && !client.slow {
+            client.large = *rng.pick(&[0, 5, 20]);
+            if client.maximum_packet_size.is_some() && rng.chance(70) {
+                client.maximum_packet_size = Some(MIDDLE_SIZE as u32);
+            }
+        }
+    }
+    let limits = &mut plan.limits;
+    limits.max_hot_bytes = *rng.pick(&[0, 40_000, 32_000_000]);
+    if !plan.calm {
+        plan.drops_qos0 = true;
+        let probes = plan.clients.iter_mut();
+        for probe in probes.filter(|client| client.role == Role::Probe) {
+            probe.subscriptions[0].qos = probe.subscriptions[0].qos.max(1);
+        }
+        limits.max_inflight_bytes = *rng.pick(&[0, 30_000]);
+        limits.max_outgoing_bytes = *rng.pick(&[10_000, limits.max_outgoing_bytes]);
+        limits.max_outgoing_bytes_total =
+            *rng.pick(&[10_000, 60_000, limits.max_outgoing_bytes_total]);
     }
 }
 

@@ -9,11 +9,11 @@ use super::disk::Fault;
 use super::expected::Asked;
 use super::history::{Violation, number_of};
 use super::lie::Lie;
-use super::link::{Leave, decode_next};
+use super::link::{Leave, Writing, bytes_of, decode_next};
 use super::plan::Role;
 use super::world::{Event, World};
 use crate::broker::record::{Batch, BatchId};
-use crate::broker::{Access, Broker, Chance, ConnectionId, Fetch, Message, Settings};
+use crate::broker::{Access, Broker, Chance, ConnectionId, Fetch, Message, Segments, Settings};
 use crate::clock::Reading;
 use crate::store::{Store, StoreOptions};
 use crate::wire::{Packet, PropertiesBuf, ProtocolVersion};
@@ -393,21 +393,23 @@ impl World {
                 return self.close_server(link, true);
             }
             self.answer_look(link, id);
-            let mut out = Vec::new();
+            let mut taken = Segments::default();
             let Some((process, now)) = self.process() else {
                 return Ok(());
             };
-            let output = process.broker.take_output(id, &mut out, now);
-            let mut nothing = out.is_empty() && !output.close;
+            let output = process.broker.take_output(id, &mut taken, now);
+            let mut nothing = taken.is_empty() && !output.close;
+            let mut out = bytes_of(&taken);
             self.check_connack(link, &out)?;
             self.check_expiry(link, &out)?;
             let lie = self.lie();
             if let Some(server) = self.links[link].server.as_mut() {
+                server.output = output;
+                server.writing = Writing::Shared(taken);
                 if let Some(lie) = lie {
                     lie.write(&mut out, server.version);
+                    server.writing = Writing::Copied(out);
                 }
-                server.output = output;
-                server.writing = out;
                 if server.connect_waits && !output.waits && !output.close {
                     self.present_again(link)?;
                     nothing = false;

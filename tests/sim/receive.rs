@@ -1,6 +1,6 @@
 //! What a reference client makes of the packets it gets, and what it will not accept.
 
-use super::client::{Client, Kind, ack};
+use super::client::{Client, Kind, ack, payload};
 use super::history::{Delivery, History, Message, SHARED, Subscribed, Violation, number_of};
 use super::plan::Role;
 use crate::broker::NOTHING_TAKEN;
@@ -140,6 +140,10 @@ impl Client {
         if message.topic != topic || message.qos < publish.qos as u8 {
             let what = format!("message {number} came to {topic} as {publish:?}");
             return Err(self.wrong(EXCHANGE, what));
+        }
+        if publish.payload != payload(number, message.size) {
+            let what = format!("message {number} came with {} bytes", publish.payload.len());
+            return Err(self.wrong("payloads come as published", what));
         }
         if topic.starts_with(SHARED) {
             return self.check_shared(publish, number, message);

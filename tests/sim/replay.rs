@@ -118,7 +118,7 @@ fn missing<'a>(history: &History, client: &Client, replay: &'a Replay) -> Option
             && writes.clone().all(|write| {
                 let message = &history.messages[write.message];
                 let own = client.plan.no_local && message.publisher == client.number;
-                let fits = client.plan.maximum_packet_size.is_none() || message.size < 50;
+                let fits = client.plan.takes(message.size);
                 message.qos > 0 && !message.empty && fits && !own
             });
         is_due && !writes.any(|write| shown.contains(&write.message))

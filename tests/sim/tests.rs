@@ -96,6 +96,7 @@ struct Sums {
     delivered: u64,
     commits: u64,
     read_last: u64,
+    large: u64,
     slow: u64,
     given_up: u64,
 }
@@ -114,6 +115,7 @@ impl Sums {
         self.delivered += stats.delivered;
         self.commits += stats.commits;
         self.read_last += stats.read_last;
+        self.large += stats.large;
         self.slow += stats.slow;
         self.given_up += stats.given_up;
     }
@@ -190,7 +192,7 @@ const ARROWS: [Arrow; 7] = [
 ];
 
 /// What is wrong on purpose, and the promises whose checkers must each find out.
-const LIES: [(Lie, &[&str]); 29] = [
+const LIES: [(Lie, &[&str]); 31] = [
     (
         Lie::Astray,
         &["QoS 1: at least once", "what is dropped is counted"],
@@ -219,6 +221,11 @@ const LIES: [(Lie, &[&str]); 29] = [
     ),
     (Lie::Swapped, &["order per topic"]),
     (Lie::Garbled, &["the broker sends packets"]),
+    (Lie::OtherPayload, &["payloads come as published"]),
+    (
+        Lie::NoMaximumPacketSize,
+        &["windows and limits are respected"],
+    ),
     (Lie::UnwrittenReceived, &["QoS 2: exactly once"]),
     (Lie::OtherGroup, &["a shared group delivers to one member"]),
     (Lie::UnremovedDelivery, &["the store holds what is needed"]),

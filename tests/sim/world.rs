@@ -16,6 +16,7 @@ use super::plan::{Plan, Role};
 use super::process::Process;
 use super::rng::Rng;
 use super::trace::{Telling, Trace};
+use crate::broker::SHARED_FROM;
 use crate::clock::Now;
 use crate::wire::{Packet, codec};
 
@@ -73,6 +74,8 @@ pub struct Stats {
     pub commits: u64,
     /// Connections that still had something unread when a newer one of their client came.
     pub read_last: u64,
+    /// Packets that came to clients with a payload that deliveries share.
+    pub large: u64,
     /// Times a slow link carried a few bytes.
     pub slow: u64,
     /// Clients given up because they said nothing, or took nothing, for too long.
@@ -343,7 +346,9 @@ impl World {
             self.clients[number].lost(ms);
             return;
         };
-        let capacity = *self.rng.pick(&[64, 1024, 1 << 20]);
+        let is_large = self.clients.iter().any(|client| client.plan.large > 0);
+        let smallest = if is_large { 4096 } else { 64 };
+        let capacity = *self.rng.pick(&[smallest, smallest.max(1024), 1 << 20]);
         self.links.push(Link::new(number, id, capacity));
         self.trace.say(
             self.time,
@@ -482,6 +487,7 @@ impl World {
             if packet != Packet::PingResp {
                 self.quiet_since = self.time;
             }
+            self.stats.large += u64::from(len > SHARED_FROM);
             self.trace.say(
                 self.time,
                 format_args!("client {number} < {}", Brief(&packet)),
@@ -581,7 +587,8 @@ impl World {
         plan.role = Role::Probe;
         (plan.clean, plan.expiry) = (true, 0);
         plan.subscriptions.retain(|plan| plan.filter == "r/#");
-        plan.subscriptions[0].qos = self.rng.below(3) as u8;
+        let lowest = u64::from(self.plan.drops_qos0);
+        plan.subscriptions[0].qos = self.rng.between(lowest, 2) as u8;
         let mut client = Client::new(self.clients.len(), plan);
         client.healing = true;
         self.add_client(client);

@@ -88,7 +88,7 @@ impl Segments {
     }
 
     /// Messages whose payloads are shared, in order.
-    pub(in crate::broker) fn messages(&self) -> impl Iterator<Item = &Message> {
+    pub(crate) fn messages(&self) -> impl Iterator<Item = &Message> {
         self.payloads.iter().map(|payload| &payload.message)
     }
 

@@ -14,8 +14,8 @@ impl World {
         let writing = state
             .server
             .as_ref()
-            .map_or(0, |server| server.writing.len());
-        let waits = writing > 0 || !state.down.is_empty();
+            .is_some_and(|server| !server.writing.is_empty());
+        let waits = writing || !state.down.is_empty();
         let moved = state.moved && self.lie() != Some(Lie::UnseenProgress);
         let Some((process, now)) = self.process() else {
             return;
@@ -38,25 +38,25 @@ impl World {
             return Ok(());
         }
         let keep_alive = u64::from(plan.keep_alive) * 1_500;
-        let (promise, last, patience) = if why.starts_with("KeepAliveTimeout") {
+        let (promise, last, timeout) = if why.starts_with("KeepAliveTimeout") {
             let promise = "a client that says something in time is not given up";
             (promise, state.heard, keep_alive)
         } else if why == NOTHING_TAKEN {
             let promise = "a client that takes something in time is not given up";
-            let patience = match keep_alive {
+            let timeout = match keep_alive {
                 0 => self.plan.limits.write_timeout_ms,
                 keep_alive => keep_alive,
             };
-            (promise, state.took, patience)
+            (promise, state.took, timeout)
         } else {
             return Ok(());
         };
         self.stats.given_up += 1;
         let ms = self.time().saturating_sub(last) / 1000;
         // The broker's clock and this one are not rounded alike.
-        if ms + 2 < patience {
+        if ms + 2 < timeout {
             let name = &self.clients[self.links[link].client].plan.name;
-            let what = format!("{name}: link {link}: {why} after {ms} ms of {patience}");
+            let what = format!("{name}: link {link}: {why} after {ms} ms of {timeout}");
             return Err(Violation::new(promise, what));
         }
         Ok(())
