@@ -165,7 +165,7 @@ impl History {
 
     /// The broker has died. Everything that it was handed up to `safe` is on disk. `level` says how far acknowledgements of a topic wait.
     pub fn died(&mut self, power_cut: bool, safe: u64, level: impl Fn(&str) -> Durability) {
-        let order = self.moment().order;
+        let Moment { order, life, .. } = self.moment();
         self.life += 1;
         // What clears a topic cannot be told by its payload when it is handed over.
         let writes = self.retained.values().flatten();
@@ -177,13 +177,15 @@ impl History {
             let clear = cleared.iter().filter(|(cleared, _)| *cleared == number);
             let clear = clear.map(|(_, moment)| *moment);
             let handled = message.handled.iter().copied().chain(clear);
-            // Also in an earlier life: what a process had written when it was killed is on disk with
-            // the first commit of a later one, and is lost if the power goes before that.
-            let at_risk: Vec<u64> = handled
-                .map(|moment| moment.order)
-                .filter(|order| *order > message.lost_at)
+            let at_risk: Vec<Moment> = handled
+                .filter(|moment| moment.order > message.lost_at)
                 .collect();
-            let stored = at_risk.iter().any(|order| *order <= safe);
+            // What a process has written when it is killed is on disk with the first commit of a
+            // later one, and is lost if the power goes before that. That it was written is known
+            // where it was acknowledged.
+            let is_written = message.acknowledged.filter(|it| it.order > message.lost_at);
+            let of_life = at_risk.iter().filter(|moment| moment.life == life);
+            let stored = of_life.chain(&is_written).any(|it| it.order <= safe);
             message.kept |= stored && level(&message.topic) != Durability::Memory;
             let is_lost = match level(&message.topic) {
                 Durability::Fsync => false,
