@@ -168,9 +168,8 @@ impl Broker {
         let soon = group.queue.lane_len(false) < HOT_MESSAGES && group.connected() > 0;
         self.prepare_to_wait(&mut item, key, soon, offer);
         self.change_queue(Owner::Group(index), |queue| queue.insert(item));
-        if waiting {
-            self.wake_members(index);
-        }
+        // Members that wait for nothing themselves would not look again when there is room.
+        self.wake_members(index);
     }
 
     /// Says that the queue of a group is full.

@@ -305,3 +305,41 @@ fn a_shared_payload_is_the_same_for_clients_of_all_kinds() {
         assert_eq!(world.broker.outgoing.total(), 0);
     }
 }
+
+/// No member has anything to do, so nothing but the message itself lets one of them look at the
+/// queue of their group.
+#[test]
+fn a_message_for_a_group_whose_members_are_idle_goes_to_one_of_them_when_there_is_room() {
+    let mut world = world();
+    let members = ["a", "b"].map(|id| {
+        let peer = world.connect(&client(id));
+        world.subscribe(peer, "$share/group/s", 1);
+        assert_eq!(world.got(peer), [""; 0]);
+        peer
+    });
+    let stuck = subscribers(&mut world, "stuck", 20, 0);
+    let peer = world.connect(&publisher());
+    for _ in 0..TOTAL / LARGE / 20 + 1 {
+        world.publish(peer, message(0, 0, "t", &large()));
+    }
+    assert!(world.broker.outgoing.total() + LARGE > TOTAL);
+    let mut touched = Vec::new();
+    world.broker.take_touched(&mut touched);
+    touched.clear();
+    world.publish(peer, message(1, 1, "s", &large()));
+    // A driver serves who is touched, and again when all has been written.
+    let mut got = 0;
+    for _ in 0..10 {
+        world.broker.take_touched(&mut touched);
+        for id in std::mem::take(&mut touched) {
+            let mut out = Vec::new();
+            world.broker.take_output(id, &mut out, world.now);
+            if members.iter().any(|member| member.id == id) {
+                got += show(&out, ProtocolVersion::V5).len();
+            }
+            world.broker.take_output(id, &mut Vec::new(), world.now);
+        }
+    }
+    assert_eq!(got, 1);
+    world.broker.audit().expect("the accounts agree");
+}
