@@ -32,7 +32,7 @@ pub struct Client {
     /// It has had CONNACK.
     pub up: bool,
     /// When it opened the link, or lost the last one, in milliseconds. For a probe also when it was
-    /// last shown a topic.
+    /// last sent a message.
     pub since: u64,
     /// Asks for a clean start until a CONNACK comes: it cannot tell any more which session a CONNACK would be about.
     pub must_clean: bool,
@@ -52,7 +52,7 @@ pub struct Client {
     pub(super) floors: Option<BTreeMap<String, usize>>,
     /// By topic, the retained write a probe was shown.
     pub shown: BTreeMap<String, usize>,
-    /// How many topics a probe had been shown at its last step.
+    /// How many messages a probe had got at its last step.
     seen: usize,
     /// What it found wrong while it did something.
     pub fault: Option<Violation>,
@@ -290,8 +290,10 @@ impl Client {
         }
         if self.plan.role == Role::Probe {
             let asked = self.floors.is_some() && self.request.is_none();
-            if self.shown.len() != self.seen {
-                (self.seen, self.since) = (self.shown.len(), ms); // There may be more to come.
+            // There may be more to come, behind what is published meanwhile as well.
+            let seen = history.lives[self.number].deliveries.len();
+            if seen != self.seen {
+                (self.seen, self.since) = (seen, ms);
             }
             if !asked || ms < self.since + LOOK_MS {
                 return None;

@@ -135,11 +135,16 @@ impl Broker {
         let key = session.key();
         let mut rows = Vec::new();
         // The first ones move, and those behind them wait for their turn.
-        for at in 0..session.replays.len() {
-            if !std::mem::take(&mut session.replays[at].moved) {
+        for at in 0..self.sessions[index].replays.len() {
+            if !std::mem::take(&mut self.sessions[index].replays[at].moved) {
                 continue;
             }
+            let session = &self.sessions[index];
             let moved = &session.replays[at];
+            // If it was unsubscribed meanwhile, its row is gone and must not come back.
+            if !self.is_wanted(index, moved) {
+                continue;
+            }
             let same = session
                 .replays
                 .iter()

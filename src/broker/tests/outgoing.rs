@@ -317,7 +317,7 @@ fn a_message_for_a_group_whose_members_are_idle_goes_to_one_of_them_when_there_i
         assert_eq!(world.got(peer), [""; 0]);
         peer
     });
-    let stuck = subscribers(&mut world, "stuck", 20, 0);
+    subscribers(&mut world, "stuck", 20, 0);
     let peer = world.connect(&publisher());
     for _ in 0..TOTAL / LARGE / 20 + 1 {
         world.publish(peer, message(0, 0, "t", &large()));

@@ -512,3 +512,30 @@ fn a_replay_goes_on_after_a_crash_where_it_was() {
     seen.dedup();
     assert_eq!(seen.len(), 100);
 }
+
+/// The place of a replay is written with the batch in which its subscription is removed: the row
+/// must stay away.
+#[test]
+fn a_subscription_that_is_removed_in_the_middle_of_its_replay_does_not_come_back_with_a_crash() {
+    let (mut world, _) = with_retained(100, 1);
+    let subscriber = world.connect(&durable("sub").with(Property::ReceiveMaximum(4)));
+    world.ask(subscriber, 1, &[("r/#", options(1))]);
+    world.settle();
+    assert_eq!(world.all(subscriber).len(), 5, "SUBACK and four messages");
+    world.settle();
+    assert_eq!(world.disk.subscriptions.len(), 1);
+    world.puback(subscriber, 1);
+    world
+        .broker
+        .take_output(subscriber.id, &mut Vec::new(), world.now);
+    world.unsubscribe(subscriber, "r/#");
+    world.settle();
+    assert_eq!(world.disk.subscriptions.len(), 0);
+    world.flush();
+    world.crash();
+    let subscriber = world.connect(&durable("sub"));
+    world.drain(subscriber);
+    let peer = world.connect(&publisher());
+    world.publish(peer, message(1, 1, "r/new", "m"));
+    assert_eq!(world.drain(subscriber), [""; 0]);
+}
